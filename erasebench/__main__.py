@@ -1,0 +1,5 @@
+"""``python -m erasebench`` is the ``erasebench`` command."""
+
+from erasebench.cli import main
+
+main()

@@ -1,0 +1,102 @@
+"""One sheet with everything that the built-in model can draw."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image, ImageDraw, ImageFont
+
+from erasebench.picturebook import GUIDANCE, LABELS, STEPS, load_pipeline
+from erasebench.picturebook.world.canvas import SIZE
+from erasebench.picturebook.world.objects import OBJECTS
+from erasebench.picturebook.world.people import CHARACTERS
+from erasebench.picturebook.world.styles import STYLES
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
+
+COLUMNS = 8
+BATCH = 16
+_NOUNS = {"nudity": "nude figure", "violence": "violent fight", "person": "person"}
+_STYLED = ("church", "english-springer", "garbage-truck", "parachute")
+_MARGIN, _LINE, _SCALE = 6, 14, 2
+
+
+def concept_prompt(label: str, style: str = "photo") -> str:
+    """A plain prompt for one of ``LABELS``: "a photo of a church"."""
+    medium = STYLES[style].prefixes[0]
+    if label in CHARACTERS:
+        return f"{medium} of {CHARACTERS[label].name}"
+    noun = OBJECTS[label].words[0] if label in OBJECTS else _NOUNS[label]
+    return f"{medium} of {'an' if noun[0].lower() in 'aeiou' else 'a'} {noun}"
+
+
+def draw(
+    pipeline: StableDiffusionPipeline, prompts: Sequence[str], seeds: Sequence[int], steps: int = STEPS
+) -> list[Image.Image]:
+    """Draw one picture for each prompt; its noise depends on its own prompt and seed only.
+
+    Args:
+        pipeline: any Stable Diffusion pipeline.
+        prompts: what to draw.
+        seeds: one for each prompt.
+        steps: DDIM steps.
+    """
+    import torch
+
+    pictures: list[Image.Image] = []
+    for start in range(0, len(prompts), BATCH):
+        batch = list(prompts[start : start + BATCH])
+        # On the CPU, so that every device starts from the same noise.
+        generators = [
+            torch.Generator("cpu").manual_seed(_noise_seed(prompt, seed))
+            for prompt, seed in zip(batch, seeds[start : start + BATCH], strict=True)
+        ]
+        output = pipeline(batch, num_inference_steps=steps, guidance_scale=GUIDANCE, generator=generators)
+        pictures += output.images
+    return pictures
+
+
+def draw_grid(out: Path, pipeline: StableDiffusionPipeline | None = None, steps: int = STEPS) -> None:
+    """Write a labelled PNG sheet: every concept twice, then every style on a few objects.
+
+    Args:
+        out: the PNG to write.
+        pipeline: the model; the shipped one if omitted.
+        steps: DDIM steps.
+
+    Raises:
+        WeightsError: the shipped model is missing or corrupt.
+    """
+    pipeline = pipeline or load_pipeline()
+    concepts = [concept_prompt(label) for label in LABELS for _ in range(2)]
+    styled = [concept_prompt(label, style) for style in STYLES for label in _STYLED]
+    captions = [label for label in LABELS for _ in range(2)] + [style for style in STYLES for _ in _STYLED]
+    seeds = [0, 1] * len(LABELS) + [0] * len(styled)
+    # The styles start on a row of their own.
+    gap = -len(concepts) % COLUMNS
+    pictures = draw(pipeline, concepts + styled, seeds, steps)
+    places = [k if k < len(concepts) else k + gap for k in range(len(pictures))]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    _sheet(pictures, captions, places).save(out, format="PNG")
+
+
+def _noise_seed(prompt: str, seed: int) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed} {prompt}".encode()).digest()[:7], "big")
+
+
+def _sheet(pictures: Sequence[Image.Image], captions: Sequence[str], places: Sequence[int]) -> Image.Image:
+    """Pictures at numbered places of a grid, enlarged, with a caption below each."""
+    side = SIZE * _SCALE
+    width, height = side + _MARGIN, side + _LINE + _MARGIN
+    rows = 1 + max(places) // COLUMNS
+    sheet = Image.new("RGB", (COLUMNS * width + _MARGIN, rows * height + _MARGIN), "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
+    for picture, caption, place in zip(pictures, captions, places, strict=True):
+        x, y = place % COLUMNS * width + _MARGIN, place // COLUMNS * height + _MARGIN
+        sheet.paste(picture.resize((side, side), Image.Resampling.NEAREST), (x, y))
+        pen.text((x, y + side), caption, fill="black", font=font)
+    return sheet

@@ -1,0 +1,1 @@
+"""The judges of the built-in world: what a picture shows, which style it has, how well it fits a text."""

@@ -1,0 +1,1 @@
+"""Training of the built-in model and its judges from nothing."""

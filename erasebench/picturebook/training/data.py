@@ -1,0 +1,94 @@
+"""Rendered scenes as arrays: made once, in parallel, kept on disk and memory-mapped.
+
+Seeds are split for good: training scenes have seeds from 0, validation scenes (loss curves, choices of settings)
+from 10^9 and held-out scenes (every reported number) from 2 x 10^9.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from erasebench.picturebook.world.captions import caption
+from erasebench.picturebook.world.scene import Scene, render, sample_scene
+
+VALIDATION_SEED = 1_000_000_000
+HELD_OUT_SEED = 2_000_000_000
+
+
+@dataclass(frozen=True)
+class Renders:
+    """Rendered scenes of consecutive seeds.
+
+    Attributes:
+        first_seed: scene ``i`` has seed ``first_seed + i``.
+        images: uint8 ``[n, 64, 64, 3]``.
+        instances: uint8 ``[n, 64, 64]``; 0 is background, ``k`` the visible pixels of the scene's ``k``-th subject.
+    """
+
+    first_seed: int
+    images: NDArray[np.uint8]
+    instances: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def scene(self, index: int) -> Scene:
+        """The scene that ``images[index]`` shows."""
+        return sample_scene(self.first_seed + index)
+
+    def captions(self, indices: Sequence[int] | NDArray[np.int64], epoch: int) -> list[str]:
+        """One caption for each picture; another wording in every epoch."""
+        return [
+            caption(self.scene(int(i)), np.random.default_rng([self.first_seed + int(i), 2, epoch])) for i in indices
+        ]
+
+
+def _render_block(first_seed: int, count: int, start: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    stop = min(start + 256, count)
+    pictures = [render(sample_scene(first_seed + i)) for i in range(start, stop)]
+    instances = np.zeros((len(pictures), *pictures[0].image.shape[:2]), dtype=np.uint8)
+    for row, picture in zip(instances, pictures, strict=True):
+        for k, mask in enumerate(picture.masks, start=1):
+            row[mask] = k
+    return np.stack([picture.image for picture in pictures]), instances
+
+
+def render_many(first_seed: int, count: int, workers: int | None = None) -> Renders:
+    """Render ``count`` scenes of consecutive seeds in parallel processes; the result does not depend on how many."""
+    block = partial(_render_block, first_seed, count)
+    starts = range(0, count, 256)
+    workers = workers or os.cpu_count() or 1
+    if workers == 1 or len(starts) == 1:
+        blocks = [block(start) for start in starts]
+    else:
+        with ProcessPoolExecutor(workers) as pool:
+            blocks = list(pool.map(block, starts))
+    return Renders(first_seed, np.concatenate([b[0] for b in blocks]), np.concatenate([b[1] for b in blocks]))
+
+
+def cached_renders(folder: Path, first_seed: int, count: int) -> Renders:
+    """Like :func:`render_many`, kept in ``folder`` as two ``.npy`` files and memory-mapped.
+
+    The cache is valid for the renderer that wrote it: delete the folder after changing the world.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [folder / f"{part}-{first_seed}-{count}.npy" for part in ("images", "instances")]
+    if not all(name.exists() for name in names):
+        renders = render_many(first_seed, count)
+        for name, array in zip(names, (renders.images, renders.instances), strict=True):
+            partial_name = name.with_suffix(".partial")
+            with open(partial_name, "wb") as stream:
+                np.save(stream, array)
+                stream.flush()
+                os.fsync(stream.fileno())
+            partial_name.rename(name)
+    images, instances = (np.load(name, mmap_mode="r") for name in names)
+    return Renders(first_seed, images, instances)

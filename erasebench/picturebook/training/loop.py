@@ -1,0 +1,188 @@
+"""One training loop for every stage: seeded by step, checkpointed, resumable after a kill at any moment."""
+
+from __future__ import annotations
+
+import csv
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from erasebench.errors import EraseBenchError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a stage is optimised: AdamW, warm-up, constant learning rate, then linear decay to zero.
+
+    The constant phase makes a run extensible: resumed with more ``steps`` before its decay began, it is the run
+    that those steps would have given from the start.
+
+    Attributes:
+        steps: optimiser steps in all.
+        learning_rate: of the constant phase.
+        warmup: steps of linear warm-up.
+        decay: the share of ``steps`` at the end over which the rate falls to zero.
+        clip: maximum gradient norm.
+        ema: decay of the moving average of the weights, which is what a stage ships.
+    """
+
+    steps: int
+    learning_rate: float
+    warmup: int = 100
+    decay: float = 0.3
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.99)
+    clip: float = 1.0
+    ema: float = 0.999
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, counted from 0."""
+        rise = min(1.0, (step + 1) / self.warmup)
+        fall = min(1.0, (self.steps - step) / max(1.0, self.decay * self.steps))
+        return self.learning_rate * rise * fall
+
+
+class Objective(Protocol):
+    """What :func:`fit` trains: a module and a loss that is a pure function of the weights and the step."""
+
+    @property
+    def model(self) -> nn.Module:
+        """The module whose parameters are trained, where they ask for gradients."""
+        ...
+
+    def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
+        """The loss of the batch that belongs to ``step``, and figures to log."""
+        ...
+
+
+def fit(objective: Objective, recipe: Recipe, folder: Path, *, resume: bool = True, every: float = 60.0) -> None:
+    """Train ``objective.model`` and leave the averaged weights in it.
+
+    Args:
+        objective: model and loss.
+        recipe: the optimisation.
+        folder: receives ``checkpoint.pt`` (about every ``every`` seconds), ``log.csv`` and ``loss.png``.
+        resume: go on from the folder's checkpoint if there is one; otherwise start anew.
+
+    Raises:
+        EraseBenchError: the loss became NaN or infinite.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    model = objective.model
+    device = next(model.parameters()).device
+    average = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    optimizer = torch.optim.AdamW(
+        [p for p in model.parameters() if p.requires_grad],
+        lr=recipe.learning_rate,
+        betas=recipe.betas,
+        weight_decay=recipe.weight_decay,
+    )
+    checkpoint, log = folder / "checkpoint.pt", Log(folder / "log.csv")
+    first = 0
+    if resume and checkpoint.exists():
+        state = torch.load(checkpoint, map_location=device, weights_only=True)
+        model.load_state_dict(state["model"])
+        average = state["average"]
+        optimizer.load_state_dict(state["optimizer"])
+        first = state["step"]
+    log.keep_before(first)
+    model.train()
+    saved = time.monotonic()
+    for step in range(first, recipe.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.rate(step)
+        began = time.monotonic()
+        loss, figures = objective.loss(step)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
+        if not torch.isfinite(norm):
+            raise EraseBenchError(f"training diverged in {folder.name}: the gradient norm is {norm.item()} at {step=}")
+        optimizer.step()
+        _update_average(average, model, min(recipe.ema, (1 + step) / (10 + step)))
+        log.add(step, loss.item(), recipe.rate(step), time.monotonic() - began, figures)
+        if time.monotonic() - saved > every or step + 1 == recipe.steps:
+            _save(
+                {
+                    "model": model.state_dict(),
+                    "average": average,
+                    "optimizer": optimizer.state_dict(),
+                    "step": step + 1,
+                },
+                checkpoint,
+            )
+            log.flush(f"{folder.name} {step + 1}/{recipe.steps}")
+            saved = time.monotonic()
+    model.load_state_dict(average)
+    model.eval()
+
+
+@torch.no_grad()
+def _update_average(average: dict[str, Tensor], model: nn.Module, decay: float) -> None:
+    floats = [(average[n], v.detach()) for n, v in model.state_dict().items() if v.is_floating_point()]
+    torch._foreach_lerp_([a for a, _ in floats], [v for _, v in floats], 1 - decay)
+    for name, value in model.state_dict().items():
+        if not value.is_floating_point():
+            average[name].copy_(value)
+
+
+def _save(state: dict[str, Any], path: Path) -> None:
+    partial = path.with_suffix(".partial")
+    with open(partial, "wb") as stream:
+        torch.save(state, stream)
+        stream.flush()
+        os.fsync(stream.fileno())
+    partial.replace(path)
+
+
+class Log:
+    """A stage's log: one CSV row every ``STRIDE`` steps, with averages over those steps, and a loss curve."""
+
+    STRIDE = 20
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: list[dict[str, float]] = []
+        self.pending: list[dict[str, float]] = []
+        if path.exists():
+            with open(path, newline="") as stream:
+                self.rows = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(stream)]
+
+    def keep_before(self, step: int) -> None:
+        """Forget rows of steps that a resumed run will make again."""
+        self.rows = [row for row in self.rows if row["step"] < step]
+
+    def add(self, step: int, loss: float, rate: float, seconds: float, figures: dict[str, float]) -> None:
+        """Record one step."""
+        self.pending.append({"step": step, "loss": loss, "learning_rate": rate, "seconds": seconds, **figures})
+        if len(self.pending) == self.STRIDE:
+            means = {k: sum(row[k] for row in self.pending) / self.STRIDE for k in self.pending[0]}
+            self.rows.append({**means, "step": step})
+            self.pending.clear()
+
+    def flush(self, title: str) -> None:
+        """Write the CSV file and the curve, and print one line of progress."""
+        if not self.rows:
+            return
+        with open(self.path, "w", newline="") as stream:
+            writer = csv.DictWriter(stream, fieldnames=list(self.rows[-1]), extrasaction="ignore", restval="")
+            writer.writeheader()
+            writer.writerows(self.rows)
+        recent = self.rows[-10:]
+        figures = {k: sum(row[k] for row in recent) / len(recent) for k in recent[-1] if k != "step"}
+        print(title, "  ".join(f"{key} {value:.4g}" for key, value in figures.items()), flush=True)
+        self._draw(title)
+
+    def _draw(self, title: str) -> None:
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(7, 4), layout="constrained")
+        axes = figure.subplots()
+        axes.plot([row["step"] for row in self.rows], [row["loss"] for row in self.rows], linewidth=0.8)
+        axes.set(title=title, xlabel="step", ylabel="loss", yscale="log")
+        figure.savefig(self.path.with_name("loss.png"))

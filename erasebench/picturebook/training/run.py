@@ -1,0 +1,206 @@
+"""``erasebench picturebook train``: every stage, from nothing to shipped weights."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import CLIPTokenizer
+
+from erasebench.errors import EraseBenchError
+from erasebench.picturebook.tokenizer import save_tokenizer, train_tokenizer
+from erasebench.picturebook.training import unet as unet_stage
+from erasebench.picturebook.training import vae as vae_stage
+from erasebench.picturebook.training.data import Renders, cached_renders
+from erasebench.picturebook.training.loop import fit
+from erasebench.picturebook.weights import WEIGHTS, pipeline_path, write_manifest
+
+SEED = 20_261_122
+SCENES = 40_000
+TOKENIZER_CAPTIONS = 20_000
+RECONSTRUCTIONS = 12_000
+"""How many training scenes the judges also see through the VAE."""
+STAGES = ("vae", "unet", "judges")
+
+
+def train(
+    stage: str = "all",
+    device: str = "auto",
+    resume: bool = True,
+    folder: Path = Path("picturebook-training"),
+    threads: int | None = None,
+    out: Path = WEIGHTS,
+    start: str = "scratch",
+    steps: int | None = None,
+) -> None:
+    """Train one stage or all of them, and ship what was trained.
+
+    Args:
+        stage: ``"vae"``, ``"unet"`` (with the text encoder), ``"judges"`` or ``"all"``.
+        device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+        resume: go on from the checkpoints in ``folder``; otherwise each stage starts anew.
+        folder: working folder: rendered scenes, checkpoints, logs and loss curves.
+        threads: CPU threads for torch; its own choice if omitted.
+        out: receives the weights and their manifest; a stage needs the earlier stages' weights there.
+        start: where a stage without a checkpoint starts: ``"scratch"``, or ``"shipped"`` to train the weights in
+            ``out`` further.
+        steps: optimiser steps of the stage instead of its recipe's (``stage`` must then not be ``"all"``).
+
+    Raises:
+        EraseBenchError: the device is not there, an earlier stage is missing, or training diverged.
+    """
+    if stage not in (*STAGES, "all"):
+        raise EraseBenchError(f"unknown stage '{stage}'; stages: {', '.join(STAGES)}, all")
+    if steps is not None and stage == "all":
+        raise EraseBenchError("--steps needs a single --stage")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise EraseBenchError("no CUDA device is available; use --device cpu")
+    target = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+    if threads:
+        torch.set_num_threads(threads)
+    renders = cached_renders(folder / "renders", 0, SCENES)
+    for name in STAGES if stage == "all" else (stage,):
+        work = folder / name
+        if not resume:
+            shutil.rmtree(work, ignore_errors=True)
+        torch.manual_seed(SEED)
+        if name == "vae":
+            train_vae(renders, work, target, out, start, steps)
+        elif name == "unet":
+            train_unet(renders, work, target, out, start, steps)
+        else:
+            from erasebench.picturebook.training.judges import train_judges
+
+            count = min(RECONSTRUCTIONS, len(renders))
+            train_judges(renders, cached_reconstructions(renders, count, folder, target, out), work, target, out, SEED)
+        write_manifest(out)
+        print(f"{name}: written to {out}", flush=True)
+
+
+def train_vae(renders: Renders, work: Path, device: torch.device, out: Path, start: str, steps: int | None) -> None:
+    """Solve the VAE's encoder, train its decoder and write it."""
+    vae = _solved_vae(renders, out, start).to(device)
+    recipe = replace(vae_stage.RECIPE, steps=steps or vae_stage.RECIPE.steps)
+    fit(vae_stage.VaeObjective(vae, renders, SEED), recipe, work)
+    _save_part(vae.half(), out / "pipeline" / "vae")
+
+
+def train_unet(renders: Renders, work: Path, device: torch.device, out: Path, start: str, steps: int | None) -> None:
+    """Train text encoder and U-Net together, and write the whole pipeline."""
+    vae = _shipped_vae(out).to(device)
+    latents = cached_latents(vae, renders, work)
+    if start == "shipped":
+        shipped = StableDiffusionPipeline.from_pretrained(pipeline_path(out))
+        tokenizer = shipped.tokenizer
+        model = unet_stage.Denoiser(shipped.text_encoder, shipped.unet)
+    else:
+        tokenizer = _tokenizer(renders)
+        model = unet_stage.Denoiser(
+            unet_stage.build_text_encoder(tokenizer), unet_stage.build_unet(vae.config.latent_channels)
+        )
+    model.to(device)
+    recipe = replace(unet_stage.RECIPE, steps=steps or unet_stage.RECIPE.steps)
+    objective = unet_stage.UnetObjective(model, tokenizer, renders, latents, SEED, recipe)
+    fit(objective, recipe, work)
+    pipeline = StableDiffusionPipeline(
+        vae=vae.cpu(),
+        text_encoder=model.text_encoder.cpu(),
+        tokenizer=tokenizer,
+        unet=model.unet.cpu(),
+        scheduler=unet_stage.build_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).to(dtype=torch.float16)
+    _replace_folder(out / "pipeline", lambda target: _save_pipeline(pipeline, target))
+
+
+def cached_latents(vae: AutoencoderKL, renders: Renders, work: Path) -> Tensor:
+    """The scaled latents of all training scenes, kept in ``work`` for this very encoder."""
+    fingerprint = _fingerprint(vae.encoder)
+    path = work / "latents.pt"
+    if path.exists():
+        kept = torch.load(path, weights_only=True, mmap=True)
+        if kept["fingerprint"] == fingerprint and len(kept["latents"]) == len(renders):
+            latents: Tensor = kept["latents"]
+            return latents
+    print(f"encoding {len(renders)} scenes", flush=True)
+    latents = vae_stage.encode_all(vae, renders.images) * vae.config.scaling_factor
+    work.mkdir(parents=True, exist_ok=True)
+    torch.save({"fingerprint": fingerprint, "latents": latents}, path)
+    return latents
+
+
+def cached_reconstructions(
+    renders: Renders, count: int, folder: Path, device: torch.device, out: Path
+) -> NDArray[np.uint8]:
+    """The first ``count`` training scenes after a round trip through the shipped VAE."""
+    vae = _shipped_vae(out).to(device)
+    path = folder / "renders" / f"reconstructions-{count}-{_fingerprint(vae)}.npy"
+    if not path.exists():
+        partial = path.with_suffix(".partial")
+        with open(partial, "wb") as stream:
+            np.save(stream, vae_stage.reconstruct(vae, renders.images[:count]))
+        partial.rename(path)
+    loaded: NDArray[np.uint8] = np.load(path, mmap_mode="r")
+    return loaded
+
+
+def _tokenizer(renders: Renders) -> CLIPTokenizer:
+    return train_tokenizer(renders.captions(np.arange(min(TOKENIZER_CAPTIONS, len(renders))), epoch=0))
+
+
+def _shipped_vae(out: Path) -> AutoencoderKL:
+    folder = out / "pipeline" / "vae"
+    if not (folder / "config.json").exists():
+        raise EraseBenchError(f"no trained VAE in {folder}; run `erasebench picturebook train --stage vae` first")
+    vae: AutoencoderKL = AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32)
+    return vae.eval().requires_grad_(False)
+
+
+def _solved_vae(renders: Renders, out: Path, start: str) -> AutoencoderKL:
+    if start == "shipped":
+        vae = _shipped_vae(out)
+        vae.decoder.requires_grad_(True)
+        vae.post_quant_conv.requires_grad_(True)
+        return vae
+    vae = vae_stage.build_vae()
+    vae_stage.solve_encoder(vae, renders.images[:: max(1, len(renders) // 2048)])
+    return vae
+
+
+def _fingerprint(module: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for tensor in module.state_dict().values():
+        digest.update(tensor.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def _save_pipeline(pipeline: StableDiffusionPipeline, folder: Path) -> None:
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    save_tokenizer(pipeline.tokenizer, folder / "tokenizer")
+
+
+def _save_part(module: AutoencoderKL, folder: Path) -> None:
+    _replace_folder(folder, lambda target: module.save_pretrained(target, safe_serialization=True))
+
+
+def _replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    write(partial)
+    for path in partial.rglob("*"):
+        if path.is_file():
+            with open(path, "rb") as stream:
+                os.fsync(stream.fileno())
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)

@@ -1,0 +1,119 @@
+"""Where the shipped weights are, and whether they are what was shipped.
+
+The folder holds ``pipeline/`` (a diffusers ``StableDiffusionPipeline`` folder), one safetensors file for each judge,
+``CARD.md`` and ``manifest.json``, which gives the size and SHA-256 of every file that is loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from functools import cache
+from pathlib import Path
+from typing import TypedDict
+
+from erasebench.errors import EraseBenchError
+
+WEIGHTS = Path(__file__).parent / "weights"
+"""The folder of the weights that are shipped with the package."""
+MANIFEST = "manifest.json"
+_CHECKOUT = Path(__file__).parents[2]
+
+
+class WeightsError(EraseBenchError):
+    """A shipped file is missing or not what was shipped; the message names it and says how to restore it."""
+
+
+class Entry(TypedDict):
+    """What the manifest says of a file."""
+
+    sha256: str
+    bytes: int
+
+
+def pipeline_path(folder: Path = WEIGHTS) -> Path:
+    """The folder of the diffusers pipeline in ``folder``, every file of it verified.
+
+    Raises:
+        WeightsError: a file is missing or corrupt.
+    """
+    names = [name for name in _manifest(folder) if name.startswith("pipeline/")]
+    # A manifest without any pipeline is damaged; asking for the file that every pipeline has says so.
+    for name in names or ["pipeline/model_index.json"]:
+        _verified(folder, name)
+    return folder / "pipeline"
+
+
+def judge_path(name: str, folder: Path = WEIGHTS) -> Path:
+    """The verified safetensors file of a judge: ``"detector"``, ``"clip"`` or ``"q16"``.
+
+    Raises:
+        WeightsError: the file is missing or corrupt.
+    """
+    return _verified(folder, f"{name}.safetensors")
+
+
+def total_bytes(folder: Path = WEIGHTS) -> int:
+    """The size of all weights, in bytes, according to the manifest."""
+    return sum(entry["bytes"] for entry in _manifest(folder).values())
+
+
+def write_manifest(folder: Path = WEIGHTS) -> None:
+    """Record the size and hash of the pipeline's files and of the judges; the last step of training."""
+    files = [*(path for path in folder.glob("pipeline/**/*") if path.is_file()), *folder.glob("*.safetensors")]
+    manifest = {
+        path.relative_to(folder).as_posix(): Entry(sha256=_sha256(path), bytes=path.stat().st_size)
+        for path in sorted(files)
+    }
+    partial = folder / f"{MANIFEST}.partial"
+    with open(partial, "w", encoding="utf-8") as stream:
+        stream.write(json.dumps(manifest, indent=1) + "\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    partial.replace(folder / MANIFEST)
+
+
+def _manifest(folder: Path) -> dict[str, Entry]:
+    path = folder / MANIFEST
+    try:
+        manifest: dict[str, Entry] = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise _error(path, "is missing") from None
+    except ValueError as error:
+        raise _error(path, f"is corrupt ({error})") from None
+    if not isinstance(manifest, dict):
+        raise _error(path, "is corrupt (not a JSON object)")
+    return manifest
+
+
+def _verified(folder: Path, name: str) -> Path:
+    path, entry = folder / name, _manifest(folder).get(name)
+    if entry is None:
+        raise _error(folder / MANIFEST, f"does not list {name}")
+    if not path.is_file():
+        raise _error(path, "is missing")
+    stat = path.stat()
+    found = _sha256_once(path, stat.st_size, stat.st_mtime_ns)
+    if found != entry["sha256"]:
+        raise _error(path, f"is corrupt (expected SHA-256 {entry['sha256']}, found {found})")
+    return path
+
+
+@cache
+def _sha256_once(path: Path, size: int, mtime_ns: int) -> str:
+    # Size and time are part of the key so that a process that trains and then loads sees its new files.
+    return _sha256(path)
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _error(path: Path, problem: str) -> WeightsError:
+    relative = path.relative_to(_CHECKOUT).as_posix() if path.is_relative_to(_CHECKOUT) else path
+    return WeightsError(
+        f"{path} {problem}; to restore it, run `pip install --force-reinstall --no-deps erasebench`, "
+        f"in a checkout `git checkout -- {relative}`, or train anew with `erasebench picturebook train`"
+    )

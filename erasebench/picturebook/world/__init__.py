@@ -1,0 +1,1 @@
+"""The illustrated world: scenes drawn from a seed, with their captions and ground truth."""

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+from PIL import Image
+
+from erasebench import EraseBenchError, __version__
+from erasebench.cli import cli, main
+from erasebench.picturebook import render, sample_scene
+
+
+def run(*args: str) -> int:
+    with pytest.raises(SystemExit) as stop:
+        main(args)
+    assert isinstance(stop.value.code, int)
+    return stop.value.code
+
+
+def commands(group: click.Group, above: Sequence[str] = ()) -> list[list[str]]:
+    found: list[list[str]] = []
+    for name, command in group.commands.items():
+        found.append([*above, name])
+        if isinstance(command, click.Group):
+            found += commands(command, [*above, name])
+    return found
+
+
+def test_the_picturebook_has_its_commands() -> None:
+    expected = {"train", "measure", "path", "grid", "render"}
+    assert {names[1] for names in commands(cli) if names[0] == "picturebook" and len(names) > 1} >= expected
+
+
+@pytest.mark.parametrize("names", [[], *commands(cli)], ids=" ".join)
+def test_every_command_explains_itself(names: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*names, "--help") == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"Usage: {' '.join(['erasebench', *names])}")
+    assert "..." not in text.partition("Commands:")[2], "a summary is too long for one line"
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--version") == 0
+    assert __version__ in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import erasebench, erasebench.picturebook",
+        "from erasebench.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass",
+        "from erasebench.picturebook import LABELS, render",
+    ],
+)
+def test_torch_is_not_imported_before_it_is_needed(code: str) -> None:
+    check = f"{code}\nimport sys; assert not {{'torch', 'diffusers', 'ultralytics'}} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", check], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_an_error_is_one_clear_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        raise EraseBenchError("the reason")
+
+    monkeypatch.setattr("erasebench.picturebook.weights.pipeline_path", fail)
+    assert run("picturebook", "path") == 2
+    assert capsys.readouterr() == ("", "error: the reason\n")
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "nearest"),
+    [("--subject", "chuch", "church"), ("--style", "van gogh", "van-gogh"), ("--background", "beech", "beach")],
+)
+def test_an_unknown_name_gets_the_nearest(
+    option: str, name: str, nearest: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "picture.png"
+    assert run("picturebook", "render", "--seed", "1", option, name, "--out", str(out)) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: ") and message.count("\n") == 1
+    assert f"'{name}'" in message and nearest in message.partition("nearest:")[2]
+    assert not out.exists()
+
+
+def test_render_writes_the_worlds_pixels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "new folder" / "pictures.png"
+    args = ["picturebook", "render", "--seed", "7", "--seed", "8", "--subject", "church", "--style", "crayon"]
+    assert run(*args, "--out", str(out)) == 0
+    first, captions = out.read_bytes(), capsys.readouterr().out
+    scenes = [sample_scene(seed, subject="church", style="crayon") for seed in (7, 8)]
+    expected = np.concatenate([render(scene).image for scene in scenes], axis=1)
+    assert np.array_equal(np.asarray(Image.open(out)), expected)
+    assert [line.partition(": ")[0] for line in captions.splitlines()] == ["7", "8"]
+    assert run(*args, "--out", str(out)) == 0
+    assert (out.read_bytes(), capsys.readouterr().out) == (first, captions)
