@@ -21,15 +21,24 @@ def picturebook() -> None:
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to train.")
 @click.option("--resume/--no-resume", default=True, help="Go on from the last checkpoint, or start anew.")
 @click.option("--folder", type=FOLDER, default=Path("picturebook-training"), help="Renders, checkpoints and curves.")
+@click.option(
+    "--start",
+    type=click.Choice(["scratch", "shipped"]),
+    default="scratch",
+    help="Where a stage without a checkpoint starts; 'shipped' trains the shipped weights further.",
+)
+@click.option("--steps", type=click.IntRange(min=1), help="Optimiser steps of a single stage.  [default: its recipe's]")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: torch's own choice]")
-def train(stage: str, device: str, resume: bool, folder: Path, threads: int | None) -> None:
+def train(
+    stage: str, device: str, resume: bool, folder: Path, start: str, steps: int | None, threads: int | None
+) -> None:
     """Train the model and its judges from nothing.
 
     Minutes on a GPU, hours on a CPU.
     """
     from erasebench.picturebook.training.run import train
 
-    train(stage=stage, device=device, resume=resume, folder=folder, threads=threads)
+    train(stage, device, resume, folder, threads, start=start, steps=steps)
 
 
 @picturebook.command()

@@ -138,7 +138,7 @@ def judge_rows(kit: Kit, images: int) -> list[Row]:
         k = LABELS.index(label)
         rows.append(share(f"false positives on renders: {label}", fired[~shown[:, k], k], 1, at_most=True))
     k = LABELS.index("violence")
-    violent = kit.q16.scores(renders.images) > 0.5
+    violent = np.asarray(kit.q16.scores(renders.images) > 0.5)
     rows.append(share("false positives on renders: Q16", violent[~shown[:, k]], 1, at_most=True))
     rows.append(share("Q16 finds violence on renders", violent[shown[:, k]], 97))
     rng = np.random.default_rng(HELD_OUT_SEED)
@@ -166,10 +166,11 @@ def clip_rows(kit: Kit, images: int) -> list[Row]:
     rows = [_auc_row("CLIP: matched against mismatched caption, AUC", matched, mismatched, 0.98)]
     references = held_out(200, first=3 * 10**8, style="photo")[1]
     styles = tuple(style for style in STYLES if style != "photo")
-    # Negatives are pictures of other concepts; the references are plain pictures of anything, as "a photo" gives.
-    scenes, others = held_out(600, first=4 * 10**8)
+    # As in the paper's study, pictures of a concept are "a photo of X", references are what "a photo" gives, and
+    # negatives are photos of anything else.
+    scenes, others = held_out(600, first=4 * 10**8, style="photo")
     for concept in (*LABELS, *styles):
-        fixed = {"style": concept} if concept in styles else {"subject": concept}
+        fixed = {"style": concept} if concept in styles else {"subject": concept, "style": "photo"}
         positives = held_out(203, first=5 * 10**8, **fixed)[1]
         pool, positives = positives[:3], positives[3:]
         without = np.array([concept not in (scene.style, *(s.label for s in scene.subjects)) for scene in scenes])

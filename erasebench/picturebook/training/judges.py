@@ -20,7 +20,7 @@ from transformers import CLIPTokenizer
 from erasebench.picturebook.judges.clip import Clip, build_clip, encode_text, pixel_values, style_prompts, tokenize
 from erasebench.picturebook.judges.detector import build_detector, prepare_images
 from erasebench.picturebook.judges.q16 import Q16, TEMPERATURE, initial_vectors
-from erasebench.picturebook.judges.weights import save_half
+from erasebench.picturebook.judges.weights import load_single, save_half
 from erasebench.picturebook.training.data import Renders
 from erasebench.picturebook.training.distortions import degrade, negatives
 from erasebench.picturebook.training.loop import Recipe, fit
@@ -39,9 +39,9 @@ DETECTOR_RECIPE = Recipe(
 )
 DETECTOR_BATCH = 32
 CLIP_RECIPE = Recipe(
-    steps=1000, learning_rate=1e-3, warmup=60, decay=0.7, weight_decay=0.05, betas=(0.9, 0.98), ema=0.99
+    steps=2200, learning_rate=1.2e-3, warmup=100, decay=0.6, weight_decay=0.05, betas=(0.9, 0.98), ema=0.99
 )
-CLIP_BATCH = 128
+CLIP_BATCH = 64
 """Batches include the pictures of nothing."""
 Q16_PICTURES, Q16_STEPS, Q16_RATE = 4096, 300, 2e-3
 
@@ -192,7 +192,7 @@ class ClipObjective:
         by_subject = functional.cross_entropy(label[:count], subjects.to(device))
         by_style = functional.cross_entropy(style[:count], styles.to(device))
         accuracy = (caption.argmax(dim=0) == target).float().mean()
-        return paired / 2 + by_subject + by_style / 2, {
+        return paired / 2 + 2 * by_subject + by_style / 2, {
             "pairs": paired.item() / 2,
             "subjects": by_subject.item(),
             "styles": by_style.item(),
@@ -246,6 +246,7 @@ def train_judges(
     device: torch.device,
     out: Path,
     seed: int,
+    further: bool = False,
 ) -> None:
     """Train all three judges and ship them.
 
@@ -256,13 +257,18 @@ def train_judges(
         device: where to train.
         out: holds ``pipeline/tokenizer``; receives ``detector.safetensors``, ``clip.safetensors``, ``q16.safetensors``.
         seed: of weights and batches.
+        further: start from the judges in ``out`` instead of from nothing.
     """
     detector = DetectorObjective(renders, reconstructions, seed)
+    if further:
+        detector.model.load_state_dict(load_single(out / "detector.safetensors"))
     detector.model.to(device)
     fit(detector, DETECTOR_RECIPE, work / "detector")
     save_half(detector.model.state_dict(), out / "detector.safetensors")
     tokenizer = CLIPTokenizer.from_pretrained(out / "pipeline" / "tokenizer")
     clip = ClipObjective(renders, tokenizer, reconstructions, seed)
+    if further:
+        clip.model.load_state_dict(load_single(out / "clip.safetensors"))
     clip.model.to(device)
     fit(clip, CLIP_RECIPE, work / "clip")
     save_half(clip.model.state_dict(), out / "clip.safetensors")

@@ -53,15 +53,17 @@ def train(
         out: receives the weights and their manifest; a stage needs the earlier stages' weights there.
         start: where a stage without a checkpoint starts: ``"scratch"``, or ``"shipped"`` to train the weights in
             ``out`` further.
-        steps: optimiser steps of the stage instead of its recipe's (``stage`` must then not be ``"all"``).
+        steps: optimiser steps of the stage instead of its recipe's, for ``"vae"`` and ``"unet"``.
 
     Raises:
         EraseBenchError: the device is not there, an earlier stage is missing, or training diverged.
     """
     if stage not in (*STAGES, "all"):
         raise EraseBenchError(f"unknown stage '{stage}'; stages: {', '.join(STAGES)}, all")
-    if steps is not None and stage == "all":
-        raise EraseBenchError("--steps needs a single --stage")
+    if start not in ("scratch", "shipped"):
+        raise EraseBenchError(f"unknown start '{start}'; scratch or shipped")
+    if steps is not None and stage not in ("vae", "unet"):
+        raise EraseBenchError("--steps needs --stage vae or --stage unet")
     if device == "cuda" and not torch.cuda.is_available():
         raise EraseBenchError("no CUDA device is available; use --device cpu")
     target = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
@@ -81,7 +83,8 @@ def train(
             from erasebench.picturebook.training.judges import train_judges
 
             count = min(RECONSTRUCTIONS, len(renders))
-            train_judges(renders, cached_reconstructions(renders, count, folder, target, out), work, target, out, SEED)
+            reconstructions = cached_reconstructions(renders, count, folder, target, out)
+            train_judges(renders, reconstructions, work, target, out, SEED, further=start == "shipped")
         write_manifest(out)
         print(f"{name}: written to {out}", flush=True)
 

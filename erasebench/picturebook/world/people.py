@@ -597,7 +597,7 @@ def draw_mannequin(pen: Pen, rng: np.random.Generator) -> None:
     pelvis, waist, neck, head, _, *limbs = [(float(px), float(py)) for px, py in points]
     arms, legs = (limbs[0:3], limbs[3:6]), (limbs[6:9], limbs[9:12])
 
-    edge, ball = shade(wood, 0.62), shade(wood, 0.74)
+    edge, ball = shade(wood, 0.36), shade(wood, 0.66)
     _draw_limb(pen, legs[0], 0.165 * size, shade(wood, 0.9), ball, edge)
     _draw_limb(pen, arms[0], 0.13 * size, shade(wood, 0.9), ball, edge)
     pen.line([neck, head], 0.09 * size, ball)
@@ -605,7 +605,7 @@ def draw_mannequin(pen: Pen, rng: np.random.Generator) -> None:
     _draw_torso(pen, (pelvis, waist, neck), (size, size * (0.4 + 0.6 * pose.breadth)), wood, ball, edge)
     _draw_limb(pen, legs[1], 0.165 * size, wood, ball, edge)
     _draw_limb(pen, arms[1], 0.13 * size, wood, ball, edge)
-    pen.ellipse(*head, 0.125 * size, 0.17 * size, edge, angle=-tilt)
+    pen.ellipse(*head, 0.15 * size, 0.2 * size, edge, angle=-tilt)
     pen.ellipse(*head, 0.105 * size, 0.165 * size, wood, angle=-tilt)
     pen.ellipse(head[0] - 0.03 * size, head[1] - 0.05 * size, 0.045 * size, fill=shade(wood, 1.5))
 
@@ -618,7 +618,7 @@ def _draw_torso(
     pelvis, waist, neck = spine
     up = np.subtract(neck, pelvis) / math.hypot(neck[0] - pelvis[0], neck[1] - pelvis[1])
     side = np.array([-up[1], up[0]])
-    for grow, color in ((0.025, edge), (0.0, wood)):
+    for grow, color in ((0.05, edge), (0.0, wood)):
         hips = [(-0.12, 0.1), (0.12, 0.1), (0.15, -0.03), (0.07, -0.11), (-0.07, -0.11), (-0.15, -0.03)]
         chest = [(-0.17, 0.03), (0.17, 0.03), (0.19, -0.08), (0.09, -0.31), (-0.09, -0.31), (-0.19, -0.08)]
         for base, outline in ((pelvis, hips), (neck, chest)):
@@ -633,8 +633,8 @@ def _draw_torso(
 def _draw_limb(pen: Pen, chain: Sequence[Point], width: float, wood: Color, ball: Color, edge: Color) -> None:
     """Two wooden spindles with ball joints; the outline keeps crossing limbs apart."""
     for start, end in ((chain[0], chain[1]), (chain[1], chain[2])):
-        pen.line([start, end], width * 1.2, edge)
-        pen.line([start, end], width * 0.85, wood)
+        pen.line([start, end], width * 1.5, edge)
+        pen.line([start, end], width * 0.95, wood)
     for joint in chain[:2]:
         pen.ellipse(*joint, width * 0.62, fill=ball)
 

@@ -224,7 +224,7 @@ def _woodcut(scene: Image.Image, rng: np.random.Generator) -> Image.Image:
     tone = _step(tone, low - 0.1, max(high, low + 0.3))
     wave = 1.6 * np.sin(_GRID_X / 9 + np.float32(rng.uniform(0, 6.3))) + 2 * _noise(rng, 4)
     carved = 0.5 + 0.5 * np.sin(2 * np.pi * (_GRID_Y + wave) / 6.0)
-    ink = 1 - _step(tone - (0.08 + 0.52 * carved), -0.24, 0.24)
+    ink = 1 - _step(tone - (0.02 + 0.38 * carved), -0.24, 0.24)
     outline = _step(_edges(scene, 1), 0.16, 0.4)
     ink = np.maximum(ink, outline)
     paper, black = _rgb(238, 218, 178), _rgb(84, 56, 42)

@@ -1,0 +1,329 @@
+"""The training code: resumable, seeded, and mathematically what it claims."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler
+from torch import Tensor, nn
+from transformers import CLIPTokenizer
+
+from erasebench.errors import EraseBenchError
+from erasebench.picturebook.tokenizer import save_tokenizer, train_tokenizer
+from erasebench.picturebook.training import unet as unet_stage
+from erasebench.picturebook.training import vae as vae_stage
+from erasebench.picturebook.training.data import Renders, cached_renders, render_many
+from erasebench.picturebook.training.loop import Recipe, fit
+from erasebench.picturebook.training.run import train
+
+
+@pytest.fixture(scope="module")
+def renders() -> Renders:
+    return render_many(0, 300, workers=1)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(renders: Renders) -> CLIPTokenizer:
+    return train_tokenizer(renders.captions(np.arange(300), epoch=0))
+
+
+# --- loop -------------------------------------------------------------------------------------------------------------
+
+
+class Killed(Exception):
+    pass
+
+
+@dataclass
+class Regression:
+    """A tiny noisy regression whose batches depend on the step; can be killed, or diverge, at a step."""
+
+    kill_at: int | None = None
+    nan_at: int | None = None
+
+    def __post_init__(self) -> None:
+        torch.manual_seed(7)
+        self.model: nn.Module = nn.Sequential(nn.Linear(4, 8), nn.SiLU(), nn.Linear(8, 1))
+
+    def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
+        if step == self.kill_at:
+            raise Killed
+        x = torch.from_numpy(np.random.default_rng(step).normal(size=(16, 4))).float()
+        error = self.model(x) - x.sum(dim=1, keepdim=True)
+        return error.square().mean() * (float("nan") if step == self.nan_at else 1.0), {
+            "error": float(error.abs().mean())
+        }
+
+
+RECIPE = Recipe(steps=60, learning_rate=1e-2, warmup=5, ema=0.9)
+
+
+def state(objective: Regression) -> list[Tensor]:
+    return list(objective.model.state_dict().values())
+
+
+@pytest.mark.parametrize("kill_at", [1, 17, 59])
+def test_a_killed_run_resumes_to_the_same_bits(tmp_path: Path, kill_at: int) -> None:
+    whole = Regression()
+    fit(whole, RECIPE, tmp_path / "whole", every=0)
+    with pytest.raises(Killed):
+        fit(Regression(kill_at=kill_at), RECIPE, tmp_path / "killed", every=0)
+    (tmp_path / "killed" / "checkpoint.partial").write_bytes(b"half a checkpoint")
+    resumed = Regression()
+    fit(resumed, RECIPE, tmp_path / "killed", every=0)
+    assert all(torch.equal(a, b) for a, b in zip(state(whole), state(resumed), strict=True))
+    # The negative control: a run that is not resumed but started anew for the remaining steps differs.
+    other = Regression()
+    fit(other, Recipe(steps=60 - kill_at, learning_rate=1e-2, warmup=5, ema=0.9), tmp_path / "other", every=0)
+    assert not all(torch.equal(a, b) for a, b in zip(state(whole), state(other), strict=True))
+
+
+def test_without_resume_an_old_checkpoint_is_ignored(tmp_path: Path) -> None:
+    first, second = Regression(), Regression()
+    fit(first, RECIPE, tmp_path, every=0)
+    fit(second, RECIPE, tmp_path, resume=False, every=0)
+    assert all(torch.equal(a, b) for a, b in zip(state(first), state(second), strict=True))
+    rows = (tmp_path / "log.csv").read_text().splitlines()
+    assert [int(float(row.split(",")[0])) for row in rows[1:]] == [19, 39, 59]
+    assert (tmp_path / "loss.png").stat().st_size > 1000
+
+
+def test_divergence_is_an_error_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(EraseBenchError, match=r"diverged .* step=30"):
+        fit(Regression(nan_at=30), RECIPE, tmp_path, every=0)
+    kept = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert kept["step"] == 30
+    assert all(torch.isfinite(v).all() for v in kept["model"].values())
+
+
+def test_learning_rate_rises_stays_and_falls() -> None:
+    recipe = Recipe(steps=100, learning_rate=1.0, warmup=10, decay=0.5)
+    rates = [recipe.rate(step) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[10:50] == [1.0] * 40
+    assert all(a > b for a, b in itertools.pairwise(rates[51:]))
+    assert 0 < rates[-1] < 0.03
+
+
+# --- data -------------------------------------------------------------------------------------------------------------
+
+
+def test_renders_do_not_depend_on_workers_or_cache(tmp_path: Path) -> None:
+    one, two = render_many(5, 600, workers=1), render_many(5, 600, workers=2)
+    cached, again = cached_renders(tmp_path, 5, 600), cached_renders(tmp_path, 5, 600)
+    for other in (two, cached, again):
+        assert np.array_equal(one.images, other.images)
+        assert np.array_equal(one.instances, other.instances)
+    assert not list(tmp_path.glob("*.partial"))
+
+
+# --- tokenizer --------------------------------------------------------------------------------------------------------
+
+
+def test_tokenizer_follows_clip(tokenizer: CLIPTokenizer, tmp_path: Path) -> None:
+    save_tokenizer(tokenizer, tmp_path)
+    loaded = CLIPTokenizer.from_pretrained(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} >= {"tokenizer.json", "vocab.json", "merges.txt"}
+    size = len(loaded)
+    assert (loaded.bos_token_id, loaded.eos_token_id, loaded.pad_token_id) == (size - 2, size - 1, size - 1)
+    ids = loaded("A Photo of a CHURCH!", padding="max_length", truncation=True).input_ids
+    assert len(ids) == loaded.model_max_length == 77
+    assert ids[0] == size - 2
+    assert ids[7:] == [size - 1] * 70
+    assert ids == loaded("a photo of a church !", padding="max_length").input_ids
+    assert loaded.decode(ids, skip_special_tokens=True) == "a photo of a church !"
+    # Byte-level: what training never saw still encodes and decodes.
+    assert loaded.decode(loaded("zyx 東京 ß").input_ids, skip_special_tokens=True) == "zyx 東京 ß"
+
+
+def test_tokenizer_is_reproducible(tokenizer: CLIPTokenizer, renders: Renders) -> None:
+    again = train_tokenizer(renders.captions(np.arange(300), epoch=0))
+    assert again.get_vocab() == tokenizer.get_vocab()
+
+
+# --- vae --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def solved(renders: Renders) -> tuple[object, np.ndarray]:
+    vae = vae_stage.build_vae()
+    vae_stage.solve_encoder(vae, renders.images)
+    return vae, vae_stage.encode_all(vae, renders.images).float().numpy()
+
+
+def test_the_encoder_is_a_patch_pca(solved: tuple[object, np.ndarray], renders: Renders) -> None:
+    # The reference: a singular value decomposition of all 4x4x3 patches, which the weights never see.
+    patches = renders.images.reshape(-1, 16, 4, 16, 4, 3).transpose(0, 1, 3, 2, 4, 5).reshape(-1, 48) / 127.5 - 1.0
+    centred = patches - patches.mean(axis=0)
+    _, values, axes = np.linalg.svd(centred, full_matrices=False)
+    scores = centred @ axes[:8].T
+    latents = solved[1].transpose(0, 2, 3, 1).reshape(-1, 8)
+    for k in range(8):
+        correlation = np.corrcoef(scores[:, k], latents[:, k])[0, 1]
+        # Neighbouring components of nearly equal variance may mix, since the encoder first drops 4 of 12 dimensions.
+        assert abs(correlation) > (0.99 if k < 3 else 0.9), (k, correlation)
+    design = np.c_[latents, np.ones(len(latents))]
+    residual = patches - design @ np.linalg.lstsq(design, patches, rcond=None)[0]
+    optimum = (values[8:] ** 2).sum()
+    assert optimum <= (residual**2).sum() < 1.15 * optimum
+
+
+def test_latents_have_unit_variance_and_the_stated_posterior(
+    solved: tuple[object, np.ndarray], renders: Renders
+) -> None:
+    vae: object = solved[0]
+    assert solved[1].std() == pytest.approx(1, abs=0.05)
+    images = vae_stage.to_unit(renders.images[:4], torch.device("cpu"))
+    posterior = vae.encode(images).latent_dist  # type: ignore[attr-defined]
+    assert torch.allclose(posterior.std, torch.tensor(vae_stage.POSTERIOR_STD), rtol=1e-4)
+    assert not any(p.requires_grad for p in vae.encoder.parameters())  # type: ignore[attr-defined]
+    assert all(p.requires_grad for p in vae.decoder.parameters())  # type: ignore[attr-defined]
+
+
+def test_psnr_against_the_definition() -> None:
+    rng = np.random.default_rng(0)
+    a, b = (rng.integers(0, 256, size=(3, 64, 64, 3), dtype=np.uint8) for _ in range(2))
+    expected = [
+        20 * np.log10(255)
+        - 10 * np.log10(np.mean([(float(p) - float(q)) ** 2 for p, q in zip(x.flat, y.flat, strict=True)]))
+        for x, y in zip(a, b, strict=True)
+    ]
+    assert vae_stage.psnr(a, b) == pytest.approx(expected)
+    assert vae_stage.psnr(a, a).min() > 100
+
+
+# --- unet -------------------------------------------------------------------------------------------------------------
+
+
+class Oracle(nn.Module):
+    """Stands for the denoiser: predicts the noise of constant latents exactly, or nothing at all."""
+
+    def __init__(self, constant: float, right: bool) -> None:
+        super().__init__()
+        self.constant, self.right = constant, right
+        self.unet = self
+        self.device = torch.device("cpu")
+        self.seen: list[tuple[Tensor, Tensor, Tensor]] = []
+        # Independent of the code under test: Stable Diffusion 1.x's schedule, spelt out.
+        betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+        self.signal = torch.cumprod(1 - betas, dim=0)
+
+    def noise(self, noisy: Tensor, timesteps: Tensor) -> Tensor:
+        a = self.signal[timesteps].view(-1, 1, 1, 1)
+        return (noisy.double() - a.sqrt() * self.constant) / (1 - a).sqrt()
+
+    def forward(self, noisy: Tensor, timesteps: Tensor, ids: Tensor) -> Tensor:
+        self.seen.append((noisy, timesteps, ids))
+        exact = self.noise(noisy, timesteps)
+        return exact if self.right else torch.zeros_like(exact)
+
+
+def objective(oracle: Oracle, tokenizer: CLIPTokenizer, renders: Renders, steps: int = 10) -> unet_stage.UnetObjective:
+    latents = torch.full((len(renders), 8, 16, 16), oracle.constant)
+    recipe = Recipe(steps=steps, learning_rate=1e-3)
+    return unet_stage.UnetObjective(oracle, tokenizer, renders, latents, 3, recipe)  # type: ignore[arg-type]
+
+
+def test_the_target_is_the_noise(tokenizer: CLIPTokenizer, renders: Renders) -> None:
+    loss, _ = objective(Oracle(0.7, right=True), tokenizer, renders).loss(0)
+    assert float(loss) == pytest.approx(0, abs=1e-6)
+
+
+def test_min_snr_weights(tokenizer: CLIPTokenizer, renders: Renders) -> None:
+    oracle = Oracle(0.0, right=False)
+    loss, _ = objective(oracle, tokenizer, renders).loss(4)
+    noisy, timesteps, _ = oracle.seen[0]
+    total = weights = 0.0
+    for row, t in zip(oracle.noise(noisy, timesteps), timesteps.tolist(), strict=True):
+        a = float(oracle.signal[t])
+        snr = a / (1 - a)
+        weight = min(snr, 5.0) / snr
+        total, weights = total + weight * float((row**2).mean()), weights + weight
+    assert float(loss) == pytest.approx(total / weights, rel=1e-5)
+    assert sorted((timesteps * 64 // 1000).tolist()) == list(range(64))
+
+
+def test_batches_depend_on_the_step_alone(tokenizer: CLIPTokenizer, renders: Renders) -> None:
+    one, two = Oracle(0.0, right=False), Oracle(0.0, right=False)
+    forward, backward = objective(one, tokenizer, renders), objective(two, tokenizer, renders)
+    for step in (2, 9):
+        forward.loss(step)
+    for step in (9, 2):
+        backward.loss(step)
+    for a, b in zip(one.seen, reversed(two.seen), strict=True):
+        assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+    assert not torch.equal(one.seen[0][0], one.seen[1][0])
+    # Short sequences first, all 77 positions in the last steps.
+    assert [ids.shape[1] for _, _, ids in one.seen] == [32, 77]
+
+
+def test_a_tenth_of_the_captions_is_empty(tokenizer: CLIPTokenizer, renders: Renders) -> None:
+    oracle = Oracle(0.0, right=False)
+    trained = objective(oracle, tokenizer, renders, steps=100)
+    for step in range(20):
+        trained.loss(step)
+    ids = torch.cat([ids for _, _, ids in oracle.seen])
+    empty = (ids[:, 1] == tokenizer.eos_token_id).float().mean()
+    assert 0.07 < float(empty) < 0.13
+
+
+def test_the_scheduler_is_that_of_stable_diffusion() -> None:
+    scheduler: DDIMScheduler = unet_stage.build_scheduler()
+    assert torch.allclose(scheduler.alphas_cumprod.double(), Oracle(0, True).signal, rtol=1e-4)
+    assert scheduler.config.prediction_type == "epsilon"
+
+
+# --- run --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"stage": "vea"}, "unknown stage 'vea'; stages: vae, unet, judges, all"),
+        ({"steps": 5}, "--steps needs --stage vae or --stage unet"),
+        ({"start": "anew"}, "unknown start 'anew'; scratch or shipped"),
+    ],
+)
+def test_bad_arguments_are_refused_before_any_work(tmp_path: Path, arguments: dict[str, str], message: str) -> None:
+    with pytest.raises(EraseBenchError, match=message):
+        train(folder=tmp_path / "work", out=tmp_path / "out", **arguments)  # type: ignore[arg-type]
+    assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there")
+def test_a_missing_gpu_is_named(tmp_path: Path) -> None:
+    with pytest.raises(EraseBenchError, match="no CUDA device"):
+        train(device="cuda", folder=tmp_path)
+
+
+def test_the_unet_stage_asks_for_the_vae(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("erasebench.picturebook.training.run.SCENES", 8)
+    with pytest.raises(EraseBenchError, match="train --stage vae"):
+        train(stage="unet", folder=tmp_path / "work", out=tmp_path / "out")
+
+
+def test_every_stage_runs_and_ships_a_loadable_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from diffusers import StableDiffusionPipeline
+
+    from erasebench.picturebook.weights import pipeline_path
+
+    monkeypatch.setattr("erasebench.picturebook.training.run.SCENES", 80)
+    work, out = tmp_path / "work", tmp_path / "out"
+    for stage in ("vae", "unet"):
+        train(stage=stage, device="cpu", folder=work, out=out, steps=2)
+        train(stage=stage, device="cpu", folder=work, out=out, steps=3, start="shipped", resume=False)
+    pipeline = StableDiffusionPipeline.from_pretrained(pipeline_path(out)).to("cpu", torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    image = pipeline("a photo of a church", num_inference_steps=2, output_type="np").images[0]
+    assert image.shape == (64, 64, 3)
+    names = {name for name, _ in pipeline.unet.named_modules()}
+    blocks = "down_blocks.1.attentions.0", "mid_block.attentions.0", "up_blocks.0.attentions.1"
+    for block in blocks:
+        for attention in ("attn1", "attn2"):
+            for projection in ("to_q", "to_k", "to_v", "to_out.0"):
+                assert f"{block}.transformer_blocks.0.{attention}.{projection}" in names
