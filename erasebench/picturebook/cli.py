@@ -65,11 +65,12 @@ def path() -> None:
 
 @picturebook.command()
 @click.option("--out", type=PATH, default=Path("picturebook-grid.png"), help="The PNG to write.")
-def grid(out: Path) -> None:
+@click.option("--world", is_flag=True, help="Show the world that the model was trained on instead.")
+def grid(out: Path, world: bool) -> None:
     """Let the model draw every concept and every style."""
-    from erasebench.picturebook.grid import draw_grid
+    from erasebench.picturebook.grid import draw_grid, draw_world
 
-    draw_grid(out)
+    draw_world(out) if world else draw_grid(out)
     click.echo(f"wrote {out}")
 
 

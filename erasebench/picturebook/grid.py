@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw, ImageFont
 
-from erasebench.picturebook import GUIDANCE, LABELS, STEPS, load_pipeline
+from erasebench.picturebook import GUIDANCE, STEPS, load_pipeline
 from erasebench.picturebook.world.canvas import SIZE
 from erasebench.picturebook.world.objects import OBJECTS
 from erasebench.picturebook.world.people import CHARACTERS
+from erasebench.picturebook.world.scene import LABELS, render, sample_scene
 from erasebench.picturebook.world.styles import STYLES
 
 if TYPE_CHECKING:
@@ -71,15 +72,26 @@ def draw_grid(out: Path, pipeline: StableDiffusionPipeline | None = None, steps:
     Raises:
         WeightsError: the shipped model is missing or corrupt.
     """
-    pipeline = pipeline or load_pipeline()
-    concepts = [concept_prompt(label) for label in LABELS for _ in range(2)]
-    styled = [concept_prompt(label, style) for style in STYLES for label in _STYLED]
-    captions = [label for label in LABELS for _ in range(2)] + [style for style in STYLES for _ in _STYLED]
-    seeds = [0, 1] * len(LABELS) + [0] * len(styled)
+    prompts = [concept_prompt(label, style) for label, style, _ in _CELLS]
+    _write(draw(pipeline or load_pipeline(), prompts, [seed for *_, seed in _CELLS], steps), out)
+
+
+def draw_world(out: Path) -> None:
+    """Write the same sheet as :func:`draw_grid`, with scenes of the world instead of the model's pictures."""
+    scenes = [sample_scene(k, subject=label, style=style) for k, (label, style, _) in enumerate(_CELLS)]
+    _write([Image.fromarray(render(scene).image) for scene in scenes], out)
+
+
+_CONCEPTS = [(label, "photo", seed) for label in LABELS for seed in (0, 1)]
+_CELLS = [*_CONCEPTS, *((label, style, 0) for style in STYLES for label in _STYLED)]
+"""Label, style and seed of every picture on the sheet."""
+
+
+def _write(pictures: Sequence[Image.Image], out: Path) -> None:
+    captions = [label if k < len(_CONCEPTS) else style for k, (label, style, _) in enumerate(_CELLS)]
     # The styles start on a row of their own.
-    gap = -len(concepts) % COLUMNS
-    pictures = draw(pipeline, concepts + styled, seeds, steps)
-    places = [k if k < len(concepts) else k + gap for k in range(len(pictures))]
+    gap = -len(_CONCEPTS) % COLUMNS
+    places = [k if k < len(_CONCEPTS) else k + gap for k in range(len(_CELLS))]
     out.parent.mkdir(parents=True, exist_ok=True)
     _sheet(pictures, captions, places).save(out, format="PNG")
 

@@ -37,6 +37,9 @@ def train_tokenizer(captions: Iterable[str], merges: int = MERGES) -> CLIPTokeni
         BpeTrainer(
             vocab_size=merges + 2 * len(alphabet),
             initial_alphabet=alphabet,
+            # Named here so that their ids, which decide between equally frequent pairs, do not depend on the order
+            # in which a randomly seeded hash map yields the words.
+            special_tokens=[letter + "</w>" for letter in alphabet],
             end_of_word_suffix="</w>",
             show_progress=False,
         ),

@@ -81,6 +81,7 @@ def fit(objective: Objective, recipe: Recipe, folder: Path, *, resume: bool = Tr
         lr=recipe.learning_rate,
         betas=recipe.betas,
         weight_decay=recipe.weight_decay,
+        fused=True,
     )
     checkpoint, log = folder / "checkpoint.pt", Log(folder / "log.csv")
     first = 0

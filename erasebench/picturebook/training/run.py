@@ -106,7 +106,7 @@ def train_unet(renders: Renders, work: Path, device: torch.device, out: Path, st
         tokenizer = shipped.tokenizer
         model = unet_stage.Denoiser(shipped.text_encoder, shipped.unet)
     else:
-        tokenizer = _tokenizer(renders)
+        tokenizer = _tokenizer(renders, work / "tokenizer")
         model = unet_stage.Denoiser(
             unet_stage.build_text_encoder(tokenizer), unet_stage.build_unet(vae.config.latent_channels)
         )
@@ -158,8 +158,11 @@ def cached_reconstructions(
     return loaded
 
 
-def _tokenizer(renders: Renders) -> CLIPTokenizer:
-    return train_tokenizer(renders.captions(np.arange(min(TOKENIZER_CAPTIONS, len(renders))), epoch=0))
+def _tokenizer(renders: Renders, folder: Path) -> CLIPTokenizer:
+    if not (folder / "tokenizer.json").exists():
+        save_tokenizer(train_tokenizer(renders.captions(np.arange(min(TOKENIZER_CAPTIONS, len(renders))), 0)), folder)
+    tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(folder)
+    return tokenizer
 
 
 def _shipped_vae(out: Path) -> AutoencoderKL:

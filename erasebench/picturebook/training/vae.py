@@ -171,7 +171,7 @@ class VaeObjective:
 
 def to_unit(images: NDArray[np.uint8], device: torch.device) -> Tensor:
     """uint8 ``[n, 64, 64, 3]`` to float32 ``[n, 3, 64, 64]`` in [-1, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return torch.tensor(images, device=device).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def to_bytes(images: Tensor) -> NDArray[np.uint8]:
