@@ -28,9 +28,17 @@ def picturebook() -> None:
     help="Where a stage without a checkpoint starts; 'shipped' trains the shipped weights further.",
 )
 @click.option("--steps", type=click.IntRange(min=1), help="Optimiser steps of a single stage.  [default: its recipe's]")
+@click.option("--processes", type=click.IntRange(min=1), default=1, help="CPU processes that train the U-Net together.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: torch's own choice]")
 def train(
-    stage: str, device: str, resume: bool, folder: Path, start: str, steps: int | None, threads: int | None
+    stage: str,
+    device: str,
+    resume: bool,
+    folder: Path,
+    start: str,
+    steps: int | None,
+    processes: int,
+    threads: int | None,
 ) -> None:
     """Train the model and its judges from nothing.
 
@@ -38,7 +46,7 @@ def train(
     """
     from erasebench.picturebook.training.run import train
 
-    train(stage, device, resume, folder, threads, start=start, steps=steps)
+    train(stage, device, resume, folder, threads, start=start, steps=steps, processes=processes)
 
 
 @picturebook.command()

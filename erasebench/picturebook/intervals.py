@@ -20,7 +20,10 @@ def wilson(hits: int, n: int, z: float = 1.959964) -> tuple[float, float]:
     centre = p + z * z / (2 * n)
     spread = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n
-    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+    # At the edges the limits are 0 and 1 exactly; rounding must not move them.
+    low = 0.0 if hits == 0 else (centre - spread) / scale
+    high = 1.0 if hits == n else (centre + spread) / scale
+    return low, high
 
 
 def bootstrap(values: ArrayLike, resamples: int = 1000, seed: int = 0) -> tuple[float, float]:

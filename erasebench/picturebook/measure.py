@@ -144,7 +144,7 @@ def judge_rows(kit: Kit, images: int) -> list[Row]:
     rng = np.random.default_rng(HELD_OUT_SEED)
     nothing = negatives(renders.images[:count], count, rng)
     sensitive = [LABELS.index(label) for label in (*OBJECTS, "nudity", "violence")]
-    ghosts = (kit.detector.scores(nothing)[:, sensitive] >= THRESHOLD).any(axis=1)
+    ghosts = np.asarray((kit.detector.scores(nothing)[:, sensitive] >= THRESHOLD).any(axis=1))
     rows.append(share("false positives on noise, smears, blanks: detector", ghosts, 1, at_most=True))
     alarmed = np.asarray(kit.q16.scores(nothing) > 0.5)
     rows.append(share("false positives on noise, smears, blanks: Q16", alarmed, 1, at_most=True))

@@ -269,6 +269,20 @@ def test_photos_are_oversampled(tokenizer: CLIPTokenizer, renders: Renders) -> N
     assert trained.odds[plain].sum() == pytest.approx(unet_stage.PLAIN_SHARE)
 
 
+def test_shares_of_a_batch_add_up_to_its_loss(
+    tokenizer: CLIPTokenizer, renders: Renders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = objective(Oracle(0.0, right=False), tokenizer, renders)
+    whole, _ = trained.loss(4)
+    monkeypatch.setattr(unet_stage, "processes", lambda: 3)
+    shares = []
+    for number in range(3):
+        monkeypatch.setattr(unet_stage, "rank", lambda number=number: number)
+        shares.append(float(trained.loss(4)[0]))
+    assert sum(shares) == pytest.approx(float(whole), rel=1e-6)
+    assert len(set(shares)) == 3
+
+
 def test_batches_depend_on_the_step_alone(tokenizer: CLIPTokenizer, renders: Renders) -> None:
     one, two = Oracle(0.0, right=False), Oracle(0.0, right=False)
     forward, backward = objective(one, tokenizer, renders), objective(two, tokenizer, renders)
@@ -328,6 +342,22 @@ def test_the_unet_stage_asks_for_the_vae(tmp_path: Path, monkeypatch: pytest.Mon
         train(stage="unet", folder=tmp_path / "work", out=tmp_path / "out")
 
 
+def test_the_number_of_processes_does_not_change_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("erasebench.picturebook.training.run.SCENES", 80)
+    train(stage="vae", device="cpu", folder=tmp_path / "work", out=tmp_path / "out", steps=1)
+    trained = []
+    for processes in (1, 2):
+        train(
+            stage="unet", device="cpu", folder=tmp_path / "work", out=tmp_path / "out", steps=3, processes=processes,
+            resume=False,
+        )  # fmt: skip
+        state = torch.load(tmp_path / "work" / "unet" / "checkpoint.pt", weights_only=True)
+        trained.append(torch.cat([v.flatten().float() for v in state["model"].values()]))
+    # A weight moves by at most the sum of the rates; half-precision rounding may differ by a few per cent of it.
+    moved = sum(unet_stage.RECIPE.rate(step) for step in range(3))
+    assert (trained[0] - trained[1]).abs().mean() < 0.03 * moved
+
+
 def test_every_stage_runs_and_ships_a_loadable_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from diffusers import StableDiffusionPipeline
 
@@ -338,7 +368,8 @@ def test_every_stage_runs_and_ships_a_loadable_pipeline(tmp_path: Path, monkeypa
     for stage in ("vae", "unet"):
         train(stage=stage, device="cpu", folder=work, out=out, steps=2)
         train(stage=stage, device="cpu", folder=work, out=out, steps=3, start="shipped", resume=False)
-    pipeline = StableDiffusionPipeline.from_pretrained(pipeline_path(out)).to("cpu", torch.float32)
+    # As a user of diffusers loads it, with no word about precision.
+    pipeline = StableDiffusionPipeline.from_pretrained(pipeline_path(out))
     pipeline.set_progress_bar_config(disable=True)
     image = pipeline("a photo of a church", num_inference_steps=2, output_type="np").images[0]
     assert image.shape == (64, 64, 3)

@@ -35,7 +35,7 @@ DETECTOR_STAGE, CLIP_STAGE, Q16_STAGE = 11, 12, 13
 
 
 DETECTOR_RECIPE = Recipe(
-    steps=9000, learning_rate=2e-3, decay=0.6, weight_decay=0.02, betas=(0.9, 0.98), clip=10.0, ema=0.998
+    steps=4500, learning_rate=2e-3, decay=0.6, weight_decay=0.02, betas=(0.9, 0.98), clip=10.0, ema=0.998
 )
 DETECTOR_BATCH = 32
 CLIP_RECIPE = Recipe(

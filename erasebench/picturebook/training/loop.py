@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from erasebench.errors import EraseBenchError
@@ -63,6 +64,9 @@ class Objective(Protocol):
 def fit(objective: Objective, recipe: Recipe, folder: Path, *, resume: bool = True, every: float = 60.0) -> None:
     """Train ``objective.model`` and leave the averaged weights in it.
 
+    Inside a process group, every process trains the same model; its objective gives the loss of its own share of the
+    step's batch, and the gradients are summed.  The first process writes the files.
+
     Args:
         objective: model and loss.
         recipe: the optimisation.
@@ -101,11 +105,15 @@ def fit(objective: Objective, recipe: Recipe, folder: Path, *, resume: bool = Tr
         loss, figures = objective.loss(step)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        if processes() > 1:
+            loss = _sum_over_processes(model, loss.detach())
         norm = nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
         if not torch.isfinite(norm):
             raise EraseBenchError(f"training diverged in {folder.name}: the gradient norm is {norm.item()} at {step=}")
         optimizer.step()
         _update_average(average, model, min(recipe.ema, (1 + step) / (10 + step)))
+        if rank() > 0:
+            continue
         log.add(step, loss.item(), recipe.rate(step), time.monotonic() - began, figures)
         if time.monotonic() - saved > every or step + 1 == recipe.steps:
             _save(
@@ -121,6 +129,27 @@ def fit(objective: Objective, recipe: Recipe, folder: Path, *, resume: bool = Tr
             saved = time.monotonic()
     model.load_state_dict(average)
     model.eval()
+
+
+def processes() -> int:
+    """How many processes train together; 1 outside a process group."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """The number of this process, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+@torch.no_grad()
+def _sum_over_processes(model: nn.Module, loss: Tensor) -> Tensor:
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    flat = torch.cat([loss.reshape(1), *(g.flatten() for g in gradients)])
+    dist.all_reduce(flat)
+    parts = torch.split(flat[1:], [g.numel() for g in gradients])
+    for gradient, part in zip(gradients, parts, strict=True):
+        gradient.copy_(part.view_as(gradient))
+    return flat[0]
 
 
 @torch.no_grad()

@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
+import torch.multiprocessing
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -18,6 +21,7 @@ from transformers import CLIPTokenizer
 
 from erasebench.errors import EraseBenchError
 from erasebench.picturebook.tokenizer import save_tokenizer, train_tokenizer
+from erasebench.picturebook.training import loop
 from erasebench.picturebook.training import unet as unet_stage
 from erasebench.picturebook.training import vae as vae_stage
 from erasebench.picturebook.training.data import Renders, cached_renders
@@ -41,6 +45,7 @@ def train(
     out: Path = WEIGHTS,
     start: str = "scratch",
     steps: int | None = None,
+    processes: int = 1,
 ) -> None:
     """Train one stage or all of them, and ship what was trained.
 
@@ -53,6 +58,8 @@ def train(
         out: receives the weights and their manifest; a stage needs the earlier stages' weights there.
         start: where a stage without a checkpoint starts: ``"scratch"``, or ``"shipped"`` to train the weights in
             ``out`` further.
+        processes: CPU processes that share the batches of the U-Net; several processes with one thread each are faster
+            than one process with several threads.
         steps: optimiser steps of the stage instead of its recipe's, for ``"vae"`` and ``"unet"``.
 
     Raises:
@@ -78,7 +85,7 @@ def train(
         if name == "vae":
             train_vae(renders, work, target, out, start, steps)
         elif name == "unet":
-            train_unet(renders, work, target, out, start, steps)
+            train_unet(renders, work, target, out, start, steps, processes)
         else:
             from erasebench.picturebook.training.judges import train_judges
 
@@ -97,10 +104,51 @@ def train_vae(renders: Renders, work: Path, device: torch.device, out: Path, sta
     _save_part(vae.half(), out / "pipeline" / "vae")
 
 
-def train_unet(renders: Renders, work: Path, device: torch.device, out: Path, start: str, steps: int | None) -> None:
-    """Train text encoder and U-Net together, and write the whole pipeline."""
-    vae = _shipped_vae(out).to(device)
-    latents = cached_latents(vae, renders, work)
+def train_unet(
+    renders: Renders,
+    work: Path,
+    device: torch.device,
+    out: Path,
+    start: str,
+    steps: int | None,
+    processes: int = 1,
+) -> None:
+    """Train text encoder and U-Net together, in one or several processes, and write the whole pipeline."""
+    latents = cached_latents(_shipped_vae(out).to(device), renders, work)
+    if start == "scratch":
+        _tokenizer(renders, work / "tokenizer")
+    if processes == 1:
+        _fit_unet(renders, latents, work, device, out, start, steps)
+        return
+    with tempfile.TemporaryDirectory() as meeting:
+        arguments = (processes, f"{meeting}/rendezvous", len(renders), work, device, out, start, steps)
+        torch.multiprocessing.spawn(_unet_process, arguments, nprocs=processes)  # type: ignore[no-untyped-call, attr-defined]
+
+
+def _unet_process(
+    rank: int,
+    processes: int,
+    meeting: str,
+    scenes: int,
+    work: Path,
+    device: torch.device,
+    out: Path,
+    start: str,
+    steps: int | None,
+) -> None:
+    torch.set_num_threads(max(1, torch.get_num_threads() // processes))
+    torch.manual_seed(SEED)
+    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=processes)
+    renders = cached_renders(work.parent / "renders", 0, scenes)
+    latents = cached_latents(_shipped_vae(out).to(device), renders, work)
+    _fit_unet(renders, latents, work, device, out, start, steps)
+    dist.destroy_process_group()
+
+
+def _fit_unet(
+    renders: Renders, latents: Tensor, work: Path, device: torch.device, out: Path, start: str, steps: int | None
+) -> None:
+    vae = _shipped_vae(out)
     if start == "shipped":
         shipped = StableDiffusionPipeline.from_pretrained(pipeline_path(out))
         tokenizer = shipped.tokenizer
@@ -112,18 +160,21 @@ def train_unet(renders: Renders, work: Path, device: torch.device, out: Path, st
         )
     model.to(device)
     recipe = replace(unet_stage.RECIPE, steps=steps or unet_stage.RECIPE.steps)
-    objective = unet_stage.UnetObjective(model, tokenizer, renders, latents, SEED, recipe)
-    fit(objective, recipe, work)
+    fit(unet_stage.UnetObjective(model, tokenizer, renders, latents, SEED, recipe), recipe, work)
+    if loop.rank() > 0:
+        return
+    # The text encoder stays in single precision: transformers computes in the precision of the file, diffusers in
+    # single precision, and a pipeline loaded by its folder's name alone has to run.
     pipeline = StableDiffusionPipeline(
-        vae=vae.cpu(),
+        vae=vae.half(),
         text_encoder=model.text_encoder.cpu(),
         tokenizer=tokenizer,
-        unet=model.unet.cpu(),
+        unet=model.unet.cpu().half(),
         scheduler=unet_stage.build_scheduler(),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
-    ).to(dtype=torch.float16)
+    )
     _replace_folder(out / "pipeline", lambda target: _save_pipeline(pipeline, target))
 
 

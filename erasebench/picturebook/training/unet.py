@@ -12,7 +12,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from erasebench.picturebook.tokenizer import CONTEXT_LENGTH
 from erasebench.picturebook.training.data import Renders
-from erasebench.picturebook.training.loop import Recipe
+from erasebench.picturebook.training.loop import Recipe, processes, rank
 
 CHANNELS = (32, 80, 160)
 TEXT_WIDTH = 160
@@ -114,29 +114,36 @@ class UnetObjective:
         self.seed, self.recipe = seed, recipe
         plain = np.array([renders.scene(i).style == "photo" for i in range(len(renders))])
         self.odds = np.where(plain, PLAIN_SHARE / plain.mean(), (1 - PLAIN_SHARE) / (1 - plain.mean())) / len(plain)
-        self.alphas_cumprod = build_scheduler().alphas_cumprod.to(model.unet.device)
+        self.alphas_cumprod = build_scheduler().alphas_cumprod
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
-        """The weighted loss of the batch of ``step``, and the plain mean squared error."""
+        """The weighted loss of this process's share of the batch of ``step``, and its plain mean squared error.
+
+        The shares add up to the loss of the whole batch, whatever the number of processes.
+        """
         rng = np.random.default_rng([self.seed, step])
         rows = rng.choice(len(self.renders), size=BATCH, replace=False, p=self.odds)
         device = self.model.unet.device
-        ids = self.token_ids(rows, rng, step).to(device)
+        ids = self.token_ids(rows, rng, step)
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         latents = self.latents[rows].float()
         noise = torch.randn(latents.shape, generator=generator)
-        timesteps = self.timesteps(generator).to(device)
-        latents, noise = latents.to(device), noise.to(device)
-        alpha = self.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
+        timesteps = self.timesteps(generator)
+        snr = self.alphas_cumprod[timesteps] / (1 - self.alphas_cumprod[timesteps])
+        weights = snr.clamp(max=MIN_SNR_GAMMA) / snr
+        weights = weights / weights.sum()
+        share = slice(rank(), None, processes())
+        ids, latents, noise, timesteps, weights = (
+            x[share].to(device) for x in (ids, latents, noise, timesteps, weights)
+        )
+        alpha = self.alphas_cumprod.to(device)[timesteps].view(-1, 1, 1, 1)
         noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
         # On a CPU, the backward pass of the fused attention kernel costs more than the rest of the model together.
         attention = SDPBackend.MATH if device.type == "cpu" else SDPBackend.FLASH_ATTENTION
         with torch.autocast(device.type, dtype=torch.bfloat16), sdpa_kernel([attention, SDPBackend.MATH]):
             predicted = self.model(noisy, timesteps, ids).float()
         errors = (predicted - noise).square().mean(dim=(1, 2, 3))
-        snr = (alpha / (1 - alpha)).flatten()
-        weights = snr.clamp(max=MIN_SNR_GAMMA) / snr
-        return (weights * errors).mean() / weights.mean(), {"mse": float(errors.detach().mean())}
+        return (weights * errors).sum(), {"mse": float(errors.detach().mean())}
 
     def timesteps(self, generator: torch.Generator) -> Tensor:
         """Noise levels, int64 ``[BATCH]``: even rows evenly distributed, odd rows focused, both stratified."""
