@@ -74,6 +74,8 @@ def train(
     if device == "cuda" and not torch.cuda.is_available():
         raise EraseBenchError("no CUDA device is available; use --device cpu")
     target = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+    if processes > 1 and target.type == "cuda":
+        raise EraseBenchError("--processes is for CPUs; a GPU is kept busy by one process")
     if threads:
         torch.set_num_threads(threads)
     renders = cached_renders(folder / "renders", 0, SCENES)
