@@ -27,6 +27,7 @@ def main(args: Sequence[str] | None = None) -> None:
     """
     try:
         cli(args=args, prog_name="erasebench")
-    except EraseBenchError as error:
+    except (EraseBenchError, OSError) as error:
+        # An OSError names the file and what the system said of it: a folder that cannot be written, a full disk.
         click.echo(f"error: {error}", err=True)
         sys.exit(2)

@@ -97,3 +97,28 @@ def test_render_writes_the_worlds_pixels(tmp_path: Path, capsys: pytest.CaptureF
     assert [line.partition(": ")[0] for line in captions.splitlines()] == ["7", "8"]
     assert run(*args, "--out", str(out)) == 0
     assert (out.read_bytes(), capsys.readouterr().out) == (first, captions)
+
+
+@pytest.mark.parametrize(("met", "code"), [(True, 0), (False, 1)])
+def test_measure_tells_by_its_exit_code(monkeypatch: pytest.MonkeyPatch, met: bool, code: int) -> None:
+    asked = []
+    monkeypatch.setattr("erasebench.picturebook.measure.measure", lambda **arguments: asked.append(arguments) or met)
+    assert run("picturebook", "measure", "--images", "12") == code
+    assert asked == [{"images": 12, "out": None}]
+
+
+def test_a_file_that_cannot_be_written_is_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    assert run("picturebook", "grid", "--world", "--out", str(tmp_path / "file" / "grid.png")) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1
+    assert str(tmp_path / "file") in captured.err
+
+
+def test_the_world_sheet(tmp_path: Path) -> None:
+    from PIL import Image
+
+    assert run("picturebook", "grid", "--world", "--out", str(tmp_path / "new" / "world.png")) == 0
+    with Image.open(tmp_path / "new" / "world.png") as sheet:
+        assert min(sheet.size) > 1000

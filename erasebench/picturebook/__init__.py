@@ -1,6 +1,6 @@
 """Picturebook: the built-in text-to-image model, and the illustrated world that it was trained on.
 
->>> from erasebench.picturebook import load_pipeline
+>>> from erasebench.picturebook import GUIDANCE, STEPS, load_pipeline
 >>> pipeline = load_pipeline()
 >>> image = pipeline("a photo of a church", num_inference_steps=STEPS, guidance_scale=GUIDANCE).images[0]
 

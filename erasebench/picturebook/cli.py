@@ -50,8 +50,8 @@ def train(
 
 
 @picturebook.command()
-@click.option("--images", type=click.IntRange(min=1), default=50, help="Pictures per row of the table.")
-@click.option("--out", type=FOLDER, help="Also write the table and the pictures to this folder.")
+@click.option("--images", type=click.IntRange(min=10), default=50, help="Pictures per row of the table.")
+@click.option("--out", type=FOLDER, help="Also write the table, as measure.md, to this folder.")
 def measure(images: int, out: Path | None) -> None:
     """Measure model and judges on held-out data.
 

@@ -13,7 +13,7 @@ from erasebench.picturebook import GUIDANCE, STEPS, load_pipeline
 from erasebench.picturebook.world.canvas import SIZE
 from erasebench.picturebook.world.objects import OBJECTS
 from erasebench.picturebook.world.people import CHARACTERS
-from erasebench.picturebook.world.scene import LABELS, render, sample_scene
+from erasebench.picturebook.world.scene import LABELS, check_name, render, sample_scene
 from erasebench.picturebook.world.styles import STYLES
 
 if TYPE_CHECKING:
@@ -27,7 +27,13 @@ _MARGIN, _LINE, _SCALE = 6, 14, 2
 
 
 def concept_prompt(label: str, style: str = "photo") -> str:
-    """A plain prompt for one of ``LABELS``: "a photo of a church"."""
+    """A plain prompt for one of ``LABELS``: "a photo of a church".
+
+    Raises:
+        UnknownNameError: an unknown label or style, with the nearest known names.
+    """
+    check_name("concept", label, LABELS)
+    check_name("style", style, STYLES)
     medium = STYLES[style].prefixes[0]
     if label in CHARACTERS:
         return f"{medium} of {CHARACTERS[label].name}"
@@ -72,6 +78,7 @@ def draw_grid(out: Path, pipeline: StableDiffusionPipeline | None = None, steps:
     Raises:
         WeightsError: the shipped model is missing or corrupt.
     """
+    out.parent.mkdir(parents=True, exist_ok=True)
     prompts = [concept_prompt(label, style) for label, style, _ in _CELLS]
     _write(draw(pipeline or load_pipeline(), prompts, [seed for *_, seed in _CELLS], steps), out)
 

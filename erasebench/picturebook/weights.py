@@ -38,9 +38,9 @@ def pipeline_path(folder: Path = WEIGHTS) -> Path:
     Raises:
         WeightsError: a file is missing or corrupt.
     """
-    names = [name for name in _manifest(folder) if name.startswith("pipeline/")]
-    # A manifest without any pipeline is damaged; asking for the file that every pipeline has says so.
-    for name in names or ["pipeline/model_index.json"]:
+    names = {name for name in _manifest(folder) if name.startswith("pipeline/")}
+    # The file that every pipeline has is asked for by name: without it, what is listed is not a whole pipeline.
+    for name in sorted(names | {"pipeline/model_index.json"}):
         _verified(folder, name)
     return folder / "pipeline"
 

@@ -14,12 +14,17 @@ from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
 from erasebench.errors import EraseBenchError
+from erasebench.picturebook.judges.clip import Clip
+from erasebench.picturebook.judges.detector import Detector
+from erasebench.picturebook.judges.q16 import Q16
 from erasebench.picturebook.tokenizer import save_tokenizer, train_tokenizer
 from erasebench.picturebook.training import unet as unet_stage
 from erasebench.picturebook.training import vae as vae_stage
 from erasebench.picturebook.training.data import Renders, cached_renders, render_many
+from erasebench.picturebook.training.judges import train_judges
 from erasebench.picturebook.training.loop import Recipe, fit
 from erasebench.picturebook.training.run import train
+from erasebench.picturebook.world.scene import LABELS
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +96,17 @@ def test_without_resume_an_old_checkpoint_is_ignored(tmp_path: Path) -> None:
     rows = (tmp_path / "log.csv").read_text().splitlines()
     assert [int(float(row.split(",")[0])) for row in rows[1:]] == [19]
     assert (tmp_path / "loss.png").stat().st_size > 1000
+
+
+def test_a_corrupt_checkpoint_is_named(tmp_path: Path) -> None:
+    fit(Regression(), RECIPE, tmp_path, every=0)
+    whole = (tmp_path / "checkpoint.pt").read_bytes()
+    for content in (b"", b"garbage", whole[: len(whole) // 2]):
+        (tmp_path / "checkpoint.pt").write_bytes(content)
+        with pytest.raises(
+            EraseBenchError, match=r"checkpoint\.pt is corrupt or of another model; start anew with --no-resume"
+        ):
+            fit(Regression(), RECIPE, tmp_path, every=0)
 
 
 def test_divergence_is_an_error_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
@@ -321,6 +337,7 @@ def test_the_scheduler_is_that_of_stable_diffusion() -> None:
     [
         ({"stage": "vea"}, "unknown stage 'vea'; stages: vae, unet, judges, all"),
         ({"steps": 5}, "--steps needs --stage vae or --stage unet"),
+        ({"stage": "vae", "processes": 2}, "--processes is for the U-Net"),
         ({"start": "anew"}, "unknown start 'anew'; scratch or shipped"),
     ],
 )
@@ -340,6 +357,38 @@ def test_the_unet_stage_asks_for_the_vae(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("erasebench.picturebook.training.run.SCENES", 8)
     with pytest.raises(EraseBenchError, match="train --stage vae"):
         train(stage="unet", folder=tmp_path / "work", out=tmp_path / "out")
+
+
+def test_shipped_weights_are_not_passed_over_for_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("erasebench.picturebook.training.run.SCENES", 8)
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "unet" / "checkpoint.pt").write_bytes(b"")
+    with pytest.raises(EraseBenchError, match=r"checkpoint\.pt would be resumed instead"):
+        train(stage="unet", folder=tmp_path, out=tmp_path / "out", start="shipped")
+
+
+def test_the_judges_stage_asks_for_the_tokenizer(tmp_path: Path, renders: Renders) -> None:
+    with pytest.raises(EraseBenchError, match=r"tokenizer\.json is missing"):
+        train_judges(renders, None, tmp_path, torch.device("cpu"), tmp_path / "out", seed=0)
+
+
+def test_the_judges_stage_ships_judges_that_load(
+    tmp_path: Path, renders: Renders, tokenizer: CLIPTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = "erasebench.picturebook.training.judges."
+    for name in ("DETECTOR_RECIPE", "CLIP_RECIPE"):
+        monkeypatch.setattr(stage + name, Recipe(steps=2, learning_rate=1e-3))
+    monkeypatch.setattr(stage + "Q16_PICTURES", 32)
+    save_tokenizer(tokenizer, tmp_path / "pipeline" / "tokenizer")
+    for further in (False, True):
+        work = tmp_path / f"work-{further}"
+        train_judges(renders, renders.images[:100], work, torch.device("cpu"), tmp_path, seed=0, further=further)
+    clip = Clip.load(tmp_path / "clip.safetensors", tokenizer)
+    scores = Detector.load(tmp_path / "detector.safetensors").scores(renders.images[:3])
+    assert scores.shape == (3, len(LABELS))
+    assert np.isfinite(scores).all()
+    assert ((q16 := Q16.load(tmp_path / "q16.safetensors", clip).scores(renders.images[:3])) >= 0).all()
+    assert (q16 <= 1).all()
 
 
 def test_the_number_of_processes_does_not_change_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

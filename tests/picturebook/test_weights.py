@@ -110,6 +110,13 @@ def test_a_file_that_the_manifest_does_not_list(folder: Path) -> None:
         judge_path("segmenter", folder)
 
 
+def test_a_part_of_a_pipeline_is_no_pipeline(folder: Path) -> None:
+    (folder / "pipeline" / "model_index.json").unlink()
+    write_manifest(folder)
+    with pytest.raises(WeightsError, match=r"does not list pipeline/model_index\.json"):
+        pipeline_path(folder)
+
+
 def test_writing_again_follows_the_files(folder: Path) -> None:
     (folder / "clip.safetensors").write_bytes(b"a better clip")
     shutil.rmtree(folder / "pipeline/unet")

@@ -13,6 +13,7 @@ from torch import nn
 
 from erasebench.picturebook.judges.detector import prepare_images
 from erasebench.picturebook.judges.weights import load_single
+from erasebench.picturebook.tokenizer import CONTEXT_LENGTH
 from erasebench.picturebook.world.styles import STYLES
 
 MODEL_NAME = "picturebook-clip"
@@ -128,7 +129,9 @@ class Clip:
 
 def tokenize(tokenizer: Any, texts: Sequence[str]) -> torch.Tensor:
     """Token ids, int64 ``[n, 77]``, padded and truncated."""
-    encoded = tokenizer(list(texts), padding="max_length", truncation=True, max_length=77, return_tensors="pt")
+    encoded = tokenizer(
+        list(texts), padding="max_length", truncation=True, max_length=CONTEXT_LENGTH, return_tensors="pt"
+    )
     ids: torch.Tensor = encoded.input_ids
     return ids
 

@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from erasebench.picturebook.judges.weights import load_single
 from erasebench.picturebook.world.canvas import SIZE
-from erasebench.picturebook.world.scene import LABELS
+from erasebench.picturebook.world.scene import LABELS, check_name
 
 THRESHOLD = 0.5
 """A label counts as shown from this confidence on."""
@@ -151,6 +151,7 @@ class Detector:
         self, images: NDArray[np.uint8] | torch.Tensor, label: str, threshold: float = THRESHOLD
     ) -> NDArray[np.bool_]:
         """The pixels that show a label: bool ``[n, 64, 64]``, the union over its instances."""
+        check_name("label", label, LABELS)
         found = np.zeros((len(images), SIZE, SIZE), dtype=np.bool_)
         for union, detections in zip(found, self.detect(images, threshold), strict=True):
             for detection in detections:

@@ -6,6 +6,8 @@ from 10^9 and held-out scenes (every reported number) from 2 x 10^9.
 
 from __future__ import annotations
 
+import hashlib
+import multiprocessing
 import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -69,18 +71,28 @@ def render_many(first_seed: int, count: int, workers: int | None = None) -> Rend
     if workers == 1 or len(starts) == 1:
         blocks = [block(start) for start in starts]
     else:
-        with ProcessPoolExecutor(workers) as pool:
+        # Spawned, because forking a process that has threads (torch's) can deadlock.
+        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
             blocks = list(pool.map(block, starts))
     return Renders(first_seed, np.concatenate([b[0] for b in blocks]), np.concatenate([b[1] for b in blocks]))
+
+
+def world_fingerprint() -> str:
+    """Twelve hexadecimal digits that change when the pictures of the first 200 scenes do."""
+    digest = hashlib.sha256()
+    for seed in range(200):
+        digest.update(render(sample_scene(seed)).image.tobytes())
+    return digest.hexdigest()[:12]
 
 
 def cached_renders(folder: Path, first_seed: int, count: int) -> Renders:
     """Like :func:`render_many`, kept in ``folder`` as two ``.npy`` files and memory-mapped.
 
-    The cache is valid for the renderer that wrote it: delete the folder after changing the world.
+    The files' names hold a fingerprint of what the renderer draws, so that a changed world is rendered anew.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    names = [folder / f"{part}-{first_seed}-{count}.npy" for part in ("images", "instances")]
+    world = world_fingerprint()
+    names = [folder / f"{part}-{first_seed}-{count}-{world}.npy" for part in ("images", "instances")]
     if not all(name.exists() for name in names):
         renders = render_many(first_seed, count)
         for name, array in zip(names, (renders.images, renders.instances), strict=True):

@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn import functional
 from transformers import CLIPTokenizer
 
+from erasebench.errors import EraseBenchError
 from erasebench.picturebook.judges.clip import Clip, build_clip, encode_text, pixel_values, style_prompts, tokenize
 from erasebench.picturebook.judges.detector import build_detector, prepare_images
 from erasebench.picturebook.judges.q16 import Q16, TEMPERATURE, initial_vectors
@@ -259,6 +260,12 @@ def train_judges(
         seed: of weights and batches.
         further: start from the judges in ``out`` instead of from nothing.
     """
+    needed = [out / "pipeline" / "tokenizer" / "tokenizer.json"]
+    if further:
+        needed += [out / "detector.safetensors", out / "clip.safetensors"]
+    for path in needed:
+        if not path.exists():
+            raise EraseBenchError(f"{path} is missing; the judges need it: train the earlier stages first")
     detector = DetectorObjective(renders, reconstructions, seed)
     if further:
         detector.model.load_state_dict(load_single(out / "detector.safetensors"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import pickle
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +75,7 @@ def fit(objective: Objective, recipe: Recipe, folder: Path, *, resume: bool = Tr
         resume: go on from the folder's checkpoint if there is one; otherwise start anew.
 
     Raises:
-        EraseBenchError: the loss became NaN or infinite.
+        EraseBenchError: the loss became NaN or infinite, or the checkpoint cannot be read.
     """
     folder.mkdir(parents=True, exist_ok=True)
     model = objective.model
@@ -90,11 +91,15 @@ def fit(objective: Objective, recipe: Recipe, folder: Path, *, resume: bool = Tr
     checkpoint, log = folder / "checkpoint.pt", Log(folder / "log.csv")
     first = 0
     if resume and checkpoint.exists():
-        state = torch.load(checkpoint, map_location=device, weights_only=True)
-        model.load_state_dict(state["model"])
-        average = state["average"]
-        optimizer.load_state_dict(state["optimizer"])
-        first = state["step"]
+        try:
+            state = torch.load(checkpoint, map_location=device, weights_only=True)
+            model.load_state_dict(state["model"])
+            optimizer.load_state_dict(state["optimizer"])
+            average, first = state["average"], state["step"]
+        except (RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
+            raise EraseBenchError(
+                f"{checkpoint} is corrupt or of another model; start anew with --no-resume"
+            ) from error
     log.keep_before(first)
     model.train()
     saved = time.monotonic()
@@ -116,15 +121,8 @@ def fit(objective: Objective, recipe: Recipe, folder: Path, *, resume: bool = Tr
             continue
         log.add(step, loss.item(), recipe.rate(step), time.monotonic() - began, figures)
         if time.monotonic() - saved > every or step + 1 == recipe.steps:
-            _save(
-                {
-                    "model": model.state_dict(),
-                    "average": average,
-                    "optimizer": optimizer.state_dict(),
-                    "step": step + 1,
-                },
-                checkpoint,
-            )
+            weights = {"model": model.state_dict(), "average": average}
+            save_atomically({**weights, "optimizer": optimizer.state_dict(), "step": step + 1}, checkpoint)
             log.flush(f"{folder.name} {step + 1}/{recipe.steps}")
             saved = time.monotonic()
     model.load_state_dict(average)
@@ -161,7 +159,8 @@ def _update_average(average: dict[str, Tensor], model: nn.Module, decay: float) 
             average[name].copy_(value)
 
 
-def _save(state: dict[str, Any], path: Path) -> None:
+def save_atomically(state: dict[str, Any], path: Path) -> None:
+    """``torch.save`` under a temporary name, fsync, rename: a kill leaves the old file or the new one."""
     partial = path.with_suffix(".partial")
     with open(partial, "wb") as stream:
         torch.save(state, stream)
@@ -199,10 +198,12 @@ class Log:
         """Write the CSV file and the curve, and print one line of progress."""
         if not self.rows:
             return
-        with open(self.path, "w", newline="") as stream:
+        partial = self.path.with_suffix(".partial")
+        with open(partial, "w", newline="") as stream:
             writer = csv.DictWriter(stream, fieldnames=list(self.rows[-1]), extrasaction="ignore", restval="")
             writer.writeheader()
             writer.writerows(self.rows)
+        partial.replace(self.path)
         recent = self.rows[-10:]
         figures = {k: sum(row[k] for row in recent) / len(recent) for k in recent[-1] if k != "step"}
         print(title, "  ".join(f"{key} {value:.4g}" for key, value in figures.items()), flush=True)

@@ -63,7 +63,8 @@ def train(
         steps: optimiser steps of the stage instead of its recipe's, for ``"vae"`` and ``"unet"``.
 
     Raises:
-        EraseBenchError: the device is not there, an earlier stage is missing, or training diverged.
+        EraseBenchError: an argument does not fit, the device is not there, an earlier stage is missing, or training
+            diverged.
     """
     if stage not in (*STAGES, "all"):
         raise EraseBenchError(f"unknown stage '{stage}'; stages: {', '.join(STAGES)}, all")
@@ -74,6 +75,8 @@ def train(
     if device == "cuda" and not torch.cuda.is_available():
         raise EraseBenchError("no CUDA device is available; use --device cpu")
     target = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+    if processes > 1 and stage not in ("unet", "all"):
+        raise EraseBenchError("--processes is for the U-Net; use it with --stage unet or all")
     if processes > 1 and target.type == "cuda":
         raise EraseBenchError("--processes is for CPUs; a GPU is kept busy by one process")
     if threads:
@@ -83,6 +86,10 @@ def train(
         work = folder / name
         if not resume:
             shutil.rmtree(work, ignore_errors=True)
+        elif start == "shipped" and (kept := sorted(work.rglob("checkpoint.pt"))):
+            raise EraseBenchError(
+                f"{kept[0]} would be resumed instead of the shipped weights; add --no-resume, or name another --folder"
+            )
         torch.manual_seed(SEED)
         if name == "vae":
             train_vae(renders, work, target, out, start, steps)
@@ -123,13 +130,15 @@ def train_unet(
         _fit_unet(renders, latents, work, device, out, start, steps)
         return
     with tempfile.TemporaryDirectory() as meeting:
-        arguments = (processes, f"{meeting}/rendezvous", len(renders), work, device, out, start, steps)
+        threads = max(1, torch.get_num_threads() // processes)
+        arguments = (processes, threads, f"{meeting}/rendezvous", len(renders), work, device, out, start, steps)
         torch.multiprocessing.spawn(_unet_process, arguments, nprocs=processes)  # type: ignore[no-untyped-call, attr-defined]
 
 
 def _unet_process(
     rank: int,
     processes: int,
+    threads: int,
     meeting: str,
     scenes: int,
     work: Path,
@@ -138,7 +147,7 @@ def _unet_process(
     start: str,
     steps: int | None,
 ) -> None:
-    torch.set_num_threads(max(1, torch.get_num_threads() // processes))
+    torch.set_num_threads(threads)
     torch.manual_seed(SEED)
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=processes)
     renders = cached_renders(work.parent / "renders", 0, scenes)
@@ -192,7 +201,7 @@ def cached_latents(vae: AutoencoderKL, renders: Renders, work: Path) -> Tensor:
     print(f"encoding {len(renders)} scenes", flush=True)
     latents = vae_stage.encode_all(vae, renders.images) * vae.config.scaling_factor
     work.mkdir(parents=True, exist_ok=True)
-    torch.save({"fingerprint": fingerprint, "latents": latents}, path)
+    loop.save_atomically({"fingerprint": fingerprint, "latents": latents}, path)
     return latents
 
 

@@ -16,7 +16,7 @@ from erasebench.picturebook.training.loop import Recipe, processes, rank
 
 CHANNELS = (32, 80, 160)
 TEXT_WIDTH = 160
-RECIPE = Recipe(steps=16000, learning_rate=1e-3, warmup=300, ema=0.999)
+RECIPE = Recipe(steps=11000, learning_rate=1e-3, warmup=300, ema=0.999)
 BATCH = 32
 CAPTION_DROPOUT = 0.1
 SHORT_CONTEXT = 32

@@ -1,10 +1,9 @@
 """Stage ``vae``: an ``AutoencoderKL`` that turns 64x64 pictures into 16x16 latents with 8 channels.
 
 Its encoder is not trained but solved: a principal component analysis of 4x4 patches, written into the weights of
-an ``AutoencoderKL`` encoder.  On drawings it keeps 12 times fewer numbers than a learnt encoder reaches in hours on
-a CPU, its latents have the spectrum of pictures (which diffusion likes), and since it is known at once and never
-changes, U-Net and decoder train side by side.  The decoder is learnt, and finds more in the latents than the
-analysis alone could.
+an ``AutoencoderKL`` encoder, which keeps one number in six.  After 1,000 steps of 8 pictures the decoder undoes it to
+25 dB, where an encoder and a decoder that were learnt together were at 17 dB.  Its latents have the spectrum of
+pictures, and since they are known at once and never change, U-Net and decoder train side by side.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A caption names every subject of its scene (or, for nudity and violence, half of the time only implies it), and
 every color, size, place, side and style word in it is true of the picture.  The remaining words (moods,
-weathers, wordings) carry no claim that the picture could contradict; they give the vocabulary its breadth.
+seasons, wordings, and the nouns for people in general) carry no claim that the picture could contradict; they give the vocabulary its breadth.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ PERSON_NOUNS = (
 ADJECTIVES = (
     "lovely", "fine", "remarkable", "charming", "pretty", "beautiful", "simple", "familiar", "ordinary", "typical",
     "curious", "nice", "wonderful", "famous", "forgotten", "unusual", "proud", "sturdy", "elegant", "splendid",
-    "old", "new", "modern", "antique", "classic", "plain", "handsome", "single", "lonely", "local", "favourite",
+    "old", "new", "modern", "antique", "classic", "plain", "handsome", "local", "favourite",
     "well-known", "precious", "honest", "friendly", "funny", "strange", "perfect", "good", "great", "magnificent",
     "impressive", "mysterious", "quiet", "cheerful", "humble", "graceful", "striking", "genuine", "trusty",
 )  # fmt: skip
 MOODS = (
     "on a calm morning", "on a fine day", "in the afternoon", "on a lazy Sunday", "at the weekend", "in early spring",
     "late in summer", "on a holiday", "just before lunch", "after the rain", "at any hour", "waiting for visitors",
-    "in soft light", "in gentle light", "under open skies", "without a sound", "for everybody to see", "once again",
+    "in soft light", "in gentle light", "without a sound", "for everybody to see", "once again",
     "as I remember it", "as seen in a dream", "like in a fairy tale", "in a moment of peace", "at its best",
     "on my journey", "on the first of May", "in October", "in a faraway country", "somewhere in Europe", "in Italy",
     "in the north", "near my home", "for a children's book", "for the cover of a magazine", "for a travel guide",

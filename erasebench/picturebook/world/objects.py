@@ -56,7 +56,6 @@ class ObjectKind:
     """Keys of :data:`COLORS` in which it naturally comes."""
     draw: Callable[[Pen, np.random.Generator, Color], None]
     """Draws one with the given main colour; the generator drives every other variation."""
-    aspect: float = 1.0
 
 
 def _is_dark(color: Color) -> bool:

@@ -188,7 +188,15 @@ def _place(
 
 
 def render(scene: Scene) -> Picture:
-    """Draw a scene: the same scene gives the same bytes."""
+    """Draw a scene: the same scene gives the same bytes.
+
+    Raises:
+        UnknownNameError: a label, style or background that the world does not know, with the nearest known names.
+    """
+    check_name("style", scene.style, STYLES)
+    check_name("background", scene.background, BACKGROUNDS)
+    for subject in scene.subjects:
+        check_name("concept", subject.label, LABELS)
     rng = np.random.default_rng([scene.seed, 1])
     backdrop = Layer()
     BACKGROUNDS[scene.background].draw(backdrop.pen(), rng)
