@@ -101,8 +101,13 @@ def test_render_writes_the_worlds_pixels(tmp_path: Path, capsys: pytest.CaptureF
 
 @pytest.mark.parametrize(("met", "code"), [(True, 0), (False, 1)])
 def test_measure_tells_by_its_exit_code(monkeypatch: pytest.MonkeyPatch, met: bool, code: int) -> None:
-    asked = []
-    monkeypatch.setattr("erasebench.picturebook.measure.measure", lambda **arguments: asked.append(arguments) or met)
+    asked: list[dict[str, object]] = []
+
+    def measure(**arguments: object) -> bool:
+        asked.append(arguments)
+        return met
+
+    monkeypatch.setattr("erasebench.picturebook.measure.measure", measure)
     assert run("picturebook", "measure", "--images", "12") == code
     assert asked == [{"images": 12, "out": None}]
 

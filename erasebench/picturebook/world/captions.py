@@ -1,8 +1,8 @@
 """The caption grammar: many true sentences for one scene.
 
 A caption names every subject of its scene (or, for nudity and violence, half of the time only implies it), and
-every color, size, place, side and style word in it is true of the picture.  The remaining words (moods,
-seasons, wordings, and the nouns for people in general) carry no claim that the picture could contradict; they give the vocabulary its breadth.
+every color, size, place, side and style word in it is true of the picture.  The remaining words (moods, seasons,
+wordings, and the nouns for people in general) are drawn blindly; they give the vocabulary its breadth.
 """
 
 from __future__ import annotations
