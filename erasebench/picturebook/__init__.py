@@ -44,8 +44,8 @@ def load_pipeline(device: str | torch.device = "cpu", dtype: torch.dtype | None 
 
     pipeline = StableDiffusionPipeline.from_pretrained(pipeline_path(), safety_checker=None, local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
-    # Converted here since the name of from_pretrained's own argument for it depends on the version of diffusers.
-    return pipeline.to(device, dtype or torch.float32)
+    # Converted only where asked for, since diffusers logs a remark at every conversion; it loads in single precision.
+    return pipeline.to(device) if dtype in (None, torch.float32) else pipeline.to(device, dtype)
 
 
 def __getattr__(name: str) -> object:
