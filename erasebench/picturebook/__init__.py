@@ -44,8 +44,12 @@ def load_pipeline(device: str | torch.device = "cpu", dtype: torch.dtype | None 
 
     pipeline = StableDiffusionPipeline.from_pretrained(pipeline_path(), safety_checker=None, local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
-    # Converted only where asked for, since diffusers logs a remark at every conversion; it loads in single precision.
-    return pipeline.to(device) if dtype in (None, torch.float32) else pipeline.to(device, dtype)
+    wanted = dtype or torch.float32
+    # Only what differs is converted: diffusers logs a remark at every conversion.
+    for part in (pipeline.text_encoder, pipeline.unet, pipeline.vae):
+        if part.dtype != wanted:
+            part.to(wanted)
+    return pipeline.to(device)
 
 
 def __getattr__(name: str) -> object:
