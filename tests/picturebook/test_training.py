@@ -417,6 +417,7 @@ def test_every_stage_runs_and_ships_a_loadable_pipeline(tmp_path: Path, monkeypa
     for stage in ("vae", "unet"):
         train(stage=stage, device="cpu", folder=work, out=out, steps=2)
         train(stage=stage, device="cpu", folder=work, out=out, steps=3, start="shipped", resume=False)
+    assert not [path for path in out.rglob("*.json") if str(tmp_path) in path.read_text(encoding="utf-8")]
     # As a user of diffusers loads it, with no word about precision.
     pipeline = StableDiffusionPipeline.from_pretrained(pipeline_path(out))
     pipeline.set_progress_bar_config(disable=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -266,9 +267,18 @@ def _replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     write(partial)
+    _forget_origin(partial)
     for path in partial.rglob("*"):
         if path.is_file():
             with open(path, "rb") as stream:
                 os.fsync(stream.fileno())
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
+
+
+def _forget_origin(folder: Path) -> None:
+    """Remove from every config the local folder that its model was once loaded from."""
+    for path in folder.rglob("config.json"):
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if config.pop("_name_or_path", None):
+            path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
