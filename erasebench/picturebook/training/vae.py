@@ -2,8 +2,9 @@
 
 Its encoder is not trained but solved: a principal component analysis of 4x4 patches, written into the weights of
 an ``AutoencoderKL`` encoder, which keeps one number in six.  After 1,000 steps of 8 pictures the decoder undoes it to
-25 dB, where an encoder and a decoder that were learnt together were at 17 dB.  Its latents have the spectrum of
-pictures, and since they are known at once and never change, U-Net and decoder train side by side.
+25 dB, where an encoder and a decoder that were learnt together (8x8 latents, 16 channels) were at 17 dB.  Its
+latents have the spectrum of pictures, and since they are known at once and never change, U-Net and decoder train side
+by side.
 """
 
 from __future__ import annotations
