@@ -363,7 +363,7 @@ def test_shipped_weights_are_not_passed_over_for_a_checkpoint(tmp_path: Path, mo
     monkeypatch.setattr("erasebench.picturebook.training.run.SCENES", 8)
     (tmp_path / "unet").mkdir()
     (tmp_path / "unet" / "checkpoint.pt").write_bytes(b"")
-    with pytest.raises(EraseBenchError, match=r"checkpoint\.pt would be resumed instead"):
+    with pytest.raises(EraseBenchError, match=r"checkpoint\.pt would be resumed, not the shipped weights"):
         train(stage="unet", folder=tmp_path, out=tmp_path / "out", start="shipped")
 
 

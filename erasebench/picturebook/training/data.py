@@ -85,6 +85,16 @@ def world_fingerprint() -> str:
     return digest.hexdigest()[:12]
 
 
+def save_array(array: NDArray[np.uint8], path: Path) -> None:
+    """``np.save`` under a temporary name, fsync, rename: a kill leaves no half file under ``path``."""
+    partial_path = path.with_suffix(".partial")
+    with open(partial_path, "wb") as stream:
+        np.save(stream, array)
+        stream.flush()
+        os.fsync(stream.fileno())
+    partial_path.replace(path)
+
+
 def cached_renders(folder: Path, first_seed: int, count: int) -> Renders:
     """Like :func:`render_many`, kept in ``folder`` as two ``.npy`` files and memory-mapped.
 
@@ -96,11 +106,6 @@ def cached_renders(folder: Path, first_seed: int, count: int) -> Renders:
     if not all(name.exists() for name in names):
         renders = render_many(first_seed, count)
         for name, array in zip(names, (renders.images, renders.instances), strict=True):
-            partial_name = name.with_suffix(".partial")
-            with open(partial_name, "wb") as stream:
-                np.save(stream, array)
-                stream.flush()
-                os.fsync(stream.fileno())
-            partial_name.rename(name)
+            save_array(array, name)
     images, instances = (np.load(name, mmap_mode="r") for name in names)
     return Renders(first_seed, images, instances)

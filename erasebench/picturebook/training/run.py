@@ -25,7 +25,7 @@ from erasebench.picturebook.tokenizer import save_tokenizer, train_tokenizer
 from erasebench.picturebook.training import loop
 from erasebench.picturebook.training import unet as unet_stage
 from erasebench.picturebook.training import vae as vae_stage
-from erasebench.picturebook.training.data import Renders, cached_renders
+from erasebench.picturebook.training.data import Renders, cached_renders, save_array
 from erasebench.picturebook.training.loop import fit
 from erasebench.picturebook.weights import WEIGHTS, pipeline_path, write_manifest
 
@@ -89,7 +89,7 @@ def train(
             shutil.rmtree(work, ignore_errors=True)
         elif start == "shipped" and (kept := sorted(work.rglob("checkpoint.pt"))):
             raise EraseBenchError(
-                f"{kept[0]} would be resumed instead of the shipped weights; add --no-resume, or name another --folder"
+                f"{kept[0]} would be resumed, not the shipped weights: drop --start to go on with it or add --no-resume"
             )
         torch.manual_seed(SEED)
         if name == "vae":
@@ -213,10 +213,7 @@ def cached_reconstructions(
     vae = _shipped_vae(out).to(device)
     path = folder / "renders" / f"reconstructions-{count}-{_fingerprint(vae)}.npy"
     if not path.exists():
-        partial = path.with_suffix(".partial")
-        with open(partial, "wb") as stream:
-            np.save(stream, vae_stage.reconstruct(vae, renders.images[:count]))
-        partial.rename(path)
+        save_array(vae_stage.reconstruct(vae, renders.images[:count]), path)
     loaded: NDArray[np.uint8] = np.load(path, mmap_mode="r")
     return loaded
 
