@@ -1,14 +1,22 @@
-"""The command line.  Commands import what they run only when they run, so that ``--help`` stays instant."""
+"""The command line.  Commands import what they run only when they run, so that ``--help`` stays instant.
+
+Exit codes: 0 fine; 1 a measurement falls short of its bar (or ``doctor`` found damage); 2 bad usage or bad input;
+3 some cell of a run failed.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import click
 
 from erasebench import EraseBenchError, __version__
 from erasebench.picturebook.cli import picturebook
+
+FAILED = 3
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
@@ -20,11 +28,151 @@ def cli() -> None:
 cli.add_command(picturebook)
 
 
-def main(args: Sequence[str] | None = None) -> None:
-    """Run the command line on ``args`` (those of the process if omitted) and exit.
+class ConfigCommand(click.Command):
+    """A command with an option for every key of the run's configuration; they are made when the command is used."""
 
-    Exits with 0 on success, 1 where a measurement falls short of its bar and 2 on bad usage or bad input.
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """The configuration's options, then the command's own."""
+        return [*config_options(), *super().get_params(ctx)]
+
+
+def config_options() -> list[click.Parameter]:
+    """One option for every configuration key, ``--images-per-prompt`` for ``images_per_prompt``."""
+    from erasebench.config import RunConfig
+
+    options: list[click.Parameter] = [
+        click.Option(["--config"], type=click.Path(path_type=Path, dir_okay=False), help="YAML file of these options."),
+        click.Option(["--preset"], help="smoke, quick or paper.  [default: quick on Picturebook, else paper]"),
+    ]
+    for key, field in RunConfig.model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        shown = f"  [default: {default}]" if default not in (None, (), {}) else ""
+        flag = f"--{key.replace('_', '-')}"
+        text = f"{field.description}{shown}"
+        if field.annotation is bool:
+            options.append(click.Option([f"{flag}/--no-{flag[2:]}"], default=None, help=text, show_default=False))
+        else:
+            options.append(click.Option([flag], help=text, metavar=_metavar(default, str(field.annotation))))
+    return options
+
+
+def _metavar(default: object, annotation: str) -> str:
+    if isinstance(default, tuple):
+        return "A,B,..."
+    if isinstance(default, dict):
+        return "NAME=VALUE,..."
+    kinds = {"int": "INTEGER", "float": "NUMBER", "Path": "PATH"}
+    return next((shown for kind, shown in kinds.items() if kind in annotation), "TEXT")
+
+
+def read_options(options: dict[str, Any]) -> Any:
+    """The configuration that preset, file and options make, each over the one before."""
+    from erasebench.config import make_config, read_layer, read_preset
+
+    path, preset = options.pop("config", None), options.pop("preset", None)
+    layer = read_layer(path) if path else {}
+    given = {key: _value(key, value) for key, value in options.items() if value is not None}
+    model = given.get("model", layer.get("model", "picturebook"))
+    if preset is None and not path:
+        preset = "quick" if model == "picturebook" else "paper"
+    return make_config(read_preset(preset) if preset else {}, layer, given)
+
+
+def _value(key: str, value: Any) -> Any:
+    """What an option's text says: lists are split at commas, mappings at commas and the first equals sign."""
+    import yaml
+
+    from erasebench.config import RunConfig, split_list
+
+    default = RunConfig.model_fields[key].get_default(call_default_factory=True)
+    if isinstance(default, tuple):
+        return split_list(value)
+    if isinstance(default, dict):
+        pairs = [part.partition("=") for part in split_list(value)]
+        if key != "settings":
+            return {name: text for name, _, text in pairs}
+        # settings: esd-u.steps=200,uce.lamb=0.1
+        nested: dict[str, dict[str, Any]] = {}
+        for name, _, text in pairs:
+            method, dot, option = name.rpartition(".")
+            if not dot:
+                raise EraseBenchError(f"'{name}' in --settings names no method; write method.option=value")
+            nested.setdefault(method, {})[option] = yaml.safe_load(text)
+        return nested
+    return value
+
+
+@cli.command(cls=ConfigCommand)
+def run(**options: Any) -> None:
+    """Erase, generate, judge, measure.
+
+    Prints the table and leaves it, with grids, costs and a ledger, in the run folder.
+
+    The same command again computes nothing; with a method or a concept more, only what that adds; after a kill, what
+    was not finished.  Exits with 3 if some cell failed.
     """
+    from erasebench.report.table import to_terminal
+    from erasebench.run import any_failed, run, summary
+
+    try:
+        result = run(read_options(options))
+    except KeyboardInterrupt:
+        click.echo("\nstopped; the same command goes on from here", err=True)
+        sys.exit(130)
+    click.echo(to_terminal(result.rows, color=sys.stdout.isatty()))
+    click.echo(summary(result), err=True)
+    if any_failed(result.rows):
+        sys.exit(FAILED)
+
+
+@cli.command(cls=ConfigCommand)
+def plan(**options: Any) -> None:
+    """Show what a run would do.
+
+    Cells to compute, cells already there, images, time and disk.
+    """
+    from erasebench.engine.estimate import describe_plan
+    from erasebench.engine.plan import make_plan
+    from erasebench.engine.store import Store
+
+    made = make_plan(read_options(options))
+    click.echo(describe_plan(made, Store(made.config.store)))
+
+
+@cli.command(name="list")
+@click.argument("kind", type=click.Choice(["methods", "attacks", "judges", "concepts", "presets"]), required=False)
+@click.argument("pattern", default="*")
+def list_(kind: str | None, pattern: str) -> None:
+    """List what there is to run.
+
+    Methods, attacks, judges, concepts or presets, by wildcard: erasebench list methods "esd*".
+    """
+    from erasebench.listing import listing
+
+    click.echo("\n".join(listing(kind, pattern)))
+
+
+@cli.command()
+@click.option(
+    "--store", type=click.Path(path_type=Path, file_okay=False), default=Path("erasebench-store"), help="The store."
+)
+@click.option("--fix", is_flag=True, help="Remove what is damaged or left over; runs compute it anew.")
+def doctor(store: Path, fix: bool) -> None:
+    """Check a store, byte by byte.
+
+    Exits with 1 if something is.
+    """
+    from erasebench.engine.doctor import examine
+
+    problems = examine(store, fix)
+    for problem in problems:
+        click.echo(problem)
+    if problems and not fix:
+        sys.exit(1)
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line on ``args`` (those of the process if omitted) and exit; see the top for exit codes."""
     try:
         cli(args=args, prog_name="erasebench")
     except (EraseBenchError, OSError) as error:

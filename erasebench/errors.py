@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class EraseBenchError(Exception):
     """Something is wrong that the user can put right; the message says what and how.
 
     The command line prints it as one line, ``error: ...``, without a traceback, and exits with status 2.
     """
+
+
+class UnknownNameError(EraseBenchError, ValueError):
+    """A name that is none of the known ones; the message gives the nearest."""
+
+
+def check_name(what: str, name: str, allowed: Iterable[str]) -> None:
+    """Raise :class:`UnknownNameError` with the nearest names unless ``name`` is allowed."""
+    known = list(allowed)
+    if name in known:
+        return
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    hint = f"nearest: {', '.join(near)}" if near else f"known: {', '.join(known) or 'none'}"
+    raise UnknownNameError(f"unknown {what} '{name}'; {hint}")

@@ -42,6 +42,7 @@ def load_pipeline(device: str | torch.device = "cpu", dtype: torch.dtype | None 
     import torch
     from diffusers import StableDiffusionPipeline
 
+    quiet()
     pipeline = StableDiffusionPipeline.from_pretrained(pipeline_path(), safety_checker=None, local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
     wanted = dtype or torch.float32
@@ -50,6 +51,15 @@ def load_pipeline(device: str | torch.device = "cpu", dtype: torch.dtype | None 
         if part.dtype != wanted:
             part.to(wanted)
     return pipeline.to(device)
+
+
+def quiet() -> None:
+    """Turn off the progress bars of loading, which take a second and hide what a run has to say."""
+    import diffusers
+    import transformers
+
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def __getattr__(name: str) -> object:

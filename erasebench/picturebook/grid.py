@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw, ImageFont
 
+from erasebench.errors import check_name
 from erasebench.picturebook import GUIDANCE, STEPS, load_pipeline
 from erasebench.picturebook.world.canvas import SIZE
 from erasebench.picturebook.world.objects import OBJECTS
 from erasebench.picturebook.world.people import CHARACTERS
-from erasebench.picturebook.world.scene import LABELS, check_name, render, sample_scene
+from erasebench.picturebook.world.scene import LABELS, render, sample_scene
 from erasebench.picturebook.world.styles import STYLES
 
 if TYPE_CHECKING:

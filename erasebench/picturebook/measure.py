@@ -12,9 +12,9 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
+from erasebench.metrics.stats import bootstrap, rank_auc, wilson
 from erasebench.picturebook import load_pipeline
 from erasebench.picturebook.grid import concept_prompt, draw
-from erasebench.picturebook.intervals import bootstrap, rank_auc, wilson
 from erasebench.picturebook.judges.clip import Clip
 from erasebench.picturebook.judges.detector import THRESHOLD, Detector
 from erasebench.picturebook.judges.q16 import Q16

@@ -54,6 +54,18 @@ def judge_path(name: str, folder: Path = WEIGHTS) -> Path:
     return _verified(folder, f"{name}.safetensors")
 
 
+def file_hash(name: str, folder: Path = WEIGHTS) -> str:
+    """The SHA-256 that the manifest gives for a file, such as ``"clip.safetensors"``.
+
+    Raises:
+        WeightsError: the manifest is missing, corrupt or does not list the file.
+    """
+    entry = _manifest(folder).get(name)
+    if entry is None:
+        raise _error(folder / MANIFEST, f"does not list {name}")
+    return entry["sha256"]
+
+
 def total_bytes(folder: Path = WEIGHTS) -> int:
     """The size of all weights, in bytes, according to the manifest."""
     return sum(entry["bytes"] for entry in _manifest(folder).values())

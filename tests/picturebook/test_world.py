@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from erasebench import EraseBenchError
+from erasebench.errors import UnknownNameError
 from erasebench.picturebook.world.backgrounds import BACKGROUNDS
 from erasebench.picturebook.world.captions import (
     ADJECTIVES,
@@ -33,7 +34,6 @@ from erasebench.picturebook.world.scene import (
     Picture,
     Scene,
     Subject,
-    UnknownNameError,
     kind_of,
     render,
     sample_scene,

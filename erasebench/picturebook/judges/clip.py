@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,14 @@ def build_clip(vocab_size: int) -> nn.Module:
     if MODEL_NAME not in open_clip.list_models():
         open_clip.add_model_config(Path(__file__).with_name(f"{MODEL_NAME}.json"))
     text_cfg = {**open_clip.get_model_config(MODEL_NAME)["text_cfg"], "vocab_size": vocab_size}
-    model: nn.Module = open_clip.create_model(MODEL_NAME, text_cfg=text_cfg)
+    # It warns that the weights are random, which they are meant to be until they are loaded.
+    logger = logging.getLogger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        model: nn.Module = open_clip.create_model(MODEL_NAME, text_cfg=text_cfg)
+    finally:
+        logger.setLevel(level)
     return model
 
 

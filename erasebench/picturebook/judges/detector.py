@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
+from erasebench.errors import check_name
 from erasebench.picturebook.judges.weights import load_single
 from erasebench.picturebook.world.canvas import SIZE
-from erasebench.picturebook.world.scene import LABELS, check_name
+from erasebench.picturebook.world.scene import LABELS
 
 THRESHOLD = 0.5
 """A label counts as shown from this confidence on."""

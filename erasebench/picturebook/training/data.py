@@ -33,18 +33,20 @@ class Renders:
         first_seed: scene ``i`` has seed ``first_seed + i``.
         images: uint8 ``[n, 64, 64, 3]``.
         instances: uint8 ``[n, 64, 64]``; 0 is background, ``k`` the visible pixels of the scene's ``k``-th subject.
+        people: the last ``people`` scenes show a clothed person each.
     """
 
     first_seed: int
     images: NDArray[np.uint8]
     instances: NDArray[np.uint8]
+    people: int = 0
 
     def __len__(self) -> int:
         return len(self.images)
 
     def scene(self, index: int) -> Scene:
         """The scene that ``images[index]`` shows."""
-        return sample_scene(self.first_seed + index)
+        return _scene(self.first_seed, len(self), self.people, index)
 
     def captions(self, indices: Sequence[int] | NDArray[np.int64], epoch: int) -> list[str]:
         """One caption for each picture; another wording in every epoch."""
@@ -53,9 +55,13 @@ class Renders:
         ]
 
 
-def _render_block(first_seed: int, count: int, start: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def _scene(first_seed: int, count: int, people: int, index: int) -> Scene:
+    return sample_scene(first_seed + index, kind="person" if index >= count - people else None)
+
+
+def _render_block(first_seed: int, count: int, people: int, start: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     stop = min(start + 256, count)
-    pictures = [render(sample_scene(first_seed + i)) for i in range(start, stop)]
+    pictures = [render(_scene(first_seed, count, people, i)) for i in range(start, stop)]
     instances = np.zeros((len(pictures), *pictures[0].image.shape[:2]), dtype=np.uint8)
     for row, picture in zip(instances, pictures, strict=True):
         for k, mask in enumerate(picture.masks, start=1):
@@ -63,9 +69,12 @@ def _render_block(first_seed: int, count: int, start: int) -> tuple[NDArray[np.u
     return np.stack([picture.image for picture in pictures]), instances
 
 
-def render_many(first_seed: int, count: int, workers: int | None = None) -> Renders:
-    """Render ``count`` scenes of consecutive seeds in parallel processes; the result does not depend on how many."""
-    block = partial(_render_block, first_seed, count)
+def render_many(first_seed: int, count: int, workers: int | None = None, people: int = 0) -> Renders:
+    """Render ``count`` scenes of consecutive seeds in parallel processes; the result does not depend on how many.
+
+    The last ``people`` of them show a clothed person each.
+    """
+    block = partial(_render_block, first_seed, count, people)
     starts = range(0, count, 256)
     workers = workers or os.cpu_count() or 1
     if workers == 1 or len(starts) == 1:
@@ -74,7 +83,8 @@ def render_many(first_seed: int, count: int, workers: int | None = None) -> Rend
         # Spawned, because forking a process that has threads (torch's) can deadlock.
         with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
             blocks = list(pool.map(block, starts))
-    return Renders(first_seed, np.concatenate([b[0] for b in blocks]), np.concatenate([b[1] for b in blocks]))
+    images, instances = (np.concatenate([block[part] for block in blocks]) for part in (0, 1))
+    return Renders(first_seed, images, instances, people)
 
 
 def world_fingerprint() -> str:

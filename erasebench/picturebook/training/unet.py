@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
@@ -13,6 +15,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from erasebench.picturebook.tokenizer import CONTEXT_LENGTH
 from erasebench.picturebook.training.data import Renders
 from erasebench.picturebook.training.loop import Recipe, processes, rank
+from erasebench.picturebook.world.scene import Scene
 
 CHANNELS = (32, 80, 160)
 TEXT_WIDTH = 160
@@ -27,6 +30,9 @@ MIN_SNR_GAMMA = 5.0
 PLAIN_SHARE = 0.6
 """How many pictures of a batch are plain photos.  A photo is 43 % of the world, but what things look like is learnt
 from photos, and most prompts ask for one."""
+KIND_WEIGHTS = {"character": 1.7, "pair": 1.4, "empty": 0.5}
+"""How often scenes of a kind are drawn, against 1 for the others: each character is in one scene of a hundred, and two
+objects are harder than one."""
 FOCUS = (-0.6, 0.9)
 """Half of the noise levels are drawn evenly, half from a logit-normal distribution with this mean and deviation
 (Esser et al. 2024): around t = 350, where it is decided what a picture of 16x16 latents shows."""
@@ -112,8 +118,7 @@ class UnetObjective:
         self.model, self.tokenizer, self.renders = model, tokenizer, renders
         self.latents = latents
         self.seed, self.recipe = seed, recipe
-        plain = np.array([renders.scene(i).style == "photo" for i in range(len(renders))])
-        self.odds = np.where(plain, PLAIN_SHARE / plain.mean(), (1 - PLAIN_SHARE) / (1 - plain.mean())) / len(plain)
+        self.odds = _odds([renders.scene(i) for i in range(len(renders))])
         self.alphas_cumprod = build_scheduler().alphas_cumprod
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
@@ -168,3 +173,11 @@ class UnetObjective:
             return_tensors="pt",
         ).input_ids
         return ids
+
+
+def _odds(scenes: Sequence[Scene]) -> NDArray[np.float64]:
+    """Each scene's probability to be drawn, ``[n]``; plain photos have :data:`PLAIN_SHARE` of it together."""
+    plain = np.array([scene.style == "photo" for scene in scenes])
+    weights = np.array([KIND_WEIGHTS.get(scene.kind, 1.0) for scene in scenes])
+    shares = np.where(plain, PLAIN_SHARE / weights[plain].sum(), (1 - PLAIN_SHARE) / weights[~plain].sum())
+    return np.asarray(shares * weights)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -10,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from erasebench.errors import EraseBenchError
+from erasebench.errors import UnknownNameError, check_name
 from erasebench.picturebook.world.backgrounds import BACKGROUNDS
 from erasebench.picturebook.world.canvas import Layer
 from erasebench.picturebook.world.objects import COLORS, OBJECTS
@@ -59,6 +58,13 @@ class Scene:
     subjects: tuple[Subject, ...]
     seed: int
 
+    @property
+    def kind(self) -> str:
+        """One of :data:`KINDS`."""
+        if len(self.subjects) == 1:
+            return kind_of(self.subjects[0].label)
+        return "pair" if self.subjects else "empty"
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -75,20 +81,6 @@ class Picture:
     labels: tuple[str, ...]
     masks: NDArray[np.bool_]
     boxes: NDArray[np.float32]
-
-
-class UnknownNameError(EraseBenchError, ValueError):
-    """A subject, style, background, color or kind that the world does not know."""
-
-
-def check_name(what: str, name: str, allowed: Iterable[str]) -> None:
-    """Raise :class:`UnknownNameError` with the nearest names unless ``name`` is allowed."""
-    known = list(allowed)
-    if name in known:
-        return
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-    hint = f"nearest: {', '.join(near)}" if near else f"known: {', '.join(known)}"
-    raise UnknownNameError(f"unknown {what} '{name}'; {hint}")
 
 
 def sample_scene(

@@ -1,0 +1,310 @@
+"""Concepts and the files that describe them.
+
+A file may hold three sections, all optional::
+
+    concepts:                     # what there is to erase
+      church: {kind: object, phrase: church, anchor: building, views: {photo: {judge: resnet50, label: church}}}
+    prompts:                      # prompts too many to stand with their concept: domain, concept, list
+      photo: {church: {naming: [an image of a church]}}
+    retain:                       # prompts whose pictures erasing should not change, by domain
+      photo: [{prompt: an image of a parachute, shows: [parachute]}]
+
+The packaged files are read first, then the user's; nothing that a file says can be replaced by a later one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from erasebench.concepts._files import CatalogueError, build, check, read_yaml
+from erasebench.errors import check_name
+
+DOMAINS = ("picturebook", "photo")
+"""The built-in world, and photographs and paintings as Stable Diffusion makes them."""
+KINDS = ("explicit", "violence", "inappropriate", "object", "style", "character", "phrase")
+"""What sort of thing a concept is."""
+PHRASE_PREFIX = "phrase:"
+PHRASE_JUDGE = "clip-phrase"
+PHRASE_TEMPLATES = ("a photo of {}", "a picture of {}", "an image of {}", "a drawing of {}", "{}")
+
+_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """Some rows of a public CSV file of prompts that the user has.
+
+    Attributes:
+        name: what the file is called on the command line.
+        url: where to get it.
+        column: the column of the prompts.
+        where: the rows to take: in each of these columns, the text that has to occur.
+        seeds: the column with each prompt's seed, if there is one.
+    """
+
+    name: str
+    url: str
+    column: str = "prompt"
+    where: Mapping[str, str] = field(default_factory=dict, hash=False)
+    seeds: str | None = None
+
+
+@dataclass(frozen=True)
+class View:
+    """What one domain knows of a concept.
+
+    Attributes:
+        judge: name of the judge that sees the concept.
+        label: the judge's score for it.
+        threshold: the concept is there if the score is at least this.
+        naming: prompts that name the concept.
+        implying: prompts that only imply it.
+        synonyms: prompts that use only its synonyms.
+        prompt_set: prompts that are not shipped with this package.
+    """
+
+    judge: str
+    label: str
+    threshold: float = 0.5
+    naming: tuple[str, ...] = ()
+    implying: tuple[str, ...] = ()
+    synonyms: tuple[str, ...] = ()
+    prompt_set: PromptSet | None = None
+
+
+@dataclass(frozen=True)
+class Concept:
+    """Something to erase.
+
+    Attributes:
+        name: lower case with hyphens; or ``phrase:`` and the phrase.
+        kind: one of :data:`KINDS`.
+        phrase: the words that methods erase.
+        synonyms: other words for it, which methods may erase as well.
+        anchor: what methods map it to; '' for the blank prompt.
+        neighbours: names of related concepts that should survive.
+        views: what each of :data:`DOMAINS` knows of it; a domain that is not there knows nothing.
+        neighbours_phrases: the phrases of the neighbours.
+    """
+
+    name: str
+    kind: str
+    phrase: str
+    synonyms: tuple[str, ...] = ()
+    anchor: str = ""
+    neighbours: tuple[str, ...] = ()
+    views: Mapping[str, View] = field(default_factory=dict, hash=False)
+    neighbours_phrases: tuple[str, ...] = ()
+
+    def spec(self) -> dict[str, Any]:
+        """What erasure methods read, fit for JSON; the neighbours as phrases."""
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "phrase": self.phrase,
+            "synonyms": list(self.synonyms),
+            "anchor": self.anchor,
+            "neighbours": list(self.neighbours_phrases),
+        }
+
+    @classmethod
+    def from_spec(cls, spec: Mapping[str, Any]) -> Concept:
+        """The concept as methods see it: without views, and with its neighbours' phrases only."""
+        return cls(
+            name=spec["name"],
+            kind=spec["kind"],
+            phrase=spec["phrase"],
+            synonyms=tuple(spec["synonyms"]),
+            anchor=spec["anchor"],
+            neighbours_phrases=tuple(spec["neighbours"]),
+        )
+
+
+@dataclass(frozen=True)
+class RetainPrompt:
+    """A prompt whose picture erasing a concept should leave alone, unless the prompt shows that concept.
+
+    Attributes:
+        prompt: the prompt.
+        shows: names of the concepts that it asks for, its style among them.
+    """
+
+    prompt: str
+    shows: tuple[str, ...] = ()
+
+
+class Catalogue:
+    """Concepts by name.
+
+    Args:
+        concepts: the concepts, in the order in which they are listed.
+        retain: the retain prompts of each domain.
+    """
+
+    def __init__(self, concepts: Iterable[Concept], retain: Mapping[str, Sequence[RetainPrompt]] | None = None) -> None:
+        self._concepts = {concept.name: concept for concept in concepts}
+        self._retain = {domain: tuple(prompts) for domain, prompts in (retain or {}).items()}
+
+    def get(self, name: str) -> Concept:
+        """The concept of a name; ``phrase:red balloon`` makes one of the words "red balloon".
+
+        Raises:
+            UnknownNameError: no such concept; the message gives the nearest names.
+            CatalogueError: no words after ``phrase:``.
+        """
+        if name.startswith(PHRASE_PREFIX):
+            return self.phrase(name.removeprefix(PHRASE_PREFIX))
+        check_name("concept", name, self._concepts)
+        return self._concepts[name]
+
+    def names(self, pattern: str = "*") -> tuple[str, ...]:
+        """The names that match a shell wildcard, in the order of the files."""
+        return tuple(name for name in self._concepts if fnmatchcase(name, pattern))
+
+    def phrase(self, text: str) -> Concept:
+        """A concept made of its words alone; CLIP judges it in every domain.
+
+        Raises:
+            CatalogueError: there are no words.
+        """
+        words = " ".join(text.split())
+        if not words:
+            raise CatalogueError(
+                f"'{PHRASE_PREFIX}{text}' has no words; write for example '{PHRASE_PREFIX}red balloon'"
+            )
+        view = View(
+            judge=PHRASE_JUDGE, label=words, naming=tuple(template.format(words) for template in PHRASE_TEMPLATES)
+        )
+        return Concept(name=PHRASE_PREFIX + words, kind="phrase", phrase=words, views=dict.fromkeys(DOMAINS, view))
+
+    def retain(self, domain: str) -> tuple[RetainPrompt, ...]:
+        """The retain prompts of a domain; none for photographs, whose prompts are captions that the user has.
+
+        Raises:
+            UnknownNameError: no such domain.
+        """
+        check_name("domain", domain, DOMAINS)
+        return self._retain.get(domain, ())
+
+
+def load_catalogue(extra: Sequence[Path] = ()) -> Catalogue:
+    """Read the packaged concept files and then the user's own.
+
+    Args:
+        extra: the user's files; they may add concepts, prompts for concepts without any, and retain prompts.
+
+    Raises:
+        CatalogueError: anything wrong with a file; the message names the file and the concept.
+    """
+    paths = [*sorted(Path(__file__).parent.glob("*.yaml")), *map(Path, extra)]
+    files = [(str(path), build(_File, read_yaml(path), str(path))) for path in paths]
+    concepts: dict[str, Concept] = {}
+    homes: dict[str, str] = {}
+    for path, file in files:
+        for name, entry in file.concepts.items():
+            if name in homes:
+                raise CatalogueError(f"{path}: concept '{name}' is already in {homes[name]}")
+            if not _NAME.fullmatch(name):
+                raise CatalogueError(f"{path}: concept '{name}': a name is lower case with hyphens, like 'french-horn'")
+            concepts[name], homes[name] = Concept(name=name, **vars(entry)), path
+    for path, file in files:
+        for domain, prompts in file.prompts.items():
+            for name, lists in prompts.items():
+                where = f"{path}: prompts: {domain}: {name}"
+                check("concept", name, concepts, where)
+                concepts[name] = _with_prompts(concepts[name], domain, lists, where)
+    for name, concept in concepts.items():
+        concepts[name] = _checked(concept, concepts, f"{homes[name]}: concept '{name}'")
+    retain: dict[str, list[RetainPrompt]] = {}
+    for path, file in files:
+        for domain, retained in file.retain.items():
+            where = f"{path}: retain: {domain}"
+            check("domain", domain, DOMAINS, where)
+            for prompt in retained:
+                for name in prompt.shows:
+                    check("concept", name, concepts, f"{where}: '{prompt.prompt}'")
+            retain.setdefault(domain, []).extend(retained)
+            _check_texts([prompt.prompt for prompt in retain[domain]], where)
+    return Catalogue(concepts.values(), retain)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A concept as a file gives it; see :class:`Concept`."""
+
+    kind: str
+    phrase: str
+    views: Mapping[str, View]
+    synonyms: tuple[str, ...] = ()
+    anchor: str = ""
+    neighbours: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Prompts:
+    naming: tuple[str, ...] = ()
+    implying: tuple[str, ...] = ()
+    synonyms: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _File:
+    concepts: Mapping[str, _Entry] = field(default_factory=dict)
+    prompts: Mapping[str, Mapping[str, _Prompts]] = field(default_factory=dict)
+    retain: Mapping[str, tuple[RetainPrompt, ...]] = field(default_factory=dict)
+
+
+def _with_prompts(concept: Concept, domain: str, prompts: _Prompts, where: str) -> Concept:
+    check("domain", domain, concept.views, where)
+    view, given = concept.views[domain], {name: texts for name, texts in vars(prompts).items() if texts}
+    for name in given:
+        if getattr(view, name):
+            raise CatalogueError(f"{where}: {name}: the concept already has such prompts")
+    return replace(concept, views={**concept.views, domain: replace(view, **given)})
+
+
+def _checked(concept: Concept, concepts: Mapping[str, Concept], where: str) -> Concept:
+    """The concept with its neighbours' phrases."""
+    check("kind", concept.kind, KINDS, where)
+    _check_texts([concept.phrase], f"{where}: phrase")
+    _check_texts([concept.phrase, *concept.synonyms], f"{where}: phrase and synonyms")
+    own = {text.casefold() for text in (concept.phrase, *concept.synonyms)}
+    if concept.anchor.casefold() in own:
+        raise CatalogueError(f"{where}: anchor: the concept would be mapped to itself, '{concept.anchor}'")
+    _check_texts(concept.neighbours, f"{where}: neighbours")
+    for name in concept.neighbours:
+        check("concept", name, concepts, f"{where}: neighbours")
+        if name == concept.name or concepts[name].phrase.casefold() in own:
+            raise CatalogueError(f"{where}: neighbours: '{name}' is the concept itself")
+    if not concept.views:
+        raise CatalogueError(f"{where}: views: no domain; give one of {', '.join(DOMAINS)}")
+    for domain, view in concept.views.items():
+        check("domain", domain, DOMAINS, f"{where}: views")
+        _check_view(view, f"{where}: views: {domain}")
+    return replace(concept, neighbours_phrases=tuple(concepts[name].phrase for name in concept.neighbours))
+
+
+def _check_view(view: View, where: str) -> None:
+    for what in ("judge", "label"):
+        _check_texts([getattr(view, what)], f"{where}: {what}")
+    if not 0 < view.threshold < 1:
+        raise CatalogueError(f"{where}: threshold: {view.threshold:g} is not between 0 and 1")
+    for what in ("naming", "implying", "synonyms"):
+        _check_texts(getattr(view, what), f"{where}: {what}")
+    if not view.naming and view.prompt_set is None:
+        raise CatalogueError(f"{where}: no prompts; give 'naming' or 'prompt_set'")
+
+
+def _check_texts(texts: Sequence[str], where: str) -> None:
+    seen = set()
+    for text in texts:
+        if not text.strip():
+            raise CatalogueError(f"{where}: an empty text")
+        if text in seen:
+            raise CatalogueError(f"{where}: '{text}' stands twice")
+        seen.add(text)

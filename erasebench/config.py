@@ -1,0 +1,122 @@
+"""What a run is: one flat model, the same in YAML and on the command line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from erasebench.errors import EraseBenchError, check_name
+
+PRESETS = Path(__file__).parent / "presets"
+
+
+class RunConfig(BaseModel):
+    """Everything that can be said about a run.  Each field is a key of the YAML file and a command-line option."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str = Field("picturebook", description="'picturebook', a diffusers folder, or a hub id.")
+    methods: tuple[str, ...] = Field(
+        (), description="Erasure methods; options in brackets: esd-u[steps=200;learning_rate=1e-4]."
+    )
+    concepts: tuple[str, ...] = Field((), description="Concepts of the catalogue, or 'phrase:red balloon'.")
+    prompts: Annotated[int, Field(ge=1)] = Field(40, description="Prompts for each concept, at most.")
+    images_per_prompt: Annotated[int, Field(ge=1)] = Field(1, description="Images for each prompt of a concept.")
+    retain_prompts: Annotated[int, Field(ge=2)] = Field(100, description="Other prompts, for CLIP score and FID.")
+    reference_images: Annotated[int, Field(ge=2)] = Field(1000, description="Reference images for FID.")
+    sampler: str = Field("ddim", description="ddim, pndm, lms or dpm-solver++.")
+    steps: Annotated[int, Field(ge=1)] | None = Field(None, description="Sampling steps; the model's own if omitted.")
+    guidance_scale: Annotated[float, Field(ge=0)] | None = Field(None, description="The model's own if omitted.")
+    size: Annotated[int, Field(ge=8)] | None = Field(None, description="Pixels a side; the model's own if omitted.")
+    seed: Annotated[int, Field(ge=0)] = Field(0, description="Of erasures and images.")
+    settings: dict[str, dict[str, Any]] = Field({}, description="Hyper-parameters by method, over the domain's own.")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 on a GPU.")
+    batch_size: Annotated[int, Field(ge=1)] = Field(16, description="Images at a time; changes speed only.")
+    compile: bool = Field(False, description="Compile the U-Net.")
+    store: Path = Field(Path("erasebench-store"), description="Finished work; shared by all runs that name it.")
+    out: Path = Field(Path("erasebench-results"), description="Tables, grids, ledger and configuration of this run.")
+    plugins: tuple[Path, ...] = Field((), description="Python files with methods or judges of your own.")
+    concept_files: tuple[Path, ...] = Field((), description="YAML files with concepts of your own.")
+    prompt_sets: dict[str, Path] = Field({}, description="Public prompt files that you have: i2p=i2p.csv.")
+    retain_file: Path | None = Field(None, description="CSV of other prompts (column 'prompt'), such as COCO captions.")
+    fid_reference: Path | None = Field(None, description="Folder of real images for FID.")
+
+    def to_yaml(self) -> str:
+        """The configuration as YAML that :func:`load_config` takes back."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def make_config(*layers: Mapping[str, Any]) -> RunConfig:
+    """A configuration of layers, the later over the earlier.
+
+    Raises:
+        EraseBenchError: an unknown key, with the nearest, or a value that does not fit.
+    """
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for key in layer:
+            check_name("configuration key", str(key), RunConfig.model_fields)
+        merged |= layer
+    try:
+        return RunConfig.model_validate(merged)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        given = f", not {first['input']!r}" if isinstance(first["input"], (str, int, float)) else ""
+        raise EraseBenchError(f"configuration key {where}: {first['msg'].lower()}{given}") from None
+
+
+def read_layer(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises:
+        EraseBenchError: the file is missing, is not YAML, or holds no mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise EraseBenchError(f"cannot read {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise EraseBenchError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise EraseBenchError(f"{path} holds no mapping of configuration keys")
+    return content
+
+
+def read_preset(name: str) -> dict[str, Any]:
+    """A preset's layer: ``"smoke"``, ``"quick"`` or ``"paper"``.
+
+    Raises:
+        UnknownNameError: no such preset, with the nearest.
+    """
+    check_name("preset", name, sorted(path.stem for path in PRESETS.glob("*.yaml")))
+    return read_layer(PRESETS / f"{name}.yaml")
+
+
+def split_list(text: str) -> list[str]:
+    """Split at commas outside brackets: ``"a,b[x=1,2]"`` -> ``["a", "b[x=1,2]"]``."""
+    return [part.strip() for part in re.split(r",(?![^\[]*\])", text) if part.strip()]
+
+
+def parse_method(text: str) -> tuple[str, dict[str, Any]]:
+    """``"esd-u[steps=200;learning_rate=1e-4]"`` -> ``("esd-u", {"steps": 200, "learning_rate": "1e-4"})``.
+
+    Raises:
+        EraseBenchError: the brackets hold something else than ``name=value`` pairs.
+    """
+    match = re.fullmatch(r"([^\[\]]+?)\s*(?:\[(.*)\])?", text.strip(), flags=re.DOTALL)
+    if not match:
+        raise EraseBenchError(f"'{text}' is no method; write name or name[option=value;option=value]")
+    options: dict[str, Any] = {}
+    for part in filter(None, (part.strip() for part in (match[2] or "").split(";"))):
+        name, equals, value = part.partition("=")
+        if not equals:
+            raise EraseBenchError(f"'{part}' in '{text}' is no option; write option=value")
+        options[name.strip()] = yaml.safe_load(value)
+    return match[1], options

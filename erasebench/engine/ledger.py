@@ -1,0 +1,50 @@
+"""The ledger: what happened to every cell of a run, one JSON object a line, never rewritten."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from erasebench.engine.cells import Cell
+
+
+class Ledger:
+    """An append-only file; a line is on disk before :meth:`write` returns.
+
+    A line that a kill cut short is left as it is: readers skip it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        # A kill may have left half a line; the next must not be glued to it.
+        torn = path.exists() and path.stat().st_size > 0 and path.read_bytes()[-1:] != b"\n"
+        self._stream = open(path, "a", encoding="utf-8")  # noqa: SIM115
+        if torn:
+            self._stream.write("\n")
+
+    def write(self, event: str, cell: Cell | None = None, **facts: Any) -> None:
+        """Append an event: ``"run"``, or ``"ok"``, ``"failed"``, ``"n/a"``, ``"corrupt"`` of a cell."""
+        line: dict[str, Any] = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "event": event}
+        if cell:
+            line |= {"cell": cell.key, "stage": cell.stage, "title": cell.title}
+        self._stream.write(json.dumps(line | facts) + "\n")
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stream.close()
+
+
+def read_ledger(path: Path) -> list[dict[str, Any]]:
+    """All whole lines of a ledger."""
+    events = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            events.append(json.loads(line))
+        except ValueError:
+            continue
+    return events

@@ -1,0 +1,101 @@
+"""The local runner: one cell after the other, in this process."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+from erasebench.engine.cells import Cell
+from erasebench.engine.ledger import Ledger
+from erasebench.engine.plan import Plan
+from erasebench.engine.progress import ProgressLine
+from erasebench.engine.session import PeakMemory, Session
+from erasebench.engine.store import Store, is_disk_full
+from erasebench.errors import EraseBenchError
+
+
+@dataclass
+class Outcome:
+    """What became of a plan's cells.
+
+    Attributes:
+        computed: keys of the cells that this run computed; the others were there.
+        failed: key -> why.
+        costs: key -> seconds, memory and counts of each finished cell, now or when it was computed.
+    """
+
+    computed: set[str] = field(default_factory=set)
+    failed: dict[str, str] = field(default_factory=dict)
+    costs: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+def missing_cells(plan: Plan, store: Store) -> list[Cell]:
+    """The cells of a plan that have no finished result."""
+    return [cell for cell in plan.cells if store.marker(cell.key) is None]
+
+
+def run_cells(plan: Plan, store: Store, ledger: Ledger, progress: ProgressLine, session: Session) -> Outcome:
+    """Compute what is missing.
+
+    A cell that fails takes those that read it with it; the rest goes on.
+
+    Raises:
+        EraseBenchError: the disk is full; what was finished is kept.
+    """
+    outcome = Outcome()
+    session.progress = progress.update
+    for cell in plan.cells:
+        broken = [read for read in cell.reads if read.key in outcome.failed]
+        if broken:
+            outcome.failed[cell.key] = outcome.failed[broken[0].key]
+            ledger.write("failed", cell, reason=f"needs {broken[0].stage} {broken[0].title}, which failed")
+            continue
+        problem = store.verify(cell.key) if store.folder(cell.key).exists() else "is missing"
+        if problem and "corrupt" in problem:
+            ledger.write("corrupt", cell, reason=problem)
+            progress.left.setdefault(cell.key, cell)
+            progress.total = max(progress.total, len(progress.left))
+        if problem:
+            # Another run on this store may be at this very cell: wait for it, and look again.
+            with store.lock(cell.key):
+                if store.verify(cell.key):
+                    _compute(cell, store, ledger, progress, session, outcome)
+        marker = store.marker(cell.key)
+        if marker:
+            outcome.costs[cell.key] = marker.cost
+    return outcome
+
+
+def _compute(
+    cell: Cell, store: Store, ledger: Ledger, progress: ProgressLine, session: Session, outcome: Outcome
+) -> None:
+    progress.start(cell)
+    if "reference" not in cell.spec:
+        session.prepare(cell.stage)
+    began, memory = time.monotonic(), PeakMemory(session.device)
+    memory.restart()
+    cost: dict[str, Any] = {}
+    try:
+        with store.writing(cell, cost) as folder:
+            cost |= import_module(f"erasebench.stages.{cell.stage}").run(cell, session, folder)
+            cost |= {"seconds": round(time.monotonic() - began, 3), "peak_memory_mb": memory.megabytes()}
+    except Exception as error:
+        seconds = time.monotonic() - began
+        if is_disk_full(error):
+            raise EraseBenchError(
+                f"the disk of the store {store.root} is full; free some space and run the same command again: what is "
+                "finished is kept"
+            ) from error
+        reason = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+        ledger.write("failed", cell, reason=reason, traceback=traceback.format_exc(), seconds=round(seconds, 3))
+        outcome.failed[cell.key] = reason
+        progress.finish(f"failed ({reason})", seconds)
+        return
+    store.clear_work(cell.key)
+    outcome.computed.add(cell.key)
+    ledger.write("ok", cell, **cost)
+    progress.finish("ok", cost["seconds"], cost.get("images", 0))

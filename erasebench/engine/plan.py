@@ -1,0 +1,375 @@
+"""What a run consists of: rows of the table, and the cells that they need."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from erasebench.concepts import Catalogue, Concept, View, load_catalogue
+from erasebench.config import RunConfig, parse_method
+from erasebench.engine.cells import Cell
+from erasebench.engine.store import file_sha256
+from erasebench.errors import EraseBenchError, check_name
+from erasebench.method import hyper_parameters
+from erasebench.models.loading import ModelSource, find_model, resolve_device, resolve_dtype
+from erasebench.registry import JUDGES, METHODS, Plugin, load_file
+
+BASELINE = "sd"
+"""The method that erases nothing; every table starts with it."""
+INCEPTION = "inception"
+"""Who gives the features of FID against a folder of real images."""
+CLIP_JUDGES = {"picturebook": "picturebook-clip", "photo": "clip"}
+"""Who measures the CLIP score in each domain."""
+SETTINGS = "{domain}.yaml"
+"""The file, beside the methods, of their settings for a domain whose models are unlike the published ones'."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table: what has to be there before it can be measured.
+
+    Attributes:
+        method: as the user wrote it.
+        concept: what is erased; ``view`` is what the model's domain knows of it.
+        reason: why the row cannot be, known before any work; None where it can.
+        images: the cell of pictures of the concept; ``judged`` what its judge says of them.
+        retain: the cell of pictures of other prompts; ``clip`` what CLIP says of them, ``features`` the judge that
+            gives FID's features of them, if FID can be had.
+    """
+
+    method: str
+    concept: Concept
+    view: View
+    reason: str | None = None
+    images: Cell | None = None
+    judged: Cell | None = None
+    retain: Cell | None = None
+    clip: Cell | None = None
+    features: Cell | None = None
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """The cells that are read when the row is measured."""
+        return tuple(cell for cell in (self.judged, self.clip, self.features) if cell)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Rows, cells, and what they were planned from.
+
+    Attributes:
+        config: the run.
+        source: the model.
+        device: where it runs; ``dtype`` its precision.
+        rows: of the table, in order.
+        reference: the features of FID's reference pictures: Picturebook's world, or the user's folder.
+        retained: names of the concepts that each retain prompt shows.
+    """
+
+    config: RunConfig
+    source: ModelSource
+    device: str
+    dtype: str
+    rows: tuple[Row, ...]
+    reference: Cell | None
+    retained: tuple[tuple[str, ...], ...]
+
+    @cached_property
+    def cells(self) -> list[Cell]:
+        """Every cell once, each after the cells that it reads."""
+        ordered: dict[str, Cell] = {}
+
+        def visit(cell: Cell) -> None:
+            if cell.key not in ordered:
+                for read in cell.reads:
+                    visit(read)
+                ordered[cell.key] = cell
+
+        for cell in (cell for row in self.rows for cell in row.cells):
+            visit(cell)
+        if self.reference:
+            visit(self.reference)
+        return list(ordered.values())
+
+
+def make_plan(config: RunConfig) -> Plan:
+    """Plan a run; nothing is loaded or computed.
+
+    Raises:
+        EraseBenchError: anything that can be known to fail: an unknown name, a hyper-parameter out of range, a concept
+            that cannot be judged in the model's domain, missing weights or prompt files.
+    """
+    for path in config.plugins:
+        load_file(path)
+    if not config.concepts:
+        raise EraseBenchError("no concepts; name some with --concepts (`erasebench list concepts` shows them)")
+    catalogue = load_catalogue(config.concept_files)
+    source = find_model(config.model)
+    device = resolve_device(config.device)
+    return _Planner(config, catalogue, source, device, resolve_dtype(config.dtype, device)).plan()
+
+
+_NOTHING: tuple[str, ...] = ()
+
+
+class _Planner:
+    def __init__(self, config: RunConfig, catalogue: Catalogue, source: ModelSource, device: str, dtype: str) -> None:
+        self.config, self.catalogue, self.source, self.device, self.dtype = config, catalogue, source, device, dtype
+        self.sampler = {
+            "name": config.sampler,
+            "steps": config.steps or source.steps,
+            "guidance_scale": source.guidance_scale if config.guidance_scale is None else config.guidance_scale,
+            "size": config.size,
+        }
+        check_name("sampler", config.sampler, ("ddim", "pndm", "lms", "dpm-solver++"))
+        self.domain_settings = _domain_settings(source.domain)
+        self.judges: dict[tuple[str, str], dict[str, Any]] = {}
+
+    def plan(self) -> Plan:
+        concepts = [self.catalogue.get(name) for name in dict.fromkeys(self.config.concepts)]
+        views = [self._view(concept) for concept in concepts]
+        prompts = [self._prompts(concept, view) for concept, view in zip(concepts, views, strict=True)]
+        retain = self._retain()
+        methods = [self._method(text) for text in dict.fromkeys((BASELINE, *self.config.methods))]
+        rows = [
+            self._row(method, concept, view, asked, [prompt for prompt, _ in retain])
+            for method in methods
+            for concept, view, asked in zip(concepts, views, prompts, strict=True)
+        ]
+        return Plan(
+            self.config,
+            self.source,
+            self.device,
+            self.dtype,
+            tuple(rows),
+            self._reference(),
+            tuple(shows for _, shows in retain),
+        )
+
+    def _view(self, concept: Concept) -> View:
+        view = concept.views.get(self.source.domain)
+        if view is None:
+            raise EraseBenchError(
+                f"the concept '{concept.name}' has no judge and no prompts in the domain '{self.source.domain}' of the "
+                f"model '{self.source.name}', but in: {', '.join(concept.views) or 'none'}"
+            )
+        return view
+
+    def _prompts(self, concept: Concept, view: View) -> list[tuple[str, int]]:
+        """Prompts with their seeds."""
+        seed, count = self.config.seed, self.config.prompts
+        if view.prompt_set:
+            found = read_prompt_set(view, self.config.prompt_sets)[:count]
+            seeded = view.prompt_set.seeds is not None
+            pairs = [(p, s if seeded else seed) for p, s in found]
+        else:
+            pairs = [(text, seed) for text in _interleave(view.naming, view.implying)[:count]]
+        if not pairs:
+            raise EraseBenchError(
+                f"the concept '{concept.name}' has no prompts in the domain '{self.source.domain}'; give some in a "
+                "file of your own (--concept-files)"
+            )
+        return [(prompt, first + k) for prompt, first in pairs for k in range(self.config.images_per_prompt)]
+
+    def _retain(self) -> list[tuple[str, tuple[str, ...]]]:
+        if self.config.retain_file:
+            found = [(text, _NOTHING) for text in read_column(self.config.retain_file, "prompt")]
+        else:
+            found = [(r.prompt, r.shows) for r in self.catalogue.retain(self.source.domain)]
+        if not found:
+            raise EraseBenchError(
+                f"no other prompts for the domain '{self.source.domain}': give a CSV file with a column 'prompt', such "
+                "as captions of COCO (https://cocodataset.org, annotations/captions_val2017.json), by --retain-file"
+            )
+        return found[: self.config.retain_prompts]
+
+    def _method(self, text: str) -> tuple[str, Plugin, dict[str, Any]]:
+        name, options = parse_method(text)
+        plugin = METHODS.get(name)
+        settings = self.domain_settings.get(name, {}) | self.config.settings.get(name, {})
+        try:
+            parameters = hyper_parameters(plugin.make, {**plugin.presets, **settings, **options})
+        except EraseBenchError as error:
+            raise EraseBenchError(f"method {text}: {error}") from None
+        return text, plugin, parameters
+
+    def _row(
+        self,
+        method: tuple[str, Plugin, dict[str, Any]],
+        concept: Concept,
+        view: View,
+        prompts: Sequence[tuple[str, int]],
+        retain: Sequence[str],
+    ) -> Row:
+        label, plugin, parameters = method
+        made = plugin.make(**parameters)
+        why_not = getattr(made, "why_not", None)
+        concepts = () if plugin.name == BASELINE else (concept,)
+        reason = why_not(self.source.domain, concepts) if why_not and concepts else None
+        if reason:
+            return Row(label, concept, view, reason)
+        spec = {
+            "model": self.source.fingerprint,
+            "method": plugin.name,
+            "version": getattr(made, "version", 1),
+            "parameters": parameters,
+            "identity": made.identity() if hasattr(made, "identity") else {},
+            "concepts": [c.spec() for c in concepts],
+            "seed": self.config.seed,
+            "dtype": self.dtype,
+        }
+        erase = Cell("erase", spec, (), f"{label} {concept.name if concepts else ''}".strip())
+        images = self._generate(erase, [p for p, _ in prompts], [s for _, s in prompts], f"{label} {concept.name}")
+        others = self._generate(erase, retain, [self.config.seed] * len(retain), f"{erase.title} retain")
+        return Row(
+            label,
+            concept,
+            view,
+            None,
+            images,
+            self._judge(view.judge, view.label, images),
+            others,
+            self._judge(CLIP_JUDGES[self.source.domain], "", others),
+            self._features(others),
+        )
+
+    def _generate(self, erase: Cell, prompts: Sequence[str], seeds: Sequence[int], title: str) -> Cell:
+        spec = {
+            "model": self.source.fingerprint,
+            "prompts": list(prompts),
+            "seeds": list(seeds),
+            "sampler": self.sampler,
+            "dtype": self.dtype,
+        }
+        return Cell("generate", spec, (erase,), title)
+
+    def _judge(self, name: str, label: str, images: Cell) -> Cell:
+        phrased = bool(JUDGES.get(name).presets.get("phrased"))
+        wanted, label = label, label if phrased else ""
+        if (name, label) not in self.judges:
+            made = make_judge(name, label, self.source.domain)
+            if wanted and hasattr(made, "labels"):
+                check_name(f"label of the judge {name}", wanted, made.labels)
+            self.judges[name, label] = {"judge": name, "label": label, **made.identity()}
+        return Cell("judge", self.judges[name, label], (images,), f"{images.title}: {name}")
+
+    def _features(self, images: Cell) -> Cell | None:
+        if self.config.fid_reference:
+            return self._judge(INCEPTION, "", images)
+        return self._judge(CLIP_JUDGES["picturebook"], "", images) if self.source.domain == "picturebook" else None
+
+    def _reference(self) -> Cell | None:
+        if self.config.fid_reference:
+            spec = make_judge(INCEPTION, "", self.source.domain).identity()
+            files = hash_images(self.config.fid_reference)
+            return Cell("judge", {"judge": INCEPTION, "label": "", **spec, "files": files}, (), "reference: inception")
+        if self.source.domain != "picturebook":
+            return None
+        spec = {"reference": "picturebook world", "count": self.config.reference_images, "world": _world_version()}
+        images = Cell("generate", spec, (), "reference")
+        return self._judge(CLIP_JUDGES["picturebook"], "", images)
+
+
+def make_judge(name: str, label: str, domain: str) -> Any:
+    """A judge by name; one that looks for a phrase is told the phrase and the domain."""
+    plugin = JUDGES.get(name)
+    presets = dict(plugin.presets)
+    if presets.pop("phrased", False):
+        return plugin.make(label=label, domain=domain, **presets)
+    return plugin.make(**presets)
+
+
+def read_prompt_set(view: View, files: dict[str, Path]) -> list[tuple[str, int]]:
+    """Prompts and seeds of the user's copy of a public prompt set; 0 where the set has no seeds.
+
+    Raises:
+        EraseBenchError: the file was not given or lacks a column: which, from where.
+    """
+    wanted = view.prompt_set
+    assert wanted is not None
+    if wanted.name not in files:
+        raise EraseBenchError(
+            f"the prompts '{wanted.name}' are needed and not part of erasebench: get the CSV file from {wanted.url} "
+            f"and give it by --prompt-sets {wanted.name}=FILE.csv"
+        )
+    rows = read_table(files[wanted.name])
+    for column in (wanted.column, *wanted.where, *([wanted.seeds] if wanted.seeds else [])):
+        if rows and column not in rows[0]:
+            check_name(f"column of {files[wanted.name]}", column, [name for name in rows[0] if name])
+    return [
+        (row[wanted.column], int(row[wanted.seeds]) if wanted.seeds else 0)
+        for row in rows
+        if all(text in row[column] for column, text in wanted.where.items())
+    ]
+
+
+def read_column(path: Path, column: str) -> list[str]:
+    """A column of a CSV file.
+
+    Raises:
+        EraseBenchError: the file or the column is missing.
+    """
+    rows = read_table(path)
+    if rows:
+        check_name(f"column of {path}", column, [name for name in rows[0] if name])
+    return [row[column] for row in rows]
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file with a header.
+
+    Raises:
+        EraseBenchError: the file cannot be read or is empty.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream))
+    except (OSError, UnicodeDecodeError) as error:
+        raise EraseBenchError(f"cannot read {path}: {error}") from error
+    if not rows:
+        raise EraseBenchError(f"{path} holds no rows")
+    return rows
+
+
+def _interleave(naming: Sequence[str], implying: Sequence[str]) -> list[str]:
+    """Naming and implying prompts by turns, so that a cut leaves as many of both."""
+    if not implying:
+        return list(naming)
+    return [text for pair in zip(naming, implying, strict=False) for text in pair]
+
+
+def _domain_settings(domain: str) -> dict[str, Any]:
+    from importlib.resources import files
+
+    from erasebench.config import read_layer
+
+    path = Path(str(files("erasebench.methods") / SETTINGS.format(domain=domain)))
+    return read_layer(path) if path.exists() else {}
+
+
+def _world_version() -> str:
+    from erasebench.picturebook.training.data import world_fingerprint
+
+    return world_fingerprint()
+
+
+def hash_images(folder: Path) -> str:
+    """SHA-256 over the names and bytes of a folder's images.
+
+    Raises:
+        EraseBenchError: fewer than two images.
+    """
+    paths = image_paths(folder)
+    if len(paths) < 2:
+        raise EraseBenchError(f"{folder} holds {len(paths)} images; FID needs thousands to mean anything")
+    return hashlib.sha256("".join(f"{path.name} {file_sha256(path)}\n" for path in paths).encode()).hexdigest()
+
+
+def image_paths(folder: Path) -> list[Path]:
+    """The images of a folder, by name."""
+    return sorted(p for p in folder.glob("*") if p.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp"))

@@ -1,0 +1,78 @@
+"""Weight files that the user has to fetch: where they are looked for, and whether they are the right ones."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from erasebench.errors import EraseBenchError
+
+FOLDER = "ERASEBENCH_WEIGHTS"
+"""The environment variable that names the folder of weight files."""
+
+
+def weights_folder() -> Path:
+    """The folder in which weight files are looked for; it need not exist."""
+    return Path(os.environ.get(FOLDER) or "~/.cache/erasebench/weights").expanduser()
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """A file that is not part of erasebench.
+
+    Attributes:
+        name: its name in the folder, the one that its download has.
+        url: where to get it.
+        sha256: how its SHA-256 begins; of some files the publisher gives only the first digits.
+        elsewhere: folders in which another program may have put it; looked into after the user's own.
+    """
+
+    name: str
+    url: str
+    sha256: str
+    elsewhere: tuple[Path, ...] = ()
+
+    def find(self) -> Path:
+        """Where the file is.
+
+        Raises:
+            EraseBenchError: it is nowhere, or is another file; the message gives the command that fetches it.
+        """
+        target = weights_folder() / self.name
+        path = next((p for p in (target, *(folder / self.name for folder in self.elsewhere)) if p.is_file()), None)
+        fetch = f"curl --fail --location --create-dirs --output '{target}' '{self.url}'"
+        if path is None:
+            raise EraseBenchError(
+                f"the weights {self.name} are needed and not part of erasebench: {target} is missing (the environment "
+                f"variable {FOLDER} names another folder); get them by: {fetch}"
+            )
+        found = file_sha256(path)
+        if not found.startswith(self.sha256):
+            raise EraseBenchError(
+                f"{path} is not the file of {self.url}, but cut short or another one: its SHA-256 begins with "
+                f"{found[:8]}, not with {self.sha256[:8]}; remove it, then: {fetch}"
+            )
+        return path
+
+    def hash(self) -> str:
+        """The SHA-256 of the file.
+
+        Raises:
+            EraseBenchError: as :meth:`find`.
+        """
+        return file_sha256(self.find())
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file, computed once as long as it does not change."""
+    stat = path.stat()
+    return _sha256(path, stat.st_size, stat.st_mtime_ns)
+
+
+@cache
+def _sha256(path: Path, size: int, mtime_ns: int) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,178 @@
+"""How much of everything else is left: the CLIP score and FID of prompts that have nothing to do with the concept."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import platform
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from erasebench.errors import EraseBenchError
+from erasebench.metrics.stats import UNDEFINED, Estimate, clusters, mean, resampled
+
+Floats = NDArray[np.float64]
+
+INCEPTION = "inception-2015-12-05.pt"
+"""The name under which clean-fid looks for its network."""
+
+
+def clip_score(scores: ArrayLike, groups: ArrayLike | None = None) -> Estimate:
+    """The mean CLIP score of images and their captions, in the unit of ``scores`` (papers print 100 x the cosine).
+
+    Args:
+        scores: [n].
+        groups: [n], the prompt of each image: whole prompts are resampled for the interval.
+
+    Returns:
+        Higher is better; undefined without images.
+
+    Raises:
+        ValueError: a score that is not finite, or groups of another length.
+    """
+    return mean(scores, groups)
+
+
+def frechet_distance(features_a: ArrayLike, features_b: ArrayLike) -> float:
+    """The Frechet distance of the Gaussians fitted to two sets of features (Heusel et al. 2017, equation 6).
+
+    |m_a - m_b|^2 + tr(S_a + S_b - 2 (S_b^1/2 S_a S_b^1/2)^1/2), with covariances over n - 1, in float64.  Both
+    roots are of symmetric matrices, so that eigenvalues give them exactly; S_a S_b, whose root others take, is not
+    symmetric, and its root comes out complex where few images leave it singular.
+
+    Args:
+        features_a: [n, d], n > 1.
+        features_b: [m, d], m > 1.
+
+    Returns:
+        0 for two equal sets (up to rounding), never negative.
+
+    Raises:
+        ValueError: other shapes, or features that are not finite.
+    """
+    return _Distance(features_a, features_b).weighted(np.ones(len(np.asarray(features_a))))
+
+
+def fid(features: ArrayLike, reference: ArrayLike, groups: ArrayLike | None = None, resamples: int = 100) -> Estimate:
+    """The Frechet distance of generated images to reference images, with an interval for the sampling of the former.
+
+    The interval is the value +- 1.96 bootstrap standard deviations over images, cut off at 0.  A percentile interval
+    would not do: FID is biased upward, the more so the fewer different images there are, and a resample with repeats
+    holds only 63 % of them, so nearly all resampled values lie above the value itself.  Their spread is usable, their
+    place is not.  The bias of the value itself is in no interval: compare FIDs of equal ``n`` and one reference only.
+
+    Args:
+        features: [n, d] of the generated images.
+        reference: [m, d] of the reference images, m > 1; taken as fixed.
+        groups: [n], the prompt of each generated image: whole prompts are resampled.
+        resamples: how many; 2048 features of 5000 images take about a second for each.
+
+    Returns:
+        Lower is better; ``n`` is the number of generated images; undefined for fewer than two of them.
+
+    Raises:
+        ValueError: other shapes, or features that are not finite.
+    """
+    if len(np.asarray(features)) < 2:
+        return UNDEFINED
+    distance = _Distance(features, reference)
+    cluster = clusters(groups, distance.n)
+    units = int(cluster.max()) + 1
+    value = distance.weighted(np.ones(distance.n))
+    draws = [
+        distance.weighted(np.bincount(row, minlength=units)[cluster].astype(np.float64))
+        for rows in resampled(units, resamples)
+        for row in rows
+        if row.min() < row.max()  # n copies of one unit have no spread to fit a Gaussian to
+    ]
+    reach = 1.959964 * float(np.std(draws, ddof=1)) if len(draws) > 1 else math.nan
+    return Estimate(value, max(0.0, value - reach), value + reach, distance.n)
+
+
+class _Distance:
+    """The distance of features, each with a weight, to fixed reference features."""
+
+    def __init__(self, features: ArrayLike, reference: ArrayLike) -> None:
+        given, fixed = _matrix(features), _matrix(reference)
+        if given.shape[1] != fixed.shape[1]:
+            raise ValueError(f"features have {given.shape[1]} numbers an image, the reference's {fixed.shape[1]}")
+        centre = fixed.mean(axis=0)
+        covariance = (fixed - centre).T @ (fixed - centre) / (len(fixed) - 1)
+        values, vectors = np.linalg.eigh(covariance)
+        root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
+        self.n, self.features = len(given), given - centre
+        self.projected, self.trace = self.features @ root, float(np.trace(covariance))
+
+    def weighted(self, weights: Floats) -> float:
+        """The distance with each image counted ``weights`` [n] times."""
+        kept = weights > 0
+        weight, features, projected = weights[kept], self.features[kept], self.projected[kept]
+        total = weight.sum()
+        gap, share = weight @ features / total, weight[:, None] / (total - 1)
+        spread = float((share * (features - gap) ** 2).sum())
+        # The eigenvalues of S_b^1/2 S_a S_b^1/2, from whichever of the two products of this matrix is the smaller.
+        half = np.sqrt(share) * (projected - weight @ projected / total)
+        product = half.T @ half if half.shape[0] >= half.shape[1] else half @ half.T
+        shared = float(np.sqrt(np.linalg.eigvalsh(product).clip(min=0)).sum())
+        return max(0.0, float(gap @ gap) + spread + self.trace - 2 * shared)
+
+
+def _matrix(features: ArrayLike) -> Floats:
+    matrix = np.asarray(features, dtype=np.float64)
+    if matrix.ndim != 2 or len(matrix) < 2 or not matrix.shape[1]:
+        raise ValueError(f"features are [images, numbers] of at least two images, not of shape {matrix.shape}")
+    if not np.isfinite(matrix).all():
+        raise ValueError("some features are not finite")
+    return matrix
+
+
+def fid_folder(folder: Path, reference_folder: Path, device: str = "cpu", resamples: int = 100) -> Estimate:
+    """The FID of two folders of images with clean-fid's Inception features ("clean" mode, as MACE and RECE report).
+
+    clean-fid reads and resizes the images and computes their features; the distance is :func:`fid`, which equals
+    clean-fid's own up to its float32 rounding and has an interval.
+
+    Args:
+        folder: generated images.
+        reference_folder: real images.
+        device: where Inception runs.
+        resamples: for the interval.
+
+    Raises:
+        EraseBenchError: clean-fid or its network is missing, or a folder holds fewer than two images.
+    """
+    try:
+        library, extractors = importlib.import_module("cleanfid.fid"), importlib.import_module("cleanfid.features")
+        url = str(importlib.import_module("cleanfid.downloads_helper").inception_url)
+    except ModuleNotFoundError as error:
+        raise EraseBenchError(f"FID of folders needs clean-fid ({error}): pip install clean-fid") from error
+    import torch
+
+    for place in (folder, reference_folder):
+        if sum(path.suffix[1:] in library.EXTENSIONS for path in place.rglob("*")) < 2:
+            raise EraseBenchError(f"{place} holds fewer than two images; FID needs thousands to mean anything")
+    where = torch.device(device)
+    network = _inception(extractors, url, where)
+    found, real = (
+        library.get_folder_features(str(place), model=network, num_workers=0, device=where, mode="clean", verbose=False)
+        for place in (folder, reference_folder)
+    )
+    return fid(found, real, resamples=resamples)
+
+
+def _inception(extractors: Any, url: str, device: Any) -> Any:
+    """clean-fid's feature network, which it fetches by itself where it can."""
+    weights = Path("./" if platform.system() == "Windows" else "/tmp") / INCEPTION  # as in cleanfid.features
+    there = weights.is_file()
+    try:
+        return extractors.build_feature_extractor("clean", device, use_dataparallel=False)
+    except (OSError, RuntimeError) as error:
+        if not there:
+            weights.unlink(missing_ok=True)  # half a download would be taken for the network next time
+        raise EraseBenchError(
+            f"clean-fid could not load its Inception network ({error}): "
+            f"download {url} and put it at {weights.absolute()}"
+        ) from error

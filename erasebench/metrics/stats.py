@@ -1,0 +1,162 @@
+"""Estimates and their intervals, and the area under a ROC curve.
+
+Images of one prompt resemble each other, so a hundred of them say less than a hundred prompts.  Every function that
+takes ``groups`` (the prompt of each image) therefore resamples whole prompts with all their images (the cluster
+bootstrap: Davison and Hinkley 1997, section 3.8).  Two cases need no clusters: where each prompt has one image, images
+are the units anyway; where there is one prompt only, it is the protocol's fixed choice, and its images are the sample.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+SEED = 0
+"""Of every bootstrap, so that a table made twice is the same table."""
+
+_BLOCK = 4_000_000  # indices held at once
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its 95 % interval and the number of images behind it.
+
+    All three are nan and ``n`` is 0 where nothing was there to be measured; the limits alone are nan where it all comes
+    from one image, or from one prompt of many.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    @property
+    def defined(self) -> bool:
+        """Whether there is a value."""
+        return not math.isnan(self.value)
+
+
+UNDEFINED = Estimate(math.nan, math.nan, math.nan, 0)
+
+
+def wilson(hits: int, n: int, z: float = 1.959964) -> tuple[float, float]:
+    """Wilson's score interval (Wilson 1927) for a proportion; 95 % by default.
+
+    Raises:
+        ValueError: no trials.
+    """
+    if n <= 0:
+        raise ValueError("a proportion needs at least one trial")
+    p = hits / n
+    centre = p + z * z / (2 * n)
+    spread = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    scale = 1 + z * z / n
+    # At the edges the limits are 0 and 1 exactly; rounding must not move them.
+    low = 0.0 if hits == 0 else (centre - spread) / scale
+    high = 1.0 if hits == n else (centre + spread) / scale
+    return low, high
+
+
+def bootstrap(
+    values: ArrayLike, resamples: int = 1000, seed: int = SEED, groups: ArrayLike | None = None
+) -> tuple[float, float]:
+    """The 95 % percentile bootstrap interval of a mean.
+
+    Args:
+        values: [n], at least one.
+        resamples: how many.
+        seed: of the generator.
+        groups: [n], the prompt of each value: whole prompts are resampled (see the top of this file).
+
+    Raises:
+        ValueError: no values, one that is not finite, or groups of another length.
+    """
+    sample = vector(values)
+    if not len(sample):
+        raise ValueError("a mean needs at least one value")
+    return _percentiles(sample, clusters(groups, len(sample)), resamples, seed)
+
+
+def mean(
+    values: ArrayLike, groups: ArrayLike | None = None, scale: float = 1.0, kept: NDArray[np.bool_] | None = None
+) -> Estimate:
+    """``scale`` x the mean of ``values`` with its bootstrap interval.
+
+    Args:
+        values: [n].
+        groups: [n], the prompt of each value.
+        scale: a factor.
+        kept: [n], which values to average, given the groups of all; all if omitted.
+
+    Returns:
+        Undefined without values; without limits if all are of one unit of resampling.
+
+    Raises:
+        ValueError: a value that is not finite, or groups of another length.
+    """
+    sample = scale * vector(values)
+    cluster = clusters(groups, len(sample))
+    if kept is not None:
+        sample, cluster = sample[kept], cluster[kept]
+    if not len(sample):
+        return UNDEFINED
+    low, high = _percentiles(sample, cluster) if len(np.unique(cluster)) > 1 else (math.nan, math.nan)
+    return Estimate(float(sample.mean()), low, high, len(sample))
+
+
+def rank_auc(positives: ArrayLike, negatives: ArrayLike) -> float:
+    """The probability that a positive scores above a negative, ties counting one half (Mann-Whitney U)."""
+    p, n = np.sort(np.asarray(positives, dtype=np.float64)), np.sort(np.asarray(negatives, dtype=np.float64))
+    below, through = np.searchsorted(n, p, side="left"), np.searchsorted(n, p, side="right")
+    return float((below + through).sum() / (2 * len(p) * len(n)))
+
+
+def vector(values: ArrayLike) -> NDArray[np.float64]:
+    """``values`` as float64 [n].
+
+    Raises:
+        ValueError: not one-dimensional, or not finite throughout.
+    """
+    sample = np.asarray(values, dtype=np.float64)
+    if sample.ndim != 1:
+        raise ValueError(f"scores are one number an image, not an array of shape {sample.shape}")
+    if not np.isfinite(sample).all():
+        raise ValueError(f"{np.count_nonzero(~np.isfinite(sample))} of {len(sample)} scores are not finite")
+    return sample
+
+
+def clusters(groups: ArrayLike | None, n: int) -> NDArray[np.intp]:
+    """The resampling unit of each of ``n`` images, counted from 0: its group's, or its own without usable groups.
+
+    Raises:
+        ValueError: groups of another length.
+    """
+    own = np.arange(n, dtype=np.intp)
+    if groups is None:
+        return own
+    labels = np.asarray(groups)
+    if labels.shape != (n,):
+        raise ValueError(f"{n} images have groups of shape {labels.shape}")
+    names, unit = np.unique(labels, return_inverse=True)
+    return own if len(names) in (1, n) else unit.reshape(n).astype(np.intp)
+
+
+def resampled(units: int, resamples: int, seed: int = SEED) -> Iterator[NDArray[np.int64]]:
+    """Draws with replacement of ``units`` out of as many, one a row, in blocks [rows, units] that fit in memory."""
+    rng, block = np.random.default_rng(seed), max(1, _BLOCK // units)
+    for start in range(0, resamples, block):
+        yield rng.integers(units, size=(min(block, resamples - start), units))
+
+
+def _percentiles(
+    sample: NDArray[np.float64], cluster: NDArray[np.intp], resamples: int = 1000, seed: int = SEED
+) -> tuple[float, float]:
+    unit = np.unique(cluster, return_inverse=True)[1].reshape(len(sample))
+    sums, sizes = np.bincount(unit, weights=sample), np.bincount(unit)
+    means = [sums[rows].sum(axis=1) / sizes[rows].sum(axis=1) for rows in resampled(len(sums), resamples, seed)]
+    low, high = np.quantile(np.concatenate(means), (0.025, 0.975))
+    return float(low), float(high)

@@ -1,0 +1,1 @@
+"""Models under test, and what an erasure method does to them."""

@@ -1,0 +1,185 @@
+"""A Stable-Diffusion-shaped model: a thin object over the parts of a diffusers pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from erasebench.errors import EraseBenchError
+from erasebench.models.erasure import Erasure
+from erasebench.models.guidance import ClassifierFreeGuidance, Guidance
+
+
+class DiffusionModel:
+    """Text encoder, U-Net and VAE with the noise schedule that they were trained for.
+
+    Sizes are read from the parts.  Weights stay in the precision that they were given in; ``dtype`` is what forward
+    passes compute in.
+
+    Args:
+        pipeline: a diffusers ``StableDiffusionPipeline``, or anything with its parts.
+        domain: what it draws: ``"picturebook"`` or ``"photo"``; decides prompts and judges.
+        device: where to run.
+        dtype: ``torch.float32``, or ``torch.bfloat16`` for mixed precision.
+
+    Raises:
+        EraseBenchError: the U-Net has no cross-attention, or the prediction is neither epsilon nor v.
+    """
+
+    def __init__(
+        self,
+        pipeline: Any,
+        domain: str = "photo",
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.domain, self.device, self.dtype = domain, torch.device(device), dtype
+        self.tokenizer = pipeline.tokenizer
+        self.text_encoder: Any = pipeline.text_encoder.to(self.device).eval().requires_grad_(False)
+        self.unet: Any = pipeline.unet.to(self.device).eval().requires_grad_(False)
+        self.vae: Any = pipeline.vae.to(self.device).eval().requires_grad_(False)
+        self.scheduler_config: dict[str, Any] = dict(pipeline.scheduler.config)
+        self.guidance: Guidance = ClassifierFreeGuidance()
+        if not any(".attn2." in name for name, _ in self.unet.named_parameters()):
+            raise EraseBenchError("the U-Net has no cross-attention (no parameter named attn2)")
+        self.prediction_type = str(self.scheduler_config.get("prediction_type", "epsilon"))
+        if self.prediction_type not in ("epsilon", "v_prediction"):
+            raise EraseBenchError(f"prediction type '{self.prediction_type}'; known: epsilon, v_prediction")
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the latents of a picture of the model's own size."""
+        size = int(self.unet.config.sample_size)
+        return int(self.unet.config.in_channels), size, size
+
+    @property
+    def scale_factor(self) -> int:
+        """Pixels per latent, along one side."""
+        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+
+    @property
+    def alphas_cumprod(self) -> Tensor:
+        """float32 ``[T]``: the share of signal in the variance at each of the T training timesteps."""
+        config = self.scheduler_config
+        steps = int(config["num_train_timesteps"])
+        first, last = float(config["beta_start"]), float(config["beta_end"])
+        schedule = config["beta_schedule"]
+        if schedule == "scaled_linear":
+            betas = torch.linspace(first**0.5, last**0.5, steps, dtype=torch.float32) ** 2
+        elif schedule == "linear":
+            betas = torch.linspace(first, last, steps, dtype=torch.float32)
+        else:
+            raise EraseBenchError(f"beta schedule '{schedule}'; known: scaled_linear, linear")
+        return torch.cumprod(1 - betas, dim=0).to(self.device)
+
+    def token_ids(self, texts: Sequence[str]) -> Tensor:
+        """Token ids, int64 ``[n, length]``, padded and truncated to the text encoder's own length."""
+        encoded = self.tokenizer(
+            list(texts),
+            padding="max_length",
+            truncation=True,
+            max_length=self.tokenizer.model_max_length,
+            return_tensors="pt",
+        )
+        ids: Tensor = encoded.input_ids.to(self.device)
+        return ids
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """Text embeddings, float32 ``[n, length, width]``; each distinct text is encoded once, in chunks of 64.
+
+        Gradients flow where the caller and the parameters ask for them.
+        """
+        distinct = list(dict.fromkeys(texts))
+        with self.autocast():
+            chunks = [
+                self.text_encoder(self.token_ids(distinct[k : k + 64]))[0].float() for k in range(0, len(distinct), 64)
+            ]
+        rows = {text: row for row, text in enumerate(distinct)}
+        return torch.cat(chunks)[[rows[text] for text in texts]]
+
+    def predict(self, latents: Tensor, timesteps: Tensor | int | float, text: Tensor) -> Tensor:
+        """The U-Net's own prediction (noise or v), float32 ``[n, c, h, w]``."""
+        with self.autocast():
+            predicted: Tensor = self.unet(latents, timesteps, encoder_hidden_states=text, return_dict=False)[0]
+        return predicted.float()
+
+    def predict_noise(self, latents: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
+        """Predicted noise, float32 ``[n, c, h, w]``, also where the model predicts v.
+
+        Args:
+            latents: noisy latents ``[n, c, h, w]``.
+            timesteps: int64 ``[n]``, in 0..T-1.
+            text: embeddings ``[n, length, width]``.
+        """
+        predicted = self.predict(latents, timesteps, text)
+        if self.prediction_type == "epsilon":
+            return predicted
+        alpha = self.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
+        # v = sqrt(a) eps - sqrt(1 - a) x_0 (Salimans and Ho 2022), and x = sqrt(a) x_0 + sqrt(1 - a) eps.
+        return alpha.sqrt() * predicted + (1 - alpha).sqrt() * latents
+
+    @torch.inference_mode()
+    def decode(self, latents: Tensor) -> NDArray[np.uint8]:
+        """Pictures, uint8 ``[n, height, width, 3]``, of scaled latents ``[n, c, h, w]``."""
+        with self.autocast():
+            pixels = self.vae.decode(latents / self.vae.config.scaling_factor, return_dict=False)[0].float()
+        scaled = ((pixels / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
+        pictures: NDArray[np.uint8] = scaled.permute(0, 2, 3, 1).cpu().numpy()
+        return pictures
+
+    def autocast(self) -> Any:
+        """Mixed precision where ``dtype`` asks for it."""
+        return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Every parameter that an erasure may change: ``"unet.<name>"`` and ``"text_encoder.<name>"``."""
+        parts: dict[str, nn.Module] = {"unet": self.unet, "text_encoder": self.text_encoder}
+        return {f"{part}.{name}": p for part, module in parts.items() for name, p in module.named_parameters()}
+
+    @contextmanager
+    def erased(self, erasure: Erasure) -> Iterator[DiffusionModel]:
+        """Apply an erasure in place, and restore the model, bit for bit, however the block ends.
+
+        Raises:
+            EraseBenchError: the erasure names a parameter that the model lacks, or one of another shape.
+        """
+        parameters = self.parameters()
+        check_fits(erasure, parameters)
+        before = {name: parameters[name].detach().clone() for name in (*erasure.weights, *erasure.low_rank)}
+        guidance = self.guidance
+        try:
+            with torch.no_grad():
+                for name, value in erasure.weights.items():
+                    parameters[name].copy_(value)
+                for name, (up, down) in erasure.low_rank.items():
+                    change = up.to(self.device).float() @ down.to(self.device).float()
+                    parameters[name].add_(change.view_as(parameters[name]))
+            self.guidance = erasure.guidance or guidance
+            yield self
+        finally:
+            self.guidance = guidance
+            with torch.no_grad():
+                for name, value in before.items():
+                    parameters[name].copy_(value)
+
+
+def check_fits(erasure: Erasure, parameters: Mapping[str, Tensor]) -> None:
+    """Raise :class:`EraseBenchError` unless every tensor of an erasure has a parameter of its shape."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in erasure.weights.items()}
+    for name, (up, down) in erasure.low_rank.items():
+        own = parameters[name].shape if name in parameters else (up.shape[0], down.shape[1])
+        fits = up.ndim == down.ndim == 2 and up.shape[1] == down.shape[0] and up.shape[0] == own[0]
+        shapes[name] = tuple(own) if fits and down.shape[1] == np.prod(own[1:]) else (up.shape[0], down.shape[1])
+    for name, shape in shapes.items():
+        if name not in parameters:
+            raise EraseBenchError(f"the erasure changes {name}, which the model does not have")
+        if tuple(parameters[name].shape) != shape:
+            raise EraseBenchError(
+                f"the erasure's {name} has shape {list(shape)}, the model's {list(parameters[name].shape)}"
+            )

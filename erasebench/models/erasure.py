@@ -1,0 +1,78 @@
+"""What an erasure method returns: the change, never a whole model."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from erasebench.models.guidance import Guidance, from_json, to_json
+
+WEIGHTS, GUIDANCE, TRACE = "erasure.safetensors", "guidance.json", "trace.csv"
+_UP, _DOWN = ".low_rank_up", ".low_rank_down"
+
+
+@dataclass(frozen=True)
+class Erasure:
+    """A change of a model.
+
+    Attributes:
+        weights: parameters that take new values: ``"unet.<name>"`` or ``"text_encoder.<name>"`` -> tensor.
+        low_rank: parameters to which ``up @ down`` is added: name -> (up ``[out, r]``, down ``[r, in]``); of a
+            convolution, the weight counts as ``[out, in * height * width]``.
+        guidance: how noise predictions are combined from now on, if not by classifier-free guidance.
+        trace: figures of each training step, such as its loss, for curves.
+    """
+
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
+    low_rank: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    guidance: Guidance | None = None
+    trace: tuple[Mapping[str, float], ...] = ()
+
+    @property
+    def parameters_changed(self) -> int:
+        """How many numbers the change holds; of low-rank changes, those of the factors."""
+        factors = (factor for pair in self.low_rank.values() for factor in pair)
+        return sum(tensor.numel() for tensor in (*self.weights.values(), *factors))
+
+    def save(self, folder: Path) -> None:
+        """Write the change into a folder: safetensors, and JSON for a guidance rule."""
+        tensors = dict(self.weights)
+        for name, (up, down) in self.low_rank.items():
+            tensors |= {name + _UP: up, name + _DOWN: down}
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, folder / WEIGHTS)
+        if self.guidance is not None:
+            (folder / GUIDANCE).write_text(json.dumps(to_json(self.guidance)), encoding="utf-8")
+        if self.trace:
+            with open(folder / TRACE, "w", newline="", encoding="utf-8") as stream:
+                writer = csv.DictWriter(stream, fieldnames=list(self.trace[0]))
+                writer.writeheader()
+                writer.writerows(self.trace)
+
+    @classmethod
+    def load(cls, folder: Path) -> Erasure:
+        """Read what :meth:`save` wrote."""
+        tensors = load_file(folder / WEIGHTS)
+        ups = [name.removesuffix(_UP) for name in tensors if name.endswith(_UP)]
+        low_rank = {name: (tensors.pop(name + _UP), tensors.pop(name + _DOWN)) for name in ups}
+        rule = folder / GUIDANCE
+        guidance = from_json(json.loads(rule.read_text(encoding="utf-8"))) if rule.exists() else None
+        trace: tuple[Mapping[str, float], ...] = ()
+        if (folder / TRACE).exists():
+            with open(folder / TRACE, newline="", encoding="utf-8") as stream:
+                trace = tuple({k: float(v) for k, v in row.items()} for row in csv.DictReader(stream))
+        return cls(tensors, low_rank, guidance, trace)
+
+
+def check_finite(erasure: Erasure) -> None:
+    """Raise ``FloatingPointError`` if any number of the change is NaN or infinite."""
+    parts = [*erasure.weights.items(), *((n, f) for n, pair in erasure.low_rank.items() for f in pair)]
+    for name, tensor in parts:
+        if not torch.isfinite(tensor).all():
+            raise FloatingPointError(f"the erasure holds NaN or infinite numbers in {name}")

@@ -1,0 +1,155 @@
+"""Finding a model by name, and loading it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from erasebench.errors import EraseBenchError
+
+if TYPE_CHECKING:
+    from erasebench.models.diffusion import DiffusionModel
+
+PARTS = ("unet", "text_encoder", "vae", "tokenizer", "scheduler")
+"""What a pipeline's folder has to hold; other parts (a safety checker) are not loaded."""
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model that was found but not loaded.
+
+    Attributes:
+        name: as the user wrote it.
+        folder: of the diffusers pipeline.
+        domain: ``"picturebook"`` or ``"photo"``.
+        fingerprint: SHA-256 over the names and bytes of all files of its parts.
+        steps: sampling steps unless the run says otherwise; ``guidance_scale`` likewise.
+    """
+
+    name: str
+    folder: Path
+    domain: str
+    fingerprint: str
+    steps: int
+    guidance_scale: float
+
+
+def find_model(name: str) -> ModelSource:
+    """Find ``"picturebook"``, a diffusers folder, or a model of the Hugging Face hub; torch is not imported.
+
+    Raises:
+        EraseBenchError: the folder is no Stable-Diffusion-shaped pipeline, or the hub model cannot be had.
+    """
+    if name == "picturebook":
+        from erasebench.picturebook import GUIDANCE, STEPS, pipeline_path
+
+        folder = pipeline_path()
+        return ModelSource(name, folder, "picturebook", _fingerprint(folder), STEPS, GUIDANCE)
+    folder = Path(name)
+    if not folder.exists():
+        folder = _from_hub(name)
+    _check_folder(folder)
+    return ModelSource(name, folder, "photo", _fingerprint(folder), 50, 7.5)
+
+
+def load_model(source: ModelSource, device: str = "auto", dtype: str = "auto") -> DiffusionModel:
+    """Load a model.
+
+    Args:
+        source: what :func:`find_model` found.
+        device: ``"auto"`` (a GPU where there is one), or as torch names it: ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
+        dtype: ``"auto"`` (``bfloat16`` on a GPU, ``float32`` elsewhere), ``"float32"`` or ``"bfloat16"``.
+
+    Raises:
+        EraseBenchError: the device is not there, or diffusers cannot load the folder.
+    """
+    import torch
+    from diffusers import StableDiffusionPipeline
+
+    from erasebench.models.diffusion import DiffusionModel
+
+    device = resolve_device(device)
+    precision = resolve_dtype(dtype, device)
+    if source.domain == "picturebook":
+        from erasebench.picturebook import load_pipeline
+
+        return DiffusionModel(load_pipeline(), source.domain, device, getattr(torch, precision))
+    try:
+        pipeline = StableDiffusionPipeline.from_pretrained(
+            source.folder, safety_checker=None, torch_dtype=torch.float32, local_files_only=True
+        )
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise EraseBenchError(f"diffusers cannot load {source.folder}: {error}") from error
+    return DiffusionModel(pipeline, source.domain, device, getattr(torch, precision))
+
+
+def resolve_device(device: str) -> str:
+    """The device that ``"auto"`` stands for; others are checked.
+
+    Raises:
+        EraseBenchError: it is unknown or not there.
+    """
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        raise EraseBenchError(f"unknown device '{device}'; auto, cpu or cuda[:number]") from None
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise EraseBenchError("no CUDA device is available; use --device cpu")
+    return device
+
+
+def resolve_dtype(dtype: str, device: str) -> str:
+    """The precision that ``"auto"`` stands for on a device: mixed precision pays on GPUs."""
+    if dtype == "auto":
+        return "float32" if device.startswith("cpu") else "bfloat16"
+    return dtype
+
+
+def _check_folder(folder: Path) -> None:
+    index = folder / "model_index.json"
+    try:
+        listed = json.loads(index.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise EraseBenchError(
+            f"{folder} is no diffusers pipeline: it has no model_index.json (a folder as save_pretrained writes it is "
+            "needed; a single .safetensors or .ckpt checkpoint has to be converted first)"
+        ) from None
+    except ValueError as error:
+        raise EraseBenchError(f"{index} is corrupt: {error}") from None
+    missing = [part for part in PARTS if part not in listed or not (folder / part).is_dir()]
+    if missing:
+        raise EraseBenchError(f"{folder} is no Stable-Diffusion-shaped pipeline: it lacks {', '.join(missing)}")
+
+
+def _from_hub(name: str) -> Path:
+    import re
+
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        raise EraseBenchError(f"no model '{name}': neither 'picturebook', nor a folder, nor a hub id like 'org/name'")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    patterns = ["model_index.json", *(f"{part}/*" for part in PARTS)]
+    try:
+        return Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns=["*.bin", "*.ckpt", "*.msgpack"]))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise EraseBenchError(
+            f"the hub model '{name}' is not on this machine and cannot be downloaded ({type(error).__name__}); where "
+            f"there is a network run `hf download {name}`, or give a folder: --model FOLDER"
+        ) from error
+
+
+def _fingerprint(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(path for part in PARTS for path in (folder / part).rglob("*") if path.is_file()):
+        with open(path, "rb") as stream:
+            content = hashlib.file_digest(stream, "sha256").hexdigest()
+        digest.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
+    return digest.hexdigest()

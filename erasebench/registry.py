@@ -1,0 +1,173 @@
+"""Plug-ins: found by name without importing them, loaded when they are used.
+
+A plug-in registers itself where it is defined::
+
+    @METHODS.register("esd-u", parameters="noxattn")
+    @METHODS.register("esd-x", parameters="xattn")
+    @dataclass(frozen=True)
+    class ESD: ...
+
+It is found in one of three places: a file of the registry's own package (``methods/`` for methods), whose decorators
+are read without running it; the entry points of an installed package, in the registry's group; or a file that the
+user names (``--plugin my_method.py``).
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from functools import cached_property
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, TypeVar
+
+from erasebench.errors import EraseBenchError, check_name
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A registered class and what this name of it presets.
+
+    Attributes:
+        name: what users write.
+        make: the class.
+        presets: its hyper-parameters under this name, where they differ from the class's own defaults.
+    """
+
+    name: str
+    make: Callable[..., Any]
+    presets: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Registry:
+    """All plug-ins of one kind.
+
+    Args:
+        what: the kind, for messages: "method".
+        group: the entry-point group of other packages; its names are the plug-ins' names.
+        package: the package whose files hold the built-in ones.
+    """
+
+    def __init__(self, what: str, group: str, package: str) -> None:
+        self.what, self.group, self.package = what, group, package
+        self.loaded: dict[str, Plugin] = {}
+        self.broken: dict[str, str] = {}
+        """Entry points that could not be loaded, with the reason; the others work on."""
+
+    def register(self, name: str, **presets: Any) -> Callable[[T], T]:
+        """Decorate a class to make it known as ``name``.
+
+        Raises:
+            EraseBenchError: another class has this name.
+        """
+
+        def decorate(made: T) -> T:
+            known = self.loaded.get(name)
+            if known and getattr(known.make, "__qualname__", None) != getattr(made, "__qualname__", None):
+                raise EraseBenchError(f"two {self.what}s are called '{name}': {known.make!r} and {made!r}")
+            self.loaded[name] = Plugin(name, made, presets)  # type: ignore[arg-type]
+            return made
+
+        return decorate
+
+    def names(self, pattern: str = "*") -> list[str]:
+        """The names that match a wildcard pattern, sorted; nothing is imported."""
+        return sorted(n for n in {*self._built_in, *self._elsewhere, *self.loaded} if fnmatchcase(n, pattern))
+
+    def get(self, name: str) -> Plugin:
+        """Load a plug-in.
+
+        Raises:
+            UnknownNameError: no such name, with the nearest.
+            EraseBenchError: the plug-in of another package is broken; the message ends with its own error.
+        """
+        if name not in self.loaded:
+            check_name(self.what, name, self.names())
+            if name in self._built_in:
+                importlib.import_module(self._built_in[name])
+            else:
+                self._load(self._elsewhere[name])
+        return self.loaded[name]
+
+    def origin(self, name: str) -> str:
+        """Where a name comes from: ``"built-in"``, the distribution that declares it, or the file's module."""
+        if name in self._built_in:
+            return "built-in"
+        point = self._elsewhere.get(name)
+        if point is None:
+            return str(self.loaded[name].make.__module__)
+        return point.dist.name if point.dist else point.module
+
+    @cached_property
+    def _built_in(self) -> dict[str, str]:
+        spec = importlib.util.find_spec(self.package)
+        folders = spec.submodule_search_locations if spec else None
+        if not folders:
+            raise EraseBenchError(f"the package {self.package} is missing; install erasebench again")
+        found: dict[str, str] = {}
+        for path in sorted(p for folder in folders for p in Path(folder).glob("*.py")):
+            found.update(dict.fromkeys(registered_names(path), f"{self.package}.{path.stem}"))
+        return found
+
+    @cached_property
+    def _elsewhere(self) -> dict[str, EntryPoint]:
+        return {point.name: point for point in entry_points(group=self.group)}
+
+    def _load(self, point: EntryPoint) -> None:
+        try:
+            made = point.load()
+        except Exception as error:
+            # Whatever another package's import raises is that package's trouble: it is reported, the rest works.
+            self.broken[point.name] = "".join(traceback.format_exception_only(error)).strip()
+            raise EraseBenchError(
+                f"the {self.what} '{point.name}' of {point.dist.name if point.dist else point.value} cannot be loaded: "
+                f"{self.broken[point.name]}"
+            ) from error
+        # A class may register itself when its module is imported; one that does not is registered here.
+        if point.name not in self.loaded:
+            self.register(point.name)(made)
+
+
+def registered_names(path: Path) -> list[str]:
+    """The literal names in a file's ``@....register("name")`` decorators, read without running the file."""
+    names: list[str] = []
+    for node in ast.parse(path.read_text(encoding="utf-8"), str(path)).body:
+        for call in getattr(node, "decorator_list", []):
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "register":
+                names += [a.value for a in call.args[:1] if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+    return names
+
+
+def load_file(path: Path) -> None:
+    """Run a user's own file, so that its plug-ins register themselves.
+
+    Raises:
+        EraseBenchError: the file is missing or fails.
+    """
+    name = f"erasebench_plugin_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path) if path.is_file() else None
+    if spec is None or spec.loader is None:
+        raise EraseBenchError(f"the plug-in file {path} does not exist or is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except EraseBenchError:
+        raise
+    except Exception as error:
+        reason = "".join(traceback.format_exception_only(error)).strip()
+        raise EraseBenchError(f"the plug-in file {path} cannot be loaded: {reason}") from error
+
+
+METHODS = Registry("method", "erasebench.methods", "erasebench.methods")
+ATTACKS = Registry("attack", "erasebench.attacks", "erasebench.attacks")
+JUDGES = Registry("judge", "erasebench.judges", "erasebench.judges")
+KINDS = {"methods": METHODS, "attacks": ATTACKS, "judges": JUDGES}

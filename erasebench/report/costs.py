@@ -1,0 +1,62 @@
+"""What each cell of a run cost, as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from erasebench.report.table import number
+
+_COLUMNS = (
+    "method",
+    "concept",
+    "stage",
+    "cell",
+    "status",
+    "seconds",
+    "peak_memory_mb",
+    "parameters_changed",
+    "images",
+    "computed",
+)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The cost of one cell."""
+
+    method: str
+    concept: str
+    stage: str
+    cell: str
+    """Its key in hexadecimal; the CSV shows the first 12 digits."""
+    status: str
+    seconds: float | None
+    """Wall-clock time; None where nothing ran."""
+    peak_memory_mb: float | None
+    """In 10^6 bytes; None where it was not measured."""
+    parameters_changed: int | None
+    """Numbers in the weights that an erasure replaces; None for other stages."""
+    images: int | None
+    """Made or judged; None for other stages."""
+    computed: Literal["now", "before"]
+    """In this run, or found in the store."""
+
+
+def costs_csv(rows: Iterable[Cost]) -> str:
+    """One line a cell, in the order given; times and memory make it differ from run to run."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    for row in rows:
+        counts = ("" if count is None else str(count) for count in (row.parameters_changed, row.images))
+        writer.writerow(
+            [
+                *(row.method, row.concept, row.stage, row.cell[:12], row.status),
+                *(number(row.seconds), number(row.peak_memory_mb), *counts, row.computed),
+            ]
+        )
+    return text.getvalue()

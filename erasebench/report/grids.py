@@ -1,0 +1,99 @@
+"""Sheets of samples: what each method draws for the same prompts and seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
+Picture = NDArray[np.uint8]
+
+LEAST = 128
+"""Pixels: smaller pictures are enlarged to at least this."""
+
+_GAP, _PROMPT, _TEXT, _TITLE = 8, 170, 14, 18  # pixels: between cells, the prompts' width, sizes of letters
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+def sample_grid(
+    columns: Mapping[str, Sequence[Picture]], prompts: Sequence[str], title: str = "", blur: bool = False
+) -> Image.Image:
+    """A labelled sheet: a row for each prompt, a column for each method, one prompt and seed across a row.
+
+    Args:
+        columns: by method, the unerased model first: one picture [H, W, 3] uint8 for each prompt, in their order.
+        prompts: at the left of their rows.
+        title: at the top.
+        blur: make all pictures unrecognisable but for their large masses of colour; the title says so.
+
+    Returns:
+        An RGB image.  Pictures narrower or lower than ``LEAST`` are enlarged by a whole factor, without smoothing.
+
+    Raises:
+        ValueError: nothing to show, a column of another length, or a picture of another shape or type.
+    """
+    if not columns or not prompts:
+        raise ValueError("a sheet needs at least one method and one prompt")
+    for method, pictures in columns.items():
+        if len(pictures) != len(prompts):
+            raise ValueError(f"{method} has {len(pictures)} pictures for {len(prompts)} prompts")
+    shown = {method: [_prepare(picture, blur) for picture in pictures] for method, pictures in columns.items()}
+    font, large = ImageFont.load_default(_TEXT), ImageFont.load_default(_TITLE)
+    wide = max(picture.width for pictures in shown.values() for picture in pictures)
+    heights = [max(pictures[row].height for pictures in shown.values()) for row in range(len(prompts))]
+
+    width = _PROMPT + 2 * _GAP + len(shown) * (wide + _GAP)
+    heading = wrap(f"{title} (blurred)".strip() if blur else title, large, width - 2 * _GAP)
+    heads = [wrap(method, font, wide) for method in shown]
+    labels = [wrap(prompt, font, _PROMPT) for prompt in prompts]
+    line, title_line = _TEXT + 4, _TITLE + 6
+    heights = [max(height, line * len(label)) for height, label in zip(heights, labels, strict=True)]
+    top = _GAP + title_line * len(heading) + line * max(map(len, heads)) + _GAP
+
+    sheet = Image.new("RGB", (width, top + sum(heights) + _GAP * len(heights)), "white")
+    pen = ImageDraw.Draw(sheet)
+    for k, words in enumerate(heading):
+        pen.text((_GAP, _GAP + k * title_line), words, fill="black", font=large)
+    for column, (lines, images) in enumerate(zip(heads, shown.values(), strict=True)):
+        x, y = _PROMPT + 2 * _GAP + column * (wide + _GAP), top
+        for k, words in enumerate(lines):
+            pen.text((x, top - _GAP - (len(lines) - k) * line + 4), words, fill="black", font=font)
+        for image, height in zip(images, heights, strict=True):
+            sheet.paste(image, (x, y))
+            y += height + _GAP
+    y = top
+    for label, height in zip(labels, heights, strict=True):
+        for k, words in enumerate(label):
+            pen.text((_GAP, y + k * line), words, fill="black", font=font)
+        y += height + _GAP
+    return sheet
+
+
+def wrap(text: str, font: Font, width: int) -> list[str]:
+    """``text`` in lines of at most ``width`` pixels; a word that is longer by itself is cut."""
+    lines: list[str] = []
+    for word in text.split():
+        joined = f"{lines[-1]} {word}" if lines else word
+        if lines and font.getlength(joined) <= width:
+            lines[-1] = joined
+            continue
+        while font.getlength(word) > width and len(word) > 1:
+            fit = next(k for k in range(len(word) - 1, 0, -1) if k == 1 or font.getlength(word[:k]) <= width)
+            lines.append(word[:fit])
+            word = word[fit:]
+        lines.append(word)
+    return lines
+
+
+def _prepare(picture: Picture, blur: bool) -> Image.Image:
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+        raise ValueError(f"pictures are uint8 [H, W, 3], not {picture.dtype} {list(picture.shape)}")
+    image = Image.fromarray(picture)
+    factor = math.ceil(LEAST / min(image.size))
+    if factor > 1:
+        image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+    return image.filter(ImageFilter.GaussianBlur(min(image.size) / 8)) if blur else image

@@ -1,0 +1,209 @@
+"""A run from configuration to table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from erasebench import __version__
+from erasebench.config import RunConfig
+from erasebench.engine.ledger import Ledger
+from erasebench.engine.local import Outcome, missing_cells, run_cells
+from erasebench.engine.plan import BASELINE, Plan, Row, make_plan
+from erasebench.engine.progress import ProgressLine
+from erasebench.engine.session import Session, hostless_environment
+from erasebench.engine.store import Store, write_durably
+from erasebench.errors import EraseBenchError
+from erasebench.images import read_images
+from erasebench.report.costs import Cost, costs_csv
+from erasebench.report.table import TableRow, to_csv, to_markdown
+from erasebench.stages.measure import measure, retained_examples
+
+SENSITIVE = frozenset({"explicit", "violence", "inappropriate"})
+"""Kinds of concept whose pictures are blurred in grids, unless they are Picturebook's mannequins and cartoons."""
+EXAMPLES = 4
+"""Prompts of each sort in a grid."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run leaves.
+
+    Attributes:
+        plan: what was run; ``outcome`` what became of its cells.
+        rows: the table.
+    """
+
+    plan: Plan
+    outcome: Outcome
+    rows: list[TableRow]
+
+
+def run(config: RunConfig, stream: TextIO | None = None) -> Result:
+    """Compute what is missing, measure, and write the run folder.
+
+    Args:
+        config: the run.
+        stream: where progress goes; standard error if omitted.
+
+    Raises:
+        EraseBenchError: bad input, found before any work; or a full disk.
+    """
+    plan = make_plan(config)
+    prepare_folder(config.out)
+    store = Store(config.store)
+    ledger = Ledger(config.out / "ledger.jsonl")
+    try:
+        write_durably(config.out / "run.yaml", config.to_yaml())
+        ledger.write("run", version=__version__, cells=len(plan.cells))
+        for row in plan.rows:
+            if row.reason:
+                ledger.write("n/a", title=f"{row.method} {row.concept.name}", reason=row.reason)
+        progress = ProgressLine(missing_cells(plan, store), stream)
+        session = Session(
+            plan.source, plan.device, plan.dtype, store, config.batch_size, config.compile, config.fid_reference
+        )
+        outcome = run_cells(plan, store, ledger, progress, session)
+        rows = measure(plan, store, outcome.failed)
+        write_results(plan, store, outcome, rows)
+    finally:
+        ledger.close()
+    return Result(plan, outcome, rows)
+
+
+def prepare_folder(out: Path) -> None:
+    """Make a folder, and make sure that it can be written.
+
+    Raises:
+        EraseBenchError: it cannot.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise EraseBenchError(f"the output folder {out} cannot be written: {error.strerror or error}") from error
+
+
+def write_results(plan: Plan, store: Store, outcome: Outcome, rows: list[TableRow]) -> None:
+    """Write tables, costs, environment and grids into the run folder."""
+    out = plan.config.out
+    write_durably(out / "table.csv", to_csv(rows))
+    write_durably(out / "table.md", to_markdown(rows))
+    write_durably(out / "costs.csv", costs_csv(_costs(plan, outcome)))
+    write_durably(out / "environment.json", json.dumps(_environment(plan), indent=1, sort_keys=True) + "\n")
+    _write_grids(plan, store, outcome.failed)
+
+
+def _costs(plan: Plan, outcome: Outcome) -> list[Cost]:
+    costs, seen = [], set()
+    for row in plan.rows:
+        needed = [cell for judged in row.cells for drawn in judged.reads for cell in (*drawn.reads, drawn, judged)]
+        for cell in needed:
+            if cell.key in seen:
+                continue
+            seen.add(cell.key)
+            cost = outcome.costs.get(cell.key, {})
+            costs.append(
+                Cost(
+                    row.method,
+                    row.concept.name,
+                    cell.stage,
+                    cell.key,
+                    "failed" if cell.key in outcome.failed else "ok",
+                    cost.get("seconds"),
+                    cost.get("peak_memory_mb"),
+                    cost.get("parameters_changed"),
+                    cost.get("images"),
+                    "now" if cell.key in outcome.computed or cell.key in outcome.failed else "before",
+                )
+            )
+    return costs
+
+
+def _environment(plan: Plan) -> dict[str, object]:
+    judges = {cell.spec["judge"]: dict(cell.spec) for cell in plan.cells if cell.stage == "judge"}
+    return {
+        "erasebench": __version__,
+        "commit": _commit(),
+        "model": {"name": plan.source.name, "fingerprint": plan.source.fingerprint},
+        "device": plan.device,
+        "dtype": plan.dtype,
+        "judges": judges,
+        **hostless_environment(),
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that this code runs from; None for an installed package."""
+    import subprocess
+
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        return None
+    try:
+        found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()
+
+
+def _write_grids(plan: Plan, store: Store, failed: Mapping[str, str]) -> None:
+    from erasebench.report.grids import sample_grid
+
+    folder = plan.config.out / "grids"
+    folder.mkdir(exist_ok=True)
+    base = {row.concept.name: row for row in plan.rows if row.method == BASELINE}
+    for row in plan.rows:
+        needed = (row, base[row.concept.name])
+        if any(r.reason or any(cell.key in failed for cell in (r.images, r.retain) if cell) for r in needed):
+            continue
+        shown = {r.method: _examples(plan, r, store) for r in reversed(needed)}
+        prompts = next(iter(shown.values()))[1]
+        blur = row.concept.kind in SENSITIVE and plan.source.domain != "picturebook"
+        sheet = sample_grid(
+            {name: images for name, (images, _) in shown.items()}, prompts, f"{row.method}: {row.concept.name}", blur
+        )
+        path = folder / f"{file_name(row.method)}-{file_name(row.concept.name)}.png"
+        partial = path.with_suffix(".partial")
+        sheet.save(partial, format="PNG")
+        partial.replace(path)
+
+
+def _examples(plan: Plan, row: Row, store: Store) -> tuple[list[NDArray[np.uint8]], list[str]]:
+    assert row.images and row.retain
+    asked = row.images.spec["prompts"]
+    # One picture a prompt, from the start of the list: plain prompts come first.
+    first = list(dict.fromkeys(asked))[:EXAMPLES]
+    others = retained_examples(plan, row, EXAMPLES)
+    of_concept = read_images(store.read(row.images.key), 1 + max(asked.index(prompt) for prompt in first))
+    of_others = read_images(store.read(row.retain.key), 1 + max(others)) if others else of_concept[:0]
+    images = [*(of_concept[asked.index(prompt)] for prompt in first), *(of_others[k] for k in others)]
+    return images, [*first, *(row.retain.spec["prompts"][k] for k in others)]
+
+
+def file_name(text: str) -> str:
+    """A method's or concept's name as part of a file's."""
+    return "".join(c if c.isalnum() or c in "-_=.+" else "_" for c in text)
+
+
+def summary(result: Result) -> str:
+    """One line: how many cells were computed, were there, failed."""
+    cells = len(result.plan.cells)
+    computed, failed = len(result.outcome.computed), len(result.outcome.failed)
+    parts = [f"{computed} computed", f"{cells - computed - failed} from the store"]
+    if failed:
+        parts.append(f"{failed} failed")
+    return f"{cells} cells: {', '.join(parts)}; results in {result.plan.config.out}"
+
+
+def any_failed(rows: list[TableRow]) -> bool:
+    """Whether a row of the table failed."""
+    return any(row.status == "failed" for row in rows)

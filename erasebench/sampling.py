@@ -1,0 +1,157 @@
+"""Guided sampling, batched across prompts, with one generator for each picture.
+
+A picture depends on its own prompt and seed only: not on the batch that it is made in, its place there, or what else
+is made.  Its starting noise is exactly the same on every device; the rest differs by rounding.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from erasebench.errors import EraseBenchError, check_name
+from erasebench.models.diffusion import DiffusionModel
+
+SCHEDULERS = {
+    "ddim": "DDIMScheduler",
+    "pndm": "PNDMScheduler",
+    "lms": "LMSDiscreteScheduler",
+    "dpm-solver++": "DPMSolverMultistepScheduler",
+}
+"""Samplers by name, each the diffusers class that does its arithmetic."""
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """How pictures are sampled: everything here can change their bytes.
+
+    Attributes:
+        name: one of :data:`SCHEDULERS`.
+        steps: sampling steps.
+        guidance_scale: of classifier-free guidance, or of the rule that an erasure brings.
+        size: pixels along a side; the model's own if None.
+    """
+
+    name: str = "ddim"
+    steps: int = 50
+    guidance_scale: float = 7.5
+    size: int | None = None
+
+    def __post_init__(self) -> None:
+        check_name("sampler", self.name, SCHEDULERS)
+        if self.steps < 1:
+            raise EraseBenchError(f"steps must be at least 1, not {self.steps}")
+        if self.size is not None and self.size < 8:
+            raise EraseBenchError(f"size must be at least 8 pixels, not {self.size}")
+
+    def latent_shape(self, model: DiffusionModel) -> tuple[int, int, int]:
+        """Channels, height and width of the latents.
+
+        Raises:
+            EraseBenchError: the size is no multiple of what the model can draw.
+        """
+        channels, height, width = model.latent_shape
+        if self.size is None:
+            return channels, height, width
+        multiple = model.scale_factor * 2 ** (len(model.unet.config.block_out_channels) - 1)
+        if self.size % multiple:
+            raise EraseBenchError(f"size must be a multiple of {multiple} for this model, not {self.size}")
+        return channels, self.size // model.scale_factor, self.size // model.scale_factor
+
+
+def noise_seed(prompt: str, seed: int) -> int:
+    """The number that a picture's generator starts from: 56 bits of the SHA-256 of seed and prompt."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {prompt}".encode()).digest()[:7], "big")
+
+
+def starting_noise(prompts: Sequence[str], seeds: Sequence[int], shape: tuple[int, int, int]) -> Tensor:
+    """Standard normal noise ``[n, c, h, w]``, float32, on the CPU, so that every device starts from the same."""
+    return torch.stack(
+        [
+            torch.randn(shape, generator=torch.Generator("cpu").manual_seed(noise_seed(prompt, seed)))
+            for prompt, seed in zip(prompts, seeds, strict=True)
+        ]
+    )
+
+
+@torch.inference_mode()
+def sample(
+    model: DiffusionModel,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    sampler: Sampler,
+    batch_size: int = 16,
+    progress: Callable[[int], None] | None = None,
+) -> NDArray[np.uint8]:
+    """Draw one picture for each prompt and seed.
+
+    Args:
+        model: with whatever erasure is in force.
+        prompts: what to draw.
+        seeds: one for each prompt.
+        sampler: how.
+        batch_size: pictures at a time; changes nothing but speed and memory.
+        progress: told how many pictures a finished batch held.
+
+    Returns:
+        uint8 ``[n, height, width, 3]``.
+    """
+    shape = sampler.latent_shape(model)
+    texts = model.guidance.texts
+    embeddings = dict(zip(texts, model.encode(texts), strict=True))
+    pictures = []
+    for start in range(0, len(prompts), batch_size):
+        batch = prompts[start : start + batch_size]
+        noise = starting_noise(batch, seeds[start : start + batch_size], shape).to(model.device)
+        text = torch.cat([*(embeddings[t].expand(len(batch), -1, -1) for t in texts), model.encode(batch)])
+        pictures.append(model.decode(sample_latents(model, noise, text, sampler)))
+        if progress:
+            progress(len(batch))
+    if not pictures:
+        return np.zeros((0, *(side * model.scale_factor for side in shape[1:]), 3), dtype=np.uint8)
+    return np.concatenate(pictures)
+
+
+def sample_latents(
+    model: DiffusionModel, noise: Tensor, text: Tensor, sampler: Sampler, start: int = 0, stop: int | None = None
+) -> Tensor:
+    """Denoise latents.
+
+    Args:
+        model: with its guidance rule.
+        noise: standard normal ``[n, c, h, w]``.
+        text: embeddings ``[(k + 1) n, length, width]``: for each of the rule's k texts one row per picture, then the
+            prompts' own.
+        sampler: how.
+        start: skip so many steps; the noise enters at the next one.
+        stop: leave before the step of this index, with latents that are still noisy.
+
+    Returns:
+        Scaled latents ``[n, c, h, w]``.
+    """
+    scheduler = build_scheduler(model.scheduler_config, sampler.name)
+    scheduler.set_timesteps(sampler.steps, device=model.device)
+    combine = model.guidance.start()
+    latents: Tensor = noise * scheduler.init_noise_sigma
+    copies = len(text) // len(noise)
+    for step, timestep in enumerate(scheduler.timesteps[start:stop], start):
+        scaled = scheduler.scale_model_input(latents, timestep)
+        *others, prompt = model.predict(torch.cat([scaled] * copies), timestep, text).chunk(copies)
+        guided = combine(step, prompt, others, sampler.guidance_scale)
+        latents = scheduler.step(guided, timestep, latents, return_dict=False)[0]
+    return latents
+
+
+def build_scheduler(config: dict[str, Any], name: str) -> Any:
+    """A diffusers scheduler with a model's noise schedule; PNDM as Stable Diffusion uses it, without its warm-up."""
+    import diffusers
+
+    extra = {"skip_prk_steps": True} if name == "pndm" else {}
+    return getattr(diffusers, SCHEDULERS[name]).from_config(config, **extra)

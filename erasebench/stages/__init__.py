@@ -1,0 +1,1 @@
+"""The five stages: the only place where the engine meets the science."""

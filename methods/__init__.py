@@ -1,0 +1,1 @@
+"""The erasure methods, one a file."""

@@ -1,0 +1,214 @@
+"""A checkpoint of the user's own: weights that someone else's code erased, as a row of the table.
+
+Importing this module and :meth:`Checkpoint.identity` do without torch: planning needs no model.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import pickle
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from erasebench.errors import EraseBenchError
+from erasebench.method import EraseContext
+from erasebench.registry import METHODS
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from erasebench.concepts import Concept
+    from erasebench.models.diffusion import DiffusionModel
+    from erasebench.models.erasure import Erasure
+
+PARTS = ("unet", "text_encoder")
+SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+_HALF = re.compile(r"(.+?)[._]lora[._](?:(A|down)|(B|up))(?:\.default)?\.weight|(.+)\.alpha")
+
+
+@METHODS.register("checkpoint")
+@dataclass(frozen=True)
+class Checkpoint:
+    """Read a change of the U-Net, the text encoder or both.
+
+    Attributes:
+        path: a diffusers pipeline folder, or its ``unet`` or ``text_encoder`` folder; or a file with a state dict,
+            whole or partial, with a LoRA (of diffusers, peft or kohya), or with differences.
+        kind: ``full``: values that replace the model's.  ``delta``: differences that are added to the model's.
+            ``auto``: a LoRA if the keys are those of one, else ``full``.
+    """
+
+    path: str
+    kind: Literal["auto", "full", "delta"] = "auto"
+
+    def identity(self) -> dict[str, str]:
+        """SHA-256 of the file, or of the hashes of several."""
+        files = [file for _, file in find_files(Path(self.path))]
+        settings = [file.with_name("adapter_config.json") for file in files]
+        hashes = [hashlib.sha256(file.read_bytes()).hexdigest() for file in [*files, *settings] if file.is_file()]
+        return {"sha256": hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()}
+
+    def erase(self, model: DiffusionModel, concepts: Sequence[Concept], context: EraseContext) -> Erasure:
+        """Read the files; that they erase the concepts is the user's word."""
+        import torch
+
+        from erasebench.models.diffusion import check_fits
+        from erasebench.models.erasure import Erasure
+
+        parameters = model.parameters()
+        files = find_files(Path(self.path))
+        tensors = {prefix + key: tensor for prefix, file in files for key, tensor in read_tensors(file).items()}
+        try:
+            if self.kind == "auto" and any((half := _HALF.fullmatch(key)) and not half[4] for key in tensors):
+                erasure = Erasure(low_rank=low_rank(tensors, list(parameters), recorded_alphas(files[0][1])))
+                check_fits(erasure, parameters)
+                return erasure
+            named = {parameter_name(key, list(parameters)): tensor for key, tensor in tensors.items()}
+            check_fits(Erasure(named), parameters)
+        except EraseBenchError as error:
+            raise EraseBenchError(f"{self.path}: {error}") from None
+        own = {name: parameters[name].detach().cpu() for name in named}
+        if self.kind == "delta":
+            return Erasure({name: own[name] + tensor.to(own[name].dtype) for name, tensor in named.items()})
+        cast = {name: tensor.to(own[name].dtype) for name, tensor in named.items()}
+        return Erasure({name: tensor for name, tensor in cast.items() if not torch.equal(tensor, own[name])})
+
+
+def find_files(path: Path) -> list[tuple[str, Path]]:
+    """The weight files of a path, each with what to put in front of its keys.
+
+    Raises:
+        EraseBenchError: there are none.
+    """
+    if path.is_file() and path.suffix in SUFFIXES:
+        return [("", path)]
+    if path.is_file():
+        raise EraseBenchError(f"{path}: a checkpoint ends in {', '.join(SUFFIXES)}, or is a folder of diffusers")
+    if not path.is_dir():
+        raise EraseBenchError(f"the checkpoint {path} does not exist")
+    folders = [(f"{part}.", path / part) for part in PARTS if (path / part).is_dir()] or [("", path)]
+    found = []
+    for prefix, folder in folders:
+        # A folder may hold the same weights in several formats and precisions: safetensors in full precision first.
+        for suffix in SUFFIXES:
+            files = sorted(folder.glob(f"*{suffix}"))
+            plain = [file for file in files if ".fp16." not in file.name and ".non_ema." not in file.name]
+            if files:
+                found += [(prefix, file) for file in plain or files]
+                break
+    if not found:
+        raise EraseBenchError(
+            f"the folder {path} holds no weights ({', '.join(SUFFIXES)}), nor a unet folder with some"
+        )
+    return found
+
+
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """All tensors of a file; of a pickle, those at the top and in its ``state_dict``, ``unet`` and ``text_encoder``.
+
+    Raises:
+        EraseBenchError: the file is damaged, holds anything that would run code when it is loaded, or no tensor.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    loaded: Any
+    try:
+        loaded = load_file(file) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).splitlines()[0]
+        raise EraseBenchError(
+            f"{file} holds more than tensors, and loading it could run code: refused; save its state dict as "
+            f"safetensors ({reason})"
+        ) from None
+    except (SafetensorError, RuntimeError, EOFError) as error:
+        raise EraseBenchError(f"{file} cannot be read: {error}") from None
+    tensors: dict[str, Any] = dict(loaded) if isinstance(loaded, Mapping) else {}
+    for wrapper, prefix in (("state_dict", ""), *((part, f"{part}.") for part in PARTS)):
+        if isinstance(tensors.get(wrapper), Mapping):
+            tensors |= {prefix + key: tensor for key, tensor in tensors.pop(wrapper).items()}
+    # Text encoders of older versions of transformers also store the numbers of the positions.
+    found = {k: v for k, v in tensors.items() if isinstance(v, torch.Tensor) and not k.endswith(".position_ids")}
+    if not found:
+        raise EraseBenchError(f"{file} holds no tensors")
+    return found
+
+
+def parameter_name(key: str, known: Sequence[str]) -> str:
+    """The model's name for a key of diffusers, peft or kohya.
+
+    Raises:
+        EraseBenchError: there is none; with the nearest.
+    """
+    names = {_flat(name): name for name in known}
+    found = [names[c] for c in (_flat(key), *(f"{part}_{_flat(key)}" for part in PARTS)) if c in names]
+    if len(found) > 1:
+        raise EraseBenchError(f"'{key}' could be {' or '.join(found)}")
+    if found:
+        return found[0]
+    near = difflib.get_close_matches(_flat(key), [*names, *(n.removeprefix("unet_") for n in names)], 1, cutoff=0)[0]
+    raise EraseBenchError(
+        f"the model has no parameter '{key}'; the nearest is '{names.get(near) or names['unet_' + near]}'. Keys are "
+        "names of diffusers, with or without 'unet.' or 'text_encoder.' in front; convert other layouts with diffusers"
+    )
+
+
+def _flat(key: str) -> str:
+    """A key in kohya's spelling, in which those of all tools agree."""
+    key = key.removeprefix("base_model.model.").removesuffix(".weight").replace(".processor.", ".")
+    key = re.sub("^lora_(unet|te1?)_", lambda m: "unet_" if m[1] == "unet" else "text_encoder_", key)
+    return key.replace(".", "_").replace("text_model_", "")
+
+
+def low_rank(
+    tensors: Mapping[str, Tensor], known: Sequence[str], alphas: Mapping[str, float]
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """The factors of a LoRA: ``alpha / rank`` times up, and down; without an alpha, it is the rank.
+
+    Args:
+        tensors: the file's.
+        known: the model's parameters.
+        alphas: what the file says besides its keys: part of the model, or "" for any -> alpha.
+    """
+    halves: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        half = _HALF.fullmatch(key)
+        if half is None:
+            raise EraseBenchError(f"'{key}' is among keys of a LoRA, but not one")
+        # The attention processors of old versions of diffusers call the output projection to_out, not to_out.0.
+        stem = re.sub(r"\.processor\.to_out$", ".to_out.0", half[1] or half[4])
+        what = "down" if half[2] else "up" if half[3] else "alpha"
+        halves.setdefault(parameter_name(stem, known), {})[what] = tensor.float()
+    factors = {}
+    for name, pair in halves.items():
+        if not {"up", "down"} <= set(pair):
+            raise EraseBenchError(f"the LoRA of {name} lacks a half; it has only: {', '.join(sorted(pair))}")
+        rank = len(pair["down"])
+        alpha = float(pair["alpha"]) if "alpha" in pair else alphas.get(name.split(".")[0], alphas.get("", rank))
+        factors[name] = pair["up"].flatten(1) * (alpha / rank), pair["down"].flatten(1)
+    return factors
+
+
+def recorded_alphas(file: Path) -> dict[str, float]:
+    """Alphas that diffusers puts into the file's header and peft into ``adapter_config.json`` beside it."""
+    from safetensors import safe_open
+
+    settings: dict[str, Any] = {}
+    if file.suffix == ".safetensors":
+        with safe_open(file, "pt") as opened:
+            settings = json.loads((opened.metadata() or {}).get("lora_adapter_metadata", "{}"))
+    beside = file.with_name("adapter_config.json")
+    if beside.is_file():
+        settings |= json.loads(beside.read_text(encoding="utf-8"))
+    for name, value in settings.items():
+        if value and name.rpartition(".")[2] in ("alpha_pattern", "rank_pattern", "use_rslora", "use_dora"):
+            raise EraseBenchError(f"a LoRA with {name} is not supported; merge it and use the merged weights")
+    return {
+        name.rpartition(".")[0]: float(v) for name, v in settings.items() if name.rpartition(".")[2] == "lora_alpha"
+    }

@@ -1,0 +1,170 @@
+"""ESD: Erasing Concepts from Diffusion Models (Gandikota et al., ICCV 2023).
+
+Where paper and code differ, ``variant`` chooses; every choice can also be made by itself (see :data:`VARIANTS`).
+
+Deviations from all variants: pictures have the model's own size (the 2024 code trains Stable Diffusion 1.4 at
+1024 pixels); weights and Adam's state keep the model's precision (the 2024 code casts all to bfloat16); the frozen
+model is not a second model but the same one with the trained parameters swapped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from erasebench.errors import EraseBenchError
+from erasebench.method import EraseContext, check_loss
+from erasebench.methods.parameters import Pattern, TwoWeights, select_parameters, training_attention
+from erasebench.models.diffusion import DiffusionModel
+from erasebench.models.erasure import Erasure
+from erasebench.registry import METHODS
+from erasebench.sampling import Sampler, build_scheduler, sample_latents
+
+if TYPE_CHECKING:
+    from erasebench.concepts import Concept
+
+Variant = Literal["paper", "official-2023", "official-2024"]
+Target = Literal["from-blank", "from-concept"]
+
+VARIANTS: dict[Variant, Mapping[str, Any]] = {
+    "paper": {
+        "steps": 1000,
+        "learning_rate": 1e-5,
+        "negative_guidance": 1.0,
+        "target": "from-blank",
+        "sample_from": "trained",
+        "timestep_mode": "consistent",
+        "sampler": "ddim",
+    },
+    # github.com/rohitgandikota/erasing at a2189e9, which most papers benchmark.
+    "official-2023": {
+        "steps": 1000,
+        "learning_rate": 1e-5,
+        "negative_guidance": 1.0,
+        "target": "from-blank",
+        "sample_from": "trained",
+        "timestep_mode": "official",
+        "sampler": "ddim",
+    },
+    # The same at 25613d2.  Its "esd-u" also has parameters="noxattn-modules".
+    "official-2024": {
+        "steps": 200,
+        "learning_rate": 5e-5,
+        "negative_guidance": 2.0,
+        "target": "from-concept",
+        "sample_from": "frozen",
+        "timestep_mode": "consistent",
+        "sampler": "pndm",
+    },
+}
+"""What an option that is left at None means, for each variant."""
+
+
+def erased_noise(blank: Tensor, concept: Tensor, negative_guidance: float, target: Target = "from-blank") -> Tensor:
+    """The noise that the erased model shall predict for the concept.
+
+    Eq. 7: ``e*(x_t, t) - eta (e*(x_t, c, t) - e*(x_t, t))``.  The 2024 code starts from ``e*(x_t, c, t)`` instead, so
+    that its ``negative_guidance`` of 2 is an eta of 1.
+    """
+    start = blank if target == "from-blank" else concept
+    return start - negative_guidance * (concept - blank)
+
+
+@METHODS.register("esd-x", parameters="xattn")
+@METHODS.register("esd-u", parameters="noxattn")
+@dataclass(frozen=True)
+class ESD:
+    """Fine-tune the model to predict, for the concept, noise that leads away from it.
+
+    Attributes:
+        parameters: what is trained; the paper's ESD-x: ``xattn`` (styles), ESD-u: ``noxattn`` (nudity, objects).
+        variant: whose settings the options that are None take.
+        steps: gradient steps.
+        learning_rate: of Adam.
+        negative_guidance: eta; on the scale of ``target``.
+        target: where the target starts from, see :func:`erased_noise`.
+        sample_from: which model draws ``x_t``: the one in training, or the unerased one.
+        timestep_mode: ``consistent``: the timestep is the noise level of ``x_t``.  ``official``: as in the 2023 code,
+            which never runs the first sampling step and tells the model a noise level 39 to 58 timesteps (with 50
+            sampling steps) above that of ``x_t``.
+        sampler: of ``x_t``.
+        start_guidance: scale of classifier-free guidance when sampling ``x_t``.
+        sampling_steps: steps of a whole sampling run, of which a random number is run.
+        batch_size: pictures in a gradient step; they share one number of sampling steps.
+    """
+
+    parameters: Pattern
+    variant: Variant = "paper"
+    steps: int | None = None
+    learning_rate: float | None = None
+    negative_guidance: float | None = None
+    target: Target | None = None
+    sample_from: Literal["trained", "frozen"] | None = None
+    timestep_mode: Literal["consistent", "official"] | None = None
+    sampler: Literal["ddim", "pndm"] | None = None
+    start_guidance: float = 3.0
+    sampling_steps: int = 50
+    batch_size: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "learning_rate", "sampling_steps", "batch_size"):
+            if self.option(name) <= 0:
+                raise EraseBenchError(f"{name} must be positive, not {self.option(name)}")
+        if self.option("timestep_mode") == "official" and self.option("sampler") != "ddim":
+            raise EraseBenchError("timestep_mode 'official' is that of a DDIM sampler; set sampler to 'ddim'")
+
+    def option(self, name: str) -> Any:
+        """An option, or what its None means."""
+        value = getattr(self, name)
+        return VARIANTS[self.variant][name] if value is None else value
+
+    def erase(self, model: DiffusionModel, concepts: Sequence[Concept], context: EraseContext) -> Erasure:
+        """Erase the concepts, one drawn at random for each picture of a step."""
+        steps, eta, target = self.option("steps"), self.option("negative_guidance"), self.option("target")
+        rng = torch.Generator("cpu").manual_seed(context.seed)
+        with torch.no_grad():
+            blank = model.encode([""]).expand(self.batch_size, -1, -1)
+            phrases = model.encode([concept.phrase for concept in concepts])
+        weights = TwoWeights(select_parameters(model.unet, self.parameters))
+        trace = []
+        with weights, training_attention(model.device):
+            adam = torch.optim.Adam(weights.parameters.values(), lr=self.option("learning_rate"))
+            for step in range(1, steps + 1):
+                concept = phrases[torch.randint(len(concepts), (self.batch_size,), generator=rng)]
+                with torch.no_grad() if self.option("sample_from") == "trained" else weights.frozen():
+                    x, t = self.noisy_latents(model, blank, concept, rng)
+                with weights.frozen():
+                    both = model.predict_noise(torch.cat([x, x]), torch.cat([t, t]), torch.cat([blank, concept]))
+                    wanted = erased_noise(both[: self.batch_size], both[self.batch_size :], eta, target)
+                loss = functional.mse_loss(model.predict_noise(x, t, concept), wanted)
+                figures = {"loss": loss.item()}
+                check_loss(figures["loss"], step)
+                adam.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                adam.step()
+                trace.append({"step": float(step), **figures})
+                context.progress(step, steps, figures)
+        return Erasure({f"unet.{name}": value for name, value in weights.trained.items()}, trace=tuple(trace))
+
+    def noisy_latents(
+        self, model: DiffusionModel, blank: Tensor, concept: Tensor, rng: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """``x_t``, sampled for the concept up to a random step, and the timestep ``t`` that the model is told."""
+        sampler = Sampler(self.option("sampler"), self.sampling_steps, self.start_guidance)
+        scheduler = build_scheduler(model.scheduler_config, sampler.name)
+        scheduler.set_timesteps(sampler.steps)
+        k = int(torch.randint(self.sampling_steps, (), generator=rng))
+        start, stop, t = 0, k, scheduler.timesteps[k].expand(len(concept))
+        if self.option("timestep_mode") == "official":
+            # Slot k counts from the clean end.  The first step is missing, so k = 0 and k = 1 both run all others.
+            width = scheduler.config.num_train_timesteps / self.sampling_steps
+            start, stop = 1, self.sampling_steps + 1 - max(k, 1)
+            t = torch.randint(int(k * width), int((k + 1) * width), (len(concept),), generator=rng)
+        noise = torch.randn((len(concept), *sampler.latent_shape(model)), generator=rng).to(model.device)
+        x = sample_latents(model, noise, torch.cat([blank, concept]), sampler, start=start, stop=stop)
+        return x, t.to(model.device)

@@ -1,0 +1,100 @@
+"""Which parameters of a U-Net a method trains, and training them without a second copy of the U-Net."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from erasebench.errors import check_name
+
+Pattern = Literal[
+    "xattn", "xattn-kv", "xattn-v", "noxattn", "noxattn-modules", "selfattn", "selfattn-and-queries", "attn", "full"
+]
+"""``xattn``: all of the cross-attention.  ``xattn-kv``, ``xattn-v``: its key and value, or value, projections.
+``noxattn``: all but the cross-attention, the time embedding and the output head (the norms and the residual blocks' own
+time projections are in).  ``noxattn-modules``: every linear and convolution layer outside the cross-attention (no
+norms; time embedding and output convolution are in).  ``selfattn``: the self-attention.  ``selfattn-and-queries``: that
+and the queries of the cross-attention.  ``attn``: both attentions.  ``full``: everything."""
+
+
+def select_parameters(unet: nn.Module, pattern: Pattern) -> dict[str, nn.Parameter]:
+    """The parameters of a U-Net that a pattern names.
+
+    Raises:
+        UnknownNameError: no such pattern.
+    """
+    check_name("parameters", pattern, get_args(Pattern))
+    layers = {name for name, module in unet.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)}
+
+    def chosen(name: str) -> bool:
+        cross, itself = ".attn2." in name, ".attn1." in name
+        match pattern:
+            case "xattn":
+                return cross
+            case "xattn-kv":
+                return ".attn2.to_k." in name or ".attn2.to_v." in name
+            case "xattn-v":
+                return ".attn2.to_v." in name
+            case "noxattn":
+                return not cross and not name.startswith(("time_embedding.", "conv_norm_out.", "conv_out."))
+            case "noxattn-modules":
+                return not cross and name.rpartition(".")[0] in layers
+            case "selfattn":
+                return itself
+            case "selfattn-and-queries":
+                return itself or ".attn2.to_q." in name
+            case "attn":
+                return cross or itself
+            case "full":
+                return True
+
+    return {name: parameter for name, parameter in unet.named_parameters() if chosen(name)}
+
+
+class TwoWeights:
+    """Parameters with two values, the model's own and one in training; only these are held twice.
+
+    Inside ``with TwoWeights(parameters) as weights:`` the parameters hold the values in training, inside
+    ``with weights.frozen():`` again the model's own.  The latter are never written to.
+    """
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        self.parameters = dict(parameters)
+        self._own = {name: parameter.data for name, parameter in parameters.items()}
+        self.trained: dict[str, Tensor] = {name: value.clone() for name, value in self._own.items()}
+
+    def __enter__(self) -> TwoWeights:
+        self._hold(self.trained)
+        for parameter in self.parameters.values():
+            parameter.requires_grad_(True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._hold(self._own)
+        for parameter in self.parameters.values():
+            parameter.requires_grad_(False)
+            parameter.grad = None
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """The model as it was, without gradients."""
+        self._hold(self._own)
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self._hold(self.trained)
+
+    def _hold(self, values: Mapping[str, Tensor]) -> None:
+        for name, parameter in self.parameters.items():
+            parameter.data = values[name]
+
+
+def training_attention(device: torch.device) -> AbstractContextManager[None]:
+    """On a CPU, attention in plain mathematics: the backward pass of the fused kernel is much slower there."""
+    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()

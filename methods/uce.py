@@ -1,0 +1,155 @@
+"""UCE: Unified Concept Editing in Diffusion Models (Gandikota et al., WACV 2024).
+
+Deviations from the official code, of either variant: everything is computed in float64 on the CPU and rounded once,
+because the matrix to invert is ill-conditioned in the code's float32; for a style the paper variant also maps to "art"
+(its code does so only when told); and which artists a style preserves is not read from the code's list of 1,734, but
+is said with ``preserve="neighbours"``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from erasebench.errors import EraseBenchError
+from erasebench.method import EraseContext
+from erasebench.methods.parameters import select_parameters
+from erasebench.models.diffusion import DiffusionModel
+from erasebench.models.erasure import Erasure
+from erasebench.registry import METHODS
+
+if TYPE_CHECKING:
+    from erasebench.concepts import Concept
+
+TEMPLATES = {
+    True: ("painting by {}", "art by {}", "artwork by {}", "picture by {}", "style of {}"),
+    False: ("image of {}", "photo of {}", "portrait of {}", "picture of {}", "painting of {}"),
+}
+"""What ``expand_prompts`` adds, for styles and for anything else."""
+
+
+@METHODS.register("uce")
+@dataclass(frozen=True)
+class UCE:
+    """Edit the keys and values of cross-attention in closed form: concepts come out as their guide, others as before.
+
+    Attributes:
+        variant: ``paper``: the code of the paper (unified-concept-editing at f7222e6), which edits the embeddings from
+            a concept's last token to the end of the padding, and always preserves the blank prompt.
+            ``official-2024``: the present code (28c81ed), which edits the last token's embedding only, and preserves
+            nothing by itself.
+        lamb: weight of staying close to the old matrix.
+        erase_scale: weight of the concepts.
+        preserve_scale: weight of what is preserved; if None, the variant's: one over the number of preserved prompts
+            but at least 0.1, or 1.
+        guide: what concepts are mapped to; if None, "art" for styles and the blank prompt for anything else.
+        preserve: ``variant``: what the variant preserves by itself; ``neighbours``: also the concepts' neighbours.
+        technique: ``replace``: values become the guide's.  ``tensor``: the guide's without their component along the
+            old ones.
+        expand_prompts: also edit five templates around each concept; the present code puts the guide into them too.
+    """
+
+    variant: Literal["paper", "official-2024"] = "paper"
+    lamb: float = 0.5
+    erase_scale: float = 1.0
+    preserve_scale: float | None = None
+    guide: str | None = None
+    preserve: Literal["variant", "neighbours"] = "variant"
+    technique: Literal["replace", "tensor"] = "replace"
+    expand_prompts: bool = False
+
+    def __post_init__(self) -> None:
+        if self.lamb <= 0:
+            raise EraseBenchError(f"lamb must be positive, not {self.lamb}")
+
+    def erase(self, model: DiffusionModel, concepts: Sequence[Concept], context: EraseContext) -> Erasure:
+        """Erase the concepts in one step."""
+        edits = [self.spans(model, old, new) for concept in concepts for old, new in self.pairs(concept)]
+        kept, scale = self.kept(model, concepts)
+        edited = {}
+        for name, weight in select_parameters(model.unet, "xattn-kv").items():
+            old = weight.detach().cpu().double()
+            keys = torch.cat([c for c, _ in edits])
+            values = torch.cat([self.values(old, c, g) for c, g in edits])
+            new = solve(old, keys, values, kept, self.lamb, self.erase_scale, scale)
+            edited[f"unet.{name}"] = new.to(weight.dtype)
+        return Erasure(edited)
+
+    def pairs(self, concept: Concept) -> list[tuple[str, str]]:
+        """Prompts to edit, each with the prompt that it is mapped to."""
+        style = concept.kind == "style"
+        guide = self.guide if self.guide is not None else "art" if style else ""
+        pairs = [(concept.phrase, guide)]
+        for template in TEMPLATES[style] if self.expand_prompts else ():
+            pairs.append(
+                (template.format(concept.phrase), guide if self.variant == "paper" else template.format(guide))
+            )
+        return pairs
+
+    def spans(self, model: DiffusionModel, old: str, new: str) -> tuple[Tensor, Tensor]:
+        """Embeddings ``[n, width]`` of a concept and those of its guide that they are mapped to, one to one."""
+        (c, g), (i, j) = embed(model, [old, new]), last_tokens(model, [old, new])
+        length = len(c) - max(i, j) if self.variant == "paper" else 1
+        return c[i : i + length], g[j : j + length]
+
+    def kept(self, model: DiffusionModel, concepts: Sequence[Concept]) -> tuple[Tensor, float]:
+        """Embeddings ``[n, width]`` to preserve, and their weight."""
+        prompts = [""] if self.variant == "paper" else []
+        if self.preserve == "neighbours":
+            prompts += dict.fromkeys(phrase for concept in concepts for phrase in concept.neighbours_phrases)
+        scale = max(0.1, 1 / len(prompts)) if self.variant == "paper" else 1.0
+        rows = [embed(model, [prompt])[0] for prompt in prompts]
+        if self.variant == "official-2024":
+            rows = [row[last_tokens(model, [prompt])] for row, prompt in zip(rows, prompts, strict=True)]
+        nothing = torch.zeros(0, model.unet.config.cross_attention_dim, dtype=torch.float64)
+        return torch.cat([nothing, *rows]), scale if self.preserve_scale is None else self.preserve_scale
+
+    def values(self, weight: Tensor, concept: Tensor, guide: Tensor) -> Tensor:
+        """``v*``: what the new matrix shall make of a concept's embeddings ``[n, width]``; ``[n, out]``."""
+        values: Tensor = guide @ weight.T
+        if self.technique == "replace":
+            return values
+        # The official code takes the span for one long vector: one norm and one component for all of it.
+        along: Tensor = concept @ weight.T
+        along = along / torch.linalg.vector_norm(along)
+        component: Tensor = (values * along).sum()
+        return values - component * along
+
+
+def solve(
+    old: Tensor, keys: Tensor, values: Tensor, kept: Tensor, lamb: float, erase_scale: float, preserve_scale: float
+) -> Tensor:
+    """The minimum over W of ``lamb |W - W_old|^2 + erase_scale sum_i |W c_i - v_i|^2 + preserve_scale sum_j |(W -
+    W_old) c_j|^2`` (eq. 7).
+
+    Args:
+        old: ``W_old [out, width]``.
+        keys: ``c_i [n, width]`` to edit.
+        values: ``v_i [n, out]``.
+        kept: ``c_j [m, width]`` to preserve.
+        lamb: see above.
+        erase_scale: see above.
+        preserve_scale: see above.
+    """
+    stay = lamb * torch.eye(old.shape[1], dtype=old.dtype) + preserve_scale * kept.T @ kept
+    left = old @ stay + erase_scale * values.T @ keys
+    right = stay + erase_scale * keys.T @ keys
+    new: Tensor = torch.linalg.solve(right, left, left=False)
+    return new
+
+
+def embed(model: DiffusionModel, prompts: Sequence[str]) -> Tensor:
+    """Text embeddings, float64 ``[n, length, width]`` on the CPU."""
+    with torch.no_grad():
+        return model.encode(prompts).cpu().double()
+
+
+def last_tokens(model: DiffusionModel, prompts: Sequence[str]) -> list[int]:
+    """Where each prompt's last word ends, among its tokens; of a blank prompt, the start token."""
+    encoded = model.tokenizer(list(prompts), truncation=True, max_length=model.tokenizer.model_max_length)
+    masks: list[list[int]] = encoded.attention_mask
+    return [sum(mask) - 2 for mask in masks]

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import sys
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from erasebench.concepts import load_catalogue
+from erasebench.errors import EraseBenchError
+from erasebench.judges import nudenet
+from erasebench.judges.nudenet import EXPOSED, LABELS, NudeNet
+from erasebench.judging import Images
+from erasebench.picturebook.world.scene import render, sample_scene
+
+BOXES = [
+    {"class": "FACE_FEMALE", "score": 0.9, "box": [0, 0, 1, 1]},
+    {"class": "FEET_EXPOSED", "score": 0.8, "box": [0, 0, 1, 1]},
+    {"class": "BELLY_EXPOSED", "score": 0.3, "box": [0, 0, 1, 1]},
+    {"class": "BELLY_EXPOSED", "score": 0.4, "box": [0, 0, 1, 1]},
+]
+
+
+class Stub:
+    """A detector that finds the same in every picture, or nothing in a black one, and remembers what it saw."""
+
+    def __init__(self) -> None:
+        self.seen: list[Any] = []
+
+    def detect(self, image: Images) -> list[dict[str, Any]]:
+        self.seen.append(image)
+        return BOXES if image.any() else []
+
+
+@pytest.fixture
+def stub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stub:
+    """The package, replaced."""
+    made = Stub()
+    (tmp_path / "320n.onnx").write_bytes(b"network")
+    monkeypatch.setitem(sys.modules, "nudenet", SimpleNamespace(NudeDetector=lambda path: made))
+    monkeypatch.setattr(nudenet, "find_spec", lambda name: SimpleNamespace(origin=str(tmp_path / "__init__.py")))
+    monkeypatch.setattr(nudenet, "version", lambda name: "3.4.2")
+    return made
+
+
+def test_labels() -> None:
+    assert len(LABELS) == len(set(LABELS)) == 18
+    assert len(EXPOSED) == 8 and "FEET_EXPOSED" not in EXPOSED and "ARMPITS_EXPOSED" in EXPOSED
+    assert load_catalogue().get("nudity").views["photo"].label in NudeNet.labels
+
+
+def test_scores_are_the_highest_of_the_boxes(stub: Stub, images: Images) -> None:
+    columns = NudeNet().scores(np.concatenate([images, images[:1] * 0]), [""] * 4).columns
+    assert tuple(columns) == ("exposed", *LABELS)
+    expected = {"FACE_FEMALE": 0.9, "FEET_EXPOSED": 0.8, "BELLY_EXPOSED": 0.4, "exposed": 0.4}
+    for label, column in columns.items():
+        assert column.dtype == np.float32
+        assert column == pytest.approx([expected.get(label, 0)] * 3 + [0])
+    assert all(len(column) == 0 for column in NudeNet().scores(images[:0], []).columns.values())
+
+
+def test_pictures_are_handed_over_as_bgr(stub: Stub) -> None:
+    red = np.zeros((1, 4, 4, 3), dtype=np.uint8)
+    red[..., 0] = 255
+    NudeNet().scores(red, [""])
+    assert stub.seen[0][0, 0].tolist() == [0, 0, 255]
+    assert stub.seen[0].flags.c_contiguous
+
+
+def test_identity_is_version_and_network(stub: Stub) -> None:
+    from hashlib import sha256
+
+    assert NudeNet().identity() == {
+        "version": "3.4.2",
+        "weights": sha256(b"network").hexdigest(),
+        "channels": "bgr",
+    }
+
+
+@pytest.mark.parametrize("version", ["2.0.9", "3.0.8", "4.0.0", "3"])
+def test_other_generations_are_refused(version: str, stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nudenet, "version", lambda name: version)
+    with pytest.raises(EraseBenchError, match=rf"does not know nudenet {version}, .*pip install 'nudenet>=3\.4,<4'"):
+        NudeNet().identity()
+
+
+def test_a_missing_package_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch, images: Images) -> None:
+    def missing(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(nudenet, "version", missing)
+    for act in (NudeNet().identity, lambda: NudeNet().scores(images, [""] * 3)):
+        with pytest.raises(EraseBenchError, match=r"needs the package nudenet: pip install 'nudenet>=3\.4,<4'"):
+            act()
+
+
+def test_a_package_without_its_network_is_refused(stub: Stub, tmp_path: Path) -> None:
+    (tmp_path / "320n.onnx").unlink()
+    with pytest.raises(EraseBenchError, match=r"lacks its network 320n\.onnx"):
+        NudeNet().identity()
+
+
+def test_the_real_detector_sees_what_it_sees_in_files(tmp_path: Path) -> None:
+    pytest.importorskip("nudenet", reason="nudenet is optional")
+    from nudenet import NudeDetector
+    from PIL import Image
+
+    people = np.stack([render(sample_scene(seed, kind="person")).image for seed in range(8)])
+    found = NudeNet().scores(people, [""] * 8).columns
+    reference = NudeDetector()
+    for k, picture in enumerate(people):
+        Image.fromarray(picture).save(tmp_path / "picture.png")
+        best = dict.fromkeys(LABELS, 0.0)
+        for box in reference.detect(str(tmp_path / "picture.png")):
+            best[box["class"]] = max(best[box["class"]], box["score"])
+        assert {label: float(found[label][k]) for label in LABELS} == pytest.approx(best)
+    scores = np.array(list(found.values()))
+    assert scores.max() > 0.25, "it takes some of these drawings for faces"
+    assert ((scores == 0) | (scores >= 0.25)).all()
+    assert NudeNet().identity()["weights"].startswith("c15d8273")

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from erasebench.errors import EraseBenchError
+from erasebench.judges.weights_files import FOLDER, WeightFile, weights_folder
+from erasebench.registry import JUDGES
+
+FILE = WeightFile("net.pt", "https://example.org/net.pt", sha256(b"net").hexdigest()[:8])
+NEEDS = {
+    "clip": "ViT-B-32.pt",
+    "clip-style": "ViT-B-32.pt",
+    "clip-cifar10": "ViT-B-32.pt",
+    "q16": "prompts.p",
+    "resnet50": "resnet50-11ad3fa6.pth",
+    "inception": "inception-2015-12-05.pt",
+}
+
+
+def test_the_folder_is_named_by_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(FOLDER, str(tmp_path / "here"))
+    assert weights_folder() == tmp_path / "here"
+    monkeypatch.delenv(FOLDER)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert weights_folder() == tmp_path / ".cache/erasebench/weights"
+
+
+def test_a_file_is_found_and_hashed_anew_when_it_changes(folder: Path) -> None:
+    (folder / "net.pt").write_bytes(b"net")
+    assert FILE.find() == folder / "net.pt"
+    assert FILE.hash() == sha256(b"net").hexdigest()
+    (folder / "net.pt").write_bytes(b"network")
+    assert replace(FILE, sha256="").hash() == sha256(b"network").hexdigest()
+
+
+def test_the_users_folder_comes_before_others(folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "net.pt").write_bytes(b"net")
+    file = replace(FILE, elsewhere=(other,))
+    assert file.find() == other / "net.pt"
+    (folder / "net.pt").write_bytes(b"net")
+    assert file.find() == folder / "net.pt"
+
+
+def test_a_missing_file_says_which_from_where_and_how(folder: Path) -> None:
+    with pytest.raises(EraseBenchError) as error:
+        FILE.find()
+    assert str(error.value) == (
+        f"the weights net.pt are needed and not part of erasebench: {folder}/net.pt is missing (the environment "
+        "variable ERASEBENCH_WEIGHTS names another folder); get them by: curl --fail --location --create-dirs --output "
+        f"'{folder}/net.pt' 'https://example.org/net.pt'"
+    )
+
+
+def test_another_file_of_that_name_is_refused(folder: Path) -> None:
+    (folder / "net.pt").write_bytes(b"ne")
+    begins = sha256(b"ne").hexdigest()[:8]
+    with pytest.raises(
+        EraseBenchError, match=rf"SHA-256 begins with {begins}, not with {FILE.sha256}; remove it, then"
+    ):
+        FILE.find()
+
+
+@pytest.mark.parametrize("name", NEEDS)
+def test_a_plan_learns_which_weights_a_judge_lacks(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from erasebench.judges import inception
+
+    monkeypatch.setattr(inception, "WEIGHTS", replace(inception.WEIGHTS, elsewhere=()))
+    with pytest.raises(EraseBenchError, match=f"{NEEDS[name]} is missing.*curl .*https://"):
+        JUDGES.get(name).make().identity()
+
+
+def test_a_phrase_needs_weights_for_photographs_only(folder: Path) -> None:
+    make = JUDGES.get("clip-phrase").make
+    assert len(make(label="church", domain="picturebook").identity()["weights"]) == 64
+    with pytest.raises(EraseBenchError, match=r"ViT-B-32\.pt is missing"):
+        make(label="church", domain="photo").identity()
+
+
+def test_identity_loads_no_framework(folder: Path) -> None:
+    code = f"""
+import sys
+from erasebench.errors import EraseBenchError
+from erasebench.registry import JUDGES
+for name in [*{list(NEEDS)!r}, "nudenet", "clip-phrase"]:
+    plugin = JUDGES.get(name)
+    made = plugin.make(label="church", domain="photo") if plugin.presets else plugin.make()
+    try:
+        made.identity()
+    except EraseBenchError:
+        pass
+print(*sorted({{"torch", "open_clip", "onnxruntime", "torchvision", "cv2", "nudenet"}} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""

@@ -1,0 +1,293 @@
+"""Every form of checkpoint gives what was put into it; every wrong one says what is wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from erasebench.errors import EraseBenchError
+from erasebench.methods.checkpoint import Checkpoint, parameter_name
+from erasebench.models.diffusion import DiffusionModel
+from erasebench.models.erasure import Erasure
+from tests.tiny import concept, erase_context, state, tiny_model, tiny_pipeline
+
+KEY = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
+OUT = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_out.0"
+CONVOLUTION = "mid_block.resnets.0.conv1"
+QUERY = "encoder.layers.0.self_attn.q_proj"
+
+
+@pytest.fixture
+def model() -> DiffusionModel:
+    return tiny_model()
+
+
+def erase(path: Path, model: DiffusionModel, **settings: Any) -> Erasure:
+    erasure: Erasure = Checkpoint(str(path), **settings).erase(model, [concept("church")], erase_context())
+    return erasure
+
+
+def outputs(model: DiffusionModel, erasure: Erasure | None = None) -> Tensor:
+    """What the model predicts for a text, through both of its parts."""
+    with torch.no_grad(), model.erased(erasure or Erasure()):
+        x = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+        return model.predict_noise(x, torch.tensor([300]), model.encode(["church"]))
+
+
+def changed(model: DiffusionModel, *names: str) -> dict[str, Tensor]:
+    """The named parameters with something added."""
+    own = state(model)
+    return {name: own[name] + 0.5 for name in names}
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".bin", ".pth"])
+@pytest.mark.parametrize("prefix", ["", "unet."])
+def test_partial_unet_files(suffix: str, prefix: str, model: DiffusionModel, tmp_path: Path) -> None:
+    names = f"unet.{KEY}.weight", f"unet.{OUT}.bias"
+    tensors = changed(model, *names)
+    path = store({prefix + name.removeprefix("unet."): t for name, t in tensors.items()}, tmp_path / f"esd{suffix}")
+    erasure = erase(path, model)
+    assert set(erasure.weights) == set(names)
+    assert torch.equal(outputs(model, erasure), outputs(model, Erasure(tensors)))
+    assert not torch.equal(outputs(model, erasure), outputs(model))
+
+
+def test_whole_state_dicts_keep_only_what_differs(model: DiffusionModel, tmp_path: Path) -> None:
+    name = f"unet.{KEY}.weight"
+    whole = {key: tensor.detach().clone() for key, tensor in model.unet.state_dict().items()}
+    whole[f"{KEY}.weight"] += 0.5
+    assert set(erase(store(whole, tmp_path / "unet.pt"), model).weights) == {name}
+
+
+@pytest.mark.parametrize("prefix", ["", "text_model.", "text_encoder.", "text_encoder.text_model."])
+def test_text_encoder_files(prefix: str, model: DiffusionModel, tmp_path: Path) -> None:
+    """Older versions of transformers put ``text_model.`` in front, and store the numbers of the positions."""
+    name = f"text_encoder.{QUERY}.weight"
+    tensors = changed(model, name)
+    own = name.removeprefix("text_encoder.").removeprefix("text_model.")
+    stored = {prefix + own: tensors[name], f"{prefix}embeddings.position_ids": torch.arange(77)}
+    erasure = erase(store(stored, tmp_path / "text.safetensors"), model)
+    assert torch.equal(outputs(model, erasure), outputs(model, Erasure(tensors)))
+
+
+@pytest.mark.parametrize("wrapper", ["state_dict", "unet"])
+def test_pickles_with_a_wrapper(wrapper: str, model: DiffusionModel, tmp_path: Path) -> None:
+    tensors = changed(model, f"unet.{KEY}.weight")
+    torch.save({wrapper: {f"{KEY}.weight": tensors[f"unet.{KEY}.weight"]}, "epoch": 3}, tmp_path / "a.pt")
+    assert torch.equal(outputs(model, erase(tmp_path / "a.pt", model)), outputs(model, Erasure(tensors)))
+
+
+@pytest.mark.parametrize("inside", ["", "unet"])
+@pytest.mark.parametrize("safe", [True, False])
+def test_folders_of_diffusers(inside: str, safe: bool, model: DiffusionModel, tmp_path: Path) -> None:
+    erased = tiny_pipeline()
+    with torch.no_grad():
+        erased.unet.conv_in.weight.add_(1)
+        erased.text_encoder.get_input_embeddings().weight.mul_(2)
+    erased.unet.save_pretrained(tmp_path / "pipeline" / "unet", safe_serialization=safe)
+    erased.text_encoder.save_pretrained(tmp_path / "pipeline" / "text_encoder")
+    erasure = erase(tmp_path / "pipeline" / inside, model)
+    expected = {"unet.conv_in.weight"}
+    if not inside:
+        expected |= {name for name in model.parameters() if name.endswith("token_embedding.weight")}
+        assert torch.equal(outputs(model, erasure), outputs(DiffusionModel(erased)))
+    assert set(erasure.weights) == expected
+
+
+def test_sharded_folders_and_other_precisions(model: DiffusionModel, tmp_path: Path) -> None:
+    erased = tiny_pipeline()
+    with torch.no_grad():
+        erased.unet.conv_in.weight.add_(1)
+        erased.unet.conv_out.weight.add_(1)
+    erased.unet.save_pretrained(tmp_path / "unet", max_shard_size="50KB")
+    assert len(list((tmp_path / "unet").glob("*.safetensors"))) > 1
+    store({"conv_in.weight": torch.zeros(8, 4, 3, 3)}, tmp_path / "unet" / "model.fp16.safetensors")
+    erasure = erase(tmp_path, model)
+    assert set(erasure.weights) == {"unet.conv_in.weight", "unet.conv_out.weight"}
+    assert torch.equal(erasure.weights["unet.conv_in.weight"], erased.unet.conv_in.weight)
+
+
+def test_differences_are_added(model: DiffusionModel, tmp_path: Path) -> None:
+    name = f"unet.{KEY}.weight"
+    tensors = changed(model, name)
+    path = store({f"{KEY}.weight": torch.full_like(tensors[name], 0.5)}, tmp_path / "delta.safetensors")
+    assert torch.equal(outputs(model, erase(path, model, kind="delta")), outputs(model, Erasure(tensors)))
+    assert not torch.equal(outputs(model, erase(path, model)), outputs(model, Erasure(tensors)))
+
+
+def factors(model: DiffusionModel, name: str, rank: int = 2) -> tuple[Tensor, Tensor]:
+    """Up and down of a LoRA, with the kernel of a convolution in the latter."""
+    shape = model.parameters()[f"{name}.weight"].shape
+    rng = torch.Generator().manual_seed(len(name))
+    tail = (1,) * (len(shape) - 2)
+    return torch.randn(shape[0], rank, *tail, generator=rng), torch.randn(rank, *shape[1:], generator=rng)
+
+
+def with_lora(model: DiffusionModel, names: Mapping[str, float]) -> Erasure:
+    """The weights that a LoRA gives, each times its factor, computed one by one."""
+    own, weights = state(model), {}
+    for name, factor in names.items():
+        up, down = factors(model, name)
+        change = torch.einsum("or,r...->o...", up.flatten(1), down)
+        weights[f"{name}.weight"] = own[f"{name}.weight"] + factor * change
+    return Erasure(weights)
+
+
+NAMES = f"unet.{KEY}", f"unet.{OUT}", f"unet.{CONVOLUTION}", f"text_encoder.{QUERY}"
+
+
+def kohya(name: str) -> str:
+    part, _, rest = name.partition(".")
+    body = rest if part == "unet" or rest.startswith("text_model.") else f"text_model.{rest}"
+    return f"lora_{'unet' if part == 'unet' else 'te'}_{body.replace('.', '_')}"
+
+
+@pytest.mark.parametrize(
+    ("up_key", "down_key"),
+    [
+        ("{0}.lora_B.weight", "{0}.lora_A.weight"),
+        ("{0}.lora.up.weight", "{0}.lora.down.weight"),
+        ("base_model.model.{0}.lora_B.default.weight", "base_model.model.{0}.lora_A.default.weight"),
+    ],
+)
+def test_loras_without_alpha(up_key: str, down_key: str, model: DiffusionModel, tmp_path: Path) -> None:
+    tensors = {}
+    for name in NAMES:
+        tensors[up_key.format(name)], tensors[down_key.format(name)] = factors(model, name)
+    erasure = erase(store(tensors, tmp_path / "lora.safetensors"), model)
+    assert set(erasure.low_rank) == {f"{name}.weight" for name in NAMES}
+    expected = with_lora(model, dict.fromkeys(NAMES, 1.0))
+    torch.testing.assert_close(outputs(model, erasure), outputs(model, expected))
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_kohya_loras_with_alpha(suffix: str, model: DiffusionModel, tmp_path: Path) -> None:
+    tensors = {}
+    for name in NAMES:
+        tensors[f"{kohya(name)}.lora_up.weight"], tensors[f"{kohya(name)}.lora_down.weight"] = factors(model, name)
+        tensors[f"{kohya(name)}.alpha"] = torch.tensor(0.5)
+    erasure = erase(store(tensors, tmp_path / f"spm{suffix}"), model)
+    expected = with_lora(model, dict.fromkeys(NAMES, 0.25))
+    torch.testing.assert_close(outputs(model, erasure), outputs(model, expected))
+
+
+def test_loras_of_old_attention_processors(model: DiffusionModel, tmp_path: Path) -> None:
+    tensors: dict[str, Tensor] = {}
+    for name in (KEY, OUT):
+        stem, _, own = name.removesuffix(".0").rpartition(".")
+        up, down = factors(model, f"unet.{name}")
+        tensors |= {f"{stem}.processor.{own}_lora.up.weight": up, f"{stem}.processor.{own}_lora.down.weight": down}
+    erasure = erase(store(tensors, tmp_path / "lora.bin"), model)
+    expected = with_lora(model, {f"unet.{KEY}": 1.0, f"unet.{OUT}": 1.0})
+    torch.testing.assert_close(outputs(model, erasure), outputs(model, expected))
+
+
+@pytest.mark.parametrize("where", ["header", "beside"])
+def test_alpha_from_metadata(where: str, model: DiffusionModel, tmp_path: Path) -> None:
+    up, down = factors(model, f"unet.{KEY}")
+    stem = f"unet.{KEY}" if where == "header" else f"base_model.model.{KEY}"
+    tensors = {f"{stem}.lora_B.weight": up, f"{stem}.lora_A.weight": down}
+    path = tmp_path / "adapter_model.safetensors"
+    if where == "header":
+        save_file(tensors, path, {"lora_adapter_metadata": json.dumps({"unet.lora_alpha": 6, "unet.r": 2})})
+    else:
+        save_file(tensors, path)
+        settings = {"lora_alpha": 6, "r": 2, "alpha_pattern": {}, "use_rslora": False}
+        (tmp_path / "adapter_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    before = Checkpoint(str(path)).identity()
+    expected = with_lora(model, {f"unet.{KEY}": 3.0})
+    torch.testing.assert_close(outputs(model, erase(path, model)), outputs(model, expected))
+    if where == "beside":
+        (tmp_path / "adapter_config.json").write_text('{"lora_alpha": 6, "use_rslora": true}', encoding="utf-8")
+        assert Checkpoint(str(path)).identity() != before
+        with pytest.raises(EraseBenchError, match="a LoRA with use_rslora is not supported; merge it"):
+            erase(path, model)
+
+
+def test_identity_is_the_hash_and_needs_no_torch(model: DiffusionModel, tmp_path: Path) -> None:
+    path = store({f"{KEY}.weight": torch.zeros(1)}, tmp_path / "a.safetensors")
+    code = (
+        f"from erasebench.methods.checkpoint import Checkpoint; print(Checkpoint({str(path)!r}).identity()['sha256'])\n"
+        "import sys; assert 'torch' not in sys.modules"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    hashed = subprocess.run(["sha256sum", str(path)], capture_output=True, text=True, check=True).stdout.split()[0]
+    assert found == hashed
+
+
+def test_identity_of_a_folder_changes_with_any_file(tmp_path: Path) -> None:
+    for part in ("unet", "text_encoder"):
+        (tmp_path / part).mkdir()
+        (tmp_path / part / "model.safetensors").write_bytes(b"a")
+    found = [Checkpoint(str(tmp_path)).identity()]
+    for part in ("unet", "text_encoder"):
+        (tmp_path / part / "model.safetensors").write_bytes(b"b")
+        found.append(Checkpoint(str(tmp_path)).identity())
+    assert len({identity["sha256"] for identity in found}) == 3
+
+
+def store(tensors: Mapping[str, Tensor], path: Path) -> Path:
+    """Write a file in the format that its name says."""
+    contiguous = {key: tensor.contiguous() for key, tensor in tensors.items()}
+    if path.suffix == ".safetensors":
+        save_file(contiguous, path)
+    else:
+        torch.save(contiguous, path)
+    return path
+
+
+@dataclass
+class Code:
+    """A stand-in for an object whose loading would run code."""
+
+
+def test_wrong_checkpoints_are_explained(model: DiffusionModel, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.txt").touch()
+    (tmp_path / "torn.safetensors").write_bytes(b"12345678abc")
+    torch.save({"unet": Code()}, tmp_path / "code.pt")
+    torch.save([1, 2], tmp_path / "list.pt")
+    up, down = factors(model, f"unet.{KEY}")
+    cases = {
+        "nowhere.pt": "the checkpoint .*nowhere.pt does not exist",
+        "empty": "the folder .*empty holds no weights",
+        "notes.txt": r"a checkpoint ends in \.safetensors, \.pt, \.pth, \.bin",
+        "torn.safetensors": r"torn\.safetensors cannot be read",
+        "code.pt": r"code\.pt holds more than tensors.*refused; save its state dict as safetensors",
+        "list.pt": r"list\.pt holds no tensors",
+        "names.pt": rf"names\.pt: the model has no parameter '{KEY}x\.weight'; the nearest is 'unet\.{KEY}\.weight'",
+        "compvis.pt": r"no parameter 'model\.diffusion_model\.input_blocks.*convert other layouts with diffusers",
+        "shape.pt": rf"shape\.pt: the erasure's unet\.{KEY}\.weight has shape \[1\], the model's \[8, 16\]",
+        "lora-shape.pt": rf"unet\.{KEY}\.weight has shape \[8, 3\], the model's \[8, 16\]",
+        "half.pt": rf"half\.pt: the LoRA of unet\.{KEY}\.weight lacks a half; it has only: up",
+        "mixed.pt": r"mixed\.pt: 'conv_in\.weight' is among keys of a LoRA, but not one",
+    }
+    store({f"{KEY}x.weight": torch.zeros(1)}, tmp_path / "names.pt")
+    store({"model.diffusion_model.input_blocks.0.0.weight": torch.zeros(1)}, tmp_path / "compvis.pt")
+    store({f"{KEY}.weight": torch.zeros(1)}, tmp_path / "shape.pt")
+    store({f"{KEY}.lora_B.weight": up, f"{KEY}.lora_A.weight": torch.zeros(2, 3)}, tmp_path / "lora-shape.pt")
+    store({f"{KEY}.lora_B.weight": up}, tmp_path / "half.pt")
+    store({f"{KEY}.lora_B.weight": up, "conv_in.weight": down}, tmp_path / "mixed.pt")
+    for name, message in cases.items():
+        with pytest.raises(EraseBenchError, match=message):
+            erase(tmp_path / name, model)
+    for name in ("nowhere.pt", "empty", "notes.txt"):
+        with pytest.raises(EraseBenchError, match=cases[name]):
+            Checkpoint(str(tmp_path / name)).identity()
+
+
+def test_an_unprefixed_key_of_both_parts_is_not_guessed() -> None:
+    known = ["unet.a.weight", "text_encoder.a.weight"]
+    assert parameter_name("text_encoder.a.weight", known) == "text_encoder.a.weight"
+    with pytest.raises(EraseBenchError, match=r"'a\.weight' could be unet\.a\.weight or text_encoder\.a\.weight"):
+        parameter_name("a.weight", known)

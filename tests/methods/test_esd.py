@@ -1,0 +1,253 @@
+"""ESD's target against eq. 7 by hand, its samples against a loop written out, and what it leaves behind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, get_args
+
+import pytest
+import torch
+from diffusers import DDIMScheduler
+from torch import Tensor
+
+from erasebench.errors import EraseBenchError
+from erasebench.method import hyper_parameters
+from erasebench.methods.esd import ESD, VARIANTS, Variant, erased_noise
+from erasebench.methods.parameters import Pattern, select_parameters
+from erasebench.models.diffusion import DiffusionModel
+from erasebench.models.erasure import Erasure
+from erasebench.registry import METHODS
+from tests.tiny import Layout, concept, differing, erase_context, state, tiny_model
+
+CHURCH = [concept("church")]
+LAYOUTS = get_args(Layout)
+NOISE = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(5))
+
+
+def quick(parameters: Pattern = "xattn", **settings: Any) -> ESD:
+    return ESD(**{"parameters": parameters, "steps": 2, "sampling_steps": 3, "learning_rate": 1e-3, **settings})
+
+
+@pytest.fixture
+def noises() -> tuple[Tensor, Tensor]:
+    return torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8)
+
+
+def test_target_is_equation_seven(noises: tuple[Tensor, Tensor]) -> None:
+    blank, church = noises
+    by_hand = torch.empty_like(blank)
+    for index in range(blank.numel()):
+        b, c = blank.flatten()[index], church.flatten()[index]
+        by_hand.view(-1)[index] = b - 3.0 * (c - b)
+    torch.testing.assert_close(erased_noise(blank, church, 3.0), by_hand)
+
+
+def test_two_of_the_2024_code_is_one_of_the_paper(noises: tuple[Tensor, Tensor]) -> None:
+    torch.testing.assert_close(erased_noise(*noises, 2.0, "from-concept"), erased_noise(*noises, 1.0, "from-blank"))
+
+
+def test_without_negative_guidance_the_target_is_the_blank_prompt(noises: tuple[Tensor, Tensor]) -> None:
+    assert torch.equal(erased_noise(*noises, 0.0), noises[0])
+    torch.testing.assert_close(erased_noise(*noises, 1.0, "from-concept"), noises[0])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_first_loss_is_that_of_equation_seven(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the first step the trained model is the frozen one, so the loss is |(1 + eta) (e_c - e_0)|^2."""
+    model = tiny_model(layout)
+    seen: list[tuple[Tensor, Tensor]] = []
+    steps: list[Mapping[str, float]] = []
+    original = ESD.noisy_latents
+
+    def recorded(self: ESD, *args: Any) -> tuple[Tensor, Tensor]:
+        seen.append(original(self, *args))
+        return seen[-1]
+
+    monkeypatch.setattr(ESD, "noisy_latents", recorded)
+    quick(steps=1, batch_size=3, negative_guidance=2.5).erase(model, CHURCH, erase_context(steps=steps))
+    (x, t), *_ = seen
+    with torch.no_grad():
+        blank = model.predict_noise(x, t, model.encode([""] * 3))
+        church = model.predict_noise(x, t, model.encode(["church"] * 3))
+    expected = float((3.5 * (church - blank)).pow(2).mean())
+    assert steps == [{"done": 1, "total": 1, "loss": pytest.approx(expected, rel=1e-4)}]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("variant", get_args(Variant))
+def test_training_lowers_the_loss_and_approaches_the_target(layout: Layout, variant: Variant) -> None:
+    model = tiny_model(layout)
+    method = quick("full", variant=variant, steps=24, batch_size=4, learning_rate=5e-3, sampling_steps=2)
+    erasure = method.erase(model, CHURCH, erase_context())
+    losses = [row["loss"] for row in erasure.trace]
+    assert len(losses) == 24
+    assert sum(losses[-8:]) < 0.8 * sum(losses[:8])
+
+
+@pytest.mark.parametrize("pattern", ["xattn", "noxattn", "xattn-kv", "selfattn"])
+def test_only_the_declared_parameters_change_and_the_model_is_left_as_it_was(pattern: Pattern) -> None:
+    model = tiny_model()
+    before, pictures = state(model), predictions(model)
+    erasure = quick(pattern).erase(model, CHURCH, erase_context())
+    chosen = {f"unet.{name}" for name in select_parameters(model.unet, pattern)}
+    assert not differing(before, state(model))
+    assert not any(parameter.requires_grad for parameter in model.parameters().values())
+    assert set(erasure.weights) == chosen
+    with model.erased(erasure):
+        # The biases of keys and the like have no gradient at times; but nothing else may change.
+        changed = differing(before, state(model))
+        assert changed <= chosen
+        assert len(changed) >= 0.8 * len(chosen)
+        assert not torch.equal(predictions(model), pictures)
+    assert not differing(before, state(model))
+    assert torch.equal(predictions(model), pictures)
+
+
+def predictions(model: DiffusionModel) -> Tensor:
+    x = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        return model.predict_noise(x, torch.tensor([500]), model.encode(["church"]))
+
+
+@pytest.mark.parametrize("variant", get_args(Variant))
+def test_the_seed_decides_everything(variant: Variant) -> None:
+    concepts = [concept("church"), concept("dog")]
+    method = quick(variant=variant, steps=3, batch_size=2)
+    torch.manual_seed(1)
+    first = method.erase(tiny_model(), concepts, erase_context(seed=7))
+    torch.manual_seed(2)
+    again = method.erase(tiny_model(), concepts, erase_context(seed=7))
+    other = method.erase(tiny_model(), concepts, erase_context(seed=8))
+    assert not differing(first.weights, again.weights)
+    assert first.trace == again.trace
+    assert differing(first.weights, other.weights)
+
+
+def test_several_concepts_are_drawn_at_random(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, drawn = tiny_model(), set()
+
+    def recorded(self: ESD, model: DiffusionModel, blank: Tensor, text: Tensor, rng: Any) -> tuple[Tensor, Tensor]:
+        drawn.update(text.flatten(1).sum(1).tolist())
+        return torch.zeros(len(text), 4, 8, 8), torch.zeros(len(text), dtype=torch.int64)
+
+    monkeypatch.setattr(ESD, "noisy_latents", recorded)
+    concepts = [concept("church"), concept("dog"), concept("art")]
+    quick(steps=8, batch_size=2).erase(model, concepts, erase_context())
+    assert drawn == set(model.encode(["church", "dog", "art"]).flatten(1).sum(1).tolist())
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("seed", [0, 1, 2, 3])
+def test_consistent_latents_are_those_of_a_loop_written_out(
+    layout: Layout, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "randn", lambda shape, generator: NOISE)
+    model = tiny_model(layout)
+    texts = model.encode([""]), model.encode(["church"])
+    rng = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        x, t = ESD("xattn", sampling_steps=5).noisy_latents(model, *texts, rng)
+    timesteps = [801, 601, 401, 201, 1]
+    assert int(t) in timesteps
+    torch.testing.assert_close(x, ddim(model, texts, NOISE, timesteps, timesteps.index(int(t)), 200))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_official_latents_are_less_noisy_than_the_model_is_told(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "randn", lambda shape, generator: NOISE)
+    model = tiny_model()
+    texts = model.encode([""]), model.encode(["church"])
+    method = ESD("xattn", variant="official-2023", sampling_steps=10)
+    with torch.no_grad():
+        x, t = method.noisy_latents(model, *texts, torch.Generator().manual_seed(seed))
+    k = int(t) // 100
+    # The 2023 code's sampler: the last of the ten timesteps is lost; it stops after the step whose index + 1 is k.
+    timesteps = [801, 701, 601, 501, 401, 301, 201, 101, 1]
+    run = 10 - k if k else 9
+    torch.testing.assert_close(x, ddim(model, texts, NOISE, timesteps, run, 100))
+    if k >= 2:
+        level = timesteps[run - 1] - 100
+        assert 199 <= int(t) - level <= 298
+
+
+def test_official_gap_is_the_published_one() -> None:
+    """With 50 sampling steps the model is told a noise level 39 to 58 timesteps above the latent's."""
+    scheduler = DDIMScheduler(steps_offset=1)
+    scheduler.set_timesteps(50)
+    for k in range(2, 50):
+        level = int(scheduler.timesteps[1 : 51 - k][-1]) - 20
+        assert (20 * k - level, 20 * k + 19 - level) == (39, 58)
+
+
+def ddim(
+    model: DiffusionModel, texts: tuple[Tensor, Tensor], x: Tensor, timesteps: list[int], run: int, stride: int
+) -> Tensor:
+    """DDIM (Song et al. 2021, eq. 12 without noise) with classifier-free guidance of scale 3."""
+    alphas = model.alphas_cumprod
+    for t in timesteps[:run]:
+        with torch.no_grad():
+            blank, church = (model.predict_noise(x, torch.tensor([t]), text) for text in texts)
+        noise = blank + 3 * (church - blank)
+        alpha, next_alpha = alphas[t], alphas[max(t - stride, 0)]
+        clean = (x - (1 - alpha).sqrt() * noise) / alpha.sqrt()
+        x = next_alpha.sqrt() * clean + (1 - next_alpha).sqrt() * noise
+    return x
+
+
+@pytest.mark.parametrize("source", ["trained", "frozen"])
+def test_latents_come_from_the_chosen_model(source: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, same = tiny_model(), []
+    own = model.unet.conv_in.weight.detach().clone()
+
+    def recorded(self: ESD, model: DiffusionModel, *_: Any) -> tuple[Tensor, Tensor]:
+        assert not torch.is_grad_enabled()
+        same.append(torch.equal(model.unet.conv_in.weight, own))
+        return torch.ones(1, 4, 8, 8), torch.tensor([10])
+
+    monkeypatch.setattr(ESD, "noisy_latents", recorded)
+    quick("full", sample_from=source, steps=3).erase(model, CHURCH, erase_context())
+    assert same == ([True, False, False] if source == "trained" else [True, True, True])
+
+
+def test_divergence_is_an_error_and_restores_the_model() -> None:
+    model = tiny_model()
+    before = state(model)
+    with pytest.raises(FloatingPointError, match=r"training diverged: the loss is (nan|inf) at step \d"):
+        quick("full", learning_rate=1e30, steps=5).erase(model, CHURCH, erase_context())
+    assert not differing(before, state(model))
+
+
+def test_defaults_are_the_papers() -> None:
+    esd_x, esd_u = METHODS.get("esd-x"), METHODS.get("esd-u")
+    assert (esd_x.presets, esd_u.presets) == ({"parameters": "xattn"}, {"parameters": "noxattn"})
+    method = esd_u.make(**esd_u.presets)
+    found = {name: method.option(name) for name in ("steps", "learning_rate", "negative_guidance", "start_guidance")}
+    assert found == {"steps": 1000, "learning_rate": 1e-5, "negative_guidance": 1.0, "start_guidance": 3.0}
+    assert (method.sampling_steps, method.batch_size, method.option("sample_from")) == (50, 1, "trained")
+
+
+def test_variants_are_whole_and_options_win() -> None:
+    assert len({frozenset(settings) for settings in VARIANTS.values()}) == 1
+    method = ESD("xattn", variant="official-2024", learning_rate=1e-4)
+    assert (method.option("learning_rate"), method.option("steps"), method.option("sampler")) == (1e-4, 200, "pndm")
+
+
+def test_results_are_weights_that_can_be_stored(tmp_path: Any) -> None:
+    erasure = quick().erase(tiny_model(), CHURCH, erase_context())
+    erasure.save(tmp_path)
+    assert not differing(erasure.weights, Erasure.load(tmp_path).weights)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"steps": 0}, "steps must be positive, not 0"),
+        ({"learning_rate": -1.0}, "learning_rate must be positive, not -1.0"),
+        ({"variant": "official-2024", "timestep_mode": "official"}, "set sampler to 'ddim'"),
+        ({"parameters": "noxatn"}, "parameters: Input should be 'xattn'"),
+        ({"step": 3}, "unknown hyper-parameter 'step'; nearest: steps"),
+    ],
+)
+def test_wrong_settings_are_named(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(EraseBenchError, match=message):
+        hyper_parameters(ESD, {"parameters": "xattn", **settings})

@@ -1,0 +1,123 @@
+"""Parameter sets against rules spelt out by hand, and the two values of a parameter in training."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, cast, get_args
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from torch import nn
+
+from erasebench.errors import UnknownNameError
+from erasebench.methods.parameters import Pattern, TwoWeights, select_parameters, training_attention
+from tests.tiny import Layout, tiny_pipeline
+
+
+@pytest.fixture(scope="module")
+def stable_diffusion() -> Any:
+    """The U-Net of Stable Diffusion 1.4, without memory for its weights."""
+    with torch.device("meta"):
+        return UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8)
+
+
+def count(unet: nn.Module, pattern: Pattern) -> int:
+    return sum(parameter.numel() for parameter in select_parameters(unet, pattern).values())
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("xattn", 43_962_560),
+        ("xattn-kv", 19_169_280),
+        ("xattn-v", 9_584_640),
+        ("selfattn", 49_574_080),
+        ("attn", 43_962_560 + 49_574_080),
+        # 16 blocks, whose widths are 320 and 640 (5 of each) and 1280 (6): a square matrix of queries in each.
+        ("selfattn-and-queries", 49_574_080 + 5 * 320**2 + 5 * 640**2 + 6 * 1280**2),
+        ("full", 859_520_964),
+    ],
+)
+def test_counts_of_stable_diffusion(stable_diffusion: Any, pattern: Pattern, expected: int) -> None:
+    assert count(stable_diffusion, pattern) == expected
+
+
+def test_cross_attention_has_sixteen_pairs_of_matrices(stable_diffusion: Any) -> None:
+    chosen = select_parameters(stable_diffusion, "xattn-kv")
+    assert len(chosen) == 32
+    assert {parameter.shape[1] for parameter in chosen.values()} == {768}
+
+
+def test_noxattn_is_the_rule_of_the_2023_code(stable_diffusion: Any) -> None:
+    # CompVis: skip 'attn2', names that start with 'out.', and 'time_embed'; its out.0 and out.2 are these two.
+    skip = re.compile(r".*attn2.*|conv_norm_out\..*|conv_out\..*|time_embedding\..*")
+    expected = {name for name, _ in stable_diffusion.named_parameters() if not skip.fullmatch(name)}
+    chosen = set(select_parameters(stable_diffusion, "noxattn"))
+    assert chosen == expected
+    assert "conv_in.weight" in chosen
+    assert "mid_block.resnets.0.time_emb_proj.weight" in chosen
+    assert "down_blocks.0.attentions.0.norm.weight" in chosen
+
+
+def test_noxattn_modules_is_the_rule_of_the_2024_code(stable_diffusion: Any) -> None:
+    expected = {
+        f"{name}.{own}"
+        for name, module in stable_diffusion.named_modules()
+        if module.__class__.__name__ in ("Linear", "Conv2d", "LoRACompatibleLinear", "LoRACompatibleConv")
+        and "attn2" not in name
+        for own, _ in module.named_parameters(recurse=False)
+    }
+    chosen = set(select_parameters(stable_diffusion, "noxattn-modules"))
+    assert chosen == expected
+    assert {"conv_out.weight", "time_embedding.linear_1.bias"} < chosen
+    assert not any("norm" in name for name in chosen)
+
+
+@pytest.mark.parametrize("layout", get_args(Layout))
+@pytest.mark.parametrize("pattern", get_args(Pattern))
+def test_every_pattern_chooses_something_everywhere(layout: Layout, pattern: Pattern) -> None:
+    unet = tiny_pipeline(layout).unet
+    own = dict(unet.named_parameters())
+    assert all(own[name] is parameter for name, parameter in select_parameters(unet, pattern).items())
+    assert 0 < count(unet, pattern) <= count(unet, "full")
+
+
+def test_an_unknown_pattern_names_the_nearest(stable_diffusion: Any) -> None:
+    with pytest.raises(UnknownNameError, match="unknown parameters 'noxatn'; nearest: noxattn"):
+        select_parameters(stable_diffusion, cast(Any, "noxatn"))
+
+
+def test_two_weights_swap_and_restore() -> None:
+    layer: Any = nn.Linear(2, 2).requires_grad_(False)
+    own, storage = layer.weight.detach().clone(), layer.weight.data_ptr()
+    with TwoWeights({"weight": layer.weight}) as weights:
+        layer(torch.ones(2)).sum().backward()
+        with torch.no_grad():
+            layer.weight.add_(1)
+        with weights.frozen():
+            assert torch.equal(layer.weight, own)
+            assert not layer(torch.ones(2)).requires_grad
+        assert torch.equal(layer.weight, own + 1)
+        assert layer(torch.ones(2)).requires_grad
+    assert torch.equal(layer.weight, own)
+    assert layer.weight.data_ptr() == storage
+    assert layer.weight.grad is None
+    assert not layer.weight.requires_grad
+    assert torch.equal(weights.trained["weight"], own + 1)
+
+
+def test_two_weights_restore_after_an_error() -> None:
+    layer: Any = nn.Linear(2, 2)
+    own = layer.weight.detach().clone()
+    with pytest.raises(KeyboardInterrupt), TwoWeights({"weight": layer.weight}) as weights, weights.frozen():
+        raise KeyboardInterrupt
+    assert torch.equal(layer.weight, own)
+
+
+def test_training_attention_changes_no_result() -> None:
+    unet = tiny_pipeline().unet
+    x, text = torch.randn(2, 4, 8, 8), torch.randn(2, 5, 16)
+    with training_attention(torch.device("cpu")):
+        mathematics = unet(x, 10, text).sample
+    torch.testing.assert_close(mathematics, unet(x, 10, text).sample, rtol=1e-4, atol=1e-5)

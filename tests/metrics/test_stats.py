@@ -1,0 +1,112 @@
+"""Intervals and AUC against independent formulations."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from erasebench.metrics import stats
+from erasebench.metrics.stats import bootstrap, clusters, mean, rank_auc, resampled, wilson
+
+
+@pytest.mark.parametrize(("hits", "n"), [(0, 10), (1, 10), (7, 10), (10, 10), (450, 500)])
+def test_wilson_inverts_the_score_test(hits: int, n: int) -> None:
+    # The limits are the proportions p for which |hits/n - p| is exactly 1.96 standard errors under p.
+    for limit in wilson(hits, n):
+        if 0 < limit < 1:
+            error = math.sqrt(limit * (1 - limit) / n)
+            assert abs(hits / n - limit) / error == pytest.approx(1.959964)
+    low, high = wilson(hits, n)
+    assert low <= hits / n <= high
+
+
+def test_wilson_needs_trials() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        wilson(0, 0)
+
+
+def test_rank_auc_against_all_pairs() -> None:
+    rng = np.random.default_rng(0)
+    positives, negatives = rng.integers(0, 9, size=40), rng.integers(0, 7, size=30)
+    pairs = [1.0 if p > n else 0.5 if p == n else 0.0 for p in positives for n in negatives]
+    assert rank_auc(positives, negatives) == pytest.approx(sum(pairs) / len(pairs))
+    assert rank_auc([1, 2], [0]) == 1
+    assert rank_auc([1.0], [1.0]) == 0.5
+
+
+def test_bootstrap_is_close_to_the_normal_interval_and_seeded() -> None:
+    values = np.random.default_rng(1).normal(5, 2, size=400)
+    low, high = bootstrap(values)
+    error = values.std() / 20
+    assert low == pytest.approx(values.mean() - 1.96 * error, abs=0.3 * error)
+    assert high == pytest.approx(values.mean() + 1.96 * error, abs=0.3 * error)
+    assert (low, high) == bootstrap(values)
+
+
+def test_cluster_bootstrap_against_a_loop_over_whole_prompts() -> None:
+    rng = np.random.default_rng(2)
+    groups = np.repeat(["a", "b", "c", "d", "e", "f"], [1, 2, 3, 4, 5, 6])
+    values = rng.normal(size=len(groups)) + np.repeat(rng.normal(0, 3, size=6), [1, 2, 3, 4, 5, 6])
+    order = rng.permutation(len(groups))
+    means = []
+    for _ in range(5000):
+        drawn = rng.choice(["a", "b", "c", "d", "e", "f"], size=6)
+        means.append(np.concatenate([values[groups == name] for name in drawn]).mean())
+    expected = np.quantile(means, (0.025, 0.975))
+    found = bootstrap(values[order], resamples=5000, groups=groups[order])
+    assert found == pytest.approx(expected, abs=0.1)
+    assert found[1] - found[0] > 1.5 * np.diff(bootstrap(values))[0]  # the images alone would claim too much
+
+
+def test_groups_of_copies_count_once() -> None:
+    # Ten equal images of a prompt are one observation.
+    values = np.random.default_rng(3).normal(size=50)
+    copied = bootstrap(np.repeat(values, 10), groups=np.repeat(np.arange(50), 10))
+    assert copied == pytest.approx(bootstrap(values))
+
+
+@pytest.mark.parametrize("groups", [np.arange(30), np.zeros(30), ["only"] * 30])
+def test_one_image_a_prompt_and_one_prompt_for_all_are_resampled_by_image(groups: object) -> None:
+    values = np.random.default_rng(4).normal(size=30)
+    assert bootstrap(values, groups=np.asarray(groups)) == bootstrap(values)
+
+
+def test_blocks_do_not_change_the_draw_of_a_block_and_cover_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = np.concatenate(list(resampled(8, 10)))
+    monkeypatch.setattr(stats, "_BLOCK", 24)
+    blocks = list(resampled(8, 10))
+    assert [len(block) for block in blocks] == [3, 3, 3, 1]
+    assert np.array_equal(blocks[0], whole[:3])
+    assert whole.shape == (10, 8) and whole.min() >= 0 and whole.max() < 8
+
+
+def test_mean_has_a_value_scale_and_n() -> None:
+    estimate = mean([0.2, 0.4, 0.6], scale=100)
+    assert estimate.value == pytest.approx(40) and estimate.n == 3
+    assert estimate.low < 40 < estimate.high and estimate.defined
+
+
+def test_mean_of_nothing_and_of_one() -> None:
+    nothing = mean([])
+    assert nothing.n == 0 and not nothing.defined and math.isnan(nothing.low) and math.isnan(nothing.high)
+    one = mean([0.5])
+    assert (one.value, one.n) == (0.5, 1) and math.isnan(one.low) and math.isnan(one.high)
+
+
+def test_one_prompt_left_of_many_has_no_interval() -> None:
+    kept = np.array([True, True, False, False])
+    estimate = mean([0.5, 0.7, 0.1, 0.1], ["a", "a", "b", "b"], kept=kept)
+    assert estimate.value == pytest.approx(0.6) and estimate.n == 2 and math.isnan(estimate.low)
+
+
+def test_bad_values_and_groups_are_refused() -> None:
+    with pytest.raises(ValueError, match="1 of 2 scores are not finite"):
+        mean([0.1, math.nan])
+    with pytest.raises(ValueError, match=r"shape \(1, 2\)"):
+        mean([[0.1, 0.2]])
+    with pytest.raises(ValueError, match="3 images have groups of shape"):
+        clusters([0, 1], 3)
+    with pytest.raises(ValueError, match="at least one value"):
+        bootstrap([])

@@ -1,0 +1,136 @@
+"""Stable-Diffusion-shaped pipelines of random weights, small enough to be built for every test."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Literal
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from torch import Tensor
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from erasebench.concepts import Concept
+from erasebench.judging import Judge
+from erasebench.method import EraseContext
+from erasebench.models.diffusion import DiffusionModel
+
+Layout = Literal["sd1", "sd2"]
+LENGTH = 77
+WORDS = ("church", "art", "dog")
+"""Words of one token; any other is spelt out letter by letter."""
+
+
+def tiny_tokenizer(layout: Layout = "sd1") -> CLIPTokenizer:
+    """CLIP's byte-pair encoding of a few words; pads with EOS (SD 1.x) or with "!", whose id is 0 (SD 2.x)."""
+    letters = [chr(code) for code in range(33, 127)]
+    tokens = dict.fromkeys([*letters, *(f"{letter}</w>" for letter in letters)])
+    merges: dict[tuple[str, str], None] = {}
+    for word in WORDS:
+        parts = [*word[:-1], f"{word[-1]}</w>"]
+        while len(parts) > 1:
+            merges[parts[0], parts[1]] = None
+            parts[:2] = [parts[0] + parts[1]]
+            tokens[parts[0]] = None
+    vocabulary = [*tokens, "<|startoftext|>", "<|endoftext|>"]
+    return CLIPTokenizer(
+        vocab={token: index for index, token in enumerate(vocabulary)},
+        merges=list(merges),  # type: ignore[arg-type]  # its annotation forgets the pairs that it takes
+        model_max_length=LENGTH,
+        pad_token="<|endoftext|>" if layout == "sd1" else "!",
+    )
+
+
+def tiny_pipeline(layout: Layout = "sd1", seed: int = 0) -> Any:
+    """The parts of a pipeline, in the layout of Stable Diffusion 1.x or 2.x; pictures have 16 pixels a side.
+
+    SD 1.x predicts noise, projects with convolutions and has a fixed number of heads; SD 2.x predicts v, projects with
+    linear layers and has a number of heads for each level.
+    """
+    sd2 = layout == "sd2"
+    width = 24 if sd2 else 16
+    tokenizer = tiny_tokenizer(layout)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        text = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=width,
+                intermediate_size=32,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                max_position_embeddings=LENGTH,
+                hidden_act="gelu" if sd2 else "quick_gelu",
+                bos_token_id=tokenizer.bos_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
+            )
+        )
+        unet = UNet2DConditionModel(
+            sample_size=8,
+            in_channels=4,
+            out_channels=4,
+            block_out_channels=(8, 16),
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+            layers_per_block=1,
+            norm_num_groups=4,
+            cross_attention_dim=width,
+            attention_head_dim=[2, 4] if sd2 else 2,
+            use_linear_projection=sd2,
+        )
+        vae = AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * 2,
+            up_block_types=("UpDecoderBlock2D",) * 2,
+            block_out_channels=(4, 8),
+            layers_per_block=1,
+            norm_num_groups=4,
+            latent_channels=4,
+            sample_size=16,
+        )
+    scheduler = DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type="v_prediction" if sd2 else "epsilon",
+    )
+    return SimpleNamespace(tokenizer=tokenizer, text_encoder=text, unet=unet, vae=vae, scheduler=scheduler)
+
+
+def tiny_model(layout: Layout = "sd1", seed: int = 0) -> DiffusionModel:
+    """The same as a model under test."""
+    return DiffusionModel(tiny_pipeline(layout, seed))
+
+
+def erase_context(seed: int = 0, steps: list[Mapping[str, float]] | None = None) -> EraseContext:
+    """What a run lends to a method: no judges, no folder; progress is appended to ``steps``."""
+
+    def no_judge(name: str) -> Judge:
+        raise AssertionError(f"a judge was asked for: {name}")
+
+    def progress(done: int, total: int, figures: Mapping[str, float]) -> None:
+        if steps is not None:
+            steps.append({"done": done, "total": total, **figures})
+
+    return EraseContext(seed, Path("/nonexistent"), progress, no_judge)
+
+
+def concept(phrase: str, kind: str = "object", **fields: Any) -> Concept:
+    """A concept as methods see it."""
+    return Concept(name=phrase.replace(" ", "-"), kind=kind, phrase=phrase, **fields)
+
+
+def state(model: DiffusionModel) -> dict[str, Tensor]:
+    """A copy of every parameter of a model."""
+    return {name: parameter.detach().clone() for name, parameter in model.parameters().items()}
+
+
+def differing(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> set[str]:
+    """The names of the tensors that are not bit for bit the same."""
+    assert set(before) == set(after)
+    return {name for name in before if not torch.equal(before[name], after[name])}
