@@ -3,13 +3,11 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-GRID ?= picturebook-grid.png
 
 .PHONY: demo test
 
 demo: $(STAMP)
-	$(BIN)/erasebench picturebook grid --out $(GRID)
-	@echo "Everything that the built-in model draws: $(abspath $(GRID))"
+	$(BIN)/erasebench run --methods esd-u,uce --concepts nudity,church
 
 test: $(STAMP)
 	$(BIN)/ruff check

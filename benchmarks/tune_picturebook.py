@@ -112,7 +112,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=24, help="for each wording; a third more for other prompts")
     parser.add_argument("--seed", type=int, default=VALIDATION_SEED, help="of the erasure")
     parser.add_argument("--out", type=Path, required=True, help="the CSV to write")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     pipeline = load_pipeline()
     clip = Clip.load(judge_path("clip"), pipeline.tokenizer)
     kit = Kit(DiffusionModel(pipeline, "picturebook"), Detector.load(judge_path("detector")), clip, options.pictures)

@@ -80,9 +80,7 @@ def read_options(options: dict[str, Any]) -> Any:
 
 def _value(key: str, value: Any) -> Any:
     """What an option's text says: lists are split at commas, mappings at commas and the first equals sign."""
-    import yaml
-
-    from erasebench.config import RunConfig, split_list
+    from erasebench.config import RunConfig, parse_value, split_list
 
     default = RunConfig.model_fields[key].get_default(call_default_factory=True)
     if isinstance(default, tuple):
@@ -90,14 +88,17 @@ def _value(key: str, value: Any) -> Any:
     if isinstance(default, dict):
         pairs = [part.partition("=") for part in split_list(value)]
         if key != "settings":
+            without = [name for name, equals, _ in pairs if not equals]
+            if without:
+                raise EraseBenchError(f"'{without[0]}' in --{key.replace('_', '-')} names no file; write name=file")
             return {name: text for name, _, text in pairs}
         # settings: esd-u.steps=200,uce.lamb=0.1
         nested: dict[str, dict[str, Any]] = {}
-        for name, _, text in pairs:
+        for name, equals, text in pairs:
             method, dot, option = name.rpartition(".")
-            if not dot:
-                raise EraseBenchError(f"'{name}' in --settings names no method; write method.option=value")
-            nested.setdefault(method, {})[option] = yaml.safe_load(text)
+            if not (dot and equals):
+                raise EraseBenchError(f"'{name}' in --settings is no setting; write method.option=value")
+            nested.setdefault(method, {})[option] = parse_value(text)
         return nested
     return value
 
@@ -160,7 +161,7 @@ def list_(kind: str | None, pattern: str) -> None:
 def doctor(store: Path, fix: bool) -> None:
     """Check a store, byte by byte.
 
-    Exits with 1 if something is.
+    Exits with 1 if something is damaged and was not removed.
     """
     from erasebench.engine.doctor import examine
 

@@ -30,10 +30,14 @@ class RunConfig(BaseModel):
     retain_prompts: Annotated[int, Field(ge=2)] = Field(100, description="Other prompts, for CLIP score and FID.")
     reference_images: Annotated[int, Field(ge=2)] = Field(1000, description="Reference images for FID.")
     sampler: str = Field("ddim", description="ddim, pndm, lms or dpm-solver++.")
-    steps: Annotated[int, Field(ge=1)] | None = Field(None, description="Sampling steps; the model's own if omitted.")
-    guidance_scale: Annotated[float, Field(ge=0)] | None = Field(None, description="The model's own if omitted.")
+    steps: Annotated[int, Field(ge=1, le=1000)] | None = Field(
+        None, description="Sampling steps; the model's own if omitted."
+    )
+    guidance_scale: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
+        None, description="The model's own if omitted."
+    )
     size: Annotated[int, Field(ge=8)] | None = Field(None, description="Pixels a side; the model's own if omitted.")
-    seed: Annotated[int, Field(ge=0)] = Field(0, description="Of erasures and images.")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="Of erasures and images.")
     settings: dict[str, dict[str, Any]] = Field({}, description="Hyper-parameters by method, over the domain's own.")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
     dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 on a GPU.")
@@ -53,7 +57,7 @@ class RunConfig(BaseModel):
 
 
 def make_config(*layers: Mapping[str, Any]) -> RunConfig:
-    """A configuration of layers, the later over the earlier.
+    """A configuration of layers, the later over the earlier; settings and prompt sets name by name.
 
     Raises:
         EraseBenchError: an unknown key, with the nearest, or a value that does not fit.
@@ -62,7 +66,7 @@ def make_config(*layers: Mapping[str, Any]) -> RunConfig:
     for layer in layers:
         for key in layer:
             check_name("configuration key", str(key), RunConfig.model_fields)
-        merged |= layer
+        merged = _over(merged, layer)
     try:
         return RunConfig.model_validate(merged)
     except ValidationError as error:
@@ -70,6 +74,12 @@ def make_config(*layers: Mapping[str, Any]) -> RunConfig:
         where = ".".join(str(part) for part in first["loc"])
         given = f", not {first['input']!r}" if isinstance(first["input"], (str, int, float)) else ""
         raise EraseBenchError(f"configuration key {where}: {first['msg'].lower()}{given}") from None
+
+
+def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """``above`` over ``below``, mappings within them likewise."""
+    both = {k: _over(below[k], v) for k, v in above.items() if isinstance(v, dict) and isinstance(below.get(k), dict)}
+    return {**below, **above, **both}
 
 
 def read_layer(path: Path) -> dict[str, Any]:
@@ -118,5 +128,19 @@ def parse_method(text: str) -> tuple[str, dict[str, Any]]:
         name, equals, value = part.partition("=")
         if not equals:
             raise EraseBenchError(f"'{part}' in '{text}' is no option; write option=value")
-        options[name.strip()] = yaml.safe_load(value)
+        options[name.strip()] = parse_value(value)
     return match[1], options
+
+
+def parse_value(text: str) -> Any:
+    """An option's value, as YAML reads it: a number, a truth value, a list, or else text.
+
+    Raises:
+        EraseBenchError: it is not YAML.
+    """
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise EraseBenchError(
+            f"'{text}' is no value of an option; put text with special characters in quotes"
+        ) from None

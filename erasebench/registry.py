@@ -70,9 +70,11 @@ class Registry:
         """
 
         def decorate(made: T) -> T:
-            known = self.loaded.get(name)
-            if known and getattr(known.make, "__qualname__", None) != getattr(made, "__qualname__", None):
+            known, home = self.loaded.get(name), getattr(made, "__module__", None)
+            if known and _place(known.make) != _place(made):
                 raise EraseBenchError(f"two {self.what}s are called '{name}': {known.make!r} and {made!r}")
+            if self._built_in.get(name, home) != home:
+                raise EraseBenchError(f"two {self.what}s are called '{name}': the built-in one and {made!r}")
             self.loaded[name] = Plugin(name, made, presets)  # type: ignore[arg-type]
             return made
 
@@ -80,7 +82,8 @@ class Registry:
 
     def names(self, pattern: str = "*") -> list[str]:
         """The names that match a wildcard pattern, sorted; nothing is imported."""
-        return sorted(n for n in {*self._built_in, *self._elsewhere, *self.loaded} if fnmatchcase(n, pattern))
+        elsewhere = (point.name for point in self._elsewhere)
+        return sorted(n for n in {*self._built_in, *elsewhere, *self.loaded} if fnmatchcase(n, pattern))
 
     def get(self, name: str) -> Plugin:
         """Load a plug-in.
@@ -91,20 +94,22 @@ class Registry:
         """
         if name not in self.loaded:
             check_name(self.what, name, self.names())
+            points = [point for point in self._elsewhere if point.name == name]
+            homes = [*(["erasebench"] if name in self._built_in else []), *map(_package, points)]
+            if len(homes) > 1:
+                raise EraseBenchError(f"two {self.what}s are called '{name}', of {' and '.join(homes)}; uninstall one")
             if name in self._built_in:
                 importlib.import_module(self._built_in[name])
             else:
-                self._load(self._elsewhere[name])
+                self._load(points[0])
         return self.loaded[name]
 
     def origin(self, name: str) -> str:
         """Where a name comes from: ``"built-in"``, the distribution that declares it, or the file's module."""
         if name in self._built_in:
             return "built-in"
-        point = self._elsewhere.get(name)
-        if point is None:
-            return str(self.loaded[name].make.__module__)
-        return point.dist.name if point.dist else point.module
+        points = [_package(point) for point in self._elsewhere if point.name == name]
+        return " and ".join(points) or str(self.loaded[name].make.__module__)
 
     @cached_property
     def _built_in(self) -> dict[str, str]:
@@ -118,22 +123,35 @@ class Registry:
         return found
 
     @cached_property
-    def _elsewhere(self) -> dict[str, EntryPoint]:
-        return {point.name: point for point in entry_points(group=self.group)}
+    def _elsewhere(self) -> tuple[EntryPoint, ...]:
+        return tuple(entry_points(group=self.group))
 
     def _load(self, point: EntryPoint) -> None:
         try:
             made = point.load()
         except Exception as error:
             # Whatever another package's import raises is that package's trouble: it is reported, the rest works.
-            self.broken[point.name] = "".join(traceback.format_exception_only(error)).strip()
+            self.broken[point.name] = _reason(error)
             raise EraseBenchError(
-                f"the {self.what} '{point.name}' of {point.dist.name if point.dist else point.value} cannot be loaded: "
-                f"{self.broken[point.name]}"
+                f"the {self.what} '{point.name}' of {_package(point)} cannot be loaded: {self.broken[point.name]}"
             ) from error
         # A class may register itself when its module is imported; one that does not is registered here.
         if point.name not in self.loaded:
             self.register(point.name)(made)
+
+
+def _place(made: Any) -> tuple[Any, Any]:
+    """Where a class is defined; a file that is loaded again defines the same class anew."""
+    return getattr(made, "__module__", None), getattr(made, "__qualname__", None)
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong, on one line; of a syntax error, with its place."""
+    return " ".join("".join(traceback.format_exception_only(error)).split())
+
+
+def _package(point: EntryPoint) -> str:
+    return point.dist.name if point.dist else point.module
 
 
 def registered_names(path: Path) -> list[str]:
@@ -156,15 +174,18 @@ def load_file(path: Path) -> None:
     spec = importlib.util.spec_from_file_location(name, path) if path.is_file() else None
     if spec is None or spec.loader is None:
         raise EraseBenchError(f"the plug-in file {path} does not exist or is no Python file")
+    known = getattr(sys.modules.get(name), "__file__", None)
+    if known and Path(known).resolve() != path.resolve():
+        raise EraseBenchError(f"two plug-in files are called {path.name}: {known} and {path}; rename one")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except EraseBenchError:
-        raise
     except Exception as error:
-        reason = "".join(traceback.format_exception_only(error)).strip()
-        raise EraseBenchError(f"the plug-in file {path} cannot be loaded: {reason}") from error
+        del sys.modules[name]
+        if isinstance(error, EraseBenchError):
+            raise
+        raise EraseBenchError(f"the plug-in file {path} cannot be loaded: {_reason(error)}") from error
 
 
 METHODS = Registry("method", "erasebench.methods", "erasebench.methods")

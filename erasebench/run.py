@@ -104,17 +104,18 @@ def write_results(plan: Plan, store: Store, outcome: Outcome, rows: list[TableRo
 
 def _costs(plan: Plan, outcome: Outcome) -> list[Cost]:
     costs, seen = [], set()
-    for row in plan.rows:
-        needed = [cell for judged in row.cells for drawn in judged.reads for cell in (*drawn.reads, drawn, judged)]
-        for cell in needed:
+    of_rows = [(row.method, row.concept.name, row.cells) for row in plan.rows]
+    for method, concept, last in (*of_rows, ("reference", "", (plan.reference,) if plan.reference else ())):
+        needed = [cell for judged in last for drawn in judged.reads for cell in (*drawn.reads, drawn)]
+        for cell in (*needed, *last):
             if cell.key in seen:
                 continue
             seen.add(cell.key)
             cost = outcome.costs.get(cell.key, {})
             costs.append(
                 Cost(
-                    row.method,
-                    row.concept.name,
+                    method,
+                    concept,
                     cell.stage,
                     cell.key,
                     "failed" if cell.key in outcome.failed else "ok",

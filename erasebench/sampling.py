@@ -7,14 +7,15 @@ is made.  Its starting noise is exactly the same on every device; the rest diffe
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from erasebench.errors import EraseBenchError, check_name
 from erasebench.models.diffusion import DiffusionModel
@@ -141,17 +142,55 @@ def sample_latents(
     combine = model.guidance.start()
     latents: Tensor = noise * scheduler.init_noise_sigma
     copies = len(text) // len(noise)
-    for step, timestep in enumerate(scheduler.timesteps[start:stop], start):
-        scaled = scheduler.scale_model_input(latents, timestep)
-        *others, prompt = model.predict(torch.cat([scaled] * copies), timestep, text).chunk(copies)
-        guided = combine(step, prompt, others, sampler.guidance_scale)
-        latents = scheduler.step(guided, timestep, latents, return_dict=False)[0]
+    with text_projected_once(model.unet):
+        for step, timestep in enumerate(scheduler.timesteps[start:stop], start):
+            scaled = scheduler.scale_model_input(latents, timestep)
+            *others, prompt = model.predict(torch.cat([scaled] * copies), timestep, text).chunk(copies)
+            guided = combine(step, prompt, others, sampler.guidance_scale)
+            latents = scheduler.step(guided, timestep, latents, return_dict=False)[0]
     return latents
 
 
+@contextmanager
+def text_projected_once(unet: nn.Module) -> Iterator[None]:
+    """Compute the keys and values of a text once for all calls of a U-Net, not at every sampling step.
+
+    A compiled U-Net is left alone: its graph is fixed.
+    """
+    if getattr(unet, "_compiled_call_impl", None) is not None:
+        yield
+        return
+    projections = [m for name, m in unet.named_modules() if name.endswith((".attn2.to_k", ".attn2.to_v"))]
+    before = [dict(vars(projection)) for projection in projections]
+    try:
+        for projection in projections:
+            vars(projection)["forward"] = _remember_last(projection.forward)
+        yield
+    finally:
+        for projection, attributes in zip(projections, before, strict=True):
+            del vars(projection)["forward"]
+            vars(projection).update(attributes)
+
+
+def _remember_last(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The function, called again only for another object than the last time."""
+    last: tuple[Any, Tensor] | None = None
+
+    def remembering(argument: Tensor, *rest: Any) -> Tensor:
+        nonlocal last
+        if last is None or last[0] is not argument:
+            last = argument, function(argument, *rest)
+        return last[1]
+
+    return remembering
+
+
 def build_scheduler(config: dict[str, Any], name: str) -> Any:
-    """A diffusers scheduler with a model's noise schedule; PNDM as Stable Diffusion uses it, without its warm-up."""
+    """A diffusers scheduler with a model's noise schedule, set as Stable Diffusion uses it.
+
+    PNDM goes without its warm-up, and DDIM does not clip: latents are not pixels.
+    """
     import diffusers
 
-    extra = {"skip_prk_steps": True} if name == "pndm" else {}
+    extra = {"pndm": {"skip_prk_steps": True}, "ddim": {"clip_sample": False}}.get(name, {})
     return getattr(diffusers, SCHEDULERS[name]).from_config(config, **extra)

@@ -9,7 +9,9 @@ A file may hold three sections, all optional::
     retain:                       # prompts whose pictures erasing should not change, by domain
       photo: [{prompt: an image of a parachute, shows: [parachute]}]
 
-The packaged files are read first, then the user's; nothing that a file says can be replaced by a later one.
+The packaged files are read first, then those of other packages (an entry point of the group ``erasebench.concepts``
+names a package; the YAML files in its folder are read), then the user's.  Nothing that a file says can be replaced by a
+later one.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -201,7 +205,7 @@ def load_catalogue(extra: Sequence[Path] = ()) -> Catalogue:
     Raises:
         CatalogueError: anything wrong with a file; the message names the file and the concept.
     """
-    paths = [*sorted(Path(__file__).parent.glob("*.yaml")), *map(Path, extra)]
+    paths = [*sorted(Path(__file__).parent.glob("*.yaml")), *_plugged_in(), *map(Path, extra)]
     files = [(str(path), build(_File, read_yaml(path), str(path))) for path in paths]
     concepts: dict[str, Concept] = {}
     homes: dict[str, str] = {}
@@ -231,6 +235,17 @@ def load_catalogue(extra: Sequence[Path] = ()) -> Catalogue:
             retain.setdefault(domain, []).extend(retained)
             _check_texts([prompt.prompt for prompt in retain[domain]], where)
     return Catalogue(concepts.values(), retain)
+
+
+def _plugged_in() -> list[Path]:
+    """The YAML files of other packages; none of them is imported."""
+    found: list[Path] = []
+    for point in entry_points(group="erasebench.concepts"):
+        spec = find_spec(point.module)
+        if spec is None or not spec.submodule_search_locations:
+            raise CatalogueError(f"the entry point {point.name} = {point.value} names no package with concept files")
+        found += sorted(path for folder in spec.submodule_search_locations for path in Path(folder).glob("*.yaml"))
+    return found
 
 
 @dataclass(frozen=True)

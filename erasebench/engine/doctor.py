@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+
+from filelock import Timeout
 
 from erasebench.engine.store import Store
 from erasebench.errors import EraseBenchError
@@ -27,13 +31,32 @@ def examine(root: Path, fix: bool = False) -> list[str]:
     store = Store(root)
     problems = []
     for key in store.cells():
-        problem = store.verify(key)
-        if problem:
-            problems.append(f"cell {key[:12]} {problem}" + (": removed" if fix else ""))
-            if fix:
-                store.remove(key)
+        # A cell with a problem is looked at again while no run can be at work on it.
+        with _unless_at_work(store, key) if store.verify(key) else nullcontext(False) as alone:
+            problem = store.verify(key) if alone else None
+            if problem:
+                problems.append(f"cell {key[:12]} {problem}" + (": removed" if fix else ""))
+                if fix:
+                    store.remove(key)
     for path in store.leftovers():
-        problems.append(f"{path.name[:12]} was being written when its run ended" + (": removed" if fix else ""))
-        if fix:
-            shutil.rmtree(path, ignore_errors=True)
+        with _unless_at_work(store, path.stem) as alone:
+            if alone and path.exists():
+                problems.append(f"{path.name[:12]} was being written when its run ended" + (": removed" if fix else ""))
+                if fix:
+                    shutil.rmtree(path, ignore_errors=True)
     return problems
+
+
+@contextmanager
+def _unless_at_work(store: Store, key: str) -> Iterator[bool]:
+    """Hold a cell's lock; False if a run holds it: what that has not finished is not damage."""
+    lock = store.lock(key)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 
-from erasebench.engine.cells import Cell
+from erasebench.engine.cells import Cell, canonical_json
 from erasebench.engine.plan import Plan
 from erasebench.engine.progress import duration
 from erasebench.engine.store import Marker, Store
+
+STAGES = ("erase", "attack", "generate", "judge")
 
 
 def describe_plan(plan: Plan, store: Store) -> str:
@@ -18,7 +20,7 @@ def describe_plan(plan: Plan, store: Store) -> str:
     lines = [f"{cell.stage:<8}  {cell.title:<{width}}  {cell.key[:12]}" for cell in missing]
     lines += [f"n/a       {row.method} {row.concept.name}: {row.reason}" for row in plan.rows if row.reason]
     by_stage = Counter(cell.stage for cell in missing)
-    stages = ", ".join(f"{count} {stage}" for stage, count in by_stage.items()) or "nothing"
+    stages = ", ".join(f"{by_stage[stage]} {stage}" for stage in STAGES if by_stage[stage]) or "nothing"
     lines.append(f"{len(plan.cells)} cells: {len(finished)} already there, {len(missing)} to compute ({stages})")
     images = sum(_images(cell) for cell in missing if cell.stage == "generate")
     lines.append(f"{images} images to make")
@@ -50,8 +52,9 @@ def _kind(identity: dict[str, object]) -> tuple[object, ...]:
     """What has to agree for one cell's cost to tell another's."""
     spec = identity["spec"]
     assert isinstance(spec, dict)
+    # As JSON: what is read from a marker has lists for tuples, and its keys in another order.
     keys = {"erase": ("model", "method", "parameters"), "generate": ("model", "sampler", "reference")}
-    return (identity["stage"], *(repr(spec.get(key)) for key in keys.get(str(identity["stage"]), ("judge",))))
+    return (identity["stage"], *(canonical_json(spec.get(key)) for key in keys.get(str(identity["stage"]), ("judge",))))
 
 
 def _units(identity: dict[str, object]) -> int:

@@ -53,17 +53,18 @@ def run_cells(plan: Plan, store: Store, ledger: Ledger, progress: ProgressLine, 
         if broken:
             outcome.failed[cell.key] = outcome.failed[broken[0].key]
             ledger.write("failed", cell, reason=f"needs {broken[0].stage} {broken[0].title}, which failed")
+            progress.drop(cell)
             continue
         problem = store.verify(cell.key) if store.folder(cell.key).exists() else "is missing"
         if problem and "corrupt" in problem:
             ledger.write("corrupt", cell, reason=problem)
-            progress.left.setdefault(cell.key, cell)
-            progress.total = max(progress.total, len(progress.left))
+            progress.add(cell)
         if problem:
             # Another run on this store may be at this very cell: wait for it, and look again.
             with store.lock(cell.key):
                 if store.verify(cell.key):
                     _compute(cell, store, ledger, progress, session, outcome)
+            progress.drop(cell)
         marker = store.marker(cell.key)
         if marker:
             outcome.costs[cell.key] = marker.cost

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from itertools import zip_longest
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +131,13 @@ class _Planner:
         }
         check_name("sampler", config.sampler, ("ddim", "pndm", "lms", "dpm-solver++"))
         self.domain_settings = _domain_settings(source.domain)
-        self.judges: dict[tuple[str, str], dict[str, Any]] = {}
+        self.judges: dict[tuple[str, str], tuple[Any, dict[str, Any]]] = {}
+        _check_size(config.size, source.folder)
+        for name in config.settings:
+            check_name("method in settings", name, METHODS.names())
+        sets = [view.prompt_set for c in map(catalogue.get, catalogue.names()) for view in c.views.values()]
+        for name in config.prompt_sets:
+            check_name("prompt set", name, sorted({known.name for known in sets if known}))
 
     def plan(self) -> Plan:
         concepts = [self.catalogue.get(name) for name in dict.fromkeys(self.config.concepts)]
@@ -196,6 +205,11 @@ class _Planner:
             parameters = hyper_parameters(plugin.make, {**plugin.presets, **settings, **options})
         except EraseBenchError as error:
             raise EraseBenchError(f"method {text}: {error}") from None
+        except TypeError:
+            raise EraseBenchError(f"method {text}: {plugin.make!r} is no dataclass of hyper-parameters") from None
+        for option, value in parameters.items():
+            if isinstance(value, float) and not isfinite(value):
+                raise EraseBenchError(f"method {text}: {option}: {value} is no finite number")
         return text, plugin, parameters
 
     def _row(
@@ -253,10 +267,11 @@ class _Planner:
         wanted, label = label, label if phrased else ""
         if (name, label) not in self.judges:
             made = make_judge(name, label, self.source.domain)
-            if wanted and hasattr(made, "labels"):
-                check_name(f"label of the judge {name}", wanted, made.labels)
-            self.judges[name, label] = {"judge": name, "label": label, **made.identity()}
-        return Cell("judge", self.judges[name, label], (images,), f"{images.title}: {name}")
+            self.judges[name, label] = made, {"judge": name, "label": label, **made.identity()}
+        made, spec = self.judges[name, label]
+        if wanted and hasattr(made, "labels"):
+            check_name(f"label of the judge {name}", wanted, made.labels)
+        return Cell("judge", spec, (images,), f"{images.title}: {name}")
 
     def _features(self, images: Cell) -> Cell | None:
         if self.config.fid_reference:
@@ -301,11 +316,11 @@ def read_prompt_set(view: View, files: dict[str, Path]) -> list[tuple[str, int]]
     for column in (wanted.column, *wanted.where, *([wanted.seeds] if wanted.seeds else [])):
         if rows and column not in rows[0]:
             check_name(f"column of {files[wanted.name]}", column, [name for name in rows[0] if name])
-    return [
-        (row[wanted.column], int(row[wanted.seeds]) if wanted.seeds else 0)
-        for row in rows
-        if all(text in row[column] for column, text in wanted.where.items())
-    ]
+    taken = [row for row in rows if all(text in (row[column] or "") for column, text in wanted.where.items())]
+    try:
+        return [(row[wanted.column], int(row[wanted.seeds]) if wanted.seeds else 0) for row in taken]
+    except (ValueError, TypeError) as error:
+        raise EraseBenchError(f"column {wanted.seeds} of {files[wanted.name]} holds no seed: {error}") from None
 
 
 def read_column(path: Path, column: str) -> list[str]:
@@ -327,20 +342,28 @@ def read_table(path: Path) -> list[dict[str, str]]:
         EraseBenchError: the file cannot be read or is empty.
     """
     try:
-        with open(path, newline="", encoding="utf-8") as stream:
+        with open(path, newline="", encoding="utf-8-sig") as stream:
             rows = list(csv.DictReader(stream))
-    except (OSError, UnicodeDecodeError) as error:
-        raise EraseBenchError(f"cannot read {path}: {error}") from error
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise EraseBenchError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
     if not rows:
         raise EraseBenchError(f"{path} holds no rows")
     return rows
 
 
 def _interleave(naming: Sequence[str], implying: Sequence[str]) -> list[str]:
-    """Naming and implying prompts by turns, so that a cut leaves as many of both."""
-    if not implying:
-        return list(naming)
-    return [text for pair in zip(naming, implying, strict=False) for text in pair]
+    """Naming and implying prompts by turns, so that a cut leaves as many of both; the longer list's rest comes last."""
+    return [text for pair in zip_longest(naming, implying) for text in pair if text is not None]
+
+
+def _check_size(size: int | None, folder: Path) -> None:
+    """Raise unless a model can draw pictures of this size: each level but the last of VAE and U-Net halves them."""
+    if size is None:
+        return
+    parts = [json.loads((folder / part / "config.json").read_text(encoding="utf-8")) for part in ("vae", "unet")]
+    multiple = 2 ** sum(len(part["block_out_channels"]) - 1 for part in parts)
+    if size % multiple:
+        raise EraseBenchError(f"size must be a multiple of {multiple} for this model, not {size}")
 
 
 def _domain_settings(domain: str) -> dict[str, Any]:
@@ -352,6 +375,7 @@ def _domain_settings(domain: str) -> dict[str, Any]:
     return read_layer(path) if path.exists() else {}
 
 
+@cache
 def _world_version() -> str:
     from erasebench.picturebook.training.data import world_fingerprint
 

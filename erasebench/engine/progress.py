@@ -28,6 +28,16 @@ class ProgressLine:
         self.began = self.drawn = 0.0
         self.cell: Cell | None = None
 
+    def add(self, cell: Cell) -> None:
+        """A cell has to be computed after all."""
+        if cell.key not in self.left:
+            self.left[cell.key] = cell
+            self.total += 1
+
+    def drop(self, cell: Cell) -> None:
+        """A cell will not be computed here: it cannot be, or another run did it."""
+        self.left.pop(cell.key, None)
+
     def start(self, cell: Cell) -> None:
         """A cell begins."""
         self.cell, self.began = cell, time.monotonic()

@@ -62,7 +62,8 @@ class Store:
             root.mkdir(parents=True, exist_ok=True)
             if not about.exists():
                 others = [path.name for path in root.iterdir() if not path.name.startswith(("cells", "store.json"))]
-                if others:
+                # Another run may have made the store in between.
+                if others and not about.exists():
                     raise EraseBenchError(f"{root} is no store and not empty (it holds {others[0]}); name another")
                 write_durably(about, json.dumps({"format": FORMAT}) + "\n")
             (root / "cells").mkdir(exist_ok=True)
@@ -103,7 +104,8 @@ class Store:
             return "is missing"
         marker = self.marker(key)
         if marker is None:
-            return "is incomplete: no marker that fits its files"
+            broken = (folder / MARKER).exists()
+            return "is corrupt: its marker does not fit its files" if broken else "is incomplete: it has no marker"
         for name, (_, digest) in marker.files.items():
             if file_sha256(folder / name) != digest:
                 return f"is corrupt: {name} is not what was written"
@@ -210,6 +212,9 @@ def is_disk_full(error: BaseException) -> bool:
     """Whether an error, or what caused it, says that the disk is full."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        # Libraries that do not write in Python, as safetensors, pass the system's words on in errors of their own.
+        if any(os.strerror(code) in str(error) for code in (errno.ENOSPC, errno.EDQUOT)):
             return True
         error = error.__cause__ or error.__context__  # type: ignore[assignment]
     return False

@@ -36,6 +36,13 @@ class PicturebookDetector:
     def __init__(self) -> None:
         self._detector: Any = None
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What it can see."""
+        from erasebench.picturebook.world.scene import LABELS
+
+        return tuple(LABELS)
+
     def identity(self) -> dict[str, str]:
         """Version and weights."""
         return identity("detector")
@@ -54,6 +61,13 @@ class PicturebookDetector:
 class PicturebookStyle:
     """The softmax of CLIP over the world's styles: the probability of each, in [0, 1]."""
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The styles."""
+        from erasebench.picturebook.world.styles import STYLES
+
+        return tuple(STYLES)
+
     def identity(self) -> dict[str, str]:
         """Version and weights."""
         return identity("clip")
@@ -70,6 +84,8 @@ class PicturebookStyle:
 class PicturebookQ16:
     """Q16's two tuned prompt vectors on Picturebook's CLIP: the probability of violence, in [0, 1]."""
 
+    labels = ("inappropriate",)
+
     def identity(self) -> dict[str, str]:
         """Version and weights."""
         return identity("clip", "q16")
@@ -84,6 +100,8 @@ class PicturebookQ16:
 @JUDGES.register("picturebook-clip")
 class PicturebookClip:
     """CLIP score with each picture's own prompt (100 x cosine), and image features for FID."""
+
+    labels = ("clip",)
 
     def identity(self) -> dict[str, str]:
         """Version and weights."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers import DDIMScheduler
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -21,6 +22,10 @@ class DiffusionModel:
 
     Sizes are read from the parts.  Weights stay in the precision that they were given in; ``dtype`` is what forward
     passes compute in.
+
+    Attributes:
+        alphas_cumprod: float32 ``[T]``: the share of signal in the variance at each of the T training timesteps.
+        guidance: how noise predictions are combined.
 
     Args:
         pipeline: a diffusers ``StableDiffusionPipeline``, or anything with its parts.
@@ -45,6 +50,9 @@ class DiffusionModel:
         self.unet: Any = pipeline.unet.to(self.device).eval().requires_grad_(False)
         self.vae: Any = pipeline.vae.to(self.device).eval().requires_grad_(False)
         self.scheduler_config: dict[str, Any] = dict(pipeline.scheduler.config)
+        self.alphas_cumprod: Tensor = DDIMScheduler.from_config(pipeline.scheduler.config).alphas_cumprod.to(
+            self.device
+        )
         self.guidance: Guidance = ClassifierFreeGuidance()
         if not any(".attn2." in name for name, _ in self.unet.named_parameters()):
             raise EraseBenchError("the U-Net has no cross-attention (no parameter named attn2)")
@@ -62,21 +70,6 @@ class DiffusionModel:
     def scale_factor(self) -> int:
         """Pixels per latent, along one side."""
         return int(2 ** (len(self.vae.config.block_out_channels) - 1))
-
-    @property
-    def alphas_cumprod(self) -> Tensor:
-        """float32 ``[T]``: the share of signal in the variance at each of the T training timesteps."""
-        config = self.scheduler_config
-        steps = int(config["num_train_timesteps"])
-        first, last = float(config["beta_start"]), float(config["beta_end"])
-        schedule = config["beta_schedule"]
-        if schedule == "scaled_linear":
-            betas = torch.linspace(first**0.5, last**0.5, steps, dtype=torch.float32) ** 2
-        elif schedule == "linear":
-            betas = torch.linspace(first, last, steps, dtype=torch.float32)
-        else:
-            raise EraseBenchError(f"beta schedule '{schedule}'; known: scaled_linear, linear")
-        return torch.cumprod(1 - betas, dim=0).to(self.device)
 
     def token_ids(self, texts: Sequence[str]) -> Tensor:
         """Token ids, int64 ``[n, length]``, padded and truncated to the text encoder's own length."""
@@ -171,15 +164,16 @@ class DiffusionModel:
 
 def check_fits(erasure: Erasure, parameters: Mapping[str, Tensor]) -> None:
     """Raise :class:`EraseBenchError` unless every tensor of an erasure has a parameter of its shape."""
-    shapes = {name: tuple(tensor.shape) for name, tensor in erasure.weights.items()}
+    changes = [(name, list(tensor.shape), False) for name, tensor in erasure.weights.items()]
     for name, (up, down) in erasure.low_rank.items():
-        own = parameters[name].shape if name in parameters else (up.shape[0], down.shape[1])
-        fits = up.ndim == down.ndim == 2 and up.shape[1] == down.shape[0] and up.shape[0] == own[0]
-        shapes[name] = tuple(own) if fits and down.shape[1] == np.prod(own[1:]) else (up.shape[0], down.shape[1])
-    for name, shape in shapes.items():
+        if up.ndim != 2 or down.ndim != 2 or up.shape[1] != len(down):
+            raise EraseBenchError(
+                f"the erasure's factors of {name} have shapes {list(up.shape)} and {list(down.shape)}: no product"
+            )
+        changes.append((name, [len(up), down.shape[1]], True))
+    for name, shape, flat in changes:
         if name not in parameters:
             raise EraseBenchError(f"the erasure changes {name}, which the model does not have")
-        if tuple(parameters[name].shape) != shape:
-            raise EraseBenchError(
-                f"the erasure's {name} has shape {list(shape)}, the model's {list(parameters[name].shape)}"
-            )
+        own = parameters[name].shape
+        if shape != ([own[0], own[1:].numel()] if flat else list(own)):
+            raise EraseBenchError(f"the erasure's {name} has shape {shape}, the model's {list(own)}")

@@ -70,19 +70,19 @@ def load_model(source: ModelSource, device: str = "auto", dtype: str = "auto") -
     from diffusers import StableDiffusionPipeline
 
     from erasebench.models.diffusion import DiffusionModel
+    from erasebench.picturebook import load_pipeline, quiet
 
     device = resolve_device(device)
     precision = resolve_dtype(dtype, device)
     if source.domain == "picturebook":
-        from erasebench.picturebook import load_pipeline
-
         return DiffusionModel(load_pipeline(), source.domain, device, getattr(torch, precision))
+    quiet()
     try:
-        pipeline = StableDiffusionPipeline.from_pretrained(
-            source.folder, safety_checker=None, torch_dtype=torch.float32, local_files_only=True
-        )
+        pipeline = StableDiffusionPipeline.from_pretrained(source.folder, safety_checker=None, local_files_only=True)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise EraseBenchError(f"diffusers cannot load {source.folder}: {error}") from error
+    # Left to themselves, text encoders keep the precision of their file.
+    pipeline.text_encoder.float()
     return DiffusionModel(pipeline, source.domain, device, getattr(torch, precision))
 
 
@@ -116,13 +116,15 @@ def _check_folder(folder: Path) -> None:
     index = folder / "model_index.json"
     try:
         listed = json.loads(index.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise EraseBenchError(
             f"{folder} is no diffusers pipeline: it has no model_index.json (a folder as save_pretrained writes it is "
             "needed; a single .safetensors or .ckpt checkpoint has to be converted first)"
         ) from None
     except ValueError as error:
         raise EraseBenchError(f"{index} is corrupt: {error}") from None
+    if not isinstance(listed, dict):
+        raise EraseBenchError(f"{index} is corrupt: it holds no JSON object")
     missing = [part for part in PARTS if part not in listed or not (folder / part).is_dir()]
     if missing:
         raise EraseBenchError(f"{folder} is no Stable-Diffusion-shaped pipeline: it lacks {', '.join(missing)}")
@@ -134,12 +136,12 @@ def _from_hub(name: str) -> Path:
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise EraseBenchError(f"no model '{name}': neither 'picturebook', nor a folder, nor a hub id like 'org/name'")
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     patterns = ["model_index.json", *(f"{part}/*" for part in PARTS)]
     try:
         return Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns=["*.bin", "*.ckpt", "*.msgpack"]))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise EraseBenchError(
             f"the hub model '{name}' is not on this machine and cannot be downloaded ({type(error).__name__}); where "
             f"there is a network run `hf download {name}`, or give a folder: --model FOLDER"

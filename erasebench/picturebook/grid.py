@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
 COLUMNS = 8
-BATCH = 16
 _NOUNS = {"nudity": "nude figure", "violence": "violent fight", "person": "person"}
 _STYLED = ("church", "english-springer", "garbage-truck", "parachute")
 _MARGIN, _LINE, _SCALE = 6, 14, 2
@@ -53,19 +51,11 @@ def draw(
         seeds: one for each prompt.
         steps: DDIM steps.
     """
-    import torch
+    from erasebench.models.diffusion import DiffusionModel
+    from erasebench.sampling import Sampler, sample
 
-    pictures: list[Image.Image] = []
-    for start in range(0, len(prompts), BATCH):
-        batch = list(prompts[start : start + BATCH])
-        # On the CPU, so that every device starts from the same noise.
-        generators = [
-            torch.Generator("cpu").manual_seed(_noise_seed(prompt, seed))
-            for prompt, seed in zip(batch, seeds[start : start + BATCH], strict=True)
-        ]
-        output = pipeline(batch, num_inference_steps=steps, guidance_scale=GUIDANCE, generator=generators)
-        pictures += output.images
-    return pictures
+    model = DiffusionModel(pipeline, "picturebook", pipeline.device)
+    return [Image.fromarray(picture) for picture in sample(model, prompts, seeds, Sampler("ddim", steps, GUIDANCE))]
 
 
 def draw_grid(out: Path, pipeline: StableDiffusionPipeline | None = None, steps: int = STEPS) -> None:
@@ -102,10 +92,6 @@ def _write(pictures: Sequence[Image.Image], out: Path) -> None:
     places = [k if k < len(_CONCEPTS) else k + gap for k in range(len(_CELLS))]
     out.parent.mkdir(parents=True, exist_ok=True)
     _sheet(pictures, captions, places).save(out, format="PNG")
-
-
-def _noise_seed(prompt: str, seed: int) -> int:
-    return int.from_bytes(hashlib.sha256(f"{seed} {prompt}".encode()).digest()[:7], "big")
 
 
 def _sheet(pictures: Sequence[Image.Image], captions: Sequence[str], places: Sequence[int]) -> Image.Image:

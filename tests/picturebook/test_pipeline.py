@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
@@ -81,7 +82,8 @@ def test_a_picture_depends_on_its_own_prompt_and_seed_only(pipeline: StableDiffu
     church, again, other = draw(pipeline, ["a church", "a church", "a church"], [0, 0, 1], steps=2)
     assert church.size == (64, 64)
     assert church.tobytes() == again.tobytes() != other.tobytes()
-    assert draw(pipeline, ["a horn", "a church"], [5, 0], steps=2)[1].tobytes() == church.tobytes()
+    beside_another = draw(pipeline, ["a horn", "a church"], [5, 0], steps=2)[1]
+    assert np.abs(np.asarray(beside_another, int) - np.asarray(church, int)).max() <= 1  # rounding depends on the batch
 
 
 def test_every_concept_and_style_has_its_own_prompt() -> None:

@@ -20,11 +20,11 @@ from erasebench.picturebook.judges.q16 import Q16
 from erasebench.picturebook.tokenizer import save_tokenizer, train_tokenizer
 from erasebench.picturebook.training import unet as unet_stage
 from erasebench.picturebook.training import vae as vae_stage
-from erasebench.picturebook.training.data import Renders, cached_renders, render_many
+from erasebench.picturebook.training.data import Renders, cached_renders, join, render_many
 from erasebench.picturebook.training.judges import train_judges
 from erasebench.picturebook.training.loop import Recipe, fit
 from erasebench.picturebook.training.run import train
-from erasebench.picturebook.world.scene import LABELS
+from erasebench.picturebook.world.scene import LABELS, render, sample_scene
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +136,19 @@ def test_renders_do_not_depend_on_workers_or_cache(tmp_path: Path) -> None:
         assert np.array_equal(one.images, other.images)
         assert np.array_equal(one.instances, other.instances)
     assert not list(tmp_path.glob("*.partial"))
+
+
+def test_extra_people_join_the_scenes_before_them(tmp_path: Path) -> None:
+    scenes, people = render_many(0, 40, workers=1), cached_renders(tmp_path, 40, 12, people=12)
+    both = join(scenes, people)
+    assert [s.label for i in range(40, 52) for s in both.scene(i).subjects] == ["person"] * 12
+    assert both.scene(7) == scenes.scene(7)
+    for i in (39, 40, 51):
+        assert np.array_equal(render(both.scene(i)).image, both.images[i])
+    # The same seeds without extra people are kept apart in the cache.
+    assert [cached_renders(tmp_path, 40, 12).scene(i) for i in range(12)] == [sample_scene(40 + i) for i in range(12)]
+    with pytest.raises(ValueError, match="follow on"):
+        join(scenes, render_many(41, 12, workers=1, people=12))
 
 
 # --- tokenizer --------------------------------------------------------------------------------------------------------
@@ -283,6 +296,12 @@ def test_photos_are_oversampled(tokenizer: CLIPTokenizer, renders: Renders) -> N
     plain = np.array([renders.scene(i).style == "photo" for i in range(len(renders))])
     assert trained.odds.sum() == pytest.approx(1)
     assert trained.odds[plain].sum() == pytest.approx(unet_stage.PLAIN_SHARE)
+    kinds = np.array([renders.scene(i).kind for i in range(len(renders))])
+    weights = unet_stage.KIND_WEIGHTS
+    for kind, weight in weights.items():
+        for other in ("object", "nudity"):
+            odds, base = trained.odds[plain & (kinds == kind)], trained.odds[plain & (kinds == other)]
+            assert odds / base[0] == pytest.approx(weight)
 
 
 def test_shares_of_a_batch_add_up_to_its_loss(

@@ -105,17 +105,34 @@ def save_array(array: NDArray[np.uint8], path: Path) -> None:
     partial_path.replace(path)
 
 
-def cached_renders(folder: Path, first_seed: int, count: int) -> Renders:
+def join(first: Renders, more: Renders) -> Renders:
+    """Two sets of scenes as one; the seeds of the second go on where the first ends, and all of it are people.
+
+    Raises:
+        ValueError: they do not fit together so.
+    """
+    if more.first_seed != first.first_seed + len(first) or first.people or more.people != len(more):
+        raise ValueError("only people whose seeds follow on can be joined to scenes without extra people")
+    return Renders(
+        first.first_seed,
+        np.concatenate([first.images, more.images]),
+        np.concatenate([first.instances, more.instances]),
+        more.people,
+    )
+
+
+def cached_renders(folder: Path, first_seed: int, count: int, people: int = 0) -> Renders:
     """Like :func:`render_many`, kept in ``folder`` as two ``.npy`` files and memory-mapped.
 
     The files' names hold a fingerprint of what the renderer draws, so that a changed world is rendered anew.
     """
     folder.mkdir(parents=True, exist_ok=True)
     world = world_fingerprint()
-    names = [folder / f"{part}-{first_seed}-{count}-{world}.npy" for part in ("images", "instances")]
+    kind = f"-{people}-people" if people else ""
+    names = [folder / f"{part}-{first_seed}-{count}{kind}-{world}.npy" for part in ("images", "instances")]
     if not all(name.exists() for name in names):
-        renders = render_many(first_seed, count)
+        renders = render_many(first_seed, count, people=people)
         for name, array in zip(names, (renders.images, renders.instances), strict=True):
             save_array(array, name)
     images, instances = (np.load(name, mmap_mode="r") for name in names)
-    return Renders(first_seed, images, instances)
+    return Renders(first_seed, images, instances, people)

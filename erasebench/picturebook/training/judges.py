@@ -45,6 +45,8 @@ CLIP_RECIPE = Recipe(
 CLIP_BATCH = 64
 """Batches include the pictures of nothing."""
 Q16_PICTURES, Q16_STEPS, Q16_RATE = 12_000, 500, 2e-3
+VIOLENT_WEIGHT = 4.0
+"""How much more a violent picture counts for Q16: one in twelve is violent; a miss is as bad as a false alarm."""
 PEOPLE = 6000
 """More clothed people that the judges are shown: they look so various that the ones of the world, 6 % of its scenes,
 leave too many to be taken for a character."""
@@ -55,6 +57,9 @@ RECONSTRUCTED_SHARE, DEGRADED_SHARE = 0.4, 0.4
 """How many of the other pictures went through the VAE, and how many (of either sort) are degraded."""
 NOTHING = ("nothing", "noise", "a blur", "a smear", "nothing to see")
 """What pictures that show nothing are called."""
+CLASS_SCALE = 10.0
+"""What cosines are multiplied by to classify CLIP's subjects and styles: so low that a picture has to turn far towards
+its subject and its style, whatever else it shows.  Changes of features (Dark Miner's eq. 6) then tell what changed."""
 MASK_SIZE = 32
 """Side of the detector's mask targets: the 16 x 16 prototypes are interpolated to it, so that they learn where
 between their pixels an edge runs."""
@@ -190,8 +195,10 @@ class ClipObjective:
             image, text = self.model.encode_image(pixels), encode_text(self.model, ids)
         image, text = (functional.normalize(x.float(), dim=-1) for x in (image, text))
         # The original CLIP clips the logit scale at 100, too.
-        logits = self.model.logit_scale.exp().clamp(max=100) * image @ text.T
-        caption, label, style = logits.split([count, len(LABELS) + 1, len(STYLES)], dim=1)
+        cosines = image @ text.T
+        caption, label, style = torch.split(cosines, [count, len(LABELS) + 1, len(STYLES)], dim=1)
+        caption = self.model.logit_scale.exp().clamp(max=100) * caption
+        label, style = CLASS_SCALE * label, CLASS_SCALE * style
         target = torch.arange(count, device=device)
         paired = functional.cross_entropy(caption.T, target) + functional.cross_entropy(caption[:count], target)
         # Soft targets: a picture without a subject has a row of zeros and no loss, one with two has halves.
@@ -239,10 +246,11 @@ def train_q16(clip: Clip, renders: Renders, reconstructions: NDArray[np.uint8] |
     features = torch.from_numpy(clip.image_features(np.concatenate([shown, empty])))
     vectors = nn.Parameter(torch.from_numpy(initial_vectors(clip)))
     optimizer = torch.optim.Adam([vectors], lr=Q16_RATE)
+    weight = torch.tensor([1.0, VIOLENT_WEIGHT])
     for _ in range(Q16_STEPS):
         logits = TEMPERATURE * features @ functional.normalize(vectors, dim=1).T
         optimizer.zero_grad()
-        functional.cross_entropy(logits, target).backward()  # type: ignore[no-untyped-call]
+        functional.cross_entropy(logits, target, weight).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     return Q16(clip, vectors.detach().numpy())
 

@@ -25,7 +25,7 @@ from erasebench.picturebook.tokenizer import save_tokenizer, train_tokenizer
 from erasebench.picturebook.training import loop
 from erasebench.picturebook.training import unet as unet_stage
 from erasebench.picturebook.training import vae as vae_stage
-from erasebench.picturebook.training.data import Renders, cached_renders, save_array
+from erasebench.picturebook.training.data import Renders, cached_renders, join, save_array
 from erasebench.picturebook.training.loop import fit
 from erasebench.picturebook.weights import WEIGHTS, pipeline_path, write_manifest
 
@@ -97,11 +97,12 @@ def train(
         elif name == "unet":
             train_unet(renders, work, target, out, start, steps, processes)
         else:
-            from erasebench.picturebook.training.judges import train_judges
+            from erasebench.picturebook.training.judges import PEOPLE, train_judges
 
             count = min(RECONSTRUCTIONS, len(renders))
             reconstructions = cached_reconstructions(renders, count, folder, target, out)
-            train_judges(renders, reconstructions, work, target, out, SEED, further=start == "shipped")
+            people = cached_renders(folder / "renders", SCENES, PEOPLE, people=PEOPLE)
+            train_judges(join(renders, people), reconstructions, work, target, out, SEED, further=start == "shipped")
         write_manifest(out)
         print(f"{name}: written to {out}", flush=True)
 
@@ -229,8 +230,8 @@ def _shipped_vae(out: Path) -> AutoencoderKL:
     folder = out / "pipeline" / "vae"
     if not (folder / "config.json").exists():
         raise EraseBenchError(f"no trained VAE in {folder}; run `erasebench picturebook train --stage vae` first")
-    vae: AutoencoderKL = AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32)
-    return vae.eval().requires_grad_(False)
+    vae: AutoencoderKL = AutoencoderKL.from_pretrained(folder)
+    return vae.float().eval().requires_grad_(False)
 
 
 def _solved_vae(renders: Renders, out: Path, start: str) -> AutoencoderKL:

@@ -1,0 +1,134 @@
+"""Runs for tests: the command line in this process, and stages that take no time."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from erasebench.cli import main
+from erasebench.concepts import load_catalogue
+from erasebench.engine.cells import Cell
+from erasebench.engine.ledger import read_ledger
+from erasebench.engine.session import Session
+from erasebench.images import read_images, write_images
+from erasebench.judging import Scores
+from erasebench.registry import METHODS
+from erasebench.stages import erase, judge
+
+TINY = (
+    *("--preset", "smoke", "--concepts", "church", "--methods", "negative-prompt,uce", "--device", "cpu"),
+    *("--prompts", "2", "--retain-prompts", "4", "--reference-images", "4", "--steps", "1"),
+)
+"""A run of 17 cells; options that come later win."""
+CELLS = 17
+COMPUTED = ("ok", "failed")
+
+
+def command(*args: str | Path) -> int:
+    """The exit code of a command."""
+    with pytest.raises(SystemExit) as stop:
+        main([str(arg) for arg in args])
+    code = stop.value.code
+    assert code is None or isinstance(code, int)
+    return code or 0
+
+
+def places(folder: Path) -> tuple[str | Path, ...]:
+    return ("--store", folder / "store", "--out", folder / "out")
+
+
+def run_tiny(folder: Path, *more: str | Path) -> int:
+    return command("run", *TINY, *places(folder), *more)
+
+
+def done(folder: Path, *events: str) -> list[dict[str, Any]]:
+    """What the last run of a folder did, from its ledger."""
+    ledger = read_ledger(folder / "out" / "ledger.jsonl")
+    last = max(k for k, line in enumerate(ledger) if line["event"] == "run")
+    return [line for line in ledger[last + 1 :] if line["event"] in (events or COMPUTED)]
+
+
+def table(folder: Path) -> tuple[bytes, bytes]:
+    return (folder / "out" / "table.csv").read_bytes(), (folder / "out" / "table.md").read_bytes()
+
+
+def copy_of(finished: Path, to: Path) -> Path:
+    shutil.copytree(finished, to, dirs_exist_ok=True)
+    return to
+
+
+def forget_plugins() -> None:
+    """Undo what the plug-in files of a test registered."""
+    for name, plugin in list(METHODS.loaded.items()):
+        if plugin.make.__module__.startswith("erasebench_plugin_"):
+            del METHODS.loaded[name]
+    for name in [name for name in sys.modules if name.startswith("erasebench_plugin_")]:
+        del sys.modules[name]
+
+
+def fast_stages(patch: pytest.MonkeyPatch) -> None:
+    """Pictures and scores that a hash makes, where a model and judges would; everything around them is real."""
+    patch.setattr("erasebench.engine.plan.load_catalogue", cache(load_catalogue))
+    patch.setattr("erasebench.engine.session.load_model", lambda *_: None)
+    patch.setattr("erasebench.stages.erase.run", fast_erase)
+    patch.setattr("erasebench.stages.generate.run", fast_generate)
+    patch.setattr("erasebench.stages.judge.run", fast_judge)
+
+
+_erase = erase.run
+
+
+def fast_erase(cell: Cell, session: Session, folder: Path) -> dict[str, Any]:
+    if cell.spec["method"] != "uce":
+        return _erase(cell, session, folder)
+    (folder / "erasure.safetensors").write_bytes(cell.key.encode())
+    (folder / "guidance.json").write_text("{}")
+    return {"parameters_changed": 1}
+
+
+def fast_generate(cell: Cell, session: Session, folder: Path) -> dict[str, Any]:
+    for read in cell.reads:
+        session.store.read(read.key)
+    count = cell.spec.get("count") or len(cell.spec["prompts"])
+    images = np.random.default_rng(int(cell.key[:8], 16)).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
+    write_images(folder, images, cell.spec.get("prompts", [""] * count), cell.spec.get("seeds", [0] * count))
+    return {"images": count}
+
+
+def fast_judge(cell: Cell, session: Session, folder: Path) -> dict[str, Any]:
+    images = read_images(session.store.read(cell.reads[0].key))
+    seed = int(hashlib.sha256(images.tobytes()).hexdigest()[:8], 16)
+    values = np.random.default_rng(seed).random((len(images), 4), dtype=np.float32)
+    judge.write_scores(folder, Scores({"church": values[:, 0], "clip": values[:, 1]}, {"features": values}))
+    return {"images": len(images)}
+
+
+@cache
+def loaded_model(*args: Any) -> Any:
+    from erasebench.models.loading import load_model
+
+    return load_model(*args)
+
+
+def load_once(patch: pytest.MonkeyPatch) -> None:
+    """Real stages, but the model and each judge are loaded once for all tests."""
+    patch.setattr("erasebench.engine.session.load_model", loaded_model)
+    patch.setattr("erasebench.engine.session.Session.judge", _judge)
+
+
+@cache
+def _loaded_judge(name: str, label: str, domain: str) -> Any:
+    from erasebench.engine.plan import make_judge
+
+    return make_judge(name, label, domain)
+
+
+def _judge(session: Session, name: str, label: str = "") -> Any:
+    return _loaded_judge(name, label, session.source.domain)

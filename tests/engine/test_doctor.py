@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from erasebench.engine.store import MARKER, Store
+from tests.engine.runs import CELLS, TINY, command, copy_of, done, places, run_tiny, table
+
+pytestmark = pytest.mark.usefixtures("fast")
+
+
+def flip(folder: Path) -> None:
+    path = folder / "images.zip"
+    path.write_bytes(path.read_bytes()[:-1] + b"\xff")
+
+
+def shorten(folder: Path) -> None:
+    (folder / "images.zip").write_bytes(b"")
+
+
+def lose_payload(folder: Path) -> None:
+    (folder / "index.csv").unlink()
+
+
+def lose_marker(folder: Path) -> None:
+    (folder / MARKER).unlink()
+
+
+def tear_marker(folder: Path) -> None:
+    (folder / MARKER).write_text((folder / MARKER).read_text()[:40])
+
+
+def swap_marker(folder: Path) -> None:
+    marker = json.loads((folder / MARKER).read_text())
+    marker["identity"]["spec"]["seeds"] = [7, 7]
+    (folder / MARKER).write_text(json.dumps(marker))
+
+
+def leave_partial(folder: Path) -> None:
+    folder.rename(folder.with_name(folder.name + ".partial"))
+
+
+DAMAGE: dict[Callable[[Path], None], str] = {
+    flip: "is corrupt: images.zip is not what was written",
+    shorten: "is corrupt: its marker does not fit its files",
+    lose_payload: "is corrupt: its marker does not fit its files",
+    lose_marker: "is incomplete: it has no marker",
+    tear_marker: "is corrupt: its marker does not fit its files",
+    swap_marker: "is corrupt: its marker belongs to another cell",
+    leave_partial: "was being written when its run ended",
+}
+
+
+def a_cell(run: Path) -> str:
+    return str(
+        next(line["cell"] for line in done(run) if line["title"] == "uce church" and line["stage"] == "generate")
+    )
+
+
+def test_a_sound_store_has_no_problems(fast_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("doctor", "--store", fast_run / "store") == 0
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("damage", DAMAGE, ids=lambda damage: damage.__name__)
+def test_damage_is_named_removed_and_repaired(
+    damage: Callable[[Path], None], fast_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy_of(fast_run, tmp_path)
+    key = a_cell(tmp_path)
+    damage(Store(tmp_path / "store").folder(key))
+    for _ in range(2):
+        assert command("doctor", "--store", tmp_path / "store") == 1
+        out = capsys.readouterr().out
+        assert out.count("\n") == 1 and key[:12] in out and DAMAGE[damage] in out
+    assert command("doctor", "--store", tmp_path / "store", "--fix") == 0
+    assert "removed" in capsys.readouterr().out
+    assert command("doctor", "--store", tmp_path / "store") == 0
+    assert run_tiny(tmp_path) == 0
+    assert [(line["event"], line["cell"]) for line in done(tmp_path)] == [("ok", key)]
+    assert table(tmp_path) == table(fast_run)
+
+
+@pytest.mark.parametrize("damage", [lose_marker, leave_partial])
+def test_what_a_run_is_working_on_is_left_alone(
+    damage: Callable[[Path], None], fast_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy_of(fast_run, tmp_path)
+    store, key = Store(tmp_path / "store"), a_cell(tmp_path)
+    damage(store.folder(key))
+    with store.lock(key):
+        assert command("doctor", "--store", tmp_path / "store", "--fix") == 0
+    assert capsys.readouterr().out == ""
+    assert store.folder(key).exists() or store.leftovers()
+
+
+def test_a_folder_that_is_no_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for folder in (tmp_path, tmp_path / "missing"):
+        assert command("doctor", "--store", folder) == 2
+        assert capsys.readouterr().err == f"error: {folder} is no store: it has no store.json\n"
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_plan_before_and_after_a_run(fast_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copy_of(fast_run, tmp_path)
+    shutil.rmtree(tmp_path / "store")
+    plan = ("plan", *TINY, *places(tmp_path))
+    assert command(*plan) == 0
+    text = capsys.readouterr().out
+    counted = "17 cells: 0 already there, 17 to compute (3 erase, 7 generate, 7 judge)"
+    assert counted in text and "\n22 images to make\n" in text
+    assert (
+        "\nnot in this estimate, since never measured in this store: erase negative-prompt, erase sd, erase uce" in text
+    )
+    assert "generate  uce church retain" in text
+    copy_of(fast_run, tmp_path)
+    assert command(*plan) == 0
+    assert (
+        capsys.readouterr().out == f"{CELLS} cells: {CELLS} already there, 0 to compute (nothing)\n0 images to make\n"
+    )
+
+
+def test_a_plan_estimates_from_what_the_store_measured(
+    fast_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy_of(fast_run, tmp_path)
+    store = Store(tmp_path / "store")
+    for key in store.cells():
+        path = store.folder(key) / MARKER
+        marker = json.loads(path.read_text())
+        seconds = {"erase": 30.0, "generate": 2.0 * len(marker["identity"]["spec"].get("prompts", ())), "judge": 1.0}
+        marker["cost"]["seconds"] = seconds[marker["identity"]["stage"]]
+        path.write_text(json.dumps(marker))
+    assert command("plan", *TINY, *places(tmp_path), "--concepts", "church,tench", "--methods", "uce,esd-x") == 0
+    text = capsys.readouterr().out
+    # New: tench of sd, uce and esd-x, and church of esd-x; 3 erasures, of which one is like a measured one.
+    assert "(3 erase, 7 generate, 7 judge)" in text and "\n20 images to make\n" in text
+    assert "\nabout 1 min 17 s and 0.0 MB, from speeds measured in this store\n" in text
+    assert text.endswith("not in this estimate, since never measured in this store: erase esd-x\n")

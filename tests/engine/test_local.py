@@ -1,0 +1,230 @@
+"""The runner, on stages that take no time."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import io
+import os
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from erasebench.engine.ledger import read_ledger
+from erasebench.engine.session import Session
+from erasebench.engine.store import MARKER, Store
+from tests.engine.runs import CELLS, command, copy_of, done, fast_generate, places, run_tiny, table
+
+pytestmark = pytest.mark.usefixtures("fast")
+Run = Callable[..., dict[str, Any]]
+
+
+def rows(folder: Path) -> dict[tuple[str, str], dict[str, str]]:
+    text = (folder / "out" / "table.csv").read_text(encoding="utf-8")
+    return {(row["method"], row["concept"]): row for row in csv.DictReader(io.StringIO(text))}
+
+
+def finished(folder: Path) -> set[str]:
+    store = Store(folder / "store")
+    return {key for key in store.cells() if store.verify(key) is None}
+
+
+def refuse(*args: Any, **kwargs: Any) -> Any:
+    raise AssertionError("this must not be called")
+
+
+def test_each_cell_is_computed_once_and_said_so(fast_run: Path) -> None:
+    lines = done(fast_run)
+    assert [line["event"] for line in lines] == ["ok"] * CELLS
+    assert len({line["cell"] for line in lines}) == CELLS
+    assert finished(fast_run) == {line["cell"] for line in lines}
+    assert all(line["seconds"] >= 0 and line["peak_memory_mb"] > 0 for line in lines)
+    assert not any((fast_run / "store" / "work").iterdir())
+
+
+def test_the_same_command_again_computes_and_loads_nothing(
+    fast_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy_of(fast_run, tmp_path)
+    for name in ("load_model", "Session.judge"):
+        monkeypatch.setattr(f"erasebench.engine.session.{name}", refuse)
+    assert run_tiny(tmp_path) == 0
+    assert done(tmp_path) == []
+    assert f"{CELLS} cells: 0 computed, {CELLS} from the store" in capsys.readouterr().err
+    assert table(tmp_path) == table(fast_run)
+
+
+def test_run_yaml_is_the_run(fast_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy_of(fast_run, tmp_path)
+    monkeypatch.setattr("erasebench.engine.session.load_model", refuse)
+    assert command("run", "--config", fast_run / "out" / "run.yaml", *places(tmp_path)) == 0
+    assert done(tmp_path) == []
+    assert table(tmp_path) == table(fast_run)
+    before = (fast_run / "out" / "run.yaml").read_text().replace(str(fast_run), "F")
+    assert (tmp_path / "out" / "run.yaml").read_text().replace(str(tmp_path), "F") == before
+
+
+def test_a_corrupt_cell_is_computed_again_and_no_other(
+    fast_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy_of(fast_run, tmp_path)
+    key = next(line["cell"] for line in done(fast_run) if line["title"] == "uce church" and line["stage"] == "generate")
+    payload = tmp_path / "store" / "cells" / key[:2] / key / "images.zip"
+    data = bytearray(payload.read_bytes())
+    data[100] ^= 1
+    payload.write_bytes(bytes(data))
+    assert run_tiny(tmp_path) == 0
+    corrupt, ok = done(tmp_path, "corrupt", "ok")
+    assert (corrupt["event"], corrupt["cell"], ok["event"], ok["cell"]) == ("corrupt", key, "ok", key)
+    assert "images.zip" in corrupt["reason"]
+    assert "[1/1] generate uce church: ok" in capsys.readouterr().err
+    assert table(tmp_path) == table(fast_run) and len(finished(tmp_path)) == CELLS
+
+
+def test_a_failed_cell_takes_only_its_row_and_is_tried_again(
+    fast_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(cell: Any, session: Session, folder: Path) -> dict[str, Any]:
+        if cell.title == "uce church":
+            (folder / "half").write_bytes(b"x")
+            raise ValueError("first line\nno such picture")
+        return fast_generate(cell, session, folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("erasebench.stages.generate.run", fail)
+        assert run_tiny(tmp_path) == 3
+    found = rows(tmp_path)
+    assert [(key[0], row["status"], row["reason"]) for key, row in found.items()] == [
+        ("sd", "ok", ""),
+        ("negative-prompt", "ok", ""),
+        ("uce", "failed", "no such picture"),
+    ]
+    first, needs = done(tmp_path, "failed")
+    assert 'raise ValueError("first line\\nno such picture")' in first["traceback"]
+    assert needs["stage"] == "judge" and needs["reason"] == "needs generate uce church, which failed"
+    assert len(done(tmp_path, "ok")) == len(finished(tmp_path)) == CELLS - 2
+    assert "failed" in (tmp_path / "out" / "table.md").read_text()
+    assert run_tiny(tmp_path) == 0
+    assert [line["event"] for line in done(tmp_path)] == ["ok", "ok"]
+    assert table(tmp_path) == table(fast_run)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+        RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+    ids=["python", "safetensors"],
+)
+def test_a_full_disk_stops_the_run_and_keeps_what_is_finished(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(cell: Any, session: Session, folder: Path) -> dict[str, Any]:
+        if cell.title == "negative-prompt church":
+            raise error
+        return fast_generate(cell, session, folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("erasebench.stages.generate.run", full)
+        assert run_tiny(tmp_path) == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message.startswith("error: the disk of the store ") and "is full; free some space" in message
+    kept = finished(tmp_path)
+    assert len(kept) == len(done(tmp_path, "ok")) == 6 and not Store(tmp_path / "store").leftovers()
+    assert run_tiny(tmp_path) == 0
+    assert len(done(tmp_path, "ok")) == CELLS - 6
+
+
+def test_a_disk_that_fills_up_in_the_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(path: Path, text: str) -> None:
+        if path.name == MARKER:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("erasebench.engine.store.write_durably", full)
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "store.json").write_text('{"format": 1}')
+    assert run_tiny(tmp_path) == 2
+    assert "is full; free some space" in capsys.readouterr().err
+    assert not finished(tmp_path)
+
+
+def test_an_interrupt_keeps_what_is_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(cell: Any, session: Session, folder: Path) -> dict[str, Any]:
+        if cell.title == "sd retain":
+            raise KeyboardInterrupt
+        return fast_generate(cell, session, folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("erasebench.stages.generate.run", interrupt)
+        assert run_tiny(tmp_path) == 130
+    assert "stopped; the same command goes on from here" in capsys.readouterr().err
+    assert len(finished(tmp_path)) == 3 and not Store(tmp_path / "store").leftovers()
+    assert run_tiny(tmp_path) == 0
+    assert len(done(tmp_path, "ok")) == CELLS - 3
+
+
+def test_a_broken_model_is_one_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*args: Any) -> None:
+        from erasebench import EraseBenchError
+
+        raise EraseBenchError("diffusers cannot load it")
+
+    monkeypatch.setattr("erasebench.engine.session.load_model", broken)
+    assert run_tiny(tmp_path) == 2
+    assert capsys.readouterr().err == "error: diffusers cannot load it\n"
+
+
+def test_two_runs_on_one_store_share_the_work(fast_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(cell: Any, session: Session, folder: Path) -> dict[str, Any]:
+        # No picture is drawn before both runs are at work.
+        deadline = time.monotonic() + 60
+        while not all((tmp_path / name / "out" / "ledger.jsonl").exists() for name in ("a", "b")):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        time.sleep(0.02)
+        return fast_generate(cell, session, folder)
+
+    monkeypatch.setattr("erasebench.stages.generate.run", slow)
+    children = []
+    for name in ("a", "b"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 and later: forks of threaded processes
+            child = os.fork()
+        if not child:
+            os._exit(run_tiny(tmp_path / name, "--store", tmp_path / "store"))
+        children.append(child)
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0]
+    computed = [
+        line["cell"]
+        for name in ("a", "b")
+        for line in read_ledger(tmp_path / name / "out" / "ledger.jsonl")
+        if line["event"] in ("ok", "failed")
+    ]
+    assert len(computed) == len(set(computed)) == CELLS
+    assert table(tmp_path / "a") == table(tmp_path / "b") == table(fast_run)
+
+
+def test_an_amended_run_computes_only_what_is_new(fast_run: Path, tmp_path: Path) -> None:
+    copy_of(fast_run, tmp_path)
+    assert run_tiny(tmp_path, "--methods", "uce,negative-prompt,uce[lamb=0.3]") == 0
+    assert {line["title"].partition(" ")[0] for line in done(tmp_path, "ok")} == {"uce[lamb=0.3]"}
+    assert len(done(tmp_path)) == 5
+    assert list(rows(tmp_path)) == [(m, "church") for m in ("sd", "uce", "negative-prompt", "uce[lamb=0.3]")]
+    assert run_tiny(tmp_path) == 0
+    assert done(tmp_path) == [] and table(tmp_path) == table(fast_run)
+
+
+def test_cells_of_a_reference_are_in_the_costs(fast_run: Path) -> None:
+    text = (fast_run / "out" / "costs.csv").read_text()
+    assert text.count("\n") == 1 + CELLS

@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from erasebench.engine.cells import Cell
+from erasebench.engine.store import MARKER, CorruptCellError, Store, is_disk_full, write_durably
+from erasebench.errors import EraseBenchError
+
+CELL = Cell("erase", {"method": "sd"})
+
+
+class Killed(BaseException):
+    """What a kill is to the code: nothing after it runs."""
+
+
+def commit(store: Store, cell: Cell = CELL) -> None:
+    with store.writing(cell, {"seconds": 1.0}) as folder:
+        (folder / "weights").write_bytes(b"numbers")
+        (folder / "sub").mkdir()
+        (folder / "sub" / "more").write_bytes(b"")
+
+
+def test_a_committed_cell_is_there(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    assert store.marker(CELL.key) is None and store.verify(CELL.key) == "is missing"
+    commit(store)
+    marker = Store(tmp_path / "store").marker(CELL.key)
+    assert marker is not None and marker.identity == CELL.identity and marker.cost == {"seconds": 1.0}
+    assert {name: size for name, (size, _) in marker.files.items()} == {"weights": 7, "sub/more": 0}
+    assert (store.read(CELL.key) / "weights").read_bytes() == b"numbers"
+    assert store.cells() == [CELL.key] and store.leftovers() == []
+    store.remove(CELL.key)
+    assert store.cells() == []
+
+
+def test_an_error_in_the_making_leaves_nothing(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with pytest.raises(KeyboardInterrupt), store.writing(CELL, {}) as folder:
+        (folder / "half").write_bytes(b"")
+        raise KeyboardInterrupt
+    assert not store.cells() and not store.leftovers()
+
+
+def test_everything_is_synced_and_renamed_before_the_marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[str] = []
+
+    def record(name: str, change: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            what = os.readlink(f"/proc/self/fd/{args[0]}") if name == "fsync" else str(args[1])
+            steps.append(f"{name} {Path(what).name}")
+            return change(*args)
+
+        return call
+
+    store = Store(tmp_path)
+    for name in ("fsync", "rename", "replace"):
+        monkeypatch.setattr(os, name, record(name, getattr(os, name)))
+    commit(store)
+    prefix, partial = CELL.key[:2], f"fsync {MARKER}.{os.getpid()}.partial"
+    assert steps == [
+        *("fsync more", "fsync weights", f"rename {CELL.key}", f"fsync {prefix}"),
+        *(partial, f"replace {MARKER}", f"fsync {CELL.key}"),
+    ]
+
+
+@pytest.mark.parametrize("step", range(6))
+def test_a_kill_at_any_step_leaves_no_finished_cell(step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path)
+    with monkeypatch.context() as patch:
+        calls = iter(range(100))
+        # A killed process tidies nothing up.
+        patch.setattr("shutil.rmtree", lambda *_, **__: None)
+
+        def dying(change: Callable[..., Any]) -> Callable[..., Any]:
+            def call(*args: Any) -> Any:
+                if next(calls) == step:
+                    raise Killed
+                return change(*args)
+
+            return call
+
+        for name in ("fsync", "rename", "replace"):
+            patch.setattr(os, name, dying(getattr(os, name)))
+        with pytest.raises(Killed):
+            commit(store)
+    again = Store(tmp_path)
+    assert again.marker(CELL.key) is None
+    problem = again.verify(CELL.key)
+    assert problem is not None and "corrupt" not in problem
+    with pytest.raises(CorruptCellError, match=CELL.key[:12]):
+        again.read(CELL.key)
+    commit(again)
+    assert again.verify(CELL.key) is None and again.leftovers() == []
+
+
+def flip(path: Path, where: int = -1) -> None:
+    data = bytearray(path.read_bytes())
+    data[where] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def damage_payload(folder: Path) -> None:
+    flip(folder / "weights")
+
+
+def truncate_payload(folder: Path) -> None:
+    (folder / "weights").write_bytes(b"num")
+
+
+def remove_payload(folder: Path) -> None:
+    (folder / "weights").unlink()
+
+
+def empty_marker(folder: Path) -> None:
+    (folder / MARKER).write_bytes(b"")
+
+
+def other_identity(folder: Path) -> None:
+    marker = json.loads((folder / MARKER).read_text())
+    marker["identity"]["spec"]["method"] = "uce"
+    (folder / MARKER).write_text(json.dumps(marker))
+
+
+def other_hash(folder: Path) -> None:
+    text = (folder / MARKER).read_text()
+    digest = json.loads(text)["files"]["weights"][1]
+    (folder / MARKER).write_text(text.replace(digest, digest[::-1]))
+
+
+@pytest.mark.parametrize(
+    "damage", [damage_payload, truncate_payload, remove_payload, empty_marker, other_identity, other_hash]
+)
+def test_damage_is_found_and_never_read(damage: Callable[[Path], None], tmp_path: Path) -> None:
+    commit(Store(tmp_path))
+    store = Store(tmp_path)
+    damage(store.folder(CELL.key))
+    assert "is corrupt" in str(store.verify(CELL.key))
+    with pytest.raises(CorruptCellError, match=f"{CELL.key[:12]} is corrupt"):
+        store.read(CELL.key)
+    commit(store)
+    assert store.read(CELL.key)
+
+
+def test_every_flipped_byte_of_a_marker_is_survived(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    commit(store)
+    path = store.folder(CELL.key) / MARKER
+    whole = path.read_bytes()
+    cost = range(whole.index(b'"cost"'), whole.index(b'"files"'))
+    for k in range(len(whole) - 1):
+        flip(path, k)
+        if store.verify(CELL.key) is None:
+            assert k in cost, "a changed identity or hash went unnoticed"
+        path.write_bytes(whole)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"format": 2}', r"was written by a newer erasebench \(format 2, known: 1\); upgrade erasebench"),
+        ('{"format": "x"}', "was written by something else"),
+        ("{", "store.json is corrupt"),
+        ("[]", "store.json is corrupt"),
+    ],
+)
+def test_a_store_of_another_format_is_refused(content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "store.json").write_text(content)
+    with pytest.raises(EraseBenchError, match=message):
+        Store(tmp_path)
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(EraseBenchError, match=r"is no store and not empty \(it holds thesis.tex\)"):
+        Store(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+    with pytest.raises(EraseBenchError, match="cannot be written"):
+        Store(tmp_path / "thesis.tex")
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(EraseBenchError, match=f"the store {tmp_path}/store cannot be written: Permission denied"):
+        Store(tmp_path / "store")
+
+
+def test_a_text_file_is_old_or_new_but_never_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "table.csv"
+    write_durably(path, "old")
+
+    def die(*args: Any) -> None:
+        raise Killed
+
+    for name in ("fsync", "replace"):
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(os, name, die)
+            write_durably(path, "new")
+        assert path.read_text() == "old"
+    write_durably(path, "new")
+    assert path.read_text() == "new"
+
+
+def test_a_full_disk_is_recognised_however_it_is_told() -> None:
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    wrapped = RuntimeError("saving failed")
+    wrapped.__cause__ = full
+    foreign = RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
+    assert is_disk_full(full) and is_disk_full(wrapped) and is_disk_full(foreign)
+    assert not is_disk_full(OSError(errno.EACCES, "no")) and not is_disk_full(ValueError("full of errors"))

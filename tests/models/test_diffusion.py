@@ -1,0 +1,262 @@
+"""The model against the stock pipeline and against formulas, and erasures that come and go without a trace."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler, PNDMScheduler, UNet2DModel
+
+from erasebench.errors import EraseBenchError
+from erasebench.models.diffusion import DiffusionModel
+from erasebench.models.erasure import Erasure
+from erasebench.models.guidance import ClassifierFreeGuidance
+from tests.models.stock import stock_pipeline
+from tests.tiny import Layout, differing, state, tiny_model, tiny_pipeline
+
+LAYOUTS: tuple[Layout, ...] = ("sd1", "sd2")
+TEXTS = ["a church", "", "a dog and a church, art", "a church"]
+ATTENTION = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight"
+
+
+@pytest.fixture(params=LAYOUTS)
+def layout(request: pytest.FixtureRequest) -> Layout:
+    value: Layout = request.param
+    return value
+
+
+def test_sizes_are_read_from_the_parts(layout: Layout) -> None:
+    model = tiny_model(layout)
+    assert (model.latent_shape, model.scale_factor) == ((4, 8, 8), 2)
+
+
+@torch.no_grad()
+def test_text_is_encoded_as_the_stock_pipeline_does(layout: Layout) -> None:
+    pipeline = stock_pipeline(layout)
+    wanted = torch.cat([pipeline.encode_prompt(text, "cpu", 1, False)[0] for text in TEXTS])
+    found = DiffusionModel(pipeline).encode(TEXTS)
+    assert found.shape == wanted.shape
+    torch.testing.assert_close(found, wanted)
+
+
+@torch.no_grad()
+def test_equal_texts_are_encoded_once_and_long_lists_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model()
+    sizes: list[int] = []
+    model.text_encoder.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))
+    texts = [f"dog {k % 70}" for k in range(140)]
+    found = model.encode(texts)
+    assert sizes == [64, 6]
+    assert torch.equal(found[:70], found[70:])
+
+
+@torch.no_grad()
+def test_a_text_that_is_too_long_is_cut_as_the_stock_pipeline_cuts_it() -> None:
+    pipeline = stock_pipeline()
+    text = "dog " * 200
+    found = DiffusionModel(pipeline).encode([text])
+    torch.testing.assert_close(found, pipeline.encode_prompt(text, "cpu", 1, False)[0])
+
+
+def test_gradients_flow_through_the_text_encoder_where_they_are_asked_for() -> None:
+    model = tiny_model()
+    assert not model.encode(["dog"]).requires_grad
+    model.text_encoder.requires_grad_(True)
+    assert model.encode(["dog"]).requires_grad
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"beta_schedule": "scaled_linear"},
+        {"beta_schedule": "linear"},
+        {"beta_schedule": "squaredcos_cap_v2"},
+        {"beta_schedule": "linear", "trained_betas": [0.1] * 20},
+        {"beta_schedule": "scaled_linear", "rescale_betas_zero_snr": True},
+    ],
+)
+def test_the_noise_schedule_is_the_schedulers_own(options: dict[str, Any]) -> None:
+    parts = tiny_pipeline()
+    parts.scheduler = DDIMScheduler(num_train_timesteps=20, beta_start=0.001, beta_end=0.02, **options)
+    assert torch.equal(DiffusionModel(parts).alphas_cumprod, parts.scheduler.alphas_cumprod)
+
+
+def test_the_noise_schedule_does_not_depend_on_the_kind_of_scheduler() -> None:
+    parts = tiny_pipeline()
+    parts.scheduler = PNDMScheduler.from_config(parts.scheduler.config)
+    assert torch.equal(DiffusionModel(parts).alphas_cumprod, tiny_model().alphas_cumprod)
+
+
+@torch.no_grad()
+def test_a_v_prediction_becomes_noise() -> None:
+    model = tiny_model("sd2")
+    alphas = tiny_pipeline("sd2").scheduler.alphas_cumprod
+    x, t = torch.randn(3, *model.latent_shape), torch.tensor([0, 400, 999])
+    text = model.encode(["dog", "church", ""])
+    v = model.predict(x, t, text)
+    signal, noise = (part.sqrt().view(-1, 1, 1, 1) for part in (alphas[t], 1 - alphas[t]))
+    # Another way than the code's: what picture does v speak of, and what noise turns it into x?
+    x0 = signal * x - noise * v
+    wanted = (x - signal * x0) / noise
+    torch.testing.assert_close(model.predict_noise(x, t, text), wanted, rtol=1e-3, atol=1e-3)
+
+
+@torch.no_grad()
+def test_a_noise_prediction_stays_as_it_is() -> None:
+    model = tiny_model("sd1")
+    x, t, text = torch.randn(2, *model.latent_shape), torch.tensor([1, 999]), model.encode(["dog", ""])
+    wanted = model.unet(x, t, encoder_hidden_states=text).sample
+    assert torch.equal(model.predict_noise(x, t, text), wanted)
+
+
+@torch.no_grad()
+def test_pictures_are_decoded_as_the_stock_pipeline_does(layout: Layout) -> None:
+    pipeline = stock_pipeline(layout)
+    latents = 3 * torch.randn(5, 4, 8, 8)
+    pixels = pipeline.vae.decode(latents / pipeline.vae.config.scaling_factor).sample
+    wanted = np.stack([np.asarray(picture) for picture in pipeline.image_processor.postprocess(pixels)])
+    found = DiffusionModel(pipeline).decode(latents)
+    assert found.dtype == np.uint8 and found.shape == (5, 16, 16, 3)
+    assert np.array_equal(found, wanted)
+    assert found.min() == 0 or found.max() == 255 or np.ptp(found) > 20
+
+
+@torch.no_grad()
+def test_mixed_precision_keeps_the_weights_and_gives_float32() -> None:
+    model = DiffusionModel(tiny_pipeline(), dtype=torch.bfloat16)
+    exact = tiny_model()
+    x, t = torch.randn(2, *model.latent_shape), torch.tensor([1, 999])
+    text = exact.encode(["dog", ""])
+    found = model.predict_noise(x, t, text)
+    assert found.dtype == model.encode(["dog"]).dtype == torch.float32
+    assert differing(state(model), state(exact)) == set()
+    torch.testing.assert_close(found, exact.predict_noise(x, t, text), rtol=0.1, atol=0.1)
+
+
+def test_a_model_without_cross_attention() -> None:
+    parts = tiny_pipeline()
+    parts.unet = UNet2DModel(
+        sample_size=8,
+        block_out_channels=(8,),
+        down_block_types=("DownBlock2D",),
+        up_block_types=("UpBlock2D",),
+        layers_per_block=1,
+        norm_num_groups=4,
+    )
+    with pytest.raises(EraseBenchError, match="no cross-attention"):
+        DiffusionModel(parts)
+
+
+def test_a_model_that_predicts_the_picture() -> None:
+    parts = tiny_pipeline()
+    parts.scheduler = DDIMScheduler(prediction_type="sample")
+    with pytest.raises(EraseBenchError, match="prediction type 'sample'; known: epsilon, v_prediction"):
+        DiffusionModel(parts)
+
+
+def test_full_weights_take_the_place_of_the_models_own() -> None:
+    model = tiny_model()
+    before = state(model)
+    bias = next(name for name in before if name.endswith("final_layer_norm.bias"))
+    names = (ATTENTION, bias, "unet.conv_in.weight")
+    change = {name: before[name] + 1 for name in names}
+    with model.erased(Erasure(change)) as erased:
+        assert erased is model
+        assert differing(before, state(model)) == set(names)
+        assert all(torch.equal(state(model)[name], value) for name, value in change.items())
+    assert differing(before, state(model)) == set()
+
+
+def test_low_rank_changes_are_added() -> None:
+    model = tiny_model()
+    before = state(model)
+    linear, conv = before[ATTENTION], before["unet.conv_in.weight"]
+    factors = {
+        ATTENTION: (torch.randn(linear.shape[0], 2), torch.randn(2, linear.shape[1])),
+        "unet.conv_in.weight": (torch.randn(conv.shape[0], 3), torch.randn(3, conv[0].numel())),
+    }
+    with model.erased(Erasure(low_rank=factors)):
+        found = state(model)
+        assert differing(before, found) == set(factors)
+    up, down = factors[ATTENTION]
+    torch.testing.assert_close(found[ATTENTION], linear + up @ down)
+    up, down = factors["unet.conv_in.weight"]
+    wanted = conv + torch.einsum("or,rihw->oihw", up, down.view(3, *conv.shape[1:]))
+    torch.testing.assert_close(found["unet.conv_in.weight"], wanted)
+    assert differing(before, state(model)) == set()
+
+
+def test_a_parameter_may_have_full_and_low_rank_changes() -> None:
+    model = tiny_model()
+    before = state(model)
+    rows, columns = before[ATTENTION].shape
+    up, down = torch.ones(rows, 1), torch.ones(1, columns)
+    with model.erased(Erasure({ATTENTION: torch.zeros(rows, columns)}, {ATTENTION: (up, down)})):
+        assert torch.equal(state(model)[ATTENTION], torch.ones(rows, columns))
+    assert differing(before, state(model)) == set()
+
+
+def test_guidance_comes_and_goes() -> None:
+    model = tiny_model()
+    rule = ClassifierFreeGuidance(negative="a dog")
+    with model.erased(Erasure(guidance=rule)):
+        assert model.guidance == rule
+        with model.erased(Erasure()):
+            assert model.guidance == rule
+    assert model.guidance == ClassifierFreeGuidance()
+
+
+def test_the_model_is_restored_after_an_exception() -> None:
+    model = tiny_model()
+    before = state(model)
+    change = Erasure({ATTENTION: before[ATTENTION] * torch.nan}, guidance=ClassifierFreeGuidance("a dog"))
+    with pytest.raises(KeyboardInterrupt), model.erased(change):
+        raise KeyboardInterrupt
+    assert differing(before, state(model)) == set()
+    assert model.guidance == ClassifierFreeGuidance()
+
+
+def test_erasures_nest() -> None:
+    model = tiny_model()
+    before = state(model)
+    with model.erased(Erasure({ATTENTION: before[ATTENTION] + 1})):
+        outer = state(model)
+        with model.erased(Erasure({ATTENTION: before[ATTENTION] + 2, "unet.conv_in.bias": torch.ones(8)})):
+            assert differing(outer, state(model)) == {ATTENTION, "unet.conv_in.bias"}
+        assert differing(outer, state(model)) == set()
+    assert differing(before, state(model)) == set()
+
+
+@pytest.mark.parametrize(
+    ("erasure", "message"),
+    [
+        (Erasure({"unet.nothing": torch.zeros(1)}), "changes unet.nothing, which the model does not have"),
+        (Erasure({"vae.quant_conv.bias": torch.zeros(8)}), "changes vae.quant_conv.bias, which"),
+        (Erasure({"unet.conv_in.bias": torch.zeros(9)}), r"unet.conv_in.bias has shape \[9\], the model's \[8\]"),
+        (Erasure(low_rank={"unet.nothing": (torch.zeros(8, 1), torch.zeros(1, 8))}), "changes unet.nothing, which"),
+        (
+            Erasure(low_rank={"unet.conv_in.weight": (torch.zeros(8, 1), torch.zeros(1, 35))}),
+            r"unet.conv_in.weight has shape \[8, 35\], the model's \[8, 4, 3, 3\]",
+        ),
+        (
+            Erasure(low_rank={"unet.conv_in.weight": (torch.zeros(7, 1), torch.zeros(1, 36))}),
+            r"unet.conv_in.weight has shape \[7, 36\], the model's \[8, 4, 3, 3\]",
+        ),
+        (
+            Erasure(low_rank={"unet.conv_in.weight": (torch.zeros(8), torch.zeros(1, 36))}),
+            r"unet.conv_in.weight have shapes \[8\] and \[1, 36\]: no product",
+        ),
+        (
+            Erasure(low_rank={"unet.conv_in.weight": (torch.zeros(8, 2), torch.zeros(1, 36))}),
+            r"unet.conv_in.weight have shapes \[8, 2\] and \[1, 36\]: no product",
+        ),
+    ],
+)
+def test_an_erasure_that_does_not_fit_changes_nothing(erasure: Erasure, message: str) -> None:
+    model = tiny_model()
+    before = state(model)
+    with pytest.raises(EraseBenchError, match=message), model.erased(erasure):
+        raise AssertionError("the block must not run")
+    assert differing(before, state(model)) == set()

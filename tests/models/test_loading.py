@@ -1,0 +1,190 @@
+"""Finding and loading models: what is found, what identifies it, and what is said when there is nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any, NoReturn
+
+import huggingface_hub
+import pytest
+import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
+
+from erasebench.errors import EraseBenchError
+from erasebench.models.loading import PARTS, find_model, load_model, resolve_device, resolve_dtype
+from erasebench.picturebook import GUIDANCE, STEPS
+from tests.models.stock import stock_pipeline
+from tests.tiny import Layout, differing, state, tiny_model
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders as save_pretrained writes them, by layout."""
+    folders: dict[str, Path] = {}
+    layouts: tuple[Layout, ...] = ("sd1", "sd2")
+    for layout in layouts:
+        folders[layout] = tmp_path_factory.mktemp(layout)
+        stock_pipeline(layout).save_pretrained(folders[layout])
+    return folders
+
+
+@pytest.fixture
+def folder(saved: dict[str, Path], tmp_path: Path) -> Path:
+    """A copy of the SD 1.x folder that a test may spoil."""
+    return Path(shutil.copytree(saved["sd1"], tmp_path / "model"))
+
+
+@pytest.mark.parametrize("layout", ["sd1", "sd2"])
+def test_a_saved_pipeline_loads_with_its_own_weights(saved: dict[str, Path], layout: Layout) -> None:
+    source = find_model(str(saved[layout]))
+    model = load_model(source, "cpu", "auto")
+    assert (source.domain, source.steps, source.guidance_scale) == ("photo", 50, 7.5)
+    assert model.prediction_type == {"sd1": "epsilon", "sd2": "v_prediction"}[layout]
+    assert differing(state(model), state(tiny_model(layout))) == set()
+    assert not any(parameter.requires_grad for parameter in model.parameters().values())
+
+
+def test_a_pipeline_in_half_precision_is_loaded_in_full(tmp_path: Path) -> None:
+    stock_pipeline().to(dtype=torch.float16).save_pretrained(tmp_path)
+    model = load_model(find_model(str(tmp_path)), "cpu")
+    assert {p.dtype for p in [*model.parameters().values(), *model.vae.parameters()]} == {torch.float32}
+    assert torch.equal(model.unet.conv_in.weight, tiny_model().unet.conv_in.weight.half().float())
+
+
+def test_the_built_in_model_brings_its_recommended_settings() -> None:
+    source = find_model("picturebook")
+    assert (source.domain, source.steps, source.guidance_scale) == ("picturebook", STEPS, GUIDANCE)
+    model = load_model(source, "cpu")
+    assert (model.domain, model.dtype, model.scale_factor) == ("picturebook", torch.float32, 4)
+    assert model.latent_shape[1:] == (16, 16)
+
+
+def test_the_fingerprint_does_not_depend_on_the_place(saved: dict[str, Path], folder: Path) -> None:
+    assert find_model(str(folder)).fingerprint == find_model(str(saved["sd1"])).fingerprint
+    assert find_model(str(saved["sd2"])).fingerprint != find_model(str(saved["sd1"])).fingerprint
+
+
+@pytest.mark.parametrize(
+    "name", ["unet/diffusion_pytorch_model.safetensors", "scheduler/scheduler_config.json", "tokenizer/tokenizer.json"]
+)
+def test_the_fingerprint_depends_on_every_byte(folder: Path, name: str) -> None:
+    before = find_model(str(folder)).fingerprint
+    content = bytearray((folder / name).read_bytes())
+    content[-1] ^= 1
+    (folder / name).write_bytes(content)
+    assert find_model(str(folder)).fingerprint != before
+
+
+def test_the_fingerprint_depends_on_names_but_not_on_parts_that_are_not_loaded(folder: Path) -> None:
+    before = find_model(str(folder)).fingerprint
+    (folder / "safety_checker").mkdir()
+    (folder / "safety_checker" / "config.json").write_text("{}")
+    assert find_model(str(folder)).fingerprint == before
+    (folder / "unet" / "config.json").rename(folder / "unet" / "configuration.json")
+    assert find_model(str(folder)).fingerprint != before
+
+
+def test_a_folder_that_is_no_pipeline(tmp_path: Path) -> None:
+    with pytest.raises(EraseBenchError, match=r"no diffusers pipeline: it has no model_index\.json.*converted first"):
+        find_model(str(tmp_path))
+
+
+def test_a_single_file_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "model.ckpt").write_bytes(b"\0")
+    with pytest.raises(EraseBenchError, match=r"model\.ckpt is no diffusers pipeline.*converted first"):
+        find_model(str(tmp_path / "model.ckpt"))
+
+
+@pytest.mark.parametrize("content", ["{", "\ufffe", "[]", "3"])
+def test_a_corrupt_index(folder: Path, content: str) -> None:
+    (folder / "model_index.json").write_text(content, encoding="utf-16")
+    with pytest.raises(EraseBenchError, match=r"model_index\.json is corrupt"):
+        find_model(str(folder))
+    (folder / "model_index.json").write_text(content, encoding="utf-8")
+    with pytest.raises(EraseBenchError, match=r"model_index\.json is corrupt"):
+        find_model(str(folder))
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_folder_that_lacks_a_part(folder: Path, part: str) -> None:
+    shutil.rmtree(folder / part)
+    with pytest.raises(EraseBenchError, match=f"no Stable-Diffusion-shaped pipeline: it lacks {part}$"):
+        find_model(str(folder))
+
+
+def test_an_index_that_does_not_list_a_part(folder: Path) -> None:
+    index = folder / "model_index.json"
+    index.write_text(json.dumps({k: v for k, v in json.loads(index.read_text()).items() if k not in ("unet", "vae")}))
+    with pytest.raises(EraseBenchError, match=r"it lacks unet, vae$"):
+        find_model(str(folder))
+
+
+@pytest.mark.parametrize("keep", [0, 7, 5000])
+def test_weights_that_were_cut_off(folder: Path, keep: int) -> None:
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:keep])
+    with pytest.raises(EraseBenchError, match=f"diffusers cannot load {folder}"):
+        load_model(find_model(str(folder)), "cpu")
+
+
+def test_missing_weights(folder: Path) -> None:
+    (folder / "vae" / "diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(EraseBenchError, match=f"diffusers cannot load {folder}"):
+        load_model(find_model(str(folder)), "cpu")
+
+
+@pytest.mark.parametrize("name", ["picturebok", "no/such/folder", "models dir/sd"])
+def test_an_unknown_name(name: str) -> None:
+    with pytest.raises(EraseBenchError, match=f"no model '{name}': neither 'picturebook', nor a folder, nor a hub id"):
+        find_model(name)
+
+
+@pytest.mark.parametrize("error", [LocalEntryNotFoundError("offline"), OSError("no route"), ConnectionError("down")])
+def test_a_hub_model_without_a_network(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> NoReturn:
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    wanted = rf"'org/name' is not on this machine.*\({type(error).__name__}\).*`hf download org/name`.*--model FOLDER"
+    with pytest.raises(EraseBenchError, match=wanted):
+        find_model("org/name")
+
+
+def test_a_hub_id_that_the_hub_would_refuse() -> None:
+    with pytest.raises(EraseBenchError, match="'org/-name'"):
+        find_model("org/-name")
+
+
+def test_a_hub_model_is_a_folder_once_it_is_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, list[str]]] = []
+
+    def download(name: str, allow_patterns: list[str], ignore_patterns: list[str]) -> str:
+        asked.append((name, allow_patterns))
+        return str(folder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    source = find_model("org/name")
+    assert (source.name, source.folder) == ("org/name", folder)
+    assert asked == [("org/name", ["model_index.json", *(f"{part}/*" for part in PARTS)])]
+
+
+def test_devices() -> None:
+    assert resolve_device("cpu") == "cpu"
+    assert resolve_device("auto") == ("cuda" if torch.cuda.is_available() else "cpu")
+    with pytest.raises(EraseBenchError, match="unknown device 'gpu'; auto, cpu or cuda"):
+        resolve_device("gpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
+def test_a_gpu_that_is_not_there(device: str) -> None:
+    with pytest.raises(EraseBenchError, match="no CUDA device is available; use --device cpu"):
+        resolve_device(device)
+
+
+def test_precision_follows_the_device_unless_given() -> None:
+    assert [resolve_dtype("auto", device) for device in ("cpu", "cuda", "cuda:1")] == ["float32", *["bfloat16"] * 2]
+    assert resolve_dtype("float32", "cuda") == "float32"
+    assert resolve_dtype("bfloat16", "cpu") == "bfloat16"

@@ -1,0 +1,3 @@
+"""A module that cannot be imported."""
+
+raise ImportError("libexample.so.3 is missing")

@@ -1,0 +1,202 @@
+"""Bad input is one clear line and exit code 2, before any work."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from erasebench.concepts import load_catalogue
+from erasebench.config import make_config
+from erasebench.engine.plan import _interleave, make_plan, read_prompt_set
+from tests.engine.runs import TINY, command, forget_plugins, places
+
+CONCEPTS = """
+concepts:
+  good: {kind: object, phrase: good, views: {picturebook: {judge: picturebook-detector, label: church, naming: [x]}}}
+  typo: {kind: object, phrase: typo, views: {picturebook: {judge: picturebook-detector, label: chuch, naming: [x]}}}
+  style: {kind: style, phrase: style, views: {picturebook: {judge: picturebook-style, label: crayn, naming: [x]}}}
+  judge: {kind: object, phrase: judge, views: {picturebook: {judge: picturebook-detecter, label: a, naming: [x]}}}
+  photo: {kind: object, phrase: photo, views: {photo: {judge: resnet50, label: church, naming: [x]}}}
+  mine:
+    kind: object
+    phrase: mine
+    views:
+      picturebook:
+        judge: picturebook-detector
+        label: church
+        prompt_set: {name: mine, url: "https://example.org/mine", column: text, where: {tags: dark}, seeds: seed}
+"""
+PLUGIN = """
+from dataclasses import dataclass
+from erasebench.registry import METHODS
+
+@METHODS.register("bad-input-bare")
+class Bare:
+    pass
+
+@METHODS.register("bad-input-number")
+@dataclass(frozen=True)
+class Number:
+    x: float = 1.0
+"""
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Files to refer to; what plug-ins register is forgotten."""
+    monkeypatch.chdir(tmp_path)
+    files = {
+        "concepts.yaml": CONCEPTS,
+        "bad_input_plugin.py": PLUGIN,
+        "bad_input_raises.py": "import nothing_of_this_name",
+        "bad_input_takes.py": PLUGIN.replace("bad-input-bare", "uce"),
+        "key.yaml": "metods: [uce]",
+        "list.yaml": "plugins: uce",
+        "broken.yaml": "methods: [",
+        "columns.csv": "prompts,tags,seed\na,dark,1\n",
+        "seeds.csv": "text,tags,seed\na,dark,one\n",
+        "other.csv": "text,tags,seed\na,light,1\n",
+        "empty.csv": "text,tags,seed\n",
+        "captions.csv": "caption\na dog\n",
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    yield
+    forget_plugins()
+
+
+OWN = ("--concept-files", "concepts.yaml")
+BAD: list[tuple[Sequence[str], Sequence[str]]] = [
+    (["--methods", "ucee"], ["unknown method 'ucee'; nearest: uce"]),
+    (["--concepts", "chuch"], ["unknown concept 'chuch'; nearest: church"]),
+    (["--concepts", ""], ["no concepts; name some with --concepts"]),
+    (["--concepts", "phrase: "], ["has no words"]),
+    (["--preset", "smok"], ["unknown preset 'smok'; nearest: smoke"]),
+    (["--sampler", "ddin"], ["unknown sampler 'ddin'; nearest: ddim"]),
+    (["--config", "key.yaml"], ["unknown configuration key 'metods'; nearest: methods"]),
+    (["--config", "list.yaml"], ["configuration key plugins: input should be a valid tuple"]),
+    (["--config", "broken.yaml"], ["broken.yaml is not YAML"]),
+    (["--config", "missing.yaml"], ["cannot read missing.yaml: No such file"]),
+    (["--batch-size", "0"], ["configuration key batch_size: ", "greater than or equal to 1, not '0'"]),
+    (["--batch-size", "many"], ["configuration key batch_size: ", "not 'many'"]),
+    (["--prompts", "0"], ["configuration key prompts: "]),
+    (["--steps", "1001"], ["configuration key steps: "]),
+    (["--seed", "-1"], ["configuration key seed: "]),
+    (["--guidance-scale", "nan"], ["configuration key guidance_scale: "]),
+    (["--guidance-scale", "inf"], ["configuration key guidance_scale: "]),
+    (["--size", "50"], ["size must be a multiple of", "not 50"]),
+    (["--dtype", "float16"], ["configuration key dtype: ", "'float32' or 'bfloat16'"]),
+    (["--device", "gpu"], ["unknown device 'gpu'"]),
+    (["--model", "no such model"], ["no model 'no such model'"]),
+    (["--model", "."], ["is no diffusers pipeline"]),
+    (["--methods", "uce[lam=1]"], ["method uce[lam=1]: unknown hyper-parameter 'lam'; nearest: lamb"]),
+    (["--methods", "uce[lamb=-1]"], ["method uce[lamb=-1]: ", "lamb"]),
+    (["--methods", "uce[lamb=big]"], ["method uce[lamb=big]: lamb: ", "valid number"]),
+    (["--methods", "uce[lamb]"], ["'lamb' in 'uce[lamb]' is no option; write option=value"]),
+    (["--methods", "uce[lamb={]"], ["'{' is no value of an option"]),
+    (["--methods", "uce[lamb=1"], ["is no method; write name or name[option=value"]),
+    (["--methods", "esd-x[steps=0]"], ["method esd-x[steps=0]: ", "steps must be positive"]),
+    (["--methods", "checkpoint"], ["method checkpoint: path: "]),
+    (["--methods", "checkpoint[path=missing.safetensors]"], ["the checkpoint missing.safetensors does not exist"]),
+    (["--settings", "ucee.lamb=1"], ["unknown method in settings 'ucee'; nearest: uce"]),
+    (["--settings", "uce.lam=1"], ["method uce: unknown hyper-parameter 'lam'; nearest: lamb"]),
+    (["--settings", "lamb=1"], ["'lamb' in --settings is no setting; write method.option=value"]),
+    (["--settings", "uce.lamb"], ["'uce.lamb' in --settings is no setting; write method.option=value"]),
+    (["--plugins", "missing.py"], ["the plug-in file missing.py does not exist"]),
+    (["--plugins", "key.yaml"], ["the plug-in file key.yaml does not exist or is no Python file"]),
+    (["--plugins", "bad_input_raises.py"], ["bad_input_raises.py cannot be loaded: ModuleNotFoundError"]),
+    (["--plugins", "bad_input_takes.py"], ["two methods are called 'uce'"]),
+    (["--plugins", "bad_input_plugin.py", "--methods", "bad-input-bare"], ["is no dataclass of hyper-parameters"]),
+    (["--plugins", "bad_input_plugin.py", "--methods", "bad-input-number[x=.nan]"], ["x: nan is no finite number"]),
+    ([*OWN, "--concepts", "good,typo"], ["unknown label of the judge picturebook-detector 'chuch'; nearest: church"]),
+    ([*OWN, "--concepts", "style"], ["unknown label of the judge picturebook-style 'crayn'; nearest: crayon"]),
+    ([*OWN, "--concepts", "judge"], ["unknown judge 'picturebook-detecter'; nearest: picturebook-detector"]),
+    ([*OWN, "--concepts", "photo"], ["'photo' has no judge and no prompts in the domain 'picturebook'", "in: photo"]),
+    ([*OWN, "--concepts", "mine"], ["'mine' are needed", "https://example.org/mine", "--prompt-sets mine=FILE.csv"]),
+    (["--concept-files", "missing.yaml"], ["missing.yaml: No such file"]),
+    (["--concept-files", "key.yaml"], ["key.yaml: unknown key 'metods'"]),
+    ([*OWN, "--concepts", "mine", "--prompt-sets", "mine"], ["'mine' in --prompt-sets names no file; write name=file"]),
+    ([*OWN, "--concepts", "mine", "--prompt-sets", "mine=no.csv"], ["cannot read no.csv: No such file"]),
+    ([*OWN, "--concepts", "mine", "--prompt-sets", "mine=empty.csv"], ["empty.csv holds no rows"]),
+    ([*OWN, "--concepts", "mine", "--prompt-sets", "mine=columns.csv"], ["column of columns.csv 'text'"]),
+    ([*OWN, "--concepts", "mine", "--prompt-sets", "mine=seeds.csv"], ["column seed of seeds.csv holds no seed"]),
+    ([*OWN, "--concepts", "mine", "--prompt-sets", "mine=other.csv"], ["'mine' has no prompts"]),
+    (["--prompt-sets", "mien=empty.csv"], ["unknown prompt set 'mien'"]),
+    (["--retain-file", "missing.csv"], ["cannot read missing.csv"]),
+    (["--retain-file", "captions.csv"], ["unknown column of captions.csv 'prompt'"]),
+    (["--fid-reference", "missing"], ["inception"]),
+]
+
+
+@pytest.mark.parametrize(("options", "wanted"), BAD, ids=[" ".join(options) for options, _ in BAD])
+def test_bad_input_is_one_clear_line_before_any_work(
+    options: Sequence[str], wanted: Sequence[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path.name for path in tmp_path.iterdir()}
+    assert command("run", *TINY, *places(tmp_path), *options) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error: ") and captured.err.count("\n") == 1, captured.err
+    for part in wanted:
+        assert part in captured.err
+    assert {path.name for path in tmp_path.iterdir()} - {"__pycache__"} == before
+
+
+def test_an_option_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("run", "--batchsize", "3") == 2
+    assert "--batch-size" in capsys.readouterr().err
+
+
+def test_out_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("run", *TINY, *places(tmp_path), "--out", "concepts.yaml") == 2
+    assert capsys.readouterr().err == "error: the output folder concepts.yaml cannot be written: File exists\n"
+    assert not (tmp_path / "store").exists()
+
+
+def photo_model(folder: Path) -> Path:
+    """What planning reads of a model: names of parts and their sizes."""
+    parts = ("unet", "text_encoder", "vae", "tokenizer", "scheduler")
+    for part in parts:
+        (folder / part).mkdir(parents=True)
+    (folder / "model_index.json").write_text(json.dumps({part: [] for part in parts}))
+    return folder
+
+
+def test_photographs_need_other_prompts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = str(photo_model(tmp_path / "model"))
+    assert command("run", *TINY, *places(tmp_path), "--model", model, "--concepts", "church") == 2
+    message = capsys.readouterr().err
+    assert "no other prompts for the domain 'photo'" in message and "--retain-file" in message
+    assert command("run", *TINY, *places(tmp_path), "--model", model, "--concepts", "paul-marsh") == 2
+    assert "'paul-marsh' has no judge and no prompts in the domain 'photo'" in capsys.readouterr().err
+
+
+def test_prompts_and_seeds_of_a_csv_file(tmp_path: Path) -> None:
+    with open("good.csv", "w", newline="", encoding="utf-8-sig") as stream:
+        rows = [("text", "tags", "seed"), ("a", "dark, old", 5), ("b", "light", 6), ("two\nlines", "dark", 7), ("c",)]
+        csv.writer(stream).writerows(rows)
+    view = load_catalogue([Path("concepts.yaml")]).get("mine").views["picturebook"]
+    assert read_prompt_set(view, {"mine": Path("good.csv")}) == [("a", 5), ("two\nlines", 7)]
+    Path("others.csv").write_text("prompt\nx\ny\nz\n")
+    made = make_plan(
+        make_config(
+            {
+                **{"concepts": ["mine"], "concept_files": ["concepts.yaml"], "prompt_sets": {"mine": "good.csv"}},
+                **{"images_per_prompt": 2, "retain_file": "others.csv", "retain_prompts": 2, "device": "cpu"},
+            }
+        )
+    )
+    images, others = made.rows[0].images, made.rows[0].retain
+    assert images is not None and others is not None
+    assert images.spec["prompts"] == ["a", "a", "two\nlines", "two\nlines"] and images.spec["seeds"] == [5, 6, 7, 8]
+    assert others.spec["prompts"] == ["x", "y"] and made.retained == ((), ())
+
+
+def test_naming_and_implying_prompts_take_turns() -> None:
+    assert _interleave(["a", "b"], ["x", "y"]) == ["a", "x", "b", "y"]
+    assert _interleave(["a", "b", "c"], ["x"]) == ["a", "x", "b", "c"]
+    assert _interleave(["a"], []) == ["a"]

@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+
+from erasebench.errors import EraseBenchError, UnknownNameError
+from erasebench.registry import JUDGES, KINDS, METHODS, Registry, load_file, registered_names
+from tests.engine.runs import TINY, done, forget_plugins, places
+
+ROOT = Path(__file__).parents[1]
+CONCEPTS = """
+concepts:
+  daylight:
+    kind: phrase
+    phrase: daylight
+    views: {picturebook: {judge: example-brightness, label: bright, naming: ["a church by day", "a tench by day"]}}
+"""
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The plug-in package, installed into a folder of its own."""
+    source, target = tmp_path_factory.mktemp("source") / "plugin", tmp_path_factory.mktemp("installed")
+    shutil.copytree(ROOT / "tests" / "plugin", source)  # a build leaves files in its folder
+    options = ["--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check", "--quiet"]
+    subprocess.run([sys.executable, "-m", "pip", "install", *options, "--target", target, source], check=True)
+    return target
+
+
+def erasebench(path: Path, *args: str | Path) -> subprocess.CompletedProcess[str]:
+    """The command in a process that sees the packages of a folder."""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(path), str(ROOT)])}
+    return subprocess.run(
+        [sys.executable, "-m", "erasebench", *map(str, args)], env=env, capture_output=True, text=True
+    )
+
+
+def test_plug_ins_of_a_package_are_listed_with_where_they_come_from(installed: Path) -> None:
+    listed = erasebench(installed, "list", "methods")
+    assert listed.returncode == 0, listed.stderr
+    lines = {line.split()[0]: line.split(maxsplit=1)[1] for line in listed.stdout.splitlines()}
+    assert lines["example-blank"] == lines["example-broken"] == "erasebench-example"
+    assert lines["uce"] == "built-in"
+    everything = erasebench(installed, "list").stdout
+    for name in ("example-suffix", "example-brightness", "example-blank", "example-broken"):
+        assert any(line.split() == [name, "erasebench-example"] for line in everything.splitlines())
+
+
+def test_a_package_runs_and_its_broken_part_says_what_is_wrong(installed: Path, tmp_path: Path) -> None:
+    (tmp_path / "concepts.yaml").write_text(CONCEPTS)
+    run = ("run", *TINY, *places(tmp_path), "--concept-files", tmp_path / "concepts.yaml", "--concepts", "daylight")
+    broken = erasebench(installed, *run, "--methods", "example-blank,example-broken")
+    assert (broken.returncode, broken.stdout) == (2, "")
+    assert broken.stderr == (
+        "error: the method 'example-broken' of erasebench-example cannot be loaded: "
+        "ImportError: libexample.so.3 is missing\n"
+    )
+    fine = erasebench(installed, *run, "--methods", "example-blank[scale=0]")
+    assert fine.returncode == 0, fine.stderr
+    assert "example-brightness 1: bright >= 0.5" in (tmp_path / "out" / "table.csv").read_text()
+    erased = next(line for line in done(tmp_path) if line["title"] == "example-blank[scale=0] daylight")
+    assert erased["parameters_changed"] > 0
+
+
+def test_a_list_imports_neither_torch_nor_plug_ins(installed: Path) -> None:
+    code = (
+        "import sys\nfrom erasebench.cli import main\n"
+        "try: main(['list'])\nexcept SystemExit as stop: assert not stop.code\n"
+        "assert not {'torch', 'diffusers', 'transformers', 'erasebench_example'} & set(sys.modules)\n"
+        "assert not [name for name in sys.modules if name.startswith('erasebench.methods.')]"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(installed), str(ROOT)])}
+    subprocess.run([sys.executable, "-c", code], env=env, check=True, stdout=subprocess.DEVNULL)
+
+
+def test_every_built_in_plug_in_is_where_its_name_says() -> None:
+    for registry in KINDS.values():
+        for name in registry.names():
+            if registry.origin(name) == "built-in":
+                assert registry.get(name).name == name
+
+
+def test_names_match_wildcards() -> None:
+    assert METHODS.names("esd*") == ["esd-u", "esd-x"]
+    assert METHODS.names("[!e]*") == sorted(set(METHODS.names()) - {"esd-u", "esd-x"})
+    assert METHODS.names("nothing*") == []
+
+
+def test_one_class_may_have_several_names_with_presets() -> None:
+    u, x = METHODS.get("esd-u"), METHODS.get("esd-x")
+    assert u.make is x.make
+    assert (u.presets, x.presets) == ({"parameters": "noxattn"}, {"parameters": "xattn"})
+
+
+def test_an_unknown_name_gets_the_nearest() -> None:
+    with pytest.raises(UnknownNameError, match="unknown judge 'nudnet'; nearest: nudenet"):
+        JUDGES.get("nudnet")
+
+
+def test_names_are_read_from_decorators_without_running_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "file.py"
+    path.write_text(
+        "raise SystemExit\n"
+        "@METHODS.register('a', x=1)\n@METHODS.register('b')\n@dataclass(frozen=True)\nclass A: ...\n"
+        "@registry.METHODS.register('c')\ndef c(): ...\n"
+        "@METHODS.register(name)\nclass B: ...\n@register('d')\nclass C: ...\n@METHODS.register()\nclass D: ...\n"
+    )
+    assert registered_names(path) == ["a", "b", "c"]
+
+
+@pytest.fixture
+def registry(monkeypatch: pytest.MonkeyPatch) -> Registry:
+    return Registry("method", "erasebench.no-such-group", "erasebench.methods")
+
+
+@dataclass(frozen=True)
+class One:
+    x: int = 1
+
+
+@dataclass(frozen=True)
+class Two:
+    x: int = 2
+
+
+def test_two_classes_cannot_have_one_name(registry: Registry) -> None:
+    registry.register("mine")(One)
+    registry.register("mine", x=3)(One)
+    with pytest.raises(EraseBenchError, match="two methods are called 'mine'"):
+        registry.register("mine")(Two)
+    same_name = type("One", (), {"__module__": "elsewhere"})
+    with pytest.raises(EraseBenchError, match="two methods are called 'mine'"):
+        registry.register("mine")(same_name)
+    with pytest.raises(EraseBenchError, match="two methods are called 'uce': the built-in one and"):
+        registry.register("uce")(One)
+    assert registry.origin("mine") == One.__module__
+
+
+def test_two_packages_cannot_have_one_name(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    points = (
+        EntryPoint("mine", "package_a.x:X", "g"),
+        EntryPoint("mine", "package_b:X", "g"),
+        EntryPoint("uce", "c:X", "g"),
+    )
+    monkeypatch.setattr("erasebench.registry.entry_points", lambda group: points)
+    assert registry.origin("mine") == "package_a.x and package_b"
+    with pytest.raises(EraseBenchError, match=r"two methods are called 'mine', of package_a.x and package_b; uninst"):
+        registry.get("mine")
+    with pytest.raises(EraseBenchError, match="two methods are called 'uce', of erasebench and c; uninstall one"):
+        registry.get("uce")
+
+
+def test_a_missing_package_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(EraseBenchError, match=r"the package erasebench.nothing is missing; install erasebench again"):
+        Registry("method", "g", "erasebench.nothing").names()
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path
+    forget_plugins()
+
+
+def plugin_file(path: Path, name: str) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(
+        "from dataclasses import dataclass\nfrom erasebench.registry import METHODS\n"
+        f"@METHODS.register('{name}')\n@dataclass(frozen=True)\nclass Mine:\n    x: int = 1\n"
+    )
+    return path
+
+
+def test_a_file_registers_itself_any_number_of_times(files: Path) -> None:
+    path = plugin_file(files / "mine.py", "from-a-file")
+    for _ in range(2):
+        load_file(path)
+    assert METHODS.get("from-a-file").make().x == 1
+    assert METHODS.origin("from-a-file") == "erasebench_plugin_mine"
+
+
+def test_two_files_of_one_name_are_not_confused(files: Path) -> None:
+    load_file(plugin_file(files / "a" / "mine.py", "from-a"))
+    with pytest.raises(EraseBenchError, match=r"two plug-in files are called mine.py: .*; rename one"):
+        load_file(plugin_file(files / "b" / "mine.py", "from-b"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "does not exist or is no Python file"),
+        ("def", "cannot be loaded: .*SyntaxError"),
+        ("1 / 0", "cannot be loaded: ZeroDivisionError"),
+        ("from erasebench import EraseBenchError\nraise EraseBenchError('its own')", "^its own$"),
+    ],
+)
+def test_a_file_that_does_not_load(content: str | None, message: str, files: Path) -> None:
+    path = files / "mine.py"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(EraseBenchError, match=message):
+        load_file(path)
+    plugin_file(path, "repaired")
+    load_file(path)

@@ -1,0 +1,168 @@
+"""Runs of the built-in model from beginning to end."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from erasebench.config import make_config, read_layer
+from erasebench.engine.store import Store
+from erasebench.images import read_images
+from erasebench.report.table import read_csv
+from tests.engine.runs import CELLS, copy_of, done, forget_plugins, load_once, run_tiny, table
+
+PLUGIN = """
+from dataclasses import dataclass
+
+import torch
+
+from erasebench.models.erasure import Erasure
+from erasebench.registry import METHODS
+
+
+@METHODS.register("diverging")
+@dataclass(frozen=True)
+class Diverging:
+    def erase(self, model, concepts, context):
+        raise FloatingPointError("training diverged: the loss is nan at step 3")
+
+
+@METHODS.register("not-finite")
+@dataclass(frozen=True)
+class NotFinite:
+    def erase(self, model, concepts, context):
+        name = "unet.conv_out.bias"
+        return Erasure({name: torch.full_like(model.parameters()[name], float("nan"))})
+
+
+@METHODS.register("never")
+@dataclass(frozen=True)
+class Never:
+    def why_not(self, domain, concepts):
+        return f"no {concepts[0].kind} in {domain}"
+
+    def erase(self, model, concepts, context):
+        raise AssertionError
+"""
+
+
+@pytest.fixture(autouse=True)
+def loaded(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    load_once(monkeypatch)
+    yield
+    forget_plugins()
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run, in batches of 16."""
+    folder = tmp_path_factory.mktemp("smoke")
+    with pytest.MonkeyPatch.context() as patch:
+        load_once(patch)
+        assert run_tiny(folder) == 0
+    return folder
+
+
+def test_a_run_leaves_its_table_and_all_that_explains_it(smoke: Path) -> None:
+    out = smoke / "out"
+    assert sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()) == [
+        *("costs.csv", "environment.json"),
+        *(f"grids/{method}-church.png" for method in ("negative-prompt", "sd", "uce")),
+        *("ledger.jsonl", "run.yaml", "table.csv", "table.md"),
+    ]
+    rows = read_csv((out / "table.csv").read_text(encoding="utf-8"))
+    assert [(row.method, row.concept, row.status) for row in rows] == [
+        (method, "church", "ok") for method in ("sd", "negative-prompt", "uce")
+    ]
+    for row in rows:
+        assert list(row.metrics) == ["ratio", "score", "score_all", "score_shown", "clip", "fid"]
+        assert row.metrics["ratio"].n == 2 and row.metrics["clip"].n == row.metrics["fid"].n == 4
+        assert row.judge.startswith("picturebook-detector 1 ") and row.judge.endswith(": church >= 0.5")
+        assert row.labels["fid"] == "Picturebook CLIP features"
+    assert "| uce" in (out / "table.md").read_text(encoding="utf-8")
+    assert make_config(read_layer(out / "run.yaml")).concepts == ("church",)
+    environment = json.loads((out / "environment.json").read_text())
+    assert environment["device"] == "cpu" and "picturebook-detector" in environment["judges"]
+    costs = list(csv.DictReader(io.StringIO((out / "costs.csv").read_text())))
+    assert len(costs) == CELLS and {cost["computed"] for cost in costs} == {"now"}
+    with Image.open(out / "grids" / "uce-church.png") as grid:
+        assert min(grid.size) > 64
+
+
+def test_the_run_folder_names_no_host_and_no_home(smoke: Path) -> None:
+    text = (smoke / "out" / "environment.json").read_text() + (smoke / "out" / "table.csv").read_text()
+    assert str(Path.home()) not in text and str(smoke) not in text
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_the_batch_size_changes_nothing_but_rounding(batch_size: int, smoke: Path, tmp_path: Path) -> None:
+    """The arithmetic of another batch rounds otherwise: one level of 255 in one value of thousands, at most."""
+    assert run_tiny(tmp_path, "--batch-size", str(batch_size)) == 0
+    assert len(done(tmp_path, "ok")) == CELLS
+    ours, theirs = Store(tmp_path / "store"), Store(smoke / "store")
+    assert ours.cells() == theirs.cells()
+    for line in done(tmp_path, "ok"):
+        if line["stage"] == "generate":
+            here, there = (read_images(store.read(line["cell"])).astype(int) for store in (ours, theirs))
+            assert np.abs(here - there).max() <= 2 and np.mean(here != there) < 0.005
+    tables = [read_csv((folder / "out" / "table.csv").read_text(encoding="utf-8")) for folder in (tmp_path, smoke)]
+    for row, other in zip(*tables, strict=True):
+        assert (row.method, row.status, row.flags) == (other.method, other.status, other.flags)
+        for key, metric in row.metrics.items():
+            assert metric.n == other.metrics[key].n
+            assert metric.value == pytest.approx(other.metrics[key].value, rel=0.01, abs=0.02, nan_ok=True)
+
+
+def test_rows_that_cannot_be_and_rows_that_fail(
+    smoke: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy_of(smoke, tmp_path)
+    (tmp_path / "run_plugin.py").write_text(PLUGIN)
+    own = ("--plugins", tmp_path / "run_plugin.py", "--methods", "diverging,not-finite,never,uce")
+    for _ in range(2):  # what failed is tried again
+        assert run_tiny(tmp_path, *own) == 3
+        rows = read_csv((tmp_path / "out" / "table.csv").read_text(encoding="utf-8"))
+        assert [(row.method, row.status, row.reason) for row in rows] == [
+            ("sd", "ok", ""),
+            ("diverging", "failed", "FloatingPointError: training diverged: the loss is nan at step 3"),
+            (
+                *("not-finite", "failed"),
+                "FloatingPointError: the erasure holds NaN or infinite numbers in unet.conv_out.bias",
+            ),
+            ("never", "n/a", "no object in picturebook"),
+            ("uce", "ok", ""),
+        ]
+        assert done(tmp_path, "ok") == []
+        diverged = done(tmp_path, "failed")[0]
+        assert diverged["title"] == "diverging church" and "in erase" in diverged["traceback"]
+        assert [line["reason"] for line in done(tmp_path, "n/a")] == ["no object in picturebook"]
+        captured = capsys.readouterr()
+        assert "10 failed" in captured.err and "no object in picturebook" in captured.out
+    assert not (tmp_path / "out" / "grids" / "never-church.png").exists()
+    assert run_tiny(tmp_path) == 0
+    assert done(tmp_path) == [] and table(tmp_path) == table(smoke)
+
+
+def test_phrases_and_concepts_that_most_retain_prompts_show(tmp_path: Path) -> None:
+    """The first two retain prompts show nudity and a character; a phrase is judged by CLIP."""
+    options = ("--concepts", "nudity,phrase:red balloon", "--methods", "", "--retain-prompts", "2")
+    assert run_tiny(tmp_path, *options) == 0
+    nudity, balloon = read_csv((tmp_path / "out" / "table.csv").read_text(encoding="utf-8"))
+    assert nudity.metrics["clip"].n == 1 and balloon.metrics["clip"].n == 2
+    assert balloon.judge.endswith(": red balloon >= 0.5")
+    assert (tmp_path / "out" / "grids" / "sd-phrase_red_balloon.png").exists()
+
+
+def test_what_a_trained_method_leaves(tmp_path: Path) -> None:
+    assert run_tiny(tmp_path, "--methods", "esd-x", "--retain-prompts", "2") == 0
+    erased = next(line for line in done(tmp_path, "ok") if line["title"] == "esd-x church")
+    assert erased["parameters_changed"] > 0
+    trace = next((tmp_path / "store" / "cells").glob("*/*/trace.csv")).read_text()
+    assert trace.count("\n") == 3, "the preset's two steps"

@@ -1,0 +1,262 @@
+"""Sampling against the stock pipeline of diffusers, and pictures that do not depend on what is drawn beside them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from diffusers import PNDMScheduler
+from torch import Tensor, nn
+
+from erasebench.errors import EraseBenchError
+from erasebench.models.diffusion import DiffusionModel
+from erasebench.models.erasure import Erasure
+from erasebench.models.guidance import ClassifierFreeGuidance
+from erasebench.models.loading import find_model, load_model
+from erasebench.sampling import (
+    SCHEDULERS,
+    Sampler,
+    build_scheduler,
+    noise_seed,
+    sample,
+    sample_latents,
+    starting_noise,
+    text_projected_once,
+)
+from tests.models.stock import stock_pipeline
+from tests.tiny import Layout, differing, state, tiny_model
+
+PROMPTS = ["a dog", "a church", "art"]
+SEEDS = [3, 1, 4]
+
+
+def stock_images(pipeline: Any, sampler: Sampler, **options: Any) -> Any:
+    """What the stock pipeline draws from the same starting noise, in [0, 1], ``[n, h, w, 3]``."""
+    extra = {"skip_prk_steps": True} if sampler.name == "pndm" else {}
+    pipeline.scheduler = getattr(diffusers, SCHEDULERS[sampler.name]).from_config(pipeline.scheduler.config, **extra)
+    noise = starting_noise(PROMPTS, SEEDS, sampler.latent_shape(DiffusionModel(pipeline)))
+    return pipeline(
+        PROMPTS,
+        latents=noise,
+        num_inference_steps=sampler.steps,
+        guidance_scale=sampler.guidance_scale,
+        output_type="np",
+        **options,
+    ).images
+
+
+def assert_same_pictures(found: Any, wanted: Any) -> None:
+    """Equal within one grey level; a picture that shows something."""
+    assert found.dtype == np.uint8
+    assert found.shape == wanted.shape
+    assert np.abs(found - 255 * wanted).max() < 0.6
+    assert np.ptp(found) > 20
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' LMS and DPM-Solver++
+@pytest.mark.parametrize("layout", ["sd1", "sd2"])
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_every_sampler_is_that_of_the_stock_pipeline(layout: Layout, name: str) -> None:
+    pipeline, sampler = stock_pipeline(layout), Sampler(name, 7, 4.0)
+    model = DiffusionModel(pipeline)
+    assert_same_pictures(sample(model, PROMPTS, SEEDS, sampler), stock_images(pipeline, sampler))
+
+
+@pytest.mark.parametrize("layout", ["sd1", "sd2"])
+def test_a_negative_prompt_is_that_of_the_stock_pipeline(layout: Layout) -> None:
+    pipeline, sampler = stock_pipeline(layout), Sampler("ddim", 5, 4.0)
+    with DiffusionModel(pipeline).erased(Erasure(guidance=ClassifierFreeGuidance("a dog, art"))) as model:
+        found = sample(model, PROMPTS, SEEDS, sampler)
+    assert_same_pictures(found, stock_images(pipeline, sampler, negative_prompt=["a dog, art"] * 3))
+
+
+def test_another_size_is_that_of_the_stock_pipeline() -> None:
+    pipeline, sampler = stock_pipeline(), Sampler("ddim", 4, 4.0, size=24)
+    found = sample(DiffusionModel(pipeline), PROMPTS, SEEDS, sampler)
+    assert found.shape == (3, 24, 24, 3)
+    assert_same_pictures(found, stock_images(pipeline, sampler, height=24, width=24))
+
+
+def test_a_model_that_was_saved_with_another_scheduler() -> None:
+    """PNDM's configuration says nothing of clipping; DDIM's own default is to clip, which ruins latents."""
+    config = {k: v for k, v in stock_pipeline().scheduler.config.items() if k not in ("clip_sample", "_class_name")}
+    config = {k: v for k, v in config.items() if not k.startswith("_")}
+    pipeline = stock_pipeline(scheduler=PNDMScheduler.from_config(config, skip_prk_steps=True))
+    model, sampler = DiffusionModel(pipeline), Sampler("ddim", 5, 4.0)
+    assert not build_scheduler(model.scheduler_config, "ddim").config.clip_sample
+    assert_same_pictures(sample(model, PROMPTS, SEEDS, sampler), stock_images(stock_pipeline(), sampler))
+
+
+def test_starting_noise_depends_on_its_own_prompt_and_seed_only() -> None:
+    shape = (4, 8, 8)
+    together = starting_noise(["a", "b", "a", "a"], [0, 0, 1, 0], shape)
+    for row, (prompt, seed) in zip(together, [("a", 0), ("b", 0), ("a", 1), ("a", 0)], strict=True):
+        assert torch.equal(row, starting_noise([prompt], [seed], shape)[0])
+    assert torch.equal(together[0], together[3])
+    assert not torch.equal(together[0], together[1])
+    assert not torch.equal(together[0], together[2])
+
+
+def test_starting_noise_is_standard_normal() -> None:
+    noise = starting_noise([str(k) for k in range(200)], range(200), (4, 8, 8))
+    assert abs(noise.mean().item()) < 0.02
+    assert abs(noise.std().item() - 1) < 0.02
+    assert abs(torch.corrcoef(noise[:2].flatten(1))[0, 1].item()) < 0.3
+
+
+def test_the_seed_of_the_noise_never_changes() -> None:
+    """Changing it would make every stored picture another one."""
+    assert noise_seed("a dog", 0) == 27917671980956368
+    assert noise_seed("a dog", 0) != noise_seed("0 a dog", 0) != noise_seed("a dog", 1)
+
+
+@pytest.fixture(scope="module")
+def picturebook() -> DiffusionModel:
+    return load_model(find_model("picturebook"), "cpu", "float32")
+
+
+def test_a_picture_does_not_depend_on_its_batch(picturebook: DiffusionModel) -> None:
+    prompts = [f"a photo of a {noun}" for noun in ("church", "dog", "horn", "parachute")] * 4
+    seeds, sampler = list(range(16)), Sampler("ddim", 4, 5.0)
+    whole = sample(picturebook, prompts, seeds, sampler, batch_size=16).astype(int)
+    assert np.ptp(whole) > 100
+    for batch_size in (1, 4):
+        assert np.abs(sample(picturebook, prompts, seeds, sampler, batch_size) - whole).max() <= 2
+    order = random.Random(0).sample(range(16), 16)
+    shuffled = sample(picturebook, [prompts[k] for k in order], [seeds[k] for k in order], sampler, batch_size=5)
+    assert np.abs(shuffled - whole[order]).max() <= 2
+
+
+def test_drawing_again_gives_the_same_bytes() -> None:
+    model, sampler = tiny_model(), Sampler("ddim", 3, 4.0)
+    assert np.array_equal(sample(model, PROMPTS, SEEDS, sampler), sample(model, PROMPTS, SEEDS, sampler))
+
+
+def test_progress_is_told_after_each_batch() -> None:
+    told: list[int] = []
+    sample(tiny_model(), ["a"] * 5, range(5), Sampler("ddim", 1), batch_size=2, progress=told.append)
+    assert told == [2, 2, 1]
+
+
+def test_nothing_to_draw() -> None:
+    assert sample(tiny_model(), [], [], Sampler()).shape == (0, 16, 16, 3)
+    assert sample(tiny_model(), [], [], Sampler(size=24)).shape == (0, 24, 24, 3)
+
+
+def test_seeds_that_are_missing() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        sample(tiny_model(), PROMPTS, [1], Sampler("ddim", 1))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": "dpm-solver"}, r"unknown sampler 'dpm-solver'; nearest: dpm-solver\+\+"),
+        ({"steps": 0}, "steps must be at least 1, not 0"),
+        ({"size": 7}, "size must be at least 8 pixels, not 7"),
+    ],
+)
+def test_samplers_that_cannot_be(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(EraseBenchError, match=message):
+        Sampler(**options)
+
+
+def test_a_size_that_the_model_cannot_draw() -> None:
+    with pytest.raises(EraseBenchError, match="size must be a multiple of 4 for this model, not 18"):
+        sample(tiny_model(), PROMPTS, SEEDS, Sampler(size=18))
+
+
+@pytest.fixture
+def latents() -> Iterator[tuple[DiffusionModel, Tensor, Tensor]]:
+    """A model, starting noise and text for it."""
+    model = tiny_model()
+    with torch.inference_mode():
+        noise = starting_noise(PROMPTS, SEEDS, model.latent_shape)
+        yield model, noise, model.encode(["", "", "", *PROMPTS])
+
+
+def test_sampling_can_be_stopped_and_taken_up(latents: tuple[DiffusionModel, Tensor, Tensor]) -> None:
+    model, noise, text = latents
+    sampler = Sampler("ddim", 6, 4.0)
+    whole = sample_latents(model, noise, text, sampler)
+    middle = sample_latents(model, noise, text, sampler, stop=4)
+    assert not torch.equal(middle, whole)
+    assert torch.equal(sample_latents(model, middle, text, sampler, start=4), whole)
+    assert torch.equal(sample_latents(model, noise, text, sampler, stop=0), noise)
+
+
+def test_rules_learn_the_step_and_all_predictions(latents: tuple[DiffusionModel, Tensor, Tensor]) -> None:
+    model, noise, text = latents
+    seen: list[tuple[int, int, float]] = []
+
+    class Counting:
+        texts = ("", "a dog")
+
+        def start(self) -> Any:
+            def combine(step: int, prompt: Tensor, others: list[Tensor], scale: float) -> Tensor:
+                assert all(other.shape == prompt.shape == noise.shape for other in others)
+                seen.append((step, len(others), scale))
+                return prompt
+
+            return combine
+
+    model.guidance = Counting()
+    three = torch.cat([text[:3], model.encode(["a dog"] * 3), text[3:]])
+    sample_latents(model, noise, three, Sampler("ddim", 4, 2.0), start=1)
+    assert seen == [(1, 2, 2.0), (2, 2, 2.0), (3, 2, 2.0)]
+
+
+def test_text_is_projected_once_for_all_steps(latents: tuple[DiffusionModel, Tensor, Tensor]) -> None:
+    model, noise, text = latents
+    calls: list[Tensor] = []
+    keys = model.unet.down_blocks[0].attentions[0].transformer_blocks[0].attn2.to_k
+    project = nn.Linear.forward
+
+    def counted(self: nn.Linear, given: Tensor) -> Tensor:
+        if self is keys:
+            calls.append(given)
+        return project(self, given)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nn.Linear, "forward", counted)
+        sample_latents(model, noise, text, Sampler("ddim", 6, 4.0))
+    assert len(calls) == 1
+
+
+def test_projections_are_remembered_for_one_text_only_and_forgotten_afterwards(
+    latents: tuple[DiffusionModel, Tensor, Tensor],
+) -> None:
+    model, noise, text = latents
+    first, second = text[:3], text[3:]
+    step = torch.tensor(500)
+    wanted = [model.predict(noise, step, given) for given in (first, second, first)]
+    before = state(model)
+    with text_projected_once(model.unet):
+        found = [model.predict(noise, step, given) for given in (first, second, first)]
+    assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+    changed = {name: value + 1 for name, value in before.items() if ".attn2.to_v." in name}
+    with model.erased(Erasure(changed)):
+        assert not torch.equal(model.predict(noise, step, first), wanted[0])
+    assert torch.equal(model.predict(noise, step, first), wanted[0])
+    assert not any("forward" in vars(module) for module in model.unet.modules())
+    assert differing(before, state(model)) == set()
+
+
+def test_projections_are_forgotten_after_an_exception() -> None:
+    model = tiny_model()
+    with pytest.raises(KeyboardInterrupt), text_projected_once(model.unet):
+        assert any("forward" in vars(module) for module in model.unet.modules())
+        raise KeyboardInterrupt
+    assert not any("forward" in vars(module) for module in model.unet.modules())
+
+
+def test_a_compiled_unet_is_left_alone() -> None:
+    model = tiny_model()
+    model.unet.compile()
+    with text_projected_once(model.unet):
+        assert not any("forward" in vars(module) for module in model.unet.modules())
