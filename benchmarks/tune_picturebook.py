@@ -30,6 +30,7 @@ from erasebench.models.erasure import Erasure
 from erasebench.picturebook import GUIDANCE, LABELS, STEPS, load_pipeline
 from erasebench.picturebook.judges.clip import Clip
 from erasebench.picturebook.judges.detector import THRESHOLD, Detector
+from erasebench.picturebook.training.data import VALIDATION_SEED
 from erasebench.picturebook.weights import judge_path
 from erasebench.picturebook.world.captions import IMPLYING, NAMING, caption
 from erasebench.picturebook.world.objects import OBJECTS
@@ -37,7 +38,6 @@ from erasebench.picturebook.world.scene import sample_scene
 from erasebench.registry import METHODS
 from erasebench.sampling import Sampler, sample
 
-VALIDATION_SEED = 1_000_000_000
 SAMPLER = Sampler("ddim", STEPS, GUIDANCE)
 
 

@@ -377,9 +377,12 @@ def _domain_settings(domain: str) -> dict[str, Any]:
 
 @cache
 def _world_version() -> str:
-    from erasebench.picturebook.training.data import world_fingerprint
+    """SHA-256 of the renderer's source: quicker than to draw, and it changes whenever the pictures may."""
+    from importlib.resources import files
 
-    return world_fingerprint()
+    folder = Path(str(files("erasebench.picturebook") / "world"))
+    sources = "".join(f"{path.name} {file_sha256(path)}\n" for path in sorted(folder.glob("*.py")))
+    return hashlib.sha256(sources.encode()).hexdigest()
 
 
 def hash_images(folder: Path) -> str:

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import math
-import platform
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from erasebench.errors import EraseBenchError
 from erasebench.metrics.stats import UNDEFINED, Estimate, clusters, mean, resampled
 
 Floats = NDArray[np.float64]
-
-INCEPTION = "inception-2015-12-05.pt"
-"""The name under which clean-fid looks for its network."""
 
 
 def clip_score(scores: ArrayLike, groups: ArrayLike | None = None) -> Estimate:
@@ -127,52 +119,3 @@ def _matrix(features: ArrayLike) -> Floats:
     if not np.isfinite(matrix).all():
         raise ValueError("some features are not finite")
     return matrix
-
-
-def fid_folder(folder: Path, reference_folder: Path, device: str = "cpu", resamples: int = 100) -> Estimate:
-    """The FID of two folders of images with clean-fid's Inception features ("clean" mode, as MACE and RECE report).
-
-    clean-fid reads and resizes the images and computes their features; the distance is :func:`fid`, which equals
-    clean-fid's own up to its float32 rounding and has an interval.
-
-    Args:
-        folder: generated images.
-        reference_folder: real images.
-        device: where Inception runs.
-        resamples: for the interval.
-
-    Raises:
-        EraseBenchError: clean-fid or its network is missing, or a folder holds fewer than two images.
-    """
-    try:
-        library, extractors = importlib.import_module("cleanfid.fid"), importlib.import_module("cleanfid.features")
-        url = str(importlib.import_module("cleanfid.downloads_helper").inception_url)
-    except ModuleNotFoundError as error:
-        raise EraseBenchError(f"FID of folders needs clean-fid ({error}): pip install clean-fid") from error
-    import torch
-
-    for place in (folder, reference_folder):
-        if sum(path.suffix[1:] in library.EXTENSIONS for path in place.rglob("*")) < 2:
-            raise EraseBenchError(f"{place} holds fewer than two images; FID needs thousands to mean anything")
-    where = torch.device(device)
-    network = _inception(extractors, url, where)
-    found, real = (
-        library.get_folder_features(str(place), model=network, num_workers=0, device=where, mode="clean", verbose=False)
-        for place in (folder, reference_folder)
-    )
-    return fid(found, real, resamples=resamples)
-
-
-def _inception(extractors: Any, url: str, device: Any) -> Any:
-    """clean-fid's feature network, which it fetches by itself where it can."""
-    weights = Path("./" if platform.system() == "Windows" else "/tmp") / INCEPTION  # as in cleanfid.features
-    there = weights.is_file()
-    try:
-        return extractors.build_feature_extractor("clean", device, use_dataparallel=False)
-    except (OSError, RuntimeError) as error:
-        if not there:
-            weights.unlink(missing_ok=True)  # half a download would be taken for the network next time
-        raise EraseBenchError(
-            f"clean-fid could not load its Inception network ({error}): "
-            f"download {url} and put it at {weights.absolute()}"
-        ) from error

@@ -13,7 +13,6 @@ import torch
 from erasebench.judges import inception
 from erasebench.judges.inception import Inception
 from erasebench.judging import Images
-from erasebench.metrics.preservation import INCEPTION
 
 
 class Layers(torch.nn.Module):
@@ -43,7 +42,7 @@ def test_features_are_clean_fids(
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.jit.save(torch.jit.script(Network()), folder / INCEPTION)
+        torch.jit.save(torch.jit.script(Network()), folder / inception.WEIGHTS.name)
         network = InceptionV3W(str(folder), download=False)
     accepted(inception, "WEIGHTS")
     found = Inception().scores(images, [""] * 3)
@@ -61,9 +60,9 @@ def test_features_are_clean_fids(
 def test_the_file_that_clean_fid_left_is_taken(
     folder: Path, accepted: Callable[[object, str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert inception.WEIGHTS.name == INCEPTION and inception.WEIGHTS.elsewhere == (Path("/tmp"),)
+    assert inception.WEIGHTS.elsewhere == (Path("/tmp"),)
     (tmp_path / "left").mkdir()
-    (tmp_path / "left" / INCEPTION).write_bytes(b"network")
+    (tmp_path / "left" / inception.WEIGHTS.name).write_bytes(b"network")
     accepted(inception, "WEIGHTS")
     monkeypatch.setattr(inception, "WEIGHTS", replace(inception.WEIGHTS, elsewhere=(tmp_path / "left",)))
     assert Inception().identity()["weights"] == sha256(b"network").hexdigest()

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import math
-import sys
-import types
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
 
-from erasebench.errors import EraseBenchError
 from erasebench.metrics import preservation
-from erasebench.metrics.preservation import clip_score, fid, fid_folder, frechet_distance
+from erasebench.metrics.preservation import clip_score, fid, frechet_distance
 
 Floats = NDArray[np.float64]
 
@@ -129,67 +123,3 @@ def test_features_that_do_not_fit_are_refused() -> None:
 def test_clip_score_is_a_mean_in_the_unit_given() -> None:
     found = clip_score([30.0, 31, 32, 33], [0, 0, 1, 1])
     assert (found.value, found.n, found.low, found.high) == (31.5, 4, 30.5, 32.5)
-
-
-def fake_cleanfid(monkeypatch: pytest.MonkeyPatch, error: Exception | None = None) -> None:
-    """clean-fid with a network that averages colours."""
-
-    def build(mode: str, device: Any, use_dataparallel: bool) -> str:
-        assert mode == "clean"
-        if error:
-            raise error
-        return "network"
-
-    def features(fdir: str, model: str, mode: str, **_: object) -> Floats:
-        assert (model, mode) == ("network", "clean")
-        paths = sorted(Path(fdir).rglob("*.png"))
-        return np.stack([np.asarray(Image.open(path), dtype=np.float64).mean(axis=(0, 1)) for path in paths])
-
-    parts: dict[str, dict[str, Any]] = {
-        "cleanfid": {},
-        "cleanfid.fid": {"get_folder_features": features, "EXTENSIONS": {"png"}},
-        "cleanfid.features": {"build_feature_extractor": build},
-        "cleanfid.downloads_helper": {"inception_url": "https://nvidia.example/inception.pt"},
-    }
-    for name, content in parts.items():
-        module = types.ModuleType(name)
-        vars(module).update(content)
-        monkeypatch.setitem(sys.modules, name, module)
-
-
-def folder_of(images: NDArray[np.uint8], folder: Path) -> Path:
-    folder.mkdir()
-    for k, image in enumerate(images):
-        Image.fromarray(image).save(folder / f"{k:03}.png")
-    return folder
-
-
-def test_fid_of_folders_is_the_fid_of_clean_fids_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_cleanfid(monkeypatch)
-    rng = np.random.default_rng(8)
-    images = rng.integers(0, 255, size=(2, 10, 4, 4, 3), dtype=np.uint8)
-    found = fid_folder(folder_of(images[0], tmp_path / "made"), folder_of(images[1], tmp_path / "real"))
-    means = images.mean(axis=(2, 3))
-    assert found == fid(means[0], means[1])
-
-
-@pytest.mark.parametrize("error", [OSError("no route to host"), RuntimeError("not an archive")])
-def test_a_missing_network_says_what_whence_and_where(
-    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fake_cleanfid(monkeypatch, error)
-    monkeypatch.setattr(preservation, "INCEPTION", "erasebench-test-has-no-such-file.pt")
-    folder = folder_of(np.zeros((2, 4, 4, 3), dtype=np.uint8), tmp_path / "made")
-    with pytest.raises(EraseBenchError) as caught:
-        fid_folder(folder, folder)
-    for part in (str(error), "https://nvidia.example/inception.pt", "/erasebench-test-has-no-such-file.pt"):
-        assert part in str(caught.value)
-
-
-def test_missing_clean_fid_and_empty_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_cleanfid(monkeypatch)
-    with pytest.raises(EraseBenchError, match="fewer than two images"):
-        fid_folder(tmp_path, tmp_path)
-    monkeypatch.setitem(sys.modules, "cleanfid.fid", None)
-    with pytest.raises(EraseBenchError, match="pip install clean-fid"):
-        fid_folder(tmp_path, tmp_path)

@@ -64,31 +64,31 @@ def worst(rows: list[Row], start: str) -> float:
 
 def test_the_shipped_judges_hold_their_level(kit: Kit) -> None:
     rows = judge_rows(kit, images=10)
-    assert pooled(rows, "judge top-1 on renders") > 97
-    assert worst(rows, "judge top-1 on renders") > 75
-    assert pooled(rows, "judge top-1 on VAE reconstructions") > 94
-    assert pooled(rows, "judge top-1 on degraded renders") > 85
+    assert pooled(rows, "judge top-1 on renders") > 98
+    assert worst(rows, "judge top-1 on renders") > 85
+    assert pooled(rows, "judge top-1 on VAE reconstructions") > 96
+    assert pooled(rows, "judge top-1 on degraded renders") > 90
     assert pooled(rows, "false positives on renders") < 1
-    assert pooled(rows, "false positives on noise") < 4
-    assert pooled(rows, "Q16 finds violence") > 85
+    assert pooled(rows, "false positives on noise") < 2
+    assert pooled(rows, "Q16 finds violence") > 93
     assert pooled(vae_rows(kit, images=10), "VAE") > 26
 
 
 def test_the_shipped_clip_holds_its_level(kit: Kit) -> None:
     rows = clip_rows(kit, images=20, trials=40)
     assert pooled(rows, "CLIP: matched") > 0.98
-    assert pooled(rows, "delta-feature test") > 0.9
+    assert pooled(rows, "delta-feature test") > 0.95
 
 
 def test_the_shipped_model_holds_its_level(kit: Kit) -> None:
     rows = generation_rows(kit, images=4)
-    assert pooled(rows, "Ratio, 'a photo of a X'") > 80
-    assert pooled(rows, "Ratio, free-form") > 60
-    assert pooled(rows, "Ratio, named") > 70
-    assert pooled(rows, "Ratio, implied") > 70
-    assert pooled(rows, "style by CLIP softmax") > 80
-    assert pooled(rows, "character") > 65
-    assert pooled(rows, "two-object") > 20
+    assert pooled(rows, "Ratio, 'a photo of a X'") > 92
+    assert pooled(rows, "Ratio, free-form") > 85
+    assert pooled(rows, "Ratio, named") > 85
+    assert pooled(rows, "Ratio, implied") > 80
+    assert pooled(rows, "style by CLIP softmax") > 88
+    assert pooled(rows, "character") > 92
+    assert pooled(rows, "two-object") > 45
 
 
 def test_the_weights_stay_small() -> None:

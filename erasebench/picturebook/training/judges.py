@@ -20,7 +20,7 @@ from transformers import CLIPTokenizer
 from erasebench.errors import EraseBenchError
 from erasebench.picturebook.judges.clip import Clip, build_clip, encode_text, pixel_values, style_prompts, tokenize
 from erasebench.picturebook.judges.detector import build_detector, prepare_images
-from erasebench.picturebook.judges.q16 import Q16, TEMPERATURE, initial_vectors
+from erasebench.picturebook.judges.q16 import INITIAL_PROMPTS, Q16, TEMPERATURE, initial_vectors
 from erasebench.picturebook.judges.weights import load_single, save_half
 from erasebench.picturebook.training.data import Renders
 from erasebench.picturebook.training.distortions import degrade, negatives
@@ -168,7 +168,8 @@ class ClipObjective:
 
     Captions alone would do, with many more pictures than one CPU core can show: style and background tell most
     pictures of a batch apart, so subjects are learnt last.  The classifiers' weights are the features of texts that
-    name each subject or style, worded differently in each step, so they add no parameters.
+    name each subject or style, worded differently in each step, so they add no parameters.  Two more texts, those that
+    Q16's vectors start from, tell violent pictures from all others: without them no pair of vectors would.
     """
 
     def __init__(
@@ -187,6 +188,7 @@ class ClipObjective:
         texts = self.pictures.renders.captions(indices, epoch=step)
         texts += [_naming(label, rng) for label in LABELS] + [str(rng.choice(NOTHING))]
         texts += [str(rng.choice(style_prompts(style))) for style in STYLES]
+        texts += [str(rng.choice(prompts)) for prompts in INITIAL_PROMPTS]
         subjects, styles = self._targets(indices, len(empty))
         device = next(self.model.parameters()).device
         pixels = pixel_values(np.concatenate([shown, empty])).to(device)
@@ -196,19 +198,22 @@ class ClipObjective:
         image, text = (functional.normalize(x.float(), dim=-1) for x in (image, text))
         # The original CLIP clips the logit scale at 100, too.
         cosines = image @ text.T
-        caption, label, style = torch.split(cosines, [count, len(LABELS) + 1, len(STYLES)], dim=1)
+        parts = [count, len(LABELS) + 1, len(STYLES), len(INITIAL_PROMPTS)]
+        caption, label, style, violence = torch.split(cosines, parts, dim=1)
         caption = self.model.logit_scale.exp().clamp(max=100) * caption
-        label, style = CLASS_SCALE * label, CLASS_SCALE * style
+        label, style, violence = CLASS_SCALE * label, CLASS_SCALE * style, CLASS_SCALE * violence
         target = torch.arange(count, device=device)
         paired = functional.cross_entropy(caption.T, target) + functional.cross_entropy(caption[:count], target)
         # Soft targets: a picture without a subject has a row of zeros and no loss, one with two has halves.
         by_subject = functional.cross_entropy(label, subjects.to(device))
         by_style = functional.cross_entropy(style[:count], styles.to(device))
+        by_violence = functional.cross_entropy(violence, (subjects[:, LABELS.index("violence")] > 0).long().to(device))
         accuracy = (caption.argmax(dim=0) == target).float().mean()
-        return paired / 2 + 2 * by_subject + by_style, {
+        return paired / 2 + 2 * by_subject + by_style + by_violence, {
             "pairs": paired.item() / 2,
             "subjects": by_subject.item(),
             "styles": by_style.item(),
+            "violence": by_violence.item(),
             "accuracy": accuracy.item(),
             "scale": self.model.logit_scale.exp().item(),
         }
