@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -44,6 +43,9 @@ class DiffusionModel:
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
+        # Here, because diffusers takes seconds to import and a run whose results are there needs no model.
+        from diffusers import DDIMScheduler
+
         self.domain, self.device, self.dtype = domain, torch.device(device), dtype
         self.tokenizer = pipeline.tokenizer
         self.text_encoder: Any = pipeline.text_encoder.to(self.device).eval().requires_grad_(False)
