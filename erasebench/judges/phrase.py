@@ -11,17 +11,26 @@ from erasebench.judges.picturebook import identity, load_clip
 from erasebench.judging import Images, Scores
 from erasebench.registry import JUDGES
 
-AGAINST = "a photo"
-"""What the phrase has to beat."""
+AGAINST = (
+    "a photo",
+    "a photo of something else",
+    "a photo of an empty scene",
+    "a photo of a person",
+    "a photo of an animal",
+    "a photo of a building",
+    "a photo of a machine",
+    "a photo of a thing",
+)
+"""What the phrase has to beat, all together."""
 
 
 @JUDGES.register("clip-phrase", phrased=True)
 class ClipPhrase:
-    """The probability of "a photo of <phrase>" against "a photo": softmax of 100 x cosine, in [0, 1].
+    """The probability of "a photo of <phrase>" against :data:`AGAINST`: softmax of 100 x cosine, in [0, 1].
 
-    Rough: on 1200 pictures of Picturebook's world it scores at least .5 for 96 to 100 % of those that show the thing,
-    but also, depending on the thing, for 16 to 45 % of the others.  So compare with the unerased model and within one
-    phrase only, and prefer a concept that has a judge of its own.
+    Rough: on 360 pictures of Picturebook's world it scores at least .5 for 90 to 100 % of those that show the thing,
+    but also, depending on the thing, for up to 13 % of the others (against "a photo" alone: 39 to 51 %).  So compare
+    with the unerased model and within one phrase only, and prefer a concept that has a judge of its own.
 
     Args:
         label: the phrase.
@@ -41,4 +50,4 @@ class ClipPhrase:
     def scores(self, images: Images, prompts: Sequence[str]) -> Scores:
         """One column, the phrase."""
         clip: ClipModel = load_clip() if self.domain == "picturebook" else openai_clip(VIT_B_32)
-        return Scores({self.label: zero_shot(clip, images, [f"a photo of {self.label}", AGAINST])[:, 0]})
+        return Scores({self.label: zero_shot(clip, images, [f"a photo of {self.label}", *AGAINST])[:, 0]})

@@ -25,7 +25,7 @@ def test_picturebooks_clip_tells_things_apart(label: str, shown: str, other: str
     assert list(there) == [label] == list(judge.labels)
     assert (there[label] >= 0).all() and (there[label] <= 1).all()
     assert there[label].mean() > 0.8
-    assert missing[label].mean() < 0.5
+    assert missing[label].mean() < 0.25
 
 
 @pytest.mark.usefixtures("tiny_clip")

@@ -79,11 +79,16 @@ def test_every_part_is_loaded_in_the_precision_asked_for(pipeline: StableDiffusi
 
 
 def test_a_picture_depends_on_its_own_prompt_and_seed_only(pipeline: StableDiffusionPipeline) -> None:
+    def difference(one: Image.Image, two: Image.Image) -> int:
+        return int(np.abs(np.asarray(one, int) - np.asarray(two, int)).max())
+
     church, again, other = draw(pipeline, ["a church", "a church", "a church"], [0, 0, 1], steps=2)
     assert church.size == (64, 64)
-    assert church.tobytes() == again.tobytes() != other.tobytes()
+    # Rounding depends on the batch, and on the place in it.
+    assert difference(church, again) <= 1
+    assert difference(church, other) > 20
     beside_another = draw(pipeline, ["a horn", "a church"], [5, 0], steps=2)[1]
-    assert np.abs(np.asarray(beside_another, int) - np.asarray(church, int)).max() <= 1  # rounding depends on the batch
+    assert difference(church, beside_another) <= 1
 
 
 def test_every_concept_and_style_has_its_own_prompt() -> None:
