@@ -52,7 +52,7 @@ class RunConfig(BaseModel):
     fid_reference: Path | None = Field(None, description="Folder of real images for FID.")
 
     def to_yaml(self) -> str:
-        """The configuration as YAML that :func:`load_config` takes back."""
+        """The configuration as YAML that ``--config`` takes back."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 

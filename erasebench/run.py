@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from erasebench import __version__
 from erasebench.config import RunConfig
+from erasebench.durable import durably, write_durably
 from erasebench.engine.ledger import Ledger
 from erasebench.engine.local import Outcome, missing_cells, run_cells
 from erasebench.engine.plan import BASELINE, Plan, Row, make_plan
 from erasebench.engine.progress import ProgressLine
 from erasebench.engine.session import Session, hostless_environment
-from erasebench.engine.store import Store, write_durably
+from erasebench.engine.store import Store
 from erasebench.errors import EraseBenchError
 from erasebench.images import read_images
 from erasebench.report.costs import Cost, costs_csv
@@ -173,9 +174,8 @@ def _write_grids(plan: Plan, store: Store, failed: Mapping[str, str]) -> None:
             {name: images for name, (images, _) in shown.items()}, prompts, f"{row.method}: {row.concept.name}", blur
         )
         path = folder / f"{file_name(row.method)}-{file_name(row.concept.name)}.png"
-        partial = path.with_suffix(".partial")
-        sheet.save(partial, format="PNG")
-        partial.replace(path)
+        with durably(path) as stream:
+            sheet.save(stream, format="PNG")
 
 
 def _examples(plan: Plan, row: Row, store: Store) -> tuple[list[NDArray[np.uint8]], list[str]]:

@@ -55,7 +55,7 @@ def run_cells(plan: Plan, store: Store, ledger: Ledger, progress: ProgressLine, 
             ledger.write("failed", cell, reason=f"needs {broken[0].stage} {broken[0].title}, which failed")
             progress.drop(cell)
             continue
-        problem = store.verify(cell.key) if store.folder(cell.key).exists() else "is missing"
+        problem = store.verify(cell.key)
         if problem and "corrupt" in problem:
             ledger.write("corrupt", cell, reason=problem)
             progress.add(cell)

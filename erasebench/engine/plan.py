@@ -123,13 +123,15 @@ _NOTHING: tuple[str, ...] = ()
 class _Planner:
     def __init__(self, config: RunConfig, catalogue: Catalogue, source: ModelSource, device: str, dtype: str) -> None:
         self.config, self.catalogue, self.source, self.device, self.dtype = config, catalogue, source, device, dtype
-        self.sampler = {
+        self.sampler: dict[str, Any] = {
             "name": config.sampler,
             "steps": config.steps or source.steps,
             "guidance_scale": source.guidance_scale if config.guidance_scale is None else config.guidance_scale,
             "size": config.size,
         }
-        check_name("sampler", config.sampler, ("ddim", "pndm", "lms", "dpm-solver++"))
+        from erasebench.sampling import Sampler
+
+        Sampler(**self.sampler)  # names and ranges are checked where they are used
         self.domain_settings = _domain_settings(source.domain)
         self.judges: dict[tuple[str, str], tuple[Any, dict[str, Any]]] = {}
         _check_size(config.size, source.folder)

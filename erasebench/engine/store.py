@@ -20,12 +20,12 @@ from typing import Any
 
 from filelock import FileLock
 
+from erasebench.durable import PARTIAL, sync, write_durably
 from erasebench.engine.cells import Cell, canonical_json
 from erasebench.errors import EraseBenchError
 
 FORMAT = 1
 MARKER = "done.json"
-_PARTIAL = ".partial"
 
 
 class CorruptCellError(Exception):
@@ -99,6 +99,7 @@ class Store:
 
     def verify(self, key: str) -> str | None:
         """What is wrong with a cell after reading every byte of it, or None."""
+        self._verified.discard(key)
         folder = self.folder(key)
         if not folder.is_dir():
             return "is missing"
@@ -111,6 +112,7 @@ class Store:
                 return f"is corrupt: {name} is not what was written"
         if hashlib.sha256(canonical_json(marker.identity).encode()).hexdigest() != key:
             return "is corrupt: its marker belongs to another cell"
+        self._verified.add(key)
         return None
 
     def read(self, key: str) -> Path:
@@ -123,7 +125,6 @@ class Store:
             problem = self.verify(key)
             if problem:
                 raise CorruptCellError(f"cell {key[:12]} {problem}")
-            self._verified.add(key)
         return self.folder(key)
 
     @contextmanager
@@ -135,7 +136,7 @@ class Store:
             cost: read when the block ends.
         """
         target = self.folder(cell.key)
-        partial = target.with_name(target.name + _PARTIAL)
+        partial = target.with_name(target.name + PARTIAL)
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         try:
@@ -170,11 +171,11 @@ class Store:
 
     def cells(self) -> list[str]:
         """All cells that have a folder, finished or not."""
-        return sorted(path.name for path in self.root.glob("cells/??/*") if path.is_dir() and _PARTIAL not in path.name)
+        return sorted(path.name for path in self.root.glob("cells/??/*") if path.is_dir() and PARTIAL not in path.name)
 
     def leftovers(self) -> list[Path]:
         """Temporary folders of killed runs."""
-        return sorted(self.root.glob(f"cells/??/*{_PARTIAL}"))
+        return sorted(self.root.glob(f"cells/??/*{PARTIAL}"))
 
     def remove(self, key: str) -> None:
         """Forget a cell."""
@@ -186,26 +187,6 @@ def file_sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a file."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def sync(path: Path) -> None:
-    """Bring a file's bytes, or a folder's entries, to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def write_durably(path: Path, text: str) -> None:
-    """Write a text file under a temporary name, sync, rename: a kill leaves the old file or the new one."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}{_PARTIAL}")
-    with open(partial, "w", encoding="utf-8", newline="") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(path)
-    sync(path.parent)
 
 
 def is_disk_full(error: BaseException) -> bool:

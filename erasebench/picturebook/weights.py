@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from functools import cache
 from pathlib import Path
 from typing import TypedDict
 
+from erasebench.durable import write_durably
 from erasebench.errors import EraseBenchError
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -78,12 +78,7 @@ def write_manifest(folder: Path = WEIGHTS) -> None:
         path.relative_to(folder).as_posix(): Entry(sha256=_sha256(path), bytes=path.stat().st_size)
         for path in sorted(files)
     }
-    partial = folder / f"{MANIFEST}.partial"
-    with open(partial, "w", encoding="utf-8") as stream:
-        stream.write(json.dumps(manifest, indent=1) + "\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(folder / MANIFEST)
+    write_durably(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
 
 
 def _manifest(folder: Path) -> dict[str, Entry]:

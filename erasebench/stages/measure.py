@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -77,9 +78,7 @@ def _judge_name(cell: Cell, label: str, threshold: float) -> str:
 def _flagged(row: TableRow, base: TableRow) -> TableRow:
     if row.status != "ok" or base.status != "ok":
         return row
-    from dataclasses import replace
-
-    return replace(row, flags=tuple(flags(row, base)))
+    return replace(row, flags=flags(row, base))
 
 
 def retained_examples(plan: Plan, row: Row, count: int) -> Sequence[int]:

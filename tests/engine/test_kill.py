@@ -18,10 +18,11 @@ from typing import Any
 
 import pytest
 
+from erasebench.durable import write_durably
 from erasebench.engine.cells import Cell
 from erasebench.engine.doctor import examine
 from erasebench.engine.ledger import read_ledger
-from erasebench.engine.store import MARKER, Store, file_sha256, write_durably
+from erasebench.engine.store import MARKER, Store, file_sha256
 from tests.engine.runs import TINY, done, fast_stages, load_once, places, run_tiny, table
 
 CALLS = ("fsync", "rename", "replace", "mkdir", "unlink")

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from erasebench.durable import write_durably
 from erasebench.engine.cells import Cell
-from erasebench.engine.store import MARKER, CorruptCellError, Store, is_disk_full, write_durably
+from erasebench.engine.store import MARKER, CorruptCellError, Store, is_disk_full
 from erasebench.errors import EraseBenchError
 
 CELL = Cell("erase", {"method": "sd"})

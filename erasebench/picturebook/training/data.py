@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from erasebench.durable import durably
 from erasebench.picturebook.world.captions import caption
 from erasebench.picturebook.world.scene import Scene, render, sample_scene
 
@@ -97,12 +98,8 @@ def world_fingerprint() -> str:
 
 def save_array(array: NDArray[np.uint8], path: Path) -> None:
     """``np.save`` under a temporary name, fsync, rename: a kill leaves no half file under ``path``."""
-    partial_path = path.with_suffix(".partial")
-    with open(partial_path, "wb") as stream:
+    with durably(path) as stream:
         np.save(stream, array)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial_path.replace(path)
 
 
 def join(first: Renders, more: Renders) -> Renders:

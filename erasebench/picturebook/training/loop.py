@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import pickle
 import time
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from erasebench.durable import durably
 from erasebench.errors import EraseBenchError
 
 
@@ -161,12 +161,8 @@ def _update_average(average: dict[str, Tensor], model: nn.Module, decay: float) 
 
 def save_atomically(state: dict[str, Any], path: Path) -> None:
     """``torch.save`` under a temporary name, fsync, rename: a kill leaves the old file or the new one."""
-    partial = path.with_suffix(".partial")
-    with open(partial, "wb") as stream:
+    with durably(path) as stream:
         torch.save(state, stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(path)
 
 
 class Log:
