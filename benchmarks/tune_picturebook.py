@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from erasebench.concepts import load_catalogue
+from erasebench.concepts import Concept, load_catalogue
 from erasebench.method import EraseContext, hyper_parameters
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
@@ -126,7 +126,8 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 context = EraseContext(options.seed, Path(folder), lambda *_: None, no_judge)
                 began = time.process_time()
-                erasure: Erasure = method.erase(kit.model, [catalogue.get(label)], context)
+                concept = Concept.from_spec(catalogue.get(label).spec("picturebook"))
+                erasure: Erasure = method.erase(kit.model, [concept], context)
                 seconds = time.process_time() - began
             with kit.model.erased(erasure):
                 found = kit.figures(label)

@@ -48,8 +48,10 @@ class Method(Protocol):
     """An erasure method.
 
     A class may also have ``version: ClassVar[int]`` (raised when its results change; 1 if absent),
-    ``identity() -> dict`` (what else decides its result, such as the hash of a file that it reads) and
-    ``why_not(domain, concepts) -> str | None`` (why it cannot run, known without loading a model: the row is n/a).
+    ``identity() -> dict`` (what else decides its result, such as the hash of a file that it reads),
+    ``why_not(domain, concepts) -> str | None`` (why it cannot run, known without loading a model: the row is n/a) and
+    ``judges(domain) -> Sequence[str]`` (the judges that it will ask the context for; where one's weights are missing,
+    the row is n/a).
     """
 
     def erase(self, model: DiffusionModel, concepts: Sequence[Concept], context: EraseContext) -> Erasure:

@@ -104,24 +104,39 @@ def sample(
     Returns:
         uint8 ``[n, height, width, 3]``.
     """
+    pictures = []
+    for latents in draw_latents(model, prompts, seeds, sampler, batch_size):
+        pictures.append(model.decode(latents))
+        if progress:
+            progress(len(latents))
+    if not pictures:
+        sides = sampler.latent_shape(model)[1:]
+        return np.zeros((0, *(side * model.scale_factor for side in sides), 3), dtype=np.uint8)
+    return np.concatenate(pictures)
+
+
+@torch.no_grad()
+def draw_latents(
+    model: DiffusionModel, prompts: Sequence[str], seeds: Sequence[int], sampler: Sampler, batch_size: int = 16
+) -> Iterator[Tensor]:
+    """The pictures of :func:`sample` as scaled latents: one batch ``[<= batch_size, c, h, w]`` after the other."""
     shape = sampler.latent_shape(model)
     texts = model.guidance.texts
     embeddings = dict(zip(texts, model.encode(texts), strict=True))
-    pictures = []
     for start in range(0, len(prompts), batch_size):
         batch = prompts[start : start + batch_size]
         noise = starting_noise(batch, seeds[start : start + batch_size], shape).to(model.device)
         text = torch.cat([*(embeddings[t].expand(len(batch), -1, -1) for t in texts), model.encode(batch)])
-        pictures.append(model.decode(sample_latents(model, noise, text, sampler)))
-        if progress:
-            progress(len(batch))
-    if not pictures:
-        return np.zeros((0, *(side * model.scale_factor for side in shape[1:]), 3), dtype=np.uint8)
-    return np.concatenate(pictures)
+        yield sample_latents(model, noise, text, sampler)
 
 
 def sample_latents(
-    model: DiffusionModel, noise: Tensor, text: Tensor, sampler: Sampler, start: int = 0, stop: int | None = None
+    model: DiffusionModel,
+    noise: Tensor,
+    text: Tensor | Sequence[Tensor],
+    sampler: Sampler,
+    start: int = 0,
+    stop: int | None = None,
 ) -> Tensor:
     """Denoise latents.
 
@@ -129,7 +144,7 @@ def sample_latents(
         model: with its guidance rule.
         noise: standard normal ``[n, c, h, w]``.
         text: embeddings ``[(k + 1) n, length, width]``: for each of the rule's k texts one row per picture, then the
-            prompts' own.
+            prompts' own.  Embeddings of different lengths come as a list of ``k + 1``, each ``[n, length, width]``.
         sampler: how.
         start: skip so many steps; the noise enters at the next one.
         stop: leave before the step of this index, with latents that are still noisy.
@@ -141,11 +156,13 @@ def sample_latents(
     scheduler.set_timesteps(sampler.steps, device=model.device)
     combine = model.guidance.start()
     latents: Tensor = noise * scheduler.init_noise_sigma
-    copies = len(text) // len(noise)
+    texts = [text] if isinstance(text, Tensor) else text
+    copies = sum(map(len, texts)) // len(noise)
     with text_projected_once(model.unet):
         for step, timestep in enumerate(scheduler.timesteps[start:stop], start):
             scaled = scheduler.scale_model_input(latents, timestep)
-            *others, prompt = model.predict(torch.cat([scaled] * copies), timestep, text).chunk(copies)
+            predicted = [model.predict(torch.cat([scaled] * (len(t) // len(noise))), timestep, t) for t in texts]
+            *others, prompt = torch.cat(predicted).chunk(copies)
             guided = combine(step, prompt, others, sampler.guidance_scale)
             latents = scheduler.step(guided, timestep, latents, return_dict=False)[0]
     return latents

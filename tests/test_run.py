@@ -15,6 +15,7 @@ from PIL import Image
 from erasebench.config import make_config, read_layer
 from erasebench.engine.store import Store
 from erasebench.images import read_images
+from erasebench.judges.weights_files import FOLDER
 from erasebench.report.table import read_csv
 from tests.engine.runs import CELLS, copy_of, done, forget_plugins, load_once, run_tiny, table
 
@@ -24,6 +25,7 @@ from dataclasses import dataclass
 import torch
 
 from erasebench.models.erasure import Erasure
+from erasebench.judges.weights_files import FOLDER
 from erasebench.registry import METHODS
 
 
@@ -47,6 +49,16 @@ class NotFinite:
 class Never:
     def why_not(self, domain, concepts):
         return f"no {concepts[0].kind} in {domain}"
+
+    def erase(self, model, concepts, context):
+        raise AssertionError
+
+
+@METHODS.register("blind")
+@dataclass(frozen=True)
+class Blind:
+    def judges(self, domain):
+        return ("picturebook-clip", "inception")
 
     def erase(self, model, concepts, context):
         raise AssertionError
@@ -148,6 +160,15 @@ def test_rows_that_cannot_be_and_rows_that_fail(
     assert not (tmp_path / "out" / "grids" / "never-church.png").exists()
     assert run_tiny(tmp_path) == 0
     assert done(tmp_path) == [] and table(tmp_path) == table(smoke)
+
+
+def test_a_method_whose_judge_has_no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(FOLDER, str(tmp_path / "none"))
+    (tmp_path / "run_plugin.py").write_text(PLUGIN)
+    assert run_tiny(tmp_path, "--plugins", tmp_path / "run_plugin.py", "--methods", "blind") == 0
+    blind = read_csv((tmp_path / "out" / "table.csv").read_text(encoding="utf-8"))[-1]
+    assert (blind.method, blind.status) == ("blind", "n/a")
+    assert "weights" in blind.reason and "is missing" in blind.reason
 
 
 def test_phrases_and_concepts_that_most_retain_prompts_show(tmp_path: Path) -> None:

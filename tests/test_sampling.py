@@ -22,6 +22,7 @@ from erasebench.sampling import (
     SCHEDULERS,
     Sampler,
     build_scheduler,
+    draw_latents,
     noise_seed,
     sample,
     sample_latents,
@@ -178,6 +179,27 @@ def latents() -> Iterator[tuple[DiffusionModel, Tensor, Tensor]]:
     with torch.inference_mode():
         noise = starting_noise(PROMPTS, SEEDS, model.latent_shape)
         yield model, noise, model.encode(["", "", "", *PROMPTS])
+
+
+def test_embeddings_of_different_lengths_come_as_a_list(latents: tuple[DiffusionModel, Tensor, Tensor]) -> None:
+    model, noise, text = latents
+    blank, prompt = text.chunk(2)
+    sampler = Sampler("ddim", 3)
+    expected = sample_latents(model, noise, text, sampler)
+    torch.testing.assert_close(sample_latents(model, noise, [blank, prompt], sampler), expected, atol=1e-3, rtol=1e-3)
+    # Softmax attention weighs tokens that all stand twice as if each stood once.
+    twice = sample_latents(model, noise, [blank, prompt.repeat(1, 2, 1)], sampler)
+    torch.testing.assert_close(twice, expected, atol=1e-3, rtol=1e-3)
+    cut = sample_latents(model, noise, [blank, prompt[:, :5]], sampler)
+    assert not torch.allclose(cut, expected, atol=1e-3, rtol=1e-3)
+
+
+def test_latents_are_those_of_the_pictures() -> None:
+    model, prompts = tiny_model(), ["church", "dog", "art"]
+    latents = list(draw_latents(model, prompts, [1, 2, 3], Sampler("ddim", 2), batch_size=2))
+    assert [len(batch) for batch in latents] == [2, 1]
+    pictures = sample(model, prompts, [1, 2, 3], Sampler("ddim", 2), batch_size=2)
+    np.testing.assert_array_equal(np.concatenate([model.decode(batch) for batch in latents]), pictures)
 
 
 def test_sampling_can_be_stopped_and_taken_up(latents: tuple[DiffusionModel, Tensor, Tensor]) -> None:

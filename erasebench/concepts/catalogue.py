@@ -70,6 +70,8 @@ class View:
         implying: prompts that only imply it.
         synonyms: prompts that use only its synonyms.
         prompt_set: prompts that are not shipped with this package.
+        anchor: what methods map the concept to in this domain, if not to the concept's own anchor: a model that
+            never saw a word does not know what to draw for it.
     """
 
     judge: str
@@ -79,6 +81,7 @@ class View:
     implying: tuple[str, ...] = ()
     synonyms: tuple[str, ...] = ()
     prompt_set: PromptSet | None = None
+    anchor: str | None = None
 
 
 @dataclass(frozen=True)
@@ -105,14 +108,16 @@ class Concept:
     views: Mapping[str, View] = field(default_factory=dict, hash=False)
     neighbours_phrases: tuple[str, ...] = ()
 
-    def spec(self) -> dict[str, Any]:
-        """What erasure methods read, fit for JSON; the neighbours as phrases."""
+    def spec(self, domain: str) -> dict[str, Any]:
+        """What erasure methods read in a domain, fit for JSON; the neighbours as phrases."""
+        view = self.views.get(domain)
+        anchor = self.anchor if view is None or view.anchor is None else view.anchor
         return {
             "name": self.name,
             "kind": self.kind,
             "phrase": self.phrase,
             "synonyms": list(self.synonyms),
-            "anchor": self.anchor,
+            "anchor": anchor,
             "neighbours": list(self.neighbours_phrases),
         }
 
@@ -289,8 +294,9 @@ def _checked(concept: Concept, concepts: Mapping[str, Concept], where: str) -> C
     _check_texts([concept.phrase], f"{where}: phrase")
     _check_texts([concept.phrase, *concept.synonyms], f"{where}: phrase and synonyms")
     own = {text.casefold() for text in (concept.phrase, *concept.synonyms)}
-    if concept.anchor.casefold() in own:
-        raise CatalogueError(f"{where}: anchor: the concept would be mapped to itself, '{concept.anchor}'")
+    for anchor in (concept.anchor, *(view.anchor or "" for view in concept.views.values())):
+        if anchor.casefold() in own:
+            raise CatalogueError(f"{where}: anchor: the concept would be mapped to itself, '{anchor}'")
     _check_texts(concept.neighbours, f"{where}: neighbours")
     for name in concept.neighbours:
         check("concept", name, concepts, f"{where}: neighbours")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import zip_longest
@@ -118,6 +118,8 @@ def make_plan(config: RunConfig) -> Plan:
 
 
 _NOTHING: tuple[str, ...] = ()
+ResolvedMethod = tuple[str, Plugin, dict[str, Any]]
+"""A method as the user wrote it, its plug-in, and all its hyper-parameters."""
 
 
 class _Planner:
@@ -132,11 +134,9 @@ class _Planner:
         from erasebench.sampling import Sampler
 
         Sampler(**self.sampler)  # names and ranges are checked where they are used
-        self.domain_settings = _domain_settings(source.domain)
+        self.settings = method_settings(source.domain, config.settings)
         self.judges: dict[tuple[str, str], tuple[Any, dict[str, Any]]] = {}
         _check_size(config.size, source.folder)
-        for name in config.settings:
-            check_name("method in settings", name, METHODS.names())
         sets = [view.prompt_set for c in map(catalogue.get, catalogue.names()) for view in c.views.values()]
         for name in config.prompt_sets:
             check_name("prompt set", name, sorted({known.name for known in sets if known}))
@@ -146,7 +146,7 @@ class _Planner:
         views = [self._view(concept) for concept in concepts]
         prompts = [self._prompts(concept, view) for concept, view in zip(concepts, views, strict=True)]
         retain = self._retain()
-        methods = [self._method(text) for text in dict.fromkeys((BASELINE, *self.config.methods))]
+        methods = [resolve_method(text, self.settings) for text in dict.fromkeys((BASELINE, *self.config.methods))]
         rows = [
             self._row(method, concept, view, asked, [prompt for prompt, _ in retain])
             for method in methods
@@ -199,47 +199,19 @@ class _Planner:
             )
         return found[: self.config.retain_prompts]
 
-    def _method(self, text: str) -> tuple[str, Plugin, dict[str, Any]]:
-        name, options = parse_method(text)
-        plugin = METHODS.get(name)
-        settings = self.domain_settings.get(name, {}) | self.config.settings.get(name, {})
-        try:
-            parameters = hyper_parameters(plugin.make, {**plugin.presets, **settings, **options})
-        except EraseBenchError as error:
-            raise EraseBenchError(f"method {text}: {error}") from None
-        except TypeError:
-            raise EraseBenchError(f"method {text}: {plugin.make!r} is no dataclass of hyper-parameters") from None
-        for option, value in parameters.items():
-            if isinstance(value, float) and not isfinite(value):
-                raise EraseBenchError(f"method {text}: {option}: {value} is no finite number")
-        return text, plugin, parameters
-
     def _row(
         self,
-        method: tuple[str, Plugin, dict[str, Any]],
+        method: ResolvedMethod,
         concept: Concept,
         view: View,
         prompts: Sequence[tuple[str, int]],
         retain: Sequence[str],
     ) -> Row:
-        label, plugin, parameters = method
-        made = plugin.make(**parameters)
-        why_not = getattr(made, "why_not", None)
+        label, plugin, _ = method
         concepts = () if plugin.name == BASELINE else (concept,)
-        reason = why_not(self.source.domain, concepts) if why_not and concepts else None
-        if reason:
-            return Row(label, concept, view, reason)
-        spec = {
-            "model": self.source.fingerprint,
-            "method": plugin.name,
-            "version": getattr(made, "version", 1),
-            "parameters": parameters,
-            "identity": made.identity() if hasattr(made, "identity") else {},
-            "concepts": [c.spec() for c in concepts],
-            "seed": self.config.seed,
-            "dtype": self.dtype,
-        }
-        erase = Cell("erase", spec, (), f"{label} {concept.name if concepts else ''}".strip())
+        erase = erase_cell(method, concepts, self.source, self.config.seed, self.dtype, self._judge_spec)
+        if isinstance(erase, str):
+            return Row(label, concept, view, erase)
         images = self._generate(erase, [p for p, _ in prompts], [s for _, s in prompts], f"{label} {concept.name}")
         others = self._generate(erase, retain, [self.config.seed] * len(retain), f"{erase.title} retain")
         return Row(
@@ -267,13 +239,18 @@ class _Planner:
     def _judge(self, name: str, label: str, images: Cell) -> Cell:
         phrased = bool(JUDGES.get(name).presets.get("phrased"))
         wanted, label = label, label if phrased else ""
-        if (name, label) not in self.judges:
-            made = make_judge(name, label, self.source.domain)
-            self.judges[name, label] = made, {"judge": name, "label": label, **made.identity()}
-        made, spec = self.judges[name, label]
+        spec = self._judge_spec(name, label)
+        made = self.judges[name, label][0]
         if wanted and hasattr(made, "labels"):
             check_name(f"label of the judge {name}", wanted, made.labels)
         return Cell("judge", spec, (images,), f"{images.title}: {name}")
+
+    def _judge_spec(self, name: str, label: str = "") -> dict[str, Any]:
+        """A judge's name, label, version and weights."""
+        if (name, label) not in self.judges:
+            made = make_judge(name, label, self.source.domain)
+            self.judges[name, label] = made, {"judge": name, "label": label, **made.identity()}
+        return self.judges[name, label][1]
 
     def _features(self, images: Cell) -> Cell | None:
         if self.config.fid_reference:
@@ -282,14 +259,91 @@ class _Planner:
 
     def _reference(self) -> Cell | None:
         if self.config.fid_reference:
-            spec = make_judge(INCEPTION, "", self.source.domain).identity()
-            files = hash_images(self.config.fid_reference)
-            return Cell("judge", {"judge": INCEPTION, "label": "", **spec, "files": files}, (), "reference: inception")
+            spec = {**self._judge_spec(INCEPTION), "files": hash_images(self.config.fid_reference)}
+            return Cell("judge", spec, (), "reference: inception")
         if self.source.domain != "picturebook":
             return None
         spec = {"reference": "picturebook world", "count": self.config.reference_images, "world": _world_version()}
         images = Cell("generate", spec, (), "reference")
         return self._judge(CLIP_JUDGES["picturebook"], "", images)
+
+
+def method_settings(domain: str, given: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Hyper-parameters by method: those ``given`` by the user over those of the domain.
+
+    Raises:
+        UnknownNameError: there is no such method, with the nearest.
+    """
+    for name in given:
+        check_name("method in settings", name, METHODS.names())
+    own = _domain_settings(domain)
+    return {name: {**own.get(name, {}), **given.get(name, {})} for name in (*own, *given)}
+
+
+def resolve_method(text: str, settings: Mapping[str, Mapping[str, Any]]) -> ResolvedMethod:
+    """A method as the user wrote it, its plug-in, and all its hyper-parameters.
+
+    Args:
+        text: name, and options in brackets; these win.
+        settings: hyper-parameters by method, which win over those of the name and of the class.
+
+    Raises:
+        EraseBenchError: no such method, no such hyper-parameter, or a value out of range.
+    """
+    name, options = parse_method(text)
+    plugin = METHODS.get(name)
+    try:
+        parameters = hyper_parameters(plugin.make, {**plugin.presets, **settings.get(name, {}), **options})
+    except EraseBenchError as error:
+        raise EraseBenchError(f"method {text}: {error}") from None
+    except TypeError:
+        raise EraseBenchError(f"method {text}: {plugin.make!r} is no dataclass of hyper-parameters") from None
+    for option, value in parameters.items():
+        if isinstance(value, float) and not isfinite(value):
+            raise EraseBenchError(f"method {text}: {option}: {value} is no finite number")
+    return text, plugin, parameters
+
+
+def erase_cell(
+    method: ResolvedMethod,
+    concepts: Sequence[Concept],
+    source: ModelSource,
+    seed: int,
+    dtype: str,
+    judge_spec: Callable[[str], dict[str, Any]],
+) -> Cell | str:
+    """The cell that erases concepts together, or the reason why the method cannot.
+
+    Args:
+        method: what :func:`resolve_method` gave.
+        concepts: none for the baseline.
+        source: the model.
+        seed: of the erasure.
+        dtype: the precision that it is made in.
+        judge_spec: gives what identifies a judge.
+    """
+    label, plugin, parameters = method
+    made = plugin.make(**parameters)
+    why_not = getattr(made, "why_not", None)
+    reason: str | None = why_not(source.domain, concepts) if why_not and concepts else None
+    if reason:
+        return reason
+    try:
+        seen_by = [judge_spec(name) for name in made.judges(source.domain)] if hasattr(made, "judges") else []
+    except EraseBenchError as error:
+        return str(error)
+    spec = {
+        "model": source.fingerprint,
+        "method": plugin.name,
+        "version": getattr(made, "version", 1),
+        "parameters": parameters,
+        "identity": made.identity() if hasattr(made, "identity") else {},
+        **({"judges": seen_by} if seen_by else {}),
+        "concepts": [concept.spec(source.domain) for concept in concepts],
+        "seed": seed,
+        "dtype": dtype,
+    }
+    return Cell("erase", spec, (), " ".join([label, *(concept.name for concept in concepts)]))
 
 
 def make_judge(name: str, label: str, domain: str) -> Any:

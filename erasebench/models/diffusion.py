@@ -15,6 +15,8 @@ from erasebench.errors import EraseBenchError
 from erasebench.models.erasure import Erasure
 from erasebench.models.guidance import ClassifierFreeGuidance, Guidance
 
+DECODED_AT_ONCE = 10
+
 
 class DiffusionModel:
     """Text encoder, U-Net and VAE with the noise schedule that they were trained for.
@@ -122,11 +124,14 @@ class DiffusionModel:
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> NDArray[np.uint8]:
         """Pictures, uint8 ``[n, height, width, 3]``, of scaled latents ``[n, c, h, w]``."""
-        with self.autocast():
-            pixels = self.vae.decode(latents / self.vae.config.scaling_factor, return_dict=False)[0].float()
-        scaled = ((pixels / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
-        pictures: NDArray[np.uint8] = scaled.permute(0, 2, 3, 1).cpu().numpy()
-        return pictures
+        pictures = []
+        # The decoder works at full resolution: a few pictures at a time need less memory, and are faster on a CPU.
+        for chunk in (latents / self.vae.config.scaling_factor).split(DECODED_AT_ONCE):
+            with self.autocast():
+                pixels = self.vae.decode(chunk, return_dict=False)[0].float()
+            scaled = ((pixels / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
+            pictures.append(scaled.permute(0, 2, 3, 1).cpu().numpy())
+        return np.concatenate(pictures)
 
     def autocast(self) -> Any:
         """Mixed precision where ``dtype`` asks for it."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from erasebench.models.guidance import Guidance, from_json, to_json
 
-WEIGHTS, GUIDANCE, TRACE = "erasure.safetensors", "guidance.json", "trace.csv"
+WEIGHTS, GUIDANCE, TRACE, RECORD = "erasure.safetensors", "guidance.json", "trace.csv", "record.safetensors"
 _UP, _DOWN = ".low_rank_up", ".low_rank_down"
 
 
@@ -27,13 +27,15 @@ class Erasure:
         low_rank: parameters to which ``up @ down`` is added: name -> (up ``[out, r]``, down ``[r, in]``); of a
             convolution, the weight counts as ``[out, in * height * width]``.
         guidance: how noise predictions are combined from now on, if not by classifier-free guidance.
-        trace: figures of each training step, such as its loss, for curves.
+        trace: figures of each training step, such as its loss, for curves; words where a method finds some.
+        record: what else a method found and is worth keeping, such as mined embeddings: name -> tensor.
     """
 
     weights: Mapping[str, Tensor] = field(default_factory=dict)
     low_rank: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     guidance: Guidance | None = None
-    trace: tuple[Mapping[str, float], ...] = ()
+    trace: tuple[Mapping[str, float | str], ...] = ()
+    record: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def parameters_changed(self) -> int:
@@ -46,12 +48,16 @@ class Erasure:
         tensors = dict(self.weights)
         for name, (up, down) in self.low_rank.items():
             tensors |= {name + _UP: up, name + _DOWN: down}
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, folder / WEIGHTS)
+        _save_tensors(tensors, folder / WEIGHTS)
+        if self.record:
+            _save_tensors(self.record, folder / RECORD)
         if self.guidance is not None:
             (folder / GUIDANCE).write_text(json.dumps(to_json(self.guidance)), encoding="utf-8")
         if self.trace:
             with open(folder / TRACE, "w", newline="", encoding="utf-8") as stream:
-                writer = csv.DictWriter(stream, fieldnames=list(self.trace[0]))
+                writer = csv.DictWriter(
+                    stream, fieldnames=list(dict.fromkeys(name for row in self.trace for name in row))
+                )
                 writer.writeheader()
                 writer.writerows(self.trace)
 
@@ -63,11 +69,27 @@ class Erasure:
         low_rank = {name: (tensors.pop(name + _UP), tensors.pop(name + _DOWN)) for name in ups}
         rule = folder / GUIDANCE
         guidance = from_json(json.loads(rule.read_text(encoding="utf-8"))) if rule.exists() else None
-        trace: tuple[Mapping[str, float], ...] = ()
-        if (folder / TRACE).exists():
-            with open(folder / TRACE, newline="", encoding="utf-8") as stream:
-                trace = tuple({k: float(v) for k, v in row.items()} for row in csv.DictReader(stream))
-        return cls(tensors, low_rank, guidance, trace)
+        record = load_file(folder / RECORD) if (folder / RECORD).exists() else {}
+        return cls(tensors, low_rank, guidance, read_trace(folder / TRACE), record)
+
+
+def read_trace(path: Path) -> tuple[Mapping[str, float | str], ...]:
+    """The figures of each training step; none if the file is missing.  A step need not have all."""
+    if not path.exists():
+        return ()
+    with open(path, newline="", encoding="utf-8") as stream:
+        return tuple({k: _figure(v) for k, v in row.items() if v != ""} for row in csv.DictReader(stream))
+
+
+def _figure(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
 
 
 def check_finite(erasure: Erasure) -> None:

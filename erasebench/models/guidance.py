@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 Combine = Callable[[int, Tensor, list[Tensor], float], Tensor]
@@ -47,7 +48,61 @@ class ClassifierFreeGuidance:
         return lambda step, prompt, others, scale: others[0] + scale * (prompt - others[0])
 
 
-RULES: dict[str, Callable[..., Guidance]] = {"classifier-free": ClassifierFreeGuidance}
+@dataclass(frozen=True)
+class SafeLatentGuidance:
+    """Safe latent diffusion (Schramowski et al., CVPR 2023): classifier-free guidance that also leads away from a text.
+
+    With predictions u for the blank prompt, p for the prompt and s for the safety text, elementwise at each step::
+
+        mu  = 0 where p - s >= threshold, elsewhere min(1, scale |p - s|)
+        g_S = mu (s - u) + momentum_scale v
+        v  <- momentum_beta v + (1 - momentum_beta) g_S        from v = 0, also during the warm-up
+        u + guidance scale ((p - u) - g_S)                     g_S = 0 before step ``warmup_steps``
+
+    A model that predicts v has its predictions of v combined, as diffusers does; the constants are for noise.
+
+    Attributes:
+        safety: the text to lead away from.
+        warmup_steps: delta, in sampling steps, whatever their number is; the published ones are for 50.
+        scale: s_S.
+        threshold: lambda.
+        momentum_scale: s_m.
+        momentum_beta: beta.
+    """
+
+    safety: str = ""
+    warmup_steps: int = 10
+    scale: float = 1000.0
+    threshold: float = 0.01
+    momentum_scale: float = 0.3
+    momentum_beta: float = 0.4
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The blank prompt and the safety text."""
+        return "", self.safety
+
+    def start(self) -> Combine:
+        """The rule with momentum 0."""
+        momentum: Tensor | float = 0.0
+
+        def combine(step: int, prompt: Tensor, others: list[Tensor], guidance_scale: float) -> Tensor:
+            nonlocal momentum
+            blank, safety = others
+            difference = prompt - safety
+            weight = torch.where(difference >= self.threshold, 0.0, (self.scale * difference.abs()).clamp(max=1))
+            away = weight * (safety - blank) + self.momentum_scale * momentum
+            momentum = self.momentum_beta * momentum + (1 - self.momentum_beta) * away
+            guided = prompt - blank
+            return blank + guidance_scale * (guided - away if step >= self.warmup_steps else guided)
+
+        return combine
+
+
+RULES: dict[str, Callable[..., Guidance]] = {
+    "classifier-free": ClassifierFreeGuidance,
+    "safe-latent": SafeLatentGuidance,
+}
 """The rules that a stored erasure can name."""
 
 

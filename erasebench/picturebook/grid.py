@@ -23,6 +23,7 @@ COLUMNS = 8
 _NOUNS = {"nudity": "nude figure", "violence": "violent fight", "person": "person"}
 _STYLED = ("church", "english-springer", "garbage-truck", "parachute")
 _MARGIN, _LINE, _SCALE = 6, 14, 2
+_AT_ONCE = 25
 
 
 def concept_prompt(label: str, style: str = "photo") -> str:
@@ -55,7 +56,8 @@ def draw(
     from erasebench.sampling import Sampler, sample
 
     model = DiffusionModel(pipeline, "picturebook", pipeline.device)
-    return [Image.fromarray(picture) for picture in sample(model, prompts, seeds, Sampler("ddim", steps, GUIDANCE))]
+    pictures = sample(model, prompts, seeds, Sampler("ddim", steps, GUIDANCE), _AT_ONCE)
+    return [Image.fromarray(picture) for picture in pictures]
 
 
 def draw_grid(out: Path, pipeline: StableDiffusionPipeline | None = None, steps: int = STEPS) -> None:

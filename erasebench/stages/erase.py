@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from erasebench.concepts import Concept
 from erasebench.engine.cells import Cell
-from erasebench.engine.session import Session
+from erasebench.engine.session import Progress, Session
+from erasebench.judging import Judge
 from erasebench.method import EraseContext, Method
-from erasebench.models.erasure import check_finite
+from erasebench.models.erasure import Erasure, check_finite
 from erasebench.registry import METHODS
+
+if TYPE_CHECKING:
+    from erasebench.models.diffusion import DiffusionModel
 
 
 def run(cell: Cell, session: Session, folder: Path) -> dict[str, Any]:
@@ -20,14 +24,32 @@ def run(cell: Cell, session: Session, folder: Path) -> dict[str, Any]:
     Raises:
         FloatingPointError: training diverged.
     """
-    method: Method = METHODS.get(cell.spec["method"]).make(**cell.spec["parameters"])
-    concepts = [Concept.from_spec(spec) for spec in cell.spec["concepts"]]
-
-    def progress(done: int, of: int, figures: Mapping[str, float]) -> None:
-        session.progress(done, of, "  ".join(f"{name} {value:.4g}" for name, value in figures.items()))
-
-    context = EraseContext(cell.spec["seed"], session.work_folder(cell), progress, session.judge)
-    erasure = method.erase(session.model, concepts, context)
-    check_finite(erasure)
+    erasure = erase(cell.spec, session.model, session.work_folder(cell), session.progress, session.judge)
     erasure.save(folder)
     return {"parameters_changed": erasure.parameters_changed}
+
+
+def erase(
+    spec: Mapping[str, Any], model: DiffusionModel, work: Path, progress: Progress, judge: Callable[[str], Judge]
+) -> Erasure:
+    """Erase, and check that the result is finite.
+
+    Args:
+        spec: the cell's.
+        model: the unerased model; it is left as it was.
+        work: where the method may keep its state, and find it again after a kill.
+        progress: told steps done, steps in all, and the figures of the last step in one text.
+        judge: gives a judge by name.
+
+    Raises:
+        FloatingPointError: training diverged.
+    """
+    method: Method = METHODS.get(spec["method"]).make(**spec["parameters"])
+    concepts = [Concept.from_spec(concept) for concept in spec["concepts"]]
+
+    def told(done: int, of: int, figures: Mapping[str, float]) -> None:
+        progress(done, of, "  ".join(f"{name} {value:.4g}" for name, value in figures.items()))
+
+    erasure = method.erase(model, concepts, EraseContext(spec["seed"], work, told, judge))
+    check_finite(erasure)
+    return erasure

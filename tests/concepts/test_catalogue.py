@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import erasebench
@@ -25,10 +26,10 @@ from erasebench.concepts import (
     load_catalogue,
 )
 from erasebench.errors import UnknownNameError
-from erasebench.picturebook.world.captions import IMPLYING, NAMING
+from erasebench.picturebook.world.captions import IMPLYING, NAMING, caption
 from erasebench.picturebook.world.objects import OBJECTS
 from erasebench.picturebook.world.people import CHARACTERS
-from erasebench.picturebook.world.scene import LABELS
+from erasebench.picturebook.world.scene import LABELS, sample_scene
 from erasebench.picturebook.world.styles import STYLES
 
 PACKAGE = Path(erasebench.__file__).parent
@@ -263,7 +264,7 @@ def test_phrase_needs_words() -> None:
 
 
 def test_spec_holds_what_methods_read_and_no_more() -> None:
-    assert catalogue().get("nudity").spec() == {
+    assert catalogue().get("nudity").spec("photo") == {
         "name": "nudity",
         "kind": "explicit",
         "phrase": "nudity",
@@ -271,14 +272,25 @@ def test_spec_holds_what_methods_read_and_no_more() -> None:
         "anchor": "a person wearing clothes",
         "neighbours": ["person"],
     }
-    assert catalogue().get("golf-ball").spec()["neighbours"] == ["parachute", "tench"]
+    assert catalogue().get("golf-ball").spec("photo")["neighbours"] == ["parachute", "tench"]
+
+
+def test_an_anchor_may_be_that_of_a_domain() -> None:
+    church = catalogue().get("church")
+    assert (church.spec("photo")["anchor"], church.spec("picturebook")["anchor"]) == ("building", "a meadow")
+
+
+def test_picturebook_knows_the_words_of_its_anchors() -> None:
+    anchors = {concept.spec("picturebook")["anchor"] for concept in concepts("picturebook")}
+    captions = " ".join(caption(sample_scene(seed), np.random.default_rng(seed)) for seed in range(500)).lower()
+    assert {anchor for anchor in anchors if anchor not in captions} == set()
 
 
 def test_spec_survives_json() -> None:
     for name in (*catalogue().names(), "phrase:red balloon"):
-        spec = catalogue().get(name).spec()
+        spec = catalogue().get(name).spec("photo")
         back = Concept.from_spec(json.loads(json.dumps(spec)))
-        assert back.spec() == spec
+        assert back.spec("photo") == spec
         assert isinstance(back.synonyms, tuple) and not back.views
 
 

@@ -10,7 +10,7 @@ import torch
 from diffusers import DDIMScheduler, PNDMScheduler, UNet2DModel
 
 from erasebench.errors import EraseBenchError
-from erasebench.models.diffusion import DiffusionModel
+from erasebench.models.diffusion import DECODED_AT_ONCE, DiffusionModel
 from erasebench.models.erasure import Erasure
 from erasebench.models.guidance import ClassifierFreeGuidance
 from tests.models.stock import stock_pipeline
@@ -124,6 +124,13 @@ def test_pictures_are_decoded_as_the_stock_pipeline_does(layout: Layout) -> None
 
 
 @torch.no_grad()
+def test_more_pictures_are_decoded_than_fit_in_one_pass() -> None:
+    model = tiny_model()
+    latents = torch.randn(2 * DECODED_AT_ONCE + 3, *model.latent_shape)
+    one_by_one = np.concatenate([model.decode(latent[None]) for latent in latents])
+    assert np.abs(model.decode(latents).astype(int) - one_by_one).max() <= 1
+
+
 def test_mixed_precision_keeps_the_weights_and_gives_float32() -> None:
     model = DiffusionModel(tiny_pipeline(), dtype=torch.bfloat16)
     exact = tiny_model()

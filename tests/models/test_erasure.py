@@ -33,12 +33,21 @@ def same(first: Erasure, second: Erasure) -> bool:
         Erasure({"unet.a.weight": torch.randn(4, 6)}, {"unet.a.weight": FACTORS}),
         Erasure(guidance=ClassifierFreeGuidance("nudity, Ärger")),
         Erasure(trace=({"step": 1.0, "loss": 0.1}, {"step": 2.0, "loss": 1e-30})),
+        Erasure(trace=({"step": 1.0, "word": "town"}, {"step": 2.0, "score": 0.25})),
     ],
-    ids=["nothing", "weights", "low rank", "both", "guidance", "trace"],
+    ids=["nothing", "weights", "low rank", "both", "guidance", "trace", "uneven trace"],
 )
 def test_what_is_saved_is_loaded(erasure: Erasure, tmp_path: Path) -> None:
     erasure.save(tmp_path)
     assert same(erasure, Erasure.load(tmp_path))
+
+
+def test_a_record_is_kept_and_is_no_change_of_the_model(tmp_path: Path) -> None:
+    erasure = Erasure(record={"embeddings": torch.rand(2, 3, 4)})
+    erasure.save(tmp_path)
+    loaded = Erasure.load(tmp_path)
+    assert torch.equal(loaded.record["embeddings"], erasure.record["embeddings"])
+    assert not loaded.weights and loaded.parameters_changed == 0
 
 
 def test_slices_and_parameters_can_be_saved(tmp_path: Path) -> None:

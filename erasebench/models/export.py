@@ -1,0 +1,124 @@
+"""Erasures as files that stock diffusers reads: a pipeline folder, or a LoRA."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from erasebench.durable import PARTIAL, durably
+from erasebench.errors import EraseBenchError
+from erasebench.models.diffusion import DiffusionModel, check_fits
+from erasebench.models.erasure import Erasure
+from erasebench.models.guidance import RULES
+
+LORA = "pytorch_lora_weights.safetensors"
+"""The file that ``load_lora_weights`` looks for in a folder."""
+_TEXT_LAYERS = (".q_proj", ".k_proj", ".v_proj", ".out_proj", ".fc1", ".fc2")
+"""The layers of a text encoder in which diffusers looks for a LoRA."""
+_SHOWN = 5
+"""How many parameters a message names."""
+
+
+def export_pipeline(model: DiffusionModel, erasure: Erasure, folder: Path) -> None:
+    """Write the erased model as a plain diffusers pipeline, which ``StableDiffusionPipeline.from_pretrained`` loads.
+
+    Args:
+        model: the unerased model; it is left as it was.
+        erasure: what to apply to it.
+        folder: appears whole or not at all; one that is there is replaced.
+
+    Raises:
+        EraseBenchError: the erasure has a guidance rule, or changes what the model does not have.
+    """
+    import diffusers
+
+    check_exportable(erasure)
+    config = model.scheduler_config
+    scheduler = getattr(diffusers, config.get("_class_name", "DDIMScheduler")).from_config(config)
+    pipeline: Any = diffusers.StableDiffusionPipeline(
+        vae=model.vae,
+        text_encoder=model.text_encoder,
+        tokenizer=model.tokenizer,
+        unet=model.unet,
+        scheduler=scheduler,
+        safety_checker=None,  # type: ignore[arg-type]
+        feature_extractor=None,  # type: ignore[arg-type]
+        requires_safety_checker=False,
+    )
+    partial = folder.with_name(folder.name + PARTIAL)
+    shutil.rmtree(partial, ignore_errors=True)
+    with model.erased(erasure):
+        pipeline.save_pretrained(partial)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+
+
+def export_lora(model: DiffusionModel, erasure: Erasure, path: Path) -> None:
+    """Write a low-rank erasure as a LoRA, which ``pipeline.load_lora_weights`` loads at its full strength.
+
+    Factors of different ranks are filled up with zeros to one rank: with one rank and no alpha, every version of
+    diffusers scales all of them by 1.
+
+    Args:
+        model: the unerased model; its layers tell linear from convolution.
+        erasure: what to write.
+        path: the file; diffusers finds it by its folder if it is called :data:`LORA`.
+
+    Raises:
+        EraseBenchError: the erasure is not low-rank, or has a guidance rule, or changes what a LoRA cannot change.
+    """
+    check_exportable(erasure)
+    check_fits(erasure, model.parameters())
+    if erasure.weights:
+        raise EraseBenchError(f"not low-rank: {_named(list(erasure.weights))}; export the erasure as diffusers instead")
+    without = [name for name in erasure.low_rank if not _takes_lora(model, name)]
+    if without:
+        raise EraseBenchError(f"a LoRA cannot change {_named(without)}; export the erasure as diffusers instead")
+    rank = max(len(down) for _, down in erasure.low_rank.values())
+    tensors: dict[str, Tensor] = {}
+    for name, (up, down) in erasure.low_rank.items():
+        up = nn.functional.pad(up.detach().cpu().float(), (0, rank - up.shape[1]))
+        down = nn.functional.pad(down.detach().cpu().float(), (0, 0, 0, rank - len(down)))
+        own = model.parameters()[name].shape
+        stem = name.removesuffix(".weight")
+        tensors[f"{stem}.lora_A.weight"] = down.reshape(rank, *own[1:]).contiguous()
+        tensors[f"{stem}.lora_B.weight"] = up.reshape(own[0], rank, *(1,) * (len(own) - 2)).contiguous()
+    with durably(path) as stream:
+        partial = Path(stream.name)
+        save_file(tensors, partial, metadata={"format": "pt"})
+
+
+def check_exportable(erasure: Erasure) -> None:
+    """Raise :class:`EraseBenchError` if weights alone are not the whole erasure, or there are none."""
+    if erasure.guidance is not None:
+        rule = next((name for name, make in RULES.items() if make is type(erasure.guidance)), "its own")
+        only = "" if erasure.weights or erasure.low_rank else " and nothing else"
+        raise EraseBenchError(
+            f"the erasure is a rule of guidance ({rule}){only}: weights cannot hold it, so it cannot be exported"
+        )
+    if not erasure.weights and not erasure.low_rank:
+        raise EraseBenchError("the erasure changes nothing: there is nothing to export")
+
+
+def _takes_lora(model: DiffusionModel, name: str) -> bool:
+    part, _, inner = name.partition(".")
+    stem, _, own = inner.rpartition(".")
+    layer = getattr(model, part).get_submodule(stem)
+    if part == "text_encoder" and not stem.endswith(_TEXT_LAYERS):
+        return False
+    return own == "weight" and isinstance(layer, nn.Linear | nn.Conv2d)
+
+
+def _named(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def load_for_export(folder: Path) -> Erasure:
+    """An erasure that was saved before."""
+    return Erasure.load(folder)
