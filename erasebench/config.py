@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from erasebench.errors import EraseBenchError, check_name
+from erasebench.registry import data_files
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -100,13 +101,30 @@ def read_layer(path: Path) -> dict[str, Any]:
 
 
 def read_preset(name: str) -> dict[str, Any]:
-    """A preset's layer: ``"smoke"``, ``"quick"`` or ``"paper"``.
+    """A preset's layer: ``"smoke"``, ``"quick"``, ``"paper"``, or one of another package.
 
     Raises:
         UnknownNameError: no such preset, with the nearest.
     """
-    check_name("preset", name, sorted(path.stem for path in PRESETS.glob("*.yaml")))
-    return read_layer(PRESETS / f"{name}.yaml")
+    presets = preset_files()
+    check_name("preset", name, sorted(presets))
+    return read_layer(presets[name])
+
+
+def preset_files() -> dict[str, Path]:
+    """All presets: the packaged ones, and those of other packages, in the entry-point group ``erasebench.presets``.
+
+    A preset may hold any key of the configuration: with methods and concepts it is a whole suite.
+
+    Raises:
+        EraseBenchError: two presets of one name.
+    """
+    found: dict[str, Path] = {}
+    for path in (*sorted(PRESETS.glob("*.yaml")), *data_files("erasebench.presets")):
+        if path.stem in found:
+            raise EraseBenchError(f"two presets are called '{path.stem}': {found[path.stem]} and {path}")
+        found[path.stem] = path
+    return found
 
 
 def split_list(text: str) -> list[str]:

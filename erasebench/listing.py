@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from erasebench.config import PRESETS
+from erasebench.config import preset_files
 from erasebench.registry import KINDS
 
 
@@ -27,7 +27,7 @@ def _lines(kind: str, pattern: str) -> list[str]:
         registry = KINDS[kind]
         found = [(name, registry.origin(name)) for name in registry.names(pattern)]
     elif kind == "presets":
-        found = [(path.stem, "") for path in sorted(PRESETS.glob("*.yaml")) if fnmatchcase(path.stem, pattern)]
+        found = [(name, "") for name in sorted(preset_files()) if fnmatchcase(name, pattern)]
     else:
         from erasebench.concepts import load_catalogue
 

@@ -188,6 +188,25 @@ def load_file(path: Path) -> None:
         raise EraseBenchError(f"the plug-in file {path} cannot be loaded: {_reason(error)}") from error
 
 
+def data_files(group: str) -> list[Path]:
+    """The YAML files of other packages: an entry point of the group names a package, whose folder holds them.
+
+    Nothing is imported.
+
+    Raises:
+        EraseBenchError: an entry point that names no package.
+    """
+    found: list[Path] = []
+    for point in entry_points(group=group):
+        top, *inner = point.module.split(".")
+        spec = importlib.util.find_spec(top)
+        folders = [Path(place, *inner) for place in (spec.submodule_search_locations or () if spec else ())]
+        if not any(folder.is_dir() for folder in folders):
+            raise EraseBenchError(f"the entry point {point.name} = {point.value} of {_package(point)} names no package")
+        found += sorted(path for folder in folders for path in folder.glob("*.yaml"))
+    return found
+
+
 METHODS = Registry("method", "erasebench.methods", "erasebench.methods")
 ATTACKS = Registry("attack", "erasebench.attacks", "erasebench.attacks")
 JUDGES = Registry("judge", "erasebench.judges", "erasebench.judges")

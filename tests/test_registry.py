@@ -13,16 +13,9 @@ import pytest
 
 from erasebench.errors import EraseBenchError, UnknownNameError
 from erasebench.registry import JUDGES, KINDS, METHODS, Registry, load_file, registered_names
-from tests.engine.runs import TINY, done, forget_plugins, places
+from tests.engine.runs import done, forget_plugins, places
 
 ROOT = Path(__file__).parents[1]
-CONCEPTS = """
-concepts:
-  daylight:
-    kind: phrase
-    phrase: daylight
-    views: {picturebook: {judge: example-brightness, label: bright, naming: ["a church by day", "a tench by day"]}}
-"""
 
 
 @pytest.fixture(scope="module")
@@ -52,18 +45,18 @@ def test_plug_ins_of_a_package_are_listed_with_where_they_come_from(installed: P
     everything = erasebench(installed, "list").stdout
     for name in ("example-suffix", "example-brightness", "example-blank", "example-broken"):
         assert any(line.split() == [name, "erasebench-example"] for line in everything.splitlines())
+    assert "  daylight" in everything and "  example-suite" in everything
 
 
 def test_a_package_runs_and_its_broken_part_says_what_is_wrong(installed: Path, tmp_path: Path) -> None:
-    (tmp_path / "concepts.yaml").write_text(CONCEPTS)
-    run = ("run", *TINY, *places(tmp_path), "--concept-files", tmp_path / "concepts.yaml", "--concepts", "daylight")
+    run = ("run", "--preset", "example-suite", *places(tmp_path))
     broken = erasebench(installed, *run, "--methods", "example-blank,example-broken")
     assert (broken.returncode, broken.stdout) == (2, "")
     assert broken.stderr == (
         "error: the method 'example-broken' of erasebench-example cannot be loaded: "
         "ImportError: libexample.so.3 is missing\n"
     )
-    fine = erasebench(installed, *run, "--methods", "example-blank[scale=0]")
+    fine = erasebench(installed, *run)
     assert fine.returncode == 0, fine.stderr
     assert "example-brightness 1: bright >= 0.5" in (tmp_path / "out" / "table.csv").read_text()
     erased = next(line for line in done(tmp_path) if line["title"] == "example-blank[scale=0] daylight")

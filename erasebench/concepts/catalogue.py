@@ -20,13 +20,12 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from importlib.metadata import entry_points
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from erasebench.concepts._files import CatalogueError, build, check, read_yaml
 from erasebench.errors import check_name
+from erasebench.registry import data_files
 
 DOMAINS = ("picturebook", "photo")
 """The built-in world, and photographs and paintings as Stable Diffusion makes them."""
@@ -210,7 +209,7 @@ def load_catalogue(extra: Sequence[Path] = ()) -> Catalogue:
     Raises:
         CatalogueError: anything wrong with a file; the message names the file and the concept.
     """
-    paths = [*sorted(Path(__file__).parent.glob("*.yaml")), *_plugged_in(), *map(Path, extra)]
+    paths = [*sorted(Path(__file__).parent.glob("*.yaml")), *data_files("erasebench.concepts"), *map(Path, extra)]
     files = [(str(path), build(_File, read_yaml(path), str(path))) for path in paths]
     concepts: dict[str, Concept] = {}
     homes: dict[str, str] = {}
@@ -240,17 +239,6 @@ def load_catalogue(extra: Sequence[Path] = ()) -> Catalogue:
             retain.setdefault(domain, []).extend(retained)
             _check_texts([prompt.prompt for prompt in retain[domain]], where)
     return Catalogue(concepts.values(), retain)
-
-
-def _plugged_in() -> list[Path]:
-    """The YAML files of other packages; none of them is imported."""
-    found: list[Path] = []
-    for point in entry_points(group="erasebench.concepts"):
-        spec = find_spec(point.module)
-        if spec is None or not spec.submodule_search_locations:
-            raise CatalogueError(f"the entry point {point.name} = {point.value} names no package with concept files")
-        found += sorted(path for folder in spec.submodule_search_locations for path in Path(folder).glob("*.yaml"))
-    return found
 
 
 @dataclass(frozen=True)
