@@ -1,15 +1,15 @@
 """The command line.  Commands import what they run only when they run, so that ``--help`` stays instant.
 
 Exit codes: 0 fine; 1 a measurement falls short of its bar (or ``doctor`` found damage); 2 bad usage or bad input;
-3 some cell of a run failed.
+3 some cell of a run, or an erasure, failed.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import click
 
@@ -36,15 +36,30 @@ class ConfigCommand(click.Command):
         return [*config_options(), *super().get_params(ctx)]
 
 
-def config_options() -> list[click.Parameter]:
-    """One option for every configuration key, ``--images-per-prompt`` for ``images_per_prompt``."""
+class EraseCommand(click.Command):
+    """A command with an option for those keys of a run's configuration that one erasure has."""
+
+    KEYS = ("model", "seed", "settings", "device", "dtype", "plugins", "concept_files")
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """The command's own options, then the configuration's, then ``--help``."""
+        *own, help_option = super().get_params(ctx)
+        return [*own, *config_options(self.KEYS), help_option]
+
+
+def config_options(keys: Collection[str] = ()) -> list[click.Parameter]:
+    """One option for every configuration key, ``--images-per-prompt`` for ``images_per_prompt``; or for some keys."""
     from erasebench.config import RunConfig
 
     options: list[click.Parameter] = [
         click.Option(["--config"], type=click.Path(path_type=Path, dir_okay=False), help="YAML file of these options."),
         click.Option(["--preset"], help="smoke, quick or paper.  [default: quick on Picturebook, else paper]"),
     ]
+    if keys:
+        options.clear()
     for key, field in RunConfig.model_fields.items():
+        if keys and key not in keys:
+            continue
         default = field.get_default(call_default_factory=True)
         shown = f"  [default: {default}]" if default not in (None, (), {}) else ""
         flag = f"--{key.replace('_', '-')}"
@@ -52,17 +67,19 @@ def config_options() -> list[click.Parameter]:
         if field.annotation is bool:
             options.append(click.Option([f"{flag}/--no-{flag[2:]}"], default=None, help=text, show_default=False))
         else:
-            options.append(click.Option([flag], help=text, metavar=_metavar(default, str(field.annotation))))
+            options.append(click.Option([flag], help=text, metavar=_metavar(default, field.annotation)))
     return options
 
 
-def _metavar(default: object, annotation: str) -> str:
+def _metavar(default: object, annotation: Any) -> str:
     if isinstance(default, tuple):
         return "A,B,..."
     if isinstance(default, dict):
         return "NAME=VALUE,..."
+    if get_origin(annotation) is Literal:
+        return f"[{'|'.join(get_args(annotation))}]"
     kinds = {"int": "INTEGER", "float": "NUMBER", "Path": "PATH"}
-    return next((shown for kind, shown in kinds.items() if kind in annotation), "TEXT")
+    return next((shown for kind, shown in kinds.items() if kind in str(annotation)), "TEXT")
 
 
 def read_options(options: dict[str, Any]) -> Any:
@@ -124,6 +141,54 @@ def run(**options: Any) -> None:
     click.echo(summary(result), err=True)
     if any_failed(result.rows):
         sys.exit(FAILED)
+
+
+@cli.command(cls=EraseCommand)
+@click.option("--method", required=True, help="The method; options in brackets: esd-u[steps=200].")
+@click.option("--concept", required=True, metavar="A,B,...", help="What to erase, as in run; several together.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of this erasure.")
+@click.option(
+    "--export",
+    type=click.Choice(["none", "diffusers", "lora"]),
+    default="none",
+    help="Write a pipeline folder, or a LoRA, for stock diffusers as well.",
+)
+def erase(method: str, concept: str, out: Path, export: Any, **options: Any) -> None:
+    """Erase concepts by one method, without measuring.
+
+    Leaves the erasure, what it was made with, and its loss curve in a folder.
+
+    The same command again goes on after a kill, and exports what is finished.  --settings takes option=value as well.
+    Exits with 3 if training diverges.
+    """
+    import traceback
+
+    from erasebench.erase import ErasureFailedError, erase
+
+    try:
+        click.echo(erase(read_erase_options(method, concept, out, options), export))
+    except KeyboardInterrupt:
+        click.echo("\nstopped; the same command goes on from here", err=True)
+        sys.exit(130)
+    except ErasureFailedError as error:
+        if not isinstance(error.__cause__, FloatingPointError):
+            traceback.print_exception(error.__cause__)
+        click.echo(f"error: {error}", err=True)
+        sys.exit(FAILED)
+
+
+def read_erase_options(method: str, concept: str, out: Path, options: dict[str, Any]) -> Any:
+    """The configuration of a run of one method; settings without a method's name are the method's."""
+    from erasebench.config import make_config, parse_method, split_list
+
+    name = parse_method(method)[0]
+    if options["settings"]:
+        pairs = [
+            part if "." in part.partition("=")[0] else f"{name}.{part}" for part in split_list(options["settings"])
+        ]
+        options["settings"] = ",".join(pairs)
+    given = {key: _value(key, value) for key, value in options.items() if value is not None}
+    return make_config({**given, "methods": [method], "concepts": split_list(concept), "out": out})
 
 
 @cli.command(cls=ConfigCommand)

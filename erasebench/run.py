@@ -101,6 +101,7 @@ def write_results(plan: Plan, store: Store, outcome: Outcome, rows: list[TableRo
     write_durably(out / "costs.csv", costs_csv(_costs(plan, outcome)))
     write_durably(out / "environment.json", json.dumps(_environment(plan), indent=1, sort_keys=True) + "\n")
     _write_grids(plan, store, outcome.failed)
+    _write_curves(plan, store, outcome.failed)
 
 
 def _costs(plan: Plan, outcome: Outcome) -> list[Cost]:
@@ -173,9 +174,23 @@ def _write_grids(plan: Plan, store: Store, failed: Mapping[str, str]) -> None:
         sheet = sample_grid(
             {name: images for name, (images, _) in shown.items()}, prompts, f"{row.method}: {row.concept.name}", blur
         )
-        path = folder / f"{file_name(row.method)}-{file_name(row.concept.name)}.png"
-        with durably(path) as stream:
+        with durably(folder / _picture_name(row)) as stream:
             sheet.save(stream, format="PNG")
+
+
+def _write_curves(plan: Plan, store: Store, failed: Mapping[str, str]) -> None:
+    """Draw the training of each row's erasure, where it has a trace."""
+    from erasebench.models.erasure import TRACE, read_trace
+    from erasebench.report.curves import draw_curves
+
+    folder = plan.config.out / "curves"
+    for row in plan.rows:
+        if row.images is None or row.images.reads[0].key in failed:
+            continue
+        trace = read_trace(store.read(row.images.reads[0].key) / TRACE)
+        if trace:
+            folder.mkdir(exist_ok=True)
+            draw_curves(trace, folder / _picture_name(row), f"{row.method}: {row.concept.name}")
 
 
 def _examples(plan: Plan, row: Row, store: Store) -> tuple[list[NDArray[np.uint8]], list[str]]:
@@ -188,6 +203,10 @@ def _examples(plan: Plan, row: Row, store: Store) -> tuple[list[NDArray[np.uint8
     of_others = read_images(store.read(row.retain.key), 1 + max(others)) if others else of_concept[:0]
     images = [*(of_concept[asked.index(prompt)] for prompt in first), *(of_others[k] for k in others)]
     return images, [*first, *(row.retain.spec["prompts"][k] for k in others)]
+
+
+def _picture_name(row: Row) -> str:
+    return f"{file_name(row.method)}-{file_name(row.concept.name)}.png"
 
 
 def file_name(text: str) -> str:

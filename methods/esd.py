@@ -18,8 +18,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from erasebench.errors import EraseBenchError
-from erasebench.method import EraseContext, check_loss
+from erasebench.method import EraseContext
 from erasebench.methods.parameters import Pattern, TwoWeights, select_parameters, training_attention
+from erasebench.methods.training import Trace
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
 from erasebench.registry import METHODS
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 Variant = Literal["paper", "official-2023", "official-2024"]
 Target = Literal["from-blank", "from-concept"]
+TimestepMode = Literal["consistent", "official"]
 
 VARIANTS: dict[Variant, Mapping[str, Any]] = {
     "paper": {
@@ -75,6 +77,52 @@ def erased_noise(blank: Tensor, concept: Tensor, negative_guidance: float, targe
     return start - negative_guidance * (concept - blank)
 
 
+@dataclass(frozen=True)
+class CutSampling:
+    """A sampling run that is left at a random step, with latents that are still noisy.
+
+    Attributes:
+        sampler: whose run.
+        noise: where it starts from: standard normal ``[n, c, h, w]``.
+        timesteps: what the model is told of the noise that is left, int64 ``[n]``.
+        start: steps that are skipped.
+        stop: the step before which it is left.
+    """
+
+    sampler: Sampler
+    noise: Tensor
+    timesteps: Tensor
+    start: int
+    stop: int
+
+    @classmethod
+    def draw(
+        cls, model: DiffusionModel, sampler: Sampler, count: int, rng: torch.Generator, mode: TimestepMode
+    ) -> CutSampling:
+        """A run of ``count`` pictures, which share the step; for ``mode`` see :attr:`ESD.timestep_mode`."""
+        scheduler = build_scheduler(model.scheduler_config, sampler.name)
+        scheduler.set_timesteps(sampler.steps)
+        k = int(torch.randint(sampler.steps, (), generator=rng))
+        start, stop, t = 0, k, scheduler.timesteps[k].expand(count)
+        if mode == "official":
+            # Slot k counts from the clean end.  The first step is missing, so k = 0 and k = 1 both run all others.
+            width = scheduler.config.num_train_timesteps / sampler.steps
+            start, stop = 1, sampler.steps + 1 - max(k, 1)
+            t = torch.randint(int(k * width), int((k + 1) * width), (count,), generator=rng)
+        noise = torch.randn((count, *sampler.latent_shape(model)), generator=rng).to(model.device)
+        return cls(sampler, noise, t.to(model.device), start, stop)
+
+    @torch.no_grad()
+    def latents(self, model: DiffusionModel, blank: Tensor, text: Tensor) -> Tensor:
+        """``x_t [k n, c, h, w]``, guided by texts ``[k n, length, width]``; each n of them start from the same noise.
+
+        ``blank`` is ``[1, length, width]``.
+        """
+        noise = self.noise.repeat(len(text) // len(self.noise), 1, 1, 1)
+        texts = torch.cat([blank.expand(len(text), -1, -1), text])
+        return sample_latents(model, noise, texts, self.sampler, start=self.start, stop=self.stop)
+
+
 @METHODS.register("esd-x", parameters="xattn")
 @METHODS.register("esd-u", parameters="noxattn")
 @dataclass(frozen=True)
@@ -105,7 +153,7 @@ class ESD:
     negative_guidance: float | None = None
     target: Target | None = None
     sample_from: Literal["trained", "frozen"] | None = None
-    timestep_mode: Literal["consistent", "official"] | None = None
+    timestep_mode: TimestepMode | None = None
     sampler: Literal["ddim", "pndm"] | None = None
     start_guidance: float = 3.0
     sampling_steps: int = 50
@@ -128,43 +176,30 @@ class ESD:
         steps, eta, target = self.option("steps"), self.option("negative_guidance"), self.option("target")
         rng = torch.Generator("cpu").manual_seed(context.seed)
         with torch.no_grad():
-            blank = model.encode([""]).expand(self.batch_size, -1, -1)
+            blank = model.encode([""])
             phrases = model.encode([concept.phrase for concept in concepts])
-        weights = TwoWeights(select_parameters(model.unet, self.parameters))
-        trace = []
+        blanks = blank.expand(self.batch_size, -1, -1)
+        weights, trace = TwoWeights(select_parameters(model.unet, self.parameters)), Trace(context, steps)
         with weights, training_attention(model.device):
             adam = torch.optim.Adam(weights.parameters.values(), lr=self.option("learning_rate"))
-            for step in range(1, steps + 1):
+            for _ in range(steps):
                 concept = phrases[torch.randint(len(concepts), (self.batch_size,), generator=rng)]
                 with torch.no_grad() if self.option("sample_from") == "trained" else weights.frozen():
                     x, t = self.noisy_latents(model, blank, concept, rng)
                 with weights.frozen():
-                    both = model.predict_noise(torch.cat([x, x]), torch.cat([t, t]), torch.cat([blank, concept]))
+                    both = model.predict_noise(torch.cat([x, x]), torch.cat([t, t]), torch.cat([blanks, concept]))
                     wanted = erased_noise(both[: self.batch_size], both[self.batch_size :], eta, target)
                 loss = functional.mse_loss(model.predict_noise(x, t, concept), wanted)
-                figures = {"loss": loss.item()}
-                check_loss(figures["loss"], step)
+                trace.step(loss=loss.item())
                 adam.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 adam.step()
-                trace.append({"step": float(step), **figures})
-                context.progress(step, steps, figures)
-        return Erasure({f"unet.{name}": value for name, value in weights.trained.items()}, trace=tuple(trace))
+        return Erasure({f"unet.{name}": value for name, value in weights.trained.items()}, trace=tuple(trace.rows))
 
     def noisy_latents(
         self, model: DiffusionModel, blank: Tensor, concept: Tensor, rng: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         """``x_t``, sampled for the concept up to a random step, and the timestep ``t`` that the model is told."""
         sampler = Sampler(self.option("sampler"), self.sampling_steps, self.start_guidance)
-        scheduler = build_scheduler(model.scheduler_config, sampler.name)
-        scheduler.set_timesteps(sampler.steps)
-        k = int(torch.randint(self.sampling_steps, (), generator=rng))
-        start, stop, t = 0, k, scheduler.timesteps[k].expand(len(concept))
-        if self.option("timestep_mode") == "official":
-            # Slot k counts from the clean end.  The first step is missing, so k = 0 and k = 1 both run all others.
-            width = scheduler.config.num_train_timesteps / self.sampling_steps
-            start, stop = 1, self.sampling_steps + 1 - max(k, 1)
-            t = torch.randint(int(k * width), int((k + 1) * width), (len(concept),), generator=rng)
-        noise = torch.randn((len(concept), *sampler.latent_shape(model)), generator=rng).to(model.device)
-        x = sample_latents(model, noise, torch.cat([blank, concept]), sampler, start=start, stop=stop)
-        return x, t.to(model.device)
+        run = CutSampling.draw(model, sampler, len(concept), rng, self.option("timestep_mode"))
+        return run.latents(model, blank, concept), run.timesteps

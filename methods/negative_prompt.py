@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from erasebench.method import EraseContext
 from erasebench.models.diffusion import DiffusionModel
@@ -23,6 +23,8 @@ class NegativePrompt:
 
     Nothing is trained and nothing stored, and whoever holds the weights undoes it.
     """
+
+    guidance_only: ClassVar[bool] = True
 
     def erase(self, model: DiffusionModel, concepts: Sequence[Concept], context: EraseContext) -> Erasure:
         """Guide away from the concepts."""

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from erasebench.durable import PARTIAL, durably
 from erasebench.errors import EraseBenchError
 from erasebench.models.diffusion import DiffusionModel, check_fits
 from erasebench.models.erasure import Erasure
-from erasebench.models.guidance import RULES
+from erasebench.models.guidance import to_json
 
 LORA = "pytorch_lora_weights.safetensors"
 """The file that ``load_lora_weights`` looks for in a folder."""
@@ -24,12 +24,13 @@ _SHOWN = 5
 """How many parameters a message names."""
 
 
-def export_pipeline(model: DiffusionModel, erasure: Erasure, folder: Path) -> None:
+def export_pipeline(model: DiffusionModel, erasure: Erasure, tokenizer: Path, folder: Path) -> None:
     """Write the erased model as a plain diffusers pipeline, which ``StableDiffusionPipeline.from_pretrained`` loads.
 
     Args:
         model: the unerased model; it is left as it was.
         erasure: what to apply to it.
+        tokenizer: the folder of the model's own, copied as it is: each version of transformers reads other files.
         folder: appears whole or not at all; one that is there is replaced.
 
     Raises:
@@ -46,16 +47,27 @@ def export_pipeline(model: DiffusionModel, erasure: Erasure, folder: Path) -> No
         tokenizer=model.tokenizer,
         unet=model.unet,
         scheduler=scheduler,
-        safety_checker=None,  # type: ignore[arg-type]
-        feature_extractor=None,  # type: ignore[arg-type]
+        safety_checker=None,
+        feature_extractor=None,
         requires_safety_checker=False,
     )
     partial = folder.with_name(folder.name + PARTIAL)
     shutil.rmtree(partial, ignore_errors=True)
     with model.erased(erasure):
         pipeline.save_pretrained(partial)
+    shutil.rmtree(partial / "tokenizer")
+    shutil.copytree(tokenizer, partial / "tokenizer")
+    forget_origin(partial)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
+
+
+def forget_origin(folder: Path) -> None:
+    """Remove from every config the local folder that its model was once loaded from."""
+    for path in folder.rglob("config.json"):
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if config.pop("_name_or_path", None):
+            path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def export_lora(model: DiffusionModel, erasure: Erasure, path: Path) -> None:
@@ -89,14 +101,13 @@ def export_lora(model: DiffusionModel, erasure: Erasure, path: Path) -> None:
         tensors[f"{stem}.lora_A.weight"] = down.reshape(rank, *own[1:]).contiguous()
         tensors[f"{stem}.lora_B.weight"] = up.reshape(own[0], rank, *(1,) * (len(own) - 2)).contiguous()
     with durably(path) as stream:
-        partial = Path(stream.name)
-        save_file(tensors, partial, metadata={"format": "pt"})
+        stream.write(save(tensors, metadata={"format": "pt"}))
 
 
 def check_exportable(erasure: Erasure) -> None:
     """Raise :class:`EraseBenchError` if weights alone are not the whole erasure, or there are none."""
     if erasure.guidance is not None:
-        rule = next((name for name, make in RULES.items() if make is type(erasure.guidance)), "its own")
+        rule = to_json(erasure.guidance)["rule"]
         only = "" if erasure.weights or erasure.low_rank else " and nothing else"
         raise EraseBenchError(
             f"the erasure is a rule of guidance ({rule}){only}: weights cannot hold it, so it cannot be exported"
@@ -117,8 +128,3 @@ def _takes_lora(model: DiffusionModel, name: str) -> bool:
 def _named(names: list[str]) -> str:
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more
-
-
-def load_for_export(folder: Path) -> Erasure:
-    """An erasure that was saved before."""
-    return Erasure.load(folder)

@@ -75,7 +75,7 @@ def test_the_shipped_judges_hold_their_level(kit: Kit) -> None:
 
 
 def test_the_shipped_clip_holds_its_level(kit: Kit) -> None:
-    rows = clip_rows(kit, images=20, trials=40)
+    rows = clip_rows(kit, images=20, trials=40, pools=4)
     assert pooled(rows, "CLIP: matched") > 0.98
     assert pooled(rows, "delta-feature test") > 0.95
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import tempfile
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
 from erasebench.errors import EraseBenchError
+from erasebench.models.export import forget_origin
 from erasebench.picturebook.tokenizer import save_tokenizer, train_tokenizer
 from erasebench.picturebook.training import loop
 from erasebench.picturebook.training import unet as unet_stage
@@ -265,18 +265,10 @@ def _replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     write(partial)
-    _forget_origin(partial)
+    forget_origin(partial)
     for path in partial.rglob("*"):
         if path.is_file():
             with open(path, "rb") as stream:
                 os.fsync(stream.fileno())
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
-
-
-def _forget_origin(folder: Path) -> None:
-    """Remove from every config the local folder that its model was once loaded from."""
-    for path in folder.rglob("config.json"):
-        config = json.loads(path.read_text(encoding="utf-8"))
-        if config.pop("_name_or_path", None):
-            path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
