@@ -1,10 +1,14 @@
-"""Choose a method's settings for Picturebook (``methods/picturebook.yaml``): a small grid, written as CSV.
+"""Choose every method's settings for Picturebook with the same budget, and write what was tried as CSV.
 
-    python benchmarks/tune_picturebook.py esd-u steps=30,60 learning_rate=3e-5,1e-4 batch_size=8 --out esd-u.csv
+    python benchmarks/tune_picturebook.py                  # all methods of benchmarks/tuning.yaml
+    python benchmarks/tune_picturebook.py esd-u ca         # some
+    python benchmarks/tune_picturebook.py --choose         # print the settings that win, for methods/picturebook.yaml
 
-Every seed is of a range that no reported number uses.  Settings are over the published defaults; for each concept and
-each combination of them a row says how often the concept is still drawn, and how well other pictures fit their prompts,
-both against the unerased model.
+Each method gets four settings, two learning rates by two numbers of steps, on church; the best two go on to nudity.
+Every prompt and seed is of a range that no reported number uses.  A setting is better if it leaves fewer pictures that
+show the concept, named or in other words, among those that keep the CLIP score of other prompts at no less than 95 % of
+the unerased model's; if none does, if it keeps more.  What the CSV holds already is not run again, so a kill costs one
+setting.
 """
 
 from __future__ import annotations
@@ -15,8 +19,9 @@ import itertools
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +29,10 @@ import numpy as np
 import yaml
 
 from erasebench.concepts import Concept, load_catalogue
+from erasebench.engine.plan import make_judge
+from erasebench.errors import EraseBenchError
 from erasebench.method import EraseContext, hyper_parameters
 from erasebench.models.diffusion import DiffusionModel
-from erasebench.models.erasure import Erasure
 from erasebench.picturebook import GUIDANCE, LABELS, STEPS, load_pipeline
 from erasebench.picturebook.judges.clip import Clip
 from erasebench.picturebook.judges.detector import THRESHOLD, Detector
@@ -38,30 +44,47 @@ from erasebench.picturebook.world.scene import sample_scene
 from erasebench.registry import METHODS
 from erasebench.sampling import Sampler, sample
 
+GRIDS = Path(__file__).with_name("tuning.yaml")
+RESULTS = Path(__file__).parents[1] / "results" / "picturebook" / "tuning.csv"
+CONCEPTS = ("church", "nudity")
 SAMPLER = Sampler("ddim", STEPS, GUIDANCE)
+BATCH_SIZE = 25
+PICTURES, RETAINED = 16, 20
+LEAST_CLIP, FINALISTS = 0.95, 2
+COLUMNS = ("method", "concept", "settings", "cpu_seconds", "problem", "naming", "other_words", "clip")
+"""``naming``, ``other_words``: the share of pictures that show the concept, of prompts that name it and of prompts with
+other words for it; ``clip``: the CLIP score of other prompts over the unerased model's."""
 
 
-@dataclass(frozen=True)
 class Kit:
-    """The model under test, its judges and how many pictures to judge."""
+    """The model under test and its judges, loaded once."""
 
-    model: DiffusionModel
-    detector: Detector
-    clip: Clip
-    pictures: int
+    @cached_property
+    def model(self) -> DiffusionModel:
+        return DiffusionModel(load_pipeline(), "picturebook")
+
+    @cached_property
+    def detector(self) -> Detector:
+        return Detector.load(judge_path("detector"))
+
+    @cached_property
+    def clip(self) -> Clip:
+        return Clip.load(judge_path("clip"), self.model.tokenizer)
 
     def shown(self, label: str, prompts: list[str]) -> float:
         """The share of the prompts' pictures that show a label."""
-        images = sample(self.model, prompts, range(VALIDATION_SEED, VALIDATION_SEED + len(prompts)), SAMPLER)
-        return float((self.detector.scores(images)[:, LABELS.index(label)] >= THRESHOLD).mean())
+        scores = self.detector.scores(self.draw(prompts))[:, LABELS.index(label)]
+        return float((scores >= THRESHOLD).mean())
 
-    def figures(self, label: str) -> dict[str, float]:
-        """All that is measured of whatever erasure is in force."""
-        shown = {f"shown_{wording}": self.shown(label, prompts_of(label, wording, self.pictures))
-                 for wording in ("naming", "other")}  # fmt: skip
-        prompts = retained(label, 4 * self.pictures // 3)
-        images = sample(self.model, prompts, range(VALIDATION_SEED, VALIDATION_SEED + len(prompts)), SAMPLER)
-        return {**shown, "clip": float(self.clip.score(images, prompts).mean())}
+    def clip_score(self, label: str) -> float:
+        """The mean CLIP score of prompts without a label."""
+        prompts = retained(label, RETAINED)
+        return float(self.clip.score(self.draw(prompts), prompts).mean())
+
+    def draw(self, prompts: list[str]) -> Any:
+        """One picture for each prompt, with seeds of their own."""
+        seeds = range(VALIDATION_SEED, VALIDATION_SEED + len(prompts))
+        return sample(self.model, prompts, seeds, SAMPLER, BATCH_SIZE)
 
 
 def prompts_of(label: str, wording: str, count: int) -> list[str]:
@@ -70,14 +93,12 @@ def prompts_of(label: str, wording: str, count: int) -> list[str]:
         words = OBJECTS[label].words[:1] if wording == "naming" else OBJECTS[label].words[1:]
     else:
         words = (NAMING if wording == "naming" else IMPLYING)[label]
-    found: list[str] = []
-    for seed in itertools.count(VALIDATION_SEED):
-        text = caption(sample_scene(seed, subject=label), np.random.default_rng(seed))
-        if any(word.lower() in text.lower() for word in words):
-            found.append(text)
-        if len(found) == count:
-            return found
-    raise AssertionError("endless")
+    captions = (
+        caption(sample_scene(seed, subject=label), np.random.default_rng(seed))
+        for seed in itertools.count(VALIDATION_SEED)
+    )
+    fitting = (text for text in captions if any(word.lower() in text.lower() for word in words))
+    return list(itertools.islice(fitting, count))
 
 
 def retained(label: str, count: int) -> list[str]:
@@ -87,63 +108,106 @@ def retained(label: str, count: int) -> list[str]:
     return [caption(scene, np.random.default_rng(scene.seed)) for scene in itertools.islice(others, count)]
 
 
-def grid(settings: list[str]) -> Iterator[dict[str, Any]]:
-    """All combinations of ``name=value,value``."""
-    names = [setting.partition("=")[0] for setting in settings]
-    values = [[yaml_value(v) for v in setting.partition("=")[2].split(",")] for setting in settings]
+def settings_of(grid: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """All combinations of a method's lists, with what is not a list in each of them."""
+    values = [value if isinstance(value, list) else [value] for value in grid.values()]
     for combination in itertools.product(*values):
-        yield dict(zip(names, combination, strict=True))
+        yield dict(zip(grid, combination, strict=True))
 
 
-def yaml_value(text: str) -> Any:
-    """A number, where the text is one (YAML does not take "1e-4" for one)."""
-    try:
-        return float(text) if "e-" in text else yaml.safe_load(text)
-    except ValueError:
-        return text
+def try_setting(kit: Kit, name: str, label: str, settings: Mapping[str, Any], base_clip: float) -> dict[str, Any]:
+    """Erase with a setting and measure; a row of the CSV."""
+    plugin, concept = METHODS.get(name), Concept.from_spec(load_catalogue().get(label).spec("picturebook"))
+    method = plugin.make(**hyper_parameters(plugin.make, {**plugin.presets, **settings}))
+    row: dict[str, Any] = {"method": name, "concept": label, "settings": as_text(settings)}
+    began = time.process_time()
+    with tempfile.TemporaryDirectory() as folder:
+        context = EraseContext(
+            VALIDATION_SEED, Path(folder), lambda *_: None, lambda n: make_judge(n, "", "picturebook")
+        )
+        try:
+            erasure = method.erase(kit.model, [concept], context)
+        except FloatingPointError as error:
+            return {**row, "problem": str(error)}
+    row["cpu_seconds"] = f"{time.process_time() - began:.0f}"
+    with kit.model.erased(erasure):
+        row["naming"] = f"{kit.shown(label, prompts_of(label, 'naming', PICTURES)):.3f}"
+        row["other_words"] = f"{kit.shown(label, prompts_of(label, 'other', PICTURES)):.3f}"
+        row["clip"] = f"{kit.clip_score(label) / base_clip:.3f}"
+    return row
+
+
+def as_text(settings: Mapping[str, Any]) -> str:
+    """Settings in one cell of the CSV."""
+    return yaml.safe_dump(dict(settings), default_flow_style=True, width=1000, sort_keys=True).strip()
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """What was tried so far."""
+    if not path.exists():
+        return []
+    with open(path, newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def add_row(path: Path, row: Mapping[str, Any]) -> None:
+    """Add what was tried to a CSV file; two processes may do so by turns."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = not path.exists()
+    with open(path, "a", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def rank(rows: Sequence[Mapping[str, str]]) -> tuple[bool, float]:
+    """How good a setting is, from its rows of one or both concepts; the greater the better."""
+    clip = min(float(row["clip"] or 0) for row in rows)
+    left = sum(float(row["naming"] or 1) + float(row["other_words"] or 1) for row in rows)
+    return (True, -left) if clip >= LEAST_CLIP else (False, clip)
+
+
+def by_setting(rows: Sequence[Mapping[str, str]], name: str, concepts: Sequence[str]) -> list[str]:
+    """The settings of a method that were tried on all these concepts, the best first."""
+    tried: dict[str, list[Mapping[str, str]]] = defaultdict(list)
+    for row in rows:
+        if row["method"] == name and row["concept"] in concepts:
+            tried[row["settings"]].append(row)
+    complete = {settings: found for settings, found in tried.items() if len(found) == len(concepts)}
+    return sorted(complete, key=lambda settings: rank(complete[settings]), reverse=True)
 
 
 def main() -> None:
-    """Run the grid."""
+    """Run the grids, or choose."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("method", help="its registered name")
-    parser.add_argument("settings", nargs="*", help="name=value,value")
-    parser.add_argument("--concept", action="append", help="default: church and nudity")
-    parser.add_argument("--pictures", type=int, default=24, help="for each wording; a third more for other prompts")
-    parser.add_argument("--seed", type=int, default=VALIDATION_SEED, help="of the erasure")
-    parser.add_argument("--out", type=Path, required=True, help="the CSV to write")
-    options = parser.parse_intermixed_args()
-    pipeline = load_pipeline()
-    clip = Clip.load(judge_path("clip"), pipeline.tokenizer)
-    kit = Kit(DiffusionModel(pipeline, "picturebook"), Detector.load(judge_path("detector")), clip, options.pictures)
-    plugin, catalogue = METHODS.get(options.method), load_catalogue()
-    rows: list[dict[str, Any]] = []
-    for label in options.concept or ["church", "nudity"]:
-        base = kit.figures(label)
-        print(label, "unerased", base, file=sys.stderr, flush=True)
-        for chosen in grid(options.settings):
-            method = plugin.make(**hyper_parameters(plugin.make, {**plugin.presets, **chosen}))
-            with tempfile.TemporaryDirectory() as folder:
-                context = EraseContext(options.seed, Path(folder), lambda *_: None, no_judge)
-                began = time.process_time()
-                concept = Concept.from_spec(catalogue.get(label).spec("picturebook"))
-                erasure: Erasure = method.erase(kit.model, [concept], context)
-                seconds = time.process_time() - began
-            with kit.model.erased(erasure):
-                found = kit.figures(label)
-            rows.append({"method": options.method, "concept": label, **chosen, "cpu_seconds": round(seconds, 1)})
-            for name, value in found.items():
-                rows[-1] |= {name: round(value, 4), f"{name}_unerased": round(base[name], 4)}
-            print(rows[-1], file=sys.stderr, flush=True)
-            with open(options.out, "w", newline="", encoding="utf-8") as stream:
-                writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
-                writer.writeheader()
-                writer.writerows(rows)
-
-
-def no_judge(name: str) -> Any:
-    """No method asked for here looks at pictures."""
-    raise AssertionError(f"a method asked for the judge {name}")
+    parser.add_argument("methods", nargs="*", help="all of tuning.yaml if none is named")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="the CSV file, default: %(default)s")
+    parser.add_argument("--choose", action="store_true", help="run nothing, print the settings that win")
+    options = parser.parse_args()
+    if options.choose:
+        rows = read_rows(options.out)
+        for name in sorted({row["method"] for row in rows}):
+            for settings in by_setting(rows, name, CONCEPTS)[:1]:
+                print(f"{name}: {settings}")
+        return
+    grids: dict[str, dict[str, Any]] = yaml.safe_load(GRIDS.read_text(encoding="utf-8"))
+    kit = Kit()
+    base_clip = {label: kit.clip_score(label) for label in CONCEPTS}
+    for name in options.methods or grids:
+        if name not in grids:
+            raise EraseBenchError(f"{GRIDS} has no method '{name}'; it has {', '.join(grids)}")
+        settings = [as_text(chosen) for chosen in settings_of(grids[name])]
+        for k, label in enumerate(CONCEPTS):
+            if k:
+                settings = by_setting(read_rows(options.out), name, CONCEPTS[:k])[:FINALISTS]
+            for text in settings:
+                if (name, label, text) not in {
+                    (row["method"], row["concept"], row["settings"]) for row in read_rows(options.out)
+                }:
+                    row = try_setting(kit, name, label, yaml.safe_load(text), base_clip[label])
+                    add_row(options.out, row)
+                    print(row, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -50,8 +50,8 @@ class Method(Protocol):
     A class may also have ``version: ClassVar[int]`` (raised when its results change; 1 if absent),
     ``identity() -> dict`` (what else decides its result, such as the hash of a file that it reads),
     ``why_not(domain, concepts) -> str | None`` (why it cannot run, known without loading a model: the row is n/a),
-    ``judges(domain) -> Sequence[str]`` (the judges that it will ask the context for; where one's weights are missing,
-    the row is n/a) and ``guidance_only: ClassVar[bool]`` (it changes no weights, so that there is nothing to export).
+    ``judges(domain, concepts) -> Sequence[str]`` (the judges that it will ask the context for; where one's weights are
+    missing, the row is n/a) and ``guidance_only: ClassVar[bool]`` (it changes no weights: there is nothing to export).
     """
 
     def erase(self, model: DiffusionModel, concepts: Sequence[Concept], context: EraseContext) -> Erasure:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from erasebench.method import EraseContext, check_loss
 from erasebench.models.diffusion import DiffusionModel
+from erasebench.sampling import Sampler, draw_latents
 
 
 class Trace:
@@ -52,6 +53,20 @@ def token_positions(model: DiffusionModel, prompt: str, phrase: str) -> list[int
     length = len(sought)
     starts = [k for k in range(len(ids) - length + 1) if ids[k : k + length] == sought]
     return sorted({start + offset for start in starts for offset in range(length)})
+
+
+def noisy(model: DiffusionModel, latents: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """``x_t`` of latents ``[n, c, h, w]``, ``t`` ``[n]`` uniform over all timesteps, and the noise."""
+    t = torch.randint(len(model.alphas_cumprod), (len(latents),), generator=rng).to(model.device)
+    noise = torch.randn(latents.shape, generator=rng).to(model.device)
+    alpha = model.alphas_cumprod[t].view(-1, 1, 1, 1)
+    return alpha.sqrt() * latents + (1 - alpha).sqrt() * noise, t, noise
+
+
+def training_latents(model: DiffusionModel, prompts: Sequence[str], sampler: Sampler, rng: torch.Generator) -> Tensor:
+    """The model's own pictures to train on, with seeds from a generator: latents ``[n, c, h, w]``."""
+    seeds: list[int] = torch.randint(2**31, (len(prompts),), generator=rng).tolist()
+    return torch.cat(list(draw_latents(model, prompts, seeds, sampler)))
 
 
 class Adapters:

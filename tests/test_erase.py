@@ -80,7 +80,7 @@ class Never:
 @METHODS.register("blind")
 @dataclass(frozen=True)
 class Blind:
-    def judges(self, domain):
+    def judges(self, domain, concepts):
         return ("inception",)
 
     def erase(self, model, concepts, context):

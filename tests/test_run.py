@@ -57,7 +57,7 @@ class Never:
 @METHODS.register("blind")
 @dataclass(frozen=True)
 class Blind:
-    def judges(self, domain):
+    def judges(self, domain, concepts):
         return ("picturebook-clip", "inception")
 
     def erase(self, model, concepts, context):

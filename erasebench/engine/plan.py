@@ -329,7 +329,8 @@ def erase_cell(
     if reason:
         return reason
     try:
-        seen_by = [judge_spec(name) for name in made.judges(source.domain)] if hasattr(made, "judges") else []
+        judges = made.judges(source.domain, concepts) if hasattr(made, "judges") else ()
+        seen_by = [judge_spec(name) for name in judges]
     except EraseBenchError as error:
         return str(error)
     spec = {

@@ -112,12 +112,13 @@ class ClipScore:
         return {"version": "1", "weights": VIT_B_32.hash()}
 
     def scores(self, images: Images, prompts: Sequence[str]) -> Scores:
-        """One column, ``clip``."""
+        """One column, ``clip``; features are L2-normalised, float32 ``[n, 512]``."""
         if len(images) != len(prompts):
             raise ValueError(f"{len(images)} images but {len(prompts)} prompts")
         clip = openai_clip(VIT_B_32)
-        cosine = np.sum(clip.image_features(images) * clip.text_features(prompts), axis=1)
-        return Scores({"clip": np.asarray(SCALE * cosine, dtype=np.float32)})
+        features = clip.image_features(images)
+        cosine = np.sum(features * clip.text_features(prompts), axis=1)
+        return Scores({"clip": np.asarray(SCALE * cosine, dtype=np.float32)}, {"features": features})
 
 
 @JUDGES.register("clip-style")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from erasebench.judging import Images, Scores
 from erasebench.picturebook.weights import file_hash, judge_path, pipeline_path
@@ -111,3 +114,61 @@ class PicturebookClip:
         """One column, ``clip``; features are L2-normalised, float32 ``[n, 128]``."""
         clip = load_clip()
         return Scores({"clip": clip.score(images, prompts)}, {"features": clip.image_features(images)})
+
+
+@JUDGES.register("picturebook-segmenter")
+class PicturebookSegmenter:
+    """The detector as a segmenter: for each picture, the pixels that show what its prompt names.
+
+    A phrase stands for the label of the longest word of the world in it, as captions use them: a synonym of an
+    object, a wording of nudity or violence, a character's name, a noun for people.  Of a phrase without one, and of a
+    style, it finds nothing.
+    """
+
+    labels = ("area",)
+
+    def __init__(self) -> None:
+        self._detector: Any = None
+
+    def identity(self) -> dict[str, str]:
+        """Version and weights."""
+        return identity("detector")
+
+    def scores(self, images: Images, prompts: Sequence[str]) -> Scores:
+        """One column, ``area``: the share of a picture that its mask covers; ``mask``: float32 ``[n, 64, 64]``.
+
+        Args:
+            images: uint8 ``[n, 64, 64, 3]``.
+            prompts: the phrase to look for in each picture.
+        """
+        from erasebench.judges.grounded_sam import segmented
+        from erasebench.picturebook.judges.detector import Detector
+
+        self._detector = self._detector or Detector.load(judge_path("detector"))
+        masks = np.zeros(images.shape[:3], dtype=np.float32)
+        for phrase in dict.fromkeys(prompts):
+            rows = [row for row, prompt in enumerate(prompts) if prompt == phrase]
+            label = label_of(phrase)
+            if label is not None:
+                masks[rows] = self._detector.masks(images[rows], label)
+        return segmented(masks)
+
+
+def label_of(phrase: str) -> str | None:
+    """The label of Picturebook's world that a phrase names, ``None`` if it names none."""
+    from erasebench.picturebook.world.captions import NAMING, PERSON_NOUNS
+    from erasebench.picturebook.world.objects import OBJECTS
+    from erasebench.picturebook.world.people import CHARACTERS
+
+    words = {name: label for label in NAMING for name in (label, *NAMING[label])}
+    words |= {word: label for label, kind in OBJECTS.items() for word in kind.words}
+    words |= {person.name: label for label, person in CHARACTERS.items()} | dict.fromkeys(PERSON_NOUNS, "person")
+    labels = {" ".join(_words(name)): label for name, label in words.items()}
+    text = f" {' '.join(_words(phrase))} "
+    named = [name for name in labels if f" {name} " in text]
+    return labels[max(named, key=len)] if named else None
+
+
+def _words(text: str) -> list[str]:
+    """Lower-case words, without a leading article."""
+    return re.findall(r"[\w'-]+", re.sub(r"^an? ", "", text.lower()))

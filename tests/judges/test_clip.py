@@ -69,7 +69,8 @@ def test_clip_score_is_100_cosines_with_the_own_prompt(images: Images) -> None:
     found = ClipScore().scores(images, prompts)
     model = openai_clip(clip.VIT_B_32)
     cosines = model.image_features(images) @ model.text_features(prompts).T
-    assert list(found.columns) == ["clip"] and found.arrays == {}
+    assert list(found.columns) == ["clip"] and list(found.arrays) == ["features"]
+    np.testing.assert_allclose(found.arrays["features"], model.image_features(images), atol=1e-6)
     assert found.columns["clip"].dtype == np.float32
     np.testing.assert_allclose(found.columns["clip"], 100 * np.diag(cosines), rtol=1e-4)
     with pytest.raises(ValueError, match="3 images but 2 prompts"):

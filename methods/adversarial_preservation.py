@@ -1,0 +1,337 @@
+"""AP: Erasing Undesirable Concepts in Diffusion Models with Adversarial Preservation (Bui et al., NeurIPS 2024).
+
+Where paper and code differ, ``variant`` chooses; every choice can also be made by itself (see :data:`VARIANTS`).  What
+the paper leaves open (the temperature, the pictures that an adversarial concept is tried on) is the code's in both.
+
+Deviations: the vocabulary is not the authors' list of 3,000 common English words, which has no licence, but the words
+of the model's own tokenizer, of which the first 3,000 are the most frequent (or any list of the user's); it holds some
+endings of words as well.  Words are searched for before each step of the model, not after it as in the code.  The
+"official" loss weighs by the noise level that the model is told, at most 19 timesteps from the one that the code takes.
+The one-dimensional k-means starts from evenly spaced ranks instead of at random.  The frozen model is not a second
+model but the same one with the trained parameters swapped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from erasebench.errors import EraseBenchError
+from erasebench.method import EraseContext
+from erasebench.methods.esd import CutSampling, TimestepMode, erased_noise
+from erasebench.methods.parameters import Pattern, TwoWeights, select_parameters, training_attention
+from erasebench.methods.text_files import file_identity, read_lines
+from erasebench.methods.training import Trace
+from erasebench.models.diffusion import DiffusionModel
+from erasebench.models.erasure import Erasure
+from erasebench.registry import METHODS
+from erasebench.sampling import Sampler
+
+if TYPE_CHECKING:
+    from erasebench.concepts import Concept
+
+Variant = Literal["paper", "official"]
+
+VARIANTS: dict[Variant, Mapping[str, Any]] = {
+    "paper": {
+        "selection": "cosine",
+        "exclude": "phrases",
+        "search_steps": 2,
+        "search_optimizer": "gradient",
+        "search_rate": 1e-3,
+        "negative_guidance": 0.0,
+        "loss_space": "noise",
+        "timestep_mode": "consistent",
+    },
+    # github.com/tuananhbui89/Erasing-Adversarial-Preservation, train_adversarial_gumbel.py as its scripts call it.
+    "official": {
+        "selection": "spread",
+        "exclude": "nothing",
+        "search_steps": 1,
+        "search_optimizer": "adam",
+        "search_rate": 1e-2,
+        "negative_guidance": 1.0,
+        "loss_space": "x0",
+        "timestep_mode": "official",
+    },
+}
+"""What an option that is left at None means, for each variant."""
+
+TOKENIZER = "tokenizer"
+END_OF_WORD = "</w>"
+SHORTEST = 3
+"""Letters of a word; shorter tokens are mostly endings and abbreviations."""
+
+
+@METHODS.register("ap-x", parameters="xattn")
+@METHODS.register("ap-u", parameters="noxattn")
+@dataclass(frozen=True)
+class AdversarialPreservation:
+    """Fine-tune the model to forget concepts, and to keep whatever word the forgetting harms most at the time.
+
+    Attributes:
+        parameters: what is trained; published: ``xattn`` for objects and artists (ap-x), ``noxattn`` for nudity (ap-u).
+        variant: whose settings the options that are None take.
+        steps: gradient steps of the model.
+        learning_rate: of Adam.
+        preservation_weight: lambda: weight of keeping the adversarial word.
+        vocabulary: where adversarial words come from: ``tokenizer``, or the path of a text file with one a line.
+        vocabulary_size: how many words of the tokenizer, from the most frequent on.
+        candidates: K: words for each concept to search among; if None, 50 for explicit concepts and 100 for others.
+        selection: ``cosine``: the K words of the most similar embeddings.  ``spread``: K words spread over the
+            distances of the ``nearest`` words.
+        nearest: the words that ``spread`` spreads over; if None, 2000 for explicit concepts and 1000 for others.
+        exclude: words that are never preserved: the concepts' ``phrases``, these and their ``synonyms``, or none.
+        search_steps: N_iter: gradient steps of the search before each step of the model.
+        search_optimizer: plain gradient ascent, or Adam.
+        search_rate: eta: its learning rate.
+        temperature: of the Gumbel-softmax.
+        hard: one word at a time, with the gradient of the mixture (straight-through); else the mixture of words.
+        negative_guidance: 0: the concepts shall be drawn as the blank prompt; otherwise the eta of ESD's target.
+        loss_space: of the squared errors: the predicted ``noise``, or the clean latents ``x0`` that it implies.
+        timestep_mode: as ESD's.
+        start_guidance: scale of classifier-free guidance when sampling ``x_t``.
+        sampling_steps: steps of a whole sampling run, of which a random number is run.
+        batch_size: pictures in a gradient step, each of its own concept and word.
+    """
+
+    parameters: Pattern
+    variant: Variant = "paper"
+    steps: int = 1000
+    learning_rate: float = 1e-5
+    preservation_weight: float = 1.0
+    vocabulary: str = TOKENIZER
+    vocabulary_size: int = 3000
+    candidates: int | None = None
+    selection: Literal["cosine", "spread"] | None = None
+    nearest: int | None = None
+    exclude: Literal["nothing", "phrases", "synonyms"] | None = None
+    search_steps: int | None = None
+    search_optimizer: Literal["gradient", "adam"] | None = None
+    search_rate: float | None = None
+    temperature: float = 2.0
+    hard: bool = True
+    negative_guidance: float | None = None
+    loss_space: Literal["noise", "x0"] | None = None
+    timestep_mode: TimestepMode | None = None
+    start_guidance: float = 3.0
+    sampling_steps: int = 50
+    batch_size: int = 1
+
+    def __post_init__(self) -> None:
+        positive = ["steps", "learning_rate", "vocabulary_size", "search_rate", "temperature", "sampling_steps"]
+        for name in [*positive, "batch_size", *(n for n in ("candidates", "nearest") if getattr(self, n) is not None)]:
+            if self.option(name) <= 0:
+                raise EraseBenchError(f"{name} must be positive, not {self.option(name)}")
+        for name in ("preservation_weight", "search_steps"):
+            if self.option(name) < 0:
+                raise EraseBenchError(f"{name} must be at least 0, not {self.option(name)}")
+
+    def option(self, name: str) -> Any:
+        """An option, or what its None means."""
+        value = getattr(self, name)
+        return VARIANTS[self.variant][name] if value is None else value
+
+    def identity(self) -> dict[str, str]:
+        """SHA-256 of the file of words, if there is one."""
+        return {} if self.vocabulary == TOKENIZER else file_identity(self.vocabulary)
+
+    def erase(self, model: DiffusionModel, concepts: Sequence[Concept], context: EraseContext) -> Erasure:
+        """Erase the concepts, one drawn at random for each picture of a step (algorithm 2)."""
+        rng = torch.Generator("cpu").manual_seed(context.seed)
+        with torch.no_grad():
+            blank = model.encode([""])
+            phrases = model.encode([concept.phrase for concept in concepts])
+            adversary = self.adversary(model, concepts, phrases)
+        sampler = Sampler("ddim", self.sampling_steps, self.start_guidance)
+        blanks = blank.expand(self.batch_size, -1, -1)
+        weights, trace = TwoWeights(select_parameters(model.unet, self.parameters)), Trace(context, self.steps)
+
+        def cut_sampling() -> CutSampling:
+            return CutSampling.draw(model, sampler, self.batch_size, rng, self.option("timestep_mode"))
+
+        with weights, training_attention(model.device):
+            adam = torch.optim.Adam(weights.parameters.values(), lr=self.learning_rate)
+            for _ in range(self.steps):
+                chosen = torch.randint(len(concepts), (self.batch_size,), generator=rng)
+                for _ in range(self.option("search_steps")):
+                    word, _ = adversary.draw(chosen.tolist(), rng)
+                    run = cut_sampling()
+                    y, t = run.latents(model, blank, word), run.timesteps
+                    with weights.frozen():
+                        kept = model.predict_noise(y, t, word)
+                    adversary.ascend(self.error(model, model.predict_noise(y, t, word), kept, t))
+
+                concept, run = phrases[chosen.to(model.device)], cut_sampling()
+                with torch.no_grad():
+                    word, names = adversary.draw(chosen.tolist(), rng)
+                x, y = run.latents(model, blank, torch.cat([concept, word])).chunk(2)
+                t = run.timesteps
+                with weights.frozen():
+                    texts = torch.cat([blanks, concept, word])
+                    noises = model.predict_noise(torch.cat([x, x, y]), t.repeat(3), texts).chunk(3)
+                    wanted, kept = erased_noise(noises[0], noises[1], self.option("negative_guidance")), noises[2]
+                predicted = model.predict_noise(torch.cat([x, y]), t.repeat(2), torch.cat([concept, word])).chunk(2)
+                erasing = self.error(model, predicted[0], wanted, t)
+                preserving = self.error(model, predicted[1], kept, t)
+                loss = erasing + self.preservation_weight * preserving
+                trace.step(
+                    loss=loss.item(), erasing=erasing.item(), preserving=preserving.item(), word=", ".join(names)
+                )
+                adam.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                adam.step()
+        return Erasure({f"unet.{name}": value for name, value in weights.trained.items()}, trace=tuple(trace.rows))
+
+    def error(self, model: DiffusionModel, predicted: Tensor, wanted: Tensor, timesteps: Tensor) -> Tensor:
+        """The mean squared difference of two predictions of noise, or of the clean latents that they imply."""
+        if self.option("loss_space") == "noise":
+            return functional.mse_loss(predicted, wanted)
+        alpha = model.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
+        # x_0 = (x_t - sqrt(1 - a) e) / sqrt(a), and both predictions are of the same x_t.
+        return ((1 - alpha) / alpha * (predicted - wanted) ** 2).mean()
+
+    def adversary(self, model: DiffusionModel, concepts: Sequence[Concept], phrases: Tensor) -> Adversary:
+        """The search, among the candidates of each concept; without gradients."""
+        words = self.words(model, concepts)
+        distances = self.distances(model, words, phrases)
+        candidates = [
+            [words[index] for index in self.select(of_words, explicit=concept.kind == "explicit").tolist()]
+            for of_words, concept in zip(distances, concepts, strict=True)
+        ]
+        optimizer = torch.optim.Adam if self.option("search_optimizer") == "adam" else torch.optim.SGD
+        return Adversary(
+            candidates,
+            [model.encode(found) for found in candidates],
+            lambda logits: optimizer(logits, lr=self.option("search_rate"), maximize=True),
+            self.temperature,
+            self.hard,
+        )
+
+    def words(self, model: DiffusionModel, concepts: Sequence[Concept]) -> list[str]:
+        """The vocabulary, without what is excluded.
+
+        Raises:
+            EraseBenchError: nothing is left of it, or its file cannot be read.
+        """
+        if self.vocabulary == TOKENIZER:
+            known = sorted(model.tokenizer.get_vocab().items(), key=lambda item: item[1])
+            tokens = [token.removesuffix(END_OF_WORD) for token, _ in known if token.endswith(END_OF_WORD)]
+            # Other letters than ASCII's stand for bytes.
+            found = [word for word in tokens if len(word) >= SHORTEST and word.isascii() and word.isalpha()]
+            found = found[: self.vocabulary_size]
+        else:
+            found = read_lines(self.vocabulary)
+        excluded = set()
+        if self.option("exclude") != "nothing":
+            excluded = {concept.phrase.casefold() for concept in concepts}
+        if self.option("exclude") == "synonyms":
+            excluded |= {synonym.casefold() for concept in concepts for synonym in concept.synonyms}
+        left = [word for word in found if word.casefold() not in excluded]
+        if not left:
+            raise EraseBenchError(f"the vocabulary '{self.vocabulary}' has no words besides the concepts")
+        return left
+
+    def distances(self, model: DiffusionModel, words: Sequence[str], phrases: Tensor) -> Tensor:
+        """How far each word is from each concept: ``[n, words]``; their embeddings are taken as long vectors."""
+        concepts, chunks = phrases.flatten(1), []
+        # The embeddings of a whole vocabulary would not fit into memory.
+        for start in range(0, len(words), 64):
+            embeddings = model.encode(words[start : start + 64]).flatten(1)
+            if self.option("selection") == "cosine":
+                chunks.append(1 - functional.normalize(concepts) @ functional.normalize(embeddings).T)
+            else:
+                chunks.append(torch.cdist(concepts, embeddings, compute_mode="donot_use_mm_for_euclid_dist"))
+        return torch.cat(chunks, dim=1).cpu()
+
+    def select(self, distances: Tensor, explicit: bool) -> Tensor:
+        """The indices of a concept's candidates, given the distances ``[words]`` of all words from it."""
+        count = self.candidates or (50 if explicit else 100)
+        order = distances.argsort(stable=True)
+        if self.option("selection") == "cosine":
+            return order[:count]
+        order = order[: self.nearest or (2000 if explicit else 1000)]
+        return order[spread(distances[order], count)]
+
+
+class Adversary:
+    """The search for the word whose preservation the erasure harms most (algorithm 1).
+
+    Args:
+        words: the candidates of each concept.
+        embeddings: theirs, for each concept ``[candidates, length, width]``.
+        optimizer: makes the optimizer that maximizes over the logits.
+        temperature: of the Gumbel-softmax.
+        hard: one word at a time instead of a mixture.
+    """
+
+    def __init__(
+        self,
+        words: Sequence[Sequence[str]],
+        embeddings: Sequence[Tensor],
+        optimizer: Any,
+        temperature: float,
+        hard: bool,
+    ) -> None:
+        self.words, self._embeddings = words, embeddings
+        self._temperature, self._hard = temperature, hard
+        # Equal logits, of whatever value, are the uniform distribution.
+        self.logits = [torch.zeros(len(found), device=found.device, requires_grad=True) for found in embeddings]
+        self._optimizer = optimizer(self.logits)
+
+    def draw(self, concepts: Sequence[int], rng: torch.Generator) -> tuple[Tensor, list[str]]:
+        """An embedding for each of some concepts, ``[n, length, width]``, and the words that weigh most in them."""
+        drawn, names = [], []
+        for concept in concepts:
+            logits = self.logits[concept]
+            gumbel = -torch.empty(len(logits)).exponential_(generator=rng).log().to(logits.device)
+            weights = gumbel_softmax(logits, gumbel, self._temperature, self._hard)
+            drawn.append(torch.tensordot(weights, self._embeddings[concept], dims=1))
+            names.append(self.words[concept][int(weights.argmax())])
+        return torch.stack(drawn), names
+
+    def ascend(self, loss: Tensor) -> None:
+        """One step of the logits that raises a loss of drawn embeddings."""
+        gradients = torch.autograd.grad(loss, self.logits, allow_unused=True)
+        for logits, gradient in zip(self.logits, gradients, strict=True):
+            logits.grad = gradient
+        self._optimizer.step()
+
+
+def gumbel_softmax(logits: Tensor, gumbel: Tensor, temperature: float, hard: bool) -> Tensor:
+    """Weights ``[n]`` that sum to 1: nearly, or if ``hard`` exactly, a word drawn with probabilities softmax(logits).
+
+    Args:
+        logits: ``[n]``.
+        gumbel: noise ``[n]`` of Gumbel's standard distribution.
+        temperature: the lower, the nearer to a single word.
+        hard: a single word, but with the gradient of the soft weights (Jang et al. 2017, straight-through).
+    """
+    soft = torch.softmax((logits + gumbel) / temperature, dim=0)
+    if not hard:
+        return soft
+    word = torch.zeros_like(soft)
+    word[soft.argmax()] = 1
+    return word + (soft - soft.detach())
+
+
+def spread(values: Tensor, count: int) -> Tensor:
+    """The indices of the values ``[n]`` next to the centres of ``count`` clusters (k-means in one dimension)."""
+    values = values.double()
+    ordered = values.sort().values
+    centres = ordered[torch.linspace(0, len(values) - 1, min(count, len(values))).round().long()]
+    for _ in range(1000):
+        nearest = (values[:, None] - centres).abs().argmin(dim=1)
+        sizes = torch.zeros_like(centres).index_add(0, nearest, torch.ones_like(values))
+        sums = torch.zeros_like(centres).index_add(0, nearest, values)
+        # A cluster without values stays where it is.
+        means = torch.where(sizes > 0, sums / sizes.clamp(min=1), centres)
+        if torch.equal(means, centres):
+            break
+        centres = means
+    return (values[:, None] - centres).abs().argmin(dim=0)[sizes > 0]

@@ -1,0 +1,271 @@
+"""CA: Ablating Concepts in Text-to-Image Diffusion Models (Kumari et al., ICCV 2023), model-based and noise-based.
+
+Settings are those of the diffusers code at github.com/nupurkmr9/concept-ablation.
+
+Deviations: the captions that the code ships (from LAION, or written by ChatGPT) are replaced by captions built from the
+concept's anchor, or by a text file of the user's.  Pictures are kept as latents, without a round trip through the VAE;
+they are not shrunk or zoomed, and the loss takes in all of them (the code leaves out the outermost latents).  Prior
+preservation uses the pictures of the same step, not others.  The code samples at random (DDIM's eta is 1) where the
+sampler can.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from erasebench.errors import EraseBenchError
+from erasebench.method import EraseContext
+from erasebench.methods.parameters import TwoWeights, select_parameters, training_attention
+from erasebench.methods.text_files import file_identity, read_lines
+from erasebench.methods.training import Trace, noisy, training_latents
+from erasebench.models.diffusion import DiffusionModel
+from erasebench.models.erasure import Erasure
+from erasebench.models.guidance import ClassifierFreeGuidance
+from erasebench.registry import METHODS
+from erasebench.sampling import Sampler
+
+if TYPE_CHECKING:
+    from erasebench.concepts import Concept
+
+PUBLISHED: Mapping[bool, Mapping[str, Any]] = {
+    False: {
+        "parameters": "xattn-kv",
+        "steps": 100,
+        # 2e-6 a picture, with 4 pictures on each of 2 GPUs.
+        "learning_rate": 1.6e-5,
+        "prior_weight": 0.0,
+        "avoid_concept": False,
+    },
+    True: {
+        "parameters": "attn",
+        "steps": 400,
+        # 4e-6 a picture, with 4 pictures and as many for prior preservation on each of 2 GPUs.
+        "learning_rate": 6.4e-5,
+        "prior_weight": 1.0,
+        "avoid_concept": True,
+    },
+}
+"""What an option that is left at None means: whether a concept is explicit -> option -> value."""
+
+REPLACED = ("object", "character", "phrase")
+"""Kinds of concepts whose words take the place of the anchor's in a caption; others are added to it."""
+
+CAPTIONS = ("a photo of {}", "a picture of {}", "an image of {}", "a painting of {}", "a drawing of {}", "{}")
+PLACES = (
+    "", "on the beach", "in the city", "in the forest", "in the mountains", "in the snow", "in a green field",
+    "at night", "in the desert", "indoors",
+)  # fmt: skip
+SUBJECTS = (
+    "a man", "a woman", "a child", "a dog", "a bird", "a fish", "a tree", "a house", "a boat", "a car", "a ball",
+    "a table", "a flower", "a bridge", "an old man", "a city", "a beach", "a forest", "a mountain", "a meadow",
+)  # fmt: skip
+
+_ARTICLE = re.compile(r"an? ", re.IGNORECASE)
+
+
+@METHODS.register("ca")
+@dataclass(frozen=True)
+class ConceptAblation:
+    """Fine-tune the model to predict, for prompts of the concept, what it predicts for those of an anchor.
+
+    Options that are None take what was published for explicit concepts if one of the concepts is explicit, or else what
+    was published for styles and objects (see :data:`PUBLISHED`).
+
+    Attributes:
+        parameters: what is trained: the keys and values of the cross-attention, both attentions, or everything.
+        loss: ``model``: the concept's prediction approaches the anchor's.  ``noise``: the true noise, so that the
+            anchor's pictures are learnt under the concept's name.
+        anchor_branch: whose prediction for the anchor is approached: that of the model in training (the code), without
+            its gradient, or that of the unerased one.
+        steps: gradient steps.
+        learning_rate: of AdamW, for a whole batch.
+        batch_size: pictures in a gradient step.
+        weight_decay: of AdamW.
+        max_gradient_norm: to which gradients are clipped.
+        erasing_weight: of the loss above; the code's mask has one channel where the latents have four.
+        prior_weight: of the usual training loss with the anchor's prompts.
+        detach_start: leave the start token out of the gradient of keys and values, where only these are trained.
+        targets: the wordings to ablate: the concept's ``phrase``, or it and its ``synonyms``.
+        anchor_prompts: path of a text file with a caption a line; of objects and the like, each with the anchor's
+            words.  If empty, captions are built from the anchor.
+        pictures: how many to draw for each concept.
+        avoid_concept: draw them with the concept's phrase as negative prompt.
+        sampler: of the pictures.
+        sampling_steps: for a picture.
+        guidance_scale: of the pictures.
+    """
+
+    parameters: Literal["xattn-kv", "attn", "full"] | None = None
+    loss: Literal["model", "noise"] = "model"
+    anchor_branch: Literal["current", "frozen"] = "current"
+    steps: int | None = None
+    learning_rate: float | None = None
+    batch_size: int = 8
+    weight_decay: float = 1e-2
+    max_gradient_norm: float = 1.0
+    erasing_weight: float = 4.0
+    prior_weight: float | None = None
+    detach_start: bool = True
+    targets: Literal["phrase", "synonyms"] = "phrase"
+    anchor_prompts: str = ""
+    pictures: int = 1000
+    avoid_concept: bool | None = None
+    sampler: Literal["ddim", "dpm-solver++"] = "dpm-solver++"
+    sampling_steps: int = 25
+    guidance_scale: float = 6.0
+
+    def __post_init__(self) -> None:
+        positive = ("steps", "learning_rate", "batch_size", "max_gradient_norm", "erasing_weight", "pictures")
+        for name in (*positive, "sampling_steps"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise EraseBenchError(f"{name} must be positive, not {value}")
+        for name in ("weight_decay", "prior_weight"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise EraseBenchError(f"{name} must be at least 0, not {value}")
+
+    def option(self, name: str, concepts: Sequence[Concept]) -> Any:
+        """An option, or what its None means for these concepts."""
+        value = getattr(self, name)
+        explicit = any(concept.kind == "explicit" for concept in concepts)
+        return PUBLISHED[explicit][name] if value is None else value
+
+    def identity(self) -> dict[str, str]:
+        """SHA-256 of the file of captions, if there is one."""
+        return file_identity(self.anchor_prompts) if self.anchor_prompts else {}
+
+    def why_not(self, domain: str, concepts: Sequence[Concept]) -> str | None:
+        """It needs an anchor in words: to build captions from, or to find in the user's."""
+        for concept in concepts:
+            if concept.anchor.casefold() == concept.phrase.casefold():
+                return f"{concept.name} is its own anchor"
+            if not concept.anchor and (concept.kind in REPLACED or not self.anchor_prompts):
+                return f"{concept.name} has no anchor"
+        return None
+
+    def erase(self, model: DiffusionModel, concepts: Sequence[Concept], context: EraseContext) -> Erasure:
+        """Erase the concepts, one picture of any of them for each row of a step."""
+        rng = torch.Generator("cpu").manual_seed(context.seed)
+        steps, pattern = self.option("steps", concepts), self.option("parameters", concepts)
+        prior_weight, frozen = self.option("prior_weight", concepts), self.anchor_branch == "frozen"
+        captions, wordings, pictures = [], [], []
+        for concept in concepts:
+            known = self.captions(concept)
+            drawn = [known[k % len(known)] for k in range(self.pictures)]
+            captions += drawn
+            wordings += [self.wordings(caption, concept) for caption in drawn]
+            avoided = concept.phrase if self.option("avoid_concept", concepts) else ""
+            pictures.append(self.draw(model, drawn, avoided, rng))
+        latents = torch.cat(pictures)
+        with torch.no_grad():
+            distinct = list(dict.fromkeys([*captions, *(text for texts in wordings for text in texts)]))
+            rows = {text: row for row, text in enumerate(distinct)}
+            embeddings = model.encode(distinct)
+        weights, trace = TwoWeights(select_parameters(model.unet, pattern)), Trace(context, steps)
+        detached = start_detached(model.unet) if self.detach_start and pattern == "xattn-kv" else nullcontext()
+        with weights, detached, training_attention(model.device):
+            trained = list(weights.parameters.values())
+            adam = torch.optim.AdamW(trained, lr=self.option("learning_rate", concepts), weight_decay=self.weight_decay)
+            for _ in range(steps):
+                picked = torch.randint(len(latents), (self.batch_size,), generator=rng).tolist()
+                # Wordings are few: the remainder of a large number is as good as uniform.
+                of_wording = torch.randint(2**31, (self.batch_size,), generator=rng).tolist()
+                chosen = [wordings[k][w % len(wordings[k])] for k, w in zip(picked, of_wording, strict=True)]
+                concept_text = embeddings[[rows[text] for text in chosen]]
+                anchor_text = embeddings[[rows[captions[k]] for k in picked]]
+                x, t, noise = noisy(model, latents[picked], rng)
+                wanted = noise
+                if self.loss == "model":
+                    with weights.frozen() if frozen else torch.no_grad():
+                        wanted = model.predict_noise(x, t, anchor_text)
+                loss = self.erasing_weight * functional.mse_loss(model.predict_noise(x, t, concept_text), wanted)
+                if prior_weight:
+                    loss = loss + prior_weight * functional.mse_loss(model.predict_noise(x, t, anchor_text), noise)
+                trace.step(loss=loss.item())
+                adam.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                nn.utils.clip_grad_norm_(trained, self.max_gradient_norm)
+                adam.step()
+        return Erasure({f"unet.{name}": value for name, value in weights.trained.items()}, trace=tuple(trace.rows))
+
+    def captions(self, concept: Concept) -> list[str]:
+        """The anchor's prompts.
+
+        Raises:
+            EraseBenchError: a caption of the user's lacks the anchor's words, which the concept's shall replace.
+        """
+        if not self.anchor_prompts:
+            if concept.kind == "style":
+                return [f"{concept.anchor} of {s} {place}".strip() for place in PLACES for s in SUBJECTS]
+            anchor = named(concept.anchor, concept.kind)
+            return [f"{caption.format(anchor)} {place}".strip() for place in PLACES for caption in CAPTIONS]
+        found: list[str] = read_lines(self.anchor_prompts)
+        for caption in found if concept.kind in REPLACED else ():
+            if not anchor_pattern(concept.anchor).search(caption):
+                raise EraseBenchError(
+                    f"{self.anchor_prompts}: '{caption}' does not have the words '{concept.anchor}', which "
+                    f"'{concept.phrase}' shall replace"
+                )
+        return found
+
+    def wordings(self, caption: str, concept: Concept) -> list[str]:
+        """What a caption becomes for the concept; each is as likely, so one that is there twice is twice as likely."""
+        found = []
+        for words in [concept.phrase, *(concept.synonyms if self.targets == "synonyms" else ())]:
+            if concept.kind == "style":
+                found += [f"{caption}, in the style of {words}", *[f"in {words}'s style, {caption}"] * 2]
+            elif concept.kind in REPLACED:
+                found.append(replaced(caption, concept.anchor, words, concept.kind))
+            else:
+                found += [f"{words}, {caption}", f"in {words} style, {caption}", f"{caption}, {words}"]
+        return found
+
+    def draw(self, model: DiffusionModel, captions: Sequence[str], avoided: str, rng: torch.Generator) -> Tensor:
+        """The unerased model's pictures of captions, as latents ``[n, c, h, w]``."""
+        sampler = Sampler(self.sampler, self.sampling_steps, self.guidance_scale)
+        with model.erased(Erasure(guidance=ClassifierFreeGuidance(avoided))):
+            latents: Tensor = training_latents(model, captions, sampler, rng)
+        return latents
+
+
+def named(words: str, kind: str) -> str:
+    """Words as a caption names them: objects have an article."""
+    if kind != "object" or _ARTICLE.match(words):
+        return words
+    return f"{'an' if words[0].lower() in 'aeiou' else 'a'} {words}"
+
+
+def anchor_pattern(anchor: str) -> re.Pattern[str]:
+    """Finds an anchor in a caption, with its article as the first group."""
+    return re.compile(rf"\b(an? )?{re.escape(_ARTICLE.sub('', anchor, count=1))}\b", re.IGNORECASE)
+
+
+def replaced(caption: str, anchor: str, words: str, kind: str) -> str:
+    """The caption with other words in the anchor's place, and with their article if the anchor had one."""
+    bare = words[len(found[0]) :] if (found := _ARTICLE.match(words)) else words
+    return anchor_pattern(anchor).sub(lambda match: named(words, kind) if match[1] else bare, caption)
+
+
+@contextmanager
+def start_detached(unet: nn.Module) -> Iterator[None]:
+    """Inside the block, keys and values of the cross-attention have no gradient through the text's first token."""
+
+    def hook(_: nn.Module, __: tuple[Tensor, ...], out: Tensor) -> Tensor:
+        return torch.cat([out[:, :1].detach(), out[:, 1:]], dim=1)
+
+    layers = [m for name, m in unet.named_modules() if name.endswith((".attn2.to_k", ".attn2.to_v"))]
+    handles = [layer.register_forward_hook(hook) for layer in layers]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

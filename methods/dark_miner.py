@@ -1,0 +1,437 @@
+"""DM2: Dark Miner (Meng et al. 2024, arXiv 2409.17682).
+
+A recurring process of three stages: mine an embedding that makes the model draw the concept best, verify with CLIP that
+it does, circumvent it by training adapters; until what is mined no longer draws the concept.  No code was published.
+
+Where the paper is silent:
+
+- The embedding length is 32: the paper's table has 8, 16 and a third row, whose length its text has lost.  An embedding
+  is a free tensor that stands for a whole text encoder output.  It starts at random, with the spread of the anchor's
+  embedding (``initial="normal"``), or at the anchor's own first tokens (``initial="anchor"``).
+- Losses are squared norms, as printed: summed over a latent's elements, averaged over the batch.  Only then are the
+  published clips, 10 and 100, of the gradients' size.  ``reduction="mean"`` averages over elements as well.
+- All terms of a circumventing step share ``x_t``, ``t`` and the noise, so that eq. 7 and 8 need one U-Net call for
+  each length of text.
+- The replay of eq. 7 draws an embedding for each picture of each step, of those that were verified.
+- The unerased model draws the reference picture of eq. 6, the model in training the mined one, from the same noise.
+  CLIP's features are L2-normalised.
+- Pictures are drawn by DDIM with classifier-free guidance against the blank prompt, mined embeddings too.
+- Adapters start as LoRA's do (Hu et al. 2021): down random, up zero, scale 1.
+
+Extensions of this project: several concepts have one pool each and one set of adapters; loops alternate between the
+concepts that are still found.  ``bank`` keeps latents drawn once for each embedding instead of drawing ``x`` anew at
+every step.  ``max_loops`` and ``time_budget`` end what the paper lets run until verifying fails.
+
+Deviation: the pool holds latents as they are drawn, without a trip through the VAE.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from erasebench.durable import durably
+from erasebench.errors import EraseBenchError
+from erasebench.method import EraseContext
+from erasebench.methods.parameters import training_attention
+from erasebench.methods.training import Adapters, Trace, noisy
+from erasebench.models.diffusion import DiffusionModel
+from erasebench.models.erasure import Erasure
+from erasebench.registry import METHODS
+from erasebench.sampling import Sampler, draw_latents, noise_seed, sample_latents
+
+if TYPE_CHECKING:
+    from erasebench.concepts import Concept
+    from erasebench.judging import Judge
+
+Location = Literal["value", "key", "query", "out"]
+
+PROJECTIONS: Mapping[Location, str] = {"value": "to_v", "key": "to_k", "query": "to_q", "out": "to_out.0"}
+JUDGES: Mapping[str, str] = {"picturebook": "picturebook-clip", "photo": "clip"}
+"""The judge whose CLIP verifies, for each domain."""
+STATE, POOLS = "dark-miner.safetensors", "dark-miner-pools.safetensors"
+
+
+def adapted_layers(unet: nn.Module, location: Location) -> list[str]:
+    """The projections of one kind in all attention modules of a U-Net, self and cross."""
+    ends = tuple(f".{module}.{PROJECTIONS[location]}" for module in ("attn1", "attn2"))
+    return [name for name, _ in unet.named_modules() if name.endswith(ends)]
+
+
+@dataclass
+class Mined:
+    """What the loops so far have left behind; all that the next one needs.
+
+    Attributes:
+        concepts: whose embedding each loop mined: an index.
+        scores: what verifying gave each loop's embedding.
+        embeddings: the pool P_E, each ``[length, width]``.
+        banks: latents drawn for each embedding ``[bank, c, h, w]``, if there is a bank.
+        adapters: the adapters' factors; none before the first loop.
+        trace: figures of each step.
+        seconds: time spent.
+    """
+
+    concepts: list[int] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    embeddings: list[Tensor] = field(default_factory=list)
+    banks: list[Tensor] = field(default_factory=list)
+    adapters: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    trace: list[Mapping[str, float | str]] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def save(self, path: Path) -> None:
+        """Write all in one file, whole or not at all."""
+        tensors = {f"embeddings.{k}": value for k, value in enumerate(self.embeddings)}
+        tensors |= {f"banks.{k}": value for k, value in enumerate(self.banks)}
+        for name, (up, down) in self.adapters.items():
+            tensors |= {f"up.{name}": up, f"down.{name}": down}
+        figures = {name: getattr(self, name) for name in ("concepts", "scores", "trace", "seconds")}
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        with durably(path) as stream:
+            stream.write(save(tensors, {"figures": json.dumps(figures)}))
+
+    @classmethod
+    def load(cls, path: Path, device: torch.device) -> Mined:
+        """What :meth:`save` wrote; nothing if it never did."""
+        if not path.exists():
+            return cls()
+        with safe_open(path, "pt") as file:
+            figures = json.loads(file.metadata()["figures"])
+        tensors = load_file(path, str(device))
+        loops = range(len(figures["scores"]))
+        embeddings, banks = (
+            [tensors[f"{kind}.{k}"] for k in loops if f"{kind}.{k}" in tensors] for kind in ("embeddings", "banks")
+        )
+        layers = [name.removeprefix("up.") for name in tensors if name.startswith("up.")]
+        adapters = {name: (tensors[f"up.{name}"], tensors[f"down.{name}"]) for name in layers}
+        return cls(**figures, embeddings=embeddings, banks=banks, adapters=adapters)
+
+
+@METHODS.register("dm2")
+@dataclass(frozen=True)
+class DarkMiner:
+    """Mine, verify and circumvent embeddings of a concept, until none is found.
+
+    Attributes:
+        location: which projections of all attention modules have adapters (table S5).
+        rank: of the adapters.
+        pool_size: pictures of each concept to mine from (table 3).
+        pool_prompt: what they are drawn for; ``{}`` stands for the concept's phrase.
+        embedding_length: tokens of a mined embedding (table S3).
+        initial: where mining starts.
+        images: k, pictures of the pool in each loop; all of them are in each mining step.
+        mining_steps: gradient steps of mining.
+        mining_learning_rate: of its SGD.
+        mining_decay: the share of its steps after which the learning rate falls to a tenth.
+        mining_clip: the greatest norm of its gradient.
+        tau: the score from which on an embedding counts as drawing the concept (table S2); -1: always.
+        verifying_pictures: pictures of the embedding, over which the score is averaged.
+        anchor: the prompt whose prediction replaces the embedding's (table S4); None for the concept's own anchor.
+        steps: gradient steps of circumventing.
+        learning_rate: of its SGD.
+        decay: the share of its steps after which the learning rate falls to a tenth.
+        clip: the greatest norm of its gradient.
+        batch_size: pictures in a step of circumventing.
+        circumvent_weight: alpha_c.
+        preserve_weight: alpha_p.
+        preserve_anchor: whether eq. 8 has its first term, the anchor's (table 4).
+        preserve_zero: whether it has its second term, the all-zero embedding's.
+        preserve_negative: whether it has its third term, the negated embedding's.
+        replay: r, the probability of the loop's own embedding, against those of earlier loops.
+        bank: draw so many latents for each embedding once; 0, as published: draw anew for each picture of each step.
+        reduction: whether the squared errors of a latent are summed or averaged.
+        sampling_steps: of every picture.
+        guidance_scale: of every picture.
+        max_loops: of each concept.  The paper has no limit and needs 48 for nudity.
+        time_budget: seconds after which no further loop begins, resumed runs counted together; None for no limit.  With
+            one, the result depends on the machine.
+    """
+
+    location: Location = "value"
+    rank: int = 8
+    pool_size: int = 200
+    pool_prompt: str = "a photo of {}"
+    embedding_length: int = 32
+    initial: Literal["normal", "anchor"] = "normal"
+    images: int = 3
+    mining_steps: int = 1000
+    mining_learning_rate: float = 0.1
+    mining_decay: float = 0.5
+    mining_clip: float = 10.0
+    tau: float = 0.2
+    verifying_pictures: int = 1
+    anchor: str | None = "a photo"
+    steps: int = 1000
+    learning_rate: float = 0.01
+    decay: float = 0.8
+    clip: float = 100.0
+    batch_size: int = 1
+    circumvent_weight: float = 1.0
+    preserve_weight: float = 0.5
+    preserve_anchor: bool = True
+    preserve_zero: bool = True
+    preserve_negative: bool = True
+    replay: float = 0.7
+    bank: int = 0
+    reduction: Literal["sum", "mean"] = "sum"
+    sampling_steps: int = 50
+    guidance_scale: float = 7.5
+    max_loops: int = 100
+    time_budget: float | None = None
+
+    def __post_init__(self) -> None:
+        positive = ("rank", "pool_size", "embedding_length", "images", "mining_steps", "mining_learning_rate",
+                    "mining_clip", "verifying_pictures", "steps", "learning_rate", "clip", "batch_size",
+                    "sampling_steps", "max_loops")  # fmt: skip
+        for name in positive:
+            if getattr(self, name) <= 0:
+                raise EraseBenchError(f"{name} must be positive, not {getattr(self, name)}")
+        for name in ("circumvent_weight", "preserve_weight", "bank"):
+            if getattr(self, name) < 0:
+                raise EraseBenchError(f"{name} must not be negative, not {getattr(self, name)}")
+        for name, low in (("mining_decay", 0), ("decay", 0), ("replay", 0), ("tau", -1)):
+            if not low <= getattr(self, name) <= 1:
+                raise EraseBenchError(f"{name} must be between {low} and 1, not {getattr(self, name)}")
+        if self.images > self.pool_size:
+            raise EraseBenchError(f"images must be at most pool_size, {self.pool_size}, not {self.images}")
+        if "{}" not in self.pool_prompt:
+            raise EraseBenchError(f"pool_prompt must have {{}} where the concept goes, not '{self.pool_prompt}'")
+        if self.time_budget is not None and self.time_budget <= 0:
+            raise EraseBenchError(f"time_budget must be positive, not {self.time_budget}")
+
+    def judges(self, domain: str, concepts: Sequence[Concept]) -> tuple[str, ...]:
+        """CLIP, which verifies."""
+        return (JUDGES[domain],)
+
+    def why_not(self, domain: str, concepts: Sequence[Concept]) -> str | None:
+        """A concept that is its own anchor cannot be erased."""
+        same = [c.phrase for c in concepts if self._anchor(c).strip().casefold() == c.phrase.strip().casefold()]
+        return f"the anchor of '{same[0]}' is the concept itself" if same else None
+
+    def erase(self, model: DiffusionModel, concepts: Sequence[Concept], context: EraseContext) -> Erasure:
+        """Erase the concepts; takes up again after the last loop whose end ``context.folder`` knows."""
+        began, judge = time.monotonic(), context.judge(self.judges(model.domain, concepts)[0])
+        state = Mined.load(context.folder / STATE, model.device)
+        pools = self._pools(model, concepts, context)
+        with torch.no_grad():
+            anchors = model.encode([self._anchor(concept) for concept in concepts])
+        total = self.max_loops * len(concepts) * (self.mining_steps + 1 + self.steps)
+        trace = Trace(context, total, state.trace)
+        layers = adapted_layers(model.unet, self.location)
+        before = state.seconds
+        with Adapters(model.unet, layers, self.rank, context.seed) as adapters, training_attention(model.device):
+            if state.adapters:
+                adapters.load(state.adapters)
+            while (k := self._next(state, len(concepts))) is not None:
+                loop = len(state.scores) + 1
+                rng = torch.Generator("cpu").manual_seed(noise_seed(f"loop {loop}", context.seed))
+                where: dict[str, Any] = {"loop": float(loop), "concept": concepts[k].name}
+                images = pools[k][torch.randperm(len(pools[k]), generator=rng)[: self.images]].to(model.device)
+                embedding = self._mine(model, images, anchors[k], rng, trace, where)
+                score = self._verify(model, adapters, judge, embedding, images, anchors[k], rng)
+                trace.step(**where, stage="verify", score=score)
+                state.concepts.append(k)
+                state.scores.append(score)
+                state.embeddings.append(embedding)
+                if self.bank:
+                    with adapters.off():
+                        state.banks.append(self._draw(model, embedding.expand(self.bank, -1, -1), rng))
+                if score > self.tau:
+                    self._circumvent(model, adapters, state, anchors, rng, trace, where)
+                state.adapters, state.trace = adapters.factors(), trace.rows
+                state.seconds = before + time.monotonic() - began
+                state.save(context.folder / STATE)
+            factors = adapters.factors()
+        return Erasure(
+            low_rank={f"unet.{name}.weight": pair for name, pair in factors.items()},
+            trace=tuple(trace.rows),
+            record={
+                "embeddings": torch.stack(state.embeddings),
+                "scores": torch.tensor(state.scores),
+                "concepts": torch.tensor(state.concepts),
+            },
+        )
+
+    def _anchor(self, concept: Concept) -> str:
+        return concept.anchor if self.anchor is None else self.anchor
+
+    def _next(self, state: Mined, count: int) -> int | None:
+        """The concept of the next loop: of those that are still found, one with the fewest loops; None at the end."""
+        if state.scores and self.time_budget is not None and state.seconds >= self.time_budget:
+            return None
+        over = {k for k, score in zip(state.concepts, state.scores, strict=True) if score <= self.tau}
+        loops = {k: state.concepts.count(k) for k in range(count) if k not in over}
+        still = [k for k, done in loops.items() if done < self.max_loops]
+        return min(still, key=loops.__getitem__, default=None)
+
+    def _pools(self, model: DiffusionModel, concepts: Sequence[Concept], context: EraseContext) -> list[Tensor]:
+        """The image pool P_I of each concept: latents ``[pool_size, c, h, w]`` by the unerased model, drawn once."""
+        path = context.folder / POOLS
+        if not path.exists():
+            sampler = Sampler("ddim", self.sampling_steps, self.guidance_scale)
+            seeds = range(context.seed * self.pool_size, (context.seed + 1) * self.pool_size)
+            prompts = [self.pool_prompt.replace("{}", concept.phrase) for concept in concepts]
+            drawn = {
+                str(k): torch.cat([*draw_latents(model, [prompt] * self.pool_size, seeds, sampler)]).cpu()
+                for k, prompt in enumerate(prompts)
+            }
+            with durably(path) as stream:
+                stream.write(save(drawn))
+        pools = load_file(path)
+        return [pools[str(k)] for k in range(len(concepts))]
+
+    def _mine(
+        self,
+        model: DiffusionModel,
+        images: Tensor,
+        anchor: Tensor,
+        rng: torch.Generator,
+        trace: Trace,
+        where: Mapping[str, Any],
+    ) -> Tensor:
+        """Eq. 5: the embedding ``[length, width]`` under which the model, as it is now, best denoises the images."""
+        if self.initial == "anchor":
+            tokens = torch.arange(self.embedding_length) % len(anchor)
+            embedding = anchor[tokens.to(anchor.device)].clone()
+        else:
+            shape = self.embedding_length, anchor.shape[1]
+            embedding = torch.randn(shape, generator=rng).to(anchor.device) * anchor.std()
+        embedding.requires_grad_(True)
+        sgd = torch.optim.SGD([embedding], lr=self.mining_learning_rate)
+        for step in range(self.mining_steps):
+            x_t, t, noise = noisy(model, images, rng)
+            predicted = model.predict_noise(x_t, t, embedding.expand(len(images), -1, -1))
+            loss = self._error(predicted, noise)
+            trace.step(**where, stage="mine", loss=loss.item())
+            # Not backward(): the adapters need no gradient here.
+            (embedding.grad,) = torch.autograd.grad(loss, embedding)
+            nn.utils.clip_grad_norm_([embedding], self.mining_clip)
+            set_learning_rate(sgd, self.mining_learning_rate, step >= self.mining_decay * self.mining_steps)
+            sgd.step()
+        return embedding.detach()
+
+    def _verify(
+        self,
+        model: DiffusionModel,
+        adapters: Adapters,
+        judge: Judge,
+        embedding: Tensor,
+        images: Tensor,
+        anchor: Tensor,
+        rng: torch.Generator,
+    ) -> float:
+        """Eq. 6: how much the embedding's pictures differ from the anchor's as the concept's do; in [-1, 1]."""
+        # Here, because naming a method's judge must not import its frameworks.
+        from erasebench.picturebook.judges.clip import delta_similarity
+
+        n = self.verifying_pictures
+        noise_from = rng.get_state()
+        found = self._draw(model, embedding.expand(n, -1, -1), rng)
+        with adapters.off():
+            reference = self._draw(model, anchor.expand(n, -1, -1), rng.set_state(noise_from))
+        pictures = model.decode(torch.cat([found, reference, images]))
+        features = judge.scores(pictures, [""] * len(pictures)).arrays["features"]
+        return float(delta_similarity(features[:n], features[n : 2 * n], features[2 * n :]).mean())
+
+    def _circumvent(
+        self,
+        model: DiffusionModel,
+        adapters: Adapters,
+        state: Mined,
+        anchors: Tensor,
+        rng: torch.Generator,
+        trace: Trace,
+        where: Mapping[str, Any],
+    ) -> None:
+        """Train the adapters on the last embedding and, now and then, earlier ones (eq. 7 and 8)."""
+        last = len(state.scores) - 1
+        earlier = torch.tensor([i for i in range(last) if state.scores[i] > self.tau])
+        embeddings = torch.stack(state.embeddings)
+        own = anchors[torch.tensor(state.concepts, device=anchors.device)]
+        sgd = torch.optim.SGD(adapters.parameters, lr=self.learning_rate)
+        for step in range(self.steps):
+            chosen = torch.full((self.batch_size,), last)
+            if len(earlier):
+                others = earlier[torch.randint(len(earlier), (self.batch_size,), generator=rng)]
+                chosen = torch.where(torch.rand(self.batch_size, generator=rng) < self.replay, chosen, others)
+            c, c_0 = embeddings[chosen.to(embeddings.device)], own[chosen.to(own.device)]
+            if self.bank:
+                drawn = torch.randint(self.bank, (self.batch_size,), generator=rng)
+                x = torch.stack([state.banks[i][n] for i, n in zip(chosen.tolist(), drawn.tolist(), strict=True)])
+            else:
+                with adapters.off():
+                    x = self._draw(model, c, rng)
+            x_t, t, _ = noisy(model, x, rng)
+            loss_c, loss_p = self.losses(model, adapters, x_t, t, c, c_0)
+            loss = self.circumvent_weight * loss_c + self.preserve_weight * loss_p
+            figures = {"loss": loss.item(), "loss_c": loss_c.item(), "loss_p": loss_p.item()}
+            trace.step(**where, stage="circumvent", **figures)
+            sgd.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(adapters.parameters, self.clip)
+            set_learning_rate(sgd, self.learning_rate, step >= self.decay * self.steps)
+            sgd.step()
+
+    def losses(
+        self, model: DiffusionModel, adapters: Adapters, x_t: Tensor, t: Tensor, c: Tensor, c_0: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The circumventing loss l_c of eq. 7 and the preserving loss l_p of eq. 8.
+
+        Args:
+            model: with the adapters.
+            adapters: on for the trained predictions, off for the frozen ones.
+            x_t: noisy latents ``[n, c, h, w]``.
+            t: their timesteps ``[n]``.
+            c: mined embeddings ``[n, length, width]``.
+            c_0: the anchor's embedding ``[n, its length, width]``.
+        """
+        terms = {"preserve_anchor": c_0, "preserve_zero": torch.zeros_like(c), "preserve_negative": -c}
+        kept = [text for name, text in terms.items() if getattr(self, name)]
+        with adapters.off():
+            # The anchor's prediction is the target of eq. 7, and of the first term of eq. 8.
+            target, *before = predict_each(model, x_t, t, [c_0, *kept[self.preserve_anchor :]])
+        if self.preserve_anchor:
+            before.insert(0, target)
+        erased, *after = predict_each(model, x_t, t, [c, *kept])
+        changes = [self._error(now, then) for now, then in zip(after, before, strict=True)]
+        return self._error(erased, target), sum(changes, start=erased.new_zeros(()))
+
+    def _error(self, predicted: Tensor, target: Tensor) -> Tensor:
+        """The squared norm of the difference, averaged over the batch."""
+        squares = (predicted - target).square()
+        return squares.mean() if self.reduction == "mean" else squares.sum() / len(squares)
+
+    def _draw(self, model: DiffusionModel, text: Tensor, rng: torch.Generator) -> Tensor:
+        """Latents ``[n, c, h, w]`` that the model, as it is now, draws for embeddings ``[n, length, width]``."""
+        sampler = Sampler("ddim", self.sampling_steps, self.guidance_scale)
+        noise = torch.randn((len(text), *sampler.latent_shape(model)), generator=rng).to(model.device)
+        with torch.no_grad():
+            others = model.encode(model.guidance.texts)
+            texts = [*(other.expand(len(text), -1, -1) for other in others), text]
+            return sample_latents(model, noise, texts, sampler)
+
+
+def predict_each(model: DiffusionModel, x_t: Tensor, t: Tensor, texts: Sequence[Tensor]) -> list[Tensor]:
+    """The predicted noise for each of several texts ``[n, length, width]``: one U-Net call for each length."""
+    found: dict[int, Tensor] = {}
+    for length in dict.fromkeys(text.shape[1] for text in texts):
+        group = [k for k, text in enumerate(texts) if text.shape[1] == length]
+        repeated = torch.cat([x_t] * len(group)), torch.cat([t] * len(group)), torch.cat([texts[k] for k in group])
+        found |= zip(group, model.predict_noise(*repeated).chunk(len(group)), strict=True)
+    return [found[k] for k in range(len(texts))]
+
+
+def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float, decayed: bool) -> None:
+    """The learning rate, or a tenth of it."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate / 10 if decayed else rate

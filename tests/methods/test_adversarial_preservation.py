@@ -1,0 +1,446 @@
+"""AP's search against torch, autograd and brute force, its losses by hand, and what it leaves behind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from erasebench.errors import EraseBenchError
+from erasebench.method import hyper_parameters
+from erasebench.methods import adversarial_preservation
+from erasebench.methods.adversarial_preservation import (
+    VARIANTS,
+    AdversarialPreservation,
+    Adversary,
+    Variant,
+    gumbel_softmax,
+    spread,
+)
+from erasebench.methods.esd import CutSampling
+from erasebench.methods.parameters import Pattern, select_parameters
+from erasebench.models.diffusion import DiffusionModel
+from erasebench.registry import METHODS
+from erasebench.sampling import Sampler
+from tests.tiny import Layout, concept, differing, erase_context, state, tiny_model
+
+CHURCH = [concept("church")]
+WORDS = ["art", "church", "dog", "town", "tower", "fish", "house", "tree"]
+LAYOUTS = get_args(Layout)
+
+
+@pytest.fixture
+def vocabulary(tmp_path: Path) -> str:
+    path = tmp_path / "words.txt"
+    path.write_text("\n".join(WORDS))
+    return str(path)
+
+
+def quick(parameters: Pattern = "xattn", **settings: Any) -> AdversarialPreservation:
+    few: dict[str, Any] = {"steps": 2, "sampling_steps": 2, "learning_rate": 1e-3, "candidates": 3}
+    return AdversarialPreservation(**{"parameters": parameters, **few, **settings})
+
+
+@pytest.mark.parametrize("hard", [False, True])
+@pytest.mark.parametrize("temperature", [0.3, 2.0])
+def test_gumbel_softmax_is_that_of_torch(hard: bool, temperature: float) -> None:
+    logits = torch.randn(7, requires_grad=True)
+    torch.manual_seed(3)
+    expected = functional.gumbel_softmax(logits, temperature, hard)
+    torch.manual_seed(3)
+    gumbel = -torch.empty(7).exponential_().log()
+    found = gumbel_softmax(logits, gumbel, temperature, hard)
+    torch.testing.assert_close(found, expected)
+    weights = torch.randn(7)
+    by_torch, by_us = (torch.autograd.grad(w @ weights, logits)[0] for w in (expected, found))
+    torch.testing.assert_close(by_us, by_torch)
+
+
+def test_hard_weights_are_one_word_with_the_gradient_of_the_mixture() -> None:
+    logits, gumbel, weights = torch.randn(5, requires_grad=True), torch.randn(5), torch.randn(5)
+    hard = gumbel_softmax(logits, gumbel, 0.7, hard=True)
+    assert sorted(hard.tolist()) == pytest.approx([0, 0, 0, 0, 1])
+    assert int(hard.argmax()) == int((logits + gumbel).argmax())
+    (gradient,) = torch.autograd.grad(hard @ weights, logits)
+    p = torch.softmax((logits.detach() + gumbel).double() / 0.7, 0)
+    # The Jacobian of the softmax, divided by the temperature.
+    by_hand = (torch.diag(p) - torch.outer(p, p)) @ weights.double() / 0.7
+    torch.testing.assert_close(gradient, by_hand.float())
+
+
+def test_words_are_drawn_with_the_probabilities_of_their_logits() -> None:
+    adversary = search([["art", "dog", "town"]])
+    with torch.no_grad():
+        adversary.logits[0].copy_(torch.tensor([0.1, 0.2, 0.7]).log())
+        _, names = adversary.draw([0] * 3000, torch.Generator().manual_seed(0))
+    shares = [names.count(word) / 3000 for word in ("art", "dog", "town")]
+    assert shares == pytest.approx([0.1, 0.2, 0.7], abs=0.03)
+
+
+def search(words: list[list[str]], optimizer: Any = torch.optim.SGD, rate: float = 0.1, hard: bool = True) -> Adversary:
+    embeddings = [
+        torch.randn(len(found), 4, 6, generator=torch.Generator().manual_seed(k)) for k, found in enumerate(words)
+    ]
+    return Adversary(words, embeddings, lambda logits: optimizer(logits, lr=rate, maximize=True), 1.5, hard)
+
+
+def test_a_drawn_embedding_is_that_of_the_word_named() -> None:
+    model = tiny_model()
+    words = [["art", "dog"], ["town", "tree", "fish"]]
+    embeddings = [model.encode(found) for found in words]
+    adversary = Adversary(words, embeddings, lambda logits: torch.optim.SGD(logits, lr=1.0), 2.0, True)
+    with torch.no_grad():
+        drawn, names = adversary.draw([1, 0, 1, 1], torch.Generator().manual_seed(1))
+    assert names[1] in words[0]
+    assert {names[0], names[2], names[3]} <= set(words[1])
+    torch.testing.assert_close(drawn, model.encode(names))
+
+
+def test_a_step_of_the_logits_is_gradient_ascent() -> None:
+    """Against central differences in each logit, with the same noise."""
+    adversary, weight = search([["art", "dog", "town"], ["fish", "tree"]], hard=False), torch.randn(4, 6).double()
+
+    def loss(logits: Tensor) -> float:
+        gumbel = -torch.empty(3).exponential_(generator=torch.Generator().manual_seed(5)).log()
+        weights = torch.softmax((logits + gumbel).double() / 1.5, 0)
+        embedding = sum(w * e.double() for w, e in zip(weights, adversary._embeddings[0], strict=True))
+        return float(((embedding * weight) ** 2).sum())
+
+    drawn, _ = adversary.draw([0], torch.Generator().manual_seed(5))
+    before = adversary.logits[0].detach().double().clone()
+    value = ((drawn * weight) ** 2).sum()
+    assert value.item() == pytest.approx(loss(before))
+    adversary.ascend(value)
+    steps = torch.eye(3, dtype=torch.float64) * 1e-3
+    differences = torch.tensor([(loss(before + step) - loss(before - step)) / 2e-3 for step in steps])
+    torch.testing.assert_close(adversary.logits[0].detach().double(), before + 0.1 * differences, atol=1e-4, rtol=1e-3)
+    assert loss(adversary.logits[0].detach().double()) > loss(before)
+    assert not adversary.logits[1].any(), "the other concept's words were not drawn"
+
+
+def test_the_search_finds_the_word_that_is_harmed_most() -> None:
+    adversary = search([["art", "dog", "town", "tree"]], torch.optim.Adam, rate=0.3)
+    harm = torch.tensor([0.1, 0.2, 3.0, 0.3])
+    embeddings = adversary._embeddings[0].flatten(1)
+    # A linear function of the embedding that gives each word its harm.
+    direction = torch.linalg.pinv(embeddings) @ harm
+    rng = torch.Generator().manual_seed(0)
+    for _ in range(150):
+        drawn, _ = adversary.draw([0], rng)
+        adversary.ascend((drawn.flatten() @ direction).sum())
+    assert int(adversary.logits[0].argmax()) == 2
+    assert torch.softmax(adversary.logits[0], 0)[2].item() > 0.8
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("selection", ["cosine", "spread"])
+def test_distances_are_those_of_whole_embeddings(layout: Layout, selection: Any) -> None:
+    model, phrases = tiny_model(layout), ["church", "dog"]
+    with torch.no_grad():
+        found = quick(selection=selection).distances(model, WORDS * 20, model.encode(phrases))
+        for row, phrase in enumerate(phrases):
+            for column, word in enumerate(WORDS):
+                a, b = (model.encode([text]).flatten().double() for text in (phrase, word))
+                cosine, euclidean = 1 - a @ b / (a.norm() * b.norm()), (a - b).norm()
+                expected = float(cosine if selection == "cosine" else euclidean)
+                assert float(found[row, column]) == pytest.approx(expected, rel=1e-3, abs=1e-5)
+    torch.testing.assert_close(found[:, : len(WORDS)], found[:, -len(WORDS) :])
+
+
+def test_cosine_takes_the_nearest_words() -> None:
+    distances = torch.rand(300)
+    by_force = sorted(range(300), key=lambda index: float(distances[index]))
+    assert quick(candidates=None).select(distances, explicit=False).tolist() == by_force[:100]
+    assert quick(candidates=None).select(distances, explicit=True).tolist() == by_force[:50]
+    assert quick(candidates=7).select(distances, explicit=True).tolist() == by_force[:7]
+
+
+def test_spread_takes_words_over_the_whole_range_of_the_nearest() -> None:
+    distances = torch.rand(3000, generator=torch.Generator().manual_seed(2)) ** 2
+    method = quick(selection="spread", candidates=20, nearest=500)
+    chosen = distances[method.select(distances, explicit=False)]
+    kept = distances.sort().values[:500]
+    assert len(chosen) == 20
+    assert float(chosen.max()) <= float(kept[-1])
+    gaps = chosen.sort().values.diff()
+    assert float(gaps.max()) < 3 * float(kept[-1] - kept[0]) / 20
+    nearest = distances[quick(candidates=20).select(distances, explicit=False)]
+    assert float(chosen.max()) > 10 * float(nearest.max())
+
+
+def test_k_means_separates_clusters_and_takes_their_central_values() -> None:
+    values = torch.tensor([5.0, 0.0, 0.1, 5.3, 9.0, 0.25, 5.1, 9.0])
+    # Means 0.117, 5.133 and 9; next to them are the values 0.1, 5.1 and 9.
+    assert values[spread(values, 3)].sort().values.tolist() == pytest.approx([0.1, 5.1, 9.0])
+    assert len(set(values[spread(values, 50)].tolist())) == 7
+
+
+def test_k_means_ends_where_each_centre_is_the_mean_of_its_values() -> None:
+    values = torch.rand(400, generator=torch.Generator().manual_seed(4)).double()
+    chosen = values[spread(values, 12)]
+    # The words stand for their centres up to the spacing of the values.
+    nearest = (values[:, None] - chosen).abs().argmin(1)
+    for cluster, word in enumerate(chosen):
+        assert float(values[nearest == cluster].mean()) == pytest.approx(float(word), abs=0.01)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_tokenizers_words_are_whole_and_of_letters(layout: Layout) -> None:
+    model = tiny_model(layout)
+    assert quick(exclude="nothing").words(model, CHURCH) == ["church", "art", "dog"]
+    assert quick(exclude="nothing", vocabulary_size=2).words(model, CHURCH) == ["church", "art"]
+
+
+def test_concepts_are_excluded_as_the_option_says(vocabulary: str) -> None:
+    model, concepts = tiny_model(), [concept("Church", synonyms=("tower",)), concept("dog")]
+    words = {
+        exclude: set(WORDS) - set(quick(vocabulary=vocabulary, exclude=exclude).words(model, concepts))
+        for exclude in ("nothing", "phrases", "synonyms")
+    }
+    assert words == {"nothing": set(), "phrases": {"church", "dog"}, "synonyms": {"church", "dog", "tower"}}
+    # The paper: R = C without E; the code excludes nothing.
+    assert (quick().option("exclude"), quick(variant="official").option("exclude")) == ("phrases", "nothing")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_loss_on_clean_latents_is_the_scaled_loss_on_noise(layout: Layout) -> None:
+    model, (x, a, b) = tiny_model(layout), torch.randn(3, 2, 4, 8, 8)
+    for t in (21, 401, 981):
+        alpha, timesteps = float(model.alphas_cumprod[t]), torch.tensor([t, t])
+        clean = [(x - (1 - alpha) ** 0.5 * noise) / alpha**0.5 for noise in (a, b)]
+        expected = float((clean[0] - clean[1]).pow(2).mean())
+        found = float(quick(loss_space="x0").error(model, a, b, timesteps))
+        plain = float(quick(loss_space="noise").error(model, a, b, timesteps))
+        assert found == pytest.approx(expected, rel=1e-3)
+        assert found == pytest.approx((1 - alpha) / alpha * plain, rel=1e-4)
+
+
+def recorded_runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, Tensor]]:
+    """The timesteps and noisy latents of every run from now on."""
+    runs: list[tuple[Tensor, Tensor]] = []
+    original = CutSampling.latents
+
+    def recorded(self: CutSampling, model: DiffusionModel, blank: Tensor, text: Tensor) -> Tensor:
+        runs.append((self.timesteps, original(self, model, blank, text)))
+        return runs[-1][1]
+
+    monkeypatch.setattr(CutSampling, "latents", recorded)
+    return runs
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("variant", get_args(Variant))
+def test_losses_are_those_of_equation_five(
+    layout: Layout, variant: Variant, vocabulary: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, runs = tiny_model(layout), recorded_runs(monkeypatch)
+    method = quick(variant=variant, steps=1, search_steps=0, batch_size=2, vocabulary=vocabulary)
+    (row,) = method.erase(model, CHURCH, erase_context()).trace
+    ((t, latents),) = runs
+    x = latents[:2]
+    with torch.no_grad():
+        blank, church = (model.predict_noise(x, t, model.encode([text] * 2)) for text in ("", "church"))
+    wanted = blank if variant == "paper" else blank - (church - blank)
+    squares = (church - wanted).double().pow(2).mean((1, 2, 3))
+    alpha = model.alphas_cumprod[t].double()
+    scale = 1.0 if variant == "paper" else (1 - alpha) / alpha
+    assert row["erasing"] == pytest.approx(float((scale * squares).mean()), rel=1e-3)
+    # The model is still the unerased one, so nothing is lost yet.
+    assert row["preserving"] == pytest.approx(0.0, abs=1e-9)
+    assert row["loss"] == pytest.approx(float(row["erasing"]))
+
+
+def test_pictures_of_concept_and_word_start_from_the_same_noise() -> None:
+    model = tiny_model()
+    run = CutSampling.draw(model, Sampler(steps=5), 2, torch.Generator().manual_seed(1), "consistent")
+    church, dog = model.encode(["church"] * 2), model.encode(["dog"] * 2)
+    with torch.no_grad():
+        both = run.latents(model, model.encode([""]), torch.cat([church, dog]))
+        apart = [run.latents(model, model.encode([""]), text) for text in (church, dog)]
+    torch.testing.assert_close(both, torch.cat(apart), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_step_of_the_model_lowers_the_loss(layout: Layout, vocabulary: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, runs = tiny_model(layout), recorded_runs(monkeypatch)
+    method = quick("full", steps=1, search_steps=0, batch_size=2, vocabulary=vocabulary, learning_rate=1e-5)
+    erasure = method.erase(model, CHURCH, erase_context())
+    ((t, latents),) = runs
+    x = latents[:2]
+    with torch.no_grad():
+        wanted = model.predict_noise(x, t, model.encode(["", ""]))
+        before = (model.predict_noise(x, t, model.encode(["church"] * 2)) - wanted).pow(2).mean()
+        with model.erased(erasure):
+            after = (model.predict_noise(x, t, model.encode(["church"] * 2)) - wanted).pow(2).mean()
+    assert float(after) < float(before)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_preservation_is_what_the_model_in_training_lost_of_the_words(
+    layout: Layout, vocabulary: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second step's losses, by the erasure that only the first step makes."""
+    model, runs = tiny_model(layout), recorded_runs(monkeypatch)
+    settings: dict[str, Any] = {"search_steps": 0, "batch_size": 2, "vocabulary": vocabulary, "learning_rate": 1e-2}
+    first = quick(steps=1, **settings).erase(model, CHURCH, erase_context())
+    runs.clear()
+    rows = quick(steps=2, preservation_weight=0.3, **settings).erase(model, CHURCH, erase_context()).trace
+    (t, latents), words = runs[1], str(rows[1]["word"]).split(", ")
+    with torch.no_grad():
+        before = model.predict_noise(latents[2:], t, model.encode(words))
+        with model.erased(first):
+            after = model.predict_noise(latents[2:], t, model.encode(words))
+    lost = float((after - before).double().pow(2).mean())
+    assert lost > 0
+    assert rows[1]["preserving"] == pytest.approx(lost, rel=1e-2)
+    assert rows[1]["loss"] == pytest.approx(float(rows[1]["erasing"]) + 0.3 * float(rows[1]["preserving"]))
+
+
+def test_words_of_the_trace_are_candidates_and_progress_is_told(vocabulary: str) -> None:
+    model, concepts = tiny_model(), [concept("church"), concept("dog")]
+    told: list[Mapping[str, float]] = []
+    method = quick(vocabulary=vocabulary, steps=6, batch_size=2, candidates=2)
+    with torch.no_grad():
+        adversary = method.adversary(model, concepts, model.encode(["church", "dog"]))
+    allowed = {word for words in adversary.words for word in words}
+    assert len(allowed) < len(WORDS)
+    rows = method.erase(model, concepts, erase_context(steps=told)).trace
+    for row in rows:
+        words = str(row["word"]).split(", ")
+        assert len(words) == 2
+        assert set(words) <= allowed
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert [(row["done"], row["total"]) for row in told] == [(k, 6) for k in range(1, 7)]
+
+
+def test_each_concept_has_its_own_logits_and_candidates(vocabulary: str) -> None:
+    model, concepts = tiny_model(), [concept("church"), concept("nudity", kind="explicit")]
+    method = quick(vocabulary=vocabulary, candidates=None)
+    with torch.no_grad():
+        adversary = method.adversary(model, concepts, model.encode(["church", "nudity"]))
+    assert len(adversary.logits) == 2
+    assert set(adversary.words[0]) == set(adversary.words[1]) == set(WORDS) - {"church"}
+    assert list(adversary.words[0]) != list(adversary.words[1])
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3])
+def test_search_steps_are_taken_before_each_step_of_the_model(
+    steps: int, vocabulary: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = []
+    original = Adversary.ascend
+
+    def recorded(self: Adversary, loss: Tensor) -> None:
+        before = self.logits[0].detach().clone()
+        original(self, loss)
+        taken.append(float((self.logits[0].detach() - before).abs().max()))
+
+    monkeypatch.setattr(adversarial_preservation.Adversary, "ascend", recorded)
+    quick(search_steps=steps, vocabulary=vocabulary, search_rate=1.0).erase(tiny_model(), CHURCH, erase_context())
+    assert len(taken) == 2 * steps
+    # The unerased model has nothing to lose yet.
+    assert taken[:steps] == [0.0] * steps
+    assert all(change > 0 for change in taken[steps:])
+
+
+@pytest.mark.parametrize("pattern", ["xattn", "noxattn"])
+@pytest.mark.parametrize("variant", get_args(Variant))
+def test_only_the_declared_parameters_change_and_the_model_is_left_as_it_was(
+    pattern: Pattern, variant: Variant, vocabulary: str
+) -> None:
+    model = tiny_model()
+    before = state(model)
+    erasure = quick(pattern, variant=variant, vocabulary=vocabulary).erase(model, CHURCH, erase_context())
+    chosen = {f"unet.{name}" for name in select_parameters(model.unet, pattern)}
+    assert not differing(before, state(model))
+    assert not any(parameter.requires_grad for parameter in model.parameters().values())
+    assert set(erasure.weights) == chosen
+    with model.erased(erasure):
+        changed = differing(before, state(model))
+        assert changed <= chosen
+        assert len(changed) >= 0.8 * len(chosen)
+    assert not differing(before, state(model))
+
+
+@pytest.mark.parametrize("variant", get_args(Variant))
+def test_the_seed_decides_everything(variant: Variant, vocabulary: str) -> None:
+    concepts = [concept("church"), concept("dog")]
+    method = quick(variant=variant, steps=3, batch_size=2, vocabulary=vocabulary)
+    torch.manual_seed(1)
+    first = method.erase(tiny_model(), concepts, erase_context(seed=7))
+    own = torch.get_rng_state()
+    torch.manual_seed(1)
+    tiny_model()
+    assert torch.equal(own, torch.get_rng_state())
+    torch.manual_seed(2)
+    again = method.erase(tiny_model(), concepts, erase_context(seed=7))
+    other = method.erase(tiny_model(), concepts, erase_context(seed=8))
+    assert not differing(first.weights, again.weights)
+    assert first.trace == again.trace
+    assert differing(first.weights, other.weights)
+
+
+def test_divergence_is_an_error_and_restores_the_model(vocabulary: str) -> None:
+    model = tiny_model()
+    before = state(model)
+    with pytest.raises(FloatingPointError, match="training diverged"):
+        quick("full", learning_rate=1e30, steps=5, vocabulary=vocabulary).erase(model, CHURCH, erase_context())
+    assert not differing(before, state(model))
+
+
+def test_defaults_are_the_papers() -> None:
+    x, u = METHODS.get("ap-x"), METHODS.get("ap-u")
+    assert x.make is u.make
+    assert (x.presets, u.presets) == ({"parameters": "xattn"}, {"parameters": "noxattn"})
+    method = x.make(**x.presets)
+    assert (method.steps, method.learning_rate, method.batch_size, method.preservation_weight) == (1000, 1e-5, 1, 1.0)
+    found = [method.option(name) for name in ("search_steps", "search_rate", "negative_guidance", "loss_space")]
+    assert found == [2, 1e-3, 0.0, "noise"]
+
+
+def test_variants_are_whole_and_options_win() -> None:
+    assert len({frozenset(settings) for settings in VARIANTS.values()}) == 1
+    method = AdversarialPreservation("xattn", variant="official", search_rate=0.5)
+    assert (method.option("search_rate"), method.option("search_optimizer")) == (0.5, "adam")
+    official = quick(variant="official", candidates=5, nearest=None)
+    distances = torch.linspace(0, 1, 3000)
+    for explicit, reach in ((False, 1000), (True, 2000)):
+        assert 0.85 * reach < int(official.select(distances, explicit).max()) < reach
+
+
+def test_a_file_of_words_is_part_of_the_identity(tmp_path: Path, vocabulary: str) -> None:
+    assert quick().identity() == {}
+    first = quick(vocabulary=vocabulary).identity()
+    Path(vocabulary).write_text("other\n")
+    assert quick(vocabulary=vocabulary).identity() != first
+    with pytest.raises(EraseBenchError, match=r"missing.txt cannot be read: No such file"):
+        quick(vocabulary=str(tmp_path / "missing.txt")).identity()
+
+
+@pytest.mark.parametrize(("text", "message"), [("church\n\n", "no words besides the concepts"), (" \n", "no lines")])
+def test_a_vocabulary_without_words_is_refused(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text(text)
+    with pytest.raises(EraseBenchError, match=message):
+        quick(vocabulary=str(tmp_path / "words.txt")).erase(tiny_model(), CHURCH, erase_context())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"steps": 0}, "steps must be positive, not 0"),
+        ({"candidates": 0}, "candidates must be positive, not 0"),
+        ({"temperature": 0.0}, "temperature must be positive, not 0.0"),
+        ({"search_steps": -1}, "search_steps must be at least 0, not -1"),
+        ({"preservation_weight": -1.0}, "preservation_weight must be at least 0"),
+        ({"selection": "nearest"}, "selection: Input should be 'cosine' or 'spread'"),
+        ({"variant": "code"}, "variant: Input should be 'paper' or 'official'"),
+    ],
+)
+def test_wrong_settings_are_named(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(EraseBenchError, match=message):
+        hyper_parameters(AdversarialPreservation, {"parameters": "xattn", **settings})

@@ -1,0 +1,589 @@
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor
+
+from erasebench.errors import EraseBenchError
+from erasebench.judging import Images, Judge, Scores
+from erasebench.method import EraseContext, hyper_parameters
+from erasebench.methods import dark_miner
+from erasebench.methods.dark_miner import STATE, DarkMiner, Location, Mined, adapted_layers, predict_each
+from erasebench.methods.training import Adapters, Trace, noisy
+from erasebench.models.diffusion import DiffusionModel
+from erasebench.models.erasure import Erasure
+from erasebench.registry import METHODS
+from tests.tiny import Layout, concept, differing, state, tiny_model
+
+LAYOUTS = get_args(Layout)
+CHURCH, DOG = concept("church", anchor="art"), concept("dog", anchor="art")
+
+
+def arguments_of(monkeypatch: pytest.MonkeyPatch, name: str) -> list[tuple[Any, ...]]:
+    """What a method of :class:`DarkMiner` is called with, from now on."""
+    calls: list[tuple[Any, ...]] = []
+    original = getattr(DarkMiner, name)
+
+    def recorded(self: DarkMiner, *arguments: Any) -> Any:
+        calls.append(arguments)
+        return original(self, *arguments)
+
+    monkeypatch.setattr(DarkMiner, name, recorded)
+    return calls
+
+
+class Pixels:
+    """A judge whose features are a fixed projection of the pixels."""
+
+    def identity(self) -> dict[str, str]:
+        return {"version": "1"}
+
+    def scores(self, images: Images, prompts: Sequence[str]) -> Scores:
+        assert len(images) == len(prompts)
+        flat = images.reshape(len(images), -1).astype(np.float32) / 255
+        features = flat @ np.random.default_rng(0).standard_normal((flat.shape[1], 6), dtype=np.float32)
+        return Scores({}, {"features": features / np.linalg.norm(features, axis=1, keepdims=True)})
+
+
+def context(folder: Path, seed: int = 0, progress: Any = lambda *_: None) -> EraseContext:
+    def judge(name: str) -> Judge:
+        assert name == "clip"
+        return Pixels()
+
+    return EraseContext(seed, folder, progress, judge)
+
+
+def quick(**options: Any) -> DarkMiner:
+    """A few steps, and loops that do not end by themselves."""
+    few = {"rank": 2, "pool_size": 4, "embedding_length": 5, "mining_steps": 1, "steps": 1, "batch_size": 2}
+    return DarkMiner(**{**few, "sampling_steps": 1, "bank": 2, "tau": -1.0, "max_loops": 2, **options})
+
+
+@contextmanager
+def trained_adapters(model: DiffusionModel, method: DarkMiner) -> Iterator[Adapters]:
+    """Adapters that change what the model predicts."""
+    rng = torch.Generator().manual_seed(2)
+    with Adapters(model.unet, adapted_layers(model.unet, method.location), method.rank, seed=1) as adapters:
+        halves = adapters.factors().items()
+        adapters.load({name: (torch.randn(up.shape, generator=rng), down) for name, (up, down) in halves})
+        yield adapters
+
+
+def erasure_of(adapters: Adapters) -> Erasure:
+    return Erasure(low_rank={f"unet.{name}.weight": pair for name, pair in adapters.factors().items()})
+
+
+def batch(model: DiffusionModel, length: int = 5, n: int = 2) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """``x_t``, ``t``, a mined embedding and the anchor's for each."""
+    rng = torch.Generator().manual_seed(3)
+    c_0 = model.encode(["art"]).expand(n, -1, -1)
+    x_t, c = torch.randn(n, 4, 8, 8, generator=rng), torch.randn(n, length, c_0.shape[2], generator=rng)
+    return x_t, torch.tensor([10, 900][:n]), c, c_0
+
+
+# Eq. 7 and 8
+
+
+EVERY = (True, True, True)
+
+
+@pytest.mark.parametrize(
+    ("layout", "reduction", "switches"),
+    [
+        *itertools.product(LAYOUTS, ["sum", "mean"], [EVERY]),
+        *(("sd1", "sum", switches) for switches in itertools.product([True, False], repeat=3) if switches != EVERY),
+    ],
+)
+def test_losses_are_those_written_out_with_merged_weights(
+    layout: Layout, reduction: Any, switches: tuple[bool, bool, bool]
+) -> None:
+    model = tiny_model(layout)
+    x_t, t, c, c_0 = batch(model)
+    names = ("preserve_anchor", "preserve_zero", "preserve_negative")
+    method = quick(reduction=reduction, **dict(zip(names, switches, strict=True)))
+    with trained_adapters(model, method) as adapters:
+        loss_c, loss_p = method.losses(model, adapters, x_t, t, c, c_0)
+        erasure = erasure_of(adapters)
+
+    def predicted(row: int, text: Tensor) -> Tensor:
+        with torch.no_grad():
+            return model.predict_noise(x_t[row : row + 1], t[row : row + 1], text[None]).double()
+
+    def squared_norm(difference: Tensor) -> float:
+        numbers = [float(number) ** 2 for number in difference.flatten()]
+        return sum(numbers) / (len(numbers) if reduction == "mean" else 1)
+
+    expected_c, expected_p = 0.0, 0.0
+    for row in range(2):
+        kept = [text for text, on in zip((c_0[row], 0 * c[row], -1 * c[row]), switches, strict=True) if on]
+        frozen = [predicted(row, text) for text in (c_0[row], *kept)]
+        with model.erased(erasure):
+            trained = [predicted(row, text) for text in (c[row], *kept)]
+        expected_c += squared_norm(trained[0] - frozen[0]) / 2
+        expected_p += sum(squared_norm(a - b) for a, b in zip(trained[1:], frozen[1:], strict=True)) / 2
+    assert loss_c.item() == pytest.approx(expected_c, rel=1e-4)
+    assert loss_p.item() == pytest.approx(expected_p, rel=1e-4)
+    assert (loss_p.item() > 1e-4) == any(switches)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_at_first_only_the_circumventing_loss_has_a_gradient(layout: Layout) -> None:
+    model, method = tiny_model(layout), quick()
+    with Adapters(model.unet, adapted_layers(model.unet, "value"), 2, seed=0) as adapters:
+        norms = []
+        for which in (0, 1):
+            loss = method.losses(model, adapters, *batch(model))[which]
+            gradients = torch.autograd.grad(loss, adapters.parameters)
+            norms.append(torch.stack([gradient.norm() for gradient in gradients]).norm().item())
+    assert norms[0] > 1e-4
+    assert norms[1] < 1e-5 * norms[0]
+
+
+@pytest.mark.parametrize(("length", "expected"), [(5, [2, 4, 2, 6]), (77, [6, 8])])
+def test_a_step_needs_one_call_for_each_length(length: int, expected: list[int]) -> None:
+    """Frozen: the anchor, zero and the negated embedding.  Trained: these and the embedding."""
+    model, rows = tiny_model(), []
+    hook = model.unet.register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
+    with trained_adapters(model, quick()) as adapters:
+        quick().losses(model, adapters, *batch(model, length))
+    hook.remove()
+    assert sorted(rows) == sorted(expected)
+
+
+def test_predictions_come_back_in_order() -> None:
+    model = tiny_model()
+    x_t, t, c, c_0 = batch(model)
+    texts = [c, c_0, -c, c_0 + 1]
+    for found, text in zip(predict_each(model, x_t, t, texts), texts, strict=True):
+        torch.testing.assert_close(found, model.predict_noise(x_t, t, text))
+
+
+# Eq. 5
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("clip", [1e-3, 1e3])
+def test_mining_is_gradient_descent_written_out(layout: Layout, clip: float, tmp_path: Path) -> None:
+    model = tiny_model(layout)
+    method = quick(mining_steps=4, mining_clip=clip, mining_learning_rate=0.3, mining_decay=0.5)
+    anchor, images = model.encode(["art"])[0], torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    with trained_adapters(model, method) as adapters:
+        rng = torch.Generator().manual_seed(4)
+        found = method._mine(model, images, anchor, rng, Trace(context(tmp_path), 4), {})
+        assert all(half.grad is None for half in adapters.parameters)
+        erasure = erasure_of(adapters)
+    rng = torch.Generator().manual_seed(4)
+    c = torch.randn(5, anchor.shape[1], generator=rng) * anchor.std()
+    start = c
+    with model.erased(erasure):
+        for rate in (0.3, 0.3, 0.03, 0.03):
+            t = torch.randint(1000, (3,), generator=rng)
+            noise = torch.randn(3, 4, 8, 8, generator=rng)
+            c = c.detach().requires_grad_(True)
+            loss = torch.zeros(())
+            for k in range(3):
+                alpha = model.alphas_cumprod[t[k]]
+                x_t = alpha.sqrt() * images[k] + (1 - alpha).sqrt() * noise[k]
+                loss = loss + (model.predict_noise(x_t[None], t[k, None], c[None])[0] - noise[k]).square().sum() / 3
+            (gradient,) = torch.autograd.grad(loss, c)
+            c = c - rate * gradient * min(1.0, clip / gradient.norm().item())
+    torch.testing.assert_close(found, c.detach(), rtol=1e-3, atol=1e-6)
+    assert (found - start).norm() > 10 * (found - c).norm()
+
+
+def test_mining_finds_an_embedding_that_denoises_better(tmp_path: Path) -> None:
+    model = tiny_model()
+    images, anchor = torch.ones(3, 4, 8, 8), model.encode(["art"])[0]
+    x_t, t, noise = noisy(model, torch.ones(64, 4, 8, 8), torch.Generator().manual_seed(9))
+
+    def error(steps: int) -> float:
+        rng, trace = torch.Generator().manual_seed(0), Trace(context(tmp_path), steps)
+        c = quick(mining_steps=steps)._mine(model, images, anchor, rng, trace, {})
+        with torch.no_grad():
+            return float((model.predict_noise(x_t, t, c.expand(64, -1, -1)) - noise).square().mean())
+
+    assert error(40) < 0.99 * error(1)
+
+
+def test_mining_may_start_at_the_anchor(tmp_path: Path) -> None:
+    model = tiny_model()
+    anchor, images = model.encode(["art"])[0], torch.zeros(3, 4, 8, 8)
+    for length in (5, 80):
+        method = quick(initial="anchor", mining_steps=1, mining_learning_rate=1e-12, embedding_length=length)
+        found = method._mine(model, images, anchor, torch.Generator(), Trace(context(tmp_path), 1), {})
+        torch.testing.assert_close(found, torch.cat([anchor, anchor])[:length])
+
+
+# Eq. 6
+
+
+def verified(method: DarkMiner, model: DiffusionModel, images: Tensor, embedding: Tensor, anchor: Tensor) -> float:
+    with trained_adapters(model, method) as adapters:
+        rng = torch.Generator().manual_seed(5)
+        return float(method._verify(model, adapters, Pixels(), embedding, images, anchor, rng))
+
+
+def test_the_score_is_one_for_the_pool_picture_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    x_c, x_r, x_e = (torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(k)) for k in range(3))
+    for picture, expected in ((x_e, 1.0), (x_r, 0.0), (2 * x_r - x_e, None), (x_c, None)):
+        drawn = iter([picture, x_r])
+        monkeypatch.setattr(DarkMiner, "_draw", lambda *_, drawn=drawn: next(drawn))
+        score = verified(quick(), tiny_model(), x_e, torch.zeros(5, 16), torch.zeros(77, 16))
+        assert score < 0.9 if expected is None else score == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_score_is_the_mean_cosine_of_eq_6(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, method = tiny_model(), quick(verifying_pictures=2)
+    x_c, x_r, x_e = (torch.randn(n, 4, 8, 8, generator=torch.Generator().manual_seed(n)) for n in (2, 2, 3))
+    x_r = x_r.flip(0)
+    drawn = iter([x_c, x_r])
+    monkeypatch.setattr(DarkMiner, "_draw", lambda *_: next(drawn))
+    score = verified(method, model, x_e, torch.zeros(5, 16), torch.zeros(77, 16))
+    f_c, f_r, f_e = (Pixels().scores(model.decode(x), [""] * len(x)).arrays["features"] for x in (x_c, x_r, x_e))
+    cosines = []
+    for change, reference in zip(f_c, f_r, strict=True):
+        for wanted in f_e:
+            a, b = change - reference, wanted - reference
+            cosines.append(float(a @ b / np.sqrt(a @ a) / np.sqrt(b @ b)))
+    assert score == pytest.approx(np.mean(cosines), abs=1e-5)
+
+
+def test_the_reference_is_the_unerased_models_from_the_same_noise() -> None:
+    model = tiny_model()
+    anchor, images = model.encode(["art"])[0], torch.ones(3, 4, 8, 8)
+    layers = adapted_layers(model.unet, "value")
+    with Adapters(model.unet, layers, 2, seed=0) as adapters:
+        arguments = anchor, images, anchor, torch.Generator().manual_seed(5)
+        assert quick()._verify(model, adapters, Pixels(), *arguments) == 0
+    assert verified(quick(), model, images, anchor, anchor) != 0
+
+
+@pytest.mark.parametrize(("scores", "circumvented"), [([0.9, 0.21, 0.2], [1, 2]), ([0.1], []), ([0.9] * 9, [1, 2, 3])])
+def test_loops_end_when_the_score_is_no_more_than_tau(
+    scores: list[float], circumvented: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = iter(scores)
+    monkeypatch.setattr(DarkMiner, "_verify", lambda *_: next(given))
+    erasure = quick(tau=0.2, max_loops=3).erase(tiny_model(), [CHURCH], context(tmp_path))
+    rows = erasure.trace
+    assert sorted({row["loop"] for row in rows if row["stage"] == "circumvent"}) == circumvented
+    kept = scores[:3]
+    assert [row["score"] for row in rows if row["stage"] == "verify"] == kept
+    torch.testing.assert_close(erasure.record["scores"], torch.tensor(kept))
+    assert erasure.record["embeddings"].shape == (len(kept), 5, 16)
+    assert any(bool(up.any()) for up, _ in erasure.low_rank.values()) == bool(circumvented)
+
+
+# Circumventing
+
+
+@pytest.mark.parametrize(("replay", "loops"), [(1.0, {3}), (0.0, {1, 2}), (0.5, {1, 2, 3})])
+def test_earlier_embeddings_are_replayed(
+    replay: float, loops: set[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = arguments_of(monkeypatch, "losses")
+    method = quick(max_loops=3, steps=3, batch_size=4, replay=replay)
+    embeddings = method.erase(tiny_model(), [CHURCH], context(tmp_path)).record["embeddings"]
+    replayed = torch.cat([c for _, _, _, _, c, _ in seen[6:]])
+    used = {k + 1 for c in replayed for k in range(3) if torch.equal(c, embeddings[k])}
+    assert used == loops
+
+
+def test_what_was_not_verified_is_not_replayed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given, seen = iter([0.1, 0.9, 0.9]), arguments_of(monkeypatch, "losses")
+    monkeypatch.setattr(DarkMiner, "_verify", lambda *_: next(given))
+    method = quick(tau=0.2, replay=0.0)
+    embeddings = method.erase(tiny_model(), [CHURCH, DOG], context(tmp_path)).record["embeddings"]
+    assert seen
+    for _, _, _, _, c, _ in seen:
+        assert torch.equal(c, embeddings[1].expand(2, -1, -1))
+
+
+@pytest.mark.parametrize(("bank", "draws"), [(0, [2]), (7, [7])])
+def test_training_pictures_are_the_unerased_models(
+    bank: int, draws: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn, plain = [], []
+    draw, unerased = DarkMiner._draw, tiny_model()
+
+    def recorded(self: DarkMiner, model: DiffusionModel, text: Tensor, rng: torch.Generator) -> Tensor:
+        before = rng.get_state()
+        found: Tensor = draw(self, model, text, rng)
+        drawn.append(len(text))
+        same = torch.Generator()
+        same.set_state(before)
+        plain.append(torch.equal(found, draw(self, unerased, text, same)))
+        return found
+
+    monkeypatch.setattr(DarkMiner, "_verify", lambda *_: 1.0)
+    monkeypatch.setattr(DarkMiner, "_draw", recorded)
+    quick(bank=bank, max_loops=2, learning_rate=1.0).erase(tiny_model(), [CHURCH], context(tmp_path))
+    assert drawn == 2 * draws
+    assert all(plain)
+
+
+def test_gradient_descent_has_the_published_schedule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates, norms = [], []
+    step = torch.optim.SGD.step
+
+    def recorded(self: torch.optim.SGD, closure: Any = None) -> Any:
+        (group,) = self.param_groups
+        rates.append(group["lr"])
+        norms.append(torch.stack([p.grad.norm() for p in group["params"]]).norm().item())
+        assert group["momentum"] == group["weight_decay"] == 0
+        return step(self, closure)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", recorded)
+    quick(mining_steps=10, steps=10, max_loops=1, mining_clip=0.01, clip=0.02).erase(
+        tiny_model(), [CHURCH], context(tmp_path)
+    )
+    assert rates == pytest.approx([0.1] * 5 + [0.01] * 5 + [0.01] * 8 + [0.001] * 2)
+    assert norms == pytest.approx([0.01] * 10 + [0.02] * 10, rel=1e-3)
+
+
+def test_the_loss_is_the_weighted_sum_of_both_terms(tmp_path: Path) -> None:
+    method = quick(circumvent_weight=3.0, preserve_weight=0.25, max_loops=1, steps=2)
+    trace = method.erase(tiny_model(), [CHURCH], context(tmp_path)).trace
+    rows = [row for row in trace if row["stage"] == "circumvent"]
+    assert len(rows) == 2
+    for row in rows:
+        assert row["loss"] == pytest.approx(3 * float(row["loss_c"]) + 0.25 * float(row["loss_p"]), rel=1e-5)
+    assert float(rows[-1]["loss_p"]) > 0
+
+
+# The whole
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("location", get_args(Location))
+def test_only_adapted_projections_change_and_the_model_is_restored(
+    layout: Layout, location: Location, tmp_path: Path
+) -> None:
+    model = tiny_model(layout)
+    before = state(model)
+    erasure = quick(location=location, max_loops=1).erase(model, [CHURCH], context(tmp_path))
+    assert not differing(before, state(model))
+    assert not any(parameter.requires_grad for parameter in model.parameters().values())
+    ending = {"value": "to_v", "key": "to_k", "query": "to_q", "out": "to_out.0"}[location]
+    expected = {name for name in before if name.startswith("unet.") and name.endswith(f".{ending}.weight")}
+    assert set(erasure.low_rank) == expected
+    assert {".attn1." in name for name in expected} == {True, False}
+    with model.erased(erasure):
+        changed = differing(before, state(model))
+    assert changed <= expected and len(changed) >= 0.8 * len(expected)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_merged_adapters_predict_what_adapters_predict(layout: Layout) -> None:
+    model = tiny_model(layout)
+    x_t, t, c, _ = batch(model)
+    with torch.no_grad():
+        plain = model.predict_noise(x_t, t, c)
+        with trained_adapters(model, quick()) as adapters:
+            erasure = erasure_of(adapters)
+            unmerged = model.predict_noise(x_t, t, c)
+            with adapters.off():
+                torch.testing.assert_close(model.predict_noise(x_t, t, c), plain)
+        with model.erased(erasure):
+            merged = model.predict_noise(x_t, t, c)
+    torch.testing.assert_close(merged, unmerged, rtol=1e-4, atol=1e-5)
+    assert (unmerged - plain).abs().max() > 1e-2
+
+
+def test_stable_diffusion_has_397824_adapter_parameters() -> None:
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(cross_attention_dim=768, attention_head_dim=8)
+    layers = adapted_layers(unet, "value")
+    assert len(layers) == 32
+    counts = []
+    for kind in ("attn1", "attn2"):
+        with Adapters(unet, [name for name in layers if f".{kind}." in name], DarkMiner().rank, seed=0) as adapters:
+            counts.append(sum(half.numel() for half in adapters.parameters))
+    assert counts == [199_680, 198_144]
+    assert sum(counts) == 397_824
+
+
+def test_the_seed_decides_everything(tmp_path: Path) -> None:
+    found = []
+    for k, seed in enumerate((7, 7, 8)):
+        torch.manual_seed(k)
+        random = torch.get_rng_state()
+        (tmp_path / str(k)).mkdir()
+        found.append(quick().erase(tiny_model(), [CHURCH, DOG], context(tmp_path / str(k), seed)))
+        assert torch.equal(torch.get_rng_state(), random)
+    first, again, other = found
+    assert not differing(tensors(first), tensors(again))
+    assert first.trace == again.trace
+    assert len(differing(tensors(first), tensors(other))) > 5
+
+
+def tensors(erasure: Erasure) -> dict[str, Tensor]:
+    halves = {f"{name} {k}": half for name, pair in erasure.low_rank.items() for k, half in enumerate(pair)}
+    return {**erasure.record, **halves}
+
+
+@pytest.mark.parametrize("bank", [0, 2])
+def test_a_resumed_run_gives_the_same_erasure(bank: int, tmp_path: Path) -> None:
+    method = quick(max_loops=2, bank=bank, replay=0.5, steps=2)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    whole.mkdir()
+    killed.mkdir()
+    expected = method.erase(tiny_model(), [CHURCH], context(whole))
+    last_loop = [row["loop"] for row in expected.trace].index(2)
+
+    def kill(done: int, total: int, figures: Mapping[str, float]) -> None:
+        assert total == len(expected.trace)
+        if done == last_loop + 3:
+            raise KeyboardInterrupt
+
+    model = tiny_model()
+    before = state(model)
+    with pytest.raises(KeyboardInterrupt):
+        method.erase(model, [CHURCH], context(killed, progress=kill))
+    assert not differing(before, state(model))
+    (tmp_path / "control").mkdir()
+    for path in killed.iterdir():
+        (tmp_path / "control" / path.name).write_bytes(path.read_bytes())
+
+    steps: list[int] = []
+    resumed = method.erase(tiny_model(), [CHURCH], context(killed, progress=lambda done, *_: steps.append(done)))
+    assert steps[0] == last_loop + 1
+    assert resumed.trace == expected.trace
+    assert not differing(tensors(resumed), tensors(expected))
+
+    # The comparison does see it when one number of the state is another.
+    changed = Mined.load(tmp_path / "control" / STATE, torch.device("cpu"))
+    next(iter(changed.adapters.values()))[0][0, 0] += 0.1
+    changed.save(tmp_path / "control" / STATE)
+    control = method.erase(tiny_model(), [CHURCH], context(tmp_path / "control"))
+    assert differing(tensors(control), tensors(expected))
+
+
+def test_a_finished_run_is_not_done_again(tmp_path: Path) -> None:
+    first = quick().erase(tiny_model(), [CHURCH], context(tmp_path))
+    steps: list[int] = []
+    again = quick().erase(tiny_model(), [CHURCH], context(tmp_path, progress=lambda done, *_: steps.append(done)))
+    assert not steps
+    assert not differing(tensors(first), tensors(again))
+
+
+def test_the_time_budget_counts_resumed_runs_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = itertools.count(0, 10)
+    monkeypatch.setattr(dark_miner.time, "monotonic", lambda: next(clock))
+    method = quick(max_loops=6, time_budget=25)
+
+    def loops(method: DarkMiner) -> int:
+        return len(method.erase(tiny_model(), [CHURCH], context(tmp_path)).record["scores"])
+
+    # A run looks at the clock when it begins and after each loop: loops end after 10, 20 and 30 seconds.
+    assert loops(method) == 3
+    assert loops(method) == 3
+    assert loops(replace(method, time_budget=45)) == 5
+    assert loops(replace(method, time_budget=None)) == 6
+
+
+def test_concepts_alternate_while_they_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = iter([0.9, 0.9, 0.1, 0.9, 0.9])
+    mined = arguments_of(monkeypatch, "_mine")
+    monkeypatch.setattr(DarkMiner, "_verify", lambda *_: next(given))
+    method = quick(tau=0.2, max_loops=3)
+    erasure = method.erase(tiny_model(), [CHURCH, DOG], context(tmp_path))
+    assert erasure.record["concepts"].tolist() == [0, 1, 0, 1, 1]
+    assert [row["concept"] for row in erasure.trace if row["stage"] == "verify"] == [
+        "church", "dog", "church", "dog", "dog"
+    ]  # fmt: skip
+    pools = method._pools(tiny_model(), [CHURCH, DOG], context(tmp_path))
+    for (_, images, *_), k in zip(mined, [0, 1, 0, 1, 1], strict=True):
+        assert len(images) == 3
+        assert all(any(torch.equal(image, other) for other in pools[k]) for image in images)
+        assert not any(torch.equal(a, b) for a, b in itertools.combinations(images, 2))
+
+
+def test_pools_are_pictures_of_the_concepts(tmp_path: Path) -> None:
+    from erasebench.sampling import Sampler, draw_latents
+
+    model = tiny_model()
+    pools = quick(pool_prompt="{} art")._pools(model, [CHURCH, DOG], context(tmp_path, 2))
+    for pool, prompt in zip(pools, ["church art", "dog art"], strict=True):
+        (expected,) = draw_latents(model, [prompt] * 4, range(8, 12), Sampler("ddim", 1, 7.5))
+        torch.testing.assert_close(pool, expected)
+
+
+def test_the_anchor_is_the_prompt_or_the_concepts_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, seen = tiny_model(), arguments_of(monkeypatch, "losses")
+    concepts = [concept("church", anchor="art"), concept("dog", anchor="")]
+    for k, (anchor, prompts) in enumerate([("a photo", ["a photo"] * 2), (None, ["art", ""])]):
+        seen.clear()
+        (tmp_path / str(k)).mkdir()
+        quick(anchor=anchor, max_loops=1, replay=1.0).erase(model, concepts, context(tmp_path / str(k)))
+        for (*_, c_0), prompt in zip(seen, prompts, strict=True):
+            torch.testing.assert_close(c_0, model.encode([prompt] * 2))
+
+
+def test_divergence_is_an_error_and_restores_the_model(tmp_path: Path) -> None:
+    model = tiny_model()
+    before = state(model)
+    with pytest.raises(FloatingPointError, match=r"training diverged: the loss is (nan|inf) at step \d"):
+        quick(learning_rate=1e30).erase(model, [CHURCH], context(tmp_path))
+    assert not differing(before, state(model))
+
+
+def test_what_was_found_can_be_stored(tmp_path: Path) -> None:
+    erasure = quick().erase(tiny_model(), [CHURCH], context(tmp_path))
+    (tmp_path / "stored").mkdir()
+    erasure.save(tmp_path / "stored")
+    loaded = Erasure.load(tmp_path / "stored")
+    assert not differing(tensors(erasure), tensors(loaded))
+    assert loaded.trace == erasure.trace
+
+
+def test_defaults_are_the_papers() -> None:
+    plugin = METHODS.get("dm2")
+    method = plugin.make(**plugin.presets)
+    assert (method.location, method.rank, method.pool_size, method.images, method.tau) == ("value", 8, 200, 3, 0.2)
+    mining = (method.mining_steps, method.mining_learning_rate, method.mining_decay, method.mining_clip)
+    assert mining == (1000, 0.1, 0.5, 10)
+    assert (method.steps, method.learning_rate, method.decay, method.clip) == (1000, 0.01, 0.8, 100)
+    assert (method.batch_size, method.replay, method.bank, method.anchor) == (1, 0.7, 0, "a photo")
+    assert (method.circumvent_weight, method.preserve_weight) == (1, 0.5)
+    assert method.preserve_anchor and method.preserve_zero and method.preserve_negative
+
+
+def test_what_it_needs_is_known_beforehand() -> None:
+    assert tuple(DarkMiner().judges(domain, CHURCH) for domain in ("picturebook", "photo")) == (
+        ("picturebook-clip",),
+        ("clip",),
+    )
+    assert DarkMiner().why_not("photo", [CHURCH]) is None
+    assert DarkMiner(anchor="Church").why_not("photo", [DOG, CHURCH]) == "the anchor of 'church' is the concept itself"
+    own = concept("church", anchor="church")
+    assert DarkMiner().why_not("photo", [own]) is None
+    assert DarkMiner(anchor=None).why_not("photo", [own]) == "the anchor of 'church' is the concept itself"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"steps": 0}, "steps must be positive, not 0"),
+        ({"time_budget": -1.0}, "time_budget must be positive, not -1.0"),
+        ({"preserve_weight": -0.5}, "preserve_weight must not be negative, not -0.5"),
+        ({"tau": -1.5}, "tau must be between -1 and 1, not -1.5"),
+        ({"replay": 1.5}, "replay must be between 0 and 1, not 1.5"),
+        ({"pool_size": 2}, "images must be at most pool_size, 2, not 3"),
+        ({"pool_prompt": "a photo"}, "pool_prompt must have {} where the concept goes, not 'a photo'"),
+        ({"location": "values"}, "location: Input should be 'value'"),
+        ({"taw": 0.3}, "unknown hyper-parameter 'taw'; nearest: tau"),
+    ],
+)
+def test_wrong_settings_are_named(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(EraseBenchError, match=message):
+        hyper_parameters(DarkMiner, settings)

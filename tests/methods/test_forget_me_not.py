@@ -1,0 +1,261 @@
+"""FMN's loss and token positions by hand, its textual inversion, and what it leaves behind."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, get_args
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from erasebench.errors import EraseBenchError
+from erasebench.method import hyper_parameters
+from erasebench.methods import forget_me_not
+from erasebench.methods.forget_me_not import (
+    PLACEHOLDER,
+    ForgetMeNot,
+    concept_positions,
+    noisy,
+    pulled,
+    replaced_tokens,
+    resteering_loss,
+)
+from erasebench.methods.parameters import select_parameters
+from erasebench.methods.training import Trace, cross_attention_maps
+from erasebench.models.erasure import Erasure
+from erasebench.registry import METHODS
+from tests.tiny import Layout, concept, differing, erase_context, state, tiny_model
+
+CHURCH = concept("church")
+LAYOUTS = get_args(Layout)
+
+
+def quick(**settings: Any) -> ForgetMeNot:
+    small = {"steps": 2, "inversion_steps": 2, "pictures": 2, "sampling_steps": 2, "learning_rate": 1e-3}
+    return ForgetMeNot(**{**small, **settings})
+
+
+def test_loss_is_one_norm_over_all_attention_to_the_concept() -> None:
+    rng = torch.Generator().manual_seed(0)
+    maps = [torch.rand(shape, generator=rng) for shape in ((2, 3, 4, 6), (2, 1, 9, 6))]
+    mask = torch.tensor([[False, True, True, False, False, False], [False, False, False, True, False, True]])
+    total = 0.0
+    for probabilities in maps:
+        for picture, head, pixel, token in torch.cartesian_prod(*map(torch.arange, probabilities.shape)):
+            if mask[picture, token]:
+                total += float(probabilities[picture, head, pixel, token]) ** 2
+    assert float(resteering_loss(maps, mask)) == pytest.approx(math.sqrt(total), rel=1e-5)
+
+
+@pytest.mark.parametrize("use_pooler", [False, True])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_pooler_is_one_token_where_padding_is_not_eos(layout: Layout, use_pooler: bool) -> None:
+    """'a photo of church' is start, 8 tokens, church at 9, EOS at 10, and padding."""
+    mask = concept_positions(tiny_model(layout), "a photo of church", "church", use_pooler)
+    wanted = {9} | (set(range(10, 77) if layout == "sd1" else [10]) if use_pooler else set())
+    assert set(mask[0].nonzero().flatten().tolist()) == wanted
+    assert mask.shape == (1, 77)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_first_loss_is_that_of_the_unerased_attention(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, steps = tiny_model(layout), list[Mapping[str, float]]()
+    seen = record_noise(monkeypatch)
+    style = concept("art", kind="style")
+    quick(textual_inversion=False, batch_size=2, steps=1).erase(model, [style], erase_context(steps=steps))
+    (x, t, _), *_ = seen
+    with torch.no_grad(), cross_attention_maps(model.unet) as maps:
+        model.predict(x, t, model.encode(["a photo in the style of art"] * 2))
+    # Start and 'a photo in the style of' are 1 + 1 + 5 + 2 + 3 + 5 + 2 tokens.
+    first, last = 19, 77 if layout == "sd1" else 21
+    expected = math.sqrt(sum(float(m[..., first:last].double().pow(2).sum()) for m in maps))
+    assert steps == [{"done": 1, "total": 1, "loss": pytest.approx(expected, rel=1e-4)}]
+
+
+def record_noise(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, Tensor, Tensor]]:
+    seen: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def recorded(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
+        seen.append(noisy(*args))
+        return seen[-1]
+
+    monkeypatch.setattr(forget_me_not, "noisy", recorded)
+    return seen
+
+
+def test_noise_has_the_level_of_its_timestep() -> None:
+    model, rng = tiny_model(), torch.Generator().manual_seed(0)
+    latents = torch.full((400, 4, 8, 8), 2.0)
+    x, t, noise = noisy(model, latents, rng)
+    assert 0 <= t.min() <= 15 and 984 <= t.max() <= 999
+    for row in range(0, 400, 40):
+        alpha = float(model.alphas_cumprod[t[row]])
+        torch.testing.assert_close(x[row], 2 * math.sqrt(alpha) + math.sqrt(1 - alpha) * noise[row])
+
+
+@pytest.mark.parametrize("parameters", ["full", "xattn"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_training_lowers_the_attention(layout: Layout, parameters: Any) -> None:
+    settings = {"parameters": parameters, "steps": 12, "batch_size": 4, "learning_rate": 5e-3}
+    method = quick(textual_inversion=False, use_pooler=False, **settings)
+    losses = [row["loss"] for row in method.erase(tiny_model(layout), [CHURCH], erase_context()).trace]
+    assert losses[-1] < 0.9 * losses[0]
+
+
+@pytest.mark.parametrize("parameters", ["full", "xattn"])
+def test_only_what_reaches_the_attention_changes_and_the_model_is_left_as_it_was(parameters: Any) -> None:
+    model = tiny_model()
+    before = state(model)
+    erasure = quick(parameters=parameters).erase(model, [CHURCH], erase_context())
+    assert not differing(before, state(model))
+    assert not any(parameter.requires_grad for parameter in model.parameters().values())
+    chosen = {f"unet.{name}" for name in select_parameters(model.unet, parameters)}
+    assert set(erasure.weights) < chosen
+    # Nothing after the last probabilities has a part in them.
+    last = "unet.up_blocks.1.attentions.1.transformer_blocks.0"
+    assert f"{last}.attn2.to_k.weight" in erasure.weights
+    assert f"{last}.attn2.to_v.weight" not in erasure.weights
+    assert f"{last}.ff.net.2.weight" not in erasure.weights
+    assert "unet.conv_out.weight" not in erasure.weights
+    assert ("unet.conv_in.weight" in erasure.weights) == (parameters == "full")
+    with model.erased(erasure):
+        assert differing(before, state(model)) == set(erasure.weights)
+
+
+@pytest.mark.parametrize("inversion", [False, True])
+def test_the_seed_decides_everything(inversion: bool) -> None:
+    concepts, method = [CHURCH, concept("dog")], quick(textual_inversion=inversion)
+    model, random = tiny_model(), torch.random.get_rng_state()
+    first, again, other = (method.erase(model, concepts, erase_context(seed=seed)) for seed in (7, 7, 8))
+    assert torch.equal(torch.random.get_rng_state(), random)
+    assert not differing(first.weights, again.weights)
+    assert first.trace == again.trace
+    assert differing(first.weights, other.weights)
+
+
+def test_several_concepts_have_their_own_pictures_and_positions(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, masks = tiny_model("sd2"), set[tuple[int, ...]]()
+
+    def recorded(maps: list[Tensor], mask: Tensor) -> Tensor:
+        masks.update(tuple(row.nonzero().flatten().tolist()) for row in mask)
+        loss: Tensor = resteering_loss(maps, mask)
+        return loss
+
+    monkeypatch.setattr(forget_me_not, "resteering_loss", recorded)
+    concepts = [CHURCH, concept("art", kind="style"), concept("nudity")]
+    quick(textual_inversion=False, steps=4, batch_size=4).erase(model, concepts, erase_context())
+    assert masks == {(9, 10), (19, 20), (9, 10, 11, 12, 13, 14, 15)}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_replaced_tokens_are_those_of_the_words_that_they_come_from(layout: Layout) -> None:
+    model = tiny_model(layout)
+    words, prompt = "dog church art dog", f"a photo of {PLACEHOLDER}"
+    plain = model.encode([prompt])
+    ids = model.tokenizer(words, add_special_tokens=False).input_ids
+    vectors = model.text_encoder.get_input_embeddings().weight[ids].detach().clone().requires_grad_()
+    with replaced_tokens(model, prompt, vectors):
+        found = model.encode([prompt])
+    torch.testing.assert_close(found.detach(), model.encode([f"a photo of {words}"]))
+    assert torch.equal(model.encode([prompt]), plain)
+    (gradient,) = torch.autograd.grad(found.pow(2).sum(), vectors)
+    assert gradient.any(1).all()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_first_inversion_step_is_adamws_by_hand(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, seen = tiny_model(layout), record_noise(monkeypatch)
+    before = state(model)
+    method = quick(inversion_steps=1, inversion_learning_rate=2e-3, inversion_weight_decay=0.5)
+    trace = Trace(erase_context(), 1)
+    latents = torch.randn(3, 4, 8, 8)
+    found = method.invert(model, concept("dog art"), latents, trace, torch.Generator().manual_seed(4))
+    embedding = model.text_encoder.get_input_embeddings().weight.detach()
+    ids = model.tokenizer("dog art", add_special_tokens=False).input_ids
+    rest = torch.randn((2, embedding.shape[1]), generator=torch.Generator().manual_seed(4))
+    start = torch.cat([embedding[ids], rest]).requires_grad_()
+    (x, t, noise), *_ = seen
+    with replaced_tokens(model, f"a photo of {PLACEHOLDER}", start):
+        text = model.encode([f"a photo of {PLACEHOLDER}"])
+    loss = functional.mse_loss(model.predict_noise(x, t, text), noise)
+    (gradient,) = torch.autograd.grad(loss, start)
+    # Adam's first step is the learning rate in the direction of the sign; AdamW decays before it.
+    stepped = start.detach() * (1 - 2e-3 * 0.5) - 2e-3 * gradient / (gradient.abs() + 1e-8)
+    lengths = stepped.pow(2).sum(1, keepdim=True).sqrt()
+    torch.testing.assert_close(found, stepped / lengths * (0.8 * lengths + 0.2 * 0.4), rtol=1e-3, atol=1e-5)
+    assert trace.rows == [{"step": 1.0, "loss": pytest.approx(loss.item(), rel=1e-4), "stage": "inversion"}]
+    assert not differing(before, state(model))
+
+
+def test_norms_are_pulled_and_directions_stay() -> None:
+    vectors = torch.tensor([[3.0, 4.0], [0.0, 0.1]])
+    torch.testing.assert_close(pulled(vectors, 0.5), torch.tensor([[0.6 * 2.7, 0.8 * 2.7], [0.0, 0.25]]))
+    torch.testing.assert_close(pulled(vectors, 1.0).norm(dim=1), torch.tensor([0.4, 0.4]))
+
+
+def test_inversion_takes_the_place_of_the_concepts_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, masks = tiny_model("sd2"), list[Tensor]()
+
+    def recorded(maps: list[Tensor], mask: Tensor) -> Tensor:
+        masks.append(mask)
+        loss: Tensor = resteering_loss(maps, mask)
+        return loss
+
+    monkeypatch.setattr(forget_me_not, "resteering_loss", recorded)
+    concepts = [CHURCH, concept("nudity")]
+    erasure = quick(inversion_steps=3).erase(model, concepts, erase_context())
+    assert [row["stage"] for row in erasure.trace] == ["inversion"] * 6 + ["attention"] * 2
+    assert {name: tensor.shape for name, tensor in erasure.record.items()} == dict.fromkeys(
+        ["church", "nudity"], (4, 24)
+    )
+    assert all(mask[0].nonzero().flatten().tolist() == [9, 10, 11, 12, 13] for mask in masks)
+
+
+def test_divergence_is_an_error_and_restores_the_model() -> None:
+    model = tiny_model()
+    before, processors = state(model), model.unet.attn_processors
+    with pytest.raises(FloatingPointError, match=r"training diverged: the loss is (nan|inf) at step \d"):
+        quick(learning_rate=1e30, steps=5, textual_inversion=False).erase(model, [CHURCH], erase_context())
+    assert not differing(before, state(model))
+    assert model.unet.attn_processors == processors
+    assert not model.text_encoder.get_input_embeddings()._forward_hooks
+
+
+def test_a_phrase_without_tokens_is_named() -> None:
+    with pytest.raises(EraseBenchError, match=r"'x{80}' has no tokens among those that the text encoder reads"):
+        quick(textual_inversion=False).erase(tiny_model(), [concept("x" * 80)], erase_context())
+
+
+def test_defaults_are_the_official_ones() -> None:
+    plugin = METHODS.get("fmn")
+    method = plugin.make(**plugin.presets)
+    assert (method.parameters, method.steps, method.learning_rate, method.batch_size) == ("full", 35, 2e-6, 1)
+    assert (method.weight_decay, method.gradient_clip) == (0.01, 1.0)
+    assert method.use_pooler and method.textual_inversion
+    assert (method.inversion_steps, method.inversion_learning_rate, method.inversion_weight_decay) == (500, 1e-3, 0.1)
+
+
+def test_results_can_be_stored(tmp_path: Any) -> None:
+    erasure = quick().erase(tiny_model(), [CHURCH], erase_context())
+    erasure.save(tmp_path)
+    loaded = Erasure.load(tmp_path)
+    assert not differing(erasure.weights, loaded.weights)
+    assert not differing(erasure.record, loaded.record)
+    assert loaded.trace == erasure.trace
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"steps": 0}, "steps must be positive, not 0"),
+        ({"pictures": 0}, "pictures must be positive, not 0"),
+        ({"inversion_weight_decay": -0.1}, "inversion_weight_decay must be at least 0, not -0.1"),
+        ({"parameters": "noxattn"}, "parameters: Input should be 'full' or 'xattn'"),
+    ],
+)
+def test_wrong_settings_are_named(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(EraseBenchError, match=message):
+        hyper_parameters(ForgetMeNot, settings)
