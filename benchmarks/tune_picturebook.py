@@ -21,7 +21,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -61,14 +61,17 @@ class Kit:
 
     @cached_property
     def model(self) -> DiffusionModel:
+        """The built-in model."""
         return DiffusionModel(load_pipeline(), "picturebook")
 
     @cached_property
     def detector(self) -> Detector:
+        """It sees objects, nudity and violence."""
         return Detector.load(judge_path("detector"))
 
     @cached_property
     def clip(self) -> Clip:
+        """It scores how well a picture fits its prompt."""
         return Clip.load(judge_path("clip"), self.model.tokenizer)
 
     def shown(self, label: str, prompts: list[str]) -> float:
@@ -123,7 +126,7 @@ def try_setting(kit: Kit, name: str, label: str, settings: Mapping[str, Any], ba
     began = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         context = EraseContext(
-            VALIDATION_SEED, Path(folder), lambda *_: None, lambda n: make_judge(n, "", "picturebook")
+            VALIDATION_SEED, Path(folder), lambda *_: None, partial(make_judge, label="", domain="picturebook")
         )
         try:
             erasure = method.erase(kit.model, [concept], context)
@@ -188,8 +191,8 @@ def main() -> None:
     if options.choose:
         rows = read_rows(options.out)
         for name in sorted({row["method"] for row in rows}):
-            for settings in by_setting(rows, name, CONCEPTS)[:1]:
-                print(f"{name}: {settings}")
+            for best in by_setting(rows, name, CONCEPTS)[:1]:
+                print(f"{name}: {best}")
         return
     grids: dict[str, dict[str, Any]] = yaml.safe_load(GRIDS.read_text(encoding="utf-8"))
     kit = Kit()
