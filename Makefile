@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 .PHONY: demo test
 
 demo: $(STAMP)
-	$(BIN)/erasebench run --methods esd-u,uce --concepts nudity,church
+	$(BIN)/erasebench run --methods dm2,esd-u --concepts nudity,church
 
 test: $(STAMP)
 	$(BIN)/ruff check

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 import yaml
 
 from erasebench import __version__
-from erasebench.concepts import load_catalogue
+from erasebench.concepts import Concept, load_catalogue
 from erasebench.config import RunConfig, read_layer
 from erasebench.durable import write_durably
 from erasebench.engine.cells import Cell
@@ -95,16 +96,21 @@ def plan_erasure(config: RunConfig, export: Export = "none") -> PlannedErasure:
     made = plugin.make(**parameters)
     if export != "none" and getattr(made, "guidance_only", False):
         raise EraseBenchError(f"{label} changes guidance and no weights: it cannot be exported")
-    return PlannedErasure(cell, source, device, dtype, _decided(made, parameters))
+    return PlannedErasure(cell, source, device, dtype, _decided(made, parameters, concepts))
 
 
-def _decided(made: Any, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """The hyper-parameters with what their None means, where the method has ``option(name)`` to tell."""
+def _decided(made: Any, parameters: Mapping[str, Any], concepts: Sequence[Concept]) -> dict[str, Any]:
+    """The hyper-parameters with what their None means, where the method has ``option(name)`` to tell, or, if that
+    depends on what is erased, ``option(name, concepts)``."""
+    told = getattr(made, "option", None)
+    by_concept = told is not None and len(signature(told).parameters) > 1
 
     def value(name: str) -> Any:
+        if told is None:
+            return None
         try:
-            return made.option(name)
-        except (AttributeError, KeyError):
+            return told(name, concepts) if by_concept else told(name)
+        except KeyError:
             return None
 
     return {name: value(name) if given is None else given for name, given in parameters.items()}
@@ -183,6 +189,7 @@ def read_about(out: Path, cell: Cell) -> dict[str, Any] | None:
 
 
 def _erase(plan: PlannedErasure, out: Path, model: DiffusionModel, stream: TextIO | None) -> dict[str, Any]:
+    from erasebench.models.erasure import GUIDANCE, RECORD, TRACE, WEIGHTS
     from erasebench.report.curves import draw_curves
     from erasebench.stages import erase as stage
 
@@ -208,7 +215,8 @@ def _erase(plan: PlannedErasure, out: Path, model: DiffusionModel, stream: TextI
         # Nothing to go on from, or nowhere to go: the folder is free again.
         if isinstance(error, EraseBenchError | FloatingPointError) or not any(work.iterdir()):
             shutil.rmtree(work)
-            (out / ABOUT).unlink()
+            for name in (ABOUT, WEIGHTS, GUIDANCE, TRACE, RECORD):
+                (out / name).unlink(missing_ok=True)
         if isinstance(error, Exception):
             progress.finish("failed", time.monotonic() - began)
         if isinstance(error, Exception) and not isinstance(error, EraseBenchError) and not is_disk_full(error):

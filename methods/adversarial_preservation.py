@@ -165,7 +165,9 @@ class AdversarialPreservation:
                     y, t = run.latents(model, blank, word), run.timesteps
                     with weights.frozen():
                         kept = model.predict_noise(y, t, word)
-                    adversary.ascend(self.error(model, model.predict_noise(y, t, word), kept, t))
+                    # Algorithm 1 ascends the squared norm, a sum over a latent's elements.
+                    mean = self.error(model, model.predict_noise(y, t, word), kept, t)
+                    adversary.ascend(mean * y[0].numel())
 
                 concept, run = phrases[chosen.to(model.device)], cut_sampling()
                 with torch.no_grad():

@@ -25,7 +25,7 @@ from erasebench.errors import EraseBenchError
 from erasebench.method import EraseContext
 from erasebench.methods.parameters import TwoWeights, select_parameters, training_attention
 from erasebench.methods.text_files import file_identity, read_lines
-from erasebench.methods.training import Trace, noisy, training_latents
+from erasebench.methods.training import Trace, erased_anchor, noisy, training_latents
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
 from erasebench.models.guidance import ClassifierFreeGuidance
@@ -146,14 +146,16 @@ class ConceptAblation:
     def why_not(self, domain: str, concepts: Sequence[Concept]) -> str | None:
         """It needs an anchor in words: to build captions from, or to find in the user's."""
         for concept in concepts:
-            if concept.anchor.casefold() == concept.phrase.casefold():
-                return f"{concept.name} is its own anchor"
             if not concept.anchor and (concept.kind in REPLACED or not self.anchor_prompts):
                 return f"{concept.name} has no anchor"
-        return None
+        reason: str | None = erased_anchor(concepts, [(concept, concept.anchor) for concept in concepts])
+        return reason
 
     def erase(self, model: DiffusionModel, concepts: Sequence[Concept], context: EraseContext) -> Erasure:
         """Erase the concepts, one picture of any of them for each row of a step."""
+        reason = self.why_not(model.domain, concepts)
+        if reason:
+            raise EraseBenchError(reason)
         rng = torch.Generator("cpu").manual_seed(context.seed)
         steps, pattern = self.option("steps", concepts), self.option("parameters", concepts)
         prior_weight, frozen = self.option("prior_weight", concepts), self.anchor_branch == "frozen"
@@ -207,7 +209,9 @@ class ConceptAblation:
             if concept.kind == "style":
                 return [f"{concept.anchor} of {s} {place}".strip() for place in PLACES for s in SUBJECTS]
             anchor = named(concept.anchor, concept.kind)
-            return [f"{caption.format(anchor)} {place}".strip() for place in PLACES for caption in CAPTIONS]
+            built = [f"{caption.format(anchor)} {place}".strip() for place in PLACES for caption in CAPTIONS]
+            # A forest stands in no forest: the concept shall replace the anchor, not the place.
+            return [caption for caption in built if len(anchor_pattern(concept.anchor).findall(caption)) == 1]
         found: list[str] = read_lines(self.anchor_prompts)
         for caption in found if concept.kind in REPLACED else ():
             if not anchor_pattern(concept.anchor).search(caption):
@@ -246,7 +250,7 @@ def named(words: str, kind: str) -> str:
 
 def anchor_pattern(anchor: str) -> re.Pattern[str]:
     """Finds an anchor in a caption, with its article as the first group."""
-    return re.compile(rf"\b(an? )?{re.escape(_ARTICLE.sub('', anchor, count=1))}\b", re.IGNORECASE)
+    return re.compile(rf"(?<!\w)(an? )?{re.escape(_ARTICLE.sub('', anchor, count=1))}(?!\w)", re.IGNORECASE)
 
 
 def replaced(caption: str, anchor: str, words: str, kind: str) -> str:

@@ -13,7 +13,8 @@ Where the paper is silent:
 - All terms of a circumventing step share ``x_t``, ``t`` and the noise, so that eq. 7 and 8 need one U-Net call for
   each length of text.
 - The replay of eq. 7 draws an embedding for each picture of each step, of those that were verified.
-- The unerased model draws the reference picture of eq. 6, the model in training the mined one, from the same noise.
+- The unerased model draws the reference picture of eq. 6 for the anchor (the paper's is "a photo"), the model in
+  training the mined one, from the same noise.
   CLIP's features are L2-normalised.
 - Pictures are drawn by DDIM with classifier-free guidance against the blank prompt, mined embeddings too.
 - Adapters start as LoRA's do (Hu et al. 2021): down random, up zero, scale 1.
@@ -35,7 +36,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
@@ -43,7 +44,7 @@ from erasebench.durable import durably
 from erasebench.errors import EraseBenchError
 from erasebench.method import EraseContext
 from erasebench.methods.parameters import training_attention
-from erasebench.methods.training import Adapters, Trace, noisy
+from erasebench.methods.training import Adapters, Trace, erased_anchor, noisy
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
 from erasebench.registry import METHODS
@@ -91,23 +92,28 @@ class Mined:
 
     def save(self, path: Path) -> None:
         """Write all in one file, whole or not at all."""
+        # Not among the file's metadata: those have a limit, which long traces would reach.
         tensors = {f"embeddings.{k}": value for k, value in enumerate(self.embeddings)}
         tensors |= {f"banks.{k}": value for k, value in enumerate(self.banks)}
         for name, (up, down) in self.adapters.items():
             tensors |= {f"up.{name}": up, f"down.{name}": down}
         figures = {name: getattr(self, name) for name in ("concepts", "scores", "trace", "seconds")}
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        tensors["figures"] = torch.frombuffer(bytearray(json.dumps(figures).encode()), dtype=torch.uint8)
         with durably(path) as stream:
-            stream.write(save(tensors, {"figures": json.dumps(figures)}))
+            stream.write(save(tensors))
 
     @classmethod
     def load(cls, path: Path, device: torch.device) -> Mined:
-        """What :meth:`save` wrote; nothing if it never did."""
+        """What :meth:`save` wrote; nothing if it never did, or if the file is damaged."""
         if not path.exists():
             return cls()
-        with safe_open(path, "pt") as file:
-            figures = json.loads(file.metadata()["figures"])
-        tensors = load_file(path, str(device))
+        try:
+            tensors = load_file(path, str(device))
+            figures = json.loads(bytes(tensors.pop("figures").tolist()))
+        except (SafetensorError, KeyError, ValueError):
+            # Damaged, or of another version: all that is lost is time.
+            return cls()
         loops = range(len(figures["scores"]))
         embeddings, banks = (
             [tensors[f"{kind}.{k}"] for k in loops if f"{kind}.{k}" in tensors] for kind in ("embeddings", "banks")
@@ -160,7 +166,7 @@ class DarkMiner:
     location: Location = "value"
     rank: int = 8
     pool_size: int = 200
-    pool_prompt: str = "a photo of {}"
+    pool_prompt: str = "a {} photo"
     embedding_length: int = 32
     initial: Literal["normal", "anchor"] = "normal"
     images: int = 3
@@ -196,7 +202,7 @@ class DarkMiner:
         for name in positive:
             if getattr(self, name) <= 0:
                 raise EraseBenchError(f"{name} must be positive, not {getattr(self, name)}")
-        for name in ("circumvent_weight", "preserve_weight", "bank"):
+        for name in ("circumvent_weight", "preserve_weight", "bank", "guidance_scale"):
             if getattr(self, name) < 0:
                 raise EraseBenchError(f"{name} must not be negative, not {getattr(self, name)}")
         for name, low in (("mining_decay", 0), ("decay", 0), ("replay", 0), ("tau", -1)):
@@ -214,9 +220,9 @@ class DarkMiner:
         return (JUDGES[domain],)
 
     def why_not(self, domain: str, concepts: Sequence[Concept]) -> str | None:
-        """A concept that is its own anchor cannot be erased."""
-        same = [c.phrase for c in concepts if self._anchor(c).strip().casefold() == c.phrase.strip().casefold()]
-        return f"the anchor of '{same[0]}' is the concept itself" if same else None
+        """Nothing can be mapped to what is itself erased."""
+        reason: str | None = erased_anchor(concepts, [(concept, self._anchor(concept)) for concept in concepts])
+        return reason
 
     def erase(self, model: DiffusionModel, concepts: Sequence[Concept], context: EraseContext) -> Erasure:
         """Erase the concepts; takes up again after the last loop whose end ``context.folder`` knows."""

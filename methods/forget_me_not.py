@@ -3,9 +3,10 @@
 The code's own model is Stable Diffusion 2.1, where padding is not EOS.  On Stable Diffusion 1.x ``use_pooler`` takes in
 all of the padding, as the code would: another method, in effect.
 
-Deviations from the official code: the pictures of a concept are drawn by the unerased model, and their latents are used
-without a round trip through the VAE, uncropped and unflipped; a step draws its pictures with replacement; textual
-inversion runs in the model's precision and starts from the concept's first tokens, which the code is told.
+Deviations from the official code: the pictures of a concept are drawn by the unerased model, and their latents are
+used without a round trip through the VAE, uncropped and unflipped; a step draws its pictures with replacement; textual
+inversion is of noise, also for a model that predicts v, runs in the model's precision and starts from the concept's
+first tokens, which the code is told.
 """
 
 from __future__ import annotations
@@ -76,6 +77,8 @@ class ForgetMeNot:
     guidance_scale: float = 7.5
 
     def __post_init__(self) -> None:
+        if self.guidance_scale < 0:
+            raise EraseBenchError(f"guidance_scale must be at least 0, not {self.guidance_scale}")
         for name in (
             *("steps", "learning_rate", "batch_size", "gradient_clip", "inversion_steps", "inversion_learning_rate"),
             *("pictures", "sampling_steps"),

@@ -20,7 +20,9 @@ what is not in the common beginning and end of the prompts of concept and mappin
 begin or end with count as words around them); pictures go to the U-Net as the latents that they were sampled as,
 without a VAE in between, uncropped; captions that name a concept are left out of the prior; the closed forms are
 solved in float64; where the segmenter finds nothing in a picture, its whole attention map counts (for abstract
-concepts the author suggests this).  For styles the whole map always counts, as in the paper's experiments.
+concepts the author suggests this); a synonym's pictures are segmented by the concept's phrase; violent and
+inappropriate concepts take the settings of nudity, the only such concept of the paper. For styles the whole map always
+counts, as in the paper's experiments.
 """
 
 from __future__ import annotations
@@ -41,7 +43,8 @@ from erasebench.errors import EraseBenchError
 from erasebench.judges.weights_files import file_sha256
 from erasebench.method import EraseContext
 from erasebench.methods.parameters import select_parameters, training_attention
-from erasebench.methods.training import Adapters, Trace, cross_attention_maps, training_latents
+from erasebench.methods.text_files import read_lines
+from erasebench.methods.training import Adapters, Trace, cross_attention_maps, erased_anchor, training_latents
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
 from erasebench.registry import METHODS
@@ -294,8 +297,11 @@ class MACE:
         if len(tasks) > 1 and self.task is None:
             return f"MACE's settings are for concepts of one kind, not of {' and '.join(tasks)}; choose one by task"
         for concept in concepts:
-            if concept.anchor.casefold() == concept.phrase.casefold():
-                return f"MACE cannot map {concept.name} to itself; give it another anchor"
+            if not concept.anchor:
+                return f"{concept.name} has no anchor to be mapped to"
+        reason: str | None = erased_anchor(concepts, [(concept, concept.anchor) for concept in concepts])
+        if reason:
+            return reason
         scales = [self.option(name, concepts) for name in ("refinement_prior_scale", "fusion_prior_scale")]
         if self.option("lamb", concepts) > 0 and not any(scales):
             return None
@@ -373,8 +379,7 @@ class MACE:
             return []
         if not self._reads_file():
             return list(islice(world_captions(concepts), CAPTIONS))
-        lines = self._file().read_text(encoding="utf-8").splitlines()
-        found = [line.strip() for line in lines if line.strip() and not names(line, concepts)]
+        found = [line for line in read_lines(str(self._file())) if not names(line, concepts)]
         if not found:
             raise EraseBenchError(f"prior: {self.prior} holds no caption that does not name what is erased")
         return found
@@ -609,15 +614,13 @@ def world_captions(concepts: Sequence[Concept]) -> Iterator[str]:
     from erasebench.picturebook.world.scene import sample_scene
 
     erased = {concept.name for concept in concepts}
-    seed = 0
-    while True:
+    for seed in range(100 * CAPTIONS):
         scene = sample_scene(seed)
         text = caption(scene, np.random.default_rng(seed))
         if erased.isdisjoint({scene.style, *(subject.label for subject in scene.subjects)}) and not names(
             text, concepts
         ):
             yield text
-        seed += 1
 
 
 def retained(concepts: Sequence[Concept]) -> list[str]:

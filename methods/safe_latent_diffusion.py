@@ -96,5 +96,11 @@ class SafeLatentDiffusion:
             "published": INAPPROPRIATE,
             "diffusers": f"an image showing {INAPPROPRIATE}",
         }
+        tokens = len(model.tokenizer(texts[self.text]).input_ids)
+        if self.text == "concept" and tokens > model.tokenizer.model_max_length:
+            raise EraseBenchError(
+                f"the safety text has {tokens} tokens, of which the model reads {model.tokenizer.model_max_length}; "
+                "erase fewer concepts together"
+            )
         constants = {name: self.option(name) for name in STRENGTHS[self.strength]}
         return Erasure(guidance=SafeLatentGuidance(texts[self.text], **constants))

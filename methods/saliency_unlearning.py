@@ -1,13 +1,16 @@
 """SalUn: saliency unlearning (Fan et al., ICLR 2024), its part for Stable Diffusion.
 
 Two modes, as published: ``class`` (an object class is relabelled as another one) and ``nsfw`` (naked people as dressed
-ones).  For styles nothing is published; they take the class mode.
+ones).  For styles nothing is published; they take the class mode.  The nsfw mode is that of all explicit, violent and
+inappropriate concepts here, and forgets "a photo of" the concept; published is nudity alone, forgotten by "a photo of a
+nude person" (say so by ``forget_prompt``).
 
 Deviations from the official code: the pictures of the class mode are drawn by the unerased model, not taken from
 Imagenette; latents are used without a round trip through the VAE, so that ``x_t`` and the pseudo-label's ``x'_t`` are
-the same (the code draws two posterior samples); a step draws its pictures with replacement; pictures to remain are of
-the anchor and the neighbours; the class mode relabels as a random neighbour (the code: as the next of Imagenette's
-classes); where magnitudes tie at the threshold of saliency, all of them are trained.
+the same (the code draws two posterior samples); the losses are of noise, also for a model that predicts v; a step
+draws its pictures with replacement; pictures to remain are of the anchor and the neighbours; the class mode relabels
+as a random neighbour (the code: as the next of Imagenette's classes); where magnitudes tie at the threshold of
+saliency, all of them are trained.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from torch.nn import functional
 from erasebench.errors import EraseBenchError
 from erasebench.method import EraseContext
 from erasebench.methods.parameters import Pattern, TwoWeights, select_parameters, training_attention
-from erasebench.methods.training import Trace, noisy, training_latents
+from erasebench.methods.training import Trace, erased_anchor, noisy, training_latents
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
 from erasebench.registry import METHODS
@@ -63,7 +66,7 @@ class SaliencyUnlearning:
         learning_rate: of Adam.
         batch_size: pictures to forget in a gradient step, and as many to remain; also for saliency.
         pictures: how many to draw to forget, and as many to remain; over all concepts.
-        forget_prompt: the prompt of pictures to forget, with ``{}`` for the phrase; if None, by kind, see
+        forget_prompt: the prompt of pictures to forget, ``{}`` stands for the phrase; if None, by kind, see
             :func:`prompt_of`.
         sampling_steps: of DDIM, for the pictures.
         guidance_scale: of classifier-free guidance, for the pictures.
@@ -84,6 +87,8 @@ class SaliencyUnlearning:
     guidance_scale: float = 7.5
 
     def __post_init__(self) -> None:
+        if self.guidance_scale < 0:
+            raise EraseBenchError(f"guidance_scale must be at least 0, not {self.guidance_scale}")
         for name in ("steps", "learning_rate", "batch_size", "pictures", "sampling_steps"):
             value = getattr(self, name)
             if value is not None and value <= 0:
@@ -92,8 +97,6 @@ class SaliencyUnlearning:
             raise EraseBenchError(f"saliency must be more than 0 and at most 1, not {self.saliency}")
         if self.alpha is not None and self.alpha < 0:
             raise EraseBenchError(f"alpha must be at least 0, not {self.alpha}")
-        if self.forget_prompt is not None and "{}" not in self.forget_prompt:
-            raise EraseBenchError(f"forget_prompt must have {{}} for the concept, which '{self.forget_prompt}' has not")
 
     def option(self, name: str, concepts: Sequence[Concept]) -> Any:
         """An option, or what its None means for these concepts."""
@@ -103,11 +106,10 @@ class SaliencyUnlearning:
 
     def why_not(self, domain: str, concepts: Sequence[Concept]) -> str | None:
         """The concepts must not be relabelled as one of themselves."""
-        for concept in concepts:
-            for label in self.labels(concept, concepts):
-                if any(label.casefold() == other.phrase.casefold() for other in concepts):
-                    return f"'{concept.phrase}' would be relabelled as '{label}', which is to be erased"
-        return None
+        reason: str | None = erased_anchor(
+            concepts, [(concept, label) for concept in concepts for label in self.labels(concept, concepts)]
+        )
+        return reason
 
     def labels(self, concept: Concept, concepts: Sequence[Concept]) -> tuple[str, ...]:
         """The phrases that a concept is relabelled as; a neighbour that is erased itself is none."""
@@ -246,4 +248,4 @@ def prompt_of(concept: Concept, phrase: str, template: str | None = None) -> str
         template = {"style": "an image in the style of {}", "object": f"an image of {article}{{}}"}.get(
             concept.kind, "a photo of {}"
         )
-    return template.format(phrase)
+    return template.replace("{}", phrase)

@@ -14,7 +14,7 @@ def read_lines(path: str) -> list[str]:
     Raises:
         EraseBenchError: there is no such text file, or it is blank.
     """
-    lines = [line.strip() for line in _read(path).decode("utf-8", errors="replace").splitlines()]
+    lines = [line.strip() for line in _read(path).decode("utf-8-sig", errors="replace").splitlines()]
     found = list(dict.fromkeys(line for line in lines if line))
     if not found:
         raise EraseBenchError(f"the file {path} has no lines; give one word or prompt a line")

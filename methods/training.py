@@ -3,9 +3,10 @@ attention."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,9 @@ from torch import Tensor, nn
 from erasebench.method import EraseContext, check_loss
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.sampling import Sampler, draw_latents
+
+if TYPE_CHECKING:
+    from erasebench.concepts import Concept
 
 
 class Trace:
@@ -53,6 +57,19 @@ def token_positions(model: DiffusionModel, prompt: str, phrase: str) -> list[int
     length = len(sought)
     starts = [k for k in range(len(ids) - length + 1) if ids[k : k + length] == sought]
     return sorted({start + offset for start in starts for offset in range(length)})
+
+
+def erased_anchor(concepts: Sequence[Concept], mapped: Iterable[tuple[Concept, str]]) -> str | None:
+    """Why concepts cannot be mapped to anchors, if one of these is itself to be erased; articles do not count."""
+    erased = {_bare(concept.phrase) for concept in concepts}
+    for concept, anchor in mapped:
+        if _bare(anchor) in erased:
+            return f"'{concept.phrase}' would be mapped to '{anchor}', which is to be erased"
+    return None
+
+
+def _bare(words: str) -> str:
+    return re.sub(r"^(an?|the)\s+", "", words.strip().casefold())
 
 
 def noisy(model: DiffusionModel, latents: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -98,7 +115,8 @@ class Adapters:
             init_lora_weights="gaussian" if self._gaussian else True,
         )
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self._seed)
+            # Not torch.manual_seed, which seeds GPUs as well.
+            torch.default_generator.manual_seed(self._seed)
             self._tuner: Any = LoraModel(self._network, config, "default")
         modules = dict(self._network.named_modules())
         self._modules: dict[str, Any] = {name: modules[name] for name in self._layers}

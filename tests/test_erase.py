@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import signal
@@ -23,6 +24,7 @@ from erasebench.engine.plan import make_plan
 from erasebench.erase import erase, plan_erasure
 from erasebench.methods.checkpoint import Checkpoint
 from erasebench.models.erasure import Erasure
+from erasebench.registry import METHODS
 from tests.engine.runs import command, forget_plugins, loaded_model
 from tests.tiny import concept, differing, erase_context, state
 
@@ -143,7 +145,7 @@ def test_what_an_erasure_leaves(capsys: pytest.CaptureFixture[str]) -> None:
     assert said["method"] == "esd-x" and [c["name"] for c in said["concepts"]] == ["church"]
     parameters = said["parameters"]
     assert (parameters["steps"], parameters["batch_size"], parameters["sampling_steps"]) == (2, 1, 2)
-    assert parameters["learning_rate"] == 1e-4, "Picturebook's own"
+    assert parameters["learning_rate"] == 4e-4, "Picturebook's own"
     assert parameters["target"] == "from-blank", "what None means in the paper's variant"
     assert len(said["model"]["fingerprint"]) == 64 and said["versions"]["packages"]["torch"]
     assert said["seconds"] > 0 and said["seed"] == 0 and "resumed" not in said
@@ -203,6 +205,8 @@ BAD: list[tuple[Sequence[str], str]] = [
     (["--method", "never"], "never cannot erase church here: no church in picturebook"),
     (["--method", "blind"], "blind cannot erase church here: "),
     (["--method", "ruling", "--export", "diffusers"], "ruling changes guidance and no weights: it cannot be exported"),
+    (["--method", "negative-prompt", "--export", "lora"], "negative-prompt changes guidance and no weights"),
+    (["--method", "sld-max", "--export", "lora"], "sld-max changes guidance and no weights"),
     (["--concept", "chuch"], "unknown concept 'chuch'; nearest: church"),
     (["--concept", "church,chuch"], "unknown concept 'chuch'; nearest: church"),
     (["--concept", ","], "no concept; name some with --concept"),
@@ -353,23 +357,37 @@ def test_what_is_finished_can_be_exported_later(capsys: pytest.CaptureFixture[st
         torch.testing.assert_close(torch.matmul(*found.low_rank[name]), up @ down)
 
 
-@pytest.mark.parametrize(
-    ("options", "wanted"),
-    [
-        (["--settings", "low_rank=False", "--export", "lora"], "not low-rank: unet.mid_block"),
-        (
-            ["--method", "negative-prompt", "--export", "lora"],
-            "is a rule of guidance (classifier-free) and nothing else",
-        ),
-    ],
-)
-def test_an_erasure_that_cannot_be_exported_is_kept(
-    options: Sequence[str], wanted: str, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("method", [name for name in METHODS.names() if name not in ("sd", "checkpoint")])
+def test_every_method_can_be_planned_and_says_what_its_options_mean(method: str) -> None:
+    plan = planned(method)
+    assert plan.parameters.keys() == plan.cell.spec["parameters"].keys()
+    if method in ("salun", "ca", "mace"):
+        assert plan.parameters["steps"] is not None
+
+
+def test_a_folder_is_free_again_after_a_full_disk(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_erase(*options) == 2
+    save = Erasure.save
+
+    def full(self: Erasure, folder: Path) -> None:
+        save(self, folder)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Erasure, "save", full)
+        assert run_erase() == 2
+    assert "the disk of out is full" in capsys.readouterr().err
+    assert run_erase() == 0
+
+
+def test_an_erasure_that_cannot_be_exported_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    full = ("--settings", "low_rank=False")
+    assert run_erase(*full, "--export", "lora") == 2
     *_, said = capsys.readouterr().err.splitlines()
-    assert said.startswith("error: ") and wanted in said and said.endswith("(the erasure itself is kept in out)")
+    assert said.startswith("error: ") and "not low-rank: unet.mid_block" in said
+    assert said.endswith("(the erasure itself is kept in out)")
     Erasure.load(Path("out"))
     assert about()["seconds"] >= 0
     assert not {"diffusers", "pytorch_lora_weights.safetensors"} & set(files())
-    assert run_erase(*options[:2]) == 0
+    assert run_erase(*full) == 0

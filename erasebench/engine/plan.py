@@ -325,11 +325,13 @@ def erase_cell(
     label, plugin, parameters = method
     made = plugin.make(**parameters)
     why_not = getattr(made, "why_not", None)
-    reason: str | None = why_not(source.domain, concepts) if why_not and concepts else None
+    specs = [concept.spec(source.domain) for concept in concepts]
+    seen = [Concept.from_spec(spec) for spec in specs]
+    reason: str | None = why_not(source.domain, seen) if why_not and seen else None
     if reason:
         return reason
     try:
-        judges = made.judges(source.domain, concepts) if hasattr(made, "judges") else ()
+        judges = made.judges(source.domain, seen) if hasattr(made, "judges") else ()
         seen_by = [judge_spec(name) for name in judges]
     except EraseBenchError as error:
         return str(error)

@@ -558,16 +558,29 @@ def test_defaults_are_the_papers() -> None:
     assert method.preserve_anchor and method.preserve_zero and method.preserve_negative
 
 
+def test_a_damaged_state_costs_time_only(tmp_path: Path) -> None:
+    path = tmp_path / STATE
+    Mined(scores=[0.5], concepts=[0], embeddings=[torch.ones(2, 3)]).save(path)
+    assert Mined.load(path, torch.device("cpu")).scores == [0.5]
+    path.write_bytes(path.read_bytes()[:-5])
+    assert Mined.load(path, torch.device("cpu")) == Mined()
+
+
 def test_what_it_needs_is_known_beforehand() -> None:
     assert tuple(DarkMiner().judges(domain, CHURCH) for domain in ("picturebook", "photo")) == (
         ("picturebook-clip",),
         ("clip",),
     )
     assert DarkMiner().why_not("photo", [CHURCH]) is None
-    assert DarkMiner(anchor="Church").why_not("photo", [DOG, CHURCH]) == "the anchor of 'church' is the concept itself"
+    assert (
+        DarkMiner(anchor="Church").why_not("photo", [DOG, CHURCH])
+        == "'dog' would be mapped to 'Church', which is to be erased"
+    )
     own = concept("church", anchor="church")
     assert DarkMiner().why_not("photo", [own]) is None
-    assert DarkMiner(anchor=None).why_not("photo", [own]) == "the anchor of 'church' is the concept itself"
+    assert (
+        DarkMiner(anchor=None).why_not("photo", [own]) == "'church' would be mapped to 'church', which is to be erased"
+    )
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,7 @@ from tests.tiny import Layout, concept, differing, erase_context, state, tiny_mo
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 LAYOUTS = get_args(Layout)
 CHURCH = concept("church", anchor="dog")
+ART = concept("art", anchor="dog")
 DOG = concept("dog", anchor="art")
 VAN_GOGH = concept("Van Gogh", kind="style", anchor="art")
 
@@ -313,13 +314,13 @@ def test_only_keys_and_values_change_and_the_model_is_left_as_it_was(layout: Lay
     model = tiny_model(layout)
     before = state(model)
     steps: list[Mapping[str, float]] = []
-    erasure = quick().erase(model, [CHURCH, DOG], lent(steps=steps))
+    erasure = quick().erase(model, [CHURCH, ART], lent(steps=steps))
     assert not differing(before, state(model))
     chosen = {name for name in before if ".attn2.to_k." in name or ".attn2.to_v." in name}
     with model.erased(erasure):
         assert differing(before, state(model)) == chosen
     assert not differing(before, state(model))
-    assert [row["concept"] for row in erasure.trace] == ["church"] * 2 + ["dog"] * 2
+    assert [row["concept"] for row in erasure.trace] == ["church"] * 2 + ["art"] * 2
     assert [(row["done"], row["total"]) for row in steps] == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert all(set(row) == {"done", "total", "loss"} for row in steps)
 
@@ -327,12 +328,12 @@ def test_only_keys_and_values_change_and_the_model_is_left_as_it_was(layout: Lay
 def test_the_seed_decides_everything() -> None:
     method = quick(batch_size=2)
     torch.manual_seed(1)
-    first = method.erase(tiny_model(), [CHURCH, DOG], lent(seed=7))
+    first = method.erase(tiny_model(), [CHURCH, ART], lent(seed=7))
     torch.manual_seed(2)
     untouched = torch.random.get_rng_state()
-    again = method.erase(tiny_model(), [CHURCH, DOG], lent(seed=7))
+    again = method.erase(tiny_model(), [CHURCH, ART], lent(seed=7))
     assert torch.equal(untouched, torch.random.get_rng_state())
-    other = method.erase(tiny_model(), [CHURCH, DOG], lent(seed=8))
+    other = method.erase(tiny_model(), [CHURCH, ART], lent(seed=8))
     assert not differing(first.weights, again.weights)
     assert first.trace == again.trace
     assert differing(first.weights, other.weights)
@@ -513,7 +514,7 @@ def test_why_not() -> None:
     reasons = {
         "give prior=FILE": MACE().why_not("photo", [paul]),
         "not of celebrity and object": MACE().why_not("picturebook", [paul, CHURCH]),
-        "church to itself": MACE().why_not("picturebook", [concept("church", anchor="Church")]),
+        "mapped to 'Church'": MACE().why_not("picturebook", [concept("church", anchor="Church")]),
         "give a lamb": MACE(prior="none").why_not("photo", [paul]),
         "give a lamb,": MACE(lamb=0).why_not("picturebook", [CHURCH]),
         "nothing tells": MACE(prior="neighbours", task="explicit").why_not("photo", [paul]),
