@@ -2,6 +2,8 @@
 
 Where paper and code differ, ``variant`` chooses; every choice can also be made by itself (see :data:`VARIANTS`).  What
 the paper leaves open (the temperature, the pictures that an adversarial concept is tried on) is the code's in both.
+So is Adam: the paper's step of 1e-3 is the default of the code's, while plain ascent with it hardly moves the logits.
+With several concepts, search and step of the model take the same ones (the code draws them apart).
 
 Deviations: the vocabulary is not the authors' list of 3,000 common English words, which has no licence, but the words
 of the model's own tokenizer, of which the first 3,000 are the most frequent (or any list of the user's); it holds some
@@ -42,7 +44,7 @@ VARIANTS: dict[Variant, Mapping[str, Any]] = {
         "selection": "cosine",
         "exclude": "phrases",
         "search_steps": 2,
-        "search_optimizer": "gradient",
+        "search_optimizer": "adam",
         "search_rate": 1e-3,
         "negative_guidance": 0.0,
         "loss_space": "noise",

@@ -348,6 +348,24 @@ def test_search_steps_are_taken_before_each_step_of_the_model(
     assert all(change > 0 for change in taken[steps:])
 
 
+@pytest.mark.parametrize("variant", get_args(Variant))
+def test_the_published_search_moves_its_logits(
+    variant: Variant, vocabulary: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last: list[Tensor] = []
+    original = Adversary.ascend
+
+    def recorded(self: Adversary, loss: Tensor) -> None:
+        original(self, loss)
+        last[:] = [self.logits[0].detach().clone()]
+
+    monkeypatch.setattr(adversarial_preservation.Adversary, "ascend", recorded)
+    quick(variant=variant, vocabulary=vocabulary, steps=10, learning_rate=1e-2).erase(
+        tiny_model(), CHURCH, erase_context()
+    )
+    assert float(last[0].max() - last[0].min()) > 1e-3
+
+
 @pytest.mark.parametrize("pattern", ["xattn", "noxattn"])
 @pytest.mark.parametrize("variant", get_args(Variant))
 def test_only_the_declared_parameters_change_and_the_model_is_left_as_it_was(

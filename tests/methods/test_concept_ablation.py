@@ -11,7 +11,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from erasebench.concepts import Concept
+from erasebench.concepts import DOMAINS, Concept, load_catalogue
 from erasebench.errors import EraseBenchError
 from erasebench.method import hyper_parameters
 from erasebench.methods.concept_ablation import ConceptAblation, named, replaced, start_detached
@@ -176,6 +176,23 @@ def test_built_captions_show_the_anchor_and_not_the_concept(of: Concept) -> None
         assert of.anchor in caption
         assert of.phrase not in caption
         assert all(of.phrase in wording for wording in method.wordings(caption, of))
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_built_captions_name_a_concept_of_the_catalogue_once(domain: str) -> None:
+    catalogue = load_catalogue()
+    for name in catalogue.names():
+        of = Concept.from_spec(catalogue.get(name).spec(domain))
+        if quick().why_not(domain, [of]) is None and of.kind in ("object", "character"):
+            captions = quick().captions(of)
+            assert len(captions) >= 50
+            for wording in (wording for caption in captions for wording in quick().wordings(caption, of)):
+                assert wording.count(of.phrase) == 1, wording
+
+
+def test_erasing_without_an_anchor_is_refused() -> None:
+    with pytest.raises(EraseBenchError, match="dog has no anchor"):
+        quick().erase(tiny_model(), [concept("dog")], erase_context())
 
 
 def test_captions_of_a_file_replace_the_built_ones(tmp_path: Path) -> None:

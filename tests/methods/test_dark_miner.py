@@ -555,6 +555,7 @@ def test_defaults_are_the_papers() -> None:
     assert (method.steps, method.learning_rate, method.decay, method.clip) == (1000, 0.01, 0.8, 100)
     assert (method.batch_size, method.replay, method.bank, method.anchor) == (1, 0.7, 0, "a photo")
     assert (method.circumvent_weight, method.preserve_weight) == (1, 0.5)
+    assert method.pool_prompt == "a {} photo"
     assert method.preserve_anchor and method.preserve_zero and method.preserve_negative
 
 
