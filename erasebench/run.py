@@ -187,10 +187,24 @@ def _write_curves(plan: Plan, store: Store, failed: Mapping[str, str]) -> None:
     for row in plan.rows:
         if row.images is None or row.images.reads[0].key in failed:
             continue
-        trace = read_trace(store.read(row.images.reads[0].key) / TRACE)
-        if trace:
+        key, path = row.images.reads[0].key, folder / _picture_name(row)
+        trace = read_trace(store.read(key) / TRACE)
+        if trace and _drawn_for(path) != key:
             folder.mkdir(exist_ok=True)
-            draw_curves(trace, folder / _picture_name(row), f"{row.method}: {row.concept.name}")
+            draw_curves(trace, path, f"{row.method}: {row.concept.name}", key)
+
+
+def _drawn_for(path: Path) -> str | None:
+    """The cell whose curves a picture shows; None if there is no such picture."""
+    if not path.exists():
+        return None
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            return str(picture.info.get("Source"))
+    except (OSError, ImportError):  # ultralytics makes Image.open ask for pi_heif where it fails
+        return None
 
 
 def _examples(plan: Plan, row: Row, store: Store) -> tuple[list[NDArray[np.uint8]], list[str]]:

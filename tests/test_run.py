@@ -162,6 +162,23 @@ def test_rows_that_cannot_be_and_rows_that_fail(
     assert done(tmp_path) == [] and table(tmp_path) == table(smoke)
 
 
+def test_curves_are_drawn_once_for_each_erasure(tmp_path: Path) -> None:
+    def run(steps: int) -> bytes:
+        method = f"esd-x[steps={steps};batch_size=1;sampling_steps=2]"
+        assert run_tiny(tmp_path, "--methods", method) == 0
+        (path,) = (tmp_path / "out" / "curves").glob(f"esd-x_steps={steps}*-church.png")
+        paths.append(path)
+        return path.read_bytes()
+
+    paths: list[Path] = []
+    drawn = run(2)
+    then = paths[0].stat().st_mtime_ns
+    assert run(2) == drawn and paths[0].stat().st_mtime_ns == then
+    for damage in (b"no picture", (tmp_path / "out" / "grids" / "sd-church.png").read_bytes()):
+        paths[0].write_bytes(damage)
+        assert run(2) == drawn
+
+
 def test_a_method_whose_judge_has_no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(FOLDER, str(tmp_path / "none"))
     (tmp_path / "run_plugin.py").write_text(PLUGIN)

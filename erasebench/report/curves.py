@@ -23,13 +23,14 @@ SPARSE = 0.5
 Figures = NDArray[np.float64]
 
 
-def draw_curves(trace: Sequence[Mapping[str, float | str]], path: Path, title: str = "") -> bool:
+def draw_curves(trace: Sequence[Mapping[str, float | str]], path: Path, title: str = "", source: str = "") -> bool:
     """Draw each numeric column of a trace into a panel of its own, as PNG; words and "step" are left out.
 
     Args:
         trace: a row for each step; a row may lack columns.
         path: the file.
         title: above the panels.
+        source: what the trace is of, kept in the PNG's text "Source".
 
     Returns:
         Whether there was anything to draw; no file is written otherwise.
@@ -55,7 +56,7 @@ def draw_curves(trace: Sequence[Mapping[str, float | str]], path: Path, title: s
     panels[-1].set_xlabel(STEP)
     figure.suptitle(title)
     with durably(path) as stream:
-        figure.savefig(stream, format="png", dpi=110)
+        figure.savefig(stream, format="png", dpi=110, metadata={"Source": source})
     return True
 
 
