@@ -7,7 +7,7 @@ Exit codes: 0 fine; 1 a measurement falls short of its bar (or ``doctor`` found 
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -44,22 +44,18 @@ class EraseCommand(click.Command):
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """The command's own options, then the configuration's, then ``--help``."""
         *own, help_option = super().get_params(ctx)
-        return [*own, *config_options(self.KEYS), help_option]
+        return [*own, *(option for option in config_options() if option.name in self.KEYS), help_option]
 
 
-def config_options(keys: Collection[str] = ()) -> list[click.Parameter]:
-    """One option for every configuration key, ``--images-per-prompt`` for ``images_per_prompt``; or for some keys."""
+def config_options() -> list[click.Parameter]:
+    """One option for every configuration key, ``--images-per-prompt`` for ``images_per_prompt``."""
     from erasebench.config import RunConfig
 
     options: list[click.Parameter] = [
         click.Option(["--config"], type=click.Path(path_type=Path, dir_okay=False), help="YAML file of these options."),
         click.Option(["--preset"], help="smoke, quick or paper.  [default: quick on Picturebook, else paper]"),
     ]
-    if keys:
-        options.clear()
     for key, field in RunConfig.model_fields.items():
-        if keys and key not in keys:
-            continue
         default = field.get_default(call_default_factory=True)
         shown = f"  [default: {default}]" if default not in (None, (), {}) else ""
         flag = f"--{key.replace('_', '-')}"
@@ -202,7 +198,7 @@ def plan(**options: Any) -> None:
     from erasebench.engine.store import Store
 
     made = make_plan(read_options(options))
-    click.echo(describe_plan(made, Store(made.config.store)))
+    click.echo(describe_plan(made, Store(made.config.store, make=False)))
 
 
 @cli.command(name="list")

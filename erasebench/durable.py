@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -33,6 +34,24 @@ def write_durably(path: Path, text: str) -> None:
     """Write a text file :func:`durably`, also where several processes write it at once."""
     with durably(path, path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")) as stream:
         stream.write(text.encode())
+
+
+def replace_folder(folder: Path, write: Callable[[Path], object]) -> None:
+    """Write a folder that appears whole or not at all; one that is there is replaced.
+
+    Args:
+        folder: the folder.
+        write: makes a folder of the name that it is given, and fills it.
+    """
+    partial = folder.with_name(folder.name + PARTIAL)
+    shutil.rmtree(partial, ignore_errors=True)
+    write(partial)
+    for path in partial.rglob("*"):
+        sync(path)
+    sync(partial)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+    sync(folder.parent)
 
 
 def sync(path: Path) -> None:

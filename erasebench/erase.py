@@ -14,17 +14,16 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 import yaml
 
 from erasebench import __version__
-from erasebench.concepts import Concept, load_catalogue
+from erasebench.concepts import Concept
 from erasebench.config import RunConfig, read_layer
 from erasebench.durable import write_durably
 from erasebench.engine.cells import Cell
-from erasebench.engine.plan import BASELINE, erase_cell, make_judge, method_settings, resolve_method
+from erasebench.engine.plan import BASELINE, erase_cell, find_parts, make_judge, method_settings, resolve_method
 from erasebench.engine.progress import ProgressLine
 from erasebench.engine.session import PeakMemory, hostless_environment
 from erasebench.engine.store import is_disk_full
 from erasebench.errors import EraseBenchError
-from erasebench.models.loading import ModelSource, find_model, load_model, resolve_device, resolve_dtype
-from erasebench.registry import load_file
+from erasebench.models.loading import ModelSource, load_model
 from erasebench.run import prepare_folder
 
 if TYPE_CHECKING:
@@ -70,14 +69,7 @@ def plan_erasure(config: RunConfig, export: Export = "none") -> PlannedErasure:
         EraseBenchError: an unknown name, a hyper-parameter out of range, a method that cannot erase these concepts from
             this model, or an export that cannot be.
     """
-    for path in config.plugins:
-        load_file(path)
-    if not config.concepts:
-        raise EraseBenchError("no concept; name some with --concept (`erasebench list concepts` shows them)")
-    catalogue = load_catalogue(config.concept_files)
-    source = find_model(config.model)
-    device = resolve_device(config.device)
-    dtype = resolve_dtype(config.dtype, device)
+    catalogue, source, device, dtype = find_parts(config, "concept")
     method = resolve_method(config.methods[0], method_settings(source.domain, config.settings))
     label, plugin, parameters = method
     others = [name for name in config.settings if name != plugin.name]
@@ -200,7 +192,7 @@ def _erase(plan: PlannedErasure, out: Path, model: DiffusionModel, stream: TextI
 
     @cache
     def judge(name: str) -> Any:
-        return make_judge(name, "", plan.source.domain)
+        return make_judge(name, "", plan.source.domain, plan.device)
 
     progress = ProgressLine([plan.cell], stream)
     progress.start(plan.cell)

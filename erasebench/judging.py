@@ -29,7 +29,7 @@ class Judge(Protocol):
     """A judge: a class without hyper-parameters beyond its weights.
 
     It is registered by name and made without arguments, or with the label that it is to look for if its registration
-    says ``phrased=True``.
+    says ``phrased=True``.  One that has an attribute ``device`` finds the run's there before its first scores.
     """
 
     def identity(self) -> dict[str, str]:

@@ -96,6 +96,16 @@ def hyper_parameters(make: Any, presets: Mapping[str, Any]) -> dict[str, Any]:
     return {name: getattr(made, name) for name in known}
 
 
+def check_positive(method: Any, *names: str) -> None:
+    """Raise :class:`EraseBenchError` if one of a method's options is not positive; None stands for another."""
+    from erasebench.errors import EraseBenchError
+
+    for name in names:
+        value = getattr(method, name)
+        if value is not None and value <= 0:
+            raise EraseBenchError(f"{name} must be positive, not {value}")
+
+
 def check_loss(loss: float, step: int) -> None:
     """Raise ``FloatingPointError`` if a training loss is NaN or infinite."""
     if not math.isfinite(loss):

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from erasebench.errors import EraseBenchError
-from erasebench.method import EraseContext
+from erasebench.method import EraseContext, check_positive
 from erasebench.methods.esd import CutSampling, TimestepMode, erased_noise
 from erasebench.methods.parameters import Pattern, TwoWeights, select_parameters, training_attention
 from erasebench.methods.text_files import file_identity, read_lines
@@ -126,10 +126,8 @@ class AdversarialPreservation:
     batch_size: int = 1
 
     def __post_init__(self) -> None:
-        positive = ["steps", "learning_rate", "vocabulary_size", "search_rate", "temperature", "sampling_steps"]
-        for name in [*positive, "batch_size", *(n for n in ("candidates", "nearest") if getattr(self, n) is not None)]:
-            if self.option(name) <= 0:
-                raise EraseBenchError(f"{name} must be positive, not {self.option(name)}")
+        check_positive(self, "steps", "learning_rate", "vocabulary_size", "search_rate", "temperature")
+        check_positive(self, "sampling_steps", "batch_size", "candidates", "nearest")
         for name in ("preservation_weight", "search_steps"):
             if self.option(name) < 0:
                 raise EraseBenchError(f"{name} must be at least 0, not {self.option(name)}")

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from erasebench.errors import EraseBenchError
-from erasebench.method import EraseContext
+from erasebench.method import EraseContext, check_positive
 from erasebench.methods.parameters import TwoWeights, select_parameters, training_attention
 from erasebench.methods.text_files import file_identity, read_lines
 from erasebench.methods.training import Trace, erased_anchor, noisy, training_latents
@@ -123,11 +123,8 @@ class ConceptAblation:
     guidance_scale: float = 6.0
 
     def __post_init__(self) -> None:
-        positive = ("steps", "learning_rate", "batch_size", "max_gradient_norm", "erasing_weight", "pictures")
-        for name in (*positive, "sampling_steps"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise EraseBenchError(f"{name} must be positive, not {value}")
+        check_positive(self, "steps", "learning_rate", "batch_size", "max_gradient_norm", "erasing_weight")
+        check_positive(self, "pictures", "sampling_steps")
         for name in ("weight_decay", "prior_weight"):
             value = getattr(self, name)
             if value is not None and value < 0:

@@ -42,7 +42,7 @@ from torch import Tensor, nn
 
 from erasebench.durable import durably
 from erasebench.errors import EraseBenchError
-from erasebench.method import EraseContext
+from erasebench.method import EraseContext, check_positive
 from erasebench.methods.parameters import training_attention
 from erasebench.methods.training import Adapters, Trace, erased_anchor, noisy
 from erasebench.models.diffusion import DiffusionModel
@@ -196,12 +196,9 @@ class DarkMiner:
     time_budget: float | None = None
 
     def __post_init__(self) -> None:
-        positive = ("rank", "pool_size", "embedding_length", "images", "mining_steps", "mining_learning_rate",
-                    "mining_clip", "verifying_pictures", "steps", "learning_rate", "clip", "batch_size",
-                    "sampling_steps", "max_loops")  # fmt: skip
-        for name in positive:
-            if getattr(self, name) <= 0:
-                raise EraseBenchError(f"{name} must be positive, not {getattr(self, name)}")
+        check_positive(self, "rank", "pool_size", "embedding_length", "images", "mining_steps", "mining_learning_rate")
+        check_positive(self, "mining_clip", "verifying_pictures", "steps", "learning_rate", "clip", "batch_size")
+        check_positive(self, "sampling_steps", "max_loops", "time_budget")
         for name in ("circumvent_weight", "preserve_weight", "bank", "guidance_scale"):
             if getattr(self, name) < 0:
                 raise EraseBenchError(f"{name} must not be negative, not {getattr(self, name)}")
@@ -212,8 +209,6 @@ class DarkMiner:
             raise EraseBenchError(f"images must be at most pool_size, {self.pool_size}, not {self.images}")
         if "{}" not in self.pool_prompt:
             raise EraseBenchError(f"pool_prompt must have {{}} where the concept goes, not '{self.pool_prompt}'")
-        if self.time_budget is not None and self.time_budget <= 0:
-            raise EraseBenchError(f"time_budget must be positive, not {self.time_budget}")
 
     def judges(self, domain: str, concepts: Sequence[Concept]) -> tuple[str, ...]:
         """CLIP, which verifies."""

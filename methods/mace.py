@@ -41,10 +41,10 @@ from torch.nn import functional
 
 from erasebench.errors import EraseBenchError
 from erasebench.judges.weights_files import file_sha256
-from erasebench.method import EraseContext
+from erasebench.method import EraseContext, check_positive
 from erasebench.methods.parameters import select_parameters, training_attention
 from erasebench.methods.text_files import read_lines
-from erasebench.methods.training import Adapters, Trace, cross_attention_maps, erased_anchor, training_latents
+from erasebench.methods.training import Adapters, Trace, cross_attention_maps, erased_anchor, noisy, training_latents
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
 from erasebench.registry import METHODS
@@ -253,10 +253,8 @@ class MACE:
     guidance_scale: float = 7.5
 
     def __post_init__(self) -> None:
-        for name in ("steps", "learning_rate", "batch_size", "rank", "temperature", "pictures", "sampling_steps"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise EraseBenchError(f"{name} must be positive, not {value}")
+        check_positive(self, "steps", "learning_rate", "batch_size", "rank", "temperature", "pictures")
+        check_positive(self, "sampling_steps")
         for name in ("lamb", "refinement_prior_scale", "fusion_prior_scale", "domain_scale", "weight_decay"):
             value = getattr(self, name)
             if value is not None and value < 0:
@@ -436,9 +434,7 @@ class MACE:
                 picture = torch.randint(len(latents), (self.batch_size,), generator=rng)
                 prompt = torch.randint(len(target.text), (self.batch_size,), generator=rng)
                 t = torch.multinomial(density, self.batch_size, replacement=True, generator=rng).to(model.device)
-                noise = torch.randn((self.batch_size, *latents.shape[1:]), generator=rng).to(model.device)
-                alpha = model.alphas_cumprod[t].view(-1, 1, 1, 1)
-                x = alpha.sqrt() * latents[picture] + (1 - alpha).sqrt() * noise
+                x, t, _ = noisy(model, latents[picture], rng, t)
                 maps.clear()
                 model.predict(x, t, target.text[prompt])
                 loss = attention_loss(maps, masks[picture], suppressed[prompt], self.loss == "paper")

@@ -72,9 +72,12 @@ def _bare(words: str) -> str:
     return re.sub(r"^(an?|the)\s+", "", words.strip().casefold())
 
 
-def noisy(model: DiffusionModel, latents: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """``x_t`` of latents ``[n, c, h, w]``, ``t`` ``[n]`` uniform over all timesteps, and the noise."""
-    t = torch.randint(len(model.alphas_cumprod), (len(latents),), generator=rng).to(model.device)
+def noisy(
+    model: DiffusionModel, latents: Tensor, rng: torch.Generator, t: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``x_t`` of latents ``[n, c, h, w]``, ``t`` ``[n]``, uniform over all timesteps if omitted, and the noise."""
+    if t is None:
+        t = torch.randint(len(model.alphas_cumprod), (len(latents),), generator=rng).to(model.device)
     noise = torch.randn(latents.shape, generator=rng).to(model.device)
     alpha = model.alphas_cumprod[t].view(-1, 1, 1, 1)
     return alpha.sqrt() * latents + (1 - alpha).sqrt() * noise, t, noise

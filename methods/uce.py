@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from erasebench.errors import EraseBenchError
-from erasebench.method import EraseContext
+from erasebench.method import EraseContext, check_positive
 from erasebench.methods.parameters import select_parameters
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
@@ -63,8 +62,7 @@ class UCE:
     expand_prompts: bool = False
 
     def __post_init__(self) -> None:
-        if self.lamb <= 0:
-            raise EraseBenchError(f"lamb must be positive, not {self.lamb}")
+        check_positive(self, "lamb")
 
     def erase(self, model: DiffusionModel, concepts: Sequence[Concept], context: EraseContext) -> Erasure:
         """Erase the concepts in one step."""

@@ -16,6 +16,7 @@ from erasebench.concepts import Concept
 from erasebench.judging import Judge
 from erasebench.method import EraseContext
 from erasebench.models.diffusion import DiffusionModel
+from erasebench.models.erasure import Erasure
 
 Layout = Literal["sd1", "sd2"]
 LENGTH = 77
@@ -128,6 +129,21 @@ def concept(phrase: str, kind: str = "object", **fields: Any) -> Concept:
 def state(model: DiffusionModel) -> dict[str, Tensor]:
     """A copy of every parameter of a model."""
     return {name: parameter.detach().clone() for name, parameter in model.parameters().items()}
+
+
+def check_change(model: DiffusionModel, before: Mapping[str, Tensor], erasure: Erasure, chosen: set[str]) -> None:
+    """An erasure left its model as it was, holds the chosen parameters, changes nearly all of them and no other.
+
+    The biases of keys and the like have no gradient at times.
+    """
+    assert not differing(before, state(model))
+    assert not any(parameter.requires_grad for parameter in model.parameters().values())
+    assert set(erasure.weights) == chosen
+    with model.erased(erasure):
+        changed = differing(before, state(model))
+        assert changed <= chosen
+        assert len(changed) >= 0.8 * len(chosen)
+    assert not differing(before, state(model))
 
 
 def differing(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> set[str]:

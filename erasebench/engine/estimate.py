@@ -42,9 +42,12 @@ def _estimate(missing: list[Cell], known: list[Marker]) -> list[str]:
         share = _units(cell.identity) / units
         seconds += share * sum(marker.cost.get("seconds", 0.0) for marker in like)
         size += share * sum(bytes_ for marker in like for bytes_, _ in marker.files.values())
+    names = ", ".join(sorted(unknown))
+    if not seconds:
+        return [f"no estimate of time and disk, since never measured in this store: {names}"]
     lines = [f"about {duration(seconds)} and {size / 1e6:.1f} MB, from speeds measured in this store"]
     if unknown:
-        lines.append(f"not in this estimate, since never measured in this store: {', '.join(sorted(unknown))}")
+        lines.append(f"not in this estimate, since never measured in this store: {names}")
     return lines
 
 

@@ -107,14 +107,29 @@ def make_plan(config: RunConfig) -> Plan:
         EraseBenchError: anything that can be known to fail: an unknown name, a hyper-parameter out of range, a concept
             that cannot be judged in the model's domain, missing weights or prompt files.
     """
+    return _Planner(config, *find_parts(config, "concepts")).plan()
+
+
+def find_parts(config: RunConfig, option: str) -> tuple[Catalogue, ModelSource, str, str]:
+    """What a configuration names: the catalogue, with the user's own concepts, the model, the device and the precision.
+
+    The user's plug-ins are loaded.
+
+    Args:
+        config: of a run or an erasure.
+        option: the command line's for concepts, to be named if there are none.
+
+    Raises:
+        EraseBenchError: no concepts, or something that is not there or is broken.
+    """
     for path in config.plugins:
         load_file(path)
     if not config.concepts:
-        raise EraseBenchError("no concepts; name some with --concepts (`erasebench list concepts` shows them)")
+        raise EraseBenchError(f"no {option}; name some with --{option} (`erasebench list concepts` shows them)")
     catalogue = load_catalogue(config.concept_files)
     source = find_model(config.model)
     device = resolve_device(config.device)
-    return _Planner(config, catalogue, source, device, resolve_dtype(config.dtype, device)).plan()
+    return catalogue, source, device, resolve_dtype(config.dtype, device)
 
 
 _NOTHING: tuple[str, ...] = ()
@@ -342,20 +357,23 @@ def erase_cell(
         "parameters": parameters,
         "identity": made.identity() if hasattr(made, "identity") else {},
         **({"judges": seen_by} if seen_by else {}),
-        "concepts": [concept.spec(source.domain) for concept in concepts],
+        "concepts": specs,
         "seed": seed,
         "dtype": dtype,
     }
     return Cell("erase", spec, (), " ".join([label, *(concept.name for concept in concepts)]))
 
 
-def make_judge(name: str, label: str, domain: str) -> Any:
-    """A judge by name; one that looks for a phrase is told the phrase and the domain."""
+def make_judge(name: str, label: str, domain: str, device: str = "auto") -> Any:
+    """A judge by name; one that looks for a phrase is told the phrase and the domain, one with a device which."""
     plugin = JUDGES.get(name)
     presets = dict(plugin.presets)
     if presets.pop("phrased", False):
-        return plugin.make(label=label, domain=domain, **presets)
-    return plugin.make(**presets)
+        presets |= {"label": label, "domain": domain}
+    made = plugin.make(**presets)
+    if hasattr(made, "device"):
+        made.device = device
+    return made
 
 
 def read_prompt_set(view: View, files: dict[str, Path]) -> list[tuple[str, int]]:

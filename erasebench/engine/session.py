@@ -61,7 +61,7 @@ class Session:
         from erasebench.engine.plan import make_judge
 
         if (name, label) not in self._judges:
-            self._judges[name, label] = make_judge(name, label, self.source.domain)
+            self._judges[name, label] = make_judge(name, label, self.source.domain, self.device)
         return self._judges[name, label]
 
     def work_folder(self, cell: Cell) -> Path:

@@ -48,25 +48,34 @@ class Marker:
 
 
 class Store:
-    """A store in a folder, which is made if it is not there.
+    """A store in a folder.
+
+    Args:
+        root: the folder.
+        make: make the store if it is not there; otherwise it is read as an empty one.
 
     Raises:
         EraseBenchError: the folder cannot be written, is no store, or is one of a newer version.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, make: bool = True) -> None:
         self.root = root
         self._verified: set[str] = set()
         about = root / "store.json"
         try:
-            root.mkdir(parents=True, exist_ok=True)
+            if make:
+                root.mkdir(parents=True, exist_ok=True)
             if not about.exists():
-                others = [path.name for path in root.iterdir() if not path.name.startswith(("cells", "store.json"))]
+                inside = root.iterdir() if root.exists() else ()
+                others = [path.name for path in inside if not path.name.startswith(("cells", "store.json"))]
                 # Another run may have made the store in between.
                 if others and not about.exists():
                     raise EraseBenchError(f"{root} is no store and not empty (it holds {others[0]}); name another")
+                if not make:
+                    return
                 write_durably(about, json.dumps({"format": FORMAT}) + "\n")
-            (root / "cells").mkdir(exist_ok=True)
+            if make:
+                (root / "cells").mkdir(exist_ok=True)
         except OSError as error:
             raise EraseBenchError(f"the store {root} cannot be written: {error.strerror or error}") from error
         try:

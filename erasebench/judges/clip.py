@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from erasebench.concepts import load_catalogue
-from erasebench.judges.networks import BATCH, best_device, from_pil, run_batches, torchscript
+from erasebench.judges.networks import BATCH, NetworkJudge, from_pil, run_batches, torchscript
 from erasebench.judges.weights_files import WeightFile
 from erasebench.judging import Images, Scores
+from erasebench.models.loading import resolve_device
 from erasebench.registry import JUDGES
 
 _OPENAI = "https://openaipublic.azureedge.net/clip/models"
@@ -43,12 +44,13 @@ class OpenAIClip:
 
     Args:
         weights: OpenAI's own file.  open_clip builds the model from it, with QuickGELU, as it was trained.
+        device: where it runs.
     """
 
-    def __init__(self, weights: Path) -> None:
+    def __init__(self, weights: Path, device: str) -> None:
         import open_clip
 
-        self.device = best_device()
+        self.device = device
         with torchscript():
             self._model: Any = open_clip.load_openai_model(str(weights), precision="fp32", device=self.device)
         self._model.eval().requires_grad_(False)
@@ -79,18 +81,18 @@ class OpenAIClip:
         return np.array([row[text] for text in texts]).reshape(len(texts), self._model.visual.output_dim)
 
 
-def openai_clip(file: WeightFile) -> OpenAIClip:
-    """One of OpenAI's models, shared by all judges of this process.
+def openai_clip(file: WeightFile, device: str = "auto") -> OpenAIClip:
+    """One of OpenAI's models, shared by all judges of this process that run on the same device.
 
     Raises:
         EraseBenchError: the weights are missing.
     """
-    return _load(file.find())
+    return _load(file.find(), resolve_device(device))
 
 
 @cache
-def _load(path: Path) -> OpenAIClip:
-    return OpenAIClip(path)
+def _load(path: Path, device: str) -> OpenAIClip:
+    return OpenAIClip(path, device)
 
 
 def zero_shot(clip: ClipModel, images: Images, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -102,7 +104,7 @@ def zero_shot(clip: ClipModel, images: Images, texts: Sequence[str]) -> NDArray[
 
 
 @JUDGES.register("clip")
-class ClipScore:
+class ClipScore(NetworkJudge):
     """CLIP score of each picture with its own prompt: 100 x cosine, ViT-B/32 (as MACE, EAP and Dark Miner print it)."""
 
     labels = ("clip",)
@@ -115,14 +117,14 @@ class ClipScore:
         """One column, ``clip``; features are L2-normalised, float32 ``[n, 512]``."""
         if len(images) != len(prompts):
             raise ValueError(f"{len(images)} images but {len(prompts)} prompts")
-        clip = openai_clip(VIT_B_32)
+        clip = openai_clip(VIT_B_32, self.device)
         features = clip.image_features(images)
         cosine = np.sum(features * clip.text_features(prompts), axis=1)
         return Scores({"clip": np.asarray(SCALE * cosine, dtype=np.float32)}, {"features": features})
 
 
 @JUDGES.register("clip-style")
-class ClipStyle:
+class ClipStyle(NetworkJudge):
     """Zero-shot style of a picture: the probability of each style of the packaged catalogue, in [0, 1].
 
     Softmax over "an image in the style of ..." (Meng et al. 2024, Dark Miner, with all styles of UnlearnCanvas, where
@@ -151,12 +153,12 @@ class ClipStyle:
 
     def scores(self, images: Images, prompts: Sequence[str]) -> Scores:
         """One column for each style."""
-        found = zero_shot(openai_clip(VIT_B_32), images, list(self.styles.values()))
+        found = zero_shot(openai_clip(VIT_B_32, self.device), images, list(self.styles.values()))
         return Scores(dict(zip(self.styles, found.T, strict=True)))
 
 
 @JUDGES.register("clip-cifar10")
-class ClipCifar10:
+class ClipCifar10(NetworkJudge):
     """Zero-shot CIFAR-10 class of a picture: the probability of each of the ten, in [0, 1].
 
     Softmax over "a photo of the ...".  Its mean is what MACE (Lu et al. 2024) calls accuracy; from .5 on, a class is
@@ -171,5 +173,5 @@ class ClipCifar10:
 
     def scores(self, images: Images, prompts: Sequence[str]) -> Scores:
         """One column for each class."""
-        found = zero_shot(openai_clip(VIT_B_32), images, [f"a photo of the {name}" for name in CIFAR10])
+        found = zero_shot(openai_clip(VIT_B_32, self.device), images, [f"a photo of the {name}" for name in CIFAR10])
         return Scores(dict(zip(CIFAR10, found.T, strict=True)))

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from erasebench.errors import EraseBenchError
-from erasebench.judges.networks import best_device, check_images
-from erasebench.judges.weights_files import FOLDER, file_sha256, weights_folder
+from erasebench.judges.networks import NetworkJudge, check_images
+from erasebench.judges.weights_files import file_sha256, missing, weights_folder
 from erasebench.judging import Images, Scores
+from erasebench.models.loading import resolve_device
 from erasebench.registry import JUDGES
 
 THRESHOLD = 0.3
@@ -43,11 +43,8 @@ class ModelFolder:
         folder = weights_folder() / self.repository.rpartition("/")[2]
         for name in self.files:
             if not (folder / name).is_file():
-                raise EraseBenchError(
-                    f"the weights of {self.repository} are needed and not part of erasebench: {folder / name} is "
-                    f"missing (the environment variable {FOLDER} names another folder); get them by: "
-                    f"hf download {self.repository} {' '.join(self.files)} --local-dir '{folder}'"
-                )
+                fetch = f"hf download {self.repository} {' '.join(self.files)} --local-dir '{folder}'"
+                raise missing(f"of {self.repository}", folder / name, fetch)
         return folder
 
     def hash(self) -> str:
@@ -75,7 +72,7 @@ SAM = ModelFolder("facebook/sam-vit-huge", ("config.json", "model.safetensors", 
 
 
 @JUDGES.register("grounded-sam")
-class GroundedSAM:
+class GroundedSAM(NetworkJudge):
     """A segmenter: for each picture, the pixels that show the phrase given as its prompt (Ren et al. 2024).
 
     Grounding DINO (Liu et al. 2023) finds the phrase's boxes, SAM (Kirillov et al. 2023) gives one mask for each; the
@@ -136,7 +133,10 @@ class GroundedSAM:
             (SAM.find(), SamProcessor, SamModel),
         ):
             network: Any = model.from_pretrained(folder, local_files_only=True)
-            made += [processor.from_pretrained(folder, local_files_only=True), network.to(best_device()).eval()]
+            made += [
+                processor.from_pretrained(folder, local_files_only=True),
+                network.to(resolve_device(self.device)).eval(),
+            ]
         return made[0], made[1], made[2], made[3]
 
 

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from erasebench.judges.networks import best_device, run_batches, torchscript
+from erasebench.judges.networks import NetworkJudge, run_batches, torchscript
 from erasebench.judges.weights_files import WeightFile
 from erasebench.judging import Images, Scores
+from erasebench.models.loading import resolve_device
 from erasebench.registry import JUDGES
 
 WEIGHTS = WeightFile(
@@ -25,7 +26,7 @@ WIDTH = 2048
 
 
 @JUDGES.register("inception")
-class Inception:
+class Inception(NetworkJudge):
     """clean-fid's Inception features ("clean" mode, Parmar, Zhang, Zhu 2022), as MACE's and RECE's FID use them.
 
     No column, but an array ``features``, float32 ``[n, 2048]``.
@@ -45,7 +46,7 @@ class Inception:
         import torch
         from cleanfid.resize import build_resizer
 
-        device = best_device()
+        device = resolve_device(self.device)
         if self._network is None:
             from cleanfid.inception_torchscript import InceptionV3W
 

@@ -27,11 +27,14 @@ def check_images(images: Images) -> None:
         )
 
 
-def best_device() -> str:
-    """``"cuda"`` where there is a GPU, else ``"cpu"``."""
-    import torch
+class NetworkJudge:
+    """A judge whose network runs on a device of the caller's choice.
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    Attributes:
+        device: as torch names it, or ``"auto"``: a GPU where there is one.  Set it before the first scores.
+    """
+
+    device: str = "auto"
 
 
 def run_batches(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from erasebench.concepts import DOMAINS
 from erasebench.errors import check_name
 from erasebench.judges.clip import VIT_B_32, ClipModel, openai_clip, zero_shot
+from erasebench.judges.networks import NetworkJudge
 from erasebench.judges.picturebook import identity, load_clip
 from erasebench.judging import Images, Scores
 from erasebench.registry import JUDGES
@@ -25,7 +26,7 @@ AGAINST = (
 
 
 @JUDGES.register("clip-phrase", phrased=True)
-class ClipPhrase:
+class ClipPhrase(NetworkJudge):
     """The probability of "a photo of <phrase>" against :data:`AGAINST`: softmax of 100 x cosine, in [0, 1].
 
     Rough: on 360 pictures of Picturebook's world it scores at least .5 for 90 to 100 % of those that show the thing,
@@ -49,5 +50,5 @@ class ClipPhrase:
 
     def scores(self, images: Images, prompts: Sequence[str]) -> Scores:
         """One column, the phrase."""
-        clip: ClipModel = load_clip() if self.domain == "picturebook" else openai_clip(VIT_B_32)
+        clip: ClipModel = load_clip() if self.domain == "picturebook" else openai_clip(VIT_B_32, self.device)
         return Scores({self.label: zero_shot(clip, images, [f"a photo of {self.label}", *AGAINST])[:, 0]})

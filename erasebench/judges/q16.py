@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from erasebench.errors import EraseBenchError
 from erasebench.judges.clip import VIT_L_14, openai_clip
+from erasebench.judges.networks import NetworkJudge
 from erasebench.judges.weights_files import WeightFile
 from erasebench.judging import Images, Scores
 from erasebench.registry import JUDGES
@@ -25,7 +26,7 @@ _ARRAY = {("numpy._core.multiarray", "_reconstruct"), ("numpy", "ndarray"), ("nu
 
 
 @JUDGES.register("q16")
-class Q16:
+class Q16(NetworkJudge):
     """The probability that a picture is inappropriate, in [0, 1] (Schramowski, Tauchmann, Kersting 2022).
 
     Softmax of 100 x the cosine of ViT-L/14's image features with a tuned vector for each answer.  The reference
@@ -43,7 +44,7 @@ class Q16:
         from erasebench.picturebook.judges.q16 import q16_score
 
         vectors = read_vectors(PROMPTS.find().read_bytes())
-        return Scores({"inappropriate": q16_score(openai_clip(VIT_L_14).image_features(images), vectors)})
+        return Scores({"inappropriate": q16_score(openai_clip(VIT_L_14, self.device).image_features(images), vectors)})
 
 
 def read_vectors(content: bytes) -> NDArray[np.float32]:

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from erasebench.judges.networks import best_device, from_pil, run_batches
+from erasebench.judges.networks import NetworkJudge, from_pil, run_batches
 from erasebench.judges.weights_files import WeightFile
 from erasebench.judging import Images, Scores
+from erasebench.models.loading import resolve_device
 from erasebench.registry import JUDGES
 
 WEIGHTS = WeightFile("resnet50-11ad3fa6.pth", "https://download.pytorch.org/models/resnet50-11ad3fa6.pth", "11ad3fa6")
@@ -29,7 +30,7 @@ IMAGENETTE = (
 
 
 @JUDGES.register("resnet50")
-class ResNet50:
+class ResNet50(NetworkJudge):
     """torchvision's ResNet-50 (IMAGENET1K_V2, with its own transforms) over the 1000 classes of ImageNet.
 
     Three columns for each class c of Imagenette:
@@ -54,7 +55,7 @@ class ResNet50:
         """Three columns for each class."""
         from torchvision.models import ResNet50_Weights
 
-        preset, device = ResNet50_Weights.IMAGENET1K_V2, best_device()
+        preset, device = ResNet50_Weights.IMAGENET1K_V2, resolve_device(self.device)
         classes = [name.lower() for name in preset.meta["categories"]]
         self._network = self._network or _load(device)
         logits = run_batches(self._network, images, from_pil(preset.transforms()), len(classes), device)

@@ -45,10 +45,7 @@ class WeightFile:
         path = next((p for p in (target, *(folder / self.name for folder in self.elsewhere)) if p.is_file()), None)
         fetch = f"curl --fail --location --create-dirs --output '{target}' '{self.url}'"
         if path is None:
-            raise EraseBenchError(
-                f"the weights {self.name} are needed and not part of erasebench: {target} is missing (the environment "
-                f"variable {FOLDER} names another folder); get them by: {fetch}"
-            )
+            raise missing(self.name, target, fetch)
         found = file_sha256(path)
         if not found.startswith(self.sha256):
             raise EraseBenchError(
@@ -64,6 +61,14 @@ class WeightFile:
             EraseBenchError: as :meth:`find`.
         """
         return file_sha256(self.find())
+
+
+def missing(weights: str, target: Path, fetch: str) -> EraseBenchError:
+    """What to say where weights are missing: which, where they should be, and the command that fetches them."""
+    return EraseBenchError(
+        f"the weights {weights} are needed and not part of erasebench: {target} is missing (the environment variable "
+        f"{FOLDER} names another folder); get them by: {fetch}"
+    )
 
 
 def file_sha256(path: Path) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from erasebench.durable import PARTIAL, durably
+from erasebench.durable import durably, replace_folder
 from erasebench.errors import EraseBenchError
 from erasebench.models.diffusion import DiffusionModel, check_fits
 from erasebench.models.erasure import Erasure
@@ -51,15 +51,15 @@ def export_pipeline(model: DiffusionModel, erasure: Erasure, tokenizer: Path, fo
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    partial = folder.with_name(folder.name + PARTIAL)
-    shutil.rmtree(partial, ignore_errors=True)
-    with model.erased(erasure):
-        pipeline.save_pretrained(partial)
-    shutil.rmtree(partial / "tokenizer")
-    shutil.copytree(tokenizer, partial / "tokenizer")
-    forget_origin(partial)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+
+    def write(partial: Path) -> None:
+        with model.erased(erasure):
+            pipeline.save_pretrained(partial)
+        shutil.rmtree(partial / "tokenizer")
+        shutil.copytree(tokenizer, partial / "tokenizer")
+        forget_origin(partial)
+
+    replace_folder(folder, write)
 
 
 def forget_origin(folder: Path) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from erasebench.metrics.stats import bootstrap, rank_auc, wilson
 from erasebench.picturebook import load_pipeline
 from erasebench.picturebook.grid import concept_prompt, draw
-from erasebench.picturebook.judges.clip import Clip
+from erasebench.picturebook.judges.clip import Clip, delta_similarity
 from erasebench.picturebook.judges.detector import THRESHOLD, Detector
 from erasebench.picturebook.judges.q16 import Q16
 from erasebench.picturebook.training.data import HELD_OUT_SEED, Renders, render_many
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
 Images = NDArray[np.uint8]
+Features = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -173,42 +174,41 @@ def clip_rows(kit: Kit, images: int, trials: int = 500, pools: int = 10) -> list
     matched = np.sum(features * texts, axis=1)
     mismatched = np.sum(features * np.roll(texts, 1, axis=0), axis=1)
     rows = [_auc_row("CLIP: matched against mismatched caption, AUC", matched, mismatched, 0.98)]
-    drawn_references = held_out(2 * trials, first=3 * 10**8, style="photo")
+    reference_scenes, pictures = held_out(2 * trials, first=3 * 10**8, style="photo")
+    references = kit.clip.image_features(pictures)
     styles = tuple(style for style in STYLES if style != "photo")
     # As in the paper's study, pictures of a concept are "a photo of X", references are what "a photo" gives, and
     # negatives are photos of anything else.  One reference in ten shows nudity or violence, far more than Stable
     # Diffusion's; it is left out for that concept, because from there no direction leads to it.
-    scenes, others = held_out(3 * trials, first=4 * 10**8, style="photo")
+    scenes, pictures = held_out(3 * trials, first=4 * 10**8, style="photo")
+    others = kit.clip.image_features(pictures)
     for concept in (*LABELS, *styles):
         fixed = {"style": concept} if concept in styles else {"subject": concept, "style": "photo"}
-        shown = held_out(3 * pools + trials, first=5 * 10**8, **fixed)[1]
-        pool, positives = shown[: 3 * pools].reshape(pools, 3, *shown.shape[1:]), shown[3 * pools :]
-        references = _without(concept, *drawn_references)[:trials]
+        shown = kit.clip.image_features(held_out(3 * pools + trials, first=5 * 10**8, **fixed)[1])
+        pool, positives = shown[: 3 * pools].reshape(pools, 3, -1), shown[3 * pools :]
+        blank = _without(concept, reference_scenes, references)[:trials]
         negatives = _without(concept, scenes, others)[:trials]
         rows.append(
             _auc_row(
                 f"delta-feature test, AUC: {concept}",
-                _delta_similarity(kit, positives, references, pool),
-                _delta_similarity(kit, negatives, references, pool),
+                _delta_similarity(positives, blank, pool),
+                _delta_similarity(negatives, blank, pool),
                 0.96,
             )
         )
     return rows
 
 
-def _without(concept: str, scenes: Sequence[Scene], pictures: Images) -> Images:
-    """The pictures of scenes that do not show a concept."""
+def _without(concept: str, scenes: Sequence[Scene], features: Features) -> Features:
+    """The features of scenes that do not show a concept."""
     without = [concept not in (scene.style, *(s.label for s in scene.subjects)) for scene in scenes]
-    return np.compress(without, pictures, axis=0)
+    return np.compress(without, features, axis=0)
 
 
-def _delta_similarity(kit: Kit, pictures: Images, references: Images, pool: Images) -> NDArray[np.float32]:
-    """Of each picture with its reference and one of the pools ``[pools, 3, height, width, 3]``, taken in turns."""
+def _delta_similarity(features: Features, references: Features, pool: Features) -> Features:
+    """Of each picture ``[n, d]`` with its reference and one of the pools ``[pools, 3, d]``, taken in turns."""
     count = len(pool)
-    parts = [
-        kit.clip.delta_similarity(pictures[k::count], references[: len(pictures)][k::count], pool[k])
-        for k in range(count)
-    ]
+    parts = [delta_similarity(features[k::count], references[: len(features)][k::count], pool[k]) for k in range(count)]
     return np.concatenate(parts)
 
 

@@ -113,10 +113,10 @@ def test_a_plan_before_and_after_a_run(fast_run: Path, tmp_path: Path, capsys: p
     text = capsys.readouterr().out
     counted = "17 cells: 0 already there, 17 to compute (3 erase, 7 generate, 7 judge)"
     assert counted in text and "\n22 images to make\n" in text
-    assert (
-        "\nnot in this estimate, since never measured in this store: erase negative-prompt, erase sd, erase uce" in text
-    )
+    unknown = "erase negative-prompt, erase sd, erase uce"
+    assert f"\nno estimate of time and disk, since never measured in this store: {unknown}" in text
     assert "generate  uce church retain" in text
+    assert not (tmp_path / "store").exists(), "a plan leaves nothing behind"
     copy_of(fast_run, tmp_path)
     assert command(*plan) == 0
     assert (

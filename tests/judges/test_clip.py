@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -124,3 +125,16 @@ def test_zero_shot_is_the_softmax_of_100_cosines() -> None:
     found = zero_shot(Fixed(), pictures, ["x", "y"])
     expected = [1 / (1 + np.exp(-100 * 0.02)), 1 / (1 + np.exp(100 * 0.0146))]
     np.testing.assert_allclose(found[:, 0], expected, rtol=1e-4)
+
+
+def test_one_model_for_each_device(tiny_clip: dict[str, WeightFile], monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[str] = []
+
+    def load(path: Path, device: str) -> object:
+        loaded.append(device)
+        return object()
+
+    monkeypatch.setattr(clip, "OpenAIClip", load)
+    file = tiny_clip["state dict"]
+    assert openai_clip(file, "meta") is openai_clip(file, "meta") is not openai_clip(file, "cpu")
+    assert loaded == ["meta", "cpu"]

@@ -86,7 +86,7 @@ class Clip:
 
     @torch.inference_mode()
     def raw_image_features(self, images: Images) -> NDArray[np.float32]:
-        """Image features ``[n, d]`` as the projection gives them, not normalised (for FID)."""
+        """Image features ``[n, d]`` as the projection gives them, not normalised."""
         parts = [
             self.model.encode_image(pixel_values(images[start : start + BATCH]).to(self.device)).cpu()
             for start in range(0, len(images), BATCH)
@@ -123,16 +123,6 @@ class Clip:
                 np.stack([self.text_features(style_prompts(name)).mean(axis=0) for name in STYLES])
             )
         return softmax(100 * self.image_features(images) @ self._style_features.T)
-
-    def delta_similarity(self, x_c: Images, x_r: Images, x_e: Images) -> NDArray[np.float32]:
-        """How alike two changes are: see :func:`delta_similarity`, with this model's L2-normalised image features.
-
-        Args:
-            x_c: uint8 ``[n, 64, 64, 3]``, pictures to examine.
-            x_r: uint8 ``[n, 64, 64, 3]``, the reference picture of each.
-            x_e: uint8 ``[m, 64, 64, 3]``, pictures that show the concept.
-        """
-        return delta_similarity(*(self.image_features(images) for images in (x_c, x_r, x_e)))
 
 
 def tokenize(tokenizer: Any, texts: Sequence[str]) -> torch.Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
+from erasebench.durable import replace_folder
 from erasebench.errors import EraseBenchError
 from erasebench.models.export import forget_origin
 from erasebench.picturebook.tokenizer import save_tokenizer, train_tokenizer
@@ -262,13 +262,8 @@ def _save_part(module: AutoencoderKL, folder: Path) -> None:
 
 
 def _replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    write(partial)
-    forget_origin(partial)
-    for path in partial.rglob("*"):
-        if path.is_file():
-            with open(path, "rb") as stream:
-                os.fsync(stream.fileno())
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    def write_without_origin(partial: Path) -> None:
+        write(partial)
+        forget_origin(partial)
+
+    replace_folder(folder, write_without_origin)
