@@ -159,23 +159,30 @@ def _commit() -> str | None:
 
 
 def _write_grids(plan: Plan, store: Store, failed: Mapping[str, str]) -> None:
+    """For each concept a sheet of every method beside the unerased model, and one of all methods side by side."""
     from erasebench.report.grids import sample_grid
 
     folder = plan.config.out / "grids"
     folder.mkdir(exist_ok=True)
-    base = {row.concept.name: row for row in plan.rows if row.method == BASELINE}
-    for row in plan.rows:
-        needed = (row, base[row.concept.name])
-        if any(r.reason or any(cell.key in failed for cell in (r.images, r.retain) if cell) for r in needed):
+    for concept in {row.concept.name: row.concept for row in plan.rows}.values():
+        rows = {row.method: row for row in plan.rows if row.concept.name == concept.name and _was_drawn(row, failed)}
+        if BASELINE not in rows:
             continue
-        shown = {r.method: _examples(plan, r, store) for r in reversed(needed)}
-        prompts = next(iter(shown.values()))[1]
-        blur = row.concept.kind in SENSITIVE and plan.source.domain != "picturebook"
-        sheet = sample_grid(
-            {name: images for name, (images, _) in shown.items()}, prompts, f"{row.method}: {row.concept.name}", blur
-        )
-        with durably(folder / _picture_name(row)) as stream:
-            sheet.save(stream, format="PNG")
+        drawn = {method: _examples(plan, row, store) for method, row in rows.items()}
+        prompts = drawn[BASELINE][1]
+        blur = concept.kind in SENSITIVE and plan.source.domain != "picturebook"
+        sheets = {(BASELINE, method): _picture_name(row) for method, row in rows.items()}
+        if len(rows) > 2:
+            sheets[tuple(rows)] = f"{file_name(concept.name)}.png"
+        for methods, name in sheets.items():
+            title = f"{methods[-1]}: {concept.name}" if len(methods) == 2 else concept.name
+            sheet = sample_grid({method: drawn[method][0] for method in methods}, prompts, title, blur)
+            with durably(folder / name) as stream:
+                sheet.save(stream, format="PNG")
+
+
+def _was_drawn(row: Row, failed: Mapping[str, str]) -> bool:
+    return not row.reason and not any(cell.key in failed for cell in (row.images, row.retain) if cell)
 
 
 def _write_curves(plan: Plan, store: Store, failed: Mapping[str, str]) -> None:

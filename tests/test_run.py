@@ -85,7 +85,7 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_leaves_its_table_and_all_that_explains_it(smoke: Path) -> None:
     out = smoke / "out"
     assert sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()) == [
-        *("costs.csv", "environment.json"),
+        *("costs.csv", "environment.json", "grids/church.png"),
         *(f"grids/{method}-church.png" for method in ("negative-prompt", "sd", "uce")),
         *("ledger.jsonl", "run.yaml", "table.csv", "table.md"),
     ]
@@ -104,8 +104,14 @@ def test_a_run_leaves_its_table_and_all_that_explains_it(smoke: Path) -> None:
     assert environment["device"] == "cpu" and "picturebook-detector" in environment["judges"]
     costs = list(csv.DictReader(io.StringIO((out / "costs.csv").read_text())))
     assert len(costs) == CELLS and {cost["computed"] for cost in costs} == {"now"}
-    with Image.open(out / "grids" / "uce-church.png") as grid:
-        assert min(grid.size) > 64
+    sheets = {}
+    for name in ("sd-church", "uce-church", "church"):
+        with Image.open(out / "grids" / f"{name}.png") as grid:
+            sheets[name] = np.asarray(grid.convert("RGB"))
+    alone, pair, all_three = (sheets[name] for name in ("sd-church", "uce-church", "church"))
+    column = pair.shape[1] - alone.shape[1]
+    assert column >= 64 and all_three.shape[1] == alone.shape[1] + 2 * column, "a column for each method"
+    assert np.array_equal(all_three[-64:, -column:], pair[-64:, -column:]), "the last column is the last method's"
 
 
 def test_the_run_folder_names_no_host_and_no_home(smoke: Path) -> None:
