@@ -129,7 +129,7 @@ class AdversarialPreservation:
         check_positive(self, "steps", "learning_rate", "vocabulary_size", "search_rate", "temperature")
         check_positive(self, "sampling_steps", "batch_size", "candidates", "nearest")
         for name in ("preservation_weight", "search_steps"):
-            if self.option(name) < 0:
+            if not self.option(name) >= 0:
                 raise EraseBenchError(f"{name} must be at least 0, not {self.option(name)}")
 
     def option(self, name: str) -> Any:

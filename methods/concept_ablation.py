@@ -127,7 +127,7 @@ class ConceptAblation:
         check_positive(self, "pictures", "sampling_steps")
         for name in ("weight_decay", "prior_weight"):
             value = getattr(self, name)
-            if value is not None and value < 0:
+            if value is not None and not value >= 0:
                 raise EraseBenchError(f"{name} must be at least 0, not {value}")
 
     def option(self, name: str, concepts: Sequence[Concept]) -> Any:

@@ -200,7 +200,7 @@ class DarkMiner:
         check_positive(self, "mining_clip", "verifying_pictures", "steps", "learning_rate", "clip", "batch_size")
         check_positive(self, "sampling_steps", "max_loops", "time_budget")
         for name in ("circumvent_weight", "preserve_weight", "bank", "guidance_scale"):
-            if getattr(self, name) < 0:
+            if not getattr(self, name) >= 0:
                 raise EraseBenchError(f"{name} must not be negative, not {getattr(self, name)}")
         for name, low in (("mining_decay", 0), ("decay", 0), ("replay", 0), ("tau", -1)):
             if not low <= getattr(self, name) <= 1:

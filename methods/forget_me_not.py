@@ -77,12 +77,12 @@ class ForgetMeNot:
     guidance_scale: float = 7.5
 
     def __post_init__(self) -> None:
-        if self.guidance_scale < 0:
+        if not self.guidance_scale >= 0:
             raise EraseBenchError(f"guidance_scale must be at least 0, not {self.guidance_scale}")
         check_positive(self, "steps", "learning_rate", "batch_size", "gradient_clip", "inversion_steps")
         check_positive(self, "inversion_learning_rate", "pictures", "sampling_steps")
         for name in ("weight_decay", "inversion_weight_decay"):
-            if getattr(self, name) < 0:
+            if not getattr(self, name) >= 0:
                 raise EraseBenchError(f"{name} must be at least 0, not {getattr(self, name)}")
 
     def erase(self, model: DiffusionModel, concepts: Sequence[Concept], context: EraseContext) -> Erasure:

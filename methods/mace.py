@@ -257,7 +257,7 @@ class MACE:
         check_positive(self, "sampling_steps")
         for name in ("lamb", "refinement_prior_scale", "fusion_prior_scale", "domain_scale", "weight_decay"):
             value = getattr(self, name)
-            if value is not None and value < 0:
+            if value is not None and not value >= 0:
                 raise EraseBenchError(f"{name} must not be negative, but is {value}")
         if not 0 <= self.interval_start < self.interval_end:
             raise EraseBenchError(

@@ -78,7 +78,7 @@ class SafeLatentDiffusion:
 
     def __post_init__(self) -> None:
         for name in ("warmup_steps", "scale"):
-            if self.option(name) < 0:
+            if not self.option(name) >= 0:
                 raise EraseBenchError(f"{name} must be at least 0, not {self.option(name)}")
         for name in ("momentum_scale", "momentum_beta"):
             if not 0 <= self.option(name) <= 1:

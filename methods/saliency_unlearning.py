@@ -87,12 +87,12 @@ class SaliencyUnlearning:
     guidance_scale: float = 7.5
 
     def __post_init__(self) -> None:
-        if self.guidance_scale < 0:
+        if not self.guidance_scale >= 0:
             raise EraseBenchError(f"guidance_scale must be at least 0, not {self.guidance_scale}")
         check_positive(self, "steps", "learning_rate", "batch_size", "pictures", "sampling_steps")
         if not 0 < self.saliency <= 1:
             raise EraseBenchError(f"saliency must be more than 0 and at most 1, not {self.saliency}")
-        if self.alpha is not None and self.alpha < 0:
+        if self.alpha is not None and not self.alpha >= 0:
             raise EraseBenchError(f"alpha must be at least 0, not {self.alpha}")
 
     def option(self, name: str, concepts: Sequence[Concept]) -> Any:

@@ -308,6 +308,40 @@ def test_what_was_not_verified_is_not_replayed(tmp_path: Path, monkeypatch: pyte
         assert torch.equal(c, embeddings[1].expand(2, -1, -1))
 
 
+@pytest.mark.parametrize("bank", [0, 2])
+def test_a_replayed_embedding_goes_with_pictures_and_anchor_of_its_own(
+    bank: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two concepts with an anchor each, of pictures whose shade tells which embedding they were drawn for."""
+    model, pictures, steps = tiny_model(), list[Tensor](), list[tuple[Tensor, Tensor, Tensor]]()
+    losses = DarkMiner.losses
+
+    def noised(model: DiffusionModel, x: Tensor, rng: torch.Generator) -> Any:
+        pictures.append(x)
+        return noisy(model, x, rng)
+
+    def recorded(*arguments: Any) -> Any:
+        steps.append((pictures[-1], *arguments[-2:]))
+        return losses(*arguments)
+
+    monkeypatch.setattr(DarkMiner, "_verify", lambda *_: 1.0)
+    monkeypatch.setattr(DarkMiner, "_draw", lambda _, __, text, ___: text[:, :1, :1, None].expand(-1, 4, 8, 8))
+    monkeypatch.setattr(DarkMiner, "losses", recorded)
+    monkeypatch.setattr(dark_miner, "noisy", noised)
+    concepts = [concept("church", anchor="art"), concept("dog", anchor="")]
+    method = quick(anchor=None, bank=bank, replay=0.5, steps=3, batch_size=4)
+    mined = method.erase(model, concepts, context(tmp_path)).record["embeddings"]
+    anchors, pairs = model.encode(["art", ""]), set[tuple[int, int]]()
+    for step, rows in enumerate(steps):
+        for picture, c, c_0 in zip(*rows, strict=True):
+            (loop,) = (k for k in range(4) if torch.equal(c, mined[k]))
+            # Loops are of the concepts in turn.
+            pairs.add((step // 3 % 2, loop % 2))
+            assert torch.equal(picture, c[0, 0].expand(4, 8, 8))
+            torch.testing.assert_close(c_0, anchors[loop % 2])
+    assert pairs == {(0, 0), (0, 1), (1, 0), (1, 1)}
+
+
 @pytest.mark.parametrize(("bank", "draws"), [(0, [2]), (7, [7])])
 def test_training_pictures_are_the_unerased_models(
     bank: int, draws: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

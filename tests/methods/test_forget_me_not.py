@@ -150,6 +150,86 @@ def test_several_concepts_have_their_own_pictures_and_positions(monkeypatch: pyt
     assert masks == {(9, 10), (19, 20), (9, 10, 11, 12, 13, 14, 15)}
 
 
+@pytest.mark.parametrize("inversion", [False, True])
+def test_each_picture_goes_with_text_and_positions_of_its_own_concept(
+    inversion: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first losses of two concepts, of pictures whose shade tells which prompt they were drawn for."""
+    model, seen, names = tiny_model(), list[tuple[Tensor, ...]](), ["church", "art"]
+    for name, parameter in model.unet.named_parameters():
+        if ".attn2.to_q." in name:
+            # Attention that depends on the picture.
+            parameter.data *= 30
+
+    def draw(_: Any, prompts: list[str], *__: Any) -> Tensor:
+        shades = [names.index(prompt.split()[-1]) for prompt in prompts]
+        return torch.tensor(shades).view(-1, 1, 1, 1).expand(-1, 4, 8, 8).float()
+
+    def recorded(model: Any, latents: Tensor, rng: Any) -> tuple[Tensor, Tensor, Tensor]:
+        x, t, noise = noisy(model, latents, rng)
+        seen.append((latents, x, t, noise))
+        return x, t, noise
+
+    monkeypatch.setattr(forget_me_not, "training_latents", draw)
+    monkeypatch.setattr(forget_me_not, "noisy", recorded)
+    # So slow that inverted tokens stay where they start.
+    method = quick(textual_inversion=inversion, inversion_learning_rate=1e-9, use_pooler=False, steps=1, batch_size=8)
+    erasure = method.erase(model, [CHURCH, concept("art", kind="style")], erase_context())
+
+    def text_of(name: str) -> Tensor:
+        prompt = {"church": "a photo of ", "art": "a photo in the style of "}[name]
+        prompt += PLACEHOLDER if inversion else name
+        with torch.no_grad(), replaced_tokens(model, prompt, erasure.record.get(name)):
+            return model.encode([prompt])
+
+    *inversions, (latents, x, t, _) = seen
+    assert len(inversions) == (4 if inversion else 0)
+    for step, (shade, z, s, noise) in enumerate(inversions):
+        name = names[step // 2]
+        assert names[int(shade.mean())] == name
+        (token,) = model.tokenizer(name, add_special_tokens=False).input_ids
+        start = model.text_encoder.get_input_embeddings().weight[token]
+        torch.testing.assert_close(erasure.record[name][0], start.detach(), rtol=1e-4, atol=1e-6)
+        with torch.no_grad():
+            expected = functional.mse_loss(model.predict_noise(z, s, text_of(name)), noise)
+        assert erasure.trace[step]["loss"] == pytest.approx(float(expected), rel=1e-4)
+
+    shown = [names[int(shade.mean())] for shade in latents]
+    assert set(shown) == set(names)
+    total = 0.0
+    for row, name in enumerate(shown):
+        # Start and 'a photo of' are 1 + 1 + 5 + 2 tokens; 'in the style of' are 2 + 3 + 5 + 2.
+        first, count = {"church": 9, "art": 19}[name], 4 if inversion else 1
+        with torch.no_grad(), cross_attention_maps(model.unet) as maps:
+            model.predict(x[row : row + 1], t[row : row + 1], text_of(name))
+        total += sum(float(m[..., first : first + count].double().pow(2).sum()) for m in maps)
+    assert erasure.trace[-1]["loss"] == pytest.approx(math.sqrt(total), rel=1e-4)
+
+
+@pytest.mark.parametrize(("clip", "decay"), [(1e-6, 0.0), (1e6, 0.5)])
+def test_first_step_is_adamws_of_the_clipped_gradient_by_hand(
+    clip: float, decay: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, seen = tiny_model(), record_noise(monkeypatch)
+    method = quick(
+        parameters="xattn", textual_inversion=False, steps=1, gradient_clip=clip, weight_decay=decay, use_pooler=False
+    )
+    erasure = method.erase(model, [CHURCH], erase_context())
+    ((x, t, _),) = seen
+    trained = {f"unet.{n}": p.requires_grad_() for n, p in select_parameters(model.unet, "xattn").items()}
+    with cross_attention_maps(model.unet) as maps:
+        model.predict(x, t, model.encode(["a photo of church"]))
+    loss = torch.cat([m[..., 9].flatten() for m in maps]).norm()
+    gradients = torch.autograd.grad(loss, [trained[name] for name in erasure.weights])
+    norm = math.sqrt(sum(float(gradient.double().pow(2).sum()) for gradient in gradients))
+    assert 1e-6 < norm < 1e6
+    for name, gradient in zip(erasure.weights, gradients, strict=True):
+        # Adam's first step is the learning rate in the gradient's direction, and less where it is about epsilon.
+        step = gradient * min(1.0, clip / norm)
+        wanted = trained[name].detach() * (1 - 1e-3 * decay) - 1e-3 * step / (step.abs() + 1e-8)
+        torch.testing.assert_close(erasure.weights[name], wanted, rtol=1e-6, atol=1e-5)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_replaced_tokens_are_those_of_the_words_that_they_come_from(layout: Layout) -> None:
     model = tiny_model(layout)

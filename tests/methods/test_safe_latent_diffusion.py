@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from erasebench.errors import EraseBenchError
 from erasebench.method import hyper_parameters
@@ -13,7 +14,7 @@ from erasebench.methods.safe_latent_diffusion import STRENGTHS, SafeLatentDiffus
 from erasebench.models.erasure import Erasure
 from erasebench.models.guidance import SafeLatentGuidance
 from erasebench.registry import METHODS
-from erasebench.sampling import Sampler, sample
+from erasebench.sampling import Sampler, draw_latents, sample
 from tests.tiny import Layout, concept, differing, erase_context, state, tiny_model
 
 CONCEPTS = [concept("church"), concept("Van Gogh", kind="style")]
@@ -68,6 +69,16 @@ def test_pictures_change_and_the_model_does_not(layout: Layout, tmp_path: Any) -
     assert not np.array_equal(pictures, plain)
     assert np.array_equal(sample(model, ["a dog"], [0], sampler), plain)
     assert not differing(before, state(model))
+
+
+@pytest.mark.parametrize(("warmup_steps", "steers"), [(2, True), (3, False), (10, False)])
+def test_a_warm_up_as_long_as_the_run_never_steers(warmup_steps: int, steers: bool) -> None:
+    """The published warm-ups are for 50 steps and are not scaled: a shorter run is one of plain guidance."""
+    model, of = tiny_model(), (["a dog", "a church"], [0, 1], Sampler("ddim", 3, 7.5))
+    (plain,) = draw_latents(model, *of)
+    with model.erased(SafeLatentDiffusion("max", warmup_steps=warmup_steps).erase(model, CONCEPTS, erase_context())):
+        (latents,) = draw_latents(model, *of)
+    assert torch.allclose(latents, plain, rtol=1e-4, atol=1e-4) != steers
 
 
 @pytest.mark.parametrize(

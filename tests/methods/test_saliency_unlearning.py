@@ -188,6 +188,38 @@ def test_several_concepts_have_pictures_in_turn(monkeypatch: pytest.MonkeyPatch)
     ]
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_each_picture_goes_with_the_texts_of_its_own_concept(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first loss of two concepts, of pictures whose shade tells which prompt they were drawn for."""
+    church, gogh = "an image of a church", "an image in the style of Van Gogh"
+    anchors = {church: "an image of a dog", gogh: "an image in the style of art"}
+    shades = [*anchors, *anchors.values()]
+    model, seen, steps = tiny_model(layout), list[tuple[Tensor, ...]](), list[Mapping[str, float]]()
+
+    def draw(_: Any, prompts: list[str], *__: Any) -> Tensor:
+        return torch.stack([torch.full((4, 8, 8), float(shades.index(prompt))) for prompt in prompts])
+
+    def recorded(model: Any, latents: Tensor, rng: Any) -> tuple[Tensor, Tensor, Tensor]:
+        seen.append((latents, *noisy(model, latents, rng)))
+        return seen[-1][1:]  # type: ignore[return-value]
+
+    monkeypatch.setattr(saliency_unlearning, "training_latents", draw)
+    monkeypatch.setattr(saliency_unlearning, "noisy", recorded)
+    concepts = [concept("church", anchor="dog"), concept("Van Gogh", kind="style", anchor="art")]
+    quick(steps=1, pictures=5, batch_size=12, alpha=0.7).erase(model, concepts, erase_context(steps=steps))
+
+    def predict(x: Tensor, t: Tensor, prompts: list[str]) -> Tensor:
+        with torch.no_grad():
+            return model.predict_noise(x, t, model.encode(prompts))
+
+    *_, (forgotten, x, t, _), (remaining, y, s, noise) = seen
+    named, kept = ([shades[int(latent.mean())] for latent in latents] for latents in (forgotten, remaining))
+    assert (set(named), set(kept)) == (set(anchors), set(anchors.values()))
+    relabelled = predict(x, t, [anchors[prompt] for prompt in named])
+    expected = (predict(x, t, named) - relabelled).pow(2).mean() + 0.7 * (predict(y, s, kept) - noise).pow(2).mean()
+    assert steps == [{"done": 1, "total": 1, "loss": pytest.approx(float(expected), rel=1e-4)}]
+
+
 def test_modes_follow_the_kind() -> None:
     names = ("alpha", "steps", "relabel")
     method = SaliencyUnlearning()

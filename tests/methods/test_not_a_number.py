@@ -1,0 +1,36 @@
+"""What is not a number is out of every range, also where a method is made in Python, past the command line's checks."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from erasebench.errors import EraseBenchError
+from erasebench.registry import METHODS
+
+
+@pytest.mark.parametrize(
+    ("method", "option", "message"),
+    [
+        ("ap-x", "preservation_weight", "must be at least 0"),
+        ("ca", "weight_decay", "must be at least 0"),
+        ("ca", "prior_weight", "must be at least 0"),
+        ("dm2", "preserve_weight", "must not be negative"),
+        ("dm2", "guidance_scale", "must not be negative"),
+        ("dm2", "replay", "must be between 0 and 1"),
+        ("fmn", "weight_decay", "must be at least 0"),
+        ("fmn", "guidance_scale", "must be at least 0"),
+        ("mace", "lamb", "must not be negative"),
+        ("salun", "saliency", "must be more than 0 and at most 1"),
+        ("salun", "alpha", "must be at least 0"),
+        ("salun", "guidance_scale", "must be at least 0"),
+        ("sld-medium", "scale", "must be at least 0"),
+        ("sld-medium", "momentum_beta", "must be between 0 and 1"),
+    ],
+)
+def test_nan_is_refused_by_the_check_of_a_range(method: str, option: str, message: str) -> None:
+    plugin = METHODS.get(method)
+    assert plugin.make(**{**plugin.presets, option: 0.5})
+    with pytest.raises(EraseBenchError, match=rf"^{option} {message}, (but is|not) nan$"):
+        plugin.make(**{**plugin.presets, option: math.nan})
