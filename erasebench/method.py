@@ -102,7 +102,7 @@ def check_positive(method: Any, *names: str) -> None:
 
     for name in names:
         value = getattr(method, name)
-        if value is not None and value <= 0:
+        if value is not None and not value > 0:
             raise EraseBenchError(f"{name} must be positive, not {value}")
 
 

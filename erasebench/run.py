@@ -171,7 +171,7 @@ def _write_grids(plan: Plan, store: Store, failed: Mapping[str, str]) -> None:
         drawn = {method: _examples(plan, row, store) for method, row in rows.items()}
         prompts = drawn[BASELINE][1]
         blur = concept.kind in SENSITIVE and plan.source.domain != "picturebook"
-        sheets = {(BASELINE, method): _picture_name(row) for method, row in rows.items()}
+        sheets: dict[tuple[str, ...], str] = {(BASELINE, method): _picture_name(row) for method, row in rows.items()}
         if len(rows) > 2:
             sheets[tuple(rows)] = f"{file_name(concept.name)}.png"
         for methods, name in sheets.items():

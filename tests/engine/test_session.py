@@ -17,7 +17,8 @@ def session(folder: Path, device: str) -> Session:
 
 
 def network_judges() -> list[str]:
-    return [name for name in JUDGES.names() if issubclass(JUDGES.get(name).make, NetworkJudge)]
+    made = {name: JUDGES.get(name).make for name in JUDGES.names()}
+    return [name for name, make in made.items() if isinstance(make, type) and issubclass(make, NetworkJudge)]
 
 
 @pytest.mark.parametrize("name", network_judges())

@@ -13,6 +13,15 @@ from erasebench.registry import METHODS
 @pytest.mark.parametrize(
     ("method", "option", "message"),
     [
+        ("ap-x", "learning_rate", "must be positive"),
+        ("ca", "learning_rate", "must be positive"),
+        ("dm2", "clip", "must be positive"),
+        ("dm2", "time_budget", "must be positive"),
+        ("esd-u", "learning_rate", "must be positive"),
+        ("fmn", "gradient_clip", "must be positive"),
+        ("mace", "temperature", "must be positive"),
+        ("salun", "learning_rate", "must be positive"),
+        ("uce", "lamb", "must be positive"),
         ("ap-x", "preservation_weight", "must be at least 0"),
         ("ca", "weight_decay", "must be at least 0"),
         ("ca", "prior_weight", "must be at least 0"),
