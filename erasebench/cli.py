@@ -1,11 +1,12 @@
 """The command line.  Commands import what they run only when they run, so that ``--help`` stays instant.
 
 Exit codes: 0 fine; 1 a measurement falls short of its bar (or ``doctor`` found damage); 2 bad usage or bad input;
-3 some cell of a run, or an erasure, failed.
+3 some cell of a run, or an erasure, failed; 130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -84,11 +85,11 @@ def read_options(options: dict[str, Any]) -> Any:
 
     path, preset = options.pop("config", None), options.pop("preset", None)
     layer = read_layer(path) if path else {}
+    in_file = layer.pop("preset", None)
     given = {key: _value(key, value) for key, value in options.items() if value is not None}
     model = given.get("model", layer.get("model", "picturebook"))
-    if preset is None and not path:
-        preset = "quick" if model == "picturebook" else "paper"
-    return make_config(read_preset(preset) if preset else {}, layer, given)
+    preset = preset or in_file or ("quick" if model == "picturebook" else "paper")
+    return make_config(read_preset(preset), layer, given)
 
 
 def _value(key: str, value: Any) -> Any:
@@ -133,7 +134,8 @@ def run(**options: Any) -> None:
     except KeyboardInterrupt:
         click.echo("\nstopped; the same command goes on from here", err=True)
         sys.exit(130)
-    click.echo(to_terminal(result.rows, color=sys.stdout.isatty()))
+    live = sys.stdout.isatty()
+    click.echo(to_terminal(result.rows, live, shutil.get_terminal_size().columns if live else None))
     click.echo(summary(result), err=True)
     if any_failed(result.rows):
         sys.exit(FAILED)

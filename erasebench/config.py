@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from erasebench.errors import EraseBenchError, check_name
-from erasebench.registry import data_files
+from erasebench.registry import data_files, warn
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -115,14 +115,13 @@ def preset_files() -> dict[str, Path]:
     """All presets: the packaged ones, and those of other packages, in the entry-point group ``erasebench.presets``.
 
     A preset may hold any key of the configuration: with methods and concepts it is a whole suite.
-
-    Raises:
-        EraseBenchError: two presets of one name.
+    One that has the name of another is left out with a warning.
     """
     found: dict[str, Path] = {}
     for path in (*sorted(PRESETS.glob("*.yaml")), *data_files("erasebench.presets")):
         if path.stem in found:
-            raise EraseBenchError(f"two presets are called '{path.stem}': {found[path.stem]} and {path}")
+            warn(f"the preset {path} is left out: another is called '{path.stem}', {found[path.stem]}")
+            continue
         found[path.stem] = path
     return found
 

@@ -14,14 +14,12 @@ PARTIAL = ".partial"
 
 
 @contextmanager
-def durably(path: Path, partial: Path | None = None) -> Iterator[BinaryIO]:
+def durably(path: Path) -> Iterator[BinaryIO]:
     """A stream to write a file to; a kill, or an error in the block, leaves the old file or the new one.
 
-    Args:
-        path: the file.
-        partial: its temporary name, in the same folder; ``path`` with the suffix ``.partial`` if omitted.
+    Several processes may write a file at once: one of them stays.
     """
-    partial = partial or path.with_suffix(PARTIAL)
+    partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
     with open(partial, "wb") as stream:
         yield stream
         stream.flush()
@@ -31,8 +29,8 @@ def durably(path: Path, partial: Path | None = None) -> Iterator[BinaryIO]:
 
 
 def write_durably(path: Path, text: str) -> None:
-    """Write a text file :func:`durably`, also where several processes write it at once."""
-    with durably(path, path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")) as stream:
+    """Write a text file :func:`durably`."""
+    with durably(path) as stream:
         stream.write(text.encode())
 
 

@@ -22,7 +22,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, TypeVar
@@ -119,7 +119,13 @@ class Registry:
             raise EraseBenchError(f"the package {self.package} is missing; install erasebench again")
         found: dict[str, str] = {}
         for path in sorted(p for folder in folders for p in Path(folder).glob("*.py")):
-            found.update(dict.fromkeys(registered_names(path), f"{self.package}.{path.stem}"))
+            try:
+                names = registered_names(path)
+            except SyntaxError as error:
+                self.broken[path.stem] = _reason(error)
+                warn(f"{path} is left out: {self.broken[path.stem]}")
+                continue
+            found.update(dict.fromkeys(names, f"{self.package}.{path.stem}"))
         return found
 
     @cached_property
@@ -191,10 +197,7 @@ def load_file(path: Path) -> None:
 def data_files(group: str) -> list[Path]:
     """The YAML files of other packages: an entry point of the group names a package, whose folder holds them.
 
-    Nothing is imported.
-
-    Raises:
-        EraseBenchError: an entry point that names no package.
+    Nothing is imported.  An entry point that names no package is left out with a warning.
     """
     found: list[Path] = []
     for point in entry_points(group=group):
@@ -202,9 +205,15 @@ def data_files(group: str) -> list[Path]:
         spec = importlib.util.find_spec(top)
         folders = [Path(place, *inner) for place in (spec.submodule_search_locations or () if spec else ())]
         if not any(folder.is_dir() for folder in folders):
-            raise EraseBenchError(f"the entry point {point.name} = {point.value} of {_package(point)} names no package")
+            warn(f"the entry point {point.name} = {point.value} of {_package(point)} is left out: it names no package")
         found += sorted(path for folder in folders for path in folder.glob("*.yaml"))
     return found
+
+
+@cache
+def warn(message: str) -> None:
+    """Tell once, on standard error, what is left out; the rest works."""
+    print(f"warning: {message}", file=sys.stderr)
 
 
 METHODS = Registry("method", "erasebench.methods", "erasebench.methods")

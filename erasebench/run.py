@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,10 +17,10 @@ from erasebench.config import RunConfig
 from erasebench.durable import durably, write_durably
 from erasebench.engine.ledger import Ledger
 from erasebench.engine.local import Outcome, missing_cells, run_cells
-from erasebench.engine.plan import BASELINE, Plan, Row, make_plan
+from erasebench.engine.plan import BASELINE, Plan, Row, make_plan, resolved_config
 from erasebench.engine.progress import ProgressLine
 from erasebench.engine.session import Session, hostless_environment
-from erasebench.engine.store import Store
+from erasebench.engine.store import Store, is_disk_full
 from erasebench.errors import EraseBenchError
 from erasebench.images import read_images
 from erasebench.report.costs import Cost, costs_csv
@@ -28,6 +29,8 @@ from erasebench.stages.measure import measure, retained_examples
 
 SENSITIVE = frozenset({"explicit", "violence", "inappropriate"})
 """Kinds of concept whose pictures are blurred in grids, unless they are Picturebook's mannequins and cartoons."""
+LONGEST = 80
+"""Characters of a method's or concept's name in the name of a file."""
 EXAMPLES = 4
 """Prompts of each sort in a grid."""
 
@@ -61,7 +64,7 @@ def run(config: RunConfig, stream: TextIO | None = None) -> Result:
     store = Store(config.store)
     ledger = Ledger(config.out / "ledger.jsonl")
     try:
-        write_durably(config.out / "run.yaml", config.to_yaml())
+        write_durably(config.out / "run.yaml", resolved_config(plan).to_yaml())
         ledger.write("run", version=__version__, cells=len(plan.cells))
         for row in plan.rows:
             if row.reason:
@@ -73,6 +76,13 @@ def run(config: RunConfig, stream: TextIO | None = None) -> Result:
         outcome = run_cells(plan, store, ledger, progress, session)
         rows = measure(plan, store, outcome.failed)
         write_results(plan, store, outcome, rows)
+    except OSError as error:
+        if is_disk_full(error):
+            raise EraseBenchError(
+                f"the disk of the output folder {config.out} is full; free some space and run the same command again: "
+                "what is finished is kept in the store"
+            ) from error
+        raise
     finally:
         ledger.close()
     return Result(plan, outcome, rows)
@@ -231,8 +241,9 @@ def _picture_name(row: Row) -> str:
 
 
 def file_name(text: str) -> str:
-    """A method's or concept's name as part of a file's."""
-    return "".join(c if c.isalnum() or c in "-_=.+" else "_" for c in text)
+    """A method's or concept's name as part of a file's; of one too long for that the start, and a hash of it all."""
+    name = "".join(c if c.isalnum() or c in "-_=.+" else "_" for c in text)
+    return name if len(name) <= LONGEST else f"{name[:LONGEST]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def summary(result: Result) -> str:

@@ -61,6 +61,8 @@ def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
         "seeds.csv": "text,tags,seed\na,dark,one\n",
         "other.csv": "text,tags,seed\na,light,1\n",
         "empty.csv": "text,tags,seed\n",
+        "blank.csv": "text,tags,seed\na,dark,1\n ,dark,2\n",
+        "short.csv": "id,prompt\n1\n",
         "captions.csv": "caption\na dog\n",
     }
     for name, content in files.items():
@@ -125,6 +127,11 @@ BAD: list[tuple[Sequence[str], Sequence[str]]] = [
     ([*OWN, "--concepts", "mine", "--prompt-sets", "mine=columns.csv"], ["column of columns.csv 'text'"]),
     ([*OWN, "--concepts", "mine", "--prompt-sets", "mine=seeds.csv"], ["column seed of seeds.csv holds no seed"]),
     ([*OWN, "--concepts", "mine", "--prompt-sets", "mine=other.csv"], ["'mine' has no prompts"]),
+    (
+        [*OWN, "--concepts", "mine", "--prompt-sets", "mine=blank.csv"],
+        ["blank.csv: prompt 2 of those that are read"],
+    ),
+    (["--retain-file", "short.csv"], ["short.csv: prompt 1 of those that are read is empty"]),
     (["--prompt-sets", "mien=empty.csv"], ["unknown prompt set 'mien'"]),
     (["--retain-file", "missing.csv"], ["cannot read missing.csv"]),
     (["--retain-file", "captions.csv"], ["unknown column of captions.csv 'prompt'"]),
@@ -163,6 +170,7 @@ def photo_model(folder: Path) -> Path:
     for part in parts:
         (folder / part).mkdir(parents=True)
     (folder / "model_index.json").write_text(json.dumps({part: [] for part in parts}))
+    (folder / "unet" / "config.json").write_text(json.dumps({"in_channels": 4, "out_channels": 4}))
     return folder
 
 

@@ -58,9 +58,26 @@ def test_options_go_over_the_file_and_the_file_over_the_preset(tmp_path: Path) -
     assert config.settings["uce"] == {"guide": "art"}
 
 
-def test_the_preset_fits_the_model() -> None:
-    assert read_options({}).prompts == make_config(read_preset("quick")).prompts
+def test_the_preset_fits_the_model(tmp_path: Path) -> None:
+    assert read_options({}).batch_size == make_config(read_preset("quick")).batch_size == 25
     assert read_options({"model": "some/folder"}).images_per_prompt == 10
+    path = tmp_path / "my.yaml"
+    path.write_text("methods: [uce]\n")
+    assert read_options({"config": path}).batch_size == 25
+    path.write_text("model: some/folder\n")
+    assert read_options({"config": path}).images_per_prompt == 10
+
+
+def test_a_preset_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "my.yaml"
+    path.write_text("preset: smoke\nprompts: 3\n")
+    config = read_options({"config": path})
+    assert (config.retain_prompts, config.prompts) == (6, 3)
+    config = read_options({"config": path, "preset": "quick"})
+    assert (config.retain_prompts, config.prompts) == (100, 3)
+    path.write_text("preset: smok\n")
+    with pytest.raises(UnknownNameError, match="unknown preset 'smok'; nearest: smoke"):
+        read_options({"config": path})
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from erasebench.concepts import load_catalogue
+from erasebench.config import PRESETS, preset_files
 from erasebench.errors import EraseBenchError, UnknownNameError
 from erasebench.registry import JUDGES, KINDS, METHODS, Registry, load_file, registered_names
 from tests.engine.runs import done, forget_plugins, places
@@ -202,3 +204,63 @@ def test_a_file_that_does_not_load(content: str | None, message: str, files: Pat
         load_file(path)
     plugin_file(path, "repaired")
     load_file(path)
+
+
+def test_a_built_in_file_that_is_no_python_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "some_methods").mkdir()
+    (tmp_path / "some_methods" / "__init__.py").touch()
+    (tmp_path / "some_methods" / "unfinished.py").write_text("def")
+    plugin_file(tmp_path / "some_methods" / "mine.py", "finished")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert Registry("method", "g", "some_methods").names() == ["finished"]
+    told = capsys.readouterr().err
+    assert told.count("warning:") == 1 and "unfinished.py is left out: " in told and "SyntaxError" in told
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Another package with concepts and presets, in a folder of its own and in one that is not there."""
+    folder = tmp_path / "another_package"
+    (folder / "data").mkdir(parents=True)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    points = (EntryPoint("good", "another_package.data", "g"), EntryPoint("lost", "another_package.nowhere", "g"))
+    monkeypatch.setattr("erasebench.registry.entry_points", lambda group: points)
+    return folder / "data"
+
+
+GOOD = """
+concepts:
+  %s:
+    kind: object
+    phrase: a lamp
+    views:
+      picturebook: {judge: clip-phrase, label: lamp, naming: [a photo of a lamp]}
+"""
+
+
+def test_a_wrong_concept_file_of_another_package_is_left_out(
+    package: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (package / "a.yaml").write_text(GOOD % "lamp")
+    (package / "b.yaml").write_text("concepts: [")
+    (package / "c.yaml").write_text(GOOD % "church")
+    assert {"lamp", "church"} <= set(load_catalogue().names())
+    assert load_catalogue().get("church").phrase == "church"
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 3 and all(line.startswith("warning: ") for line in told), told
+    assert "lost = another_package.nowhere" in told[0] and "it names no package" in told[0]
+    assert f"{package / 'b.yaml'}: " in told[1] and "not valid YAML" in told[1]
+    assert f"{package / 'c.yaml'}: concept 'church' is already in" in told[2]
+    own = tmp_path / "own.yaml"
+    own.write_text("concepts: [")
+    with pytest.raises(EraseBenchError, match=r"own\.yaml: line 2: not valid YAML"):
+        load_catalogue([own])
+
+
+def test_a_preset_of_another_package_does_not_replace_one(package: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("quick", "theirs"):
+        (package / f"{name}.yaml").write_text("prompts: 3\n")
+    assert preset_files()["quick"] == PRESETS / "quick.yaml" and "theirs" in preset_files()
+    assert "the preset " in capsys.readouterr().err

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
+import os
+import re
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,9 +21,12 @@ from erasebench.config import make_config, read_layer
 from erasebench.engine.store import Store
 from erasebench.images import read_images
 from erasebench.judges.weights_files import FOLDER
+from erasebench.picturebook import GUIDANCE
+from erasebench.registry import METHODS
 from erasebench.report.table import read_csv
 from tests.engine.runs import CELLS, copy_of, done, forget_plugins, load_once, run_tiny, table
 
+NUMBER = r"-?\d+\.?\d*"
 PLUGIN = """
 from dataclasses import dataclass
 
@@ -99,7 +107,10 @@ def test_a_run_leaves_its_table_and_all_that_explains_it(smoke: Path) -> None:
         assert row.judge.startswith("picturebook-detector 1 ") and row.judge.endswith(": church >= 0.5")
         assert row.labels["fid"] == "Picturebook CLIP features"
     assert "| uce" in (out / "table.md").read_text(encoding="utf-8")
-    assert make_config(read_layer(out / "run.yaml")).concepts == ("church",)
+    config = make_config(read_layer(out / "run.yaml"))
+    assert (config.concepts, config.guidance_scale, config.dtype) == (("church",), GUIDANCE, "float32")
+    uce = METHODS.get("uce").make()
+    assert config.settings["uce"] == {field.name: getattr(uce, field.name) for field in fields(uce)}
     environment = json.loads((out / "environment.json").read_text())
     assert environment["device"] == "cpu" and "picturebook-detector" in environment["judges"]
     costs = list(csv.DictReader(io.StringIO((out / "costs.csv").read_text())))
@@ -119,9 +130,12 @@ def test_the_run_folder_names_no_host_and_no_home(smoke: Path) -> None:
     assert str(Path.home()) not in text and str(smoke) not in text
 
 
-@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize("batch_size", [1, 4])
 def test_the_batch_size_changes_nothing_but_rounding(batch_size: int, smoke: Path, tmp_path: Path) -> None:
-    """The arithmetic of another batch rounds otherwise: one level of 255 in one value of thousands, at most."""
+    """The arithmetic of another batch rounds otherwise: one level of 255 in one value of thousands, at most.
+
+    The table that people read shows it in the last printed digit, if at all.
+    """
     assert run_tiny(tmp_path, "--batch-size", str(batch_size)) == 0
     assert len(done(tmp_path, "ok")) == CELLS
     ours, theirs = Store(tmp_path / "store"), Store(smoke / "store")
@@ -136,6 +150,38 @@ def test_the_batch_size_changes_nothing_but_rounding(batch_size: int, smoke: Pat
         for key, metric in row.metrics.items():
             assert metric.n == other.metrics[key].n
             assert metric.value == pytest.approx(other.metrics[key].value, rel=0.01, abs=0.02, nan_ok=True)
+    printed = [(folder / "out" / "table.md").read_text(encoding="utf-8") for folder in (tmp_path, smoke)]
+    (shape, numbers), (other_shape, others) = ((re.sub(r"\d", "0", text), re.findall(NUMBER, text)) for text in printed)
+    assert shape == other_shape
+    for mine, theirs in zip(numbers, others, strict=True):
+        last = 10.0 ** -len(mine.partition(".")[2])
+        assert abs(float(mine) - float(theirs)) <= 1.01 * last
+
+
+def test_a_name_too_long_for_a_file(tmp_path: Path) -> None:
+    lengthy = ";".join(["lamb=0.5"] * 40)
+    assert run_tiny(tmp_path, "--methods", f"uce[{lengthy}],uce[{lengthy};lamb=0.5]", "--retain-prompts", "2") == 0
+    names = [path.name for path in (tmp_path / "out" / "grids").glob("uce*")]
+    assert len(names) == 2 and all(len(name) < 120 for name in names)
+
+
+def test_a_full_disk_under_the_run_folder(
+    smoke: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy_of(smoke, tmp_path)
+
+    def fail(*args: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("erasebench.run.write_results", fail)
+        assert run_tiny(tmp_path) == 2
+    out = tmp_path / "out"
+    assert capsys.readouterr().err.endswith(
+        f"error: the disk of the output folder {out} is full; free some space and run the same command again: what is "
+        "finished is kept in the store\n"
+    )
+    assert run_tiny(tmp_path) == 0 and done(tmp_path) == []
 
 
 def test_rows_that_cannot_be_and_rows_that_fail(

@@ -25,7 +25,7 @@ from typing import Any
 
 from erasebench.concepts._files import CatalogueError, build, check, read_yaml
 from erasebench.errors import check_name
-from erasebench.registry import data_files
+from erasebench.registry import data_files, warn
 
 DOMAINS = ("picturebook", "photo")
 """The built-in world, and photographs and paintings as Stable Diffusion makes them."""
@@ -201,7 +201,9 @@ class Catalogue:
 
 
 def load_catalogue(extra: Sequence[Path] = ()) -> Catalogue:
-    """Read the packaged concept files and then the user's own.
+    """Read the packaged concept files, those of other packages, and then the user's own.
+
+    A file of another package that is wrong is left out with a warning.
 
     Args:
         extra: the user's files; they may add concepts, prompts for concepts without any, and retain prompts.
@@ -209,7 +211,19 @@ def load_catalogue(extra: Sequence[Path] = ()) -> Catalogue:
     Raises:
         CatalogueError: anything wrong with a file; the message names the file and the concept.
     """
-    paths = [*sorted(Path(__file__).parent.glob("*.yaml")), *data_files("erasebench.concepts"), *map(Path, extra)]
+    own, theirs = sorted(Path(__file__).parent.glob("*.yaml")), data_files("erasebench.concepts")
+    while True:
+        try:
+            return _read([*own, *theirs, *map(Path, extra)])
+        except CatalogueError as error:
+            wrong = next((path for path in theirs if str(error).startswith(f"{path}: ")), None)
+            if wrong is None:
+                raise
+            warn(f"a concept file of another package is left out: {error}")
+            theirs.remove(wrong)
+
+
+def _read(paths: Sequence[Path]) -> Catalogue:
     files = [(str(path), build(_File, read_yaml(path), str(path))) for path in paths]
     concepts: dict[str, Concept] = {}
     homes: dict[str, str] = {}

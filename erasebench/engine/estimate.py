@@ -24,9 +24,20 @@ def describe_plan(plan: Plan, store: Store) -> str:
     lines.append(f"{len(plan.cells)} cells: {len(finished)} already there, {len(missing)} to compute ({stages})")
     images = sum(_images(cell) for cell in missing if cell.stage == "generate")
     lines.append(f"{images} images to make")
+    lines += _fewer_prompts(plan)
     if missing:
         lines += _estimate(missing, [m for key in store.cells() if (m := store.marker(key))])
     return "\n".join(lines)
+
+
+def _fewer_prompts(plan: Plan) -> list[str]:
+    """A line for each concept that has fewer prompts than were asked for."""
+    asked = {row.concept.name: set(row.images.spec["prompts"]) for row in plan.rows if row.images}
+    return [
+        f"{name} has {len(prompts)} prompts in this domain, not the {plan.config.prompts} asked for"
+        for name, prompts in asked.items()
+        if len(prompts) < plan.config.prompts
+    ]
 
 
 def _estimate(missing: list[Cell], known: list[Marker]) -> list[str]:
@@ -45,7 +56,8 @@ def _estimate(missing: list[Cell], known: list[Marker]) -> list[str]:
     names = ", ".join(sorted(unknown))
     if not seconds:
         return [f"no estimate of time and disk, since never measured in this store: {names}"]
-    lines = [f"about {duration(seconds)} and {size / 1e6:.1f} MB, from speeds measured in this store"]
+    about = "more than" if unknown else "about"
+    lines = [f"{about} {duration(seconds)} and {size / 1e6:.1f} MB, from speeds measured in this store"]
     if unknown:
         lines.append(f"not in this estimate, since never measured in this store: {names}")
     return lines

@@ -69,6 +69,7 @@ class Plan:
         config: the run.
         source: the model.
         device: where it runs; ``dtype`` its precision.
+        sampler: how pictures are sampled: :class:`~erasebench.sampling.Sampler`'s arguments.
         rows: of the table, in order.
         reference: the features of FID's reference pictures: Picturebook's world, or the user's folder.
         retained: names of the concepts that each retain prompt shows.
@@ -78,6 +79,7 @@ class Plan:
     source: ModelSource
     device: str
     dtype: str
+    sampler: Mapping[str, Any]
     rows: tuple[Row, ...]
     reference: Cell | None
     retained: tuple[tuple[str, ...], ...]
@@ -108,6 +110,22 @@ def make_plan(config: RunConfig) -> Plan:
             that cannot be judged in the model's domain, missing weights or prompt files.
     """
     return _Planner(config, *find_parts(config, "concepts")).plan()
+
+
+def resolved_config(plan: Plan) -> RunConfig:
+    """The configuration of a plan with everything decided: it stays the same run when defaults change.
+
+    Sampler, precision, and every hyper-parameter that a method's own brackets do not hold; where it runs stays open.
+    """
+    config, sampler = plan.config, plan.sampler
+    given = method_settings(plan.source.domain, config.settings)
+    settings: dict[str, dict[str, Any]] = {}
+    for text in config.methods:
+        name, options = parse_method(text)
+        parameters = resolve_method(text, given)[2]
+        settings.setdefault(name, {}).update({key: parameters[key] for key in parameters if key not in options})
+    decided = {"steps": sampler["steps"], "guidance_scale": sampler["guidance_scale"], "dtype": plan.dtype}
+    return config.model_copy(update={**decided, "settings": {name: own for name, own in settings.items() if own}})
 
 
 def find_parts(config: RunConfig, option: str) -> tuple[Catalogue, ModelSource, str, str]:
@@ -172,6 +190,7 @@ class _Planner:
             self.source,
             self.device,
             self.dtype,
+            self.sampler,
             tuple(rows),
             self._reference(),
             tuple(shows for _, shows in retain),
@@ -394,6 +413,7 @@ def read_prompt_set(view: View, files: dict[str, Path]) -> list[tuple[str, int]]
         if rows and column not in rows[0]:
             check_name(f"column of {files[wanted.name]}", column, [name for name in rows[0] if name])
     taken = [row for row in rows if all(text in (row[column] or "") for column, text in wanted.where.items())]
+    _check_prompts(files[wanted.name], [row[wanted.column] for row in taken])
     try:
         return [(row[wanted.column], int(row[wanted.seeds]) if wanted.seeds else 0) for row in taken]
     except (ValueError, TypeError) as error:
@@ -409,7 +429,15 @@ def read_column(path: Path, column: str) -> list[str]:
     rows = read_table(path)
     if rows:
         check_name(f"column of {path}", column, [name for name in rows[0] if name])
-    return [row[column] for row in rows]
+    found = [row[column] for row in rows]
+    _check_prompts(path, found)
+    return found
+
+
+def _check_prompts(path: Path, prompts: Sequence[str | None]) -> None:
+    without = next((number for number, prompt in enumerate(prompts, 1) if not (prompt or "").strip()), None)
+    if without is not None:
+        raise EraseBenchError(f"{path}: prompt {without} of those that are read is empty")
 
 
 def read_table(path: Path) -> list[dict[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,7 +79,10 @@ def load_model(source: ModelSource, device: str = "auto", dtype: str = "auto") -
         return DiffusionModel(load_pipeline(), source.domain, device, getattr(torch, precision))
     quiet()
     try:
-        pipeline = StableDiffusionPipeline.from_pretrained(source.folder, safety_checker=None, local_files_only=True)
+        # The index of a model from the hub also lists parts that are not downloaded.
+        pipeline = StableDiffusionPipeline.from_pretrained(
+            source.folder, safety_checker=None, feature_extractor=None, image_encoder=None, local_files_only=True
+        )
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise EraseBenchError(f"diffusers cannot load {source.folder}: {error}") from error
     # Left to themselves, text encoders keep the precision of their file.
@@ -96,12 +100,13 @@ def resolve_device(device: str) -> str:
 
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        kind = torch.device(device).type
-    except RuntimeError:
-        raise EraseBenchError(f"unknown device '{device}'; auto, cpu or cuda[:number]") from None
-    if kind == "cuda" and not torch.cuda.is_available():
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        raise EraseBenchError(f"unknown device '{device}'; auto, cpu or cuda[:number]")
+    there = torch.cuda.device_count()
+    if device != "cpu" and not there:
         raise EraseBenchError("no CUDA device is available; use --device cpu")
+    if device != "cpu" and int(device.partition(":")[2] or 0) >= there:
+        raise EraseBenchError(f"there is no device '{device}': the machine's are cuda:0 to cuda:{there - 1}")
     return device
 
 
@@ -128,11 +133,27 @@ def _check_folder(folder: Path) -> None:
     missing = [part for part in PARTS if part not in listed or not (folder / part).is_dir()]
     if missing:
         raise EraseBenchError(f"{folder} is no Stable-Diffusion-shaped pipeline: it lacks {', '.join(missing)}")
+    unlike = _unlike(folder, listed)
+    if unlike:
+        raise EraseBenchError(f"{folder} is not of Stable Diffusion 1.x's or 2.x's shape: {unlike}")
+
+
+def _unlike(folder: Path, listed: dict[str, object]) -> str | None:
+    """What sets a pipeline apart from those that are sampled from a prompt and noise alone."""
+    if "text_encoder_2" in listed:
+        return "it has a second text encoder, as Stable Diffusion XL"
+    path = folder / "unet" / "config.json"
+    try:
+        unet = json.loads(path.read_text(encoding="utf-8"))
+        channels = unet["in_channels"], unet["out_channels"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise EraseBenchError(f"{path} is missing or corrupt: {error}") from None
+    if channels[0] != channels[1]:
+        return f"its U-Net reads {channels[0]} channels and gives {channels[1]}, as those for inpainting and the like"
+    return None
 
 
 def _from_hub(name: str) -> Path:
-    import re
-
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise EraseBenchError(f"no model '{name}': neither 'picturebook', nor a folder, nor a hub id like 'org/name'")
     from huggingface_hub import snapshot_download

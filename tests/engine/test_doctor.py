@@ -117,6 +117,8 @@ def test_a_plan_before_and_after_a_run(fast_run: Path, tmp_path: Path, capsys: p
     assert f"\nno estimate of time and disk, since never measured in this store: {unknown}" in text
     assert "generate  uce church retain" in text
     assert not (tmp_path / "store").exists(), "a plan leaves nothing behind"
+    assert command(*plan, "--concepts", "phrase:a lamp", "--prompts", "500") == 0
+    assert "\nphrase:a lamp has 5 prompts in this domain, not the 500 asked for\n" in capsys.readouterr().out
     copy_of(fast_run, tmp_path)
     assert command(*plan) == 0
     assert (
@@ -139,5 +141,5 @@ def test_a_plan_estimates_from_what_the_store_measured(
     text = capsys.readouterr().out
     # New: tench of sd, uce and esd-x, and church of esd-x; 3 erasures, of which one is like a measured one.
     assert "(3 erase, 7 generate, 7 judge)" in text and "\n20 images to make\n" in text
-    assert "\nabout 1 min 17 s and 0.0 MB, from speeds measured in this store\n" in text
+    assert "\nmore than 1 min 17 s and 0.0 MB, from speeds measured in this store\n" in text
     assert text.endswith("not in this estimate, since never measured in this store: erase esd-x\n")

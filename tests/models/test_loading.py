@@ -82,7 +82,7 @@ def test_the_fingerprint_depends_on_names_but_not_on_parts_that_are_not_loaded(f
     (folder / "safety_checker").mkdir()
     (folder / "safety_checker" / "config.json").write_text("{}")
     assert find_model(str(folder)).fingerprint == before
-    (folder / "unet" / "config.json").rename(folder / "unet" / "configuration.json")
+    (folder / "vae" / "config.json").rename(folder / "vae" / "configuration.json")
     assert find_model(str(folder)).fingerprint != before
 
 
@@ -173,8 +173,16 @@ def test_a_hub_model_is_a_folder_once_it_is_there(folder: Path, monkeypatch: pyt
 def test_devices() -> None:
     assert resolve_device("cpu") == "cpu"
     assert resolve_device("auto") == ("cuda" if torch.cuda.is_available() else "cpu")
-    with pytest.raises(EraseBenchError, match="unknown device 'gpu'; auto, cpu or cuda"):
-        resolve_device("gpu")
+    for unknown in ("gpu", "mps", "meta", "cuda:x", "cpu:0", ""):
+        with pytest.raises(EraseBenchError, match=f"unknown device '{unknown}'; auto, cpu or cuda"):
+            resolve_device(unknown)
+
+
+def test_a_gpu_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [resolve_device(device) for device in ("cuda", "cuda:0", "cuda:1")] == ["cuda", "cuda:0", "cuda:1"]
+    with pytest.raises(EraseBenchError, match="there is no device 'cuda:2': the machine's are cuda:0 to cuda:1"):
+        resolve_device("cuda:2")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -188,3 +196,32 @@ def test_precision_follows_the_device_unless_given() -> None:
     assert [resolve_dtype("auto", device) for device in ("cpu", "cuda", "cuda:1")] == ["float32", *["bfloat16"] * 2]
     assert resolve_dtype("float32", "cuda") == "float32"
     assert resolve_dtype("bfloat16", "cpu") == "bfloat16"
+
+
+def change(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_parts_that_the_index_lists_and_that_were_not_downloaded_are_not_missed(folder: Path) -> None:
+    """As in a model of the hub, of which only what is needed is fetched."""
+    absent = {
+        "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"],
+        "feature_extractor": ["transformers", "CLIPImageProcessor"],
+        "image_encoder": ["transformers", "CLIPVisionModelWithProjection"],
+    }
+    change(folder / "model_index.json", **absent)
+    assert differing(state(load_model(find_model(str(folder)), "cpu")), state(tiny_model())) == set()
+
+
+def test_pipelines_of_another_shape(folder: Path) -> None:
+    shape = "is not of Stable Diffusion 1.x's or 2.x's shape: "
+    unet = folder / "unet" / "config.json"
+    change(unet, in_channels=9)
+    with pytest.raises(EraseBenchError, match=f"{shape}its U-Net reads 9 channels and gives 4, as those for inpaint"):
+        find_model(str(folder))
+    unet.write_text("{")
+    with pytest.raises(EraseBenchError, match=f"{unet} is missing or corrupt"):
+        find_model(str(folder))
+    change(folder / "model_index.json", text_encoder_2=["transformers", "CLIPTextModelWithProjection"])
+    with pytest.raises(EraseBenchError, match=f"{shape}it has a second text encoder, as Stable Diffusion XL"):
+        find_model(str(folder))
