@@ -88,6 +88,8 @@ def plan_erasure(config: RunConfig, export: Export = "none") -> PlannedErasure:
     made = plugin.make(**parameters)
     if export != "none" and getattr(made, "guidance_only", False):
         raise EraseBenchError(f"{label} changes guidance and no weights: it cannot be exported")
+    if export == "lora" and not getattr(made, "low_rank", False):
+        raise EraseBenchError(f"the change of {label} is not low-rank: it cannot be a LoRA; use --export diffusers")
     return PlannedErasure(cell, source, device, dtype, _decided(made, parameters, concepts))
 
 

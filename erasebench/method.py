@@ -51,7 +51,8 @@ class Method(Protocol):
     ``identity() -> dict`` (what else decides its result, such as the hash of a file that it reads),
     ``why_not(domain, concepts) -> str | None`` (why it cannot run, known without loading a model: the row is n/a),
     ``judges(domain, concepts) -> Sequence[str]`` (the judges that it will ask the context for; where one's weights are
-    missing, the row is n/a) and ``guidance_only: ClassVar[bool]`` (it changes no weights: there is nothing to export).
+    missing, the row is n/a), ``guidance_only: ClassVar[bool]`` (it changes no weights: there is nothing to export) and
+    ``low_rank: ClassVar[bool]`` (its change can be exported as a LoRA; False if absent).
     """
 
     def erase(self, model: DiffusionModel, concepts: Sequence[Concept], context: EraseContext) -> Erasure:
@@ -104,6 +105,22 @@ def check_positive(method: Any, *names: str) -> None:
         value = getattr(method, name)
         if value is not None and not value > 0:
             raise EraseBenchError(f"{name} must be positive, not {value}")
+
+
+def check_sampling(method: Any, scale: str = "guidance_scale") -> None:
+    """Raise :class:`EraseBenchError` if a method's own sampling cannot be.
+
+    Args:
+        method: with ``sampling_steps``, at most the 1,000 timesteps that Stable Diffusion was trained with.
+        scale: its option that is the scale of guidance.
+    """
+    from erasebench.errors import EraseBenchError
+
+    steps, guidance = method.sampling_steps, getattr(method, scale)
+    if not 1 <= steps <= 1000:
+        raise EraseBenchError(f"sampling_steps must be from 1 to 1000, not {steps}")
+    if not 0 <= guidance < math.inf:
+        raise EraseBenchError(f"{scale} must be at least 0, not {guidance}")
 
 
 def check_loss(loss: float, step: int) -> None:

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from erasebench.errors import EraseBenchError
-from erasebench.method import EraseContext, check_positive
+from erasebench.method import EraseContext, check_positive, check_sampling
 from erasebench.methods.esd import CutSampling, TimestepMode, erased_noise
 from erasebench.methods.parameters import Pattern, TwoWeights, select_parameters, training_attention
 from erasebench.methods.text_files import file_identity, read_lines
@@ -127,7 +127,8 @@ class AdversarialPreservation:
 
     def __post_init__(self) -> None:
         check_positive(self, "steps", "learning_rate", "vocabulary_size", "search_rate", "temperature")
-        check_positive(self, "sampling_steps", "batch_size", "candidates", "nearest")
+        check_positive(self, "batch_size", "candidates", "nearest")
+        check_sampling(self, "start_guidance")
         for name in ("preservation_weight", "search_steps"):
             if not self.option(name) >= 0:
                 raise EraseBenchError(f"{name} must be at least 0, not {self.option(name)}")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from erasebench.errors import EraseBenchError
+from erasebench.judges.weights_files import file_sha256
 from erasebench.method import EraseContext
 from erasebench.registry import METHODS
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from erasebench.models.diffusion import DiffusionModel
     from erasebench.models.erasure import Erasure
 
+WEIGHTS, GUIDANCE = "erasure.safetensors", "guidance.json"
+"""An erasure's files: the names of ``erasebench.models.erasure``, whose import takes the seconds that torch needs."""
 PARTS = ("unet", "text_encoder")
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 _HALF = re.compile(r"(.+?)[._]lora[._](?:(A|down)|(B|up))(?:\.default)?\.weight|(.+)\.alpha")
@@ -37,8 +40,9 @@ class Checkpoint:
     """Read a change of the U-Net, the text encoder or both.
 
     Attributes:
-        path: a diffusers pipeline folder, or its ``unet`` or ``text_encoder`` folder; or a file with a state dict,
-            whole or partial, with a LoRA (of diffusers, peft or kohya), or with differences.
+        path: a diffusers pipeline folder, or its ``unet`` or ``text_encoder`` folder; a file with a state dict, whole
+            or partial, with a LoRA (of diffusers, peft or kohya), or with differences; or what ``erasebench erase``
+            left, a rule of guidance included.
         kind: ``full``: values that replace the model's.  ``delta``: differences that are added to the model's.
             ``auto``: a LoRA if the keys are those of one, else ``full``.
     """
@@ -48,9 +52,10 @@ class Checkpoint:
 
     def identity(self) -> dict[str, str]:
         """SHA-256 of the file, or of the hashes of several."""
-        files = [file for _, file in find_files(Path(self.path))]
+        own = erasure_folder(Path(self.path))
+        files = [own / WEIGHTS, own / GUIDANCE] if own else [file for _, file in find_files(Path(self.path))]
         settings = [file.with_name("adapter_config.json") for file in files]
-        hashes = [hashlib.sha256(file.read_bytes()).hexdigest() for file in [*files, *settings] if file.is_file()]
+        hashes = [file_sha256(file) for file in [*files, *settings] if file.is_file()]
         return {"sha256": hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()}
 
     def erase(self, model: DiffusionModel, concepts: Sequence[Concept], context: EraseContext) -> Erasure:
@@ -61,6 +66,9 @@ class Checkpoint:
         from erasebench.models.erasure import Erasure
 
         parameters = model.parameters()
+        own_folder = erasure_folder(Path(self.path))
+        if own_folder:
+            return read_erasure(own_folder, parameters)
         files = find_files(Path(self.path))
         tensors = {prefix + key: tensor for prefix, file in files for key, tensor in read_tensors(file).items()}
         try:
@@ -77,6 +85,31 @@ class Checkpoint:
             return Erasure({name: own[name] + tensor.to(own[name].dtype) for name, tensor in named.items()})
         cast = {name: tensor.to(own[name].dtype) for name, tensor in named.items()}
         return Erasure({name: tensor for name, tensor in cast.items() if not torch.equal(tensor, own[name])})
+
+
+def erasure_folder(path: Path) -> Path | None:
+    """The folder that ``erasebench erase`` left, if the path is one or its file of weights."""
+    folder = path.parent if path.name == WEIGHTS else path
+    return folder if (folder / WEIGHTS).is_file() else None
+
+
+def read_erasure(folder: Path, parameters: Mapping[str, Tensor]) -> Erasure:
+    """What ``erasebench erase`` left.
+
+    Raises:
+        EraseBenchError: a file is damaged, or the erasure is one of another model.
+    """
+    from safetensors import SafetensorError
+
+    from erasebench.models.diffusion import check_fits
+    from erasebench.models.erasure import Erasure
+
+    try:
+        erasure = Erasure.load(folder)
+        check_fits(erasure, parameters)
+    except (EraseBenchError, SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise EraseBenchError(f"{folder}: {error}") from None
+    return erasure
 
 
 def find_files(path: Path) -> list[tuple[str, Path]]:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from erasebench.errors import EraseBenchError
-from erasebench.method import EraseContext, check_positive
+from erasebench.method import EraseContext, check_positive, check_sampling
 from erasebench.methods.parameters import TwoWeights, select_parameters, training_attention
 from erasebench.methods.text_files import file_identity, read_lines
 from erasebench.methods.training import Trace, erased_anchor, noisy, training_latents
@@ -124,7 +124,8 @@ class ConceptAblation:
 
     def __post_init__(self) -> None:
         check_positive(self, "steps", "learning_rate", "batch_size", "max_gradient_norm", "erasing_weight")
-        check_positive(self, "pictures", "sampling_steps")
+        check_positive(self, "pictures")
+        check_sampling(self)
         for name in ("weight_decay", "prior_weight"):
             value = getattr(self, name)
             if value is not None and not value >= 0:

@@ -33,7 +33,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -42,7 +42,7 @@ from torch import Tensor, nn
 
 from erasebench.durable import durably
 from erasebench.errors import EraseBenchError
-from erasebench.method import EraseContext, check_positive
+from erasebench.method import EraseContext, check_positive, check_sampling
 from erasebench.methods.parameters import training_attention
 from erasebench.methods.training import Adapters, Trace, erased_anchor, noisy
 from erasebench.models.diffusion import DiffusionModel
@@ -194,12 +194,14 @@ class DarkMiner:
     guidance_scale: float = 7.5
     max_loops: int = 100
     time_budget: float | None = None
+    low_rank: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_positive(self, "rank", "pool_size", "embedding_length", "images", "mining_steps", "mining_learning_rate")
         check_positive(self, "mining_clip", "verifying_pictures", "steps", "learning_rate", "clip", "batch_size")
-        check_positive(self, "sampling_steps", "max_loops", "time_budget")
-        for name in ("circumvent_weight", "preserve_weight", "bank", "guidance_scale"):
+        check_positive(self, "max_loops", "time_budget")
+        check_sampling(self)
+        for name in ("circumvent_weight", "preserve_weight", "bank"):
             if not getattr(self, name) >= 0:
                 raise EraseBenchError(f"{name} must not be negative, not {getattr(self, name)}")
         for name, low in (("mining_decay", 0), ("decay", 0), ("replay", 0), ("tau", -1)):

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from erasebench.errors import EraseBenchError
-from erasebench.method import EraseContext, check_positive
+from erasebench.method import EraseContext, check_positive, check_sampling
 from erasebench.methods.parameters import Pattern, TwoWeights, select_parameters, training_attention
 from erasebench.methods.training import Trace
 from erasebench.models.diffusion import DiffusionModel
@@ -160,7 +160,8 @@ class ESD:
     batch_size: int = 1
 
     def __post_init__(self) -> None:
-        check_positive(self, "steps", "learning_rate", "sampling_steps", "batch_size")
+        check_positive(self, "steps", "learning_rate", "batch_size")
+        check_sampling(self, "start_guidance")
         if self.option("timestep_mode") == "official" and self.option("sampler") != "ddim":
             raise EraseBenchError("timestep_mode 'official' is that of a DDIM sampler; set sampler to 'ddim'")
 

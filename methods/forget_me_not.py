@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from erasebench.errors import EraseBenchError
-from erasebench.method import EraseContext, check_positive
+from erasebench.method import EraseContext, check_positive, check_sampling
 from erasebench.methods.parameters import TwoWeights, select_parameters, training_attention
 from erasebench.methods.training import Trace, cross_attention_maps, noisy, token_positions, training_latents
 from erasebench.models.diffusion import DiffusionModel
@@ -77,10 +77,9 @@ class ForgetMeNot:
     guidance_scale: float = 7.5
 
     def __post_init__(self) -> None:
-        if not self.guidance_scale >= 0:
-            raise EraseBenchError(f"guidance_scale must be at least 0, not {self.guidance_scale}")
+        check_sampling(self)
         check_positive(self, "steps", "learning_rate", "batch_size", "gradient_clip", "inversion_steps")
-        check_positive(self, "inversion_learning_rate", "pictures", "sampling_steps")
+        check_positive(self, "inversion_learning_rate", "pictures")
         for name in ("weight_decay", "inversion_weight_decay"):
             if not getattr(self, name) >= 0:
                 raise EraseBenchError(f"{name} must be at least 0, not {getattr(self, name)}")

@@ -41,7 +41,7 @@ from torch.nn import functional
 
 from erasebench.errors import EraseBenchError
 from erasebench.judges.weights_files import file_sha256
-from erasebench.method import EraseContext, check_positive
+from erasebench.method import EraseContext, check_positive, check_sampling
 from erasebench.methods.parameters import select_parameters, training_attention
 from erasebench.methods.text_files import read_lines
 from erasebench.methods.training import Adapters, Trace, cross_attention_maps, erased_anchor, noisy, training_latents
@@ -103,6 +103,8 @@ SEGMENTERS = {"picturebook": "picturebook-segmenter", "photo": "grounded-sam"}
 """The judge that finds a concept in a picture, for each domain."""
 OBJECT_LAMB = {"ship": 1e3, "automobile": 1e2, "bird": 1e1}
 """The three objects whose ``lamb`` was published, when erased alone."""
+TIMESTEPS = 1000
+"""Of the schedule that Stable Diffusion and Picturebook were trained with."""
 CELEBRITY_DOMAIN_SCALES = {1: 8e3, 5: 5e4, 10: 8e4}
 """``domain_scale`` for up to so many celebrities; 2e5 for more."""
 TASK_OF_KIND: dict[str, Task] = {
@@ -254,14 +256,15 @@ class MACE:
 
     def __post_init__(self) -> None:
         check_positive(self, "steps", "learning_rate", "batch_size", "rank", "temperature", "pictures")
-        check_positive(self, "sampling_steps")
+        check_sampling(self)
         for name in ("lamb", "refinement_prior_scale", "fusion_prior_scale", "domain_scale", "weight_decay"):
             value = getattr(self, name)
             if value is not None and not value >= 0:
                 raise EraseBenchError(f"{name} must not be negative, but is {value}")
-        if not 0 <= self.interval_start < self.interval_end:
+        if not 0 <= self.interval_start < min(self.interval_end, TIMESTEPS):
             raise EraseBenchError(
-                f"interval_start must be from 0 to below interval_end, not {self.interval_start} to {self.interval_end}"
+                f"interval_start must be from 0 to below interval_end and {TIMESTEPS}, not {self.interval_start} to "
+                f"{self.interval_end}"
             )
         Sampler(self.sampler, self.sampling_steps)
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from erasebench.errors import EraseBenchError
-from erasebench.method import EraseContext, check_positive
+from erasebench.method import EraseContext, check_positive, check_sampling
 from erasebench.methods.parameters import Pattern, TwoWeights, select_parameters, training_attention
 from erasebench.methods.training import Trace, erased_anchor, noisy, training_latents
 from erasebench.models.diffusion import DiffusionModel
@@ -87,9 +87,8 @@ class SaliencyUnlearning:
     guidance_scale: float = 7.5
 
     def __post_init__(self) -> None:
-        if not self.guidance_scale >= 0:
-            raise EraseBenchError(f"guidance_scale must be at least 0, not {self.guidance_scale}")
-        check_positive(self, "steps", "learning_rate", "batch_size", "pictures", "sampling_steps")
+        check_sampling(self)
+        check_positive(self, "steps", "learning_rate", "batch_size", "pictures")
         if not 0 < self.saliency <= 1:
             raise EraseBenchError(f"saliency must be more than 0 and at most 1, not {self.saliency}")
         if self.alpha is not None and not self.alpha >= 0:

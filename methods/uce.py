@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
+from erasebench.errors import EraseBenchError
 from erasebench.method import EraseContext, check_positive
 from erasebench.methods.parameters import select_parameters
+from erasebench.methods.training import erased_anchor
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
 from erasebench.registry import METHODS
@@ -63,6 +65,15 @@ class UCE:
 
     def __post_init__(self) -> None:
         check_positive(self, "lamb")
+        for name in ("erase_scale", "preserve_scale"):
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise EraseBenchError(f"{name} must be at least 0, not {value}")
+
+    def why_not(self, domain: str, concepts: Sequence[Concept]) -> str | None:
+        """Nothing can be mapped to what is itself erased."""
+        reason: str | None = erased_anchor(concepts, [(c, guide) for c in concepts for _, guide in self.pairs(c)[:1]])
+        return reason
 
     def erase(self, model: DiffusionModel, concepts: Sequence[Concept], context: EraseContext) -> Erasure:
         """Erase the concepts in one step."""

@@ -22,14 +22,17 @@ from erasebench.cli import read_erase_options
 from erasebench.config import make_config
 from erasebench.engine.plan import make_plan
 from erasebench.erase import erase, plan_erasure
+from erasebench.errors import EraseBenchError
+from erasebench.methods import checkpoint
 from erasebench.methods.checkpoint import Checkpoint
-from erasebench.models.erasure import Erasure
+from erasebench.models.erasure import GUIDANCE, WEIGHTS, Erasure
 from erasebench.registry import METHODS
 from tests.engine.runs import command, forget_plugins, loaded_model
 from tests.tiny import concept, differing, erase_context, state
 
 PLUGIN = """
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -44,7 +47,8 @@ KEY = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight"
 class Careful:
     '''Keeps its state; stops or fails at a step if a file says so.'''
     steps: int = 4
-    low_rank: bool = True
+    factored: bool = True
+    low_rank: ClassVar[bool] = True
 
     def erase(self, model, concepts, context):
         state, trace = context.folder / "state", []
@@ -63,7 +67,7 @@ class Careful:
             trace.append({"step": step + 1.0, "loss": 1 / (step + 1)})
             state.write_text(str(step + 1))
         own = model.parameters()[KEY].detach()
-        if self.low_rank:
+        if self.factored:
             pair = torch.full((len(own), 2), 0.1 * first + 0.1), torch.ones(2, own.shape[1])
             return Erasure(low_rank={KEY: pair}, trace=tuple(trace))
         return Erasure({KEY: own + 1}, record={"found": torch.ones(3)})
@@ -207,6 +211,15 @@ BAD: list[tuple[Sequence[str], str]] = [
     (["--method", "ruling", "--export", "diffusers"], "ruling changes guidance and no weights: it cannot be exported"),
     (["--method", "negative-prompt", "--export", "lora"], "negative-prompt changes guidance and no weights"),
     (["--method", "sld-max", "--export", "lora"], "sld-max changes guidance and no weights"),
+    (["--method", "uce", "--export", "lora"], "the change of uce is not low-rank: it cannot be a LoRA; use --export d"),
+    (["--method", "uce", "--settings", "guide=a church"], "'church' would be mapped to 'a church', which is to be"),
+    (["--method", "esd-x", "--settings", "sampling_steps=5000"], "sampling_steps must be from 1 to 1000, not 5000"),
+    (["--method", "mace", "--settings", "guidance_scale=-3"], "guidance_scale must be at least 0, not -3"),
+    (
+        ["--method", "mace", "--settings", "interval_start=5000,interval_end=6000"],
+        "below interval_end and 1000, not 5000",
+    ),
+    (["--method", "uce", "--settings", "erase_scale=-1"], "erase_scale must be at least 0, not -1"),
     (["--concept", "chuch"], "unknown concept 'chuch'; nearest: church"),
     (["--concept", "church,chuch"], "unknown concept 'chuch'; nearest: church"),
     (["--concept", ","], "no concept; name some with --concept"),
@@ -327,7 +340,7 @@ def test_a_method_that_raises(capfd: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("low_rank", [True, False])
 def test_an_exported_pipeline_is_the_erasure(low_rank: bool, capsys: pytest.CaptureFixture[str]) -> None:
-    more = ("--settings", f"low_rank={low_rank}", "--export", "diffusers")
+    more = ("--settings", f"factored={low_rank}", "--export", "diffusers")
     assert run_erase(*more) == 0
     assert capsys.readouterr().out.endswith("; in out; exported to out/diffusers\n")
     model = loaded_model(planned("uce").source, "cpu", "float32")
@@ -341,6 +354,33 @@ def test_an_exported_pipeline_is_the_erasure(low_rank: bool, capsys: pytest.Capt
     (Path("out") / "diffusers" / "mark").touch()
     assert run_erase(*more) == 0
     assert (Path("out") / "diffusers" / "mark").exists(), "not written again"
+
+
+@pytest.mark.parametrize("path", ["out", "out/erasure.safetensors"])
+def test_what_erase_leaves_can_be_a_row(path: str) -> None:
+    assert run_erase() == 0
+    model = loaded_model(planned("uce").source, "cpu", "float32")
+    assert (checkpoint.WEIGHTS, checkpoint.GUIDANCE) == (WEIGHTS, GUIDANCE)
+    wanted, found = Erasure.load(Path("out")), Checkpoint(path).erase(model, [concept("church")], erase_context())
+    assert found.low_rank.keys() == wanted.low_rank.keys() != set()
+    with model.erased(wanted):
+        expected = state(model)
+    with model.erased(found):
+        assert differing(expected, state(model)) == set()
+    Path("out/erasure.safetensors").write_bytes(b"damaged")
+    with pytest.raises(EraseBenchError, match=r"^out: "):
+        Checkpoint(path).erase(model, [concept("church")], erase_context())
+
+
+def test_a_rule_of_guidance_that_erase_leaves_can_be_a_row() -> None:
+    model = loaded_model(planned("uce").source, "cpu", "float32")
+    identities = []
+    for method in ("sld-weak", "sld-max"):
+        assert run_erase("--method", method, "--concept", "church,nudity", "--out", method) == 0
+        found = Checkpoint(method).erase(model, [concept("church")], erase_context())
+        assert found.guidance == Erasure.load(Path(method)).guidance is not None
+        identities.append(Checkpoint(method).identity())
+    assert identities[0] != identities[1], "their weights are the same: none"
 
 
 def test_what_is_finished_can_be_exported_later(capsys: pytest.CaptureFixture[str]) -> None:
@@ -382,7 +422,7 @@ def test_a_folder_is_free_again_after_a_full_disk(
 
 
 def test_an_erasure_that_cannot_be_exported_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
-    full = ("--settings", "low_rank=False")
+    full = ("--settings", "factored=False")
     assert run_erase(*full, "--export", "lora") == 2
     *_, said = capsys.readouterr().err.splitlines()
     assert said.startswith("error: ") and "not low-rank: unet.mid_block" in said
