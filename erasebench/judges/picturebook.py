@@ -28,7 +28,13 @@ def load_clip() -> Clip:
 
 
 def identity(*names: str) -> dict[str, str]:
-    """Version and weights' hashes of a judge that reads these files."""
+    """Version and weights' hashes of a judge that reads these files.
+
+    Raises:
+        WeightsError: a file is missing or corrupt; a plan says so before any picture is made.
+    """
+    for name in names:
+        judge_path(name)
     return {"version": "1", "weights": "+".join(file_hash(f"{name}.safetensors") for name in names)}
 
 

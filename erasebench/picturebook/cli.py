@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from erasebench.picturebook.weights import WEIGHTS
+
 PATH = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
@@ -22,6 +24,13 @@ def picturebook() -> None:
 @click.option("--resume/--no-resume", default=True, help="Go on from the last checkpoint, or start anew.")
 @click.option("--folder", type=FOLDER, default=Path("picturebook-training"), help="Renders, checkpoints and curves.")
 @click.option(
+    "--out",
+    type=FOLDER,
+    default=WEIGHTS,
+    show_default="the package's own weights folder",
+    help="Receives the weights; a stage needs the earlier stages' there.",
+)
+@click.option(
     "--start",
     type=click.Choice(["scratch", "shipped"]),
     default="scratch",
@@ -35,6 +44,7 @@ def train(
     device: str,
     resume: bool,
     folder: Path,
+    out: Path,
     start: str,
     steps: int | None,
     processes: int,
@@ -46,7 +56,7 @@ def train(
     """
     from erasebench.picturebook.training.run import train
 
-    train(stage, device, resume, folder, threads, start=start, steps=steps, processes=processes)
+    train(stage, device, resume, folder, threads, out, start=start, steps=steps, processes=processes)
 
 
 @picturebook.command()

@@ -10,7 +10,7 @@ import hashlib
 import json
 from functools import cache
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from erasebench.durable import write_durably
 from erasebench.errors import EraseBenchError
@@ -38,11 +38,17 @@ def pipeline_path(folder: Path = WEIGHTS) -> Path:
     Raises:
         WeightsError: a file is missing or corrupt.
     """
-    names = {name for name in _manifest(folder) if name.startswith("pipeline/")}
     # The file that every pipeline has is asked for by name: without it, what is listed is not a whole pipeline.
-    for name in sorted(names | {"pipeline/model_index.json"}):
-        _verified(folder, name)
-    return folder / "pipeline"
+    return _verified_folder(folder, "pipeline", "model_index.json")
+
+
+def vae_path(folder: Path = WEIGHTS) -> Path:
+    """The folder of the pipeline's VAE in ``folder``, every file of it verified; the rest may be missing.
+
+    Raises:
+        WeightsError: a file is missing or corrupt.
+    """
+    return _verified_folder(folder, "pipeline/vae", "config.json")
 
 
 def judge_path(name: str, folder: Path = WEIGHTS) -> Path:
@@ -84,14 +90,28 @@ def write_manifest(folder: Path = WEIGHTS) -> None:
 def _manifest(folder: Path) -> dict[str, Entry]:
     path = folder / MANIFEST
     try:
-        manifest: dict[str, Entry] = json.loads(path.read_bytes())
+        manifest = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise _error(path, "is missing") from None
     except ValueError as error:
         raise _error(path, f"is corrupt ({error})") from None
     if not isinstance(manifest, dict):
         raise _error(path, "is corrupt (not a JSON object)")
+    for name, entry in manifest.items():
+        if not _is_entry(entry):
+            raise _error(path, f"is corrupt ({name} has no sha256 and bytes)")
     return manifest
+
+
+def _is_entry(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("sha256"), str) and isinstance(value.get("bytes"), int)
+
+
+def _verified_folder(folder: Path, part: str, needed: str) -> Path:
+    names = {name for name in _manifest(folder) if name.startswith(f"{part}/")}
+    for name in sorted(names | {f"{part}/{needed}"}):
+        _verified(folder, name)
+    return folder / part
 
 
 def _verified(folder: Path, name: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from diffusers import DDIMScheduler
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
+from erasebench.cli import main
 from erasebench.errors import EraseBenchError
 from erasebench.picturebook.judges.clip import Clip
 from erasebench.picturebook.judges.detector import Detector
@@ -23,7 +25,8 @@ from erasebench.picturebook.training import vae as vae_stage
 from erasebench.picturebook.training.data import Renders, cached_renders, join, render_many
 from erasebench.picturebook.training.judges import train_judges
 from erasebench.picturebook.training.loop import Recipe, fit
-from erasebench.picturebook.training.run import train
+from erasebench.picturebook.training.run import _shipped_vae, train
+from erasebench.picturebook.weights import WEIGHTS, WeightsError, write_manifest
 from erasebench.picturebook.world.scene import LABELS, render, sample_scene
 
 
@@ -376,6 +379,94 @@ def test_the_unet_stage_asks_for_the_vae(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("erasebench.picturebook.training.run.SCENES", 8)
     with pytest.raises(EraseBenchError, match="train --stage vae"):
         train(stage="unet", folder=tmp_path / "work", out=tmp_path / "out")
+    assert not (tmp_path / "work").exists()
+
+
+@pytest.fixture
+def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a manifest and the names of shipped weights, for checks that come before any rendering."""
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError("rendered before the check")
+
+    monkeypatch.setattr("erasebench.picturebook.training.run.cached_renders", refuse)
+    out = tmp_path / "out"
+    for name in ("model_index.json", "unet/model.safetensors", "vae/config.json", "vae/model.safetensors"):
+        path = out / "pipeline" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode())
+    for name in ("detector", "clip", "q16"):
+        (out / f"{name}.safetensors").write_bytes(name.encode())
+    write_manifest(out)
+    return out
+
+
+@pytest.mark.parametrize(
+    ("stage", "start", "name"),
+    [
+        ("vae", "shipped", "pipeline/vae/model.safetensors"),
+        ("unet", "scratch", "pipeline/vae/model.safetensors"),
+        ("unet", "shipped", "pipeline/unet/model.safetensors"),
+        ("judges", "scratch", "pipeline/model_index.json"),
+        ("judges", "shipped", "clip.safetensors"),
+        ("all", "shipped", "pipeline/unet/model.safetensors"),
+        ("all", "shipped", "detector.safetensors"),
+    ],
+)
+def test_weights_that_a_stage_needs_are_verified_before_any_work(
+    shipped: Path, tmp_path: Path, stage: str, start: str, name: str
+) -> None:
+    work = tmp_path / "work"
+    with pytest.raises(AssertionError, match="rendered before the check"):
+        train(stage, folder=work, out=shipped, start=start)
+    work.rmdir()
+    content = (shipped / name).read_bytes()
+    (shipped / name).write_bytes(content + b"!")
+    with pytest.raises(WeightsError, match=f"{name} is corrupt"):
+        train(stage, folder=work, out=shipped, start=start)
+    (shipped / name).unlink()
+    with pytest.raises(WeightsError, match=f"{name} is missing"):
+        train(stage, folder=work, out=shipped, start=start)
+    assert not work.exists()
+
+
+def test_a_corrupt_vae_is_not_loaded(shipped: Path) -> None:
+    (shipped / "pipeline/vae/model.safetensors").write_bytes(b"")
+    with pytest.raises(WeightsError, match=r"vae/model\.safetensors is corrupt"):
+        _shipped_vae(shipped)
+
+
+@pytest.mark.parametrize("option", ["--out", "--folder"])
+def test_a_folder_that_cannot_be_written_is_found_before_any_work(
+    shipped: Path, tmp_path: Path, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    folders = {"--out": shipped, "--folder": tmp_path / "work", option: tmp_path / "file" / "new"}
+    with pytest.raises(SystemExit) as stop:
+        main(["picturebook", "train", *(str(word) for pair in folders.items() for word in pair)])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.startswith(f"error: the output folder {tmp_path / 'file' / 'new'} cannot be written")
+
+
+@pytest.mark.parametrize(("arguments", "folder"), [([], WEIGHTS), (["--out", "elsewhere"], Path("elsewhere"))])
+def test_the_command_trains_into_the_folder_that_it_is_given(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], folder: Path
+) -> None:
+    seen: list[inspect.BoundArguments] = []
+    signature = inspect.signature(train)
+    monkeypatch.setattr(
+        "erasebench.picturebook.training.run.train", lambda *args, **named: seen.append(signature.bind(*args, **named))
+    )
+    with pytest.raises(SystemExit) as stop:
+        main(["picturebook", "train", *arguments])
+    assert stop.value.code == 0
+    assert [call.arguments["out"] for call in seen] == [folder]
+
+
+def test_the_help_says_where_the_weights_go(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["picturebook", "train", "--help"])
+    assert "the package's own weights folder" in " ".join(capsys.readouterr().out.split())
 
 
 def test_shipped_weights_are_not_passed_over_for_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from erasebench.picturebook.weights import (
     judge_path,
     pipeline_path,
     total_bytes,
+    vae_path,
     write_manifest,
 )
 
@@ -94,12 +95,24 @@ def test_a_missing_manifest(folder: Path) -> None:
         assert_helpful(caught.value, folder / "manifest.json", "is missing")
 
 
-@pytest.mark.parametrize("content", ['{"pipeline/', "\xff", "[]"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"pipeline/',
+        "\xff",
+        "[]",
+        '{"pipeline/model_index.json": 3}',
+        '{"x": {"sha256": 1}}',
+        '{"x": {"sha256": "00"}}',
+        '{"x": {"sha256": 1, "bytes": 1}}',
+    ],
+)
 def test_a_corrupt_manifest(folder: Path, content: str) -> None:
     (folder / "manifest.json").write_text(content, encoding="latin-1")
-    with pytest.raises(WeightsError) as caught:
-        pipeline_path(folder)
-    assert_helpful(caught.value, folder / "manifest.json", "is corrupt")
+    for check in (pipeline_path, total_bytes):
+        with pytest.raises(WeightsError) as caught:
+            check(folder)
+        assert_helpful(caught.value, folder / "manifest.json", "is corrupt")
 
 
 def test_a_file_that_the_manifest_does_not_list(folder: Path) -> None:
@@ -115,6 +128,18 @@ def test_a_part_of_a_pipeline_is_no_pipeline(folder: Path) -> None:
     write_manifest(folder)
     with pytest.raises(WeightsError, match=r"does not list pipeline/model_index\.json"):
         pipeline_path(folder)
+
+
+def test_a_vae_is_verified_without_the_rest_of_the_pipeline(tmp_path: Path) -> None:
+    vae = tmp_path / "pipeline" / "vae"
+    vae.mkdir(parents=True)
+    for name in ("config.json", "diffusion_pytorch_model.safetensors"):
+        (vae / name).write_bytes(b"vae")
+    write_manifest(tmp_path)
+    assert vae_path(tmp_path) == vae
+    (vae / "diffusion_pytorch_model.safetensors").write_bytes(b"truncated")
+    with pytest.raises(WeightsError, match=r"vae/diffusion_pytorch_model\.safetensors is corrupt"):
+        vae_path(tmp_path)
 
 
 def test_writing_again_follows_the_files(folder: Path) -> None:

@@ -172,6 +172,8 @@ def labels_of(scene: Scene) -> list[str]:
         ({"style": "vangogh"}, r"unknown style 'vangogh'; nearest: van-gogh"),
         ({"background": "mountain"}, r"unknown background 'mountain'; nearest: mountains"),
         ({"kind": "pairs"}, r"unknown kind of scene 'pairs'; nearest: pair"),
+        ({"subject": "van-gogh"}, r"'van-gogh' is a style, not a subject; use style='van-gogh' \(--style van-gogh\)"),
+        ({"style": "church"}, r"'church' is a subject, not a style; use subject='church' \(--subject church\)"),
         ({"style": "###"}, r"unknown style '###'; known: photo, van-gogh"),
         ({"kind": "pair", "subject": "nudity"}, r"'nudity' is no subject of a scene of kind 'pair'"),
     ],

@@ -27,7 +27,8 @@ from erasebench.picturebook.training import unet as unet_stage
 from erasebench.picturebook.training import vae as vae_stage
 from erasebench.picturebook.training.data import Renders, cached_renders, join, save_array
 from erasebench.picturebook.training.loop import fit
-from erasebench.picturebook.weights import WEIGHTS, pipeline_path, write_manifest
+from erasebench.picturebook.weights import WEIGHTS, judge_path, pipeline_path, vae_path, write_manifest
+from erasebench.run import prepare_folder
 
 SEED = 20_261_122
 SCENES = 40_000
@@ -64,8 +65,8 @@ def train(
         steps: optimiser steps of the stage instead of its recipe's, for ``"vae"`` and ``"unet"``.
 
     Raises:
-        EraseBenchError: an argument does not fit, the device is not there, an earlier stage is missing, or training
-            diverged.
+        EraseBenchError: an argument does not fit, the device is not there, weights that a stage needs are missing or
+            corrupt, or a folder cannot be written, all found before any work; or training diverged.
     """
     if stage not in (*STAGES, "all"):
         raise EraseBenchError(f"unknown stage '{stage}'; stages: {', '.join(STAGES)}, all")
@@ -80,17 +81,21 @@ def train(
         raise EraseBenchError("--processes is for the U-Net; use it with --stage unet or all")
     if processes > 1 and target.type == "cuda":
         raise EraseBenchError("--processes is for CPUs; a GPU is kept busy by one process")
+    stages = STAGES if stage == "all" else (stage,)
+    if start == "shipped" and resume:
+        for name in stages:
+            _check_unstarted(folder / name)
+    _check_needed(stage, start, out)
+    # Rendering takes minutes: a folder that cannot be written must not be found after it.
+    for path in (folder, out):
+        prepare_folder(path)
     if threads:
         torch.set_num_threads(threads)
     renders = cached_renders(folder / "renders", 0, SCENES)
-    for name in STAGES if stage == "all" else (stage,):
+    for name in stages:
         work = folder / name
         if not resume:
             shutil.rmtree(work, ignore_errors=True)
-        elif start == "shipped" and (kept := sorted(work.rglob("checkpoint.pt"))):
-            raise EraseBenchError(
-                f"{kept[0]} would be resumed, not the shipped weights: drop --start to go on with it or add --no-resume"
-            )
         torch.manual_seed(SEED)
         if name == "vae":
             train_vae(renders, work, target, out, start, steps)
@@ -105,6 +110,26 @@ def train(
             train_judges(join(renders, people), reconstructions, work, target, out, SEED, further=start == "shipped")
         write_manifest(out)
         print(f"{name}: written to {out}", flush=True)
+
+
+def _check_unstarted(work: Path) -> None:
+    if kept := sorted(work.rglob("checkpoint.pt")):
+        raise EraseBenchError(
+            f"{kept[0]} would be resumed, not the shipped weights: drop --start to go on with it or add --no-resume"
+        )
+
+
+def _check_needed(stage: str, start: str, out: Path) -> None:
+    """Verify the weights in ``out`` that a stage reads."""
+    shipped = start == "shipped"
+    if shipped or stage in ("unet", "judges"):
+        _shipped_vae_path(out)
+    # The judges read the pipeline's tokenizer.
+    if stage == "judges" or (shipped and stage != "vae"):
+        pipeline_path(out)
+    if shipped and stage in ("judges", "all"):
+        for name in ("detector", "clip"):
+            judge_path(name, out)
 
 
 def train_vae(renders: Renders, work: Path, device: torch.device, out: Path, start: str, steps: int | None) -> None:
@@ -226,11 +251,15 @@ def _tokenizer(renders: Renders, folder: Path) -> CLIPTokenizer:
     return tokenizer
 
 
-def _shipped_vae(out: Path) -> AutoencoderKL:
+def _shipped_vae_path(out: Path) -> Path:
     folder = out / "pipeline" / "vae"
     if not (folder / "config.json").exists():
         raise EraseBenchError(f"no trained VAE in {folder}; run `erasebench picturebook train --stage vae` first")
-    vae: AutoencoderKL = AutoencoderKL.from_pretrained(folder)
+    return vae_path(out)
+
+
+def _shipped_vae(out: Path) -> AutoencoderKL:
+    vae: AutoencoderKL = AutoencoderKL.from_pretrained(_shipped_vae_path(out))
     return vae.float().eval().requires_grad_(False)
 
 

@@ -100,8 +100,13 @@ def sample_scene(
         style: one of ``STYLES``; background: one of ``BACKGROUNDS``.
 
     Raises:
-        UnknownNameError: a name that the world does not know, with the nearest known names.
+        UnknownNameError: a name that the world does not know, with the nearest known names; or a style as the subject,
+            a subject as the style.
     """
+    if subject in STYLES:
+        raise UnknownNameError(f"'{subject}' is a style, not a subject; use style='{subject}' (--style {subject})")
+    if style in LABELS:
+        raise UnknownNameError(f"'{style}' is a subject, not a style; use subject='{style}' (--subject {style})")
     for what, name, allowed in (
         ("kind of scene", kind, KINDS),
         ("concept", subject, LABELS),
