@@ -133,6 +133,7 @@ class DarkMiner:
         rank: of the adapters.
         pool_size: pictures of each concept to mine from (table 3).
         pool_prompt: what they are drawn for; ``{}`` stands for the concept's phrase.
+        pool_seed: of the pool alone (table 2); None for the erasure's seed.
         embedding_length: tokens of a mined embedding (table S3).
         initial: where mining starts.
         images: k, pictures of the pool in each loop; all of them are in each mining step.
@@ -142,7 +143,8 @@ class DarkMiner:
         mining_clip: the greatest norm of its gradient.
         tau: the score from which on an embedding counts as drawing the concept (table S2); -1: always.
         verifying_pictures: pictures of the embedding, over which the score is averaged.
-        anchor: the prompt whose prediction replaces the embedding's (table S4); None for the concept's own anchor.
+        anchor: the prompt whose prediction replaces the embedding's (table S4); None for the concept's own anchor,
+            blank where the catalogue has none.  On the command line, ``anchor=''`` is the blank prompt.
         steps: gradient steps of circumventing.
         learning_rate: of its SGD.
         decay: the share of its steps after which the learning rate falls to a tenth.
@@ -167,6 +169,7 @@ class DarkMiner:
     rank: int = 8
     pool_size: int = 200
     pool_prompt: str = "a {} photo"
+    pool_seed: int | None = None
     embedding_length: int = 32
     initial: Literal["normal", "anchor"] = "normal"
     images: int = 3
@@ -207,6 +210,8 @@ class DarkMiner:
         for name, low in (("mining_decay", 0), ("decay", 0), ("replay", 0), ("tau", -1)):
             if not low <= getattr(self, name) <= 1:
                 raise EraseBenchError(f"{name} must be between {low} and 1, not {getattr(self, name)}")
+        if self.pool_seed is not None and self.pool_seed < 0:
+            raise EraseBenchError(f"pool_seed must be at least 0, not {self.pool_seed}")
         if self.images > self.pool_size:
             raise EraseBenchError(f"images must be at most pool_size, {self.pool_size}, not {self.images}")
         if "{}" not in self.pool_prompt:
@@ -241,8 +246,9 @@ class DarkMiner:
                 where: dict[str, Any] = {"loop": float(loop), "concept": concepts[k].name}
                 images = pools[k][torch.randperm(len(pools[k]), generator=rng)[: self.images]].to(model.device)
                 embedding = self._mine(model, images, anchors[k], rng, trace, where)
-                score = self._verify(model, adapters, judge, embedding, images, anchors[k], rng)
-                trace.step(**where, stage="verify", score=score)
+                figures = self._verify(model, adapters, judge, embedding, images, anchors[k], concepts[k], rng)
+                score = figures["score"]
+                trace.step(**where, stage="verify", **figures)
                 state.concepts.append(k)
                 state.scores.append(score)
                 state.embeddings.append(embedding)
@@ -265,6 +271,9 @@ class DarkMiner:
             },
         )
 
+    def _pool_prompt(self, concept: Concept) -> str:
+        return self.pool_prompt.replace("{}", concept.phrase)
+
     def _anchor(self, concept: Concept) -> str:
         return concept.anchor if self.anchor is None else self.anchor
 
@@ -282,8 +291,9 @@ class DarkMiner:
         path = context.folder / POOLS
         if not path.exists():
             sampler = Sampler("ddim", self.sampling_steps, self.guidance_scale)
-            seeds = range(context.seed * self.pool_size, (context.seed + 1) * self.pool_size)
-            prompts = [self.pool_prompt.replace("{}", concept.phrase) for concept in concepts]
+            pool = context.seed if self.pool_seed is None else self.pool_seed
+            seeds = range(pool * self.pool_size, (pool + 1) * self.pool_size)
+            prompts = [self._pool_prompt(concept) for concept in concepts]
             drawn = {
                 str(k): torch.cat([*draw_latents(model, [prompt] * self.pool_size, seeds, sampler)]).cpu()
                 for k, prompt in enumerate(prompts)
@@ -331,9 +341,14 @@ class DarkMiner:
         embedding: Tensor,
         images: Tensor,
         anchor: Tensor,
+        concept: Concept,
         rng: torch.Generator,
-    ) -> float:
-        """Eq. 6: how much the embedding's pictures differ from the anchor's as the concept's do; in [-1, 1]."""
+    ) -> dict[str, float]:
+        """Eq. 6, ``score``: how much the embedding's pictures differ from the anchor's as the concept's do; in [-1, 1].
+
+        And the cosines that table S6 compares with it: of the embedding's pictures with the anchor's and the pool's,
+        and with the texts of both.
+        """
         # Here, because naming a method's judge must not import its frameworks.
         from erasebench.picturebook.judges.clip import delta_similarity
 
@@ -344,7 +359,16 @@ class DarkMiner:
             reference = self._draw(model, anchor.expand(n, -1, -1), rng.set_state(noise_from))
         pictures = model.decode(torch.cat([found, reference, images]))
         features = judge.scores(pictures, [""] * len(pictures)).arrays["features"]
-        return float(delta_similarity(features[:n], features[n : 2 * n], features[2 * n :]).mean())
+        f_c, f_r, f_e = features[:n], features[n : 2 * n], features[2 * n :]
+        texts = {"anchor": self._anchor(concept), "concept": self._pool_prompt(concept)}
+        clip = {name: judge.scores(pictures[:n], [text] * n).columns["clip"] for name, text in texts.items()}
+        return {
+            "score": float(delta_similarity(f_c, f_r, f_e).mean()),
+            "cosine_reference": float((f_c * f_r).sum(axis=1).mean()),
+            "cosine_pool": float((f_c @ f_e.T).mean()),
+            # CLIP scores are 100 times the cosine.
+            **{f"cosine_{name}_text": float(scores.mean()) / 100 for name, scores in clip.items()},
+        }
 
     def _circumvent(
         self,

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from numpy.typing import NDArray
 from torch import Tensor
 
 from erasebench.errors import EraseBenchError
@@ -51,7 +52,12 @@ class Pixels:
         assert len(images) == len(prompts)
         flat = images.reshape(len(images), -1).astype(np.float32) / 255
         features = flat @ np.random.default_rng(0).standard_normal((flat.shape[1], 6), dtype=np.float32)
-        return Scores({}, {"features": features / np.linalg.norm(features, axis=1, keepdims=True)})
+        features /= np.linalg.norm(features, axis=1, keepdims=True)
+        clip = 100 * np.sum(features * np.stack([self.text(prompt) for prompt in prompts]), axis=1)
+        return Scores({"clip": clip.astype(np.float32)}, {"features": features})
+
+    def text(self, prompt: str) -> NDArray[np.float32]:
+        return np.random.default_rng(len(prompt)).standard_normal(6, dtype=np.float32)
 
 
 def context(folder: Path, seed: int = 0, progress: Any = lambda *_: None) -> EraseContext:
@@ -229,7 +235,8 @@ def test_mining_may_start_at_the_anchor(tmp_path: Path) -> None:
 def verified(method: DarkMiner, model: DiffusionModel, images: Tensor, embedding: Tensor, anchor: Tensor) -> float:
     with trained_adapters(model, method) as adapters:
         rng = torch.Generator().manual_seed(5)
-        return float(method._verify(model, adapters, Pixels(), embedding, images, anchor, rng))
+        score: float = method._verify(model, adapters, Pixels(), embedding, images, anchor, CHURCH, rng)["score"]
+        return score
 
 
 def test_the_score_is_one_for_the_pool_picture_itself(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,13 +264,35 @@ def test_the_score_is_the_mean_cosine_of_eq_6(monkeypatch: pytest.MonkeyPatch) -
     assert score == pytest.approx(np.mean(cosines), abs=1e-5)
 
 
+def test_what_else_might_verify_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The four cosines beside eq. 6 in table S6, each written out as a loop."""
+    model, method = tiny_model(), quick(verifying_pictures=2, pool_prompt="a photo of {}", anchor="a photo")
+    x = torch.randn(7, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    x_c, x_r, x_e = x[:2], x[2:4], x[4:]
+    drawn = iter([x_c, x_r])
+    monkeypatch.setattr(DarkMiner, "_draw", lambda *_: next(drawn))
+    with Adapters(model.unet, adapted_layers(model.unet, "value"), 2, seed=0) as adapters:
+        arguments = torch.zeros(5, 16), x_e, torch.zeros(77, 16), CHURCH, torch.Generator()
+        found = method._verify(model, adapters, Pixels(), *arguments)
+    f_c, f_r, f_e = (Pixels().scores(model.decode(x), [""] * len(x)).arrays["features"] for x in (x_c, x_r, x_e))
+    mean = {
+        "cosine_reference": [c @ r for c, r in zip(f_c, f_r, strict=True)],
+        "cosine_pool": [c @ e for c in f_c for e in f_e],
+        "cosine_anchor_text": [c @ Pixels().text("a photo") for c in f_c],
+        "cosine_concept_text": [c @ Pixels().text("a photo of church") for c in f_c],
+    }
+    assert found.keys() == {"score", *mean}
+    for name, cosines in mean.items():
+        assert found[name] == pytest.approx(np.mean(cosines), abs=1e-5), name
+
+
 def test_the_reference_is_the_unerased_models_from_the_same_noise() -> None:
     model = tiny_model()
     anchor, images = model.encode(["art"])[0], torch.ones(3, 4, 8, 8)
     layers = adapted_layers(model.unet, "value")
     with Adapters(model.unet, layers, 2, seed=0) as adapters:
-        arguments = anchor, images, anchor, torch.Generator().manual_seed(5)
-        assert quick()._verify(model, adapters, Pixels(), *arguments) == 0
+        arguments = anchor, images, anchor, CHURCH, torch.Generator().manual_seed(5)
+        assert quick()._verify(model, adapters, Pixels(), *arguments)["score"] == 0
     assert verified(quick(), model, images, anchor, anchor) != 0
 
 
@@ -272,7 +301,7 @@ def test_loops_end_when_the_score_is_no_more_than_tau(
     scores: list[float], circumvented: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = iter(scores)
-    monkeypatch.setattr(DarkMiner, "_verify", lambda *_: next(given))
+    monkeypatch.setattr(DarkMiner, "_verify", lambda *_: {"score": next(given)})
     erasure = quick(tau=0.2, max_loops=3).erase(tiny_model(), [CHURCH], context(tmp_path))
     rows = erasure.trace
     assert sorted({row["loop"] for row in rows if row["stage"] == "circumvent"}) == circumvented
@@ -300,7 +329,7 @@ def test_earlier_embeddings_are_replayed(
 
 def test_what_was_not_verified_is_not_replayed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given, seen = iter([0.1, 0.9, 0.9]), arguments_of(monkeypatch, "losses")
-    monkeypatch.setattr(DarkMiner, "_verify", lambda *_: next(given))
+    monkeypatch.setattr(DarkMiner, "_verify", lambda *_: {"score": next(given)})
     method = quick(tau=0.2, replay=0.0)
     embeddings = method.erase(tiny_model(), [CHURCH, DOG], context(tmp_path)).record["embeddings"]
     assert seen
@@ -324,7 +353,7 @@ def test_a_replayed_embedding_goes_with_pictures_and_anchor_of_its_own(
         steps.append((pictures[-1], *arguments[-2:]))
         return losses(*arguments)
 
-    monkeypatch.setattr(DarkMiner, "_verify", lambda *_: 1.0)
+    monkeypatch.setattr(DarkMiner, "_verify", lambda *_: {"score": 1.0})
     monkeypatch.setattr(DarkMiner, "_draw", lambda _, __, text, ___: text[:, :1, :1, None].expand(-1, 4, 8, 8))
     monkeypatch.setattr(DarkMiner, "losses", recorded)
     monkeypatch.setattr(dark_miner, "noisy", noised)
@@ -358,7 +387,7 @@ def test_training_pictures_are_the_unerased_models(
         plain.append(torch.equal(found, draw(self, unerased, text, same)))
         return found
 
-    monkeypatch.setattr(DarkMiner, "_verify", lambda *_: 1.0)
+    monkeypatch.setattr(DarkMiner, "_verify", lambda *_: {"score": 1.0})
     monkeypatch.setattr(DarkMiner, "_draw", recorded)
     quick(bank=bank, max_loops=2, learning_rate=1.0).erase(tiny_model(), [CHURCH], context(tmp_path))
     assert drawn == 2 * draws
@@ -528,7 +557,7 @@ def test_the_time_budget_counts_resumed_runs_together(tmp_path: Path, monkeypatc
 def test_concepts_alternate_while_they_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = iter([0.9, 0.9, 0.1, 0.9, 0.9])
     mined = arguments_of(monkeypatch, "_mine")
-    monkeypatch.setattr(DarkMiner, "_verify", lambda *_: next(given))
+    monkeypatch.setattr(DarkMiner, "_verify", lambda *_: {"score": next(given)})
     method = quick(tau=0.2, max_loops=3)
     erasure = method.erase(tiny_model(), [CHURCH, DOG], context(tmp_path))
     assert erasure.record["concepts"].tolist() == [0, 1, 0, 1, 1]
@@ -546,10 +575,14 @@ def test_pools_are_pictures_of_the_concepts(tmp_path: Path) -> None:
     from erasebench.sampling import Sampler, draw_latents
 
     model = tiny_model()
-    pools = quick(pool_prompt="{} art")._pools(model, [CHURCH, DOG], context(tmp_path, 2))
-    for pool, prompt in zip(pools, ["church art", "dog art"], strict=True):
-        (expected,) = draw_latents(model, [prompt] * 4, range(8, 12), Sampler("ddim", 1, 7.5))
-        torch.testing.assert_close(pool, expected)
+    for options, seed, first in (({}, 2, 8), ({"pool_seed": 3}, 0, 12), ({"pool_seed": 0}, 2, 0)):
+        folder = tmp_path / str(first)
+        folder.mkdir()
+        method = quick(pool_prompt="{} art", **options)
+        pools = method._pools(model, [CHURCH, DOG], context(folder, seed))
+        for pool, prompt in zip(pools, ["church art", "dog art"], strict=True):
+            (expected,) = draw_latents(model, [prompt] * 4, range(first, first + 4), Sampler("ddim", 1, 7.5))
+            torch.testing.assert_close(pool, expected)
 
 
 def test_the_anchor_is_the_prompt_or_the_concepts_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -626,6 +659,7 @@ def test_what_it_needs_is_known_beforehand() -> None:
         ({"preserve_weight": -0.5}, "preserve_weight must not be negative, not -0.5"),
         ({"tau": -1.5}, "tau must be between -1 and 1, not -1.5"),
         ({"replay": 1.5}, "replay must be between 0 and 1, not 1.5"),
+        ({"pool_seed": -1}, "pool_seed must be at least 0, not -1"),
         ({"pool_size": 2}, "images must be at most pool_size, 2, not 3"),
         ({"pool_prompt": "a photo"}, "pool_prompt must have {} where the concept goes, not 'a photo'"),
         ({"location": "values"}, "location: Input should be 'value'"),
