@@ -52,9 +52,9 @@ class Pixels:
         assert len(images) == len(prompts)
         flat = images.reshape(len(images), -1).astype(np.float32) / 255
         features = flat @ np.random.default_rng(0).standard_normal((flat.shape[1], 6), dtype=np.float32)
-        features /= np.linalg.norm(features, axis=1, keepdims=True)
-        clip = 100 * np.sum(features * np.stack([self.text(prompt) for prompt in prompts]), axis=1)
-        return Scores({"clip": np.asarray(clip, dtype=np.float32)}, {"features": features})
+        features = features / np.linalg.norm(features, axis=1, keepdims=True)
+        clip = 100 * np.sum(features * np.stack([self.text(prompt) for prompt in prompts]), axis=1, dtype=np.float32)
+        return Scores({"clip": clip}, {"features": features.astype(np.float32)})
 
     def text(self, prompt: str) -> NDArray[np.float32]:
         return np.random.default_rng(len(prompt)).standard_normal(6, dtype=np.float32)
