@@ -53,7 +53,7 @@ class Pixels:
         flat = images.reshape(len(images), -1).astype(np.float32) / 255
         features = flat @ np.random.default_rng(0).standard_normal((flat.shape[1], 6), dtype=np.float32)
         features = features / np.linalg.norm(features, axis=1, keepdims=True)
-        clip = 100 * np.sum(features * np.stack([self.text(prompt) for prompt in prompts]), axis=1, dtype=np.float32)
+        clip = np.array([100 * f @ self.text(prompt) for f, prompt in zip(features, prompts, strict=True)], np.float32)
         return Scores({"clip": clip}, {"features": features.astype(np.float32)})
 
     def text(self, prompt: str) -> NDArray[np.float32]:
