@@ -59,8 +59,8 @@ class SaliencyUnlearning:
         parameters: what may be trained.
         saliency: the share of these numbers that is trained: those with the largest gradients.
         mask_guidance: w in the prediction ``(1 + w) e(x, c) - w e(x, "")`` that saliency is the gradient of.
-        relabel: the other prompt: that of the anchor, or for each picture that of a random neighbour (of the anchor
-            where a concept has no neighbours).
+        relabel: the other prompt: that of the anchor, blank where the catalogue has none, or for each picture that of
+            a random neighbour (of the anchor where a concept has no neighbours).
         alpha: weight of the diffusion loss of pictures that are to remain.
         steps: gradient steps.
         learning_rate: of Adam.
