@@ -135,6 +135,7 @@ def test_one_model_for_each_device(tiny_clip: dict[str, WeightFile], monkeypatch
         return object()
 
     monkeypatch.setattr(clip, "OpenAIClip", load)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     file = tiny_clip["state dict"]
-    assert openai_clip(file, "meta") is openai_clip(file, "meta") is not openai_clip(file, "cpu")
-    assert loaded == ["meta", "cpu"]
+    assert openai_clip(file, "cuda:1") is openai_clip(file, "cuda:1") is not openai_clip(file, "cpu")
+    assert loaded == ["cuda:1", "cpu"]

@@ -529,7 +529,7 @@ def test_why_not() -> None:
         ({"rank": 0}, "rank must be positive"),
         ({"learning_rate": -1.0}, "learning_rate must be positive"),
         ({"lamb": -1.0}, "lamb must not be negative, but is -1"),
-        ({"interval_start": 400.0}, "interval_start must be from 0 to below interval_end, not 400.0 to 400.0"),
+        ({"interval_start": 400.0}, "interval_start must be from 0 to below interval_end and 1000, not 400.0 to 400.0"),
         ({"sampler": "euler"}, "unknown sampler 'euler'"),
     ],
 )
