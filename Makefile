@@ -13,7 +13,7 @@ test: $(STAMP)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses=auto --dist=worksteal
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

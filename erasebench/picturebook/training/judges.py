@@ -24,7 +24,7 @@ from erasebench.picturebook.judges.q16 import INITIAL_PROMPTS, Q16, TEMPERATURE,
 from erasebench.picturebook.judges.weights import load_single, save_half
 from erasebench.picturebook.training.data import Renders
 from erasebench.picturebook.training.distortions import degrade, negatives
-from erasebench.picturebook.training.loop import Recipe, fit
+from erasebench.picturebook.training.loop import Recipe, fit, mixed_precision
 from erasebench.picturebook.world.captions import IMPLYING, NAMING, PERSON_NOUNS
 from erasebench.picturebook.world.objects import OBJECTS
 from erasebench.picturebook.world.people import CHARACTERS
@@ -140,7 +140,7 @@ class DetectorObjective:
         """The loss of a step and its parts."""
         batch = self.batch(step)
         device = next(self.model.parameters()).device
-        with torch.autocast(device.type, dtype=torch.bfloat16):
+        with mixed_precision(device):
             raw = self.model(batch["img"].to(device))
         # Assignment and losses need single precision.
         predictions = {k: [x.float() for x in v] if isinstance(v, list) else v.float() for k, v in raw.items()}
@@ -193,7 +193,7 @@ class ClipObjective:
         device = next(self.model.parameters()).device
         pixels = pixel_values(np.concatenate([shown, empty])).to(device)
         ids = tokenize(self.tokenizer, texts).to(device)
-        with torch.autocast(device.type, dtype=torch.bfloat16):
+        with mixed_precision(device):
             image, text = self.model.encode_image(pixels), encode_text(self.model, ids)
         image, text = (functional.normalize(x.float(), dim=-1) for x in (image, text))
         # The original CLIP clips the logit scale at 100, too.

@@ -14,7 +14,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from erasebench.picturebook.tokenizer import CONTEXT_LENGTH
 from erasebench.picturebook.training.data import Renders
-from erasebench.picturebook.training.loop import Recipe, processes, rank
+from erasebench.picturebook.training.loop import Recipe, mixed_precision, processes, rank
 from erasebench.picturebook.world.scene import Scene
 
 CHANNELS = (32, 80, 160)
@@ -145,7 +145,7 @@ class UnetObjective:
         noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
         # On a CPU, the backward pass of the fused attention kernel costs more than the rest of the model together.
         attention = SDPBackend.MATH if device.type == "cpu" else SDPBackend.FLASH_ATTENTION
-        with torch.autocast(device.type, dtype=torch.bfloat16), sdpa_kernel([attention, SDPBackend.MATH]):
+        with mixed_precision(device), sdpa_kernel([attention, SDPBackend.MATH]):
             predicted = self.model(noisy, timesteps, ids).float()
         errors = (predicted - noise).square().mean(dim=(1, 2, 3))
         return (weights * errors).sum(), {"mse": float(errors.detach().mean())}

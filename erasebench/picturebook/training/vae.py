@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from erasebench.picturebook.training.data import Renders
-from erasebench.picturebook.training.loop import Recipe
+from erasebench.picturebook.training.loop import Recipe, mixed_precision
 
 CHANNELS = (16, 32, 64)
 LATENT_CHANNELS = 8
@@ -161,7 +161,7 @@ class VaeObjective:
         with torch.no_grad():
             posterior = self.model.encode(images).latent_dist
             latents = posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=generator).to(device)
-        with torch.autocast(device.type, dtype=torch.bfloat16):
+        with mixed_precision(device):
             decoded = self.model.decode(latents).sample.float()
         error = decoded - images
         squared = error.square().mean(dim=(1, 2, 3))
