@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from erasebench.concepts import load_catalogue
-from erasebench.config import make_config
-from erasebench.engine.plan import _interleave, make_plan, read_prompt_set
 from tests.engine.runs import TINY, command, forget_plugins, places
 
 CONCEPTS = """
@@ -181,30 +177,3 @@ def test_photographs_need_other_prompts(tmp_path: Path, capsys: pytest.CaptureFi
     assert "no other prompts for the domain 'photo'" in message and "--retain-file" in message
     assert command("run", *TINY, *places(tmp_path), "--model", model, "--concepts", "paul-marsh") == 2
     assert "'paul-marsh' has no judge and no prompts in the domain 'photo'" in capsys.readouterr().err
-
-
-def test_prompts_and_seeds_of_a_csv_file(tmp_path: Path) -> None:
-    with open("good.csv", "w", newline="", encoding="utf-8-sig") as stream:
-        rows = [("text", "tags", "seed"), ("a", "dark, old", 5), ("b", "light", 6), ("two\nlines", "dark", 7), ("c",)]
-        csv.writer(stream).writerows(rows)
-    view = load_catalogue([Path("concepts.yaml")]).get("mine").views["picturebook"]
-    assert read_prompt_set(view, {"mine": Path("good.csv")}) == [("a", 5), ("two\nlines", 7)]
-    Path("others.csv").write_text("prompt\nx\ny\nz\n")
-    made = make_plan(
-        make_config(
-            {
-                **{"concepts": ["mine"], "concept_files": ["concepts.yaml"], "prompt_sets": {"mine": "good.csv"}},
-                **{"images_per_prompt": 2, "retain_file": "others.csv", "retain_prompts": 2, "device": "cpu"},
-            }
-        )
-    )
-    images, others = made.rows[0].images, made.rows[0].retain
-    assert images is not None and others is not None
-    assert images.spec["prompts"] == ["a", "a", "two\nlines", "two\nlines"] and images.spec["seeds"] == [5, 6, 7, 8]
-    assert others.spec["prompts"] == ["x", "y"] and made.retained == ((), ())
-
-
-def test_naming_and_implying_prompts_take_turns() -> None:
-    assert _interleave(["a", "b"], ["x", "y"]) == ["a", "x", "b", "y"]
-    assert _interleave(["a", "b", "c"], ["x"]) == ["a", "x", "b", "c"]
-    assert _interleave(["a"], []) == ["a"]

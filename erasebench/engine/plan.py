@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
-from itertools import zip_longest
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from erasebench.engine.store import file_sha256
 from erasebench.errors import EraseBenchError, check_name
 from erasebench.method import hyper_parameters
 from erasebench.models.loading import ModelSource, find_model, resolve_device, resolve_dtype
+from erasebench.prompts import interleave, read_prompt_set, read_prompts
 from erasebench.registry import JUDGES, METHODS, Plugin, load_file
 
 BASELINE = "sd"
@@ -213,7 +212,7 @@ class _Planner:
             seeded = view.prompt_set.seeds is not None
             pairs = [(p, s if seeded else seed) for p, s in found]
         else:
-            pairs = [(text, seed) for text in _interleave(view.naming, view.implying)[:count]]
+            pairs = [(text, seed) for text in interleave(view.naming, view.implying)[:count]]
         if not pairs:
             raise EraseBenchError(
                 f"the concept '{concept.name}' has no prompts in the domain '{self.source.domain}'; give some in a "
@@ -223,7 +222,7 @@ class _Planner:
 
     def _retain(self) -> list[tuple[str, tuple[str, ...]]]:
         if self.config.retain_file:
-            found = [(text, _NOTHING) for text in read_column(self.config.retain_file, "prompt")]
+            found = [(text, _NOTHING) for text in read_prompts(self.config.retain_file)]
         else:
             found = [(r.prompt, r.shows) for r in self.catalogue.retain(self.source.domain)]
         if not found:
@@ -393,72 +392,6 @@ def make_judge(name: str, label: str, domain: str, device: str = "auto") -> Any:
     if hasattr(made, "device"):
         made.device = device
     return made
-
-
-def read_prompt_set(view: View, files: dict[str, Path]) -> list[tuple[str, int]]:
-    """Prompts and seeds of the user's copy of a public prompt set; 0 where the set has no seeds.
-
-    Raises:
-        EraseBenchError: the file was not given or lacks a column: which, from where.
-    """
-    wanted = view.prompt_set
-    assert wanted is not None
-    if wanted.name not in files:
-        raise EraseBenchError(
-            f"the prompts '{wanted.name}' are needed and not part of erasebench: get the CSV file from {wanted.url} "
-            f"and give it by --prompt-sets {wanted.name}=FILE.csv"
-        )
-    rows = read_table(files[wanted.name])
-    for column in (wanted.column, *wanted.where, *([wanted.seeds] if wanted.seeds else [])):
-        if rows and column not in rows[0]:
-            check_name(f"column of {files[wanted.name]}", column, [name for name in rows[0] if name])
-    taken = [row for row in rows if all(text in (row[column] or "") for column, text in wanted.where.items())]
-    _check_prompts(files[wanted.name], [row[wanted.column] for row in taken])
-    try:
-        return [(row[wanted.column], int(row[wanted.seeds]) if wanted.seeds else 0) for row in taken]
-    except (ValueError, TypeError) as error:
-        raise EraseBenchError(f"column {wanted.seeds} of {files[wanted.name]} holds no seed: {error}") from None
-
-
-def read_column(path: Path, column: str) -> list[str]:
-    """A column of a CSV file.
-
-    Raises:
-        EraseBenchError: the file or the column is missing.
-    """
-    rows = read_table(path)
-    if rows:
-        check_name(f"column of {path}", column, [name for name in rows[0] if name])
-    found = [row[column] for row in rows]
-    _check_prompts(path, found)
-    return found
-
-
-def _check_prompts(path: Path, prompts: Sequence[str | None]) -> None:
-    without = next((number for number, prompt in enumerate(prompts, 1) if not (prompt or "").strip()), None)
-    if without is not None:
-        raise EraseBenchError(f"{path}: prompt {without} of those that are read is empty")
-
-
-def read_table(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file with a header.
-
-    Raises:
-        EraseBenchError: the file cannot be read or is empty.
-    """
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as stream:
-            rows = list(csv.DictReader(stream))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise EraseBenchError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
-    if not rows:
-        raise EraseBenchError(f"{path} holds no rows")
-    return rows
-
-
-def _interleave(naming: Sequence[str], implying: Sequence[str]) -> list[str]:
-    """Naming and implying prompts by turns, so that a cut leaves as many of both; the longer list's rest comes last."""
-    return [text for pair in zip_longest(naming, implying) for text in pair if text is not None]
 
 
 def _check_size(size: int | None, folder: Path) -> None:

@@ -1,0 +1,80 @@
+"""Prompts: from the user's files, and in which order a concept's own are asked."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
+from pathlib import Path
+
+from erasebench.concepts import View
+from erasebench.errors import EraseBenchError, check_name
+
+
+def interleave(naming: Sequence[str], implying: Sequence[str]) -> list[str]:
+    """Naming and implying prompts by turns, so that a cut leaves as many of both; the longer list's rest comes last."""
+    return [text for pair in zip_longest(naming, implying) for text in pair if text is not None]
+
+
+def read_prompt_set(view: View, files: Mapping[str, Path]) -> list[tuple[str, int]]:
+    """Prompts and seeds of the user's copy of a public prompt set; 0 where the set has no seeds.
+
+    Raises:
+        EraseBenchError: the file was not given or lacks a column: which, from where.
+    """
+    wanted = view.prompt_set
+    assert wanted is not None
+    if wanted.name not in files:
+        raise EraseBenchError(
+            f"the prompts '{wanted.name}' are needed and not part of erasebench: get the CSV file from {wanted.url} "
+            f"and give it by --prompt-sets {wanted.name}=FILE.csv"
+        )
+    rows = _read_table(files[wanted.name])
+    for column in (wanted.column, *wanted.where, *([wanted.seeds] if wanted.seeds else [])):
+        _check_column(files[wanted.name], rows, column)
+    taken = [row for row in rows if all(text in (row[column] or "") for column, text in wanted.where.items())]
+    _check_prompts(files[wanted.name], [row[wanted.column] for row in taken])
+    try:
+        return [(row[wanted.column], int(row[wanted.seeds]) if wanted.seeds else 0) for row in taken]
+    except (ValueError, TypeError) as error:
+        raise EraseBenchError(f"column {wanted.seeds} of {files[wanted.name]} holds no seed: {error}") from None
+
+
+def read_prompts(path: Path) -> list[str]:
+    """The column ``prompt`` of a CSV file.
+
+    Raises:
+        EraseBenchError: the file or the column is missing, or a prompt is empty.
+    """
+    rows = _read_table(path)
+    _check_column(path, rows, "prompt")
+    found = [row["prompt"] for row in rows]
+    _check_prompts(path, found)
+    return found
+
+
+def _check_column(path: Path, rows: Sequence[dict[str, str]], column: str) -> None:
+    if column not in rows[0]:
+        check_name(f"column of {path}", column, [name for name in rows[0] if name])
+
+
+def _check_prompts(path: Path, prompts: Sequence[str | None]) -> None:
+    without = next((number for number, prompt in enumerate(prompts, 1) if not (prompt or "").strip()), None)
+    if without is not None:
+        raise EraseBenchError(f"{path}: prompt {without} of those that are read is empty")
+
+
+def _read_table(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file with a header.
+
+    Raises:
+        EraseBenchError: the file cannot be read or is empty.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as stream:
+            rows = list(csv.DictReader(stream))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise EraseBenchError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    if not rows:
+        raise EraseBenchError(f"{path} holds no rows")
+    return rows
