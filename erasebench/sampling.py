@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from erasebench.errors import EraseBenchError, check_name
 from erasebench.models.diffusion import DiffusionModel
+from erasebench.models.shared_passes import is_compiled, shared_passes
 
 SCHEDULERS = {
     "ddim": "DDIMScheduler",
@@ -158,48 +159,18 @@ def sample_latents(
     latents: Tensor = noise * scheduler.init_noise_sigma
     texts = [text] if isinstance(text, Tensor) else text
     copies = sum(map(len, texts)) // len(noise)
-    with text_projected_once(model.unet):
+    compiled = is_compiled(model.unet)
+    with nullcontext() if compiled else shared_passes(model.unet):
         for step, timestep in enumerate(scheduler.timesteps[start:stop], start):
             scaled = scheduler.scale_model_input(latents, timestep)
-            predicted = [model.predict(torch.cat([scaled] * (len(t) // len(noise))), timestep, t) for t in texts]
+            predicted = [
+                model.predict(torch.cat([scaled] * (len(t) // len(noise))) if compiled else scaled, timestep, t)
+                for t in texts
+            ]
             *others, prompt = torch.cat(predicted).chunk(copies)
             guided = combine(step, prompt, others, sampler.guidance_scale)
             latents = scheduler.step(guided, timestep, latents, return_dict=False)[0]
     return latents
-
-
-@contextmanager
-def text_projected_once(unet: nn.Module) -> Iterator[None]:
-    """Compute the keys and values of a text once for all calls of a U-Net, not at every sampling step.
-
-    A compiled U-Net is left alone: its graph is fixed.
-    """
-    if getattr(unet, "_compiled_call_impl", None) is not None:
-        yield
-        return
-    projections = [m for name, m in unet.named_modules() if name.endswith((".attn2.to_k", ".attn2.to_v"))]
-    before = [dict(vars(projection)) for projection in projections]
-    try:
-        for projection in projections:
-            vars(projection)["forward"] = _remember_last(projection.forward)
-        yield
-    finally:
-        for projection, attributes in zip(projections, before, strict=True):
-            del vars(projection)["forward"]
-            vars(projection).update(attributes)
-
-
-def _remember_last(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """The function, called again only for another object than the last time."""
-    last: tuple[Any, Tensor] | None = None
-
-    def remembering(argument: Tensor, *rest: Any) -> Tensor:
-        nonlocal last
-        if last is None or last[0] is not argument:
-            last = argument, function(argument, *rest)
-        return last[1]
-
-    return remembering
 
 
 def build_scheduler(config: dict[str, Any], name: str) -> Any:

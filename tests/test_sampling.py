@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import PNDMScheduler
-from torch import Tensor, nn
+from torch import Tensor
 
 from erasebench.errors import EraseBenchError
 from erasebench.models.diffusion import DiffusionModel
@@ -27,10 +27,9 @@ from erasebench.sampling import (
     sample,
     sample_latents,
     starting_noise,
-    text_projected_once,
 )
 from tests.models.stock import stock_pipeline
-from tests.tiny import Layout, differing, state, tiny_model
+from tests.tiny import Layout, tiny_model
 
 PROMPTS = ["a dog", "a church", "art"]
 SEEDS = [3, 1, 4]
@@ -233,52 +232,18 @@ def test_rules_learn_the_step_and_all_predictions(latents: tuple[DiffusionModel,
     assert seen == [(1, 2, 2.0), (2, 2, 2.0), (3, 2, 2.0)]
 
 
-def test_text_is_projected_once_for_all_steps(latents: tuple[DiffusionModel, Tensor, Tensor]) -> None:
-    model, noise, text = latents
-    calls: list[Tensor] = []
-    keys = model.unet.down_blocks[0].attentions[0].transformer_blocks[0].attn2.to_k
-    project = nn.Linear.forward
-
-    def counted(self: nn.Linear, given: Tensor) -> Tensor:
-        if self is keys:
-            calls.append(given)
-        return project(self, given)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nn.Linear, "forward", counted)
-        sample_latents(model, noise, text, Sampler("ddim", 6, 4.0))
-    assert len(calls) == 1
-
-
-def test_projections_are_remembered_for_one_text_only_and_forgotten_afterwards(
+def test_a_compiled_unet_is_called_with_one_row_of_latents_for_each_of_text(
     latents: tuple[DiffusionModel, Tensor, Tensor],
 ) -> None:
     model, noise, text = latents
-    first, second = text[:3], text[3:]
-    step = torch.tensor(500)
-    wanted = [model.predict(noise, step, given) for given in (first, second, first)]
-    before = state(model)
-    with text_projected_once(model.unet):
-        found = [model.predict(noise, step, given) for given in (first, second, first)]
-    assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
-    changed = {name: value + 1 for name, value in before.items() if ".attn2.to_v." in name}
-    with model.erased(Erasure(changed)):
-        assert not torch.equal(model.predict(noise, step, first), wanted[0])
-    assert torch.equal(model.predict(noise, step, first), wanted[0])
-    assert not any("forward" in vars(module) for module in model.unet.modules())
-    assert differing(before, state(model)) == set()
+    sampler = Sampler("ddim", 3)
+    expected = sample_latents(model, noise, text, sampler)
+    rows: list[tuple[int, int]] = []
 
+    def compiled(given: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, return_dict: bool) -> Any:
+        rows.append((len(given), len(encoder_hidden_states)))
+        return model.unet.forward(given, timestep, encoder_hidden_states, return_dict=return_dict)
 
-def test_projections_are_forgotten_after_an_exception() -> None:
-    model = tiny_model()
-    with pytest.raises(KeyboardInterrupt), text_projected_once(model.unet):
-        assert any("forward" in vars(module) for module in model.unet.modules())
-        raise KeyboardInterrupt
-    assert not any("forward" in vars(module) for module in model.unet.modules())
-
-
-def test_a_compiled_unet_is_left_alone() -> None:
-    model = tiny_model()
-    model.unet.compile()
-    with text_projected_once(model.unet):
-        assert not any("forward" in vars(module) for module in model.unet.modules())
+    model.unet._compiled_call_impl = compiled
+    torch.testing.assert_close(sample_latents(model, noise, text, sampler), expected, atol=1e-4, rtol=1e-4)
+    assert rows == [(6, 6)] * 3
