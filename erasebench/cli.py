@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -48,6 +49,7 @@ class EraseCommand(click.Command):
         return [*own, *(option for option in config_options() if option.name in self.KEYS), help_option]
 
 
+@cache
 def config_options() -> list[click.Parameter]:
     """One option for every configuration key, ``--images-per-prompt`` for ``images_per_prompt``."""
     from erasebench.config import RunConfig

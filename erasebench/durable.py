@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+from erasebench.errors import EraseBenchError
 
 PARTIAL = ".partial"
 """How temporary names end."""
@@ -59,3 +62,22 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error, or what caused it, says that the disk is full."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        # Libraries that do not write in Python, as safetensors, pass the system's words on in errors of their own.
+        if any(os.strerror(code) in str(error) for code in (errno.ENOSPC, errno.EDQUOT)):
+            return True
+        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+    return False
+
+
+def disk_full(place: str) -> EraseBenchError:
+    """What to tell the user when :func:`is_disk_full`; ``place`` says whose disk it is."""
+    return EraseBenchError(
+        f"the disk of {place} is full; free some space and run the same command again: what is finished is kept"
+    )

@@ -16,12 +16,11 @@ import yaml
 from erasebench import __version__
 from erasebench.concepts import Concept
 from erasebench.config import RunConfig, read_layer
-from erasebench.durable import write_durably
+from erasebench.durable import disk_full, is_disk_full, write_durably
 from erasebench.engine.cells import Cell
 from erasebench.engine.plan import BASELINE, erase_cell, find_parts, make_judge, method_settings, resolve_method
 from erasebench.engine.progress import ProgressLine
 from erasebench.engine.session import PeakMemory, hostless_environment
-from erasebench.engine.store import is_disk_full
 from erasebench.errors import EraseBenchError
 from erasebench.models.loading import ModelSource, load_model
 from erasebench.run import prepare_folder
@@ -148,9 +147,7 @@ def erase(config: RunConfig, export: Export = "none", stream: TextIO | None = No
         path = _export(export, config.out, plan.source, model, lambda: Erasure.load(config.out))
     except Exception as error:
         if is_disk_full(error):
-            raise EraseBenchError(
-                f"the disk of {config.out} is full; free some space and run the same again"
-            ) from error
+            raise disk_full(str(config.out)) from error
         raise
     exported = f"; exported to {path}" if path else ""
     changed = f"{about['parameters_changed']:,} numbers changed"

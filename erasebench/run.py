@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from erasebench import __version__
 from erasebench.config import RunConfig
-from erasebench.durable import durably, write_durably
+from erasebench.durable import disk_full, durably, is_disk_full, write_durably
 from erasebench.engine.ledger import Ledger
 from erasebench.engine.local import Outcome, missing_cells, run_cells
 from erasebench.engine.plan import BASELINE, Plan, Row, make_plan, resolved_config
 from erasebench.engine.progress import ProgressLine
 from erasebench.engine.session import Session, hostless_environment
-from erasebench.engine.store import Store, is_disk_full
+from erasebench.engine.store import Store
 from erasebench.errors import EraseBenchError
 from erasebench.images import read_images
 from erasebench.report.costs import Cost, costs_csv
@@ -65,11 +65,12 @@ def run(config: RunConfig, stream: TextIO | None = None) -> Result:
     ledger = Ledger(config.out / "ledger.jsonl")
     try:
         write_durably(config.out / "run.yaml", resolved_config(plan).to_yaml())
-        ledger.write("run", version=__version__, cells=len(plan.cells))
+        missing = missing_cells(plan, store)
+        ledger.write("run", version=__version__, cells=len(plan.cells), already_there=len(plan.cells) - len(missing))
         for row in plan.rows:
             if row.reason:
                 ledger.write("n/a", title=f"{row.method} {row.concept.name}", reason=row.reason)
-        progress = ProgressLine(missing_cells(plan, store), stream)
+        progress = ProgressLine(missing, stream)
         session = Session(
             plan.source, plan.device, plan.dtype, store, config.batch_size, config.compile, config.fid_reference
         )
@@ -78,10 +79,7 @@ def run(config: RunConfig, stream: TextIO | None = None) -> Result:
         write_results(plan, store, outcome, rows)
     except OSError as error:
         if is_disk_full(error):
-            raise EraseBenchError(
-                f"the disk of the output folder {config.out} is full; free some space and run the same command again: "
-                "what is finished is kept in the store"
-            ) from error
+            raise disk_full(f"the output folder {config.out}") from error
         raise
     finally:
         ledger.close()
@@ -170,25 +168,39 @@ def _commit() -> str | None:
 
 def _write_grids(plan: Plan, store: Store, failed: Mapping[str, str]) -> None:
     """For each concept a sheet of every method beside the unerased model, and one of all methods side by side."""
-    from erasebench.report.grids import sample_grid
-
     folder = plan.config.out / "grids"
     folder.mkdir(exist_ok=True)
     for concept in {row.concept.name: row.concept for row in plan.rows}.values():
         rows = {row.method: row for row in plan.rows if row.concept.name == concept.name and _was_drawn(row, failed)}
         if BASELINE not in rows:
             continue
-        drawn = {method: _examples(plan, row, store) for method, row in rows.items()}
-        prompts = drawn[BASELINE][1]
-        blur = concept.kind in SENSITIVE and plan.source.domain != "picturebook"
         sheets: dict[tuple[str, ...], str] = {(BASELINE, method): _picture_name(row) for method, row in rows.items()}
         if len(rows) > 2:
             sheets[tuple(rows)] = f"{file_name(concept.name)}.png"
         for methods, name in sheets.items():
             title = f"{methods[-1]}: {concept.name}" if len(methods) == 2 else concept.name
-            sheet = sample_grid({method: drawn[method][0] for method in methods}, prompts, title, blur)
-            with durably(folder / name) as stream:
-                sheet.save(stream, format="PNG")
+            _write_grid(plan, store, [rows[method] for method in methods], title, folder / name)
+
+
+def _write_grid(plan: Plan, store: Store, rows: Sequence[Row], title: str, path: Path) -> None:
+    """Draw a sheet of rows of one concept, the unerased model's first, if it is not there."""
+    from PIL.PngImagePlugin import PngInfo
+
+    from erasebench.report.grids import sample_grid
+
+    cells = [cell.key for row in rows for cell in (row.images, row.retain) if cell]
+    others = list(retained_examples(plan, rows[0], EXAMPLES))
+    about = json.dumps([__version__, title, [row.method for row in rows], cells, others])
+    source = hashlib.sha256(about.encode()).hexdigest()
+    if _drawn_for(path) == source:
+        return
+    drawn = {row.method: _examples(plan, row, store) for row in rows}
+    blur = rows[0].concept.kind in SENSITIVE and plan.source.domain != "picturebook"
+    sheet = sample_grid({method: drawn[method][0] for method in drawn}, drawn[BASELINE][1], title, blur)
+    text = PngInfo()
+    text.add_text("Source", source)
+    with durably(path) as stream:
+        sheet.save(stream, format="PNG", pnginfo=text)
 
 
 def _was_drawn(row: Row, failed: Mapping[str, str]) -> bool:
@@ -212,7 +224,7 @@ def _write_curves(plan: Plan, store: Store, failed: Mapping[str, str]) -> None:
 
 
 def _drawn_for(path: Path) -> str | None:
-    """The cell whose curves a picture shows; None if there is no such picture."""
+    """What a picture of a run folder says that it was drawn from; None if there is no such picture."""
     if not path.exists():
         return None
     from PIL import Image

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
-from erasebench.durable import durably, replace_folder, write_durably
+from erasebench.durable import durably, is_disk_full, replace_folder, write_durably
 
 
 def test_two_processes_that_write_one_file_leave_one_of_them_whole(tmp_path: Path) -> None:
@@ -56,3 +57,12 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     assert (folder / "old").exists()
     replace_folder(folder, write)
     assert [path.name for path in folder.iterdir()] == ["file"] and list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_full_disk_is_recognised_however_it_is_told() -> None:
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    wrapped = RuntimeError("saving failed")
+    wrapped.__cause__ = full
+    foreign = RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
+    assert is_disk_full(full) and is_disk_full(wrapped) and is_disk_full(foreign)
+    assert not is_disk_full(OSError(errno.EACCES, "no")) and not is_disk_full(ValueError("full of errors"))

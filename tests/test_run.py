@@ -179,7 +179,7 @@ def test_a_full_disk_under_the_run_folder(
     out = tmp_path / "out"
     assert capsys.readouterr().err.endswith(
         f"error: the disk of the output folder {out} is full; free some space and run the same command again: what is "
-        "finished is kept in the store\n"
+        "finished is kept\n"
     )
     assert run_tiny(tmp_path) == 0 and done(tmp_path) == []
 
@@ -229,6 +229,21 @@ def test_curves_are_drawn_once_for_each_erasure(tmp_path: Path) -> None:
     for damage in (b"no picture", (tmp_path / "out" / "grids" / "sd-church.png").read_bytes()):
         paths[0].write_bytes(damage)
         assert run(2) == drawn
+
+
+def test_sheets_are_drawn_once_for_their_pictures(smoke: Path, tmp_path: Path) -> None:
+    copy_of(smoke, tmp_path)
+    folder = tmp_path / "out" / "grids"
+    drawn = {path.name: path.read_bytes() for path in folder.iterdir()}
+    times = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    kept, *damaged = sorted(drawn)
+    (folder / damaged[0]).write_bytes(b"no picture")
+    (folder / damaged[1]).write_bytes(drawn[kept])
+    assert run_tiny(tmp_path) == 0
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == drawn
+    assert {path.name for path in folder.iterdir() if path.stat().st_mtime_ns == times[path.name]} == {*drawn} - set(
+        damaged[:2]
+    )
 
 
 def test_a_method_whose_judge_has_no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
+from erasebench.durable import disk_full, is_disk_full
 from erasebench.engine.cells import Cell
 from erasebench.engine.ledger import Ledger
 from erasebench.engine.plan import Plan
 from erasebench.engine.progress import ProgressLine
 from erasebench.engine.session import PeakMemory, Session
-from erasebench.engine.store import Store, is_disk_full
-from erasebench.errors import EraseBenchError
+from erasebench.engine.store import Store
 
 
 @dataclass
@@ -87,10 +87,7 @@ def _compute(
     except Exception as error:
         seconds = time.monotonic() - began
         if is_disk_full(error):
-            raise EraseBenchError(
-                f"the disk of the store {store.root} is full; free some space and run the same command again: what is "
-                "finished is kept"
-            ) from error
+            raise disk_full(f"the store {store.root}") from error
         reason = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
         ledger.write("failed", cell, reason=reason, traceback=traceback.format_exc(), seconds=round(seconds, 3))
         outcome.failed[cell.key] = reason

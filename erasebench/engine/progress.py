@@ -78,7 +78,8 @@ class ProgressLine:
         erasures = sum(cell.stage == "erase" for cell in self.left.values())
         each = sum(self.erase_seconds) / len(self.erase_seconds) if self.erase_seconds else 0.0
         left = images * self.image_seconds / self.images + erasures * each - (now - self.began)
-        return f", {duration(max(0.0, left))} left"
+        over = "more than " if erasures and not self.erase_seconds else ""
+        return f", {over}{duration(max(0.0, left))} left"
 
     def _show(self, text: str, end: bool = False) -> None:
         if self.live:

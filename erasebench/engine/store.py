@@ -7,10 +7,8 @@ marker that verifies, a cell does not exist.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -196,15 +194,3 @@ def file_sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a file."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def is_disk_full(error: BaseException) -> bool:
-    """Whether an error, or what caused it, says that the disk is full."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        # Libraries that do not write in Python, as safetensors, pass the system's words on in errors of their own.
-        if any(os.strerror(code) in str(error) for code in (errno.ENOSPC, errno.EDQUOT)):
-            return True
-        error = error.__cause__ or error.__context__  # type: ignore[assignment]
-    return False

@@ -80,6 +80,21 @@ def test_a_terminal_has_one_line_that_changes(monkeypatch: pytest.MonkeyPatch) -
     assert stream.getvalue().endswith("[2/2] generate sd tench: failed (a reason), 1.0 s\n")
 
 
+def test_the_remaining_time_says_that_erasures_were_not_timed_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    stream = Terminal()
+    erasures = [Cell("erase", {"n": n}, (), f"c{n}") for n in range(2)]
+    progress = ProgressLine([CELL, *erasures, Cell("generate", {"prompts": ["a"] * 6}, (), "more")], stream)
+    progress.start(CELL)
+    progress.finish("ok", 2.0, 2)
+    progress.start(erasures[0])
+    assert stream.getvalue().endswith("erase c0, more than 6 s left")
+    progress.finish("ok", 10.0)
+    progress.start(erasures[1])
+    assert stream.getvalue().endswith("erase c1, 16 s left")
+
+
 def test_cells_that_come_and_go_keep_the_count_right() -> None:
     stream = io.StringIO()
     corrupt, done, last = (Cell("erase", {"n": n}, (), f"c{n}") for n in range(3))

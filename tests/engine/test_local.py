@@ -220,6 +220,8 @@ def test_an_amended_run_computes_only_what_is_new(fast_run: Path, tmp_path: Path
     assert run_tiny(tmp_path, "--methods", "uce,negative-prompt,uce[lamb=0.3]") == 0
     assert {line["title"].partition(" ")[0] for line in done(tmp_path, "ok")} == {"uce[lamb=0.3]"}
     assert len(done(tmp_path)) == 5
+    begun = [line for line in read_ledger(tmp_path / "out" / "ledger.jsonl") if line["event"] == "run"][-1]
+    assert begun["already_there"] == begun["cells"] - 5 == CELLS
     assert list(rows(tmp_path)) == [(m, "church") for m in ("sd", "uce", "negative-prompt", "uce[lamb=0.3]")]
     assert run_tiny(tmp_path) == 0
     assert done(tmp_path) == [] and table(tmp_path) == table(fast_run)

@@ -11,7 +11,7 @@ import pytest
 
 from erasebench.durable import write_durably
 from erasebench.engine.cells import Cell
-from erasebench.engine.store import MARKER, CorruptCellError, Store, is_disk_full
+from erasebench.engine.store import MARKER, CorruptCellError, Store
 from erasebench.errors import EraseBenchError
 
 CELL = Cell("erase", {"method": "sd"})
@@ -209,12 +209,3 @@ def test_a_text_file_is_old_or_new_but_never_half(tmp_path: Path, monkeypatch: p
         assert path.read_text() == "old"
     write_durably(path, "new")
     assert path.read_text() == "new"
-
-
-def test_a_full_disk_is_recognised_however_it_is_told() -> None:
-    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    wrapped = RuntimeError("saving failed")
-    wrapped.__cause__ = full
-    foreign = RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
-    assert is_disk_full(full) and is_disk_full(wrapped) and is_disk_full(foreign)
-    assert not is_disk_full(OSError(errno.EACCES, "no")) and not is_disk_full(ValueError("full of errors"))
