@@ -13,7 +13,7 @@ test: $(STAMP)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/pytest --numprocesses=auto --dist=worksteal
+	$(BIN)/pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

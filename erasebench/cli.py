@@ -95,13 +95,10 @@ def read_options(options: dict[str, Any]) -> Any:
 
 
 def _value(key: str, value: Any) -> Any:
-    """What an option's text says: lists are split at commas, mappings at commas and the first equals sign."""
+    """What an option's text says; mappings are split at commas and the first equals sign."""
     from erasebench.config import RunConfig, parse_value, split_list
 
-    default = RunConfig.model_fields[key].get_default(call_default_factory=True)
-    if isinstance(default, tuple):
-        return split_list(value)
-    if isinstance(default, dict):
+    if isinstance(RunConfig.model_fields[key].get_default(call_default_factory=True), dict):
         pairs = [part.partition("=") for part in split_list(value)]
         if key != "settings":
             without = [name for name, equals, _ in pairs if not equals]
@@ -231,8 +228,7 @@ def doctor(store: Path, fix: bool) -> None:
     from erasebench.engine.doctor import examine
 
     problems = examine(store, fix)
-    for problem in problems:
-        click.echo(problem)
+    click.echo("\n".join(problems or [f"{store}: nothing is damaged"]))
     if problems and not fix:
         sys.exit(1)
 

@@ -68,6 +68,9 @@ def make_config(*layers: Mapping[str, Any]) -> RunConfig:
         for key in layer:
             check_name("configuration key", str(key), RunConfig.model_fields)
         merged = _over(merged, layer)
+    # In a file as on the command line.
+    lists = [key for key, value in merged.items() if isinstance(value, str) and _is_list(key)]
+    merged |= {key: split_list(merged[key]) for key in lists}
     try:
         return RunConfig.model_validate(merged)
     except ValidationError as error:
@@ -75,6 +78,10 @@ def make_config(*layers: Mapping[str, Any]) -> RunConfig:
         where = ".".join(str(part) for part in first["loc"])
         given = f", not {first['input']!r}" if isinstance(first["input"], (str, int, float)) else ""
         raise EraseBenchError(f"configuration key {where}: {first['msg'].lower()}{given}") from None
+
+
+def _is_list(key: str) -> bool:
+    return isinstance(RunConfig.model_fields[key].get_default(call_default_factory=True), tuple)
 
 
 def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,7 +142,7 @@ def parse_method(text: str) -> tuple[str, dict[str, Any]]:
     """``"esd-u[steps=200;learning_rate=1e-4]"`` -> ``("esd-u", {"steps": 200, "learning_rate": "1e-4"})``.
 
     Raises:
-        EraseBenchError: the brackets hold something else than ``name=value`` pairs.
+        EraseBenchError: the brackets hold something else than ``name=value`` pairs, or a name twice.
     """
     match = re.fullmatch(r"([^\[\]]+?)\s*(?:\[(.*)\])?", text.strip(), flags=re.DOTALL)
     if not match:
@@ -145,6 +152,8 @@ def parse_method(text: str) -> tuple[str, dict[str, Any]]:
         name, equals, value = part.partition("=")
         if not equals:
             raise EraseBenchError(f"'{part}' in '{text}' is no option; write option=value")
+        if name.strip() in options:
+            raise EraseBenchError(f"'{text}' gives {name.strip()} twice")
         options[name.strip()] = parse_value(value)
     return match[1], options
 

@@ -21,7 +21,7 @@ from erasebench.engine.cells import Cell
 from erasebench.engine.plan import BASELINE, erase_cell, find_parts, make_judge, method_settings, resolve_method
 from erasebench.engine.progress import ProgressLine
 from erasebench.engine.session import PeakMemory, hostless_environment
-from erasebench.errors import EraseBenchError
+from erasebench.errors import EraseBenchError, one_line
 from erasebench.models.loading import ModelSource, load_model
 from erasebench.run import prepare_folder
 
@@ -211,7 +211,7 @@ def _erase(plan: PlannedErasure, out: Path, model: DiffusionModel, stream: TextI
         if isinstance(error, Exception):
             progress.finish("failed", time.monotonic() - began)
         if isinstance(error, Exception) and not isinstance(error, EraseBenchError) and not is_disk_full(error):
-            raise ErasureFailedError(f"{plan.cell.title}: {_reason(error)}") from error
+            raise ErasureFailedError(f"{plan.cell.title}: {one_line(error)}") from error
         raise
     progress.finish("ok", seconds)
     draw_curves(erasure.trace, out / LOSS, plan.cell.title)
@@ -223,11 +223,6 @@ def _erase(plan: PlannedErasure, out: Path, model: DiffusionModel, stream: TextI
     }
     _write(about, out)
     return about
-
-
-def _reason(error: Exception) -> str:
-    name = "" if isinstance(error, FloatingPointError) else f"{type(error).__name__}: "
-    return f"{name}{' '.join(str(error).split())}"
 
 
 def _about(plan: PlannedErasure) -> dict[str, Any]:

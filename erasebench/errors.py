@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import traceback
 from collections.abc import Iterable
 
 
@@ -25,3 +26,9 @@ def check_name(what: str, name: str, allowed: Iterable[str]) -> None:
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
     hint = f"nearest: {', '.join(near)}" if near else f"known: {', '.join(known) or 'none'}"
     raise UnknownNameError(f"unknown {what} '{name}'; {hint}")
+
+
+def one_line(error: BaseException) -> str:
+    """What is wrong, on one line: of divergence and of our own errors the message, of others with their type."""
+    own = isinstance(error, EraseBenchError | FloatingPointError)
+    return " ".join((str(error) if own else "".join(traceback.format_exception_only(error))).split())

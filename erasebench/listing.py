@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from erasebench.config import preset_files
+from erasebench.errors import EraseBenchError
 from erasebench.registry import KINDS
 
 
@@ -10,6 +11,9 @@ def listing(kind: str | None, pattern: str = "*") -> list[str]:
     """One line for each plug-in, concept or preset whose name matches; every kind if None.
 
     Nothing is imported for it, so that what is broken elsewhere cannot break the list.
+
+    Raises:
+        EraseBenchError: the kind has none that match.
     """
     kinds = [kind] if kind else [*KINDS, "concepts", "presets"]
     lines: list[str] = []
@@ -17,6 +21,8 @@ def listing(kind: str | None, pattern: str = "*") -> list[str]:
         if len(kinds) > 1:
             lines += [*([""] if lines else []), f"{name}:"]
         lines += [("  " if len(kinds) > 1 else "") + line for line in _lines(name, pattern)]
+    if kind and not lines and pattern != "*":
+        raise EraseBenchError(f"no {kind} match '{pattern}'")
     return lines
 
 

@@ -8,7 +8,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from erasebench.concepts import View
-from erasebench.errors import EraseBenchError, check_name
+from erasebench.errors import EraseBenchError
 
 
 def interleave(naming: Sequence[str], implying: Sequence[str]) -> list[str]:
@@ -55,7 +55,7 @@ def read_prompts(path: Path) -> list[str]:
 
 def _check_column(path: Path, rows: Sequence[dict[str, str]], column: str) -> None:
     if column not in rows[0]:
-        check_name(f"column of {path}", column, [name for name in rows[0] if name])
+        raise EraseBenchError(f"{path} has no column '{column}', but {', '.join(filter(None, rows[0]))}")
 
 
 def _check_prompts(path: Path, prompts: Sequence[str | None]) -> None:

@@ -18,7 +18,6 @@ import ast
 import importlib
 import importlib.util
 import sys
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -27,7 +26,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, TypeVar
 
-from erasebench.errors import EraseBenchError, check_name
+from erasebench.errors import EraseBenchError, check_name, one_line
 
 T = TypeVar("T")
 
@@ -122,7 +121,7 @@ class Registry:
             try:
                 names = registered_names(path)
             except SyntaxError as error:
-                self.broken[path.stem] = _reason(error)
+                self.broken[path.stem] = one_line(error)
                 warn(f"{path} is left out: {self.broken[path.stem]}")
                 continue
             found.update(dict.fromkeys(names, f"{self.package}.{path.stem}"))
@@ -137,7 +136,7 @@ class Registry:
             made = point.load()
         except Exception as error:
             # Whatever another package's import raises is that package's trouble: it is reported, the rest works.
-            self.broken[point.name] = _reason(error)
+            self.broken[point.name] = one_line(error)
             raise EraseBenchError(
                 f"the {self.what} '{point.name}' of {_package(point)} cannot be loaded: {self.broken[point.name]}"
             ) from error
@@ -149,11 +148,6 @@ class Registry:
 def _place(made: Any) -> tuple[Any, Any]:
     """Where a class is defined; a file that is loaded again defines the same class anew."""
     return getattr(made, "__module__", None), getattr(made, "__qualname__", None)
-
-
-def _reason(error: Exception) -> str:
-    """What is wrong, on one line; of a syntax error, with its place."""
-    return " ".join("".join(traceback.format_exception_only(error)).split())
 
 
 def _package(point: EntryPoint) -> str:
@@ -191,7 +185,7 @@ def load_file(path: Path) -> None:
         del sys.modules[name]
         if isinstance(error, EraseBenchError):
             raise
-        raise EraseBenchError(f"the plug-in file {path} cannot be loaded: {_reason(error)}") from error
+        raise EraseBenchError(f"the plug-in file {path} cannot be loaded: {one_line(error)}") from error
 
 
 def data_files(group: str) -> list[Path]:

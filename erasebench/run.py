@@ -59,6 +59,8 @@ def run(config: RunConfig, stream: TextIO | None = None) -> Result:
     Raises:
         EraseBenchError: bad input, found before any work; or a full disk.
     """
+    if config.out.resolve().is_relative_to(config.store.resolve()):
+        raise EraseBenchError(f"the output folder {config.out} lies in the store {config.store}; give it another place")
     plan = make_plan(config)
     prepare_folder(config.out)
     store = Store(config.store)

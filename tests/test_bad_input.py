@@ -51,7 +51,7 @@ def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
         "bad_input_raises.py": "import nothing_of_this_name",
         "bad_input_takes.py": PLUGIN.replace("bad-input-bare", "uce"),
         "key.yaml": "metods: [uce]",
-        "list.yaml": "plugins: uce",
+        "list.yaml": "plugins: {uce: 1}",
         "broken.yaml": "methods: [",
         "columns.csv": "prompts,tags,seed\na,dark,1\n",
         "seeds.csv": "text,tags,seed\na,dark,one\n",
@@ -120,7 +120,10 @@ BAD: list[tuple[Sequence[str], Sequence[str]]] = [
     ([*OWN, "--concepts", "mine", "--prompt-sets", "mine"], ["'mine' in --prompt-sets names no file; write name=file"]),
     ([*OWN, "--concepts", "mine", "--prompt-sets", "mine=no.csv"], ["cannot read no.csv: No such file"]),
     ([*OWN, "--concepts", "mine", "--prompt-sets", "mine=empty.csv"], ["empty.csv holds no rows"]),
-    ([*OWN, "--concepts", "mine", "--prompt-sets", "mine=columns.csv"], ["column of columns.csv 'text'"]),
+    (
+        [*OWN, "--concepts", "mine", "--prompt-sets", "mine=columns.csv"],
+        ["columns.csv has no column 'text', but prompts, tags, seed"],
+    ),
     ([*OWN, "--concepts", "mine", "--prompt-sets", "mine=seeds.csv"], ["column seed of seeds.csv holds no seed"]),
     ([*OWN, "--concepts", "mine", "--prompt-sets", "mine=other.csv"], ["'mine' has no prompts"]),
     (
@@ -130,8 +133,12 @@ BAD: list[tuple[Sequence[str], Sequence[str]]] = [
     (["--retain-file", "short.csv"], ["short.csv: prompt 1 of those that are read is empty"]),
     (["--prompt-sets", "mien=empty.csv"], ["unknown prompt set 'mien'"]),
     (["--retain-file", "missing.csv"], ["cannot read missing.csv"]),
-    (["--retain-file", "captions.csv"], ["unknown column of captions.csv 'prompt'"]),
-    (["--fid-reference", "missing"], ["inception"]),
+    (["--retain-file", "captions.csv"], ["captions.csv has no column 'prompt', but caption"]),
+    (["--fid-reference", "missing"], ["there is no folder missing of reference images"]),
+    (["--prompt-sets", "i2p=missing.csv"], ["cannot read missing.csv: No such file"]),
+    (["--settings", "dm2.bogus=4"], ["method dm2: unknown hyper-parameter 'bogus'"]),
+    (["--methods", "uce[lamb=1;lamb=2]"], ["'uce[lamb=1;lamb=2]' gives lamb twice"]),
+    (["--out", "store/results", "--store", "store"], ["the output folder store/results lies in the store store"]),
 ]
 
 

@@ -86,6 +86,13 @@ def test_an_unknown_name_gets_the_nearest(
     assert not out.exists()
 
 
+def test_a_pattern_that_nothing_matches(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["list", "methods", "zzz*"])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == "error: no methods match 'zzz*'\n"
+
+
 def test_render_writes_the_worlds_pixels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "new folder" / "pictures.png"
     args = ["picturebook", "render", "--seed", "7", "--seed", "8", "--subject", "church", "--style", "crayon"]

@@ -58,6 +58,12 @@ def test_options_go_over_the_file_and_the_file_over_the_preset(tmp_path: Path) -
     assert config.settings["uce"] == {"guide": "art"}
 
 
+def test_a_list_in_a_file_may_be_written_as_on_the_command_line(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("methods: uce, esd-x[steps=2;batch_size=1]\nconcepts: church")
+    made = make_config(read_layer(tmp_path / "run.yaml"))
+    assert made.methods == ("uce", "esd-x[steps=2;batch_size=1]") and made.concepts == ("church",)
+
+
 def test_the_preset_fits_the_model(tmp_path: Path) -> None:
     assert read_options({}).batch_size == make_config(read_preset("quick")).batch_size == 25
     assert read_options({"model": "some/folder"}).images_per_prompt == 10

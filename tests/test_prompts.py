@@ -52,3 +52,23 @@ def test_naming_and_implying_prompts_take_turns() -> None:
     assert interleave(["a", "b"], ["x", "y"]) == ["a", "x", "b", "y"]
     assert interleave(["a", "b", "c"], ["x"]) == ["a", "x", "b", "c"]
     assert interleave(["a"], []) == ["a"]
+
+
+def test_a_picture_is_asked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prompt and seed decide it: the same again would only seem to be one more."""
+    monkeypatch.chdir(tmp_path)
+    Path("concepts.yaml").write_text(CONCEPT)
+    Path("mine.csv").write_text("text,tags,seed\na,dark,5\na,dark,6\na,dark,5\n")
+    Path("others.csv").write_text("prompt\nx\ny\nx\n")
+    made = make_plan(
+        make_config(
+            {
+                **{"concepts": ["mine"], "concept_files": ["concepts.yaml"], "prompt_sets": {"mine": "mine.csv"}},
+                **{"images_per_prompt": 2, "retain_file": "others.csv", "device": "cpu"},
+            }
+        )
+    )
+    images, others = made.rows[0].images, made.rows[0].retain
+    assert images is not None and others is not None
+    assert images.spec["prompts"] == ["a"] * 3 and images.spec["seeds"] == [5, 6, 7]
+    assert others.spec["prompts"] == ["x", "y"]

@@ -159,8 +159,8 @@ def test_the_batch_size_changes_nothing_but_rounding(batch_size: int, smoke: Pat
 
 
 def test_a_name_too_long_for_a_file(tmp_path: Path) -> None:
-    lengthy = ";".join(["lamb=0.5"] * 40)
-    assert run_tiny(tmp_path, "--methods", f"uce[{lengthy}],uce[{lengthy};lamb=0.5]", "--retain-prompts", "2") == 0
+    lengthy = "lamb=0.5" + "0" * 300
+    assert run_tiny(tmp_path, "--methods", f"uce[{lengthy}],uce[{lengthy}0]", "--retain-prompts", "2") == 0
     names = [path.name for path in (tmp_path / "out" / "grids").glob("uce*")]
     assert len(names) == 2 and all(len(name) < 120 for name in names)
 
@@ -195,10 +195,10 @@ def test_rows_that_cannot_be_and_rows_that_fail(
         rows = read_csv((tmp_path / "out" / "table.csv").read_text(encoding="utf-8"))
         assert [(row.method, row.status, row.reason) for row in rows] == [
             ("sd", "ok", ""),
-            ("diverging", "failed", "FloatingPointError: training diverged: the loss is nan at step 3"),
+            ("diverging", "failed", "training diverged: the loss is nan at step 3"),
             (
                 *("not-finite", "failed"),
-                "FloatingPointError: the erasure holds NaN or infinite numbers in unet.conv_out.bias",
+                "the erasure holds NaN or infinite numbers in unet.conv_out.bias",
             ),
             ("never", "n/a", "no object in picturebook"),
             ("uce", "ok", ""),

@@ -33,11 +33,14 @@ def describe_plan(plan: Plan, store: Store) -> str:
 def _fewer_prompts(plan: Plan) -> list[str]:
     """A line for each concept that has fewer prompts than were asked for."""
     asked = {row.concept.name: set(row.images.spec["prompts"]) for row in plan.rows if row.images}
-    return [
+    lines = [
         f"{name} has {len(prompts)} prompts in this domain, not the {plan.config.prompts} asked for"
         for name, prompts in asked.items()
         if len(prompts) < plan.config.prompts
     ]
+    if len(plan.retained) < plan.config.retain_prompts:
+        lines.append(f"there are {len(plan.retained)} other prompts, not the {plan.config.retain_prompts} asked for")
+    return lines
 
 
 def _estimate(missing: list[Cell], known: list[Marker]) -> list[str]:

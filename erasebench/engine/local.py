@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
+
+from filelock import Timeout
 
 from erasebench.durable import disk_full, is_disk_full
 from erasebench.engine.cells import Cell
@@ -16,6 +19,7 @@ from erasebench.engine.plan import Plan
 from erasebench.engine.progress import ProgressLine
 from erasebench.engine.session import PeakMemory, Session
 from erasebench.engine.store import Store
+from erasebench.errors import one_line
 
 
 @dataclass
@@ -61,7 +65,7 @@ def run_cells(plan: Plan, store: Store, ledger: Ledger, progress: ProgressLine, 
             progress.add(cell)
         if problem:
             # Another run on this store may be at this very cell: wait for it, and look again.
-            with store.lock(cell.key):
+            with _alone(cell, store, progress):
                 if store.verify(cell.key):
                     _compute(cell, store, ledger, progress, session, outcome)
             progress.drop(cell)
@@ -69,6 +73,20 @@ def run_cells(plan: Plan, store: Store, ledger: Ledger, progress: ProgressLine, 
         if marker:
             outcome.costs[cell.key] = marker.cost
     return outcome
+
+
+@contextmanager
+def _alone(cell: Cell, store: Store, progress: ProgressLine) -> Iterator[None]:
+    lock = store.lock(cell.key)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        progress.wait(cell)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _compute(
@@ -88,7 +106,7 @@ def _compute(
         seconds = time.monotonic() - began
         if is_disk_full(error):
             raise disk_full(f"the store {store.root}") from error
-        reason = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+        reason = one_line(error)
         ledger.write("failed", cell, reason=reason, traceback=traceback.format_exc(), seconds=round(seconds, 3))
         outcome.failed[cell.key] = reason
         progress.finish(f"failed ({reason})", seconds)

@@ -167,6 +167,13 @@ class _Planner:
 
         Sampler(**self.sampler)  # names and ranges are checked where they are used
         self.settings = method_settings(source.domain, config.settings)
+        for name in config.settings:
+            resolve_method(name, self.settings)
+        if config.fid_reference and not config.fid_reference.is_dir():
+            raise EraseBenchError(f"there is no folder {config.fid_reference} of reference images")
+        for path in config.prompt_sets.values():
+            if not path.is_file():
+                raise EraseBenchError(f"cannot read {path}: No such file")
         self.judges: dict[tuple[str, str], tuple[Any, dict[str, Any]]] = {}
         _check_size(config.size, source.folder)
         sets = [view.prompt_set for c in map(catalogue.get, catalogue.names()) for view in c.views.values()]
@@ -218,11 +225,13 @@ class _Planner:
                 f"the concept '{concept.name}' has no prompts in the domain '{self.source.domain}'; give some in a "
                 "file of your own (--concept-files)"
             )
-        return [(prompt, first + k) for prompt, first in pairs for k in range(self.config.images_per_prompt)]
+        drawn = [(prompt, first + k) for prompt, first in pairs for k in range(self.config.images_per_prompt)]
+        return list(dict.fromkeys(drawn))  # the same prompt and seed again would be the same picture
 
     def _retain(self) -> list[tuple[str, tuple[str, ...]]]:
         if self.config.retain_file:
-            found = [(text, _NOTHING) for text in read_prompts(self.config.retain_file)]
+            # Drawn with one seed: a prompt that is there twice would be the same picture.
+            found = [(text, _NOTHING) for text in dict.fromkeys(read_prompts(self.config.retain_file))]
         else:
             found = [(r.prompt, r.shows) for r in self.catalogue.retain(self.source.domain)]
         if not found:

@@ -43,6 +43,10 @@ class ProgressLine:
         self.cell, self.began = cell, time.monotonic()
         self.update(0, 0, "")
 
+    def wait(self, cell: Cell) -> None:
+        """Another run is at a cell."""
+        self._show(f"waiting for another run at {cell.stage} {cell.title}", end=True)
+
     def update(self, done: int, of: int, note: str) -> None:
         """How far the cell is."""
         now = time.monotonic()

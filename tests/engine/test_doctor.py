@@ -63,7 +63,7 @@ def a_cell(run: Path) -> str:
 
 def test_a_sound_store_has_no_problems(fast_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("doctor", "--store", fast_run / "store") == 0
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr().out == f"{fast_run / 'store'}: nothing is damaged\n"
 
 
 @pytest.mark.parametrize("damage", DAMAGE, ids=lambda damage: damage.__name__)
@@ -94,7 +94,7 @@ def test_what_a_run_is_working_on_is_left_alone(
     damage(store.folder(key))
     with store.lock(key):
         assert command("doctor", "--store", tmp_path / "store", "--fix") == 0
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr().out.endswith("store: nothing is damaged\n")
     assert store.folder(key).exists() or store.leftovers()
 
 
@@ -119,6 +119,9 @@ def test_a_plan_before_and_after_a_run(fast_run: Path, tmp_path: Path, capsys: p
     assert not (tmp_path / "store").exists(), "a plan leaves nothing behind"
     assert command(*plan, "--concepts", "phrase:a lamp", "--prompts", "500") == 0
     assert "\nphrase:a lamp has 5 prompts in this domain, not the 500 asked for\n" in capsys.readouterr().out
+    (tmp_path / "few.csv").write_text("prompt\na dog\na cat\na dog\n")
+    assert command(*plan, "--retain-file", tmp_path / "few.csv") == 0
+    assert "\nthere are 2 other prompts, not the 4 asked for\n" in capsys.readouterr().out
     copy_of(fast_run, tmp_path)
     assert command(*plan) == 0
     assert (

@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 
+from erasebench.config import make_config, read_layer
 from erasebench.engine.ledger import read_ledger
 from erasebench.engine.session import Session
 from erasebench.engine.store import MARKER, Store
+from erasebench.run import run
 from tests.engine.runs import CELLS, command, copy_of, done, fast_generate, places, run_tiny, table
 
 pytestmark = pytest.mark.usefixtures("fast")
@@ -101,7 +103,7 @@ def test_a_failed_cell_takes_only_its_row_and_is_tried_again(
     assert [(key[0], row["status"], row["reason"]) for key, row in found.items()] == [
         ("sd", "ok", ""),
         ("negative-prompt", "ok", ""),
-        ("uce", "failed", "no such picture"),
+        ("uce", "failed", "ValueError: first line no such picture"),
     ]
     first, needs = done(tmp_path, "failed")
     assert 'raise ValueError("first line\\nno such picture")' in first["traceback"]
@@ -213,6 +215,32 @@ def test_two_runs_on_one_store_share_the_work(fast_run: Path, tmp_path: Path, mo
     ]
     assert len(computed) == len(set(computed)) == CELLS
     assert table(tmp_path / "a") == table(tmp_path / "b") == table(fast_run)
+
+
+def test_a_run_says_that_it_waits_for_another(
+    fast_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy_of(fast_run, tmp_path)
+    store = Store(tmp_path / "store")
+    key = next(line["cell"] for line in done(fast_run) if line["title"] == "uce church" and line["stage"] == "generate")
+    store.folder(key).rename(tmp_path / "elsewhere")
+    lock = store.lock(key)
+    lock.acquire()
+
+    class Terminal(io.StringIO):
+        """The other run ends when this one says that it waits."""
+
+        def write(self, text: str) -> int:
+            if "waiting" in text:
+                (tmp_path / "elsewhere").rename(store.folder(key))
+                lock.release()
+            return super().write(text)
+
+    stream = Terminal()
+    config = make_config(read_layer(tmp_path / "out" / "run.yaml"), {"store": store.root, "out": tmp_path / "out"})
+    assert run(config, stream).outcome.computed == set()
+    assert stream.getvalue() == "waiting for another run at generate uce church\n"
+    assert table(tmp_path) == table(fast_run)
 
 
 def test_an_amended_run_computes_only_what_is_new(fast_run: Path, tmp_path: Path) -> None:
