@@ -8,24 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.runs import TINY, command, forget_plugins, places
+from tests.engine.runs import PROMPT_SET_CONCEPT, TINY, command, forget_plugins, places
 
-CONCEPTS = """
-concepts:
+CONCEPTS = (
+    PROMPT_SET_CONCEPT
+    + """\
   good: {kind: object, phrase: good, views: {picturebook: {judge: picturebook-detector, label: church, naming: [x]}}}
   typo: {kind: object, phrase: typo, views: {picturebook: {judge: picturebook-detector, label: chuch, naming: [x]}}}
   style: {kind: style, phrase: style, views: {picturebook: {judge: picturebook-style, label: crayn, naming: [x]}}}
   judge: {kind: object, phrase: judge, views: {picturebook: {judge: picturebook-detecter, label: a, naming: [x]}}}
   photo: {kind: object, phrase: photo, views: {photo: {judge: resnet50, label: church, naming: [x]}}}
-  mine:
-    kind: object
-    phrase: mine
-    views:
-      picturebook:
-        judge: picturebook-detector
-        label: church
-        prompt_set: {name: mine, url: "https://example.org/mine", column: text, where: {tags: dark}, seeds: seed}
 """
+)
 PLUGIN = """
 from dataclasses import dataclass
 from erasebench.registry import METHODS

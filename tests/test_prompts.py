@@ -11,23 +11,12 @@ from erasebench.concepts import load_catalogue
 from erasebench.config import make_config
 from erasebench.engine.plan import make_plan
 from erasebench.prompts import interleave, read_prompt_set
-
-CONCEPT = """
-concepts:
-  mine:
-    kind: object
-    phrase: mine
-    views:
-      picturebook:
-        judge: picturebook-detector
-        label: church
-        prompt_set: {name: mine, url: "https://example.org/mine", column: text, where: {tags: dark}, seeds: seed}
-"""
+from tests.engine.runs import PROMPT_SET_CONCEPT
 
 
 def test_prompts_and_seeds_of_a_csv_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("concepts.yaml").write_text(CONCEPT)
+    Path("concepts.yaml").write_text(PROMPT_SET_CONCEPT)
     with open("good.csv", "w", newline="", encoding="utf-8-sig") as stream:
         rows = [("text", "tags", "seed"), ("a", "dark, old", 5), ("b", "light", 6), ("two\nlines", "dark", 7), ("c",)]
         csv.writer(stream).writerows(rows)
@@ -57,7 +46,7 @@ def test_naming_and_implying_prompts_take_turns() -> None:
 def test_a_picture_is_asked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Prompt and seed decide it: the same again would only seem to be one more."""
     monkeypatch.chdir(tmp_path)
-    Path("concepts.yaml").write_text(CONCEPT)
+    Path("concepts.yaml").write_text(PROMPT_SET_CONCEPT)
     Path("mine.csv").write_text("text,tags,seed\na,dark,5\na,dark,6\na,dark,5\n")
     Path("others.csv").write_text("prompt\nx\ny\nx\n")
     made = make_plan(

@@ -29,6 +29,17 @@ TINY = (
 """A run of 17 cells; options that come later win."""
 CELLS = 17
 COMPUTED = ("ok", "failed")
+PROMPT_SET_CONCEPT = """concepts:
+  mine:
+    kind: object
+    phrase: mine
+    views:
+      picturebook:
+        judge: picturebook-detector
+        label: church
+        prompt_set: {name: mine, url: "https://example.org/mine", column: text, where: {tags: dark}, seeds: seed}
+"""
+"""A concept whose prompts are in a file of the user's."""
 
 
 def command(*args: str | Path) -> int:
