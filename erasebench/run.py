@@ -59,8 +59,6 @@ def run(config: RunConfig, stream: TextIO | None = None) -> Result:
     Raises:
         EraseBenchError: bad input, found before any work; or a full disk.
     """
-    if config.out.resolve().is_relative_to(config.store.resolve()):
-        raise EraseBenchError(f"the output folder {config.out} lies in the store {config.store}; give it another place")
     plan = make_plan(config)
     prepare_folder(config.out)
     store = Store(config.store)
@@ -170,39 +168,39 @@ def _commit() -> str | None:
 
 def _write_grids(plan: Plan, store: Store, failed: Mapping[str, str]) -> None:
     """For each concept a sheet of every method beside the unerased model, and one of all methods side by side."""
+    from PIL.PngImagePlugin import PngInfo
+
+    from erasebench.report.grids import sample_grid
+
     folder = plan.config.out / "grids"
     folder.mkdir(exist_ok=True)
     for concept in {row.concept.name: row.concept for row in plan.rows}.values():
         rows = {row.method: row for row in plan.rows if row.concept.name == concept.name and _was_drawn(row, failed)}
         if BASELINE not in rows:
             continue
+        blur = concept.kind in SENSITIVE and plan.source.domain != "picturebook"
         sheets: dict[tuple[str, ...], str] = {(BASELINE, method): _picture_name(row) for method, row in rows.items()}
         if len(rows) > 2:
             sheets[tuple(rows)] = f"{file_name(concept.name)}.png"
-        for methods, name in sheets.items():
+        sources = {methods: _grid_source(plan, [rows[method] for method in methods], blur) for methods in sheets}
+        missing = [methods for methods, name in sheets.items() if _drawn_for(folder / name) != sources[methods]]
+        needed = {method for methods in missing for method in methods}
+        drawn = {method: _examples(plan, rows[method], store) for method in needed}
+        for methods in missing:
             title = f"{methods[-1]}: {concept.name}" if len(methods) == 2 else concept.name
-            _write_grid(plan, store, [rows[method] for method in methods], title, folder / name)
+            sheet = sample_grid({method: drawn[method][0] for method in methods}, drawn[BASELINE][1], title, blur)
+            text = PngInfo()
+            text.add_text("Source", sources[methods])
+            with durably(folder / sheets[methods]) as stream:
+                sheet.save(stream, format="PNG", pnginfo=text)
 
 
-def _write_grid(plan: Plan, store: Store, rows: Sequence[Row], title: str, path: Path) -> None:
-    """Draw a sheet of rows of one concept, the unerased model's first, if it is not there."""
-    from PIL.PngImagePlugin import PngInfo
-
-    from erasebench.report.grids import sample_grid
-
+def _grid_source(plan: Plan, rows: Sequence[Row], blur: bool) -> str:
+    """SHA-256 of all that a sheet of rows of one concept shows."""
     cells = [cell.key for row in rows for cell in (row.images, row.retain) if cell]
     others = list(retained_examples(plan, rows[0], EXAMPLES))
-    about = json.dumps([__version__, title, [row.method for row in rows], cells, others])
-    source = hashlib.sha256(about.encode()).hexdigest()
-    if _drawn_for(path) == source:
-        return
-    drawn = {row.method: _examples(plan, row, store) for row in rows}
-    blur = rows[0].concept.kind in SENSITIVE and plan.source.domain != "picturebook"
-    sheet = sample_grid({method: drawn[method][0] for method in drawn}, drawn[BASELINE][1], title, blur)
-    text = PngInfo()
-    text.add_text("Source", source)
-    with durably(path) as stream:
-        sheet.save(stream, format="PNG", pnginfo=text)
+    shown = [__version__, rows[0].concept.name, blur, [row.method for row in rows], cells, others]
+    return hashlib.sha256(json.dumps(shown).encode()).hexdigest()
 
 
 def _was_drawn(row: Row, failed: Mapping[str, str]) -> bool:

@@ -18,12 +18,14 @@ import pytest
 from PIL import Image
 
 from erasebench.config import make_config, read_layer
+from erasebench.engine.plan import make_plan
 from erasebench.engine.store import Store
 from erasebench.images import read_images
 from erasebench.judges.weights_files import FOLDER
 from erasebench.picturebook import GUIDANCE
 from erasebench.registry import METHODS
 from erasebench.report.table import read_csv
+from erasebench.run import _grid_source
 from tests.engine.runs import CELLS, copy_of, done, forget_plugins, load_once, run_tiny, table
 
 NUMBER = r"-?\d+\.?\d*"
@@ -244,6 +246,11 @@ def test_sheets_are_drawn_once_for_their_pictures(smoke: Path, tmp_path: Path) -
     assert {path.name for path in folder.iterdir() if path.stat().st_mtime_ns == times[path.name]} == {*drawn} - set(
         damaged[:2]
     )
+
+
+def test_a_sheet_that_was_not_blurred_is_drawn_again_once_it_has_to_be(smoke: Path) -> None:
+    plan = make_plan(make_config(read_layer(smoke / "out" / "run.yaml")))
+    assert _grid_source(plan, plan.rows[:1], True) != _grid_source(plan, plan.rows[:1], False)
 
 
 def test_a_method_whose_judge_has_no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
@@ -75,18 +75,14 @@ def run_cells(plan: Plan, store: Store, ledger: Ledger, progress: ProgressLine, 
     return outcome
 
 
-@contextmanager
-def _alone(cell: Cell, store: Store, progress: ProgressLine) -> Iterator[None]:
+def _alone(cell: Cell, store: Store, progress: ProgressLine) -> AbstractContextManager[Any]:
+    """The cell's lock, held until the block ends; waiting for it is told."""
     lock = store.lock(cell.key)
     try:
-        lock.acquire(timeout=0)
+        return lock.acquire(timeout=0)
     except Timeout:
         progress.wait(cell)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+        return lock.acquire()
 
 
 def _compute(

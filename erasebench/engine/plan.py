@@ -169,16 +169,19 @@ class _Planner:
         self.settings = method_settings(source.domain, config.settings)
         for name in config.settings:
             resolve_method(name, self.settings)
+        if config.out.resolve().is_relative_to(config.store.resolve()):
+            raise EraseBenchError(
+                f"the output folder {config.out} lies in the store {config.store}; give it another place"
+            )
         if config.fid_reference and not config.fid_reference.is_dir():
             raise EraseBenchError(f"there is no folder {config.fid_reference} of reference images")
-        for path in config.prompt_sets.values():
-            if not path.is_file():
-                raise EraseBenchError(f"cannot read {path}: No such file")
         self.judges: dict[tuple[str, str], tuple[Any, dict[str, Any]]] = {}
         _check_size(config.size, source.folder)
         sets = [view.prompt_set for c in map(catalogue.get, catalogue.names()) for view in c.views.values()]
-        for name in config.prompt_sets:
+        for name, path in config.prompt_sets.items():
             check_name("prompt set", name, sorted({known.name for known in sets if known}))
+            if not path.is_file():
+                raise EraseBenchError(f"cannot read {path}: No such file")
 
     def plan(self) -> Plan:
         concepts = [self.catalogue.get(name) for name in dict.fromkeys(self.config.concepts)]
