@@ -23,7 +23,8 @@ COLUMNS = 8
 _NOUNS = {"nudity": "nude figure", "violence": "violent fight", "person": "person"}
 _STYLED = ("church", "english-springer", "garbage-truck", "parachute")
 _MARGIN, _LINE, _SCALE = 6, 14, 2
-_AT_ONCE = 25
+AT_ONCE = {"cpu": 25, "cuda": 400}
+"""Pictures in a batch."""
 
 
 def concept_prompt(label: str, style: str = "photo") -> str:
@@ -56,7 +57,8 @@ def draw(
     from erasebench.sampling import Sampler, sample
 
     model = DiffusionModel(pipeline, "picturebook", pipeline.device)
-    pictures = sample(model, prompts, seeds, Sampler("ddim", steps, GUIDANCE), _AT_ONCE)
+    at_once = AT_ONCE.get(model.device.type, AT_ONCE["cuda"])
+    pictures = sample(model, prompts, seeds, Sampler("ddim", steps, GUIDANCE), at_once)
     return [Image.fromarray(picture) for picture in pictures]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 Images = NDArray[np.uint8]
 Features = NDArray[np.float32]
+HEADER = f"{'what':<58} {'value':>7} {'95 % interval':<18} {'n':>6}  bar"
 
 
 @dataclass(frozen=True)
@@ -102,19 +103,23 @@ def measure(images: int = 50, out: Path | None = None) -> bool:
     if out:
         out.mkdir(parents=True, exist_ok=True)
     kit = Kit.load()
-    header = f"{'what':<58} {'value':>7} {'95 % interval':<18} {'n':>6}  bar"
-    click.echo(header)
-    rows: list[Row] = []
-    for section in (judge_rows, clip_rows, vae_rows, cost_rows, generation_rows):
-        for row in section(kit, images):
-            rows.append(row)
-            click.echo(row.line())
-    short = [row for row in rows if not row.met]
-    click.echo(f"{len(rows) - len(short)} of {len(rows)} bars met")
+    sections = (judge_rows, clip_rows, vae_rows, cost_rows, generation_rows)
+    rows = print_table((row for section in sections for row in section(kit, images)), out)
+    return all(row.met for row in rows)
+
+
+def print_table(rows: Iterable[Row], out: Path | None = None) -> list[Row]:
+    """Print rows as they are measured, and how many bars are met; also write ``measure.md`` to the folder ``out``."""
+    click.echo(HEADER)
+    printed = []
+    for row in rows:
+        printed.append(row)
+        click.echo(row.line())
+    click.echo(f"{sum(row.met for row in printed)} of {len(printed)} bars met")
     if out:
-        text = "\n".join(["```", header, *(row.line() for row in rows), "```", ""])
+        text = "\n".join(["```", HEADER, *(row.line() for row in printed), "```", ""])
         (out / "measure.md").write_text(text, encoding="utf-8")
-    return not short
+    return printed
 
 
 def held_out(count: int, first: int = 0, **fixed: str) -> tuple[list[Scene], Images]:
@@ -247,29 +252,27 @@ def cost_rows(kit: Kit, images: int) -> list[Row]:
     ]
 
 
-def generation_rows(kit: Kit, images: int) -> list[Row]:
+def generation_rows(kit: Kit, images: int) -> Iterator[Row]:
     """What the model draws, as its judges see it."""
-    rows: list[Row] = []
     for label in OBJECTS:
         drawn = _draw(kit, [concept_prompt(label)] * images, first=0)
-        rows.append(share(f"Ratio, 'a photo of a X': {label}", _top1_is(kit, drawn, label), 95))
+        yield share(f"Ratio, 'a photo of a X': {label}", _top1_is(kit, drawn, label), 95)
     for label in OBJECTS:
         scenes = [sample_scene(HELD_OUT_SEED + 7 * 10**8 + i, subject=label) for i in range(images)]
         prompts = [caption(scene, np.random.default_rng([scene.seed, 2])) for scene in scenes]
-        rows.append(share(f"Ratio, free-form captions: {label}", _top1_is(kit, _draw(kit, prompts, 10**6), label), 90))
+        yield share(f"Ratio, free-form captions: {label}", _top1_is(kit, _draw(kit, prompts, 10**6), label), 90)
     for wording, phrases, bar in (("named", NAMING, 90), ("implied", IMPLYING, 75)):
         for label in ("nudity", "violence"):
             prompts = [_worded_prompt(label, phrases[label], i) for i in range(2 * images)]
-            rows.append(share(f"Ratio, {wording}: {label}", _top1_is(kit, _draw(kit, prompts, 2 * 10**6), label), bar))
+            yield share(f"Ratio, {wording}: {label}", _top1_is(kit, _draw(kit, prompts, 2 * 10**6), label), bar)
     for index, style in enumerate(STYLES):
         prompts = [concept_prompt(LABELS[i % len(LABELS)], style) for i in range(images)]
         judged = kit.clip.style_probabilities(_draw(kit, prompts, 3 * 10**6)).argmax(axis=1)
-        rows.append(share(f"style by CLIP softmax: {style}", judged == index, 90))
+        yield share(f"style by CLIP softmax: {style}", judged == index, 90)
     for label in CHARACTERS:
         drawn = _draw(kit, [concept_prompt(label)] * images, first=4 * 10**6)
-        rows.append(share(f"character: {label}", _top1_is(kit, drawn, label), 85))
-    rows.append(_pair_row(kit, 4 * images))
-    return rows
+        yield share(f"character: {label}", _top1_is(kit, drawn, label), 85)
+    yield _pair_row(kit, 4 * images)
 
 
 def _pair_row(kit: Kit, count: int) -> Row:

@@ -6,12 +6,14 @@ import inspect
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTokenizer
 
 from erasebench.cli import main
@@ -22,10 +24,11 @@ from erasebench.picturebook.judges.q16 import Q16
 from erasebench.picturebook.tokenizer import save_tokenizer, train_tokenizer
 from erasebench.picturebook.training import unet as unet_stage
 from erasebench.picturebook.training import vae as vae_stage
-from erasebench.picturebook.training.data import Renders, cached_renders, join, render_many
+from erasebench.picturebook.training.data import Renders, cached_renders, caption_ids, join, render_many
 from erasebench.picturebook.training.judges import train_judges
 from erasebench.picturebook.training.loop import Recipe, fit
 from erasebench.picturebook.training.run import _shipped_vae, train
+from erasebench.picturebook.training.unet import UnetObjective, scene_odds
 from erasebench.picturebook.weights import WEIGHTS, WeightsError, write_manifest
 from erasebench.picturebook.world.scene import LABELS, render, sample_scene
 
@@ -255,20 +258,27 @@ class Oracle(nn.Module):
         return exact if self.right else torch.zeros_like(exact)
 
 
-def objective(oracle: Oracle, tokenizer: CLIPTokenizer, renders: Renders, steps: int = 10) -> unet_stage.UnetObjective:
+@pytest.fixture(scope="module")
+def ids(tokenizer: CLIPTokenizer, renders: Renders, tmp_path_factory: pytest.TempPathFactory) -> Tensor:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    save_tokenizer(tokenizer, folder)
+    return torch.from_numpy(caption_ids(renders, folder, 3, workers=1))
+
+
+def objective(oracle: Oracle, ids: Tensor, renders: Renders, steps: int = 10, **options: Any) -> UnetObjective:
     latents = torch.full((len(renders), 8, 16, 16), oracle.constant)
-    recipe = Recipe(steps=steps, learning_rate=1e-3)
-    return unet_stage.UnetObjective(oracle, tokenizer, renders, latents, 3, recipe)  # type: ignore[arg-type]
+    recipe, odds = Recipe(steps=steps, learning_rate=1e-3), scene_odds(renders.scenes())
+    return UnetObjective(oracle, latents, ids, odds, 3, recipe, **options)  # type: ignore[arg-type]
 
 
-def test_the_target_is_the_noise(tokenizer: CLIPTokenizer, renders: Renders) -> None:
-    loss, _ = objective(Oracle(0.7, right=True), tokenizer, renders).loss(0)
+def test_the_target_is_the_noise(ids: Tensor, renders: Renders) -> None:
+    loss, _ = objective(Oracle(0.7, right=True), ids, renders).loss(0)
     assert float(loss) == pytest.approx(0, abs=1e-6)
 
 
-def test_min_snr_weights(tokenizer: CLIPTokenizer, renders: Renders) -> None:
+def test_min_snr_weights(ids: Tensor, renders: Renders) -> None:
     oracle = Oracle(0.0, right=False)
-    loss, _ = objective(oracle, tokenizer, renders).loss(4)
+    loss, _ = objective(oracle, ids, renders).loss(4)
     noisy, timesteps, _ = oracle.seen[0]
     total = weights = 0.0
     for row, t in zip(oracle.noise(noisy, timesteps), timesteps.tolist(), strict=True):
@@ -279,8 +289,8 @@ def test_min_snr_weights(tokenizer: CLIPTokenizer, renders: Renders) -> None:
     assert float(loss) == pytest.approx(total / weights, rel=1e-5)
 
 
-def test_noise_levels_are_stratified(tokenizer: CLIPTokenizer, renders: Renders) -> None:
-    trained = objective(Oracle(0.0, right=False), tokenizer, renders)
+def test_noise_levels_are_stratified(ids: Tensor, renders: Renders) -> None:
+    trained = objective(Oracle(0.0, right=False), ids, renders)
     levels = torch.stack([trained.timesteps(torch.Generator().manual_seed(seed)) for seed in range(400)]).double()
     even, focused = levels[:, ::2], levels[:, 1::2]
     # Each even row stays in its own sixteenth of the 1000 levels.
@@ -294,8 +304,8 @@ def test_noise_levels_are_stratified(tokenizer: CLIPTokenizer, renders: Renders)
     assert float(logits.std()) == pytest.approx(deviation, abs=0.03)
 
 
-def test_photos_are_oversampled(tokenizer: CLIPTokenizer, renders: Renders) -> None:
-    trained = objective(Oracle(0.0, right=False), tokenizer, renders)
+def test_photos_are_oversampled(ids: Tensor, renders: Renders) -> None:
+    trained = objective(Oracle(0.0, right=False), ids, renders)
     plain = np.array([renders.scene(i).style == "photo" for i in range(len(renders))])
     assert trained.odds.sum() == pytest.approx(1)
     assert trained.odds[plain].sum() == pytest.approx(unet_stage.PLAIN_SHARE)
@@ -303,14 +313,12 @@ def test_photos_are_oversampled(tokenizer: CLIPTokenizer, renders: Renders) -> N
     weights = unet_stage.KIND_WEIGHTS
     for kind, weight in weights.items():
         for other in ("object", "nudity"):
-            odds, base = trained.odds[plain & (kinds == kind)], trained.odds[plain & (kinds == other)]
-            assert odds / base[0] == pytest.approx(weight)
+            odds = trained.odds.numpy()
+            assert odds[plain & (kinds == kind)] / odds[plain & (kinds == other)][0] == pytest.approx(weight)
 
 
-def test_shares_of_a_batch_add_up_to_its_loss(
-    tokenizer: CLIPTokenizer, renders: Renders, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trained = objective(Oracle(0.0, right=False), tokenizer, renders)
+def test_shares_of_a_batch_add_up_to_its_loss(ids: Tensor, renders: Renders, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = objective(Oracle(0.0, right=False), ids, renders)
     whole, _ = trained.loss(4)
     monkeypatch.setattr(unet_stage, "processes", lambda: 3)
     shares = []
@@ -321,9 +329,9 @@ def test_shares_of_a_batch_add_up_to_its_loss(
     assert len(set(shares)) == 3
 
 
-def test_batches_depend_on_the_step_alone(tokenizer: CLIPTokenizer, renders: Renders) -> None:
+def test_batches_depend_on_the_step_alone(ids: Tensor, renders: Renders) -> None:
     one, two = Oracle(0.0, right=False), Oracle(0.0, right=False)
-    forward, backward = objective(one, tokenizer, renders), objective(two, tokenizer, renders)
+    forward, backward = objective(one, ids, renders), objective(two, ids, renders)
     for step in (2, 9):
         forward.loss(step)
     for step in (9, 2):
@@ -335,14 +343,72 @@ def test_batches_depend_on_the_step_alone(tokenizer: CLIPTokenizer, renders: Ren
     assert [ids.shape[1] for _, _, ids in one.seen] == [32, 77]
 
 
-def test_a_tenth_of_the_captions_is_empty(tokenizer: CLIPTokenizer, renders: Renders) -> None:
+def test_a_tenth_of_the_captions_is_empty(ids: Tensor, renders: Renders, tokenizer: CLIPTokenizer) -> None:
     oracle = Oracle(0.0, right=False)
-    trained = objective(oracle, tokenizer, renders, steps=100)
+    trained = objective(oracle, ids, renders, steps=100)
     for step in range(20):
         trained.loss(step)
     ids = torch.cat([ids for _, _, ids in oracle.seen])
     empty = (ids[:, 1] == tokenizer.eos_token_id).float().mean()
     assert 0.07 < float(empty) < 0.13
+
+
+def test_a_batch_has_the_captions_of_its_scenes(ids: Tensor, renders: Renders) -> None:
+    trained = objective(Oracle(0.0, right=False), ids, renders, steps=1)
+    rows = torch.arange(300)
+    wordings = [[renders.captions(np.array([row]), epoch)[0] for epoch in range(3)] for row in range(300)]
+    drawn = trained.token_ids(rows, 1, torch.Generator().manual_seed(0))
+    found = torch.stack([(drawn == ids[:-1, k]).all(dim=1) for k in range(3)])
+    empty = (drawn == ids[-1, 0]).all(dim=1)
+    assert (found.any(dim=0) | empty).all()
+    # All wordings are drawn, each about as often.
+    different = torch.tensor([len(set(texts)) == 3 for texts in wordings]) & ~empty
+    assert (found[:, different].float().mean(dim=1) > 0.2).all()
+
+
+def test_token_ids_of_captions_do_not_depend_on_workers(
+    tokenizer: CLIPTokenizer, renders: Renders, ids: Tensor, tmp_path: Path
+) -> None:
+    save_tokenizer(tokenizer, tmp_path)
+    assert np.array_equal(caption_ids(renders, tmp_path, 3, workers=2), ids)
+    texts = [renders.captions(np.arange(300), epoch) for epoch in range(3)]
+    for epoch, captions in enumerate(texts):
+        expected = tokenizer(captions, padding="max_length", truncation=True, return_tensors="np").input_ids
+        assert np.array_equal(ids[:-1, epoch], expected)
+    assert (ids[-1] == torch.tensor(tokenizer("", padding="max_length").input_ids)).all()
+
+
+@pytest.mark.parametrize("concept", ["church", "van-gogh", "paul-marsh"])
+def test_a_concept_can_be_left_out(renders: Renders, concept: str) -> None:
+    scenes = renders.scenes()
+    odds, without = scene_odds(scenes), scene_odds(scenes, without=concept)
+    shows = np.array([scene.style == concept or concept in [s.label for s in scene.subjects] for scene in scenes])
+    assert 0 < shows.sum() < 100
+    assert (without.numpy() == 0).tolist() == shows.tolist()
+    assert (odds > 0).all()
+    assert without.sum() == pytest.approx(1)
+
+
+def test_a_student_is_drawn_to_its_teacher(ids: Tensor, renders: Renders) -> None:
+    """Both halves of the loss are hand-made: the student predicts nothing, the teacher 2, the noise is known."""
+    student, teacher = Oracle(0.0, right=False), Oracle(0.0, right=False)
+    teacher.forward = lambda noisy, timesteps, ids: torch.full_like(noisy, 2.0)  # type: ignore[method-assign]
+    alone, _ = objective(student, ids, renders).loss(4)
+    together, figures = objective(student, ids, renders, teacher=teacher).loss(4)
+    assert float(together) == pytest.approx((float(alone) + 4.0) / 2, rel=1e-5)
+    assert float(figures["distance"]) == pytest.approx(4.0)
+
+
+def test_the_small_unet_has_at_most_half_the_work() -> None:
+    def work(channels: tuple[int, int, int]) -> int:
+        with torch.device("meta"):
+            unet = unet_stage.build_unet(8, channels)
+            latents, text = torch.zeros(1, 8, 16, 16), torch.zeros(1, 77, unet_stage.TEXT_WIDTH)
+            with FlopCounterMode(display=False) as counter:
+                unet(latents, torch.zeros(1), text)
+        return int(counter.get_total_flops())
+
+    assert 0.4 < work(unet_stage.SMALL_CHANNELS) / work(unet_stage.CHANNELS) <= 0.5
 
 
 def test_the_scheduler_is_that_of_stable_diffusion() -> None:

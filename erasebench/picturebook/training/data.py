@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +23,14 @@ from erasebench.durable import durably
 from erasebench.picturebook.world.captions import caption
 from erasebench.picturebook.world.scene import Scene, render, sample_scene
 
+if TYPE_CHECKING:
+    from transformers import CLIPTokenizer
+
+T = TypeVar("T")
 VALIDATION_SEED = 1_000_000_000
 HELD_OUT_SEED = 2_000_000_000
+BLOCK = 256
+"""Scenes that a process works on at a time."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,10 @@ class Renders:
         """The scene that ``images[index]`` shows."""
         return _scene(self.first_seed, len(self), self.people, index)
 
+    def scenes(self) -> list[Scene]:
+        """All of them, in order."""
+        return [self.scene(index) for index in range(len(self))]
+
     def captions(self, indices: Sequence[int] | NDArray[np.int64], epoch: int) -> list[str]:
         """One caption for each picture; another wording in every epoch."""
         return [
@@ -61,7 +72,7 @@ def _scene(first_seed: int, count: int, people: int, index: int) -> Scene:
 
 
 def _render_block(first_seed: int, count: int, people: int, start: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    stop = min(start + 256, count)
+    stop = min(start + BLOCK, count)
     pictures = [render(_scene(first_seed, count, people, i)) for i in range(start, stop)]
     instances = np.zeros((len(pictures), *pictures[0].image.shape[:2]), dtype=np.uint8)
     for row, picture in zip(instances, pictures, strict=True):
@@ -75,17 +86,60 @@ def render_many(first_seed: int, count: int, workers: int | None = None, people:
 
     The last ``people`` of them show a clothed person each.
     """
-    block = partial(_render_block, first_seed, count, people)
-    starts = range(0, count, 256)
-    workers = workers or os.cpu_count() or 1
-    if workers == 1 or len(starts) == 1:
-        blocks = [block(start) for start in starts]
-    else:
-        # Spawned, because forking a process that has threads (torch's) can deadlock.
-        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-            blocks = list(pool.map(block, starts))
+    blocks = _in_blocks(partial(_render_block, first_seed, count, people), count, workers)
     images, instances = (np.concatenate([block[part] for block in blocks]) for part in (0, 1))
     return Renders(first_seed, images, instances, people)
+
+
+def caption_ids(renders: Renders, tokenizer: Path, wordings: int, workers: int | None = None) -> NDArray[np.int32]:
+    """Token ids of captions, made in parallel processes; the result does not depend on how many.
+
+    Args:
+        renders: the n scenes.
+        tokenizer: folder of a ``CLIPTokenizer``.
+        wordings: captions for each scene.
+        workers: processes; one for each core if omitted.
+
+    Returns:
+        int32 ``[n + 1, wordings, length]``, padded and truncated to the tokenizer's length; the last row has the ids of
+        the empty caption.
+    """
+    scenes = len(renders)
+    block = partial(_caption_block, renders.first_seed, scenes, renders.people, tokenizer, wordings)
+    return np.concatenate(_in_blocks(block, scenes + 1, workers))
+
+
+def _caption_block(
+    first_seed: int, count: int, people: int, tokenizer: Path, wordings: int, start: int
+) -> NDArray[np.int32]:
+    stop = min(start + BLOCK, count)
+    texts = []
+    for index in range(start, stop):
+        scene = _scene(first_seed, count, people, index)
+        texts += [caption(scene, np.random.default_rng([first_seed + index, 2, k])) for k in range(wordings)]
+    if start + BLOCK > count:
+        texts += [""] * wordings
+    ids = _tokenizer(tokenizer)(texts, padding="max_length", truncation=True, return_tensors="np").input_ids
+    return np.asarray(ids, dtype=np.int32).reshape(-1, wordings, ids.shape[1])
+
+
+@cache
+def _tokenizer(folder: Path) -> CLIPTokenizer:
+    from transformers import CLIPTokenizer
+
+    tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(folder)
+    return tokenizer
+
+
+def _in_blocks(block: Callable[[int], T], count: int, workers: int | None) -> list[T]:
+    """What a function gives for each start of a block, in order."""
+    starts = range(0, count, BLOCK)
+    workers = workers or os.cpu_count() or 1
+    if workers == 1 or len(starts) == 1:
+        return [block(start) for start in starts]
+    # Spawned, because forking a process that has threads (torch's) can deadlock.
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return list(pool.map(block, starts))
 
 
 def world_fingerprint() -> str:

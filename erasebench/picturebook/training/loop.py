@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import pickle
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -57,7 +58,7 @@ class Objective(Protocol):
         """The module whose parameters are trained, where they ask for gradients."""
         ...
 
-    def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, step: int) -> tuple[Tensor, Mapping[str, float | Tensor]]:
         """The loss of the batch that belongs to ``step``, and figures to log."""
         ...
 
@@ -101,6 +102,8 @@ def fit(objective: Objective, recipe: Recipe, folder: Path, *, resume: bool = Tr
                 f"{checkpoint} is corrupt or of another model; start anew with --no-resume"
             ) from error
     log.keep_before(first)
+    # The tensors of a module's state stay the same objects; listing them takes longer than averaging them.
+    floats, others = _pairs(average, model)
     model.train()
     saved = time.monotonic()
     for step in range(first, recipe.steps):
@@ -116,7 +119,10 @@ def fit(objective: Objective, recipe: Recipe, folder: Path, *, resume: bool = Tr
         if not torch.isfinite(norm):
             raise EraseBenchError(f"training diverged in {folder.name}: the gradient norm is {norm.item()} at {step=}")
         optimizer.step()
-        _update_average(average, model, min(recipe.ema, (1 + step) / (10 + step)))
+        with torch.no_grad():
+            torch._foreach_lerp_(*floats, 1 - min(recipe.ema, (1 + step) / (10 + step)))
+            for kept, value in others:
+                kept.copy_(value)
         if rank() > 0:
             continue
         log.add(step, loss.item(), recipe.rate(step), time.monotonic() - began, figures)
@@ -150,13 +156,14 @@ def _sum_over_processes(model: nn.Module, loss: Tensor) -> Tensor:
     return flat[0]
 
 
-@torch.no_grad()
-def _update_average(average: dict[str, Tensor], model: nn.Module, decay: float) -> None:
-    floats = [(average[n], v.detach()) for n, v in model.state_dict().items() if v.is_floating_point()]
-    torch._foreach_lerp_([a for a, _ in floats], [v for _, v in floats], 1 - decay)
-    for name, value in model.state_dict().items():
-        if not value.is_floating_point():
-            average[name].copy_(value)
+def _pairs(
+    average: Mapping[str, Tensor], model: nn.Module
+) -> tuple[tuple[list[Tensor], list[Tensor]], list[tuple[Tensor, Tensor]]]:
+    """The average and the model's own: of what can be averaged, two lists; of the rest, pairs."""
+    state = {name: value.detach() for name, value in model.state_dict().items()}
+    floats = [name for name, value in state.items() if value.is_floating_point()]
+    others = [(average[name], value) for name, value in state.items() if not value.is_floating_point()]
+    return ([average[name] for name in floats], [state[name] for name in floats]), others
 
 
 def save_atomically(state: dict[str, Any], path: Path) -> None:
@@ -182,9 +189,10 @@ class Log:
         """Forget rows of steps that a resumed run will make again."""
         self.rows = [row for row in self.rows if row["step"] < step]
 
-    def add(self, step: int, loss: float, rate: float, seconds: float, figures: dict[str, float]) -> None:
+    def add(self, step: int, loss: float, rate: float, seconds: float, figures: Mapping[str, float | Tensor]) -> None:
         """Record one step."""
-        self.pending.append({"step": step, "loss": loss, "learning_rate": rate, "seconds": seconds, **figures})
+        numbers = {name: float(value) for name, value in figures.items()}
+        self.pending.append({"step": step, "loss": loss, "learning_rate": rate, "seconds": seconds, **numbers})
         if len(self.pending) == self.STRIDE:
             means = {k: sum(row[k] for row in self.pending) / self.STRIDE for k in self.pending[0]}
             self.rows.append({**means, "step": step})

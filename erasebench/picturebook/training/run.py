@@ -13,10 +13,10 @@ import numpy as np
 import torch
 import torch.distributed as dist
 import torch.multiprocessing
-from diffusers import AutoencoderKL, StableDiffusionPipeline
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers import CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from erasebench.durable import replace_folder
 from erasebench.errors import EraseBenchError
@@ -25,7 +25,7 @@ from erasebench.picturebook.tokenizer import save_tokenizer, train_tokenizer
 from erasebench.picturebook.training import loop
 from erasebench.picturebook.training import unet as unet_stage
 from erasebench.picturebook.training import vae as vae_stage
-from erasebench.picturebook.training.data import Renders, cached_renders, join, save_array
+from erasebench.picturebook.training.data import Renders, cached_renders, caption_ids, join, save_array
 from erasebench.picturebook.training.loop import fit
 from erasebench.picturebook.weights import WEIGHTS, judge_path, pipeline_path, vae_path, write_manifest
 from erasebench.run import prepare_folder
@@ -150,15 +150,16 @@ def train_unet(
     processes: int = 1,
 ) -> None:
     """Train text encoder and U-Net together, in one or several processes, and write the whole pipeline."""
-    latents = cached_latents(_shipped_vae(out).to(device), renders, work)
-    if start == "scratch":
-        _tokenizer(renders, work / "tokenizer")
+    cached_latents(_shipped_vae(out).to(device), renders, work)
+    tokenizer = pipeline_path(out) / "tokenizer" if start == "shipped" else _tokenizer(renders, work / "tokenizer")
+    print(f"wording {len(renders)} scenes", flush=True)
+    ids = torch.from_numpy(caption_ids(renders, tokenizer, unet_stage.CAPTIONS))
     if processes == 1:
-        _fit_unet(renders, latents, work, device, out, start, steps)
+        _fit_unet(renders, ids, tokenizer, work, device, out, start, steps)
         return
     with tempfile.TemporaryDirectory() as meeting:
         threads = max(1, torch.get_num_threads() // processes)
-        arguments = (processes, threads, f"{meeting}/rendezvous", len(renders), work, device, out, start, steps)
+        arguments = (processes, threads, meeting, len(renders), ids, tokenizer, work, device, out, start, steps)
         torch.multiprocessing.spawn(_unet_process, arguments, nprocs=processes)  # type: ignore[no-untyped-call, attr-defined]
 
 
@@ -168,6 +169,8 @@ def _unet_process(
     threads: int,
     meeting: str,
     scenes: int,
+    ids: Tensor,
+    tokenizer: Path,
     work: Path,
     device: torch.device,
     out: Path,
@@ -176,35 +179,49 @@ def _unet_process(
 ) -> None:
     torch.set_num_threads(threads)
     torch.manual_seed(SEED)
-    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=processes)
+    dist.init_process_group("gloo", init_method=f"file://{meeting}/rendezvous", rank=rank, world_size=processes)
     renders = cached_renders(work.parent / "renders", 0, scenes)
-    latents = cached_latents(_shipped_vae(out).to(device), renders, work)
-    _fit_unet(renders, latents, work, device, out, start, steps)
+    _fit_unet(renders, ids, tokenizer, work, device, out, start, steps)
     dist.destroy_process_group()
 
 
 def _fit_unet(
-    renders: Renders, latents: Tensor, work: Path, device: torch.device, out: Path, start: str, steps: int | None
+    renders: Renders,
+    ids: Tensor,
+    tokenizer: Path,
+    work: Path,
+    device: torch.device,
+    out: Path,
+    start: str,
+    steps: int | None,
 ) -> None:
     vae = _shipped_vae(out)
+    words: CLIPTokenizer = CLIPTokenizer.from_pretrained(tokenizer)
     if start == "shipped":
-        shipped = StableDiffusionPipeline.from_pretrained(pipeline_path(out))
-        tokenizer = shipped.tokenizer
-        model = unet_stage.Denoiser(shipped.text_encoder, shipped.unet)
+        model = load_denoiser(pipeline_path(out))
     else:
-        tokenizer = _tokenizer(renders, work / "tokenizer")
         model = unet_stage.Denoiser(
-            unet_stage.build_text_encoder(tokenizer), unet_stage.build_unet(vae.config.latent_channels)
+            unet_stage.build_text_encoder(words), unet_stage.build_unet(vae.config.latent_channels)
         )
-    model.to(device)
+    latents, odds = cached_latents(vae, renders, work), unet_stage.scene_odds(renders.scenes())
     recipe = replace(unet_stage.RECIPE, steps=steps or unet_stage.RECIPE.steps)
-    fit(unet_stage.UnetObjective(model, tokenizer, renders, latents, SEED, recipe), recipe, work)
-    if loop.rank() > 0:
-        return
+    fit(unet_stage.UnetObjective(model.to(device), latents, ids, odds, SEED, recipe), recipe, work)
+    if loop.rank() == 0:
+        save_pipeline(model, vae, words, out / "pipeline")
+
+
+def load_denoiser(folder: Path) -> unet_stage.Denoiser:
+    """Text encoder and U-Net of a pipeline's folder, in single precision."""
+    text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder")
+    return unet_stage.Denoiser(text_encoder, UNet2DConditionModel.from_pretrained(folder / "unet"))
+
+
+def save_pipeline(model: unet_stage.Denoiser, vae: AutoencoderKL, tokenizer: CLIPTokenizer, folder: Path) -> None:
+    """Write a diffusers pipeline as it is shipped, in place of what the folder held."""
     # The text encoder stays in single precision: transformers computes in the precision of the file, diffusers in
     # single precision, and a pipeline loaded by its folder's name alone has to run.
     pipeline = StableDiffusionPipeline(
-        vae=vae.half(),
+        vae=vae.cpu().half(),
         text_encoder=model.text_encoder.cpu(),
         tokenizer=tokenizer,
         unet=model.unet.cpu().half(),
@@ -213,7 +230,7 @@ def _fit_unet(
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    _replace_folder(out / "pipeline", lambda target: _save_pipeline(pipeline, target))
+    _replace_folder(folder, lambda target: _save_pipeline(pipeline, target))
 
 
 def cached_latents(vae: AutoencoderKL, renders: Renders, work: Path) -> Tensor:
@@ -244,11 +261,11 @@ def cached_reconstructions(
     return loaded
 
 
-def _tokenizer(renders: Renders, folder: Path) -> CLIPTokenizer:
+def _tokenizer(renders: Renders, folder: Path) -> Path:
+    """The folder, with a tokenizer of the scenes' captions in it."""
     if not (folder / "tokenizer.json").exists():
         save_tokenizer(train_tokenizer(renders.captions(np.arange(min(TOKENIZER_CAPTIONS, len(renders))), 0)), folder)
-    tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(folder)
-    return tokenizer
+    return folder
 
 
 def _shipped_vae_path(out: Path) -> Path:
