@@ -21,7 +21,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -32,6 +32,7 @@ from erasebench.engine.session import PeakMemory
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.loading import resolve_dtype
 from erasebench.picturebook import pipeline_path, quiet
+from erasebench.picturebook.training.unet import build_scheduler
 from erasebench.sampling import Sampler, sample
 
 GUIDANCE = 7.5
@@ -138,17 +139,9 @@ def build_pipeline(size: Size, device: torch.device) -> Any:
                 latent_channels=4,
                 scaling_factor=0.18215,
             )
-    scheduler = DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-    )
     for network in (text, unet, vae):
         network.train(False)
-    return SimpleNamespace(tokenizer=tokenizer, text_encoder=text, unet=unet, vae=vae, scheduler=scheduler)
+    return SimpleNamespace(tokenizer=tokenizer, text_encoder=text, unet=unet, vae=vae, scheduler=build_scheduler())
 
 
 def parameter_counts(pipeline: Any) -> dict[str, int]:
