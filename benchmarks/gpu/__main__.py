@@ -6,6 +6,7 @@ Needs nothing but Python, so that what is missing can be said.
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import os
 import re
@@ -13,7 +14,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from importlib.util import find_spec
@@ -27,6 +29,7 @@ WHEELS = Path(__file__).with_name("wheels.txt")
 MODULES = {"open-clip-torch": "open_clip", "clean-fid": "cleanfid"}
 """Packages whose module has another name."""
 PROBE_SECONDS = 120.0
+INTERRUPTED = "interrupted"
 GRACE = 10.0
 """Seconds between asking a part to stop and stopping it."""
 PROBE = """
@@ -124,16 +127,21 @@ def run_part(asked: Asked, options: argparse.Namespace, limit: float) -> dict[st
     kept.unlink(missing_ok=True)
     command = [sys.executable, "-m", "benchmarks.gpu.child", asked.name, asked.argument, options.scale]
     began = time.monotonic()
-    process = subprocess.Popen([*command, str(options.out), str(limit), options.start], start_new_session=True)
+    process = subprocess.Popen([*command, str(options.out), str(limit)], start_new_session=True)
+    interrupted, code = False, None
     try:
-        code: int | None = process.wait(limit)
+        code = process.wait(limit)
     except subprocess.TimeoutExpired:
-        code = None
+        pass
+    except KeyboardInterrupt:
+        interrupted = True
     finally:
         stop(process)
     result = read_json(kept)
     problems = result.get("problems", [])
-    if code is None:
+    if interrupted:
+        problems.append(INTERRUPTED)
+    elif code is None:
         problems.append(f"stopped at its limit of {limit:g} s")
     elif code < 0:
         problems.append(f"ended by signal {-code} ({signal.Signals(-code).name})")
@@ -178,14 +186,41 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--scale", choices=("full", "tiny"), default="full", help="tiny: a trial, on any machine")
     parser.add_argument("--out", type=Path, default=Path("gpu-results"), help="results and weights  [%(default)s]")
     parser.add_argument("--limit", action="append", default=[], metavar="PART=SECONDS", help="another time limit")
-    parser.add_argument("--start", choices=("shipped", "nothing"), default="shipped", help="train from  [%(default)s]")
     options = parser.parse_intermixed_args(words)
     try:
         asked, limits = parse(options.parts), parse_limits(options.limit)
         options.out.mkdir(parents=True, exist_ok=True)
+        with alone(options.out):
+            return run_parts(asked, options, limits)
     except (KitError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+
+
+@contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """Hold a folder of results against other runs of the kit.
+
+    Raises:
+        KitError: one is at work there.
+    """
+    with open(out / ".lock", "w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise KitError(f"another run of the kit is at work in {out}; give another folder by --out") from None
+        yield
+
+
+def interrupt(*_: object) -> None:
+    """Be stopped by any signal as by Ctrl-C."""
+    raise KeyboardInterrupt
+
+
+def run_parts(asked: Sequence[Asked], options: argparse.Namespace, limits: Mapping[str, float]) -> int:
+    """Run parts one after the other, and leave their results and the page made from them; returns the exit code."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
     machine = probe()
     lacking = missing_modules()
     problems = [machine["problem"]] if "problem" in machine else []
@@ -206,6 +241,8 @@ def main(words: Sequence[str] | None = None) -> int:
         write_table(options.out)
         problems += [f"{part.title}: {problem}" for problem in found["problems"]]
         print(f"{part.title}: {'failed' if found['problems'] else 'ok'} in {found['seconds']} s", flush=True)
+        if INTERRUPTED in found["problems"]:
+            return 130
     print(f"results in {path}")
     for problem in problems:
         print(f"PROBLEM {problem}", flush=True)

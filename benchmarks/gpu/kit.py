@@ -41,7 +41,7 @@ class Kind:
 PARTS = {
     "check": Kind("the suite's GPU tests", 120),
     "sd": Kind("sampling and erasing at the size of Stable Diffusion 1.4", 180),
-    "train": Kind("Picturebook trained with the whole card", 420, choices=("sharper", "distilled")),
+    "train": Kind("Picturebook trained with the whole card", 420, choices=("sharper", "anew", "distilled")),
     "never-saw": Kind("Picturebook trained without one concept", 420, argument="CONCEPT"),
 }
 """Part -> what it is.  ``parts/<name>.py`` (a dash is an underscore there) has its ``run(part)``."""
@@ -57,7 +57,6 @@ class Part:
         scale: ``"full"``, or ``"tiny"`` for small sizes on any machine.
         out: folder of everything that it leaves.
         limit: seconds from its start after which it will be stopped.
-        start: Picturebook's weights to train from: ``"shipped"`` or ``"nothing"``; for parts that train.
     """
 
     name: str
@@ -65,7 +64,6 @@ class Part:
     scale: Scale = "full"
     out: Path = Path("gpu-results")
     limit: float = 60
-    start: str = "shipped"
     figures: dict[str, Any] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     _began: float = field(default_factory=time.monotonic)
@@ -138,7 +136,7 @@ class Part:
             self.problem(f"{what}: out of memory")
             torch.cuda.empty_cache()
         except Exception as error:
-            self.problem(f"{what}: {type(error).__name__}: {_first_line(error)}")
+            self.problem(f"{what}: {described(error)}")
 
     def write(self) -> None:
         """Write the figures so far."""
@@ -150,8 +148,9 @@ def title(name: str, argument: str) -> str:
     return f"{name} {argument}".strip()
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [""])[0]
+def described(error: BaseException) -> str:
+    """An error in one line."""
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0]}"
 
 
 def part_file(out: Path, title: str) -> Path:

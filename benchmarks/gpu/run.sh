@@ -8,11 +8,12 @@
 # and over them the wheels that wheels.sh collected (in $ERASEBENCH_WHEELS, or benchmarks/gpu/wheels) and this checkout.
 set -euo pipefail
 
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-here=benchmarks/gpu
+# Not changed to: folders that are given are relative to where the caller is.
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+here=$root/benchmarks/gpu
 venv=$here/.venv
 wheels=${ERASEBENCH_WHEELS:-$here/wheels}
-export PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1
+export PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1 PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
 
 complain() {
     printf 'run.sh: %s\n' "$@" >&2
@@ -28,9 +29,9 @@ install() { # says something only if it fails
 
 # All that the environment is made of.
 ingredients() {
-    pwd
+    echo "$root"
     python3 -c 'import sys; print(sys.executable, sys.version)'
-    sha256sum "$here/run.sh" "$here/wheels.txt" pyproject.toml
+    sha256sum "$here/run.sh" "$here/wheels.txt" "$root/pyproject.toml"
     [ ! -e "$wheels" ] || find "$wheels" -name '*.whl' -exec sha256sum {} + | sort
 }
 
@@ -57,13 +58,13 @@ END
             install "$wheel" || complain "cannot install $wheel"
         done
     fi
-    install --no-build-isolation --editable . || complain "cannot install this checkout"
+    install --no-build-isolation --editable "$root" || complain "cannot install this checkout"
 }
 
 if [ -n "${PYTHON:-}" ]; then
     python=$PYTHON
-elif [ -x .venv/bin/python ]; then
-    python=.venv/bin/python
+elif [ -x "$root/.venv/bin/python" ]; then
+    python=$root/.venv/bin/python
 else
     python=$venv/bin/python
     made_of=$(ingredients)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -109,16 +110,18 @@ def measure(images: int = 50, out: Path | None = None) -> bool:
 
 
 def print_table(rows: Iterable[Row], out: Path | None = None) -> list[Row]:
-    """Print rows as they are measured, and how many bars are met; also write ``measure.md`` to the folder ``out``."""
-    click.echo(HEADER)
-    printed = []
-    for row in rows:
-        printed.append(row)
-        click.echo(row.line())
+    """Print rows as they are measured, and how many bars are met; also into ``measure.md`` in the folder ``out``."""
+    printed: list[Row] = []
+    with open(out / "measure.md" if out else os.devnull, "w", encoding="utf-8") as page:
+        page.write(f"```\n{HEADER}\n")
+        click.echo(HEADER)
+        for row in rows:
+            printed.append(row)
+            click.echo(row.line())
+            page.write(f"{row.line()}\n")
+            page.flush()
+        page.write("```\n")
     click.echo(f"{sum(row.met for row in printed)} of {len(printed)} bars met")
-    if out:
-        text = "\n".join(["```", HEADER, *(row.line() for row in printed), "```", ""])
-        (out / "measure.md").write_text(text, encoding="utf-8")
     return printed
 
 

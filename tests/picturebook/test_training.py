@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,20 @@ def test_divergence_is_an_error_and_keeps_the_last_good_checkpoint(tmp_path: Pat
     assert all(torch.isfinite(v).all() for v in kept["model"].values())
 
 
+def test_a_fit_ends_after_its_seconds_with_the_average_of_the_steps_made(tmp_path: Path) -> None:
+    class Slow(Regression):
+        def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
+            time.sleep(0.2)
+            return super().loss(step)
+
+    cut, short = Slow(), Regression()
+    made = fit(cut, RECIPE, tmp_path / "cut", seconds=0.5)
+    assert 2 <= made < RECIPE.steps
+    assert fit(short, replace(RECIPE, steps=20), tmp_path / "whole") == RECIPE.steps
+    assert not all(torch.equal(a, b) for a, b in zip(state(cut), state(short), strict=True))
+    assert fit(Slow(), RECIPE, tmp_path / "none", seconds=-1) == 0
+
+
 def test_learning_rate_rises_stays_and_falls() -> None:
     recipe = Recipe(steps=100, learning_rate=1.0, warmup=10, decay=0.5)
     rates = [recipe.rate(step) for step in range(100)]
@@ -142,6 +157,7 @@ def test_renders_do_not_depend_on_workers_or_cache(tmp_path: Path) -> None:
         assert np.array_equal(one.images, other.images)
         assert np.array_equal(one.instances, other.instances)
     assert not list(tmp_path.glob("*.partial"))
+    assert two.scenes(workers=2) == [sample_scene(5 + index) for index in range(600)]
 
 
 def test_extra_people_join_the_scenes_before_them(tmp_path: Path) -> None:
@@ -267,7 +283,7 @@ def ids(tokenizer: CLIPTokenizer, renders: Renders, tmp_path_factory: pytest.Tem
 
 def objective(oracle: Oracle, ids: Tensor, renders: Renders, steps: int = 10, **options: Any) -> UnetObjective:
     latents = torch.full((len(renders), 8, 16, 16), oracle.constant)
-    recipe, odds = Recipe(steps=steps, learning_rate=1e-3), scene_odds(renders.scenes())
+    recipe, odds = Recipe(steps=steps, learning_rate=1e-3), scene_odds(renders.scenes(workers=1))
     return UnetObjective(oracle, latents, ids, odds, 3, recipe, **options)  # type: ignore[arg-type]
 
 
@@ -380,7 +396,7 @@ def test_token_ids_of_captions_do_not_depend_on_workers(
 
 @pytest.mark.parametrize("concept", ["church", "van-gogh", "paul-marsh"])
 def test_a_concept_can_be_left_out(renders: Renders, concept: str) -> None:
-    scenes = renders.scenes()
+    scenes = renders.scenes(workers=1)
     odds, without = scene_odds(scenes), scene_odds(scenes, without=concept)
     shows = np.array([scene.style == concept or concept in [s.label for s in scene.subjects] for scene in scenes])
     assert 0 < shows.sum() < 100

@@ -1,6 +1,6 @@
 """Part ``train``: Picturebook's text encoder and U-Net, trained with the whole card for as long as the limit allows.
 
-``sharper`` trains the present U-Net, from the shipped weights or from nothing.  ``distilled`` trains one of at most
+``sharper`` trains the shipped U-Net further, ``anew`` one like it from nothing.  ``distilled`` trains one of at most
 half the FLOPs, from nothing, to imitate the shipped one, with its text encoder.  Tokenizer, VAE and judges stay as
 shipped.
 """
@@ -24,7 +24,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTokenizer
 
-from benchmarks.gpu.kit import KitError, Part
+from benchmarks.gpu.kit import KitError, Part, described
+from erasebench.errors import EraseBenchError
 from erasebench.picturebook import quiet
 from erasebench.picturebook.grid import draw_grid
 from erasebench.picturebook.judges.clip import Clip
@@ -87,23 +88,26 @@ ANEW = Recipe(steps=0, learning_rate=2e-3, warmup=500, decay=0.5)
 
 
 def run(part: Part) -> None:
-    """Train one of the two recipes."""
-    distilled = part.argument == "distilled"
-    train_picturebook(part, distilled=distilled, start="nothing" if distilled else part.start)
+    """Train by one of the recipes, and measure what came of it."""
+    start = "shipped" if part.argument == "sharper" else "nothing"
+    train_picturebook(part, distilled=part.argument == "distilled", start=start)
+    measure_pipeline(part)
 
 
 def train_picturebook(part: Part, *, distilled: bool = False, start: str, without: str = "") -> Denoiser:
-    """Train, save a pipeline that fits the package, and measure it.
+    """Train, and save a pipeline that fits the package.
 
     Args:
-        part: whose limit decides the number of steps; its folder receives ``pipeline/``, ``grid.png``, ``measure.md``,
-            ``log.csv`` and ``loss.png``.
+        part: whose limit decides the number of steps; its folder receives ``pipeline/``, ``log.csv`` and ``loss.png``.
         distilled: the small U-Net, with the shipped pipeline as its teacher.
         start: of the U-Net and the text encoder: ``"shipped"`` or ``"nothing"``.
         without: a label or style whose scenes are left out.
 
     Returns:
         The trained model, on the CPU; the U-Net in half precision.
+
+    Raises:
+        KitError: the preparations leave no time to train, or a batch needs more memory than there is.
     """
     device, size = part.device, TINY if part.tiny else FULL
     quiet()
@@ -118,24 +122,26 @@ def train_picturebook(part: Part, *, distilled: bool = False, start: str, withou
     teacher = load_denoiser(shipped).to(device).eval().requires_grad_(False) if distilled else None
     model = _student(teacher) if teacher else load_denoiser(shipped) if start == "shipped" else _new(tokenizer)
     work = part.folder / "training"
-    shutil.rmtree(work, ignore_errors=True)
     recipe = FURTHER if start == "shipped" else ANEW
     objective = UnetObjective(model.to(device), latents, ids, odds, SEED, recipe, size.batch, teacher, short=False)
     part.record("flops_of_an_image.share_of_shipped", round(unet_flops(model) / unet_flops(_unet_like(CHANNELS)), 3))
     seconds = seconds_per_step(part, objective, recipe, size, work / "trial")
-    steps = max(1, min(size.most_steps, int((part.left() - size.reserve) / seconds)))
-    if part.left() <= size.reserve:
-        part.problem(
-            f"no time left to train: only {part.left():.0f} s, of which {size.reserve:.0f} s are for measuring"
-        )
+    budget = part.left() - size.reserve
+    steps = min(size.most_steps, int(budget / seconds))
+    if steps < 1:
+        raise KitError(f"no time left to train: {part.left():.0f} s, of which {size.reserve:.0f} s are for measuring")
     recipe = replace(recipe, steps=steps, warmup=min(recipe.warmup, max(1, steps // 10)))
     objective.recipe = recipe
     part.record("steps", steps)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
     began = time.monotonic()
-    fit(objective, recipe, work)
+    done = fit(objective, recipe, work, seconds=budget)
     trained = time.monotonic() - began
+    if done < steps:
+        part.problem(f"steps took longer than in the trial: {done} of {steps} were made")
     part.record("training_seconds", round(trained, 1))
-    part.record("scenes_trained_per_second", round(steps * size.batch / trained, 1))
+    part.record("scenes_trained_per_second", round(done * size.batch / trained, 1))
     if device.type == "cuda":
         part.record("peak_memory_gib", round(torch.cuda.max_memory_allocated() / 2**30, 2))
     vae: AutoencoderKL = AutoencoderKL.from_pretrained(shipped / "vae")
@@ -144,7 +150,6 @@ def train_picturebook(part: Part, *, distilled: bool = False, start: str, withou
         with suppress(FileNotFoundError):  # a trial of a few steps logs nothing
             shutil.move(work / name, part.folder / name)
     shutil.rmtree(work)
-    measure_pipeline(part, size, device)
     return model
 
 
@@ -156,7 +161,7 @@ def training_data(part: Part, size: Size, device: torch.device, without: str) ->
     part.record("data.rendering_seconds", round(time.monotonic() - began, 1))
     began = time.monotonic()
     ids = torch.from_numpy(caption_ids(renders, pipeline_path() / "tokenizer", size.wordings, size.workers))
-    odds = scene_odds(renders.scenes(), without)
+    odds = scene_odds(renders.scenes(size.workers), without)
     part.record("data.scenes_left_out", int((odds == 0).sum()))
     part.record("data.captions_seconds", round(time.monotonic() - began, 1))
     began = time.monotonic()
@@ -222,9 +227,11 @@ def seconds_per_step(part: Part, objective: UnetObjective, recipe: Recipe, size:
         part.record("step.compiling_seconds", round(time.monotonic() - began - seconds * trial.steps, 1))
     except torch.cuda.OutOfMemoryError:
         raise KitError(f"too little GPU memory for a batch of {size.batch}") from None
+    except (EraseBenchError, OSError):
+        raise
     except Exception as error:
-        # The card is here for minutes: better an hour's training lost to eager mode than all of it.
-        part.problem(f"compiling failed, trained without: {type(error).__name__}: {str(error).splitlines()[0]}")
+        # The card is here for minutes: better half of the training lost to eager mode than all of it.
+        part.problem(f"the compiled trial failed, trained without: {described(error)}")
         part.record("step.compiled", False)
         for model in models:
             model.unet._compiled_call_impl = None
@@ -242,8 +249,12 @@ def _trial(objective: UnetObjective, recipe: Recipe, folder: Path) -> float:
     return statistics.median(b - a for a, b in itertools.pairwise(timed.times[1:]))
 
 
-def measure_pipeline(part: Part, size: Size, device: torch.device) -> None:
-    """Draw the sheet and print ``measure``'s rows of what is drawn; those of judges and VAE are as shipped."""
+def measure_pipeline(part: Part) -> None:
+    """Draw the sheet and print ``measure``'s rows of what is drawn; those of judges and VAE are as shipped.
+
+    The part's folder receives ``grid.png`` and ``measure.md``.
+    """
+    device, size = part.device, TINY if part.tiny else FULL
     pipeline = StableDiffusionPipeline.from_pretrained(part.folder / "pipeline", local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
     pipeline.to(device)

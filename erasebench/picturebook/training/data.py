@@ -56,9 +56,10 @@ class Renders:
         """The scene that ``images[index]`` shows."""
         return _scene(self.first_seed, len(self), self.people, index)
 
-    def scenes(self) -> list[Scene]:
-        """All of them, in order."""
-        return [self.scene(index) for index in range(len(self))]
+    def scenes(self, workers: int | None = None) -> list[Scene]:
+        """All of them, in order, made in parallel processes; one for each core if omitted."""
+        block = partial(_scene_block, self.first_seed, len(self), self.people)
+        return [scene for scenes in _in_blocks(block, len(self), workers) for scene in scenes]
 
     def captions(self, indices: Sequence[int] | NDArray[np.int64], epoch: int) -> list[str]:
         """One caption for each picture; another wording in every epoch."""
@@ -69,6 +70,10 @@ class Renders:
 
 def _scene(first_seed: int, count: int, people: int, index: int) -> Scene:
     return sample_scene(first_seed + index, kind="person" if index >= count - people else None)
+
+
+def _scene_block(first_seed: int, count: int, people: int, start: int) -> list[Scene]:
+    return [_scene(first_seed, count, people, index) for index in range(start, min(start + BLOCK, count))]
 
 
 def _render_block(first_seed: int, count: int, people: int, start: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import pickle
 import time
 from collections.abc import Mapping
@@ -63,7 +64,15 @@ class Objective(Protocol):
         ...
 
 
-def fit(objective: Objective, recipe: Recipe, folder: Path, *, resume: bool = True, every: float = 60.0) -> None:
+def fit(
+    objective: Objective,
+    recipe: Recipe,
+    folder: Path,
+    *,
+    resume: bool = True,
+    every: float = 60.0,
+    seconds: float = math.inf,
+) -> int:
     """Train ``objective.model`` and leave the averaged weights in it.
 
     Inside a process group, every process trains the same model; its objective gives the loss of its own share of the
@@ -74,6 +83,10 @@ def fit(objective: Objective, recipe: Recipe, folder: Path, *, resume: bool = Tr
         recipe: the optimisation.
         folder: receives ``checkpoint.pt`` (about every ``every`` seconds), ``log.csv`` and ``loss.png``.
         resume: go on from the folder's checkpoint if there is one; otherwise start anew.
+        seconds: after which no further step begins.
+
+    Returns:
+        How many of the recipe's steps were made.
 
     Raises:
         EraseBenchError: the loss became NaN or infinite, or the checkpoint cannot be read.
@@ -105,8 +118,11 @@ def fit(objective: Objective, recipe: Recipe, folder: Path, *, resume: bool = Tr
     # The tensors of a module's state stay the same objects; listing them takes longer than averaging them.
     floats, others = _pairs(average, model)
     model.train()
-    saved = time.monotonic()
+    started = saved = time.monotonic()
+    made = first
     for step in range(first, recipe.steps):
+        if time.monotonic() - started > seconds:
+            break
         for group in optimizer.param_groups:
             group["lr"] = recipe.rate(step)
         began = time.monotonic()
@@ -123,6 +139,7 @@ def fit(objective: Objective, recipe: Recipe, folder: Path, *, resume: bool = Tr
             torch._foreach_lerp_(*floats, 1 - min(recipe.ema, (1 + step) / (10 + step)))
             for kept, value in others:
                 kept.copy_(value)
+        made = step + 1
         if rank() > 0:
             continue
         log.add(step, loss.item(), recipe.rate(step), time.monotonic() - began, figures)
@@ -133,6 +150,7 @@ def fit(objective: Objective, recipe: Recipe, folder: Path, *, resume: bool = Tr
             saved = time.monotonic()
     model.load_state_dict(average)
     model.eval()
+    return made
 
 
 def processes() -> int:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from benchmarks.gpu import kit
-from benchmarks.gpu.__main__ import Asked, main, missing_modules, parse, parse_limits
+from benchmarks.gpu.__main__ import Asked, alone, main, missing_modules, parse, parse_limits
 from benchmarks.gpu.kit import Kind, KitError, Part, read_json
+from erasebench.models.erasure import Erasure
+from erasebench.models.loading import find_model, load_model
 
 ROOT = Path(__file__).parents[3]
 FIGURE = "part.record('rows.first', {'value': 1}); "
@@ -46,6 +51,25 @@ def results(out: Path) -> dict[str, Any]:
     return read_json(out / "NVIDIA-Test-80GB.json")
 
 
+def running(command: str) -> bool:
+    """Whether a process has these words in its command line."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it ended in between
+            if command in path.read_bytes().replace(b"\0", b" ").decode():
+                return True
+    return False
+
+
+def wait_for(path: Path, text: str) -> None:
+    """Wait until a file holds a text."""
+    ends = time.monotonic() + 20
+    while time.monotonic() < ends:
+        if path.exists() and text in path.read_text():
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{path} never held {text}")
+
+
 def test_a_part_that_fails_does_not_stop_the_others(fakes: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["bad", "killed", "lacking", "good", "--out", str(fakes)]) == 1
     parts = results(fakes)["parts"]
@@ -63,7 +87,8 @@ def test_a_part_that_fails_does_not_stop_the_others(fakes: Path, capfd: pytest.C
     page = (fakes / "README.md").read_text()
     assert "- **Problem**: ValueError: it broke" in page
     assert "| first | 1 |" in page
-    assert sorted(path.name for path in fakes.iterdir()) == ["NVIDIA-Test-80GB.json", "README.md"]
+    left = {path.name for path in fakes.iterdir() if not path.is_dir()}
+    assert left == {".lock", "NVIDIA-Test-80GB.json", "README.md"}
 
 
 @pytest.mark.parametrize("name", ["slow", "stubborn"])
@@ -77,8 +102,57 @@ def test_a_part_that_overruns_its_limit_is_stopped(fakes: Path, name: str, monke
     assert parts[name]["figures"] == {"rows": {"first": {"value": 1}}}
     assert not parts["good"]["problems"]
     # Nothing of it runs on, its children included.
-    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-    assert "sleep 77" not in listed
+    assert not running("sleep 77")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_leaves_its_results_and_no_process(
+    fakes: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import sys\n"
+        "import benchmarks.gpu.__main__ as runner\n"
+        "from benchmarks.gpu.kit import PARTS, Kind\n"
+        "PARTS |= {name: Kind(name, 30) for name in ('slow', 'good')}\n"
+        """runner.PROBE = "print('{\\"card\\": \\"X\\"}')"\n"""
+        "sys.exit(runner.main(sys.argv[1:]))\n"
+    )
+    kit_process = subprocess.Popen([sys.executable, str(program), "slow", "good", "--out", str(fakes)])
+    wait_for(fakes / ".slow.json", '"value": 1')
+    kit_process.send_signal(number)
+    assert kit_process.wait(20) == 130
+    parts = read_json(fakes / "X.json")["parts"]
+    assert list(parts) == ["slow"]
+    assert parts["slow"]["problems"] == ["interrupted"]
+    assert parts["slow"]["figures"] == {"rows": {"first": {"value": 1}}}
+    assert not running("sleep 77")
+
+
+def test_a_part_ends_with_its_runner(fakes: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.gpu.child", "stubborn", "", "tiny", str(fakes), "30"]
+    runner = subprocess.Popen([sys.executable, "-c", f"import subprocess; subprocess.run({command!r})"])
+    wait_for(fakes / ".stubborn.json", '"value": 1')
+    runner.kill()
+    runner.wait()
+    ended = time.monotonic() + 10
+    while running("gpu.child stubborn") and time.monotonic() < ended:
+        time.sleep(0.1)
+    assert not running("gpu.child stubborn")
+
+
+def test_two_runs_do_not_share_a_folder(fakes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fakes.mkdir()
+    with alone(fakes):
+        assert main(["good", "--out", str(fakes)]) == 2
+    assert "another run of the kit is at work in" in capsys.readouterr().err
+    assert main(["good", "--out", str(fakes)]) == 0
+
+
+def test_what_an_earlier_run_left_does_not_stay(fakes: Path) -> None:
+    (fakes / "bad" / "pipeline").mkdir(parents=True)
+    assert main(["bad", "--out", str(fakes)]) == 1
+    assert not (fakes / "bad" / "pipeline").exists()
 
 
 def test_the_same_part_again_replaces_its_results_and_keeps_the_others(fakes: Path) -> None:
@@ -143,7 +217,7 @@ def test_parts_and_their_arguments() -> None:
         (["chekc"], "unknown part 'chekc'; parts: check, sd, train, never-saw"),
         (["never-saw"], "never-saw needs a CONCEPT after it, such as: never-saw church"),
         (["never-saw", "train"], "never-saw needs a CONCEPT after it"),
-        (["train", "sharp"], "unknown train 'sharp'; there are: sharper, distilled"),
+        (["train", "sharp"], "unknown train 'sharp'; there are: sharper, anew, distilled"),
         (["check", "--limit", "check=fast"], "--limit takes PART=SECONDS, such as train=300, not 'check=fast'"),
         (["check", "--limit", "check=0"], "--limit takes PART=SECONDS"),
     ],
@@ -167,8 +241,6 @@ def test_limits() -> None:
 
 
 def test_out_of_memory_and_other_errors_leave_the_part_going(tmp_path: Path) -> None:
-    import torch
-
     part = Part("sd", out=tmp_path)
     with part.going_on("batch 32"):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
@@ -195,18 +267,24 @@ def test_the_whole_kit_at_tiny_scale(tmp_path: Path) -> None:
     command = ["bash", str(ROOT / "benchmarks" / "gpu" / "run.sh"), "check", "sd", "train", "train", "distilled"]
     began = time.monotonic()
     ended = subprocess.run(
-        [*command, "never-saw", "church", "--scale", "tiny", "--out", str(tmp_path)],
+        [*command, "never-saw", "church", "--scale", "tiny", "--out", "results"],
+        cwd=tmp_path,
         env={**os.environ, "PYTHON": sys.executable, "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert time.monotonic() - began < 600
-    (path,) = tmp_path.glob("*.json")
+    out = tmp_path / "results"
+    (path,) = out.glob("*.json")
     parts = read_json(path)["parts"]
     assert list(parts) == ["check", "sd", "train sharper", "train distilled", "never-saw church"]
     assert not [problem for part in parts.values() for problem in part["problems"]]
     assert all(part["figures"] for part in parts.values())
     assert parts["train distilled"]["figures"]["flops_of_an_image"]["share_of_shipped"] <= 0.5
     assert parts["never-saw church"]["figures"]["data"]["scenes_left_out"] > 0
-    assert "## CPU-tiny" in (tmp_path / "README.md").read_text()
+    assert "## CPU-tiny" in (out / "README.md").read_text()
+    for folder in ("train-sharper", "train-distilled", "never-saw-church"):
+        assert {"pipeline", "grid.png", "measure.md"} <= {path.name for path in (out / folder).iterdir()}
+    with load_model(find_model("picturebook"), "cpu").erased(Erasure.load(out / "never-saw-church")) as model:
+        assert all(torch.isfinite(parameter).all() for parameter in model.parameters().values())
