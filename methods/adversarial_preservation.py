@@ -25,14 +25,15 @@ from torch.nn import functional
 
 from erasebench.errors import EraseBenchError
 from erasebench.method import EraseContext, check_positive, check_sampling
-from erasebench.methods.esd import CutSampling, TimestepMode, erased_noise
-from erasebench.methods.parameters import Pattern, TwoWeights, select_parameters, training_attention
-from erasebench.methods.text_files import file_identity, read_lines
-from erasebench.methods.training import Trace
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
 from erasebench.registry import METHODS
 from erasebench.sampling import Sampler
+from erasebench.training.parameters import Pattern, TwoWeights, select_parameters, training_attention
+from erasebench.training.partial_sampling import CutSampling, TimestepMode
+from erasebench.training.targets import erased_noise
+from erasebench.training.text_files import file_identity, read_lines
+from erasebench.training.trace import Trace
 
 if TYPE_CHECKING:
     from erasebench.concepts import Concept

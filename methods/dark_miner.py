@@ -43,12 +43,15 @@ from torch import Tensor, nn
 from erasebench.durable import durably
 from erasebench.errors import EraseBenchError
 from erasebench.method import EraseContext, check_positive, check_sampling
-from erasebench.methods.parameters import training_attention
-from erasebench.methods.training import Adapters, Trace, erased_anchor, noisy
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
 from erasebench.registry import METHODS
 from erasebench.sampling import Sampler, draw_latents, noise_seed, sample_latents
+from erasebench.training.adapters import Adapters
+from erasebench.training.latents import noisy
+from erasebench.training.parameters import training_attention
+from erasebench.training.trace import Trace
+from erasebench.training.words import erased_anchor
 
 if TYPE_CHECKING:
     from erasebench.concepts import Concept

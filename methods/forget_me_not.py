@@ -22,12 +22,15 @@ from torch.nn import functional
 
 from erasebench.errors import EraseBenchError
 from erasebench.method import EraseContext, check_positive, check_sampling
-from erasebench.methods.parameters import TwoWeights, select_parameters, training_attention
-from erasebench.methods.training import Trace, cross_attention_maps, noisy, token_positions, training_latents
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
 from erasebench.registry import METHODS
 from erasebench.sampling import Sampler
+from erasebench.training.attention import cross_attention_maps
+from erasebench.training.latents import noisy, training_latents
+from erasebench.training.parameters import TwoWeights, select_parameters, training_attention
+from erasebench.training.trace import Trace
+from erasebench.training.words import token_positions
 
 if TYPE_CHECKING:
     from erasebench.concepts import Concept

@@ -42,13 +42,17 @@ from torch.nn import functional
 from erasebench.errors import EraseBenchError
 from erasebench.judges.weights_files import file_sha256
 from erasebench.method import EraseContext, check_positive, check_sampling
-from erasebench.methods.parameters import select_parameters, training_attention
-from erasebench.methods.text_files import read_lines
-from erasebench.methods.training import Adapters, Trace, cross_attention_maps, erased_anchor, noisy, training_latents
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
 from erasebench.registry import METHODS
 from erasebench.sampling import Sampler
+from erasebench.training.adapters import Adapters
+from erasebench.training.attention import cross_attention_maps
+from erasebench.training.latents import noisy, training_latents
+from erasebench.training.parameters import select_parameters, training_attention
+from erasebench.training.text_files import read_lines
+from erasebench.training.trace import Trace
+from erasebench.training.words import erased_anchor
 
 if TYPE_CHECKING:
     from erasebench.concepts import Concept

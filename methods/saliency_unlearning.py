@@ -25,12 +25,14 @@ from torch.nn import functional
 
 from erasebench.errors import EraseBenchError
 from erasebench.method import EraseContext, check_positive, check_sampling
-from erasebench.methods.parameters import Pattern, TwoWeights, select_parameters, training_attention
-from erasebench.methods.training import Trace, erased_anchor, noisy, training_latents
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
 from erasebench.registry import METHODS
 from erasebench.sampling import Sampler
+from erasebench.training.latents import noisy, training_latents
+from erasebench.training.parameters import Pattern, TwoWeights, select_parameters, training_attention
+from erasebench.training.trace import Trace
+from erasebench.training.words import erased_anchor
 
 if TYPE_CHECKING:
     from erasebench.concepts import Concept

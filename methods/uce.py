@@ -17,11 +17,11 @@ from torch import Tensor
 
 from erasebench.errors import EraseBenchError
 from erasebench.method import EraseContext, check_positive
-from erasebench.methods.parameters import select_parameters
-from erasebench.methods.training import erased_anchor
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
 from erasebench.registry import METHODS
+from erasebench.training.parameters import select_parameters
+from erasebench.training.words import erased_anchor
 
 if TYPE_CHECKING:
     from erasebench.concepts import Concept

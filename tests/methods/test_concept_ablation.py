@@ -15,12 +15,12 @@ from erasebench.concepts import DOMAINS, Concept, load_catalogue
 from erasebench.errors import EraseBenchError
 from erasebench.method import hyper_parameters
 from erasebench.methods.concept_ablation import ConceptAblation, named, replaced, start_detached
-from erasebench.methods.parameters import Pattern, select_parameters
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
 from erasebench.models.guidance import ClassifierFreeGuidance
 from erasebench.registry import METHODS
 from erasebench.sampling import Sampler, draw_latents
+from erasebench.training.parameters import Pattern, select_parameters
 from tests.tiny import Layout, check_change, concept, differing, erase_context, state, tiny_model
 
 # diffusers' DPM-Solver++ and numpy 2.

@@ -19,10 +19,12 @@ from erasebench.judging import Images, Judge, Scores
 from erasebench.method import EraseContext, hyper_parameters
 from erasebench.methods import dark_miner
 from erasebench.methods.dark_miner import STATE, DarkMiner, Location, Mined, adapted_layers, predict_each
-from erasebench.methods.training import Adapters, Trace, noisy
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
 from erasebench.registry import METHODS
+from erasebench.training.adapters import Adapters
+from erasebench.training.latents import noisy
+from erasebench.training.trace import Trace
 from tests.tiny import Layout, concept, differing, state, tiny_model
 
 LAYOUTS = get_args(Layout)

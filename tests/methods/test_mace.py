@@ -34,10 +34,10 @@ from erasebench.methods.mace import (
     text_moment,
     world_captions,
 )
-from erasebench.methods.parameters import select_parameters
-from erasebench.methods.training import Adapters
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.registry import JUDGES, METHODS
+from erasebench.training.adapters import Adapters
+from erasebench.training.parameters import select_parameters
 from tests.tiny import Layout, concept, differing, erase_context, state, tiny_model
 
 # diffusers' DPM-Solver hands tensors to numpy in a way that numpy 2 will no longer take.

@@ -12,10 +12,10 @@ from torch import Tensor
 from erasebench.errors import EraseBenchError
 from erasebench.method import hyper_parameters
 from erasebench.methods import saliency_unlearning
-from erasebench.methods.forget_me_not import noisy
-from erasebench.methods.parameters import TwoWeights, select_parameters
 from erasebench.methods.saliency_unlearning import SaliencyUnlearning, kth_largest, prompt_of, salient
 from erasebench.registry import METHODS
+from erasebench.training.latents import noisy
+from erasebench.training.parameters import TwoWeights, select_parameters
 from tests.tiny import Layout, concept, differing, erase_context, state, tiny_model
 
 LAYOUTS = get_args(Layout)

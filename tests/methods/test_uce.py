@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from erasebench.errors import EraseBenchError
-from erasebench.methods.parameters import select_parameters
 from erasebench.methods.uce import UCE, embed, last_tokens, solve
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.registry import METHODS
+from erasebench.training.parameters import select_parameters
 from tests.tiny import Layout, concept, differing, erase_context, state, tiny_model
 
 LAYOUTS = get_args(Layout)
