@@ -171,7 +171,7 @@ class ConceptAblation:
         with torch.no_grad():
             distinct = list(dict.fromkeys([*captions, *(text for texts in wordings for text in texts)]))
             rows = {text: row for row, text in enumerate(distinct)}
-            embeddings = model.encode(distinct)
+            embeddings = model.embed(distinct)
         weights, trace = TwoWeights(select_parameters(model.unet, pattern)), Trace(context, steps)
         detached = start_detached(model.unet) if self.detach_start and pattern == "xattn-kv" else nullcontext()
         with weights, detached, training_attention(model.device):

@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from erasebench.errors import EraseBenchError
 from erasebench.method import EraseContext, check_positive, check_sampling
+from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
 from erasebench.registry import METHODS
@@ -119,9 +120,9 @@ class ESD:
         steps, eta, target = self.option("steps"), self.option("negative_guidance"), self.option("target")
         rng = torch.Generator("cpu").manual_seed(context.seed)
         with torch.no_grad():
-            blank = model.encode([""])
-            phrases = model.encode([concept.phrase for concept in concepts])
-        blanks = blank.expand(self.batch_size, -1, -1)
+            blank = model.embed([""])
+            phrases = model.embed([concept.phrase for concept in concepts])
+        blanks = blank.expand(self.batch_size)
         weights, trace = TwoWeights(select_parameters(model.unet, self.parameters)), Trace(context, steps)
         with weights, training_attention(model.device):
             adam = torch.optim.Adam(weights.parameters.values(), lr=self.option("learning_rate"))
@@ -130,7 +131,8 @@ class ESD:
                 with torch.no_grad() if self.option("sample_from") == "trained" else weights.frozen():
                     x, t = self.noisy_latents(model, blank, concept, rng)
                 with weights.frozen():
-                    both = model.predict_noise(torch.cat([x, x]), torch.cat([t, t]), torch.cat([blanks, concept]))
+                    texts = Conditioning.cat([blanks, concept])
+                    both = model.predict_noise(torch.cat([x, x]), torch.cat([t, t]), texts)
                     wanted = erased_noise(both[: self.batch_size], both[self.batch_size :], eta, target)
                 loss = functional.mse_loss(model.predict_noise(x, t, concept), wanted)
                 trace.step(loss=loss.item())
@@ -140,7 +142,7 @@ class ESD:
         return Erasure({f"unet.{name}": value for name, value in weights.trained.items()}, trace=tuple(trace.rows))
 
     def noisy_latents(
-        self, model: DiffusionModel, blank: Tensor, concept: Tensor, rng: torch.Generator
+        self, model: DiffusionModel, blank: Conditioning, concept: Conditioning, rng: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         """``x_t``, sampled for the concept up to a random step, and the timestep ``t`` that the model is told."""
         sampler = Sampler(self.option("sampler"), self.sampling_steps, self.start_guidance)

@@ -154,7 +154,7 @@ def solve(
 def embed(model: DiffusionModel, prompts: Sequence[str]) -> Tensor:
     """Text embeddings, float64 ``[n, length, width]`` on the CPU."""
     with torch.no_grad():
-        return model.encode(prompts).cpu().double()
+        return model.embed(prompts).embeddings.cpu().double()
 
 
 def last_tokens(model: DiffusionModel, prompts: Sequence[str]) -> list[int]:

@@ -16,10 +16,9 @@ def noisy(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """``x_t`` of latents ``[n, c, h, w]``, ``t`` ``[n]``, uniform over all timesteps if omitted, and the noise."""
     if t is None:
-        t = torch.randint(len(model.alphas_cumprod), (len(latents),), generator=rng).to(model.device)
+        t = torch.randint(model.timestep_count, (len(latents),), generator=rng).to(model.device)
     noise = torch.randn(latents.shape, generator=rng).to(model.device)
-    alpha = model.alphas_cumprod[t].view(-1, 1, 1, 1)
-    return alpha.sqrt() * latents + (1 - alpha).sqrt() * noise, t, noise
+    return model.add_noise(latents, noise, t), t, noise
 
 
 def training_latents(model: DiffusionModel, prompts: Sequence[str], sampler: Sampler, rng: torch.Generator) -> Tensor:

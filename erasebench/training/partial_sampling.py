@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.sampling import Sampler, build_scheduler, sample_latents
 
@@ -53,11 +54,16 @@ class CutSampling:
         return cls(sampler, noise, t.to(model.device), start, stop)
 
     @torch.no_grad()
-    def latents(self, model: DiffusionModel, blank: Tensor, text: Tensor) -> Tensor:
-        """``x_t [k n, c, h, w]``, guided by texts ``[k n, length, width]``; each n of them start from the same noise.
+    def latents(self, model: DiffusionModel, blank: Conditioning, prompts: Conditioning) -> Tensor:
+        """Run for prompts, with classifier-free guidance against the blank one.
 
-        ``blank`` is ``[1, length, width]``.
+        Args:
+            model: which draws.
+            blank: one row.
+            prompts: ``k n`` of them; each n start from the same noise.
+
+        Returns:
+            ``x_t [k n, c, h, w]``.
         """
-        noise = self.noise.repeat(len(text) // len(self.noise), 1, 1, 1)
-        texts = torch.cat([blank.expand(len(text), -1, -1), text])
-        return sample_latents(model, noise, texts, self.sampler, start=self.start, stop=self.stop)
+        noise = self.noise.repeat(len(prompts) // len(self.noise), 1, 1, 1)
+        return sample_latents(model, noise, prompts, self.sampler, self.start, self.stop, texts=blank)

@@ -12,6 +12,7 @@ from torch import Tensor
 from erasebench.errors import EraseBenchError
 from erasebench.method import hyper_parameters
 from erasebench.methods.esd import ESD, VARIANTS, Variant
+from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
 from erasebench.registry import METHODS
@@ -43,8 +44,8 @@ def test_first_loss_is_that_of_equation_seven(layout: Layout, monkeypatch: pytes
     quick(steps=1, batch_size=3, negative_guidance=2.5).erase(model, CHURCH, erase_context(steps=steps))
     (x, t), *_ = seen
     with torch.no_grad():
-        blank = model.predict_noise(x, t, model.encode([""] * 3))
-        church = model.predict_noise(x, t, model.encode(["church"] * 3))
+        blank = model.predict_noise(x, t, model.embed([""] * 3))
+        church = model.predict_noise(x, t, model.embed(["church"] * 3))
     expected = float((3.5 * (church - blank)).pow(2).mean())
     assert steps == [{"done": 1, "total": 1, "loss": pytest.approx(expected, rel=1e-4)}]
 
@@ -75,7 +76,7 @@ def test_only_the_declared_parameters_change_and_the_model_is_left_as_it_was(pat
 def predictions(model: DiffusionModel) -> Tensor:
     x = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        return model.predict_noise(x, torch.tensor([500]), model.encode(["church"]))
+        return model.predict_noise(x, torch.tensor([500]), model.embed(["church"]))
 
 
 @pytest.mark.parametrize("variant", get_args(Variant))
@@ -95,14 +96,16 @@ def test_the_seed_decides_everything(variant: Variant) -> None:
 def test_several_concepts_are_drawn_at_random(monkeypatch: pytest.MonkeyPatch) -> None:
     model, drawn = tiny_model(), set()
 
-    def recorded(self: ESD, model: DiffusionModel, blank: Tensor, text: Tensor, rng: Any) -> tuple[Tensor, Tensor]:
-        drawn.update(text.flatten(1).sum(1).tolist())
+    def recorded(
+        self: ESD, model: DiffusionModel, blank: Conditioning, text: Conditioning, rng: Any
+    ) -> tuple[Tensor, Tensor]:
+        drawn.update(text.embeddings.flatten(1).sum(1).tolist())
         return torch.zeros(len(text), 4, 8, 8), torch.zeros(len(text), dtype=torch.int64)
 
     monkeypatch.setattr(ESD, "noisy_latents", recorded)
     concepts = [concept("church"), concept("dog"), concept("art")]
     quick(steps=8, batch_size=2).erase(model, concepts, erase_context())
-    assert drawn == set(model.encode(["church", "dog", "art"]).flatten(1).sum(1).tolist())
+    assert drawn == set(model.embed(["church", "dog", "art"]).embeddings.flatten(1).sum(1).tolist())
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -112,7 +115,7 @@ def test_consistent_latents_are_those_of_a_loop_written_out(
 ) -> None:
     monkeypatch.setattr(torch, "randn", lambda shape, generator: NOISE)
     model = tiny_model(layout)
-    texts = model.encode([""]), model.encode(["church"])
+    texts = model.embed([""]), model.embed(["church"])
     rng = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         x, t = ESD("xattn", sampling_steps=5).noisy_latents(model, *texts, rng)
@@ -125,7 +128,7 @@ def test_consistent_latents_are_those_of_a_loop_written_out(
 def test_official_latents_are_less_noisy_than_the_model_is_told(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "randn", lambda shape, generator: NOISE)
     model = tiny_model()
-    texts = model.encode([""]), model.encode(["church"])
+    texts = model.embed([""]), model.embed(["church"])
     method = ESD("xattn", variant="official-2023", sampling_steps=10)
     with torch.no_grad():
         x, t = method.noisy_latents(model, *texts, torch.Generator().manual_seed(seed))
@@ -140,7 +143,12 @@ def test_official_latents_are_less_noisy_than_the_model_is_told(seed: int, monke
 
 
 def ddim(
-    model: DiffusionModel, texts: tuple[Tensor, Tensor], x: Tensor, timesteps: list[int], run: int, stride: int
+    model: DiffusionModel,
+    texts: tuple[Conditioning, Conditioning],
+    x: Tensor,
+    timesteps: list[int],
+    run: int,
+    stride: int,
 ) -> Tensor:
     """DDIM (Song et al. 2021, eq. 12 without noise) with classifier-free guidance of scale 3."""
     alphas = model.alphas_cumprod

@@ -19,7 +19,7 @@ LAYOUTS = get_args(Layout)
 def predictions(model: DiffusionModel) -> Tensor:
     x = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        return model.predict_noise(x, torch.tensor([500, 20]), model.encode(["church", "a dog"]))
+        return model.predict_noise(x, torch.tensor([500, 20]), model.embed(["church", "a dog"]))
 
 
 def value_layers(model: DiffusionModel) -> list[str]:
@@ -71,7 +71,7 @@ def test_only_the_adapters_are_trained() -> None:
     model = tiny_model()
     before = state(model)
     with Adapters(model.unet, value_layers(model), 2, seed=0) as adapters:
-        x, text = torch.randn(1, 4, 8, 8), model.encode(["church"])
+        x, text = torch.randn(1, 4, 8, 8), model.embed(["church"])
         adam = torch.optim.Adam(adapters.parameters, lr=1e-2)
         model.predict_noise(x, torch.tensor([5]), text).sum().backward()  # type: ignore[no-untyped-call]
         with_gradient = {id(p) for p in model.unet.parameters() if p.grad is not None}

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.training.attention import cross_attention_maps
 from tests.tiny import Layout, tiny_model
@@ -19,7 +20,7 @@ LAYOUTS = get_args(Layout)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_maps_are_the_softmax_by_hand_and_the_output_is_the_same(layout: Layout) -> None:
     model, rng = tiny_model(layout), torch.Generator().manual_seed(0)
-    x, text = torch.randn((2, 4, 8, 8), generator=rng), model.encode(["church", "a dog"])
+    x, text = torch.randn((2, 4, 8, 8), generator=rng), model.embed(["church", "a dog"])
     layers: list[Any] = [module for name, module in model.unet.named_modules() if name.endswith(".attn2")]
     processors = [layer.processor for layer in layers]
     queries: list[Tensor] = []
@@ -39,7 +40,7 @@ def test_maps_are_the_softmax_by_hand_and_the_output_is_the_same(layout: Layout)
     for found, query, place in zip(maps, queries, order, strict=True):
         layer = layers[place]
         for picture in range(2):
-            key = layer.to_k(text[picture])
+            key = layer.to_k(text.embeddings[picture])
             size = key.shape[1] // layer.heads
             for head in range(layer.heads):
                 part = slice(head * size, (head + 1) * size)
@@ -56,9 +57,9 @@ def test_maps_have_gradients_and_end_with_an_error() -> None:
     model = tiny_model()
     layers: list[Any] = [module for name, module in model.unet.named_modules() if name.endswith(".attn2")]
     processors = [layer.processor for layer in layers]
-    text = model.encode(["church"]).requires_grad_()
+    text = model.embed(["church"]).embeddings.requires_grad_()
     with pytest.raises(KeyboardInterrupt), cross_attention_maps(model.unet) as maps:
-        model.predict(torch.randn(1, 4, 8, 8), 300, text)
+        model.predict(torch.randn(1, 4, 8, 8), 300, Conditioning(text))
         (gradient,) = torch.autograd.grad(torch.stack([m[..., 1].sum() for m in maps]).sum(), text)
         assert gradient.any()
         raise KeyboardInterrupt

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from diffusers import DDIMScheduler
 
+from erasebench.models.conditioning import Conditioning
 from erasebench.sampling import Sampler
 from erasebench.training.partial_sampling import CutSampling
 from tests.tiny import tiny_model
@@ -13,10 +14,10 @@ from tests.tiny import tiny_model
 def test_pictures_of_concept_and_word_start_from_the_same_noise() -> None:
     model = tiny_model()
     run = CutSampling.draw(model, Sampler(steps=5), 2, torch.Generator().manual_seed(1), "consistent")
-    church, dog = model.encode(["church"] * 2), model.encode(["dog"] * 2)
+    church, dog = model.embed(["church"] * 2), model.embed(["dog"] * 2)
     with torch.no_grad():
-        both = run.latents(model, model.encode([""]), torch.cat([church, dog]))
-        apart = [run.latents(model, model.encode([""]), text) for text in (church, dog)]
+        both = run.latents(model, model.embed([""]), Conditioning.cat([church, dog]))
+        apart = [run.latents(model, model.embed([""]), text) for text in (church, dog)]
     torch.testing.assert_close(both, torch.cat(apart), atol=1e-4, rtol=1e-4)
 
 
