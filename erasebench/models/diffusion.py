@@ -202,6 +202,17 @@ class DiffusionModel:
         # v = sqrt(a) eps - sqrt(1 - a) x_0 (Salimans and Ho 2022), and x = sqrt(a) x_0 + sqrt(1 - a) eps.
         return signal.sqrt() * predicted + (1 - signal).sqrt() * latents
 
+    @torch.no_grad()
+    def encode_images(self, images: NDArray[np.uint8]) -> Tensor:
+        """Scaled latents ``[n, c, h, w]`` of images, uint8 ``[n, height, width, 3]``: the mode of their posterior."""
+        latents: list[Tensor] = []
+        for start in range(0, len(images), DECODED_AT_ONCE):
+            pixels = torch.from_numpy(images[start : start + DECODED_AT_ONCE]).to(self.device).permute(0, 3, 1, 2)
+            with self.autocast():
+                posterior = self.vae.encode(pixels.to(self.vae.dtype) / 127.5 - 1).latent_dist
+            latents.append(full_precision(posterior.mode()))
+        return torch.cat(latents) * float(self.vae.config.scaling_factor)
+
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> NDArray[np.uint8]:
         """Pictures, uint8 ``[n, height, width, 3]``, of scaled latents ``[n, c, h, w]``."""

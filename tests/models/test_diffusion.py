@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, PNDMScheduler, UNet2DModel
+from PIL import Image
 from torch import Tensor
 
 from erasebench.errors import EraseBenchError
@@ -211,6 +212,17 @@ def test_pictures_are_decoded_as_the_stock_pipeline_does(layout: Layout) -> None
     assert found.dtype == np.uint8 and found.shape == (5, 16, 16, 3)
     assert np.array_equal(found, wanted)
     assert found.min() == 0 or found.max() == 255 or np.ptp(found) > 20
+
+
+@torch.no_grad()
+def test_images_are_encoded_as_the_stock_pipeline_does(layout: Layout) -> None:
+    pipeline = stock_pipeline(layout)
+    images = np.random.default_rng(0).integers(0, 256, (DECODED_AT_ONCE + 3, 16, 16, 3), dtype=np.uint8)
+    pixels = pipeline.image_processor.preprocess([Image.fromarray(image) for image in images])
+    wanted = pipeline.vae.encode(pixels).latent_dist.mean * pipeline.vae.config.scaling_factor
+    found = DiffusionModel(pipeline).encode_images(images)
+    assert found.shape == (DECODED_AT_ONCE + 3, 4, 8, 8) and not found.requires_grad
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()
