@@ -139,6 +139,7 @@ def sample_latents(
     start: int = 0,
     stop: int | None = None,
     texts: Conditioning | None = None,
+    apart: bool = False,
 ) -> Tensor:
     """Denoise latents.
 
@@ -150,6 +151,7 @@ def sample_latents(
         start: skip so many steps; the noise enters at the next one.
         stop: leave before the step of this index, with latents that are still noisy.
         texts: conditioning of the guidance rule's own texts, one row each; embedded here if omitted.
+        apart: call the U-Net once for each text, not once for all of one length; that differs by rounding.
 
     Returns:
         Scaled latents ``[n, c, h, w]``.
@@ -158,7 +160,7 @@ def sample_latents(
     scheduler.set_timesteps(sampler.steps, device=model.device)
     latents: Tensor = noise * scheduler.init_noise_sigma
     shared = not is_compiled(model.unet)
-    predict = GuidedPrediction(model, conditioning, sampler.guidance_scale, texts, shared)
+    predict = GuidedPrediction(model, conditioning, sampler.guidance_scale, texts, apart, shared)
     with shared_passes(model.unet) if shared else nullcontext():
         for step, timestep in enumerate(scheduler.timesteps[start:stop], start):
             guided = predict(scheduler.scale_model_input(latents, timestep), timestep, step)

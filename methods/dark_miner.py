@@ -448,7 +448,8 @@ class DarkMiner:
         sampler = Sampler("ddim", self.sampling_steps, self.guidance_scale)
         noise = torch.randn((len(text), *sampler.latent_shape(model)), generator=rng).to(model.device)
         with torch.no_grad():
-            return sample_latents(model, noise, text, sampler)
+            # An embedding of the anchor's length is drawn as one of any other.
+            return sample_latents(model, noise, text, sampler, apart=True)
 
 
 def predict_each(model: DiffusionModel, x_t: Tensor, t: Tensor, texts: Sequence[Conditioning]) -> list[Tensor]:

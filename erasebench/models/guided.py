@@ -23,6 +23,7 @@ class GuidedPrediction:
         conditioning: of ``n`` prompts.
         guidance_scale: of classifier-free guidance, or of the rule that an erasure brings.
         texts: conditioning of the rule's own texts, one row each; embedded here if omitted.
+        apart: call the U-Net once for each text, not once for all of one length; that differs by rounding.
         shared: the U-Net is in :func:`~erasebench.models.shared_passes.shared_passes`, which repeats latents itself.
     """
 
@@ -32,13 +33,15 @@ class GuidedPrediction:
         conditioning: Conditioning,
         guidance_scale: float,
         texts: Conditioning | None = None,
+        apart: bool = False,
         shared: bool = False,
     ) -> None:
         rule = model.guidance
         self._model, self._count, self._scale, self._shared = model, len(conditioning), guidance_scale, shared
         self._combine = rule.start()
         others = model.embed(rule.texts) if texts is None else texts
-        self._parts = join_lengths([*(other.expand(len(conditioning)) for other in others), conditioning])
+        parts = [*(other.expand(len(conditioning)) for other in others), conditioning]
+        self._parts = parts if apart else join_lengths(parts)
 
     def __call__(self, latents: Tensor, timesteps: Tensor | int | float, step: int = 0) -> Tensor:
         """Predict noise (or v) for latents, with gradients to them and to the conditioning.

@@ -90,6 +90,8 @@ def test_prompts_of_another_length_have_a_call_of_their_own() -> None:
     twice = Conditioning(text.embeddings.repeat(1, 2, 1))
     torch.testing.assert_close(model.predict_guided(x, t, twice, 3.0), expected, rtol=1e-3, atol=1e-3)
     assert rows == [3, 3]
+    torch.testing.assert_close(GuidedPrediction(model, text, 3.0, apart=True)(x, t), expected, rtol=1e-4, atol=1e-5)
+    assert rows == [3, 3, 3, 3]
 
 
 def test_neighbours_of_one_length_are_put_together() -> None:
