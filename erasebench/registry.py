@@ -30,6 +30,11 @@ from erasebench.errors import EraseBenchError, check_name, one_line
 
 T = TypeVar("T")
 
+BUILT_IN = "built-in"
+"""The origin of erasebench's own plug-ins."""
+PLUGIN_PREFIX = "erasebench_plugin_"
+"""What the module of a user's own file is called, before the file's name."""
+
 
 @dataclass(frozen=True)
 class Plugin:
@@ -70,7 +75,7 @@ class Registry:
 
         def decorate(made: T) -> T:
             known, home = self.loaded.get(name), getattr(made, "__module__", None)
-            if known and _place(known.make) != _place(made):
+            if known and not is_same_class(known.make, made):
                 raise EraseBenchError(f"two {self.what}s are called '{name}': {known.make!r} and {made!r}")
             if self._built_in.get(name, home) != home:
                 raise EraseBenchError(f"two {self.what}s are called '{name}': the built-in one and {made!r}")
@@ -104,9 +109,9 @@ class Registry:
         return self.loaded[name]
 
     def origin(self, name: str) -> str:
-        """Where a name comes from: ``"built-in"``, the distribution that declares it, or the file's module."""
+        """Where a name comes from: :data:`BUILT_IN`, the distribution that declares it, or the file's module."""
         if name in self._built_in:
-            return "built-in"
+            return BUILT_IN
         points = [_package(point) for point in self._elsewhere if point.name == name]
         return " and ".join(points) or str(self.loaded[name].make.__module__)
 
@@ -145,9 +150,10 @@ class Registry:
             self.register(point.name)(made)
 
 
-def _place(made: Any) -> tuple[Any, Any]:
-    """Where a class is defined; a file that is loaded again defines the same class anew."""
-    return getattr(made, "__module__", None), getattr(made, "__qualname__", None)
+def is_same_class(one: Any, other: Any) -> bool:
+    """Whether two classes are defined at the same place; a file that is loaded again defines its classes anew."""
+    names = ("__module__", "__qualname__")
+    return [getattr(one, name, None) for name in names] == [getattr(other, name, None) for name in names]
 
 
 def _package(point: EntryPoint) -> str:
@@ -170,7 +176,7 @@ def load_file(path: Path) -> None:
     Raises:
         EraseBenchError: the file is missing or fails.
     """
-    name = f"erasebench_plugin_{path.stem}"
+    name = PLUGIN_PREFIX + path.stem
     spec = importlib.util.spec_from_file_location(name, path) if path.is_file() else None
     if spec is None or spec.loader is None:
         raise EraseBenchError(f"the plug-in file {path} does not exist or is no Python file")
@@ -213,4 +219,5 @@ def warn(message: str) -> None:
 METHODS = Registry("method", "erasebench.methods", "erasebench.methods")
 ATTACKS = Registry("attack", "erasebench.attacks", "erasebench.attacks")
 JUDGES = Registry("judge", "erasebench.judges", "erasebench.judges")
+RULES = Registry("guidance rule", "erasebench.rules", "erasebench.models")
 KINDS = {"methods": METHODS, "attacks": ATTACKS, "judges": JUDGES}

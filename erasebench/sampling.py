@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from erasebench.errors import EraseBenchError, check_name
+from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
+from erasebench.models.guided import GuidedPrediction
 from erasebench.models.shared_passes import is_compiled, shared_passes
 
 SCHEDULERS = {
@@ -122,53 +124,46 @@ def draw_latents(
 ) -> Iterator[Tensor]:
     """The pictures of :func:`sample` as scaled latents: one batch ``[<= batch_size, c, h, w]`` after the other."""
     shape = sampler.latent_shape(model)
-    texts = model.guidance.texts
-    embeddings = dict(zip(texts, model.encode(texts), strict=True))
+    texts = model.embed(model.guidance.texts)
     for start in range(0, len(prompts), batch_size):
         batch = prompts[start : start + batch_size]
         noise = starting_noise(batch, seeds[start : start + batch_size], shape).to(model.device)
-        text = torch.cat([*(embeddings[t].expand(len(batch), -1, -1) for t in texts), model.encode(batch)])
-        yield sample_latents(model, noise, text, sampler)
+        yield sample_latents(model, noise, model.embed(batch), sampler, texts=texts)
 
 
 def sample_latents(
     model: DiffusionModel,
     noise: Tensor,
-    text: Tensor | Sequence[Tensor],
+    conditioning: Conditioning,
     sampler: Sampler,
     start: int = 0,
     stop: int | None = None,
+    texts: Conditioning | None = None,
+    apart: bool = False,
 ) -> Tensor:
     """Denoise latents.
 
     Args:
         model: with its guidance rule.
         noise: standard normal ``[n, c, h, w]``.
-        text: embeddings ``[(k + 1) n, length, width]``: for each of the rule's k texts one row per picture, then the
-            prompts' own.  Embeddings of different lengths come as a list of ``k + 1``, each ``[n, length, width]``.
+        conditioning: of ``n`` prompts.
         sampler: how.
         start: skip so many steps; the noise enters at the next one.
         stop: leave before the step of this index, with latents that are still noisy.
+        texts: conditioning of the guidance rule's own texts, one row each; embedded here if omitted.
+        apart: call the U-Net once for each text, not once for all of one length; that differs by rounding.
 
     Returns:
         Scaled latents ``[n, c, h, w]``.
     """
     scheduler = build_scheduler(model.scheduler_config, sampler.name)
     scheduler.set_timesteps(sampler.steps, device=model.device)
-    combine = model.guidance.start()
     latents: Tensor = noise * scheduler.init_noise_sigma
-    texts = [text] if isinstance(text, Tensor) else text
-    copies = sum(map(len, texts)) // len(noise)
-    compiled = is_compiled(model.unet)
-    with nullcontext() if compiled else shared_passes(model.unet):
+    shared = not is_compiled(model.unet)
+    predict = GuidedPrediction(model, conditioning, sampler.guidance_scale, texts, apart, shared)
+    with shared_passes(model.unet) if shared else nullcontext():
         for step, timestep in enumerate(scheduler.timesteps[start:stop], start):
-            scaled = scheduler.scale_model_input(latents, timestep)
-            predicted = [
-                model.predict(torch.cat([scaled] * (len(t) // len(noise))) if compiled else scaled, timestep, t)
-                for t in texts
-            ]
-            *others, prompt = torch.cat(predicted).chunk(copies)
-            guided = combine(step, prompt, others, sampler.guidance_scale)
+            guided = predict(scheduler.scale_model_input(latents, timestep), timestep, step)
             latents = scheduler.step(guided, timestep, latents, return_dict=False)[0]
     return latents
 

@@ -25,14 +25,16 @@ from torch.nn import functional
 
 from erasebench.errors import EraseBenchError
 from erasebench.method import EraseContext, check_positive, check_sampling
-from erasebench.methods.esd import CutSampling, TimestepMode, erased_noise
-from erasebench.methods.parameters import Pattern, TwoWeights, select_parameters, training_attention
-from erasebench.methods.text_files import file_identity, read_lines
-from erasebench.methods.training import Trace
+from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
 from erasebench.registry import METHODS
 from erasebench.sampling import Sampler
+from erasebench.training.parameters import Pattern, TwoWeights, select_parameters, training_attention
+from erasebench.training.partial_sampling import CutSampling, TimestepMode
+from erasebench.training.targets import erased_noise
+from erasebench.training.text_files import file_identity, read_lines
+from erasebench.training.trace import Trace
 
 if TYPE_CHECKING:
     from erasebench.concepts import Concept
@@ -146,11 +148,11 @@ class AdversarialPreservation:
         """Erase the concepts, one drawn at random for each picture of a step (algorithm 2)."""
         rng = torch.Generator("cpu").manual_seed(context.seed)
         with torch.no_grad():
-            blank = model.encode([""])
-            phrases = model.encode([concept.phrase for concept in concepts])
+            blank = model.embed([""])
+            phrases = model.embed([concept.phrase for concept in concepts])
             adversary = self.adversary(model, concepts, phrases)
         sampler = Sampler("ddim", self.sampling_steps, self.start_guidance)
-        blanks = blank.expand(self.batch_size, -1, -1)
+        blanks = blank.expand(self.batch_size)
         weights, trace = TwoWeights(select_parameters(model.unet, self.parameters)), Trace(context, self.steps)
 
         def cut_sampling() -> CutSampling:
@@ -173,13 +175,14 @@ class AdversarialPreservation:
                 concept, run = phrases[chosen.to(model.device)], cut_sampling()
                 with torch.no_grad():
                     word, names = adversary.draw(chosen.tolist(), rng)
-                x, y = run.latents(model, blank, torch.cat([concept, word])).chunk(2)
+                x, y = run.latents(model, blank, Conditioning.cat([concept, word])).chunk(2)
                 t = run.timesteps
                 with weights.frozen():
-                    texts = torch.cat([blanks, concept, word])
+                    texts = Conditioning.cat([blanks, concept, word])
                     noises = model.predict_noise(torch.cat([x, x, y]), t.repeat(3), texts).chunk(3)
                     wanted, kept = erased_noise(noises[0], noises[1], self.option("negative_guidance")), noises[2]
-                predicted = model.predict_noise(torch.cat([x, y]), t.repeat(2), torch.cat([concept, word])).chunk(2)
+                both = Conditioning.cat([concept, word])
+                predicted = model.predict_noise(torch.cat([x, y]), t.repeat(2), both).chunk(2)
                 erasing = self.error(model, predicted[0], wanted, t)
                 preserving = self.error(model, predicted[1], kept, t)
                 loss = erasing + self.preservation_weight * preserving
@@ -195,11 +198,11 @@ class AdversarialPreservation:
         """The mean squared difference of two predictions of noise, or of the clean latents that they imply."""
         if self.option("loss_space") == "noise":
             return functional.mse_loss(predicted, wanted)
-        alpha = model.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
+        alpha = model.signal(timesteps)
         # x_0 = (x_t - sqrt(1 - a) e) / sqrt(a), and both predictions are of the same x_t.
         return ((1 - alpha) / alpha * (predicted - wanted) ** 2).mean()
 
-    def adversary(self, model: DiffusionModel, concepts: Sequence[Concept], phrases: Tensor) -> Adversary:
+    def adversary(self, model: DiffusionModel, concepts: Sequence[Concept], phrases: Conditioning) -> Adversary:
         """The search, among the candidates of each concept; without gradients."""
         words = self.words(model, concepts)
         distances = self.distances(model, words, phrases)
@@ -210,7 +213,7 @@ class AdversarialPreservation:
         optimizer = torch.optim.Adam if self.option("search_optimizer") == "adam" else torch.optim.SGD
         return Adversary(
             candidates,
-            [model.encode(found) for found in candidates],
+            [model.embed(found) for found in candidates],
             lambda logits: optimizer(logits, lr=self.option("search_rate"), maximize=True),
             self.temperature,
             self.hard,
@@ -240,12 +243,12 @@ class AdversarialPreservation:
             raise EraseBenchError(f"the vocabulary '{self.vocabulary}' has no words besides the concepts")
         return left
 
-    def distances(self, model: DiffusionModel, words: Sequence[str], phrases: Tensor) -> Tensor:
+    def distances(self, model: DiffusionModel, words: Sequence[str], phrases: Conditioning) -> Tensor:
         """How far each word is from each concept: ``[n, words]``; their embeddings are taken as long vectors."""
-        concepts, chunks = phrases.flatten(1), []
+        concepts, chunks = phrases.embeddings.flatten(1), []
         # The embeddings of a whole vocabulary would not fit into memory.
         for start in range(0, len(words), 64):
-            embeddings = model.encode(words[start : start + 64]).flatten(1)
+            embeddings = model.embed(words[start : start + 64]).embeddings.flatten(1)
             if self.option("selection") == "cosine":
                 chunks.append(1 - functional.normalize(concepts) @ functional.normalize(embeddings).T)
             else:
@@ -267,7 +270,7 @@ class Adversary:
 
     Args:
         words: the candidates of each concept.
-        embeddings: theirs, for each concept ``[candidates, length, width]``.
+        embeddings: theirs, for each concept.
         optimizer: makes the optimizer that maximizes over the logits.
         temperature: of the Gumbel-softmax.
         hard: one word at a time instead of a mixture.
@@ -276,19 +279,19 @@ class Adversary:
     def __init__(
         self,
         words: Sequence[Sequence[str]],
-        embeddings: Sequence[Tensor],
+        embeddings: Sequence[Conditioning],
         optimizer: Any,
         temperature: float,
         hard: bool,
     ) -> None:
-        self.words, self._embeddings = words, embeddings
+        self.words, self._embeddings = words, [found.embeddings for found in embeddings]
         self._temperature, self._hard = temperature, hard
         # Equal logits, of whatever value, are the uniform distribution.
-        self.logits = [torch.zeros(len(found), device=found.device, requires_grad=True) for found in embeddings]
+        self.logits = [torch.zeros(len(found), device=found.device, requires_grad=True) for found in self._embeddings]
         self._optimizer = optimizer(self.logits)
 
-    def draw(self, concepts: Sequence[int], rng: torch.Generator) -> tuple[Tensor, list[str]]:
-        """An embedding for each of some concepts, ``[n, length, width]``, and the words that weigh most in them."""
+    def draw(self, concepts: Sequence[int], rng: torch.Generator) -> tuple[Conditioning, list[str]]:
+        """An embedding for each of some concepts, and the words that weigh most in them."""
         drawn, names = [], []
         for concept in concepts:
             logits = self.logits[concept]
@@ -296,7 +299,7 @@ class Adversary:
             weights = gumbel_softmax(logits, gumbel, self._temperature, self._hard)
             drawn.append(torch.tensordot(weights, self._embeddings[concept], dims=1))
             names.append(self.words[concept][int(weights.argmax())])
-        return torch.stack(drawn), names
+        return Conditioning(torch.stack(drawn)), names
 
     def ascend(self, loss: Tensor) -> None:
         """One step of the logits that raises a loss of drawn embeddings."""

@@ -23,14 +23,16 @@ from torch.nn import functional
 
 from erasebench.errors import EraseBenchError
 from erasebench.method import EraseContext, check_positive, check_sampling
-from erasebench.methods.parameters import TwoWeights, select_parameters, training_attention
-from erasebench.methods.text_files import file_identity, read_lines
-from erasebench.methods.training import Trace, erased_anchor, noisy, training_latents
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
 from erasebench.models.guidance import ClassifierFreeGuidance
 from erasebench.registry import METHODS
 from erasebench.sampling import Sampler
+from erasebench.training.latents import noisy, training_latents
+from erasebench.training.parameters import TwoWeights, select_parameters, training_attention
+from erasebench.training.text_files import file_identity, read_lines
+from erasebench.training.trace import Trace
+from erasebench.training.words import erased_anchor
 
 if TYPE_CHECKING:
     from erasebench.concepts import Concept
@@ -169,7 +171,7 @@ class ConceptAblation:
         with torch.no_grad():
             distinct = list(dict.fromkeys([*captions, *(text for texts in wordings for text in texts)]))
             rows = {text: row for row, text in enumerate(distinct)}
-            embeddings = model.encode(distinct)
+            embeddings = model.embed(distinct)
         weights, trace = TwoWeights(select_parameters(model.unet, pattern)), Trace(context, steps)
         detached = start_detached(model.unet) if self.detach_start and pattern == "xattn-kv" else nullcontext()
         with weights, detached, training_attention(model.device):

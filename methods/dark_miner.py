@@ -43,12 +43,16 @@ from torch import Tensor, nn
 from erasebench.durable import durably
 from erasebench.errors import EraseBenchError
 from erasebench.method import EraseContext, check_positive, check_sampling
-from erasebench.methods.parameters import training_attention
-from erasebench.methods.training import Adapters, Trace, erased_anchor, noisy
+from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
 from erasebench.registry import METHODS
 from erasebench.sampling import Sampler, draw_latents, noise_seed, sample_latents
+from erasebench.training.adapters import Adapters
+from erasebench.training.latents import noisy
+from erasebench.training.parameters import training_attention
+from erasebench.training.trace import Trace
+from erasebench.training.words import erased_anchor
 
 if TYPE_CHECKING:
     from erasebench.concepts import Concept
@@ -232,7 +236,7 @@ class DarkMiner:
         state = Mined.load(context.folder / STATE, model.device)
         pools = self._pools(model, concepts, context)
         with torch.no_grad():
-            anchors = model.encode([self._anchor(concept) for concept in concepts])
+            anchors = model.embed([self._anchor(concept) for concept in concepts])
         total = self.max_loops * len(concepts) * (self.mining_steps + 1 + self.steps)
         trace = Trace(context, total, state.trace)
         layers = adapted_layers(model.unet, self.location)
@@ -254,7 +258,7 @@ class DarkMiner:
                 state.embeddings.append(embedding)
                 if self.bank:
                     with adapters.off():
-                        state.banks.append(self._draw(model, embedding.expand(self.bank, -1, -1), rng))
+                        state.banks.append(self._draw(model, Conditioning(embedding[None]).expand(self.bank), rng))
                 if score > self.tau:
                     self._circumvent(model, adapters, state, anchors, rng, trace, where)
                 state.adapters, state.trace = adapters.factors(), trace.rows
@@ -307,23 +311,23 @@ class DarkMiner:
         self,
         model: DiffusionModel,
         images: Tensor,
-        anchor: Tensor,
+        anchor: Conditioning,
         rng: torch.Generator,
         trace: Trace,
         where: Mapping[str, Any],
     ) -> Tensor:
         """Eq. 5: the embedding ``[length, width]`` under which the model, as it is now, best denoises the images."""
         if self.initial == "anchor":
-            tokens = torch.arange(self.embedding_length) % len(anchor)
-            embedding = anchor[tokens.to(anchor.device)].clone()
+            tokens = torch.arange(self.embedding_length) % anchor.length
+            embedding = anchor.embeddings[0, tokens.to(model.device)].clone()
         else:
-            shape = self.embedding_length, anchor.shape[1]
-            embedding = torch.randn(shape, generator=rng).to(anchor.device) * anchor.std()
+            shape = self.embedding_length, anchor.embeddings.shape[2]
+            embedding = torch.randn(shape, generator=rng).to(model.device) * anchor.embeddings.std()
         embedding.requires_grad_(True)
         sgd = torch.optim.SGD([embedding], lr=self.mining_learning_rate)
         for step in range(self.mining_steps):
             x_t, t, noise = noisy(model, images, rng)
-            predicted = model.predict_noise(x_t, t, embedding.expand(len(images), -1, -1))
+            predicted = model.predict_noise(x_t, t, Conditioning(embedding[None]).expand(len(images)))
             loss = self._error(predicted, noise)
             trace.step(**where, stage="mine", loss=loss.item())
             # Not backward(): the adapters need no gradient here.
@@ -340,7 +344,7 @@ class DarkMiner:
         judge: Judge,
         embedding: Tensor,
         images: Tensor,
-        anchor: Tensor,
+        anchor: Conditioning,
         concept: Concept,
         rng: torch.Generator,
     ) -> dict[str, float]:
@@ -354,9 +358,9 @@ class DarkMiner:
 
         n = self.verifying_pictures
         noise_from = rng.get_state()
-        found = self._draw(model, embedding.expand(n, -1, -1), rng)
+        found = self._draw(model, Conditioning(embedding[None]).expand(n), rng)
         with adapters.off():
-            reference = self._draw(model, anchor.expand(n, -1, -1), rng.set_state(noise_from))
+            reference = self._draw(model, anchor.expand(n), rng.set_state(noise_from))
         pictures = model.decode(torch.cat([found, reference, images]))
         features = judge.scores(pictures, [""] * len(pictures)).arrays["features"]
         f_c, f_r, f_e = features[:n], features[n : 2 * n], features[2 * n :]
@@ -375,7 +379,7 @@ class DarkMiner:
         model: DiffusionModel,
         adapters: Adapters,
         state: Mined,
-        anchors: Tensor,
+        anchors: Conditioning,
         rng: torch.Generator,
         trace: Trace,
         where: Mapping[str, Any],
@@ -383,15 +387,15 @@ class DarkMiner:
         """Train the adapters on the last embedding and, now and then, earlier ones (eq. 7 and 8)."""
         last = len(state.scores) - 1
         earlier = torch.tensor([i for i in range(last) if state.scores[i] > self.tau])
-        embeddings = torch.stack(state.embeddings)
-        own = anchors[torch.tensor(state.concepts, device=anchors.device)]
+        embeddings = Conditioning(torch.stack(state.embeddings))
+        own = anchors[state.concepts]
         sgd = torch.optim.SGD(adapters.parameters, lr=self.learning_rate)
         for step in range(self.steps):
             chosen = torch.full((self.batch_size,), last)
             if len(earlier):
                 others = earlier[torch.randint(len(earlier), (self.batch_size,), generator=rng)]
                 chosen = torch.where(torch.rand(self.batch_size, generator=rng) < self.replay, chosen, others)
-            c, c_0 = embeddings[chosen.to(embeddings.device)], own[chosen.to(own.device)]
+            c, c_0 = embeddings[chosen], own[chosen]
             if self.bank:
                 drawn = torch.randint(self.bank, (self.batch_size,), generator=rng)
                 x = torch.stack([state.banks[i][n] for i, n in zip(chosen.tolist(), drawn.tolist(), strict=True)])
@@ -410,7 +414,7 @@ class DarkMiner:
             sgd.step()
 
     def losses(
-        self, model: DiffusionModel, adapters: Adapters, x_t: Tensor, t: Tensor, c: Tensor, c_0: Tensor
+        self, model: DiffusionModel, adapters: Adapters, x_t: Tensor, t: Tensor, c: Conditioning, c_0: Conditioning
     ) -> tuple[Tensor, Tensor]:
         """The circumventing loss l_c of eq. 7 and the preserving loss l_p of eq. 8.
 
@@ -419,10 +423,11 @@ class DarkMiner:
             adapters: on for the trained predictions, off for the frozen ones.
             x_t: noisy latents ``[n, c, h, w]``.
             t: their timesteps ``[n]``.
-            c: mined embeddings ``[n, length, width]``.
-            c_0: the anchor's embedding ``[n, its length, width]``.
+            c: mined embeddings, ``n`` of them.
+            c_0: the anchor's, of its own length.
         """
-        terms = {"preserve_anchor": c_0, "preserve_zero": torch.zeros_like(c), "preserve_negative": -c}
+        zero, negative = Conditioning(torch.zeros_like(c.embeddings)), Conditioning(-c.embeddings)
+        terms = {"preserve_anchor": c_0, "preserve_zero": zero, "preserve_negative": negative}
         kept = [text for name, text in terms.items() if getattr(self, name)]
         with adapters.off():
             # The anchor's prediction is the target of eq. 7, and of the first term of eq. 8.
@@ -438,23 +443,23 @@ class DarkMiner:
         squares = (predicted - target).square()
         return squares.mean() if self.reduction == "mean" else squares.sum() / len(squares)
 
-    def _draw(self, model: DiffusionModel, text: Tensor, rng: torch.Generator) -> Tensor:
-        """Latents ``[n, c, h, w]`` that the model, as it is now, draws for embeddings ``[n, length, width]``."""
+    def _draw(self, model: DiffusionModel, text: Conditioning, rng: torch.Generator) -> Tensor:
+        """Latents ``[n, c, h, w]`` that the model, as it is now, draws for ``n`` embeddings."""
         sampler = Sampler("ddim", self.sampling_steps, self.guidance_scale)
         noise = torch.randn((len(text), *sampler.latent_shape(model)), generator=rng).to(model.device)
         with torch.no_grad():
-            others = model.encode(model.guidance.texts)
-            texts = [*(other.expand(len(text), -1, -1) for other in others), text]
-            return sample_latents(model, noise, texts, sampler)
+            # An embedding of the anchor's length is drawn as one of any other.
+            return sample_latents(model, noise, text, sampler, apart=True)
 
 
-def predict_each(model: DiffusionModel, x_t: Tensor, t: Tensor, texts: Sequence[Tensor]) -> list[Tensor]:
-    """The predicted noise for each of several texts ``[n, length, width]``: one U-Net call for each length."""
+def predict_each(model: DiffusionModel, x_t: Tensor, t: Tensor, texts: Sequence[Conditioning]) -> list[Tensor]:
+    """The predicted noise for each of several texts: one U-Net call for each length."""
     found: dict[int, Tensor] = {}
-    for length in dict.fromkeys(text.shape[1] for text in texts):
-        group = [k for k, text in enumerate(texts) if text.shape[1] == length]
-        repeated = torch.cat([x_t] * len(group)), torch.cat([t] * len(group)), torch.cat([texts[k] for k in group])
-        found |= zip(group, model.predict_noise(*repeated).chunk(len(group)), strict=True)
+    for length in dict.fromkeys(text.length for text in texts):
+        group = [k for k, text in enumerate(texts) if text.length == length]
+        together = Conditioning.cat([texts[k] for k in group])
+        noises = model.predict_noise(torch.cat([x_t] * len(group)), torch.cat([t] * len(group)), together)
+        found |= zip(group, noises.chunk(len(group)), strict=True)
     return [found[k] for k in range(len(texts))]
 
 

@@ -19,19 +19,20 @@ from torch.nn import functional
 
 from erasebench.errors import EraseBenchError
 from erasebench.method import EraseContext, check_positive, check_sampling
-from erasebench.methods.parameters import Pattern, TwoWeights, select_parameters, training_attention
-from erasebench.methods.training import Trace
+from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
 from erasebench.registry import METHODS
-from erasebench.sampling import Sampler, build_scheduler, sample_latents
+from erasebench.sampling import Sampler
+from erasebench.training.parameters import Pattern, TwoWeights, select_parameters, training_attention
+from erasebench.training.partial_sampling import CutSampling, TimestepMode
+from erasebench.training.targets import Target, erased_noise
+from erasebench.training.trace import Trace
 
 if TYPE_CHECKING:
     from erasebench.concepts import Concept
 
 Variant = Literal["paper", "official-2023", "official-2024"]
-Target = Literal["from-blank", "from-concept"]
-TimestepMode = Literal["consistent", "official"]
 
 VARIANTS: dict[Variant, Mapping[str, Any]] = {
     "paper": {
@@ -65,62 +66,6 @@ VARIANTS: dict[Variant, Mapping[str, Any]] = {
     },
 }
 """What an option that is left at None means, for each variant."""
-
-
-def erased_noise(blank: Tensor, concept: Tensor, negative_guidance: float, target: Target = "from-blank") -> Tensor:
-    """The noise that the erased model shall predict for the concept.
-
-    Eq. 7: ``e*(x_t, t) - eta (e*(x_t, c, t) - e*(x_t, t))``.  The 2024 code starts from ``e*(x_t, c, t)`` instead, so
-    that its ``negative_guidance`` of 2 is an eta of 1.
-    """
-    start = blank if target == "from-blank" else concept
-    return start - negative_guidance * (concept - blank)
-
-
-@dataclass(frozen=True)
-class CutSampling:
-    """A sampling run that is left at a random step, with latents that are still noisy.
-
-    Attributes:
-        sampler: whose run.
-        noise: where it starts from: standard normal ``[n, c, h, w]``.
-        timesteps: what the model is told of the noise that is left, int64 ``[n]``.
-        start: steps that are skipped.
-        stop: the step before which it is left.
-    """
-
-    sampler: Sampler
-    noise: Tensor
-    timesteps: Tensor
-    start: int
-    stop: int
-
-    @classmethod
-    def draw(
-        cls, model: DiffusionModel, sampler: Sampler, count: int, rng: torch.Generator, mode: TimestepMode
-    ) -> CutSampling:
-        """A run of ``count`` pictures, which share the step; for ``mode`` see :attr:`ESD.timestep_mode`."""
-        scheduler = build_scheduler(model.scheduler_config, sampler.name)
-        scheduler.set_timesteps(sampler.steps)
-        k = int(torch.randint(sampler.steps, (), generator=rng))
-        start, stop, t = 0, k, scheduler.timesteps[k].expand(count)
-        if mode == "official":
-            # Slot k counts from the clean end.  The first step is missing, so k = 0 and k = 1 both run all others.
-            width = scheduler.config.num_train_timesteps / sampler.steps
-            start, stop = 1, sampler.steps + 1 - max(k, 1)
-            t = torch.randint(int(k * width), int((k + 1) * width), (count,), generator=rng)
-        noise = torch.randn((count, *sampler.latent_shape(model)), generator=rng).to(model.device)
-        return cls(sampler, noise, t.to(model.device), start, stop)
-
-    @torch.no_grad()
-    def latents(self, model: DiffusionModel, blank: Tensor, text: Tensor) -> Tensor:
-        """``x_t [k n, c, h, w]``, guided by texts ``[k n, length, width]``; each n of them start from the same noise.
-
-        ``blank`` is ``[1, length, width]``.
-        """
-        noise = self.noise.repeat(len(text) // len(self.noise), 1, 1, 1)
-        texts = torch.cat([blank.expand(len(text), -1, -1), text])
-        return sample_latents(model, noise, texts, self.sampler, start=self.start, stop=self.stop)
 
 
 @METHODS.register("esd-x", parameters="xattn")
@@ -175,9 +120,9 @@ class ESD:
         steps, eta, target = self.option("steps"), self.option("negative_guidance"), self.option("target")
         rng = torch.Generator("cpu").manual_seed(context.seed)
         with torch.no_grad():
-            blank = model.encode([""])
-            phrases = model.encode([concept.phrase for concept in concepts])
-        blanks = blank.expand(self.batch_size, -1, -1)
+            blank = model.embed([""])
+            phrases = model.embed([concept.phrase for concept in concepts])
+        blanks = blank.expand(self.batch_size)
         weights, trace = TwoWeights(select_parameters(model.unet, self.parameters)), Trace(context, steps)
         with weights, training_attention(model.device):
             adam = torch.optim.Adam(weights.parameters.values(), lr=self.option("learning_rate"))
@@ -186,7 +131,8 @@ class ESD:
                 with torch.no_grad() if self.option("sample_from") == "trained" else weights.frozen():
                     x, t = self.noisy_latents(model, blank, concept, rng)
                 with weights.frozen():
-                    both = model.predict_noise(torch.cat([x, x]), torch.cat([t, t]), torch.cat([blanks, concept]))
+                    texts = Conditioning.cat([blanks, concept])
+                    both = model.predict_noise(torch.cat([x, x]), torch.cat([t, t]), texts)
                     wanted = erased_noise(both[: self.batch_size], both[self.batch_size :], eta, target)
                 loss = functional.mse_loss(model.predict_noise(x, t, concept), wanted)
                 trace.step(loss=loss.item())
@@ -196,7 +142,7 @@ class ESD:
         return Erasure({f"unet.{name}": value for name, value in weights.trained.items()}, trace=tuple(trace.rows))
 
     def noisy_latents(
-        self, model: DiffusionModel, blank: Tensor, concept: Tensor, rng: torch.Generator
+        self, model: DiffusionModel, blank: Conditioning, concept: Conditioning, rng: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         """``x_t``, sampled for the concept up to a random step, and the timestep ``t`` that the model is told."""
         sampler = Sampler(self.option("sampler"), self.sampling_steps, self.start_guidance)

@@ -11,23 +11,26 @@ first tokens, which the code is told.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from erasebench.errors import EraseBenchError
 from erasebench.method import EraseContext, check_positive, check_sampling
-from erasebench.methods.parameters import TwoWeights, select_parameters, training_attention
-from erasebench.methods.training import Trace, cross_attention_maps, noisy, token_positions, training_latents
+from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
 from erasebench.registry import METHODS
 from erasebench.sampling import Sampler
+from erasebench.training.attention import cross_attention_maps
+from erasebench.training.inversion import TokenPrompts, first_vectors, invert, placeholder
+from erasebench.training.latents import noisy, training_latents
+from erasebench.training.parameters import TwoWeights, select_parameters, training_attention
+from erasebench.training.trace import Trace
+from erasebench.training.words import token_positions
 
 if TYPE_CHECKING:
     from erasebench.concepts import Concept
@@ -95,24 +98,27 @@ class ForgetMeNot:
             phrase, inverted = concept.phrase, None
             if self.textual_inversion:
                 inverted = self.invert(model, concept, latents[-1], trace, rng)
-                phrase, record[concept.name] = PLACEHOLDER, inverted
+                phrase, record[concept.name] = placeholder(INVERTED_TOKENS), inverted
             prompt = template(concept).format(phrase)
             positions = concept_positions(model, prompt, phrase, self.use_pooler)
             masks.append(positions.expand(self.pictures, -1))
-            with torch.no_grad(), replaced_tokens(model, prompt, inverted):
-                texts.append(model.encode([prompt]).expand(self.pictures, -1, -1))
-        data = torch.cat(latents), torch.cat(texts), torch.cat(masks)
+            with torch.no_grad():
+                if inverted is None:
+                    text = model.embed([prompt])
+                else:
+                    text = TokenPrompts.of(model, [template(concept)], INVERTED_TOKENS).embed(model, inverted)
+                texts.append(text.expand(self.pictures))
+        images, embedded, mask_of = torch.cat(latents), Conditioning.cat(texts), torch.cat(masks)
         weights = TwoWeights(select_parameters(model.unet, self.parameters))
         with weights, training_attention(model.device), cross_attention_maps(model.unet) as maps:
             parameters = weights.parameters
             adam = torch.optim.AdamW(parameters.values(), lr=self.learning_rate, weight_decay=self.weight_decay)
             for _ in range(self.steps):
-                chosen = torch.randint(len(data[0]), (self.batch_size,), generator=rng)
-                x, text, mask = (rows[chosen.to(rows.device)] for rows in data)
-                x, t, _ = noisy(model, x, rng)
+                chosen = torch.randint(len(images), (self.batch_size,), generator=rng)
+                x, t, _ = noisy(model, images[chosen], rng)
                 maps.clear()
-                model.predict(x, t, text)
-                loss = resteering_loss(maps, mask)
+                model.predict(x, t, embedded[chosen])
+                loss = resteering_loss(maps, mask_of[chosen])
                 trace.step(loss=loss.item(), stage="attention")
                 adam.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
@@ -138,29 +144,19 @@ class ForgetMeNot:
 
         They start from those of the concept's first tokens, filled up from N(0, 1).
         """
-        embedding = model.text_encoder.get_input_embeddings().weight
-        ids = model.tokenizer(concept.phrase, add_special_tokens=False).input_ids[:INVERTED_TOKENS]
-        random = torch.randn((INVERTED_TOKENS - len(ids), embedding.shape[1]), generator=rng).to(embedding)
-        vectors = nn.Parameter(torch.cat([embedding.detach()[ids], random]))
-        prompt = template(concept).format(PLACEHOLDER)
         rate = self.inversion_learning_rate
-        adam = torch.optim.AdamW([vectors], lr=rate, weight_decay=self.inversion_weight_decay)
-        with training_attention(model.device), replaced_tokens(model, prompt, vectors):
-            for _ in range(self.inversion_steps):
-                chosen = torch.randint(len(latents), (1,), generator=rng)
-                x, t, noise = noisy(model, latents[chosen.to(latents.device)], rng)
-                loss = functional.mse_loss(model.predict_noise(x, t, model.encode([prompt])), noise)
-                trace.step(loss=loss.item(), stage="inversion")
-                adam.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
-                adam.step()
-                with torch.no_grad():
-                    vectors.copy_(pulled(vectors, min(1.0, NORM_PULL * rate)))
-        return vectors.detach()
-
-
-PLACEHOLDER = " ".join("x" * INVERTED_TOKENS)
-"""Words whose tokens stand where the inverted ones go."""
+        return invert(
+            model,
+            latents,
+            [template(concept)],
+            first_vectors(model, concept.phrase, INVERTED_TOKENS, rng),
+            trace,
+            rng,
+            steps=self.inversion_steps,
+            learning_rate=rate,
+            weight_decay=self.inversion_weight_decay,
+            adjust=lambda vectors: pulled(vectors, min(1.0, NORM_PULL * rate)),
+        )
 
 
 def template(concept: Concept) -> str:
@@ -200,22 +196,3 @@ def pulled(vectors: Tensor, share: float) -> Tensor:
     norms = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
     longer: Tensor = vectors / norms * (norms + share * (NORM - norms))
     return longer
-
-
-@contextmanager
-def replaced_tokens(model: DiffusionModel, prompt: str, vectors: Tensor | None) -> Iterator[None]:
-    """Let vectors ``[4, width]`` take the place of the token embeddings of :data:`PLACEHOLDER` in a prompt, the only
-    one that is encoded meanwhile; None changes nothing."""
-    if vectors is None:
-        yield
-        return
-    positions = torch.tensor(token_positions(model, prompt, PLACEHOLDER), device=model.device)
-
-    def replace(layer: Any, inputs: Any, output: Tensor) -> Tensor:
-        return output.index_copy(1, positions, vectors.to(output).expand(len(output), -1, -1))
-
-    handle = model.text_encoder.get_input_embeddings().register_forward_hook(replace)
-    try:
-        yield
-    finally:
-        handle.remove()

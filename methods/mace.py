@@ -42,13 +42,18 @@ from torch.nn import functional
 from erasebench.errors import EraseBenchError
 from erasebench.judges.weights_files import file_sha256
 from erasebench.method import EraseContext, check_positive, check_sampling
-from erasebench.methods.parameters import select_parameters, training_attention
-from erasebench.methods.text_files import read_lines
-from erasebench.methods.training import Adapters, Trace, cross_attention_maps, erased_anchor, noisy, training_latents
+from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
 from erasebench.registry import METHODS
 from erasebench.sampling import Sampler
+from erasebench.training.adapters import Adapters
+from erasebench.training.attention import cross_attention_maps
+from erasebench.training.latents import noisy, training_latents
+from erasebench.training.parameters import select_parameters, training_attention
+from erasebench.training.text_files import read_lines
+from erasebench.training.trace import Trace
+from erasebench.training.words import erased_anchor
 
 if TYPE_CHECKING:
     from erasebench.concepts import Concept
@@ -419,7 +424,7 @@ class MACE:
         trace: Trace,
     ) -> dict[str, tuple[Tensor, Tensor]]:
         """The LoRA of a concept on the refined model: layer -> (up, down)."""
-        total = len(model.alphas_cumprod)
+        total = model.timestep_count
         density = torch.ones(total, dtype=torch.float64)
         if self.option("importance_sampling", concepts):
             density = focal_density(total, self.interval_start, self.interval_end, self.temperature)
@@ -458,7 +463,7 @@ class Prompts:
         phrase: what is erased.
         picture: the prompt of its pictures.
         segment: what the segmenter looks for in them; None for the whole picture.
-        text: embeddings of the prompts, float32 ``[n, length, width]``.
+        text: the prompts, embedded: ``n`` of them.
         own: bool ``[n, length]``: the phrase's own tokens.
         ends: bool ``[n, length]``: tokens with the id of the end of text.
         moment: ``sum e e^T`` over all tokens of all prompts, float64 ``[width, width]`` (eq. 7).
@@ -469,7 +474,7 @@ class Prompts:
     phrase: str
     picture: str
     segment: str | None
-    text: Tensor
+    text: Conditioning
     own: Tensor
     ends: Tensor
     moment: Tensor
@@ -483,18 +488,19 @@ class Prompts:
         templates = STYLES if style else THINGS
         prompts = [template.format(phrase) for template in templates]
         with torch.no_grad():
-            text = model.encode(prompts)
-            other = model.encode([template.format(concept.anchor) for template in templates]).cpu().double()
+            text = model.embed(prompts)
+            other = model.embed([template.format(concept.anchor) for template in templates]).embeddings.cpu().double()
+        every = text.embeddings.cpu().double()
         ids = model.token_ids(prompts)
         own = torch.zeros_like(ids, dtype=torch.bool)
         keys, values = [], []
-        for row, (template, e, g) in enumerate(zip(templates, text.cpu().double(), other, strict=True)):
+        for row, (template, e, g) in enumerate(zip(templates, every, other, strict=True)):
             start, stop = span(model, template, phrase)
             own[row, start:stop] = True
             key, value = coexisting(e, g, (start, stop), span(model, template, concept.anchor))
             keys.append(key)
             values.append(value)
-        every = text.cpu().double().flatten(0, 1)
+        every = every.flatten(0, 1)
         f, mapped = torch.cat(keys), torch.cat(values)
         picture = "a photo in the style of {}" if style else THINGS[1]
         return cls(
@@ -599,7 +605,7 @@ def text_moment(model: DiffusionModel, prompts: Sequence[str]) -> tuple[Tensor, 
     total, count = torch.zeros(width, width, dtype=torch.float64), 0
     for start in range(0, len(prompts), 64):
         with torch.no_grad():
-            e = model.encode(prompts[start : start + 64]).cpu().double().flatten(0, 1)
+            e = model.embed(prompts[start : start + 64]).embeddings.cpu().double().flatten(0, 1)
         total += e.T @ e
         count += len(e)
     return total, count

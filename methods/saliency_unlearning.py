@@ -25,12 +25,15 @@ from torch.nn import functional
 
 from erasebench.errors import EraseBenchError
 from erasebench.method import EraseContext, check_positive, check_sampling
-from erasebench.methods.parameters import Pattern, TwoWeights, select_parameters, training_attention
-from erasebench.methods.training import Trace, erased_anchor, noisy, training_latents
+from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
 from erasebench.registry import METHODS
 from erasebench.sampling import Sampler
+from erasebench.training.latents import noisy, training_latents
+from erasebench.training.parameters import Pattern, TwoWeights, select_parameters, training_attention
+from erasebench.training.trace import Trace
+from erasebench.training.words import erased_anchor
 
 if TYPE_CHECKING:
     from erasebench.concepts import Concept
@@ -123,9 +126,9 @@ class SaliencyUnlearning:
         # Picture k, and what goes with it, is of prompt k modulo the number of prompts.
         forget, remain = (self.draw(model, prompts, rng) for prompts in (forget_prompts, remain_prompts))
         with torch.no_grad():
-            blank, forget_text = model.encode([""]), model.encode(forget_prompts)
-            pseudo_texts = [model.encode(prompts) for prompts in pseudo_prompts]
-            remain_text = model.encode(remain_prompts)
+            blank, forget_text = model.embed([""]), model.embed(forget_prompts)
+            pseudo_texts = [model.embed(prompts) for prompts in pseudo_prompts]
+            remain_text = model.embed(remain_prompts)
         trace = Trace(context, steps)
         weights = TwoWeights(select_parameters(model.unet, self.parameters))
         with weights, training_attention(model.device):
@@ -136,7 +139,7 @@ class SaliencyUnlearning:
             for _ in range(steps):
                 k = torch.randint(self.pictures, (self.batch_size,), generator=rng)
                 j = torch.randint(self.pictures, (self.batch_size,), generator=rng)
-                pseudo = torch.stack([one_of(pseudo_texts[int(row) % len(concepts)], rng) for row in k])
+                pseudo = Conditioning.cat([one_of(pseudo_texts[int(row) % len(concepts)], rng) for row in k])
                 x, t, _ = noisy(model, forget[k.to(forget.device)], rng)
                 x_remain, t_remain, noise = noisy(model, remain[j.to(remain.device)], rng)
                 with torch.no_grad():
@@ -144,7 +147,7 @@ class SaliencyUnlearning:
                 predicted = model.predict_noise(
                     torch.cat([x, x_remain]),
                     torch.cat([t, t_remain]),
-                    torch.cat([forget_text[k % len(forget_prompts)], remain_text[j % len(remain_prompts)]]),
+                    Conditioning.cat([forget_text[k % len(forget_prompts)], remain_text[j % len(remain_prompts)]]),
                 )
                 forgotten, remained = predicted.chunk(2)
                 loss = functional.mse_loss(forgotten, relabelled) + alpha * functional.mse_loss(remained, noise)
@@ -178,14 +181,14 @@ class SaliencyUnlearning:
         return latents
 
     def accumulate(
-        self, model: DiffusionModel, latents: Tensor, text: Tensor, blank: Tensor, rng: torch.Generator
+        self, model: DiffusionModel, latents: Tensor, text: Conditioning, blank: Conditioning, rng: torch.Generator
     ) -> None:
         """Add up, in the parameters' ``grad``, the signed gradients of one pass over the pictures to forget."""
         w = self.mask_guidance
         for start in range(0, len(latents), self.batch_size):
             x, t, noise = noisy(model, latents[start : start + self.batch_size], rng)
             named_text = text[torch.arange(start, start + len(x)) % len(text)]
-            both = torch.cat([named_text, blank.expand(len(x), -1, -1)])
+            both = Conditioning.cat([named_text, blank.expand(len(x))])
             named, unnamed = model.predict_noise(torch.cat([x, x]), torch.cat([t, t]), both).chunk(2)
             loss = -functional.mse_loss((1 + w) * named - w * unnamed, noise)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -227,8 +230,8 @@ def bucket(counts: Tensor, k: int) -> tuple[int, int]:
     return len(counts) - 1 - place, int(reached[place] - counts.flip(0)[place])
 
 
-def one_of(texts: Tensor, rng: torch.Generator) -> Tensor:
-    """One of some texts' embeddings ``[n, length, width]``."""
+def one_of(texts: Conditioning, rng: torch.Generator) -> Conditioning:
+    """One of some texts."""
     return texts[int(torch.randint(len(texts), (), generator=rng))]
 
 

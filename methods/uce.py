@@ -17,11 +17,11 @@ from torch import Tensor
 
 from erasebench.errors import EraseBenchError
 from erasebench.method import EraseContext, check_positive
-from erasebench.methods.parameters import select_parameters
-from erasebench.methods.training import erased_anchor
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
 from erasebench.registry import METHODS
+from erasebench.training.parameters import select_parameters
+from erasebench.training.words import erased_anchor
 
 if TYPE_CHECKING:
     from erasebench.concepts import Concept
@@ -154,7 +154,7 @@ def solve(
 def embed(model: DiffusionModel, prompts: Sequence[str]) -> Tensor:
     """Text embeddings, float64 ``[n, length, width]`` on the CPU."""
     with torch.no_grad():
-        return model.encode(prompts).cpu().double()
+        return model.embed(prompts).embeddings.cpu().double()
 
 
 def last_tokens(model: DiffusionModel, prompts: Sequence[str]) -> list[int]:

@@ -14,6 +14,7 @@ from diffusers import PNDMScheduler
 from torch import Tensor
 
 from erasebench.errors import EraseBenchError
+from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
 from erasebench.models.guidance import ClassifierFreeGuidance
@@ -172,25 +173,32 @@ def test_a_size_that_the_model_cannot_draw() -> None:
 
 
 @pytest.fixture
-def latents() -> Iterator[tuple[DiffusionModel, Tensor, Tensor]]:
-    """A model, starting noise and text for it."""
+def latents() -> Iterator[tuple[DiffusionModel, Tensor, Conditioning]]:
+    """A model, starting noise and prompts for it."""
     model = tiny_model()
     with torch.inference_mode():
-        noise = starting_noise(PROMPTS, SEEDS, model.latent_shape)
-        yield model, noise, model.encode(["", "", "", *PROMPTS])
+        yield model, starting_noise(PROMPTS, SEEDS, model.latent_shape), model.embed(PROMPTS)
 
 
-def test_embeddings_of_different_lengths_come_as_a_list(latents: tuple[DiffusionModel, Tensor, Tensor]) -> None:
-    model, noise, text = latents
-    blank, prompt = text.chunk(2)
+def test_prompts_may_have_another_length_than_the_rules_texts(
+    latents: tuple[DiffusionModel, Tensor, Conditioning],
+) -> None:
+    model, noise, prompts = latents
     sampler = Sampler("ddim", 3)
-    expected = sample_latents(model, noise, text, sampler)
-    torch.testing.assert_close(sample_latents(model, noise, [blank, prompt], sampler), expected, atol=1e-3, rtol=1e-3)
+    expected = sample_latents(model, noise, prompts, sampler)
     # Softmax attention weighs tokens that all stand twice as if each stood once.
-    twice = sample_latents(model, noise, [blank, prompt.repeat(1, 2, 1)], sampler)
+    twice = sample_latents(model, noise, Conditioning(prompts.embeddings.repeat(1, 2, 1)), sampler)
     torch.testing.assert_close(twice, expected, atol=1e-3, rtol=1e-3)
-    cut = sample_latents(model, noise, [blank, prompt[:, :5]], sampler)
+    cut = sample_latents(model, noise, Conditioning(prompts.embeddings[:, :5]), sampler)
     assert not torch.allclose(cut, expected, atol=1e-3, rtol=1e-3)
+
+
+def test_the_rules_texts_may_be_embedded_before(latents: tuple[DiffusionModel, Tensor, Conditioning]) -> None:
+    model, noise, prompts = latents
+    sampler = Sampler("ddim", 3)
+    expected = sample_latents(model, noise, prompts, sampler)
+    assert torch.equal(sample_latents(model, noise, prompts, sampler, texts=model.embed([""])), expected)
+    assert not torch.equal(sample_latents(model, noise, prompts, sampler, texts=model.embed(["a dog"])), expected)
 
 
 def test_latents_are_those_of_the_pictures() -> None:
@@ -201,7 +209,7 @@ def test_latents_are_those_of_the_pictures() -> None:
     np.testing.assert_array_equal(np.concatenate([model.decode(batch) for batch in latents]), pictures)
 
 
-def test_sampling_can_be_stopped_and_taken_up(latents: tuple[DiffusionModel, Tensor, Tensor]) -> None:
+def test_sampling_can_be_stopped_and_taken_up(latents: tuple[DiffusionModel, Tensor, Conditioning]) -> None:
     model, noise, text = latents
     sampler = Sampler("ddim", 6, 4.0)
     whole = sample_latents(model, noise, text, sampler)
@@ -211,7 +219,7 @@ def test_sampling_can_be_stopped_and_taken_up(latents: tuple[DiffusionModel, Ten
     assert torch.equal(sample_latents(model, noise, text, sampler, stop=0), noise)
 
 
-def test_rules_learn_the_step_and_all_predictions(latents: tuple[DiffusionModel, Tensor, Tensor]) -> None:
+def test_rules_learn_the_step_and_all_predictions(latents: tuple[DiffusionModel, Tensor, Conditioning]) -> None:
     model, noise, text = latents
     seen: list[tuple[int, int, float]] = []
 
@@ -227,13 +235,12 @@ def test_rules_learn_the_step_and_all_predictions(latents: tuple[DiffusionModel,
             return combine
 
     model.guidance = Counting()
-    three = torch.cat([text[:3], model.encode(["a dog"] * 3), text[3:]])
-    sample_latents(model, noise, three, Sampler("ddim", 4, 2.0), start=1)
+    sample_latents(model, noise, text, Sampler("ddim", 4, 2.0), start=1)
     assert seen == [(1, 2, 2.0), (2, 2, 2.0), (3, 2, 2.0)]
 
 
 def test_a_compiled_unet_is_called_with_one_row_of_latents_for_each_of_text(
-    latents: tuple[DiffusionModel, Tensor, Tensor],
+    latents: tuple[DiffusionModel, Tensor, Conditioning],
 ) -> None:
     model, noise, text = latents
     sampler = Sampler("ddim", 3)

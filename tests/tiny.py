@@ -108,6 +108,14 @@ def tiny_model(layout: Layout = "sd1", seed: int = 0) -> DiffusionModel:
     return DiffusionModel(tiny_pipeline(layout, seed))
 
 
+def exact_model(layout: Layout = "sd1") -> DiffusionModel:
+    """The same in float64, for finite differences."""
+    parts = tiny_pipeline(layout)
+    for part in (parts.text_encoder, parts.unet, parts.vae):
+        part.double()
+    return DiffusionModel(parts)
+
+
 def erase_context(seed: int = 0, steps: list[Mapping[str, float]] | None = None) -> EraseContext:
     """What a run lends to a method: no judges, no folder; progress is appended to ``steps``."""
 

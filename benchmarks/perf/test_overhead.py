@@ -54,7 +54,7 @@ class Clock:
 def test_overhead(benchmark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, show: Show) -> None:
     """One run from nothing, with the model's and judges' passes and the method's training timed from outside."""
     clock = Clock()
-    for name in ("encode", "predict", "decode"):
+    for name in ("embed", "predict", "decode"):
         monkeypatch.setattr(DiffusionModel, name, clock.wrap(getattr(DiffusionModel, name), f"model: {name}"))
     for name in MATRIX["methods"]:
         erase: Any = METHODS.get(name).make

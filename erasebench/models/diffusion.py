@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from erasebench.errors import EraseBenchError
+from erasebench.models.conditioning import Conditioning
 from erasebench.models.erasure import Erasure
 from erasebench.models.guidance import ClassifierFreeGuidance, Guidance
+from erasebench.models.guided import GuidedPrediction
 
 DECODED_AT_ONCE = 10
 
@@ -71,6 +73,11 @@ class DiffusionModel:
         return int(self.unet.config.in_channels), size, size
 
     @property
+    def timestep_count(self) -> int:
+        """Timesteps of the noise schedule that the model was trained with."""
+        return len(self.alphas_cumprod)
+
+    @property
     def scale_factor(self) -> int:
         """Pixels per latent, along one side."""
         return int(2 ** (len(self.vae.config.block_out_channels) - 1))
@@ -87,39 +94,124 @@ class DiffusionModel:
         ids: Tensor = encoded.input_ids.to(self.device)
         return ids
 
-    def encode(self, texts: Sequence[str]) -> Tensor:
-        """Text embeddings, float32 ``[n, length, width]``; each distinct text is encoded once, in chunks of 64.
+    @property
+    def token_embeddings(self) -> Tensor:
+        """The text encoder's table of token embeddings, ``[vocabulary, width]``."""
+        table: Tensor = self.text_encoder.get_input_embeddings().weight
+        return table
+
+    def embed(self, texts: Sequence[str]) -> Conditioning:
+        """Embed prompts; each distinct one is embedded once.
 
         Gradients flow where the caller and the parameters ask for them.
         """
+        if not texts:
+            width = self.token_embeddings.shape[1]
+            return Conditioning(self.token_embeddings.new_zeros(0, self.tokenizer.model_max_length, width))
         distinct = list(dict.fromkeys(texts))
-        with self.autocast():
-            chunks = [
-                self.text_encoder(self.token_ids(distinct[k : k + 64]))[0].float() for k in range(0, len(distinct), 64)
-            ]
         rows = {text: row for row, text in enumerate(distinct)}
-        return torch.cat(chunks)[[rows[text] for text in texts]]
+        return self.embed_ids(self.token_ids(distinct))[[rows[text] for text in texts]]
 
-    def predict(self, latents: Tensor, timesteps: Tensor | int | float, text: Tensor) -> Tensor:
+    def embed_ids(self, ids: Tensor) -> Conditioning:
+        """Embed prompts that are given as token ids, int64 ``[n, length]``, in chunks of 64."""
+        with self.autocast():
+            chunks = [full_precision(self.text_encoder(ids[k : k + 64])[0]) for k in range(0, len(ids), 64)]
+        return Conditioning(torch.cat(chunks))
+
+    def embed_vectors(self, ids: Tensor, vectors: Tensor, slots: Tensor | Sequence[int]) -> Conditioning:
+        """Embed prompts in which vectors take the place of some tokens' embeddings, before positions are added.
+
+        Gradients reach the vectors, and of the prompts' own tokens those that the parameters ask for.
+
+        Args:
+            ids: int64 ``[n, length]``; what stands in the slots does not matter, unless it is the end of text.
+            vectors: ``[n, k, width]``, or ``[k, width]`` for the same in all prompts.
+            slots: where they go: ``k`` positions in 0..length-1, or ``[n, k]`` of each prompt's own; each once.
+
+        Raises:
+            ValueError: shapes do not fit.
+        """
+        places = torch.as_tensor(slots, device=ids.device).expand(len(ids), -1)
+        if vectors.shape[-2:] != (places.shape[1], self.token_embeddings.shape[1]):
+            raise ValueError(f"vectors of shape {list(vectors.shape)} for {places.shape[1]} slots")
+
+        def replace(layer: Any, inputs: Any, output: Tensor) -> Tensor:
+            source = vectors.to(output).expand(len(output), -1, -1)
+            return output.scatter(1, places[..., None].expand_as(source), source)
+
+        handle = self.text_encoder.get_input_embeddings().register_forward_hook(replace)
+        try:
+            with self.autocast():
+                return Conditioning(full_precision(self.text_encoder(ids)[0]))
+        finally:
+            handle.remove()
+
+    def signal(self, timesteps: Tensor) -> Tensor:
+        """The share of signal in the variance of latents at timesteps ``[n]``: ``[n, 1, 1, 1]``, in 0..1."""
+        return self.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
+
+    def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """Make clean latents ``[n, c, h, w]`` as noisy as they are at timesteps ``[n]``."""
+        signal = self.signal(timesteps)
+        return signal.sqrt() * latents + (1 - signal).sqrt() * noise
+
+    def predict(self, latents: Tensor, timesteps: Tensor | int | float, conditioning: Conditioning) -> Tensor:
         """The U-Net's own prediction (noise or v), float32 ``[n, c, h, w]``."""
+        text = conditioning.embeddings
         with self.autocast():
             predicted: Tensor = self.unet(latents, timesteps, encoder_hidden_states=text, return_dict=False)[0]
-        return predicted.float()
+        return full_precision(predicted)
 
-    def predict_noise(self, latents: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
+    def predict_noise(self, latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         """Predicted noise, float32 ``[n, c, h, w]``, also where the model predicts v.
 
         Args:
             latents: noisy latents ``[n, c, h, w]``.
             timesteps: int64 ``[n]``, in 0..T-1.
-            text: embeddings ``[n, length, width]``.
+            conditioning: of ``n`` prompts.
         """
-        predicted = self.predict(latents, timesteps, text)
+        predicted = self.predict(latents, timesteps, conditioning)
+        return self.as_noise(predicted, latents, timesteps)
+
+    def predict_guided(
+        self,
+        latents: Tensor,
+        timesteps: Tensor | int | float,
+        conditioning: Conditioning,
+        guidance_scale: float,
+        step: int = 0,
+    ) -> Tensor:
+        """One prediction (noise or v) through the guidance rule in force, without momentum from earlier steps.
+
+        It has gradients to latents and conditioning.  Several steps of one run take a :class:`GuidedPrediction`.
+
+        Args:
+            latents: noisy latents ``[n, c, h, w]``.
+            timesteps: one for all, or ``[n]``.
+            conditioning: of ``n`` prompts; the rule's own texts are embedded here.
+            guidance_scale: of the rule.
+            step: of the sampling run, from 0; rules may do nothing in the first ones.
+        """
+        return GuidedPrediction(self, conditioning, guidance_scale)(latents, timesteps, step)
+
+    def as_noise(self, predicted: Tensor, latents: Tensor, timesteps: Tensor) -> Tensor:
+        """The noise in latents ``[n, c, h, w]`` that a prediction (noise or v) of theirs stands for."""
         if self.prediction_type == "epsilon":
             return predicted
-        alpha = self.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
+        signal = self.signal(timesteps)
         # v = sqrt(a) eps - sqrt(1 - a) x_0 (Salimans and Ho 2022), and x = sqrt(a) x_0 + sqrt(1 - a) eps.
-        return alpha.sqrt() * predicted + (1 - alpha).sqrt() * latents
+        return signal.sqrt() * predicted + (1 - signal).sqrt() * latents
+
+    @torch.no_grad()
+    def encode_images(self, images: NDArray[np.uint8]) -> Tensor:
+        """Scaled latents ``[n, c, h, w]`` of images, uint8 ``[n, height, width, 3]``: the mode of their posterior."""
+        latents: list[Tensor] = []
+        for start in range(0, len(images), DECODED_AT_ONCE):
+            pixels = torch.from_numpy(images[start : start + DECODED_AT_ONCE]).to(self.device).permute(0, 3, 1, 2)
+            with self.autocast():
+                posterior = self.vae.encode(pixels.to(self.vae.dtype) / 127.5 - 1).latent_dist
+            latents.append(full_precision(posterior.mode()))
+        return torch.cat(latents) * float(self.vae.config.scaling_factor)
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> NDArray[np.uint8]:
@@ -167,6 +259,11 @@ class DiffusionModel:
             with torch.no_grad():
                 for name, value in before.items():
                     parameters[name].copy_(value)
+
+
+def full_precision(tensor: Tensor) -> Tensor:
+    """The tensor in float32, or in float64 if it is so precise already."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
 def check_fits(erasure: Erasure, parameters: Mapping[str, Tensor]) -> None:

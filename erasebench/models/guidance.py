@@ -1,7 +1,17 @@
 """How the noise predictions of one sampling step are combined.
 
 A rule predicts noise for the prompt and for its own ``texts``, all in one U-Net call, and combines the predictions.
-Erasure methods that change nothing but this (a negative prompt, safe latent diffusion) return such a rule.
+Erasure methods that change nothing but this (a negative prompt, safe latent diffusion) return such a rule.  Rules are
+registered by name, so that a stored erasure can name one; a plug-in brings its own::
+
+    @RULES.register("my-rule")
+    @dataclass(frozen=True)
+    class MyRule:
+        scale: float = 1.0
+        texts = ("a photo",)
+
+        def start(self):
+            return lambda step, prompt, others, guidance_scale: prompt + self.scale * (prompt - others[0])
 """
 
 from __future__ import annotations
@@ -14,13 +24,16 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from erasebench.errors import EraseBenchError
+from erasebench.registry import BUILT_IN, PLUGIN_PREFIX, RULES, is_same_class
+
 Combine = Callable[[int, Tensor, list[Tensor], float], Tensor]
 """``(step, prompt's prediction [n, c, h, w], texts' predictions, guidance scale) -> prediction [n, c, h, w]``; steps
 count from 0."""
 
 
 class Guidance(Protocol):
-    """A rule: a frozen dataclass of JSON-able fields."""
+    """A rule: a registered frozen dataclass of JSON-able fields, none of them called ``rule`` or ``plugin``."""
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -32,6 +45,7 @@ class Guidance(Protocol):
         ...
 
 
+@RULES.register("classifier-free")
 @dataclass(frozen=True)
 class ClassifierFreeGuidance:
     """Ho and Salimans 2022: ``e(neg) + s (e(prompt) - e(neg))``; with a ``negative`` text, a negative prompt."""
@@ -48,6 +62,7 @@ class ClassifierFreeGuidance:
         return lambda step, prompt, others, scale: others[0] + scale * (prompt - others[0])
 
 
+@RULES.register("safe-latent")
 @dataclass(frozen=True)
 class SafeLatentGuidance:
     """Safe latent diffusion (Schramowski et al., CVPR 2023): classifier-free guidance that also leads away from a text.
@@ -99,20 +114,44 @@ class SafeLatentGuidance:
         return combine
 
 
-RULES: dict[str, Callable[..., Guidance]] = {
-    "classifier-free": ClassifierFreeGuidance,
-    "safe-latent": SafeLatentGuidance,
-}
-"""The rules that a stored erasure can name."""
+def to_json(rule: Guidance) -> dict[str, Any]:
+    """A rule as JSON: its registered name, its fields, and for a plug-in's rule where that comes from.
+
+    Raises:
+        EraseBenchError: the rule is not registered, or no dataclass.
+    """
+    own = type(rule)
+    name = next((name for name, plugin in RULES.loaded.items() if is_same_class(plugin.make, own)), None)
+    if name is None or not dataclasses.is_dataclass(own):
+        raise EraseBenchError(
+            f"the guidance rule {own.__name__} of {own.__module__} cannot be stored: put "
+            '@RULES.register("its-name") and @dataclass(frozen=True) before its class'
+        )
+    origin = RULES.origin(name)
+    plugin = {} if origin == BUILT_IN else {"plugin": origin.removeprefix(PLUGIN_PREFIX)}
+    fields = {field.name: getattr(rule, field.name) for field in dataclasses.fields(own)}
+    return {"rule": name, **plugin, **fields}
 
 
-def to_json(rule: Any) -> dict[str, Any]:
-    """A rule as JSON: its name in :data:`RULES` and its fields."""
-    name = next(name for name, make in RULES.items() if make is type(rule))
-    return {"rule": name, **dataclasses.asdict(rule)}
+def from_json(stored: Any) -> Guidance:
+    """The rule that :func:`to_json` wrote.
 
-
-def from_json(stored: dict[str, Any]) -> Guidance:
-    """The rule that :func:`to_json` wrote."""
+    Raises:
+        EraseBenchError: no plug-in provides the rule, or it has other fields.
+    """
+    if not isinstance(stored, dict) or not isinstance(stored.get("rule"), str):
+        raise EraseBenchError("the guidance rule is damaged: it has no name")
     fields = dict(stored)
-    return RULES[fields.pop("rule")](**fields)
+    name, plugin = fields.pop("rule"), fields.pop("plugin", None)
+    if name not in RULES.names():
+        if plugin is None:
+            raise EraseBenchError(f"unknown guidance rule '{name}'; it may be of a later version of erasebench")
+        raise EraseBenchError(
+            f"the guidance rule '{name}' is of the plug-in '{plugin}', which is missing: give its file with --plugins, "
+            "or install its package"
+        )
+    try:
+        rule: Guidance = RULES.get(name).make(**fields)
+    except TypeError as error:
+        raise EraseBenchError(f"the guidance rule '{name}' cannot be made from its stored fields: {error}") from error
+    return rule

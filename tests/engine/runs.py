@@ -19,7 +19,7 @@ from erasebench.engine.ledger import read_ledger
 from erasebench.engine.session import Session
 from erasebench.images import read_images, write_images
 from erasebench.judging import Scores
-from erasebench.registry import METHODS
+from erasebench.registry import METHODS, PLUGIN_PREFIX, RULES
 from erasebench.stages import erase, judge
 
 TINY = (
@@ -77,10 +77,11 @@ def copy_of(finished: Path, to: Path) -> Path:
 
 def forget_plugins() -> None:
     """Undo what the plug-in files of a test registered."""
-    for name, plugin in list(METHODS.loaded.items()):
-        if plugin.make.__module__.startswith("erasebench_plugin_"):
-            del METHODS.loaded[name]
-    for name in [name for name in sys.modules if name.startswith("erasebench_plugin_")]:
+    for registry in (METHODS, RULES):
+        for name, plugin in list(registry.loaded.items()):
+            if plugin.make.__module__.startswith(PLUGIN_PREFIX):
+                del registry.loaded[name]
+    for name in [name for name in sys.modules if name.startswith(PLUGIN_PREFIX)]:
         del sys.modules[name]
 
 

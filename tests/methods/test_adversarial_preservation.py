@@ -22,12 +22,12 @@ from erasebench.methods.adversarial_preservation import (
     gumbel_softmax,
     spread,
 )
-from erasebench.methods.esd import CutSampling
-from erasebench.methods.parameters import Pattern, select_parameters
+from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
 from erasebench.registry import METHODS
-from erasebench.sampling import Sampler
+from erasebench.training.parameters import Pattern, select_parameters
+from erasebench.training.partial_sampling import CutSampling
 from tests.tiny import Layout, check_change, concept, differing, erase_context, state, tiny_model
 
 CHURCH = [concept("church")]
@@ -87,19 +87,21 @@ def search(words: list[list[str]], optimizer: Any = torch.optim.SGD, rate: float
     embeddings = [
         torch.randn(len(found), 4, 6, generator=torch.Generator().manual_seed(k)) for k, found in enumerate(words)
     ]
-    return Adversary(words, embeddings, lambda logits: optimizer(logits, lr=rate, maximize=True), 1.5, hard)
+    return Adversary(
+        words, [*map(Conditioning, embeddings)], lambda logits: optimizer(logits, lr=rate, maximize=True), 1.5, hard
+    )
 
 
 def test_a_drawn_embedding_is_that_of_the_word_named() -> None:
     model = tiny_model()
     words = [["art", "dog"], ["town", "tree", "fish"]]
-    embeddings = [model.encode(found) for found in words]
+    embeddings = [model.embed(found) for found in words]
     adversary = Adversary(words, embeddings, lambda logits: torch.optim.SGD(logits, lr=1.0), 2.0, True)
     with torch.no_grad():
         drawn, names = adversary.draw([1, 0, 1, 1], torch.Generator().manual_seed(1))
     assert names[1] in words[0]
     assert {names[0], names[2], names[3]} <= set(words[1])
-    torch.testing.assert_close(drawn, model.encode(names))
+    torch.testing.assert_close(drawn.embeddings, model.embed(names).embeddings)
 
 
 def test_a_step_of_the_logits_is_gradient_ascent() -> None:
@@ -114,7 +116,7 @@ def test_a_step_of_the_logits_is_gradient_ascent() -> None:
 
     drawn, _ = adversary.draw([0], torch.Generator().manual_seed(5))
     before = adversary.logits[0].detach().double().clone()
-    value = ((drawn * weight) ** 2).sum()
+    value = ((drawn.embeddings * weight) ** 2).sum()
     assert value.item() == pytest.approx(loss(before))
     adversary.ascend(value)
     steps = torch.eye(3, dtype=torch.float64) * 1e-3
@@ -133,7 +135,7 @@ def test_the_search_finds_the_word_that_is_harmed_most() -> None:
     rng = torch.Generator().manual_seed(0)
     for _ in range(150):
         drawn, _ = adversary.draw([0], rng)
-        adversary.ascend((drawn.flatten() @ direction).sum())
+        adversary.ascend((drawn.embeddings.flatten() @ direction).sum())
     assert int(adversary.logits[0].argmax()) == 2
     assert torch.softmax(adversary.logits[0], 0)[2].item() > 0.8
 
@@ -143,10 +145,10 @@ def test_the_search_finds_the_word_that_is_harmed_most() -> None:
 def test_distances_are_those_of_whole_embeddings(layout: Layout, selection: Any) -> None:
     model, phrases = tiny_model(layout), ["church", "dog"]
     with torch.no_grad():
-        found = quick(selection=selection).distances(model, WORDS * 20, model.encode(phrases))
+        found = quick(selection=selection).distances(model, WORDS * 20, model.embed(phrases))
         for row, phrase in enumerate(phrases):
             for column, word in enumerate(WORDS):
-                a, b = (model.encode([text]).flatten().double() for text in (phrase, word))
+                a, b = (model.embed([text]).embeddings.flatten().double() for text in (phrase, word))
                 cosine, euclidean = 1 - a @ b / (a.norm() * b.norm()), (a - b).norm()
                 expected = float(cosine if selection == "cosine" else euclidean)
                 assert float(found[row, column]) == pytest.approx(expected, rel=1e-3, abs=1e-5)
@@ -226,7 +228,7 @@ def recorded_runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, Tensor]
     runs: list[tuple[Tensor, Tensor]] = []
     original = CutSampling.latents
 
-    def recorded(self: CutSampling, model: DiffusionModel, blank: Tensor, text: Tensor) -> Tensor:
+    def recorded(self: CutSampling, model: DiffusionModel, blank: Conditioning, text: Conditioning) -> Tensor:
         runs.append((self.timesteps, original(self, model, blank, text)))
         return runs[-1][1]
 
@@ -245,7 +247,7 @@ def test_losses_are_those_of_equation_five(
     ((t, latents),) = runs
     x = latents[:2]
     with torch.no_grad():
-        blank, church = (model.predict_noise(x, t, model.encode([text] * 2)) for text in ("", "church"))
+        blank, church = (model.predict_noise(x, t, model.embed([text] * 2)) for text in ("", "church"))
     wanted = blank if variant == "paper" else blank - (church - blank)
     squares = (church - wanted).double().pow(2).mean((1, 2, 3))
     alpha = model.alphas_cumprod[t].double()
@@ -256,16 +258,6 @@ def test_losses_are_those_of_equation_five(
     assert row["loss"] == pytest.approx(float(row["erasing"]))
 
 
-def test_pictures_of_concept_and_word_start_from_the_same_noise() -> None:
-    model = tiny_model()
-    run = CutSampling.draw(model, Sampler(steps=5), 2, torch.Generator().manual_seed(1), "consistent")
-    church, dog = model.encode(["church"] * 2), model.encode(["dog"] * 2)
-    with torch.no_grad():
-        both = run.latents(model, model.encode([""]), torch.cat([church, dog]))
-        apart = [run.latents(model, model.encode([""]), text) for text in (church, dog)]
-    torch.testing.assert_close(both, torch.cat(apart), atol=1e-4, rtol=1e-4)
-
-
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_step_of_the_model_lowers_the_loss(layout: Layout, vocabulary: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, runs = tiny_model(layout), recorded_runs(monkeypatch)
@@ -274,10 +266,10 @@ def test_a_step_of_the_model_lowers_the_loss(layout: Layout, vocabulary: str, mo
     ((t, latents),) = runs
     x = latents[:2]
     with torch.no_grad():
-        wanted = model.predict_noise(x, t, model.encode(["", ""]))
-        before = (model.predict_noise(x, t, model.encode(["church"] * 2)) - wanted).pow(2).mean()
+        wanted = model.predict_noise(x, t, model.embed(["", ""]))
+        before = (model.predict_noise(x, t, model.embed(["church"] * 2)) - wanted).pow(2).mean()
         with model.erased(erasure):
-            after = (model.predict_noise(x, t, model.encode(["church"] * 2)) - wanted).pow(2).mean()
+            after = (model.predict_noise(x, t, model.embed(["church"] * 2)) - wanted).pow(2).mean()
     assert float(after) < float(before)
 
 
@@ -293,9 +285,9 @@ def test_preservation_is_what_the_model_in_training_lost_of_the_words(
     rows = quick(steps=2, preservation_weight=0.3, **settings).erase(model, CHURCH, erase_context()).trace
     (t, latents), words = runs[1], str(rows[1]["word"]).split(", ")
     with torch.no_grad():
-        before = model.predict_noise(latents[2:], t, model.encode(words))
+        before = model.predict_noise(latents[2:], t, model.embed(words))
         with model.erased(first):
-            after = model.predict_noise(latents[2:], t, model.encode(words))
+            after = model.predict_noise(latents[2:], t, model.embed(words))
     lost = float((after - before).double().pow(2).mean())
     assert lost > 0
     assert rows[1]["preserving"] == pytest.approx(lost, rel=1e-2)
@@ -312,7 +304,7 @@ def test_all_latents_are_drawn_by_the_model_in_training(vocabulary: str, monkeyp
         drawn: Tensor = latents(self, *arguments)
         return drawn
 
-    def draw_recorded(self: Adversary, *arguments: Any) -> tuple[Tensor, list[str]]:
+    def draw_recorded(self: Adversary, *arguments: Any) -> tuple[Conditioning, list[str]]:
         word, names = draw(self, *arguments)
         words.append(names)
         return word, names
@@ -331,12 +323,12 @@ def test_all_latents_are_drawn_by_the_model_in_training(vocabulary: str, monkeyp
 
     def error(run: CutSampling, texts: list[str], wanted: list[str], drawn_by: Erasure) -> float:
         """What the model in training predicts for texts, against what the unerased one does for others."""
-        text, t = model.encode(texts), run.timesteps
+        text, t = model.embed(texts), run.timesteps
         with model.erased(drawn_by):
-            x = run.latents(model, model.encode([""]), text)
+            x = run.latents(model, model.embed([""]), text)
         with model.erased(first):
             predicted = model.predict_noise(x, t, text)
-        return float((predicted - model.predict_noise(x, t, model.encode(wanted))).double().pow(2).mean())
+        return float((predicted - model.predict_noise(x, t, model.embed(wanted))).double().pow(2).mean())
 
     _, _, search, step = runs
     _, _, tried, kept = words
@@ -356,7 +348,7 @@ def test_words_of_the_trace_are_candidates_and_progress_is_told(vocabulary: str)
     told: list[Mapping[str, float]] = []
     method = quick(vocabulary=vocabulary, steps=6, batch_size=2, candidates=2)
     with torch.no_grad():
-        adversary = method.adversary(model, concepts, model.encode(["church", "dog"]))
+        adversary = method.adversary(model, concepts, model.embed(["church", "dog"]))
     allowed = {word for words in adversary.words for word in words}
     assert len(allowed) < len(WORDS)
     rows = method.erase(model, concepts, erase_context(steps=told)).trace
@@ -372,7 +364,7 @@ def test_each_concept_has_its_own_logits_and_candidates(vocabulary: str) -> None
     model, concepts = tiny_model(), [concept("church"), concept("nudity", kind="explicit")]
     method = quick(vocabulary=vocabulary, candidates=None)
     with torch.no_grad():
-        adversary = method.adversary(model, concepts, model.encode(["church", "nudity"]))
+        adversary = method.adversary(model, concepts, model.embed(["church", "nudity"]))
     assert len(adversary.logits) == 2
     assert set(adversary.words[0]) == set(adversary.words[1]) == set(WORDS) - {"church"}
     assert list(adversary.words[0]) != list(adversary.words[1])

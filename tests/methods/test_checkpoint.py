@@ -41,7 +41,7 @@ def outputs(model: DiffusionModel, erasure: Erasure | None = None) -> Tensor:
     """What the model predicts for a text, through both of its parts."""
     with torch.no_grad(), model.erased(erasure or Erasure()):
         x = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-        return model.predict_noise(x, torch.tensor([300]), model.encode(["church"]))
+        return model.predict_noise(x, torch.tensor([300]), model.embed(["church"]))
 
 
 def changed(model: DiffusionModel, *names: str) -> dict[str, Tensor]:

@@ -15,12 +15,13 @@ from erasebench.concepts import DOMAINS, Concept, load_catalogue
 from erasebench.errors import EraseBenchError
 from erasebench.method import hyper_parameters
 from erasebench.methods.concept_ablation import ConceptAblation, named, replaced, start_detached
-from erasebench.methods.parameters import Pattern, select_parameters
+from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
 from erasebench.models.guidance import ClassifierFreeGuidance
 from erasebench.registry import METHODS
 from erasebench.sampling import Sampler, draw_latents
+from erasebench.training.parameters import Pattern, select_parameters
 from tests.tiny import Layout, check_change, concept, differing, erase_context, state, tiny_model
 
 # diffusers' DPM-Solver++ and numpy 2.
@@ -38,12 +39,12 @@ def quick(**settings: Any) -> ConceptAblation:
 
 
 @pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """Every training prediction: latents, timesteps, text and result."""
-    found: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+    found: list[tuple[Any, ...]] = []
     original = DiffusionModel.predict_noise
 
-    def recorded(self: DiffusionModel, x: Tensor, t: Tensor, text: Tensor) -> Tensor:
+    def recorded(self: DiffusionModel, x: Tensor, t: Tensor, text: Conditioning) -> Tensor:
         predicted = original(self, x, t, text)
         found.append((x, t, text, predicted))
         return predicted
@@ -55,7 +56,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, Tensor, Tensor,
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("prior_weight", [0.0, 0.5])
 def test_loss_is_that_of_predictions_for_anchor_and_concept(
-    layout: Layout, prior_weight: float, calls: list[tuple[Tensor, ...]]
+    layout: Layout, prior_weight: float, calls: list[tuple[Any, ...]]
 ) -> None:
     """The first step's loss, from the unerased model's own predictions and the noise that explains its latents."""
     model = tiny_model(layout)
@@ -70,11 +71,11 @@ def test_loss_is_that_of_predictions_for_anchor_and_concept(
     noise = (x - alpha.sqrt() * latents[0][:1]) / (1 - alpha).sqrt()
     expected += prior_weight * float((a - noise).double().pow(2).mean())
     assert row["loss"] == pytest.approx(expected, rel=1e-3)
-    assert not torch.equal(anchor, church)
+    assert not torch.equal(anchor.embeddings, church.embeddings)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_noise_based_loss_is_that_of_the_true_noise(layout: Layout, calls: list[tuple[Tensor, ...]]) -> None:
+def test_noise_based_loss_is_that_of_the_true_noise(layout: Layout, calls: list[tuple[Any, ...]]) -> None:
     model, latents = tiny_model(layout), list[Tensor]()
     method = with_pictures(quick(steps=1, loss="noise", erasing_weight=2.0), latents)
     (row,) = method.erase(model, [CHURCH], erase_context()).trace
@@ -97,9 +98,7 @@ def with_pictures(method: ConceptAblation, latents: list[Tensor]) -> ConceptAbla
 
 
 @pytest.mark.parametrize("branch", ["current", "frozen"])
-def test_the_anchors_branch_has_no_gradient_and_the_weights_chosen(
-    branch: Any, calls: list[tuple[Tensor, ...]]
-) -> None:
+def test_the_anchors_branch_has_no_gradient_and_the_weights_chosen(branch: Any, calls: list[tuple[Any, ...]]) -> None:
     model = tiny_model()
     quick(anchor_branch=branch, learning_rate=1e-2).erase(model, [CHURCH], erase_context())
     assert len(calls) == 4
@@ -237,7 +236,7 @@ def test_only_the_declared_parameters_change_and_the_model_is_left_as_it_was(
     check_change(model, before, erasure, chosen)
 
 
-def test_a_step_brings_concept_and_anchor_nearer(calls: list[tuple[Tensor, ...]]) -> None:
+def test_a_step_brings_concept_and_anchor_nearer(calls: list[tuple[Any, ...]]) -> None:
     model = tiny_model()
     erasure = quick(steps=1, batch_size=8, learning_rate=1e-4).erase(model, [CHURCH], erase_context())
     (x, t, _, wanted), (_, _, church, predicted) = calls
@@ -259,7 +258,7 @@ def test_the_seed_decides_everything() -> None:
     assert differing(first.weights, other.weights)
 
 
-def test_several_concepts_are_all_trained(calls: list[tuple[Tensor, ...]]) -> None:
+def test_several_concepts_are_all_trained(calls: list[tuple[Any, ...]]) -> None:
     model, concepts = tiny_model(), [CHURCH, concept("dog", anchor="art")]
     method = quick(steps=3, batch_size=8)
     rows = method.erase(model, concepts, erase_context()).trace
@@ -267,11 +266,11 @@ def test_several_concepts_are_all_trained(calls: list[tuple[Tensor, ...]]) -> No
     trained = {key(row) for _, _, text, _ in calls[1::2] for row in text}
     for of in concepts:
         wanted = [wording for caption in method.captions(of)[:3] for wording in method.wordings(caption, of)]
-        assert trained & {key(row) for row in model.encode(wanted)}
+        assert trained & {key(row) for row in model.embed(wanted)}
 
 
-def key(row: Tensor) -> tuple[float, ...]:
-    return tuple(round(value, 3) for value in row[:12, 0].tolist())
+def key(row: Conditioning) -> tuple[float, ...]:
+    return tuple(round(value, 3) for value in row.embeddings[0, :12, 0].tolist())
 
 
 def test_progress_is_told_and_divergence_is_an_error_that_restores_the_model() -> None:

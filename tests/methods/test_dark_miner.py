@@ -19,10 +19,13 @@ from erasebench.judging import Images, Judge, Scores
 from erasebench.method import EraseContext, hyper_parameters
 from erasebench.methods import dark_miner
 from erasebench.methods.dark_miner import STATE, DarkMiner, Location, Mined, adapted_layers, predict_each
-from erasebench.methods.training import Adapters, Trace, noisy
+from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
 from erasebench.registry import METHODS
+from erasebench.training.adapters import Adapters
+from erasebench.training.latents import noisy
+from erasebench.training.trace import Trace
 from tests.tiny import Layout, concept, differing, state, tiny_model
 
 LAYOUTS = get_args(Layout)
@@ -88,12 +91,12 @@ def erasure_of(adapters: Adapters) -> Erasure:
     return Erasure(low_rank={f"unet.{name}.weight": pair for name, pair in adapters.factors().items()})
 
 
-def batch(model: DiffusionModel, length: int = 5, n: int = 2) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def batch(model: DiffusionModel, length: int = 5, n: int = 2) -> tuple[Tensor, Tensor, Conditioning, Conditioning]:
     """``x_t``, ``t``, a mined embedding and the anchor's for each."""
     rng = torch.Generator().manual_seed(3)
-    c_0 = model.encode(["art"]).expand(n, -1, -1)
-    x_t, c = torch.randn(n, 4, 8, 8, generator=rng), torch.randn(n, length, c_0.shape[2], generator=rng)
-    return x_t, torch.tensor([10, 900][:n]), c, c_0
+    c_0 = model.embed(["art"]).expand(n)
+    x_t, c = torch.randn(n, 4, 8, 8, generator=rng), torch.randn(n, length, c_0.embeddings.shape[2], generator=rng)
+    return x_t, torch.tensor([10, 900][:n]), Conditioning(c), c_0
 
 
 # Eq. 7 and 8
@@ -122,7 +125,7 @@ def test_losses_are_those_written_out_with_merged_weights(
 
     def predicted(row: int, text: Tensor) -> Tensor:
         with torch.no_grad():
-            return model.predict_noise(x_t[row : row + 1], t[row : row + 1], text[None]).double()
+            return model.predict_noise(x_t[row : row + 1], t[row : row + 1], Conditioning(text[None])).double()
 
     def squared_norm(difference: Tensor) -> float:
         numbers = [float(number) ** 2 for number in difference.flatten()]
@@ -130,10 +133,11 @@ def test_losses_are_those_written_out_with_merged_weights(
 
     expected_c, expected_p = 0.0, 0.0
     for row in range(2):
-        kept = [text for text, on in zip((c_0[row], 0 * c[row], -1 * c[row]), switches, strict=True) if on]
-        frozen = [predicted(row, text) for text in (c_0[row], *kept)]
+        mined, anchor = c.embeddings[row], c_0.embeddings[row]
+        kept = [text for text, on in zip((anchor, 0 * mined, -1 * mined), switches, strict=True) if on]
+        frozen = [predicted(row, text) for text in (anchor, *kept)]
         with model.erased(erasure):
-            trained = [predicted(row, text) for text in (c[row], *kept)]
+            trained = [predicted(row, text) for text in (mined, *kept)]
         expected_c += squared_norm(trained[0] - frozen[0]) / 2
         expected_p += sum(squared_norm(a - b) for a, b in zip(trained[1:], frozen[1:], strict=True)) / 2
     assert loss_c.item() == pytest.approx(expected_c, rel=1e-4)
@@ -168,7 +172,7 @@ def test_a_step_needs_one_call_for_each_length(length: int, expected: list[int])
 def test_predictions_come_back_in_order() -> None:
     model = tiny_model()
     x_t, t, c, c_0 = batch(model)
-    texts = [c, c_0, -c, c_0 + 1]
+    texts = [c, c_0, Conditioning(-c.embeddings), Conditioning(c_0.embeddings + 1)]
     for found, text in zip(predict_each(model, x_t, t, texts), texts, strict=True):
         torch.testing.assert_close(found, model.predict_noise(x_t, t, text))
 
@@ -181,14 +185,14 @@ def test_predictions_come_back_in_order() -> None:
 def test_mining_is_gradient_descent_written_out(layout: Layout, clip: float, tmp_path: Path) -> None:
     model = tiny_model(layout)
     method = quick(mining_steps=4, mining_clip=clip, mining_learning_rate=0.3, mining_decay=0.5)
-    anchor, images = model.encode(["art"])[0], torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    anchor, images = model.embed(["art"])[0], torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(1))
     with trained_adapters(model, method) as adapters:
         rng = torch.Generator().manual_seed(4)
         found = method._mine(model, images, anchor, rng, Trace(context(tmp_path), 4), {})
         assert all(half.grad is None for half in adapters.parameters)
         erasure = erasure_of(adapters)
     rng = torch.Generator().manual_seed(4)
-    c = torch.randn(5, anchor.shape[1], generator=rng) * anchor.std()
+    c = torch.randn(5, anchor.embeddings.shape[2], generator=rng) * anchor.embeddings.std()
     start = c
     with model.erased(erasure):
         for rate in (0.3, 0.3, 0.03, 0.03):
@@ -199,7 +203,8 @@ def test_mining_is_gradient_descent_written_out(layout: Layout, clip: float, tmp
             for k in range(3):
                 alpha = model.alphas_cumprod[t[k]]
                 x_t = alpha.sqrt() * images[k] + (1 - alpha).sqrt() * noise[k]
-                loss = loss + (model.predict_noise(x_t[None], t[k, None], c[None])[0] - noise[k]).square().sum() / 3
+                predicted = model.predict_noise(x_t[None], t[k, None], Conditioning(c[None]))[0]
+                loss = loss + (predicted - noise[k]).square().sum() / 3
             (gradient,) = torch.autograd.grad(loss, c)
             c = c - rate * gradient * min(1.0, clip / gradient.norm().item())
     torch.testing.assert_close(found, c.detach(), rtol=1e-3, atol=1e-6)
@@ -208,31 +213,33 @@ def test_mining_is_gradient_descent_written_out(layout: Layout, clip: float, tmp
 
 def test_mining_finds_an_embedding_that_denoises_better(tmp_path: Path) -> None:
     model = tiny_model()
-    images, anchor = torch.ones(3, 4, 8, 8), model.encode(["art"])[0]
+    images, anchor = torch.ones(3, 4, 8, 8), model.embed(["art"])[0]
     x_t, t, noise = noisy(model, torch.ones(64, 4, 8, 8), torch.Generator().manual_seed(9))
 
     def error(steps: int) -> float:
         rng, trace = torch.Generator().manual_seed(0), Trace(context(tmp_path), steps)
-        c = quick(mining_steps=steps)._mine(model, images, anchor, rng, trace, {})
+        c = Conditioning(quick(mining_steps=steps)._mine(model, images, anchor, rng, trace, {})[None])
         with torch.no_grad():
-            return float((model.predict_noise(x_t, t, c.expand(64, -1, -1)) - noise).square().mean())
+            return float((model.predict_noise(x_t, t, c.expand(64)) - noise).square().mean())
 
     assert error(40) < 0.99 * error(1)
 
 
 def test_mining_may_start_at_the_anchor(tmp_path: Path) -> None:
     model = tiny_model()
-    anchor, images = model.encode(["art"])[0], torch.zeros(3, 4, 8, 8)
+    anchor, images = model.embed(["art"])[0], torch.zeros(3, 4, 8, 8)
     for length in (5, 80):
         method = quick(initial="anchor", mining_steps=1, mining_learning_rate=1e-12, embedding_length=length)
         found = method._mine(model, images, anchor, torch.Generator(), Trace(context(tmp_path), 1), {})
-        torch.testing.assert_close(found, torch.cat([anchor, anchor])[:length])
+        torch.testing.assert_close(found, anchor.embeddings[0].repeat(2, 1)[:length])
 
 
 # Eq. 6
 
 
-def verified(method: DarkMiner, model: DiffusionModel, images: Tensor, embedding: Tensor, anchor: Tensor) -> float:
+def verified(
+    method: DarkMiner, model: DiffusionModel, images: Tensor, embedding: Tensor, anchor: Conditioning
+) -> float:
     with trained_adapters(model, method) as adapters:
         rng = torch.Generator().manual_seed(5)
         score: float = method._verify(model, adapters, Pixels(), embedding, images, anchor, CHURCH, rng)["score"]
@@ -244,7 +251,7 @@ def test_the_score_is_one_for_the_pool_picture_itself(monkeypatch: pytest.Monkey
     for picture, expected in ((x_e, 1.0), (x_r, 0.0), (2 * x_r - x_e, None), (x_c, None)):
         drawn = iter([picture, x_r])
         monkeypatch.setattr(DarkMiner, "_draw", lambda *_, drawn=drawn: next(drawn))
-        score = verified(quick(), tiny_model(), x_e, torch.zeros(5, 16), torch.zeros(77, 16))
+        score = verified(quick(), tiny_model(), x_e, torch.zeros(5, 16), Conditioning(torch.zeros(1, 77, 16)))
         assert score < 0.9 if expected is None else score == pytest.approx(expected, abs=1e-6)
 
 
@@ -254,7 +261,7 @@ def test_the_score_is_the_mean_cosine_of_eq_6(monkeypatch: pytest.MonkeyPatch) -
     x_r = x_r.flip(0)
     drawn = iter([x_c, x_r])
     monkeypatch.setattr(DarkMiner, "_draw", lambda *_: next(drawn))
-    score = verified(method, model, x_e, torch.zeros(5, 16), torch.zeros(77, 16))
+    score = verified(method, model, x_e, torch.zeros(5, 16), Conditioning(torch.zeros(1, 77, 16)))
     f_c, f_r, f_e = (Pixels().scores(model.decode(x), [""] * len(x)).arrays["features"] for x in (x_c, x_r, x_e))
     cosines = []
     for change, reference in zip(f_c, f_r, strict=True):
@@ -272,7 +279,7 @@ def test_what_else_might_verify_is_noted(monkeypatch: pytest.MonkeyPatch) -> Non
     drawn = iter([x_c, x_r])
     monkeypatch.setattr(DarkMiner, "_draw", lambda *_: next(drawn))
     with Adapters(model.unet, adapted_layers(model.unet, "value"), 2, seed=0) as adapters:
-        arguments = torch.zeros(5, 16), x_e, torch.zeros(77, 16), CHURCH, torch.Generator()
+        arguments = torch.zeros(5, 16), x_e, Conditioning(torch.zeros(1, 77, 16)), CHURCH, torch.Generator()
         found = method._verify(model, adapters, Pixels(), *arguments)
     f_c, f_r, f_e = (Pixels().scores(model.decode(x), [""] * len(x)).arrays["features"] for x in (x_c, x_r, x_e))
     mean = {
@@ -288,12 +295,12 @@ def test_what_else_might_verify_is_noted(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_the_reference_is_the_unerased_models_from_the_same_noise() -> None:
     model = tiny_model()
-    anchor, images = model.encode(["art"])[0], torch.ones(3, 4, 8, 8)
+    anchor, images = model.embed(["art"])[0], torch.ones(3, 4, 8, 8)
     layers = adapted_layers(model.unet, "value")
     with Adapters(model.unet, layers, 2, seed=0) as adapters:
-        arguments = anchor, images, anchor, CHURCH, torch.Generator().manual_seed(5)
+        arguments = anchor.embeddings[0], images, anchor, CHURCH, torch.Generator().manual_seed(5)
         assert quick()._verify(model, adapters, Pixels(), *arguments)["score"] == 0
-    assert verified(quick(), model, images, anchor, anchor) != 0
+    assert verified(quick(), model, images, anchor.embeddings[0], anchor) != 0
 
 
 @pytest.mark.parametrize(("scores", "circumvented"), [([0.9, 0.21, 0.2], [1, 2]), ([0.1], []), ([0.9] * 9, [1, 2, 3])])
@@ -322,7 +329,7 @@ def test_earlier_embeddings_are_replayed(
     seen = arguments_of(monkeypatch, "losses")
     method = quick(max_loops=3, steps=3, batch_size=4, replay=replay)
     embeddings = method.erase(tiny_model(), [CHURCH], context(tmp_path)).record["embeddings"]
-    replayed = torch.cat([c for _, _, _, _, c, _ in seen[6:]])
+    replayed = torch.cat([c.embeddings for _, _, _, _, c, _ in seen[6:]])
     used = {k + 1 for c in replayed for k in range(3) if torch.equal(c, embeddings[k])}
     assert used == loops
 
@@ -334,7 +341,7 @@ def test_what_was_not_verified_is_not_replayed(tmp_path: Path, monkeypatch: pyte
     embeddings = method.erase(tiny_model(), [CHURCH, DOG], context(tmp_path)).record["embeddings"]
     assert seen
     for _, _, _, _, c, _ in seen:
-        assert torch.equal(c, embeddings[1].expand(2, -1, -1))
+        assert torch.equal(c.embeddings, embeddings[1].expand(2, -1, -1))
 
 
 @pytest.mark.parametrize("bank", [0, 2])
@@ -342,7 +349,7 @@ def test_a_replayed_embedding_goes_with_pictures_and_anchor_of_its_own(
     bank: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two concepts with an anchor each, of pictures whose shade tells which embedding they were drawn for."""
-    model, pictures, steps = tiny_model(), list[Tensor](), list[tuple[Tensor, Tensor, Tensor]]()
+    model, pictures, steps = tiny_model(), list[Tensor](), list[tuple[Any, ...]]()
     losses = DarkMiner.losses
 
     def noised(model: DiffusionModel, x: Tensor, rng: torch.Generator) -> Any:
@@ -354,20 +361,22 @@ def test_a_replayed_embedding_goes_with_pictures_and_anchor_of_its_own(
         return losses(*arguments)
 
     monkeypatch.setattr(DarkMiner, "_verify", lambda *_: {"score": 1.0})
-    monkeypatch.setattr(DarkMiner, "_draw", lambda _, __, text, ___: text[:, :1, :1, None].expand(-1, 4, 8, 8))
+    monkeypatch.setattr(
+        DarkMiner, "_draw", lambda _, __, text, ___: text.embeddings[:, :1, :1, None].expand(-1, 4, 8, 8)
+    )
     monkeypatch.setattr(DarkMiner, "losses", recorded)
     monkeypatch.setattr(dark_miner, "noisy", noised)
     concepts = [concept("church", anchor="art"), concept("dog", anchor="")]
     method = quick(anchor=None, bank=bank, replay=0.5, steps=3, batch_size=4)
     mined = method.erase(model, concepts, context(tmp_path)).record["embeddings"]
-    anchors, pairs = model.encode(["art", ""]), set[tuple[int, int]]()
+    anchors, pairs = model.embed(["art", ""]), set[tuple[int, int]]()
     for step, rows in enumerate(steps):
-        for picture, c, c_0 in zip(*rows, strict=True):
+        for picture, c, c_0 in zip(rows[0], *(part.embeddings for part in rows[1:]), strict=True):
             (loop,) = (k for k in range(4) if torch.equal(c, mined[k]))
             # Loops are of the concepts in turn.
             pairs.add((step // 3 % 2, loop % 2))
             assert torch.equal(picture, c[0, 0].expand(4, 8, 8))
-            torch.testing.assert_close(c_0, anchors[loop % 2])
+            torch.testing.assert_close(c_0, anchors.embeddings[loop % 2])
     assert pairs == {(0, 0), (0, 1), (1, 0), (1, 1)}
 
 
@@ -378,7 +387,7 @@ def test_training_pictures_are_the_unerased_models(
     drawn, plain = [], []
     draw, unerased = DarkMiner._draw, tiny_model()
 
-    def recorded(self: DarkMiner, model: DiffusionModel, text: Tensor, rng: torch.Generator) -> Tensor:
+    def recorded(self: DarkMiner, model: DiffusionModel, text: Conditioning, rng: torch.Generator) -> Tensor:
         before = rng.get_state()
         found: Tensor = draw(self, model, text, rng)
         drawn.append(len(text))
@@ -593,7 +602,7 @@ def test_the_anchor_is_the_prompt_or_the_concepts_own(tmp_path: Path, monkeypatc
         (tmp_path / str(k)).mkdir()
         quick(anchor=anchor, max_loops=1, replay=1.0).erase(model, concepts, context(tmp_path / str(k)))
         for (*_, c_0), prompt in zip(seen, prompts, strict=True):
-            torch.testing.assert_close(c_0, model.encode([prompt] * 2))
+            torch.testing.assert_close(c_0.embeddings, model.embed([prompt] * 2).embeddings)
 
 
 def test_divergence_is_an_error_and_restores_the_model(tmp_path: Path) -> None:

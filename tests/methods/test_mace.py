@@ -34,10 +34,11 @@ from erasebench.methods.mace import (
     text_moment,
     world_captions,
 )
-from erasebench.methods.parameters import select_parameters
-from erasebench.methods.training import Adapters
+from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.registry import JUDGES, METHODS
+from erasebench.training.adapters import Adapters
+from erasebench.training.parameters import select_parameters
 from tests.tiny import Layout, concept, differing, erase_context, state, tiny_model
 
 # diffusers' DPM-Solver hands tensors to numpy in a way that numpy 2 will no longer take.
@@ -88,7 +89,7 @@ def rows_of(model: DiffusionModel, concepts: Sequence[Concept]) -> tuple[Tensor,
     for one in concepts:
         ids, wanted = (model.tokenizer(text).input_ids[1:-1] for text in (one.phrase, one.anchor))
         for template in THINGS:
-            f, g = (model.encode([template.format(text)])[0].double() for text in (one.phrase, one.anchor))
+            f, g = (model.embed([template.format(text)]).embeddings[0].double() for text in (one.phrase, one.anchor))
             tokens = model.token_ids([template.format(one.phrase)])[0].tolist()
             start = next(k for k in range(len(tokens)) if tokens[k : k + len(ids)] == ids)
             for position in range(len(tokens)):
@@ -219,7 +220,7 @@ def drawn_timesteps(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Tensor:
     seen: list[Tensor] = []
     original = DiffusionModel.predict
 
-    def recorded(self: DiffusionModel, latents: Tensor, timesteps: Any, text: Tensor) -> Tensor:
+    def recorded(self: DiffusionModel, latents: Tensor, timesteps: Any, text: Conditioning) -> Tensor:
         if isinstance(timesteps, Tensor) and timesteps.ndim:
             seen.append(timesteps.clone())
         return original(self, latents, timesteps, text)
@@ -428,7 +429,7 @@ def test_prior_is_the_sum_over_captions_and_neighbours(sums: Any, tmp_path: Path
     assert method.captions(model, [paul]) == ["a dog", "art", "churches"]
 
     def total(prompts: Sequence[str]) -> Tensor:
-        rows = [e.double() for prompt in prompts for e in model.encode([prompt])[0]]
+        rows = [e.double() for prompt in prompts for e in model.embed([prompt]).embeddings[0]]
         return sum((torch.outer(e, e) for e in rows), torch.zeros(16, 16, dtype=torch.float64))
 
     general = total(["a dog", "art", "churches"])
@@ -469,7 +470,7 @@ def test_text_moment_does_not_depend_on_the_chunks() -> None:
     model = tiny_model()
     prompts = [f"dog {k}" for k in range(70)]
     total, count = text_moment(model, prompts)
-    e = model.encode(prompts).double()
+    e = model.embed(prompts).embeddings.double()
     assert count == 70 * 77
     torch.testing.assert_close(total, torch.einsum("nla,nlb->ab", e, e))
 

@@ -12,10 +12,10 @@ from torch import Tensor
 from erasebench.errors import EraseBenchError
 from erasebench.method import hyper_parameters
 from erasebench.methods import saliency_unlearning
-from erasebench.methods.forget_me_not import noisy
-from erasebench.methods.parameters import TwoWeights, select_parameters
 from erasebench.methods.saliency_unlearning import SaliencyUnlearning, kth_largest, prompt_of, salient
 from erasebench.registry import METHODS
+from erasebench.training.latents import noisy
+from erasebench.training.parameters import TwoWeights, select_parameters
 from tests.tiny import Layout, concept, differing, erase_context, state, tiny_model
 
 LAYOUTS = get_args(Layout)
@@ -76,7 +76,7 @@ def test_mask_is_global(share: float) -> None:
 def test_saliency_adds_up_signed_gradients_of_one_pass(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     model, seen = tiny_model(layout), record_noise(monkeypatch)
     latents, prompts = torch.randn(5, 4, 8, 8), ["church", "dog"]
-    text, blank = model.encode(prompts), model.encode([""])
+    text, blank = model.embed(prompts), model.embed([""])
     chosen = select_parameters(model.unet, "xattn-kv")
     with TwoWeights(chosen):
         quick(batch_size=2, mask_guidance=2.0).accumulate(model, latents, text, blank, torch.Generator())
@@ -102,9 +102,9 @@ def test_first_loss_is_the_papers(layout: Layout, monkeypatch: pytest.MonkeyPatc
     quick(steps=1, alpha=0.7).erase(model, [only], erase_context(steps=steps))
     *_, (x, t, _), (y, s, noise) = seen
     with torch.no_grad():
-        church = model.predict_noise(x, t, model.encode(["an image of a church"] * 2))
-        dog = model.predict_noise(x, t, model.encode(["an image of a dog"] * 2))
-        kept = model.predict_noise(y, s, model.encode(["an image of a dog"] * 2))
+        church = model.predict_noise(x, t, model.embed(["an image of a church"] * 2))
+        dog = model.predict_noise(x, t, model.embed(["an image of a dog"] * 2))
+        kept = model.predict_noise(y, s, model.embed(["an image of a dog"] * 2))
     expected = float((church - dog).pow(2).mean() + 0.7 * (kept - noise).pow(2).mean())
     assert steps == [{"done": 1, "total": 1, "loss": pytest.approx(expected, rel=1e-4)}]
 
@@ -150,7 +150,7 @@ def test_training_brings_the_concept_to_its_new_label(layout: Layout) -> None:
     def distance() -> float:
         with torch.no_grad():
             church, dog = (
-                model.predict_noise(x, t, model.encode([f"an image of a {w}"] * 8)) for w in ("church", "dog")
+                model.predict_noise(x, t, model.embed([f"an image of a {w}"] * 8)) for w in ("church", "dog")
             )
         return float((church - dog).pow(2).mean())
 
@@ -210,7 +210,7 @@ def test_each_picture_goes_with_the_texts_of_its_own_concept(layout: Layout, mon
 
     def predict(x: Tensor, t: Tensor, prompts: list[str]) -> Tensor:
         with torch.no_grad():
-            return model.predict_noise(x, t, model.encode(prompts))
+            return model.predict_noise(x, t, model.embed(prompts))
 
     *_, (forgotten, x, t, _), (remaining, y, s, noise) = seen
     named, kept = ([shades[int(latent.mean())] for latent in latents] for latents in (forgotten, remaining))

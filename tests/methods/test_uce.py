@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from erasebench.errors import EraseBenchError
-from erasebench.methods.parameters import select_parameters
 from erasebench.methods.uce import UCE, embed, last_tokens, solve
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.registry import METHODS
+from erasebench.training.parameters import select_parameters
 from tests.tiny import Layout, concept, differing, erase_context, state, tiny_model
 
 LAYOUTS = get_args(Layout)
@@ -70,7 +70,7 @@ def test_the_paper_variant_solves_the_stacked_problem_of_the_old_code(layout: La
     model = tiny_model(layout)
     method = UCE(guide="a dog", preserve="neighbours")
     erasure = method.erase(model, [CHURCH], erase_context())
-    church, dog, *kept = (model.encode([text])[0].double() for text in ("church", "a dog", "", "dog", "silk"))
+    church, dog, *kept = (model.embed([text]).embeddings[0].double() for text in ("church", "a dog", "", "dog", "silk"))
     keys, guides, preserved = church[1:76], dog[2:77], torch.cat(kept)
     assert len(preserved) == 3 * 77
     check_least_squares(model, erasure.weights, keys, guides, preserved, max(0.1, 1 / 3))
@@ -81,7 +81,7 @@ def test_the_present_variant_edits_one_vector_for_each_concept(layout: Layout) -
     """A multi-token word has its last token edited; the blank guide is the start token's embedding."""
     model = tiny_model(layout)
     erasure = UCE(variant="official-2024").erase(model, [concept("church"), concept("nudity")], erase_context())
-    church, nudity, blank = (model.encode([text])[0].double() for text in ("church", "nudity", ""))
+    church, nudity, blank = (model.embed([text]).embeddings[0].double() for text in ("church", "nudity", ""))
     keys = torch.stack([church[1], nudity[len("nudity")]])
     check_least_squares(model, erasure.weights, keys, blank[[0, 0]], keys[:0], 1.0)
 

@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, PNDMScheduler, UNet2DModel
+from PIL import Image
+from torch import Tensor
 
 from erasebench.errors import EraseBenchError
 from erasebench.models.diffusion import DECODED_AT_ONCE, DiffusionModel
 from erasebench.models.erasure import Erasure
 from erasebench.models.guidance import ClassifierFreeGuidance
 from tests.models.stock import stock_pipeline
-from tests.tiny import Layout, differing, state, tiny_model, tiny_pipeline
+from tests.tiny import Layout, differing, exact_model, state, tiny_model, tiny_pipeline
 
 LAYOUTS: tuple[Layout, ...] = ("sd1", "sd2")
 TEXTS = ["a church", "", "a dog and a church, art", "a church"]
@@ -36,7 +38,7 @@ def test_sizes_are_read_from_the_parts(layout: Layout) -> None:
 def test_text_is_encoded_as_the_stock_pipeline_does(layout: Layout) -> None:
     pipeline = stock_pipeline(layout)
     wanted = torch.cat([pipeline.encode_prompt(text, "cpu", 1, False)[0] for text in TEXTS])
-    found = DiffusionModel(pipeline).encode(TEXTS)
+    found = DiffusionModel(pipeline).embed(TEXTS).embeddings
     assert found.shape == wanted.shape
     torch.testing.assert_close(found, wanted)
 
@@ -47,7 +49,7 @@ def test_equal_texts_are_encoded_once_and_long_lists_in_chunks(monkeypatch: pyte
     sizes: list[int] = []
     model.text_encoder.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))
     texts = [f"dog {k % 70}" for k in range(140)]
-    found = model.encode(texts)
+    found = model.embed(texts).embeddings
     assert sizes == [64, 6]
     assert torch.equal(found[:70], found[70:])
 
@@ -56,15 +58,104 @@ def test_equal_texts_are_encoded_once_and_long_lists_in_chunks(monkeypatch: pyte
 def test_a_text_that_is_too_long_is_cut_as_the_stock_pipeline_cuts_it() -> None:
     pipeline = stock_pipeline()
     text = "dog " * 200
-    found = DiffusionModel(pipeline).encode([text])
+    found = DiffusionModel(pipeline).embed([text]).embeddings
     torch.testing.assert_close(found, pipeline.encode_prompt(text, "cpu", 1, False)[0])
 
 
 def test_gradients_flow_through_the_text_encoder_where_they_are_asked_for() -> None:
     model = tiny_model()
-    assert not model.encode(["dog"]).requires_grad
+    assert not model.embed(["dog"]).embeddings.requires_grad
     model.text_encoder.requires_grad_(True)
-    assert model.encode(["dog"]).requires_grad
+    assert model.embed(["dog"]).embeddings.requires_grad
+
+
+@torch.no_grad()
+def test_ids_of_texts_are_embedded_as_the_texts(layout: Layout) -> None:
+    model = tiny_model(layout)
+    texts = [*TEXTS, *(f"dog {k}" for k in range(70))]
+    found, wanted = model.embed_ids(model.token_ids(texts)).embeddings, model.embed(texts).embeddings
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    assert torch.equal(model.embed_ids(model.token_ids(["church"])).embeddings, model.embed(["church"]).embeddings)
+
+
+@torch.no_grad()
+def test_no_texts_are_an_empty_conditioning() -> None:
+    model = tiny_model()
+    assert model.embed([]).embeddings.shape == (0, *model.embed(["dog"]).embeddings.shape[1:])
+
+
+@torch.no_grad()
+def test_vectors_of_words_stand_for_the_words(layout: Layout) -> None:
+    model = tiny_model(layout)
+    table = model.token_embeddings
+    wanted = model.embed(["church art", "art dog"]).embeddings
+    # Start, "dog", "dog", end: the words of positions 1 and 2 are to become other ones.
+    ids = model.token_ids(["dog dog"] * 2)
+    words = model.tokenizer(["church art", "art dog"], add_special_tokens=False).input_ids
+    vectors = table[torch.tensor(words)]
+    torch.testing.assert_close(model.embed_vectors(ids, vectors, [1, 2]).embeddings, wanted)
+    # Slots of each prompt's own, in any order.
+    slots, swapped = torch.tensor([[1, 2], [2, 1]]), torch.stack([vectors[0], vectors[1].flip(0)])
+    torch.testing.assert_close(model.embed_vectors(ids, swapped, slots).embeddings, wanted)
+    same = model.embed_vectors(ids, vectors[0], [1, 2]).embeddings
+    torch.testing.assert_close(same, wanted[:1].expand(2, -1, -1))
+    # The next prompt knows nothing of it.
+    assert torch.equal(model.embed(["dog dog"]).embeddings, tiny_model(layout).embed(["dog dog"]).embeddings)
+    assert not model.text_encoder.get_input_embeddings()._forward_hooks
+
+
+def test_gradients_of_vectors_reach_their_slots_alone(layout: Layout) -> None:
+    """Against central differences in the vectors, and in every row of the whole table of token embeddings."""
+    model, rng = exact_model(layout), torch.Generator().manual_seed(0)
+    table, ids = model.token_embeddings, model.token_ids(["dog church art", "a dog"])
+    vectors = table.new_empty(2, 2, table.shape[1]).normal_(generator=rng).requires_grad_()
+    slots = torch.tensor([[1, 3], [2, 1]])
+    weight = torch.randn(2, 77, table.shape[1], generator=rng, dtype=torch.float64)
+
+    def value(given: Tensor) -> Tensor:
+        return (model.embed_vectors(ids, given, slots).embeddings * weight).sum()
+
+    (gradient,) = torch.autograd.grad(value(vectors), vectors)
+    with torch.no_grad():
+        for place in [(0, 0, 1), (0, 1, 5), (1, 0, 0), (1, 1, 7)]:
+            step = torch.zeros_like(vectors)
+            step[place] = 1e-6
+            difference = (value(vectors + step) - value(vectors - step)) / 2e-6
+            assert float(gradient[place]) == pytest.approx(float(difference), rel=1e-5)
+    assert not any(parameter.requires_grad or parameter.grad is not None for parameter in model.parameters().values())
+    # What stood in the slots has no part in it: its gradient is zero, where that of the other tokens is not.
+    table.requires_grad_()
+    (of_table,) = torch.autograd.grad(value(vectors), table)
+    table.requires_grad_(False)
+    reached = set(of_table.any(1).nonzero().flatten().tolist())
+    kept = {int(ids[row, k]) for row in range(2) for k in range(77) if k not in slots[row].tolist()}
+    assert reached == kept
+    replaced = {int(ids[0, 1]), int(ids[0, 3])}
+    assert replaced - kept and not replaced - kept & reached
+
+
+def test_a_prompt_has_no_gradient_to_another_prompts_vectors() -> None:
+    model = exact_model()
+    vectors = torch.randn(2, 1, 16, dtype=torch.float64, requires_grad=True)
+    found = model.embed_vectors(model.token_ids(["dog", "dog"]), vectors, [1])
+    (gradient,) = torch.autograd.grad(found[0].embeddings.square().sum(), vectors)
+    assert gradient[0].any() and not gradient[1].any()
+
+
+@pytest.mark.parametrize(("shape", "slots"), [((2, 3, 16), [1, 2]), ((2, 15), [1, 2]), ((16,), [1])])
+def test_vectors_that_do_not_fit_their_slots(shape: tuple[int, ...], slots: list[int]) -> None:
+    model = tiny_model()
+    with pytest.raises(ValueError, match=r"vectors of shape \[.*\] for \d slots"):
+        model.embed_vectors(model.token_ids(["dog dog"] * 2), torch.zeros(shape), slots)
+
+
+def test_latents_become_as_noisy_as_their_timesteps() -> None:
+    model = tiny_model()
+    latents, noise, t = torch.randn(3, 4, 8, 8), torch.randn(3, 4, 8, 8), torch.tensor([0, 500, 999])
+    scheduler = tiny_pipeline().scheduler
+    torch.testing.assert_close(model.add_noise(latents, noise, t), scheduler.add_noise(latents, noise, t))
+    assert model.timestep_count == 1000
+    assert torch.equal(model.signal(t), scheduler.alphas_cumprod[t].view(3, 1, 1, 1))
 
 
 @pytest.mark.parametrize(
@@ -94,7 +185,7 @@ def test_a_v_prediction_becomes_noise() -> None:
     model = tiny_model("sd2")
     alphas = tiny_pipeline("sd2").scheduler.alphas_cumprod
     x, t = torch.randn(3, *model.latent_shape), torch.tensor([0, 400, 999])
-    text = model.encode(["dog", "church", ""])
+    text = model.embed(["dog", "church", ""])
     v = model.predict(x, t, text)
     signal, noise = (part.sqrt().view(-1, 1, 1, 1) for part in (alphas[t], 1 - alphas[t]))
     # Another way than the code's: what picture does v speak of, and what noise turns it into x?
@@ -106,8 +197,8 @@ def test_a_v_prediction_becomes_noise() -> None:
 @torch.no_grad()
 def test_a_noise_prediction_stays_as_it_is() -> None:
     model = tiny_model("sd1")
-    x, t, text = torch.randn(2, *model.latent_shape), torch.tensor([1, 999]), model.encode(["dog", ""])
-    wanted = model.unet(x, t, encoder_hidden_states=text).sample
+    x, t, text = torch.randn(2, *model.latent_shape), torch.tensor([1, 999]), model.embed(["dog", ""])
+    wanted = model.unet(x, t, encoder_hidden_states=text.embeddings).sample
     assert torch.equal(model.predict_noise(x, t, text), wanted)
 
 
@@ -124,6 +215,17 @@ def test_pictures_are_decoded_as_the_stock_pipeline_does(layout: Layout) -> None
 
 
 @torch.no_grad()
+def test_images_are_encoded_as_the_stock_pipeline_does(layout: Layout) -> None:
+    pipeline = stock_pipeline(layout)
+    images = np.random.default_rng(0).integers(0, 256, (DECODED_AT_ONCE + 3, 16, 16, 3), dtype=np.uint8)
+    pixels = pipeline.image_processor.preprocess([Image.fromarray(image) for image in images])
+    wanted = pipeline.vae.encode(pixels).latent_dist.mean * pipeline.vae.config.scaling_factor
+    found = DiffusionModel(pipeline).encode_images(images)
+    assert found.shape == (DECODED_AT_ONCE + 3, 4, 8, 8) and not found.requires_grad
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
 def test_more_pictures_are_decoded_than_fit_in_one_pass() -> None:
     model = tiny_model()
     latents = torch.randn(2 * DECODED_AT_ONCE + 3, *model.latent_shape)
@@ -135,9 +237,9 @@ def test_mixed_precision_keeps_the_weights_and_gives_float32() -> None:
     model = DiffusionModel(tiny_pipeline(), dtype=torch.bfloat16)
     exact = tiny_model()
     x, t = torch.randn(2, *model.latent_shape), torch.tensor([1, 999])
-    text = exact.encode(["dog", ""])
+    text = exact.embed(["dog", ""])
     found = model.predict_noise(x, t, text)
-    assert found.dtype == model.encode(["dog"]).dtype == torch.float32
+    assert found.dtype == model.embed(["dog"]).embeddings.dtype == torch.float32
     assert differing(state(model), state(exact)) == set()
     torch.testing.assert_close(found, exact.predict_noise(x, t, text), rtol=0.1, atol=0.1)
 

@@ -1,7 +1,11 @@
-"""Safe latent guidance against its formulas written out number by number."""
+"""Safe latent guidance against its formulas written out number by number, and rules of plug-ins."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,10 +13,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from erasebench.errors import EraseBenchError
 from erasebench.models.erasure import Erasure
-from erasebench.models.guidance import ClassifierFreeGuidance, SafeLatentGuidance
+from erasebench.models.export import check_exportable
+from erasebench.models.guidance import ClassifierFreeGuidance, SafeLatentGuidance, from_json, to_json
+from erasebench.registry import METHODS, RULES, Registry, load_file
 from erasebench.sampling import Sampler, sample
-from tests.tiny import tiny_model
+from tests.engine.runs import forget_plugins
+from tests.tiny import concept, erase_context, tiny_model
 
 CONSTANTS = {
     "weak": (15, 200.0, 0.0, 0.0, 0.0),
@@ -108,3 +116,119 @@ def test_pictures_do_not_depend_on_their_batch() -> None:
     assert np.abs(single.astype(int) - together).max() <= 1
     assert np.abs(single.astype(int) - reversed_).max() <= 1
     assert np.abs(single.astype(int) - sample(model, prompts, seeds, sampler)).max() > 3
+
+
+RULE = """
+from dataclasses import dataclass
+
+from erasebench.models.erasure import Erasure
+from erasebench.registry import METHODS, RULES
+
+
+@RULES.register("far-away")
+@dataclass(frozen=True)
+class FarAway:
+    words: str = "art"
+    strength: float = 20.0
+
+    @property
+    def texts(self):
+        return "", self.words
+
+    def start(self):
+        def combine(step, prompt, others, guidance_scale):
+            blank, words = others
+            return blank + guidance_scale * (prompt - blank) - self.strength * (words - blank)
+
+        return combine
+
+
+@METHODS.register("far-away")
+@dataclass(frozen=True)
+class Method:
+    def erase(self, model, concepts, context):
+        return Erasure(guidance=FarAway(concepts[0].phrase))
+"""
+
+
+@pytest.fixture
+def rule_file(tmp_path: Path) -> Iterator[Path]:
+    path = tmp_path / "my_rule.py"
+    path.write_text(RULE)
+    yield path
+    forget_plugins()
+
+
+def test_a_plug_in_brings_a_rule(rule_file: Path, tmp_path: Path) -> None:
+    """Erased with, saved, loaded and sampled with; also after the file was loaded anew."""
+    model, sampler, prompts = tiny_model(), Sampler("ddim", 3, 4.0), ["a dog", "art"]
+    load_file(rule_file)
+    erasure = METHODS.get("far-away").make().erase(model, [concept("church")], erase_context())
+    load_file(rule_file)
+    erasure.save(tmp_path)
+    assert json.loads((tmp_path / "guidance.json").read_text()) == {
+        "rule": "far-away",
+        "plugin": "my_rule",
+        "words": "church",
+        "strength": 20.0,
+    }
+    loaded = Erasure.load(tmp_path).guidance
+    assert loaded and type(loaded) is RULES.get("far-away").make and loaded.texts == ("", "church")
+    with model.erased(Erasure.load(tmp_path)):
+        found = sample(model, prompts, [1, 2], sampler)
+    with model.erased(erasure):
+        np.testing.assert_array_equal(found, sample(model, prompts, [1, 2], sampler))
+    assert np.abs(found.astype(int) - sample(model, prompts, [1, 2], sampler)).max() > 3
+    with pytest.raises(EraseBenchError, match=r"a rule of guidance \(far-away\)"):
+        check_exportable(erasure)
+
+
+def test_a_stored_rule_whose_plug_in_is_missing(rule_file: Path, tmp_path: Path) -> None:
+    load_file(rule_file)
+    Erasure(guidance=RULES.get("far-away").make()).save(tmp_path)
+    forget_plugins()
+    with pytest.raises(EraseBenchError, match="rule 'far-away' is of the plug-in 'my_rule', which is missing: give"):
+        Erasure.load(tmp_path)
+    load_file(rule_file)
+    assert Erasure.load(tmp_path).guidance
+
+
+@pytest.mark.parametrize(
+    ("stored", "message"),
+    [
+        ({"rule": "later"}, "unknown guidance rule 'later'; it may be of a later version"),
+        (
+            {"rule": "safe-latent", "strength": 1},
+            "'safe-latent' cannot be made from its stored fields: .*strength",
+        ),
+        ({"safety": "church"}, "damaged: it has no name"),
+        ([], "damaged: it has no name"),
+    ],
+)
+def test_stored_rules_that_cannot_be_read(stored: Any, message: str) -> None:
+    with pytest.raises(EraseBenchError, match=message):
+        from_json(stored)
+
+
+def test_a_rule_of_another_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its entry point is enough: nothing else names it."""
+    (tmp_path / "package_of_rules.py").write_text(RULE.split("@METHODS")[0].replace('@RULES.register("far-away")', ""))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    point = EntryPoint("theirs", "package_of_rules:FarAway", "erasebench.rules")
+    monkeypatch.setattr("erasebench.registry.entry_points", lambda group: (point,) if group == point.group else ())
+    registry = Registry("guidance rule", point.group, "erasebench.models")
+    monkeypatch.setattr("erasebench.models.guidance.RULES", registry)
+    rule = from_json({"rule": "theirs", "plugin": "package_of_rules", "words": "church", "strength": 3.0})
+    assert rule.texts == ("", "church")
+    assert to_json(rule) == {"rule": "theirs", "plugin": "package_of_rules", "words": "church", "strength": 3.0}
+
+
+def test_a_rule_that_is_not_registered_says_how_to() -> None:
+    class Alone:
+        texts = ()
+
+        def start(self) -> Any:
+            raise AssertionError
+
+    with pytest.raises(EraseBenchError, match=r"rule Alone of .* cannot be stored: put @RULES.register"):
+        to_json(Alone())

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
 from erasebench.models.loading import find_model, load_model
@@ -28,10 +29,10 @@ def model(request: pytest.FixtureRequest) -> Any:
     return request.getfixturevalue("picturebook") if request.param == "picturebook" else tiny_model(request.param)
 
 
-def given(model: DiffusionModel, texts: int, pictures: int = 2) -> tuple[Tensor, Tensor]:
+def given(model: DiffusionModel, texts: int, pictures: int = 2) -> tuple[Tensor, Conditioning]:
     """Latents ``[pictures, ...]``, and embeddings of so many texts for each."""
     latents = torch.randn((pictures, *model.latent_shape), generator=torch.Generator().manual_seed(0))
-    return latents, model.encode([f"text {k}" for k in range(texts * pictures)])
+    return latents, model.embed([f"text {k}" for k in range(texts * pictures)])
 
 
 def sizes(module: nn.Module) -> list[int]:

@@ -11,7 +11,7 @@ from diffusers import UNet2DConditionModel
 from torch import nn
 
 from erasebench.errors import UnknownNameError
-from erasebench.methods.parameters import Pattern, TwoWeights, select_parameters, training_attention
+from erasebench.training.parameters import Pattern, TwoWeights, select_parameters, training_attention
 from tests.tiny import Layout, tiny_pipeline
 
 
