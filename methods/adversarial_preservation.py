@@ -1,16 +1,24 @@
 """AP: Erasing Undesirable Concepts in Diffusion Models with Adversarial Preservation (Bui et al., NeurIPS 2024).
 
-Where paper and code differ, ``variant`` chooses; every choice can also be made by itself (see :data:`VARIANTS`).  What
-the paper leaves open (the temperature, the pictures that an adversarial concept is tried on) is the code's in both.
-So is Adam: the paper's step of 1e-3 is the default of the code's, while plain ascent with it hardly moves the logits.
-With several concepts, search and step of the model take the same ones (the code draws them apart).
+Where paper and code differ, ``variant`` chooses; every choice can also be made by itself (see :data:`VARIANTS`).  Of
+these, the gradient of the search matters most: both terms of algorithm 1, the model in training and the frozen one,
+depend on the word that is searched, and so does the paper's gradient (``search_gradient="both"``); the code takes the
+frozen model's prediction for a constant (``"trained"``).  Near the start of training, where the two models hardly
+differ, the two directions have little in common.
+
+What the paper leaves open is the code's in both variants: the temperature; the images that an adversarial word is tried
+on (drawn by the model in training for this very word); whether pi holds free logits, as in the code, or is a point on
+the simplex, as the paper's Delta says, whose ascent would have to project back onto it; whether pi lasts from one step
+of the model to the next, as in the code, or starts anew with each call of algorithm 1, which says nothing of how it
+starts; and the optimizer of pi: Adam, since the paper's step of 1e-3 is the default of the code's Adam, while plain
+ascent with it hardly moves the logits.  With several concepts, search and step of the model take the same ones (the
+code draws them apart).
 
 Deviations: the vocabulary is not the authors' list of 3,000 common English words, which has no licence, but the words
 of the model's own tokenizer, of which the first 3,000 are the most frequent (or any list of the user's); it holds some
 endings of words as well.  Words are searched for before each step of the model, not after it as in the code.  The
-"official" loss weighs by the noise level that the model is told, at most 19 timesteps from the one that the code takes.
-The one-dimensional k-means starts from evenly spaced ranks instead of at random.  The frozen model is not a second
-model but the same one with the trained parameters swapped.
+one-dimensional k-means starts from evenly spaced ranks instead of at random.  The frozen model is not a second model
+but the same one with the trained parameters swapped.
 """
 
 from __future__ import annotations
@@ -48,6 +56,8 @@ VARIANTS: dict[Variant, Mapping[str, Any]] = {
         "search_steps": 2,
         "search_optimizer": "adam",
         "search_rate": 1e-3,
+        "search_gradient": "both",
+        "search_reduction": "sum",
         "negative_guidance": 0.0,
         "loss_space": "noise",
         "timestep_mode": "consistent",
@@ -59,6 +69,8 @@ VARIANTS: dict[Variant, Mapping[str, Any]] = {
         "search_steps": 1,
         "search_optimizer": "adam",
         "search_rate": 1e-2,
+        "search_gradient": "trained",
+        "search_reduction": "mean",
         "negative_guidance": 1.0,
         "loss_space": "x0",
         "timestep_mode": "official",
@@ -94,10 +106,15 @@ class AdversarialPreservation:
         search_steps: N_iter: gradient steps of the search before each step of the model.
         search_optimizer: plain gradient ascent, or Adam.
         search_rate: eta: its learning rate.
+        search_gradient: through which predictions for the word the search differentiates its loss: those of ``both``
+            models, or of the ``trained`` one alone.
+        search_reduction: whether this loss is the ``sum`` of a latent's squared errors or their ``mean``; Adam tells
+            them apart where gradients are no longer far above its epsilon of 1e-8.
         temperature: of the Gumbel-softmax.
         hard: one word at a time, with the gradient of the mixture (straight-through); else the mixture of words.
         negative_guidance: 0: the concepts shall be drawn as the blank prompt; otherwise the eta of ESD's target.
-        loss_space: of the squared errors: the predicted ``noise``, or the clean latents ``x0`` that it implies.
+        loss_space: of the squared errors: the predicted ``noise``, or the clean latents ``x0`` that it implies at the
+            first timestep of the slot that ``x_t`` is of.
         timestep_mode: as ESD's.
         start_guidance: scale of classifier-free guidance when sampling ``x_t``.
         sampling_steps: steps of a whole sampling run, of which a random number is run.
@@ -118,6 +135,8 @@ class AdversarialPreservation:
     search_steps: int | None = None
     search_optimizer: Literal["gradient", "adam"] | None = None
     search_rate: float | None = None
+    search_gradient: Literal["both", "trained"] | None = None
+    search_reduction: Literal["sum", "mean"] | None = None
     temperature: float = 2.0
     hard: bool = True
     negative_guidance: float | None = None
@@ -166,11 +185,10 @@ class AdversarialPreservation:
                     word, _ = adversary.draw(chosen.tolist(), rng)
                     run = cut_sampling()
                     y, t = run.latents(model, blank, word), run.timesteps
-                    with weights.frozen():
+                    with weights.frozen(gradients=self.option("search_gradient") == "both"):
                         kept = model.predict_noise(y, t, word)
-                    # Algorithm 1 ascends the squared norm, a sum over a latent's elements.
-                    mean = self.error(model, model.predict_noise(y, t, word), kept, t)
-                    adversary.ascend(mean * y[0].numel())
+                    harm = self.error(model, model.predict_noise(y, t, word), kept, run.slots)
+                    adversary.ascend(harm * y[0].numel() if self.option("search_reduction") == "sum" else harm)
 
                 concept, run = phrases[chosen.to(model.device)], cut_sampling()
                 with torch.no_grad():
@@ -183,8 +201,8 @@ class AdversarialPreservation:
                     wanted, kept = erased_noise(noises[0], noises[1], self.option("negative_guidance")), noises[2]
                 both = Conditioning.cat([concept, word])
                 predicted = model.predict_noise(torch.cat([x, y]), t.repeat(2), both).chunk(2)
-                erasing = self.error(model, predicted[0], wanted, t)
-                preserving = self.error(model, predicted[1], kept, t)
+                erasing = self.error(model, predicted[0], wanted, run.slots)
+                preserving = self.error(model, predicted[1], kept, run.slots)
                 loss = erasing + self.preservation_weight * preserving
                 trace.step(
                     loss=loss.item(), erasing=erasing.item(), preserving=preserving.item(), word=", ".join(names)

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from erasebench.errors import check_name
@@ -81,11 +82,18 @@ class TwoWeights:
             parameter.grad = None
 
     @contextmanager
-    def frozen(self) -> Iterator[None]:
-        """The model as it was, without gradients."""
+    def frozen(self, gradients: bool = False) -> Iterator[None]:
+        """Hold the model's own values inside the block.
+
+        Args:
+            gradients: let gradients flow through the frozen model to what it is given; none by default.
+        """
         self._hold(self._own)
+        # A graph saves parameters, not their values: without the hook, a backward pass outside of the block would go
+        # through the values in training.
+        graph = saved_tensors_hooks(Tensor.detach, lambda value: value) if gradients else torch.no_grad()
         try:
-            with torch.no_grad():
+            with graph:
                 yield
         finally:
             self._hold(self.trained)

@@ -250,7 +250,8 @@ def test_losses_are_those_of_equation_five(
         blank, church = (model.predict_noise(x, t, model.embed([text] * 2)) for text in ("", "church"))
     wanted = blank if variant == "paper" else blank - (church - blank)
     squares = (church - wanted).double().pow(2).mean((1, 2, 3))
-    alpha = model.alphas_cumprod[t].double()
+    # Two slots of 500 timesteps: the code weighs by DDIM's timestep in the slot, whatever the model is told.
+    alpha = model.alphas_cumprod[t if variant == "paper" else t // 500 * 500 + 1].double()
     scale = 1.0 if variant == "paper" else (1 - alpha) / alpha
     assert row["erasing"] == pytest.approx(float((scale * squares).mean()), rel=1e-3)
     # The model is still the unerased one, so nothing is lost yet.
@@ -341,6 +342,68 @@ def test_all_latents_are_drawn_by_the_model_in_training(vocabulary: str, monkeyp
         with torch.no_grad():
             assert found == pytest.approx(error(*asked, drawn_by=first), rel=1e-3)
             assert found != pytest.approx(error(*asked, drawn_by=Erasure()), rel=1e-2)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("gradient", ["both", "trained"])
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_the_search_ascends_the_gradient_of_algorithm_one(
+    layout: Layout, gradient: Any, reduction: Any, vocabulary: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against two models that are held apart, with respect to the word."""
+    model, searches = tiny_model(layout), list[tuple[Tensor, Tensor, Tensor, Tensor]]()
+    draw, latents = Adversary.draw, CutSampling.latents
+    ascend = Adversary.ascend
+
+    def draw_recorded(self: Adversary, *arguments: Any) -> tuple[Conditioning, list[str]]:
+        word, names = draw(self, *arguments)
+        drawn[:] = [word.embeddings]
+        return word, names
+
+    def latents_recorded(self: CutSampling, *arguments: Any) -> Tensor:
+        y: Tensor = latents(self, *arguments)
+        runs[:] = [(self.timesteps, y)]
+        return y
+
+    def ascend_recorded(self: Adversary, loss: Tensor) -> None:
+        (found,) = torch.autograd.grad(loss, drawn[0], retain_graph=True)
+        searches.append((*runs[0], drawn[0].detach(), found))
+        ascend(self, loss)
+
+    drawn, runs = list[Tensor](), list[tuple[Tensor, Tensor]]()
+    settings: dict[str, Any] = {"search_steps": 1, "learning_rate": 3e-2, "vocabulary": vocabulary, "hard": False}
+    first = quick(steps=1, **settings).erase(model, CHURCH, erase_context())
+    monkeypatch.setattr(Adversary, "draw", draw_recorded)
+    monkeypatch.setattr(CutSampling, "latents", latents_recorded)
+    monkeypatch.setattr(Adversary, "ascend", ascend_recorded)
+    method = quick(steps=2, search_gradient=gradient, search_reduction=reduction, **settings)
+    method.erase(model, CHURCH, erase_context())
+    t, y, word, found = searches[1]
+    frozen, trained, moved = tiny_model(layout), tiny_model(layout), word.requires_grad_()
+    with trained.erased(first):
+        now = trained.predict_noise(y, t, Conditioning(moved))
+        then = frozen.predict_noise(y, t, Conditioning(moved if gradient == "both" else word.detach()))
+        squares = (now - then).square()
+        (expected,) = torch.autograd.grad(squares.sum() if reduction == "sum" else squares.mean(), moved)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+
+
+def test_the_two_gradients_of_the_search_differ(vocabulary: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Near the start the trained model's term alone does not point where the loss rises."""
+    gradients, ascend = list[Tensor](), Adversary.ascend
+
+    def recorded(self: Adversary, loss: Tensor) -> None:
+        gradients.append(torch.autograd.grad(loss, self.logits[0], retain_graph=True)[0])
+        ascend(self, loss)
+
+    monkeypatch.setattr(Adversary, "ascend", recorded)
+    for gradient in ("both", "trained"):
+        quick(search_steps=1, search_gradient=gradient, vocabulary=vocabulary, candidates=7).erase(
+            tiny_model(), CHURCH, erase_context()
+        )
+    _, both, _, trained = gradients
+    cosine = float(both @ trained / both.norm() / trained.norm())
+    assert cosine < 0.5
 
 
 def test_words_of_the_trace_are_candidates_and_progress_is_told(vocabulary: str) -> None:
@@ -454,6 +517,9 @@ def test_defaults_are_the_papers() -> None:
     assert (method.steps, method.learning_rate, method.batch_size, method.preservation_weight) == (1000, 1e-5, 1, 1.0)
     found = [method.option(name) for name in ("search_steps", "search_rate", "negative_guidance", "loss_space")]
     assert found == [2, 1e-3, 0.0, "noise"]
+    for variant, wanted in (("paper", ("both", "sum")), ("official", ("trained", "mean"))):
+        chosen = quick(variant=variant)
+        assert (chosen.option("search_gradient"), chosen.option("search_reduction")) == wanted
 
 
 def test_variants_are_whole_and_options_win() -> None:

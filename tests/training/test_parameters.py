@@ -121,3 +121,26 @@ def test_training_attention_changes_no_result() -> None:
     with training_attention(torch.device("cpu")):
         mathematics = unet(x, 10, text).sample
     torch.testing.assert_close(mathematics, unet(x, 10, text).sample, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("layout", get_args(Layout))
+def test_gradients_of_two_weights_are_those_of_two_networks(layout: Layout) -> None:
+    """Of a loss between what both predict for one text: a graph must not mistake one's values for the other's."""
+    unet, frozen, trained = (tiny_pipeline(layout).unet.requires_grad_(False) for _ in range(3))
+    x, text = torch.randn(2, 4, 8, 8), torch.randn(2, 5, trained.config.cross_attention_dim, requires_grad=True)
+    changed = select_parameters(trained, "xattn")
+    with torch.no_grad():
+        for parameter in changed.values():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    loss = (trained(x, 10, text).sample - frozen(x, 10, text).sample).square().mean()
+    (expected,) = torch.autograd.grad(loss, text)
+    with TwoWeights(select_parameters(unet, "xattn")) as weights:
+        with torch.no_grad():
+            for name, parameter in weights.parameters.items():
+                parameter.copy_(changed[name])
+        with weights.frozen(gradients=True):
+            before = unet(x, 10, text).sample
+        with weights.frozen():
+            assert not unet(x, 10, text).sample.requires_grad
+        (found,) = torch.autograd.grad((unet(x, 10, text).sample - before).square().mean(), text)
+    torch.testing.assert_close(found, expected)
