@@ -33,9 +33,12 @@ if TYPE_CHECKING:
     from erasebench.concepts import Concept
 
 Variant = Literal["paper", "official-2023", "official-2024"]
+Parameters = Literal[Pattern, "esd-x", "esd-u"]
 
 VARIANTS: dict[Variant, Mapping[str, Any]] = {
     "paper": {
+        "esd-x": "xattn",
+        "esd-u": "noxattn",
         "steps": 1000,
         "learning_rate": 1e-5,
         "negative_guidance": 1.0,
@@ -46,6 +49,8 @@ VARIANTS: dict[Variant, Mapping[str, Any]] = {
     },
     # github.com/rohitgandikota/erasing at a2189e9, which most papers benchmark.
     "official-2023": {
+        "esd-x": "xattn",
+        "esd-u": "noxattn",
         "steps": 1000,
         "learning_rate": 1e-5,
         "negative_guidance": 1.0,
@@ -54,8 +59,10 @@ VARIANTS: dict[Variant, Mapping[str, Any]] = {
         "timestep_mode": "official",
         "sampler": "ddim",
     },
-    # The same at 25613d2.  Its "esd-u" also has parameters="noxattn-modules".
+    # The same at 25613d2.
     "official-2024": {
+        "esd-x": "xattn",
+        "esd-u": "noxattn-modules",
         "steps": 200,
         "learning_rate": 5e-5,
         "negative_guidance": 2.0,
@@ -68,20 +75,25 @@ VARIANTS: dict[Variant, Mapping[str, Any]] = {
 """What an option that is left at None means, for each variant."""
 
 
-@METHODS.register("esd-x", parameters="xattn")
-@METHODS.register("esd-u", parameters="noxattn")
+@METHODS.register("esd-x", parameters="esd-x")
+@METHODS.register("esd-u", parameters="esd-u")
 @dataclass(frozen=True)
 class ESD:
     """Fine-tune the model to predict, for the concept, noise that leads away from it.
 
     Attributes:
-        parameters: what is trained; the paper's ESD-x: ``xattn`` (styles), ESD-u: ``noxattn`` (nudity, objects).
+        parameters: what is trained: ``esd-x``: the variant's for styles, the cross-attention.  ``esd-u``: the
+            variant's for nudity and objects: ``noxattn``, or ``noxattn-modules`` of the 2024 code.  Or any other set;
+            of these the 2023 code has ``selfattn``, ``full``, ``notime``, ``xlayer`` and ``selflayer``, the 2024 code
+            ``xattn-kv`` ("esd-x-strict") and ``full-modules`` ("esd-all").
         variant: whose settings the options that are None take.
         steps: gradient steps.
         learning_rate: of Adam.
         negative_guidance: eta; on the scale of ``target``.
         target: where the target starts from, see :func:`erased_noise`.
         sample_from: which model draws ``x_t``: the one in training, or the unerased one.
+        erase_from: the prompt that the concept is erased from, as in the 2024 code: ``x_t`` is drawn for it, and the
+            model is trained on it, away from the concept; if None, the concept itself.
         timestep_mode: ``consistent``: the timestep is the noise level of ``x_t``.  ``official``: as in the 2023 code,
             which never runs the first sampling step and tells the model a noise level 39 to 58 timesteps (with 50
             sampling steps) above that of ``x_t``.
@@ -91,13 +103,14 @@ class ESD:
         batch_size: pictures in a gradient step; they share one number of sampling steps.
     """
 
-    parameters: Pattern
+    parameters: Parameters
     variant: Variant = "paper"
     steps: int | None = None
     learning_rate: float | None = None
     negative_guidance: float | None = None
     target: Target | None = None
     sample_from: Literal["trained", "frozen"] | None = None
+    erase_from: str | None = None
     timestep_mode: TimestepMode | None = None
     sampler: Literal["ddim", "pndm"] | None = None
     start_guidance: float = 3.0
@@ -113,6 +126,8 @@ class ESD:
     def option(self, name: str) -> Any:
         """An option, or what its None means."""
         value = getattr(self, name)
+        if name == "parameters":
+            return VARIANTS[self.variant].get(value, value)
         return VARIANTS[self.variant][name] if value is None else value
 
     def erase(self, model: DiffusionModel, concepts: Sequence[Concept], context: EraseContext) -> Erasure:
@@ -122,19 +137,21 @@ class ESD:
         with torch.no_grad():
             blank = model.embed([""])
             phrases = model.embed([concept.phrase for concept in concepts])
+            source = None if self.erase_from is None else model.embed([self.erase_from] * self.batch_size)
         blanks = blank.expand(self.batch_size)
-        weights, trace = TwoWeights(select_parameters(model.unet, self.parameters)), Trace(context, steps)
+        weights, trace = TwoWeights(select_parameters(model.unet, self.option("parameters"))), Trace(context, steps)
         with weights, training_attention(model.device):
             adam = torch.optim.Adam(weights.parameters.values(), lr=self.option("learning_rate"))
             for _ in range(steps):
                 concept = phrases[torch.randint(len(concepts), (self.batch_size,), generator=rng)]
                 with torch.no_grad() if self.option("sample_from") == "trained" else weights.frozen():
-                    x, t = self.noisy_latents(model, blank, concept, rng)
+                    x, t = self.noisy_latents(model, blank, concept if source is None else source, rng)
                 with weights.frozen():
-                    texts = Conditioning.cat([blanks, concept])
-                    both = model.predict_noise(torch.cat([x, x]), torch.cat([t, t]), texts)
-                    wanted = erased_noise(both[: self.batch_size], both[self.batch_size :], eta, target)
-                loss = functional.mse_loss(model.predict_noise(x, t, concept), wanted)
+                    texts = [blanks, concept] if source is None else [blanks, concept, source]
+                    rows = torch.cat([x] * len(texts)), torch.cat([t] * len(texts)), Conditioning.cat(texts)
+                    without, named, *origin = model.predict_noise(*rows).chunk(len(texts))
+                    wanted = erased_noise(without, named, eta, target, *origin)
+                loss = functional.mse_loss(model.predict_noise(x, t, texts[-1]), wanted)
                 trace.step(loss=loss.item())
                 adam.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]

@@ -92,7 +92,7 @@ def test_names_match_wildcards() -> None:
 def test_one_class_may_have_several_names_with_presets() -> None:
     u, x = METHODS.get("esd-u"), METHODS.get("esd-x")
     assert u.make is x.make
-    assert (u.presets, x.presets) == ({"parameters": "noxattn"}, {"parameters": "xattn"})
+    assert (u.presets, x.presets) == ({"parameters": "esd-u"}, {"parameters": "esd-x"})
 
 
 def test_an_unknown_name_gets_the_nearest() -> None:

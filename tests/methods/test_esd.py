@@ -187,8 +187,8 @@ def test_divergence_is_an_error_and_restores_the_model() -> None:
 
 def test_defaults_are_the_papers() -> None:
     esd_x, esd_u = METHODS.get("esd-x"), METHODS.get("esd-u")
-    assert (esd_x.presets, esd_u.presets) == ({"parameters": "xattn"}, {"parameters": "noxattn"})
     method = esd_u.make(**esd_u.presets)
+    assert (esd_x.make(**esd_x.presets).option("parameters"), method.option("parameters")) == ("xattn", "noxattn")
     found = {name: method.option(name) for name in ("steps", "learning_rate", "negative_guidance", "start_guidance")}
     assert found == {"steps": 1000, "learning_rate": 1e-5, "negative_guidance": 1.0, "start_guidance": 3.0}
     assert (method.sampling_steps, method.batch_size, method.option("sample_from")) == (50, 1, "trained")
@@ -198,6 +198,55 @@ def test_variants_are_whole_and_options_win() -> None:
     assert len({frozenset(settings) for settings in VARIANTS.values()}) == 1
     method = ESD("xattn", variant="official-2024", learning_rate=1e-4)
     assert (method.option("learning_rate"), method.option("steps"), method.option("sampler")) == (1e-4, 200, "pndm")
+
+
+@pytest.mark.parametrize(
+    ("variant", "expected"),
+    [
+        ("paper", ("xattn", "noxattn")),
+        ("official-2023", ("xattn", "noxattn")),
+        ("official-2024", ("xattn", "noxattn-modules")),
+    ],
+)
+def test_each_variant_brings_its_own_parameter_sets(variant: Variant, expected: tuple[str, str]) -> None:
+    found = []
+    for name in ("esd-x", "esd-u"):
+        plugin = METHODS.get(name)
+        found.append(plugin.make(**plugin.presets, variant=variant).option("parameters"))
+    assert tuple(found) == expected
+    assert ESD("noxattn", variant=variant).option("parameters") == "noxattn", "what the user says wins"
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("target", ["from-blank", "from-concept"])
+def test_a_concept_may_be_erased_from_another_prompt(
+    layout: Layout, target: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Drawn and trained on the other prompt, away from the concept: the 2024 code's loss written out."""
+    model, drawn = tiny_model(layout), list[tuple[Conditioning, Tensor, Tensor]]()
+    original = ESD.noisy_latents
+
+    def recorded(
+        self: ESD, model: DiffusionModel, blank: Conditioning, text: Conditioning, rng: Any
+    ) -> tuple[Tensor, Tensor]:
+        x, t = original(self, model, blank, text, rng)
+        drawn.append((text, x, t))
+        return x, t
+
+    monkeypatch.setattr(ESD, "noisy_latents", recorded)
+    method = quick(steps=1, batch_size=2, negative_guidance=2.5, target=target, erase_from="a dog")
+    (row,) = method.erase(model, CHURCH, erase_context()).trace
+    ((text, x, t),) = drawn
+    torch.testing.assert_close(text.embeddings, model.embed(["a dog"] * 2).embeddings)
+    with torch.no_grad():
+        blank, church, dog = (model.predict_noise(x, t, model.embed([p] * 2)) for p in ("", "church", "a dog"))
+    start = blank if target == "from-blank" else dog
+    expected = (dog - (start - 2.5 * (church - blank))).double().square().mean()
+    assert row["loss"] == pytest.approx(float(expected), rel=1e-3)
+    same = quick(erase_from="church", target=target).erase(model, CHURCH, erase_context())
+    plain = quick(target=target).erase(model, CHURCH, erase_context())
+    for name, weight in plain.weights.items():
+        torch.testing.assert_close(same.weights[name], weight, rtol=1e-3, atol=1e-4)
 
 
 def test_results_are_weights_that_can_be_stored(tmp_path: Any) -> None:
