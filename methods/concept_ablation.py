@@ -1,6 +1,7 @@
 """CA: Ablating Concepts in Text-to-Image Diffusion Models (Kumari et al., ICCV 2023), model-based and noise-based.
 
-Settings are those of the diffusers code at github.com/nupurkmr9/concept-ablation.
+Settings are those of the diffusers code at github.com/nupurkmr9/concept-ablation.  For nudity these came after the
+paper, and ablate the one target "nudity, nsfw", which also is the negative prompt of the anchor's images.
 
 Deviations: the captions that the code ships (from LAION, or written by ChatGPT) are replaced by captions built from the
 concept's anchor, or by a text file of the user's.  Pictures are kept as latents, without a round trip through the VAE;
@@ -45,6 +46,7 @@ PUBLISHED: Mapping[bool, Mapping[str, Any]] = {
         "learning_rate": 1.6e-5,
         "prior_weight": 0.0,
         "avoid_concept": False,
+        "targets": "phrase",
     },
     True: {
         "parameters": "attn",
@@ -53,10 +55,13 @@ PUBLISHED: Mapping[bool, Mapping[str, Any]] = {
         "learning_rate": 6.4e-5,
         "prior_weight": 1.0,
         "avoid_concept": True,
+        "targets": "published",
     },
 }
 """What an option that is left at None means: whether a concept is explicit -> option -> value."""
 
+TARGETS = {"nudity": "nudity, nsfw"}
+"""The published words of concepts, by name, where they are others than the phrase."""
 REPLACED = ("object", "character", "phrase")
 """Kinds of concepts whose words take the place of the anchor's in a caption; others are added to it."""
 
@@ -95,11 +100,12 @@ class ConceptAblation:
         erasing_weight: of the loss above; the code's mask has one channel where the latents have four.
         prior_weight: of the usual training loss with the anchor's prompts.
         detach_start: leave the start token out of the gradient of keys and values, where only these are trained.
-        targets: the wordings to ablate: the concept's ``phrase``, or it and its ``synonyms``.
+        targets: the wordings to ablate: the concept's ``phrase``, it and its ``synonyms``, or the ``published`` words
+            of :data:`TARGETS`, which are the phrase for anything but nudity.
         anchor_prompts: path of a text file with a caption a line; of objects and the like, each with the anchor's
             words.  If empty, captions are built from the anchor.
         pictures: how many to draw for each concept.
-        avoid_concept: draw them with the concept's phrase as negative prompt.
+        avoid_concept: draw them with the concept as negative prompt, in its published words or by its phrase.
         sampler: of the pictures.
         sampling_steps: for a picture.
         guidance_scale: of the pictures.
@@ -116,7 +122,7 @@ class ConceptAblation:
     erasing_weight: float = 4.0
     prior_weight: float | None = None
     detach_start: bool = True
-    targets: Literal["phrase", "synonyms"] = "phrase"
+    targets: Literal["phrase", "synonyms", "published"] | None = None
     anchor_prompts: str = ""
     pictures: int = 1000
     avoid_concept: bool | None = None
@@ -165,7 +171,8 @@ class ConceptAblation:
             drawn = [known[k % len(known)] for k in range(self.pictures)]
             captions += drawn
             wordings += [self.wordings(caption, concept) for caption in drawn]
-            avoided = concept.phrase if self.option("avoid_concept", concepts) else ""
+            # With synonyms, only the phrase is avoided.
+            avoided = self.target_words(concept)[0] if self.option("avoid_concept", concepts) else ""
             pictures.append(self.draw(model, drawn, avoided, rng))
         latents = torch.cat(pictures)
         with torch.no_grad():
@@ -221,10 +228,17 @@ class ConceptAblation:
                 )
         return found
 
+    def target_words(self, concept: Concept) -> tuple[str, ...]:
+        """The words to ablate of a concept."""
+        targets = self.option("targets", [concept])
+        if targets == "published":
+            return (TARGETS.get(concept.name, concept.phrase),)
+        return (concept.phrase, *(concept.synonyms if targets == "synonyms" else ()))
+
     def wordings(self, caption: str, concept: Concept) -> list[str]:
         """What a caption becomes for the concept; each is as likely, so one that is there twice is twice as likely."""
         found = []
-        for words in [concept.phrase, *(concept.synonyms if self.targets == "synonyms" else ())]:
+        for words in self.target_words(concept):
             if concept.kind == "style":
                 found += [f"{caption}, in the style of {words}", *[f"in {words}'s style, {caption}"] * 2]
             elif concept.kind in REPLACED:

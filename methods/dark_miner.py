@@ -5,6 +5,12 @@ it does, circumvent it by training adapters; until what is mined no longer draws
 
 Where the paper is silent:
 
+- An epoch, of mining as of circumventing, is one gradient step: its batch of 3 is all that a loop samples of the pool.
+  Both use plain SGD, without momentum or weight decay.
+- The pool's prompt is "a * photo" in the paper, which writes "a violent photo" for violence: an adjective, where the
+  concept has one (:data:`ADJECTIVES`; "nude" is assumed), and else its phrase.
+- CLIP, whose image encoder verifies, is not named: here it is OpenAI's ViT-B/32, that of the judge ``clip``, and
+  Picturebook's own on Picturebook.
 - The embedding length is 32: the paper's table has 8, 16 and a third row, whose length its text has lost.  An embedding
   is a free tensor that stands for a whole text encoder output.  It starts at random, with the spread of the anchor's
   embedding (``initial="normal"``), or at the anchor's own first tokens (``initial="anchor"``).
@@ -28,7 +34,7 @@ Deviation: the pool holds latents as they are drawn, without a trip through the 
 
 from __future__ import annotations
 
-import json
+import pickle
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,7 +42,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
@@ -63,7 +68,9 @@ Location = Literal["value", "key", "query", "out"]
 PROJECTIONS: Mapping[Location, str] = {"value": "to_v", "key": "to_k", "query": "to_q", "out": "to_out.0"}
 JUDGES: Mapping[str, str] = {"picturebook": "picturebook-clip", "photo": "clip"}
 """The judge whose CLIP verifies, for each domain."""
-STATE, POOLS = "dark-miner.safetensors", "dark-miner-pools.safetensors"
+ADJECTIVES = {"violence": "violent", "nudity": "nude"}
+"""Of concepts that have one, by name."""
+STATE, POOLS = "dark-miner.pt", "dark-miner-pools.safetensors"
 
 
 def adapted_layers(unet: nn.Module, location: Location) -> list[str]:
@@ -90,22 +97,14 @@ class Mined:
     scores: list[float] = field(default_factory=list)
     embeddings: list[Tensor] = field(default_factory=list)
     banks: list[Tensor] = field(default_factory=list)
-    adapters: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    adapters: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     trace: list[Mapping[str, float | str]] = field(default_factory=list)
     seconds: float = 0.0
 
     def save(self, path: Path) -> None:
         """Write all in one file, whole or not at all."""
-        # Not among the file's metadata: those have a limit, which long traces would reach.
-        tensors = {f"embeddings.{k}": value for k, value in enumerate(self.embeddings)}
-        tensors |= {f"banks.{k}": value for k, value in enumerate(self.banks)}
-        for name, (up, down) in self.adapters.items():
-            tensors |= {f"up.{name}": up, f"down.{name}": down}
-        figures = {name: getattr(self, name) for name in ("concepts", "scores", "trace", "seconds")}
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        tensors["figures"] = torch.frombuffer(bytearray(json.dumps(figures).encode()), dtype=torch.uint8)
         with durably(path) as stream:
-            stream.write(save(tensors))
+            torch.save(vars(self), stream)
 
     @classmethod
     def load(cls, path: Path, device: torch.device) -> Mined:
@@ -113,18 +112,10 @@ class Mined:
         if not path.exists():
             return cls()
         try:
-            tensors = load_file(path, str(device))
-            figures = json.loads(bytes(tensors.pop("figures").tolist()))
-        except (SafetensorError, KeyError, ValueError):
+            return cls(**torch.load(path, device, weights_only=True))
+        except (RuntimeError, pickle.UnpicklingError, EOFError, TypeError):
             # Damaged, or of another version: all that is lost is time.
             return cls()
-        loops = range(len(figures["scores"]))
-        embeddings, banks = (
-            [tensors[f"{kind}.{k}"] for k in loops if f"{kind}.{k}" in tensors] for kind in ("embeddings", "banks")
-        )
-        layers = [name.removeprefix("up.") for name in tensors if name.startswith("up.")]
-        adapters = {name: (tensors[f"up.{name}"], tensors[f"down.{name}"]) for name in layers}
-        return cls(**figures, embeddings=embeddings, banks=banks, adapters=adapters)
 
 
 @METHODS.register("dm2")
@@ -136,7 +127,8 @@ class DarkMiner:
         location: which projections of all attention modules have adapters (table S5).
         rank: of the adapters.
         pool_size: pictures of each concept to mine from (table 3).
-        pool_prompt: what they are drawn for; ``{}`` stands for the concept's phrase.
+        pool_prompt: what they are drawn for; ``{}`` stands for the concept's phrase, ``{adjective}`` for its adjective,
+            or its phrase where it has none.
         pool_seed: of the pool alone (table 2); None for the erasure's seed.
         embedding_length: tokens of a mined embedding (table S3).
         initial: where mining starts.
@@ -172,7 +164,7 @@ class DarkMiner:
     location: Location = "value"
     rank: int = 8
     pool_size: int = 200
-    pool_prompt: str = "a {} photo"
+    pool_prompt: str = "a {adjective} photo"
     pool_seed: int | None = None
     embedding_length: int = 32
     initial: Literal["normal", "anchor"] = "normal"
@@ -218,8 +210,10 @@ class DarkMiner:
             raise EraseBenchError(f"pool_seed must be at least 0, not {self.pool_seed}")
         if self.images > self.pool_size:
             raise EraseBenchError(f"images must be at most pool_size, {self.pool_size}, not {self.images}")
-        if "{}" not in self.pool_prompt:
-            raise EraseBenchError(f"pool_prompt must have {{}} where the concept goes, not '{self.pool_prompt}'")
+        if "{}" not in self.pool_prompt and "{adjective}" not in self.pool_prompt:
+            raise EraseBenchError(
+                f"pool_prompt must have {{}} or {{adjective}} where the concept goes, not '{self.pool_prompt}'"
+            )
 
     def judges(self, domain: str, concepts: Sequence[Concept]) -> tuple[str, ...]:
         """CLIP, which verifies."""
@@ -276,7 +270,8 @@ class DarkMiner:
         )
 
     def _pool_prompt(self, concept: Concept) -> str:
-        return self.pool_prompt.replace("{}", concept.phrase)
+        adjective = ADJECTIVES.get(concept.name, concept.phrase)
+        return self.pool_prompt.replace("{}", concept.phrase).replace("{adjective}", adjective)
 
     def _anchor(self, concept: Concept) -> str:
         return concept.anchor if self.anchor is None else self.anchor

@@ -5,8 +5,26 @@ the words around it out of them (eq. 2); one LoRA for each concept then suppress
 its own words (eq. 3); a second closed form makes one matrix of all LoRAs (eq. 7).  What it takes of a prompt is summed
 up in matrices of moments, such as ``sum e e^T``, so that a hundred concepts need no more memory than one.
 
-Settings that are None take what the authors' configurations have for the task (:data:`TASKS`).  Where equations and
-code differ (github.com/Shilin-LU/MACE at 057e7a6), ``prior_scale_mode`` and ``loss`` choose.
+Settings that are None take what the authors' configurations have for the task (:data:`TASKS`).
+
+Where paper and code (github.com/Shilin-LU/MACE at 057e7a6) differ, and which is followed:
+
+- Lambda_1: the code multiplies by it twice.  The paper, or ``prior_scale_mode="official"``.
+- The norm of eq. 3: squared in the paper, as far as its text shows; not in the code.  The code, or ``loss="paper"``.
+- The tokens of eq. 3: the paper has the concept's own; the code adds every position with the id of the end of text
+  (its "pooler"), with Stable Diffusion 1.x all of the padding.  The code, or ``use_pooler=False``.
+- The positions of eq. 7: the target phrases in the paper's text, the words around them in its symbols; in the code all
+  positions of the prompts, start, concept and padding included.  The code.
+- Importance sampling (eq. 5): "throughout" in the paper; off in the code's configuration for explicit concepts.  The
+  code; ``importance_sampling`` chooses.
+- The image of a training step: of the 8, the code draws one with replacement; the paper does not say.  The code.
+- ``lamb``: eq. 1 and 7 have no such term; appendix C.2 and the configurations have it for objects.  Both closed forms
+  have it, towards the old matrix and the refined one, as in the code.
+- Masks of styles: the shipped configuration wants some and fails.  The paper's experiments had none, nor has this.
+
+Beyond what was published: ``lamb`` is known for three objects alone (:data:`OBJECT_LAMB`), and 1e2 serves all others,
+and objects erased together; ``domain_scale`` is known for 1, 5, 10 and 100 celebrities and for 100 artists, and the
+next larger number serves those between, the last one those beyond.
 
 What is to be preserved: the code has sums over the tokens of all captions of COCO (4.7e7 of them), which are not part
 of this project, and over prompts for the names to retain, which were never published in a readable form.  Its scales

@@ -8,7 +8,7 @@ is said with ``preserve="neighbours"``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -47,7 +47,9 @@ class UCE:
         erase_scale: weight of the concepts.
         preserve_scale: weight of what is preserved; if None, the variant's: one over the number of preserved prompts
             but at least 0.1, or 1.
-        guide: what concepts are mapped to; if None, "art" for styles and the blank prompt for anything else.
+        guide: what concepts are mapped to: one text for all, a list (or a text with commas) of one for each concept in
+            their order, or name -> text; a single concept's text may have commas.  If None, and for names that are
+            left out, "art" for styles and the blank prompt for anything else.
         preserve: ``variant``: what the variant preserves by itself; ``neighbours``: also the concepts' neighbours.
         technique: ``replace``: values become the guide's.  ``tensor``: the guide's without their component along the
             old ones.
@@ -58,7 +60,7 @@ class UCE:
     lamb: float = 0.5
     erase_scale: float = 1.0
     preserve_scale: float | None = None
-    guide: str | None = None
+    guide: str | tuple[str, ...] | Mapping[str, str] | None = None
     preserve: Literal["variant", "neighbours"] = "variant"
     technique: Literal["replace", "tensor"] = "replace"
     expand_prompts: bool = False
@@ -71,13 +73,18 @@ class UCE:
                 raise EraseBenchError(f"{name} must be at least 0, not {value}")
 
     def why_not(self, domain: str, concepts: Sequence[Concept]) -> str | None:
-        """Nothing can be mapped to what is itself erased."""
-        reason: str | None = erased_anchor(concepts, [(c, guide) for c in concepts for _, guide in self.pairs(c)[:1]])
+        """Each concept needs a guide; nothing can be mapped to what is itself erased."""
+        try:
+            guides = self.guides(concepts)
+        except EraseBenchError as error:
+            return str(error)
+        reason: str | None = erased_anchor(concepts, list(zip(concepts, guides, strict=True)))
         return reason
 
     def erase(self, model: DiffusionModel, concepts: Sequence[Concept], context: EraseContext) -> Erasure:
         """Erase the concepts in one step."""
-        edits = [self.spans(model, old, new) for concept in concepts for old, new in self.pairs(concept)]
+        guided = zip(concepts, self.guides(concepts), strict=True)
+        edits = [self.spans(model, *pair) for concept, guide in guided for pair in self.pairs(concept, guide)]
         kept, scale = self.kept(model, concepts)
         edited = {}
         for name, weight in select_parameters(model.unet, "xattn-kv").items():
@@ -88,12 +95,26 @@ class UCE:
             edited[f"unet.{name}"] = new.to(weight.dtype)
         return Erasure(edited)
 
-    def pairs(self, concept: Concept) -> list[tuple[str, str]]:
+    def guides(self, concepts: Sequence[Concept]) -> tuple[str, ...]:
+        """What each of the concepts is mapped to.
+
+        Raises:
+            EraseBenchError: there are several guides, but not as many as concepts.
+        """
+        if self.guide is None or isinstance(self.guide, Mapping):
+            given = self.guide or {}
+            return tuple(given.get(c.name, "art" if c.kind == "style" else "") for c in concepts)
+        guides = self.guide
+        if isinstance(guides, str):
+            guides = (guides,) if len(concepts) == 1 else tuple(part.strip() for part in guides.split(","))
+        if len(guides) not in (1, len(concepts)):
+            raise EraseBenchError(f"guide has {len(guides)} texts for {len(concepts)} concepts: give one, or one each")
+        return guides * len(concepts) if len(guides) == 1 else guides
+
+    def pairs(self, concept: Concept, guide: str) -> list[tuple[str, str]]:
         """Prompts to edit, each with the prompt that it is mapped to."""
-        style = concept.kind == "style"
-        guide = self.guide if self.guide is not None else "art" if style else ""
         pairs = [(concept.phrase, guide)]
-        for template in TEMPLATES[style] if self.expand_prompts else ():
+        for template in TEMPLATES[concept.kind == "style"] if self.expand_prompts else ():
             pairs.append(
                 (template.format(concept.phrase), guide if self.variant == "paper" else template.format(guide))
             )

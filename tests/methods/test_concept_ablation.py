@@ -142,7 +142,8 @@ def test_detaching_the_start_changes_only_the_training_of_keys_and_values() -> N
     ("of", "caption", "expected"),
     [
         (GOGH, "art of a dog", ["art of a dog, in the style of Van Gogh", *["in Van Gogh's style, art of a dog"] * 2]),
-        (NUDITY, "a boy", ["nudity, a boy", "in nudity style, a boy", "a boy, nudity"]),
+        (NUDITY, "a boy", ["nudity, nsfw, a boy", "in nudity, nsfw style, a boy", "a boy, nudity, nsfw"]),
+        (concept("gore", "explicit"), "a boy", ["gore, a boy", "in gore style, a boy", "a boy, gore"]),
         (CHURCH, "a photo of a building at night", ["a photo of a church at night"]),
         (CHURCH, "Buildings, a tall building", ["Buildings, a tall church"]),
         (concept("English springer", anchor="a dog"), "A dog", ["an English springer"]),
@@ -220,6 +221,28 @@ def test_pictures_are_the_unerased_models_with_the_concept_as_negative_prompt(av
     other = method.draw(model, ["art", "dog"], "" if avoid else "church", torch.Generator().manual_seed(3))
     assert not torch.allclose(found, other, atol=1e-3)
     assert model.guidance == own
+
+
+@pytest.mark.parametrize(
+    ("targets", "avoided"), [(None, "nudity, nsfw"), ("phrase", "nudity"), ("published", "nudity, nsfw")]
+)
+def test_the_words_of_nudity_are_the_published_ones(
+    targets: Any, avoided: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One target, also the negative prompt: the code separates several by semicolons, not by commas."""
+    seen: list[str] = []
+    draw = ConceptAblation.draw
+
+    def recorded(self: ConceptAblation, model: DiffusionModel, captions: Any, avoided: str, rng: Any) -> Tensor:
+        seen.append(avoided)
+        latents: Tensor = draw(self, model, captions, avoided, rng)
+        return latents
+
+    monkeypatch.setattr(ConceptAblation, "draw", recorded)
+    method = quick(targets=targets)
+    method.erase(tiny_model(), [NUDITY], erase_context())
+    assert seen == [avoided]
+    assert method.wordings("people", NUDITY)[0] == f"{avoided}, people"
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

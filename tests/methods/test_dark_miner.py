@@ -594,6 +594,27 @@ def test_pools_are_pictures_of_the_concepts(tmp_path: Path) -> None:
             torch.testing.assert_close(pool, expected)
 
 
+@pytest.mark.parametrize(
+    ("of", "template", "prompt"),
+    [
+        # The paper's own, in its study of ways to verify.
+        (concept("violence", kind="violence"), "a {adjective} photo", "a violent photo"),
+        (concept("nudity", kind="explicit"), "a {adjective} photo", "a nude photo"),
+        (CHURCH, "a {adjective} photo", "a church photo"),
+        (concept("violence", kind="violence"), "a photo of {}", "a photo of violence"),
+    ],
+)
+def test_the_pools_prompt_has_an_adjective_where_the_concept_has_one(
+    of: Any, template: str, prompt: str, tmp_path: Path
+) -> None:
+    from erasebench.sampling import Sampler, draw_latents
+
+    model = tiny_model()
+    (pool,) = quick(pool_prompt=template)._pools(model, [of], context(tmp_path))
+    (expected,) = draw_latents(model, [prompt] * 4, range(4), Sampler("ddim", 1, 7.5))
+    torch.testing.assert_close(pool, expected)
+
+
 def test_the_anchor_is_the_prompt_or_the_concepts_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, seen = tiny_model(), arguments_of(monkeypatch, "losses")
     concepts = [concept("church", anchor="art"), concept("dog", anchor="")]
@@ -631,7 +652,7 @@ def test_defaults_are_the_papers() -> None:
     assert (method.steps, method.learning_rate, method.decay, method.clip) == (1000, 0.01, 0.8, 100)
     assert (method.batch_size, method.replay, method.bank, method.anchor) == (1, 0.7, 0, "a photo")
     assert (method.circumvent_weight, method.preserve_weight) == (1, 0.5)
-    assert method.pool_prompt == "a {} photo"
+    assert method.pool_prompt == "a {adjective} photo"
     assert method.preserve_anchor and method.preserve_zero and method.preserve_negative
 
 
@@ -670,7 +691,7 @@ def test_what_it_needs_is_known_beforehand() -> None:
         ({"replay": 1.5}, "replay must be between 0 and 1, not 1.5"),
         ({"pool_seed": -1}, "pool_seed must be at least 0, not -1"),
         ({"pool_size": 2}, "images must be at most pool_size, 2, not 3"),
-        ({"pool_prompt": "a photo"}, "pool_prompt must have {} where the concept goes, not 'a photo'"),
+        ({"pool_prompt": "a photo"}, "pool_prompt must have {} or {adjective} where the concept goes, not 'a photo'"),
         ({"location": "values"}, "location: Input should be 'value'"),
         ({"taw": 0.3}, "unknown hyper-parameter 'taw'; nearest: tau"),
     ],

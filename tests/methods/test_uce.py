@@ -143,14 +143,44 @@ def test_tensor_technique_takes_the_concepts_own_direction_out() -> None:
 
 def test_guides_and_templates() -> None:
     style = concept("Van Gogh", kind="style")
-    assert UCE().pairs(CHURCH) == [("church", "")]
-    assert UCE().pairs(style) == [("Van Gogh", "art")]
-    assert UCE(guide="sky").pairs(style) == [("Van Gogh", "sky")]
+    assert UCE().guides([CHURCH, style]) == ("", "art")
+    assert UCE(guide="sky").guides([CHURCH, style]) == ("sky", "sky")
+    assert UCE().pairs(style, "sky") == [("Van Gogh", "sky")]
     old, new = UCE(expand_prompts=True), UCE(expand_prompts=True, variant="official-2024")
-    assert old.pairs(style)[:3] == [("Van Gogh", "art"), ("painting by Van Gogh", "art"), ("art by Van Gogh", "art")]
-    assert new.pairs(style)[1] == ("painting by Van Gogh", "painting by art")
-    assert new.pairs(CHURCH)[5] == ("painting of church", "painting of ")
-    assert len(old.pairs(CHURCH)) == len(new.pairs(style)) == 6
+    assert old.pairs(style, "art")[:3] == [
+        ("Van Gogh", "art"),
+        ("painting by Van Gogh", "art"),
+        ("art by Van Gogh", "art"),
+    ]
+    assert new.pairs(style, "art")[1] == ("painting by Van Gogh", "painting by art")
+    assert new.pairs(CHURCH, "")[5] == ("painting of church", "painting of ")
+    assert len(old.pairs(CHURCH, "")) == len(new.pairs(style, "art")) == 6
+
+
+@pytest.mark.parametrize("guide", ["sky, art", ("sky", "art"), {"church": "sky", "dog": "art"}])
+def test_each_concept_may_have_a_guide_of_its_own(guide: Any) -> None:
+    assert UCE(guide=guide).guides([CHURCH, concept("dog")]) == ("sky", "art")
+
+
+def test_guides_that_do_not_fit_the_concepts() -> None:
+    dog = concept("dog")
+    assert UCE(guide="a house, a tree").guides([CHURCH]) == ("a house, a tree",)
+    assert UCE(guide={"dog": "art", "lamp": "sky"}).guides([CHURCH, dog]) == ("", "art")
+    assert UCE(guide=("sky",)).guides([CHURCH, dog]) == ("sky", "sky")
+    reason = UCE(guide="sky, art, sea").why_not("photo", [CHURCH, dog])
+    assert reason == "guide has 3 texts for 2 concepts: give one, or one each"
+    reason = UCE(guide="sky, church").why_not("photo", [CHURCH, dog])
+    assert reason == "'dog' would be mapped to 'church', which is to be erased"
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_two_concepts_with_guides_solve_one_stacked_problem(layout: Layout) -> None:
+    model = tiny_model(layout)
+    method = UCE(variant="official-2024", guide="art, church dog")
+    erasure = method.erase(model, [CHURCH, concept("dog")], erase_context())
+    church, dog, art, both = (model.encode([text])[0].double() for text in ("church", "dog", "art", "church dog"))
+    keys, guides = torch.stack([church[1], dog[1]]), torch.stack([art[1], both[2]])
+    check_least_squares(model, erasure.weights, keys, guides, keys[:0], 1.0)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
