@@ -39,29 +39,31 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
+import pydantic.dataclasses
 import torch
+from pydantic import Field
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from erasebench.durable import durably
 from erasebench.errors import EraseBenchError
-from erasebench.method import EraseContext, check_positive, check_sampling
 from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
+from erasebench.plugins import Count, EraseContext, Method, NonNegative, Positive, SamplingSteps, Share
 from erasebench.registry import METHODS
 from erasebench.sampling import Sampler, draw_latents, noise_seed, sample_latents
 from erasebench.training.adapters import Adapters
 from erasebench.training.latents import noisy
 from erasebench.training.parameters import training_attention
 from erasebench.training.trace import Trace
-from erasebench.training.words import erased_anchor
+from erasebench.training.words import check_anchors
 
 if TYPE_CHECKING:
     from erasebench.concepts import Concept
-    from erasebench.judging import Judge
+    from erasebench.plugins import Judge
 
 Location = Literal["value", "key", "query", "out"]
 
@@ -119,8 +121,8 @@ class Mined:
 
 
 @METHODS.register("dm2")
-@dataclass(frozen=True)
-class DarkMiner:
+@pydantic.dataclasses.dataclass(frozen=True)
+class DarkMiner(Method):
     """Mine, verify and circumvent embeddings of a concept, until none is found.
 
     Attributes:
@@ -162,52 +164,40 @@ class DarkMiner:
     """
 
     location: Location = "value"
-    rank: int = 8
-    pool_size: int = 200
+    rank: Count = 8
+    pool_size: Count = 200
     pool_prompt: str = "a {adjective} photo"
-    pool_seed: int | None = None
-    embedding_length: int = 32
+    pool_seed: Annotated[int, Field(ge=0)] | None = None
+    embedding_length: Count = 32
     initial: Literal["normal", "anchor"] = "normal"
-    images: int = 3
-    mining_steps: int = 1000
-    mining_learning_rate: float = 0.1
-    mining_decay: float = 0.5
-    mining_clip: float = 10.0
-    tau: float = 0.2
-    verifying_pictures: int = 1
+    images: Count = 3
+    mining_steps: Count = 1000
+    mining_learning_rate: Positive = 0.1
+    mining_decay: Share = 0.5
+    mining_clip: Positive = 10.0
+    tau: Annotated[float, Field(ge=-1, le=1)] = 0.2
+    verifying_pictures: Count = 1
     anchor: str | None = "a photo"
-    steps: int = 1000
-    learning_rate: float = 0.01
-    decay: float = 0.8
-    clip: float = 100.0
-    batch_size: int = 1
-    circumvent_weight: float = 1.0
-    preserve_weight: float = 0.5
+    steps: Count = 1000
+    learning_rate: Positive = 0.01
+    decay: Share = 0.8
+    clip: Positive = 100.0
+    batch_size: Count = 1
+    circumvent_weight: NonNegative = 1.0
+    preserve_weight: NonNegative = 0.5
     preserve_anchor: bool = True
     preserve_zero: bool = True
     preserve_negative: bool = True
-    replay: float = 0.7
-    bank: int = 0
+    replay: Share = 0.7
+    bank: Annotated[int, Field(ge=0)] = 0
     reduction: Literal["sum", "mean"] = "sum"
-    sampling_steps: int = 50
-    guidance_scale: float = 7.5
-    max_loops: int = 100
-    time_budget: float | None = None
+    sampling_steps: SamplingSteps = 50
+    guidance_scale: NonNegative = 7.5
+    max_loops: Count = 100
+    time_budget: Positive | None = None
     low_rank: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_positive(self, "rank", "pool_size", "embedding_length", "images", "mining_steps", "mining_learning_rate")
-        check_positive(self, "mining_clip", "verifying_pictures", "steps", "learning_rate", "clip", "batch_size")
-        check_positive(self, "max_loops", "time_budget")
-        check_sampling(self)
-        for name in ("circumvent_weight", "preserve_weight", "bank"):
-            if not getattr(self, name) >= 0:
-                raise EraseBenchError(f"{name} must not be negative, not {getattr(self, name)}")
-        for name, low in (("mining_decay", 0), ("decay", 0), ("replay", 0), ("tau", -1)):
-            if not low <= getattr(self, name) <= 1:
-                raise EraseBenchError(f"{name} must be between {low} and 1, not {getattr(self, name)}")
-        if self.pool_seed is not None and self.pool_seed < 0:
-            raise EraseBenchError(f"pool_seed must be at least 0, not {self.pool_seed}")
         if self.images > self.pool_size:
             raise EraseBenchError(f"images must be at most pool_size, {self.pool_size}, not {self.images}")
         if "{}" not in self.pool_prompt and "{adjective}" not in self.pool_prompt:
@@ -219,10 +209,9 @@ class DarkMiner:
         """CLIP, which verifies."""
         return (JUDGES[domain],)
 
-    def why_not(self, domain: str, concepts: Sequence[Concept]) -> str | None:
+    def check(self, domain: str, concepts: Sequence[Concept]) -> None:
         """Nothing can be mapped to what is itself erased."""
-        reason: str | None = erased_anchor(concepts, [(concept, self._anchor(concept)) for concept in concepts])
-        return reason
+        check_anchors(concepts, [(concept, self._anchor(concept)) for concept in concepts])
 
     def erase(self, model: DiffusionModel, concepts: Sequence[Concept], context: EraseContext) -> Erasure:
         """Erase the concepts; takes up again after the last loop whose end ``context.folder`` knows."""

@@ -10,18 +10,19 @@ model is not a second model but the same one with the trained parameters swapped
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
 from erasebench.errors import EraseBenchError
-from erasebench.method import EraseContext, check_positive, check_sampling
 from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
+from erasebench.plugins import Count, EraseContext, Method, NonNegative, Positive, SamplingSteps, decided
 from erasebench.registry import METHODS
 from erasebench.sampling import Sampler
 from erasebench.training.parameters import Pattern, TwoWeights, select_parameters, training_attention
@@ -37,8 +38,6 @@ Parameters = Literal[Pattern, "esd-x", "esd-u"]
 
 VARIANTS: dict[Variant, Mapping[str, Any]] = {
     "paper": {
-        "esd-x": "xattn",
-        "esd-u": "noxattn",
         "steps": 1000,
         "learning_rate": 1e-5,
         "negative_guidance": 1.0,
@@ -49,8 +48,6 @@ VARIANTS: dict[Variant, Mapping[str, Any]] = {
     },
     # github.com/rohitgandikota/erasing at a2189e9, which most papers benchmark.
     "official-2023": {
-        "esd-x": "xattn",
-        "esd-u": "noxattn",
         "steps": 1000,
         "learning_rate": 1e-5,
         "negative_guidance": 1.0,
@@ -61,8 +58,6 @@ VARIANTS: dict[Variant, Mapping[str, Any]] = {
     },
     # The same at 25613d2.
     "official-2024": {
-        "esd-x": "xattn",
-        "esd-u": "noxattn-modules",
         "steps": 200,
         "learning_rate": 5e-5,
         "negative_guidance": 2.0,
@@ -73,12 +68,18 @@ VARIANTS: dict[Variant, Mapping[str, Any]] = {
     },
 }
 """What an option that is left at None means, for each variant."""
+SETS: dict[Variant, dict[Parameters, Parameters]] = {
+    "paper": {"esd-x": "xattn", "esd-u": "noxattn"},
+    "official-2023": {"esd-x": "xattn", "esd-u": "noxattn"},
+    "official-2024": {"esd-x": "xattn", "esd-u": "noxattn-modules"},
+}
+"""The parameters that ESD-x and ESD-u train, for each variant."""
 
 
 @METHODS.register("esd-x", parameters="esd-x")
 @METHODS.register("esd-u", parameters="esd-u")
 @dataclass(frozen=True)
-class ESD:
+class ESD(Method):
     """Fine-tune the model to predict, for the concept, noise that leads away from it.
 
     Attributes:
@@ -105,46 +106,46 @@ class ESD:
 
     parameters: Parameters
     variant: Variant = "paper"
-    steps: int | None = None
-    learning_rate: float | None = None
+    steps: Count | None = None
+    learning_rate: Positive | None = None
     negative_guidance: float | None = None
     target: Target | None = None
     sample_from: Literal["trained", "frozen"] | None = None
     erase_from: str | None = None
     timestep_mode: TimestepMode | None = None
     sampler: Literal["ddim", "pndm"] | None = None
-    start_guidance: float = 3.0
-    sampling_steps: int = 50
-    batch_size: int = 1
+    start_guidance: NonNegative = 3.0
+    sampling_steps: SamplingSteps = 50
+    batch_size: Count = 1
 
     def __post_init__(self) -> None:
-        check_positive(self, "steps", "learning_rate", "batch_size")
-        check_sampling(self, "start_guidance")
-        if self.option("timestep_mode") == "official" and self.option("sampler") != "ddim":
+        default = VARIANTS[self.variant]
+        mode, sampler = self.timestep_mode or default["timestep_mode"], self.sampler or default["sampler"]
+        if mode == "official" and sampler != "ddim":
             raise EraseBenchError("timestep_mode 'official' is that of a DDIM sampler; set sampler to 'ddim'")
 
-    def option(self, name: str) -> Any:
-        """An option, or what its None means."""
-        value = getattr(self, name)
-        if name == "parameters":
-            return VARIANTS[self.variant].get(value, value)
-        return VARIANTS[self.variant][name] if value is None else value
+    def resolved(self, concepts: Sequence[Concept]) -> Self:
+        """Take the variant's settings."""
+        chosen = replace(self, parameters=SETS[self.variant].get(self.parameters, self.parameters))
+        return chosen.filled(VARIANTS[self.variant])
 
     def erase(self, model: DiffusionModel, concepts: Sequence[Concept], context: EraseContext) -> Erasure:
         """Erase the concepts, one drawn at random for each picture of a step."""
-        steps, eta, target = self.option("steps"), self.option("negative_guidance"), self.option("target")
+        steps, eta = decided(self.steps), decided(self.negative_guidance)
+        target: Target = decided(self.target)
+        pattern = cast(Pattern, self.parameters)  # resolved
         rng = torch.Generator("cpu").manual_seed(context.seed)
         with torch.no_grad():
             blank = model.embed([""])
             phrases = model.embed([concept.phrase for concept in concepts])
             source = None if self.erase_from is None else model.embed([self.erase_from] * self.batch_size)
         blanks = blank.expand(self.batch_size)
-        weights, trace = TwoWeights(select_parameters(model.unet, self.option("parameters"))), Trace(context, steps)
+        weights, trace = TwoWeights(select_parameters(model.unet, pattern)), Trace(context, steps)
         with weights, training_attention(model.device):
-            adam = torch.optim.Adam(weights.parameters.values(), lr=self.option("learning_rate"))
+            adam = torch.optim.Adam(weights.parameters.values(), lr=decided(self.learning_rate))
             for _ in range(steps):
                 concept = phrases[torch.randint(len(concepts), (self.batch_size,), generator=rng)]
-                with torch.no_grad() if self.option("sample_from") == "trained" else weights.frozen():
+                with torch.no_grad() if self.sample_from == "trained" else weights.frozen():
                     x, t = self.noisy_latents(model, blank, concept if source is None else source, rng)
                 with weights.frozen():
                     texts = [blanks, concept] if source is None else [blanks, concept, source]
@@ -162,6 +163,6 @@ class ESD:
         self, model: DiffusionModel, blank: Conditioning, concept: Conditioning, rng: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         """``x_t``, sampled for the concept up to a random step, and the timestep ``t`` that the model is told."""
-        sampler = Sampler(self.option("sampler"), self.sampling_steps, self.start_guidance)
-        run = CutSampling.draw(model, sampler, len(concept), rng, self.option("timestep_mode"))
+        sampler = Sampler(decided(self.sampler), self.sampling_steps, self.start_guidance)
+        run = CutSampling.draw(model, sampler, len(concept), rng, decided(self.timestep_mode))
         return run.latents(model, blank, concept), run.timesteps

@@ -14,14 +14,14 @@ from diffusers import UNet2DConditionModel
 from numpy.typing import NDArray
 from torch import Tensor
 
-from erasebench.errors import EraseBenchError
-from erasebench.judging import Images, Judge, Scores
-from erasebench.method import EraseContext, hyper_parameters
+from erasebench.errors import EraseBenchError, NotApplicable
+from erasebench.judging import Images, Scores
 from erasebench.methods import dark_miner
 from erasebench.methods.dark_miner import STATE, DarkMiner, Location, Mined, adapted_layers, predict_each
 from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
+from erasebench.plugins import EraseContext, Judge, make_plugin
 from erasebench.registry import METHODS
 from erasebench.training.adapters import Adapters
 from erasebench.training.latents import noisy
@@ -45,7 +45,7 @@ def arguments_of(monkeypatch: pytest.MonkeyPatch, name: str) -> list[tuple[Any, 
     return calls
 
 
-class Pixels:
+class Pixels(Judge):
     """A judge whose features are a fixed projection of the pixels."""
 
     def identity(self) -> dict[str, str]:
@@ -645,7 +645,7 @@ def test_what_was_found_can_be_stored(tmp_path: Path) -> None:
 
 def test_defaults_are_the_papers() -> None:
     plugin = METHODS.get("dm2")
-    method = plugin.make(**plugin.presets)
+    method: Any = plugin.make(**plugin.presets)
     assert (method.location, method.rank, method.pool_size, method.images, method.tau) == ("value", 8, 200, 3, 0.2)
     mining = (method.mining_steps, method.mining_learning_rate, method.mining_decay, method.mining_clip)
     assert mining == (1000, 0.1, 0.5, 10)
@@ -669,27 +669,24 @@ def test_what_it_needs_is_known_beforehand() -> None:
         ("picturebook-clip",),
         ("clip",),
     )
-    assert DarkMiner().why_not("photo", [CHURCH]) is None
-    assert (
-        DarkMiner(anchor="Church").why_not("photo", [DOG, CHURCH])
-        == "'dog' would be mapped to 'Church', which is to be erased"
-    )
+    DarkMiner().check("photo", [CHURCH])
+    with pytest.raises(NotApplicable, match=r"^'dog' would be mapped to 'Church', which is to be erased$"):
+        DarkMiner(anchor="Church").check("photo", [DOG, CHURCH])
     own = concept("church", anchor="church")
-    assert DarkMiner().why_not("photo", [own]) is None
-    assert (
-        DarkMiner(anchor=None).why_not("photo", [own]) == "'church' would be mapped to 'church', which is to be erased"
-    )
+    DarkMiner().check("photo", [own])
+    with pytest.raises(NotApplicable, match=r"^'church' would be mapped to 'church', which is to be erased$"):
+        DarkMiner(anchor=None).check("photo", [own])
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"steps": 0}, "steps must be positive, not 0"),
-        ({"time_budget": -1.0}, "time_budget must be positive, not -1.0"),
-        ({"preserve_weight": -0.5}, "preserve_weight must not be negative, not -0.5"),
-        ({"tau": -1.5}, "tau must be between -1 and 1, not -1.5"),
-        ({"replay": 1.5}, "replay must be between 0 and 1, not 1.5"),
-        ({"pool_seed": -1}, "pool_seed must be at least 0, not -1"),
+        ({"steps": 0}, "steps: Input should be greater than or equal to 1, not 0"),
+        ({"time_budget": -1.0}, "time_budget: Input should be greater than 0, not -1.0"),
+        ({"preserve_weight": -0.5}, "preserve_weight: Input should be greater than or equal to 0, not -0.5"),
+        ({"tau": -1.5}, "tau: Input should be greater than or equal to -1, not -1.5"),
+        ({"replay": 1.5}, "replay: Input should be less than or equal to 1, not 1.5"),
+        ({"pool_seed": -1}, "pool_seed: Input should be greater than or equal to 0, not -1"),
         ({"pool_size": 2}, "images must be at most pool_size, 2, not 3"),
         ({"pool_prompt": "a photo"}, "pool_prompt must have {} or {adjective} where the concept goes, not 'a photo'"),
         ({"location": "values"}, "location: Input should be 'value'"),
@@ -698,4 +695,4 @@ def test_what_it_needs_is_known_beforehand() -> None:
 )
 def test_wrong_settings_are_named(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(EraseBenchError, match=message):
-        hyper_parameters(DarkMiner, settings)
+        make_plugin(DarkMiner, settings)
