@@ -122,6 +122,7 @@ RULE = """
 from dataclasses import dataclass
 
 from erasebench.models.erasure import Erasure
+from erasebench.plugins import Method
 from erasebench.registry import METHODS, RULES
 
 
@@ -145,7 +146,7 @@ class FarAway:
 
 @METHODS.register("far-away")
 @dataclass(frozen=True)
-class Method:
+class Further(Method):
     def erase(self, model, concepts, context):
         return Erasure(guidance=FarAway(concepts[0].phrase))
 """
