@@ -34,11 +34,8 @@ Deviation: the pool holds latents as they are drawn, without a trip through the 
 
 from __future__ import annotations
 
-import pickle
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import pydantic.dataclasses
@@ -57,6 +54,7 @@ from erasebench.registry import METHODS
 from erasebench.sampling import Sampler, draw_latents, noise_seed, sample_latents
 from erasebench.training.adapters import Adapters
 from erasebench.training.latents import noisy
+from erasebench.training.mining import Mined, predict_each
 from erasebench.training.parameters import training_attention
 from erasebench.training.trace import Trace
 from erasebench.training.words import check_anchors
@@ -79,45 +77,6 @@ def adapted_layers(unet: nn.Module, location: Location) -> list[str]:
     """The projections of one kind in all attention modules of a U-Net, self and cross."""
     ends = tuple(f".{module}.{PROJECTIONS[location]}" for module in ("attn1", "attn2"))
     return [name for name, _ in unet.named_modules() if name.endswith(ends)]
-
-
-@dataclass
-class Mined:
-    """What the loops so far have left behind; all that the next one needs.
-
-    Attributes:
-        concepts: whose embedding each loop mined: an index.
-        scores: what verifying gave each loop's embedding.
-        embeddings: the pool P_E, each ``[length, width]``.
-        banks: latents drawn for each embedding ``[bank, c, h, w]``, if there is a bank.
-        adapters: the adapters' factors; none before the first loop.
-        trace: figures of each step.
-        seconds: time spent.
-    """
-
-    concepts: list[int] = field(default_factory=list)
-    scores: list[float] = field(default_factory=list)
-    embeddings: list[Tensor] = field(default_factory=list)
-    banks: list[Tensor] = field(default_factory=list)
-    adapters: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    trace: list[Mapping[str, float | str]] = field(default_factory=list)
-    seconds: float = 0.0
-
-    def save(self, path: Path) -> None:
-        """Write all in one file, whole or not at all."""
-        with durably(path) as stream:
-            torch.save(vars(self), stream)
-
-    @classmethod
-    def load(cls, path: Path, device: torch.device) -> Mined:
-        """What :meth:`save` wrote; nothing if it never did, or if the file is damaged."""
-        if not path.exists():
-            return cls()
-        try:
-            return cls(**torch.load(path, device, weights_only=True))
-        except (RuntimeError, pickle.UnpicklingError, EOFError, TypeError):
-            # Damaged, or of another version: all that is lost is time.
-            return cls()
 
 
 @METHODS.register("dm2")
@@ -433,17 +392,6 @@ class DarkMiner(Method):
         noise = torch.randn((len(text), *sampler.latent_shape(model)), generator=rng).to(model.device)
         with torch.no_grad():
             return sample_latents(model, noise, text, sampler)
-
-
-def predict_each(model: DiffusionModel, x_t: Tensor, t: Tensor, texts: Sequence[Conditioning]) -> list[Tensor]:
-    """The predicted noise for each of several texts: one U-Net call for each length."""
-    found: dict[int, Tensor] = {}
-    for length in dict.fromkeys(text.length for text in texts):
-        group = [k for k, text in enumerate(texts) if text.length == length]
-        together = Conditioning.cat([texts[k] for k in group])
-        noises = model.predict_noise(torch.cat([x_t] * len(group)), torch.cat([t] * len(group)), together)
-        found |= zip(group, noises.chunk(len(group)), strict=True)
-    return [found[k] for k in range(len(texts))]
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float, decayed: bool) -> None:

@@ -45,7 +45,6 @@ counts, as in the paper's experiments.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -56,7 +55,6 @@ import torch
 import yaml
 from pydantic.dataclasses import dataclass
 from torch import Tensor
-from torch.nn import functional
 
 from erasebench.errors import EraseBenchError, NotApplicable
 from erasebench.judges.weights_files import file_sha256
@@ -66,7 +64,7 @@ from erasebench.plugins import Count, EraseContext, Method, NonNegative, Positiv
 from erasebench.registry import METHODS
 from erasebench.sampling import Sampler
 from erasebench.training.adapters import Adapters
-from erasebench.training.attention import cross_attention_maps
+from erasebench.training.attention import attention_loss, cross_attention_maps
 from erasebench.training.captions import names, retained, world_captions
 from erasebench.training.closed_forms import fused, refinement
 from erasebench.training.embedded_prompts import EmbeddedPrompts, text_moment
@@ -375,22 +373,3 @@ def focal_density(timesteps: int, start: float, end: float, temperature: float) 
     """
     t = torch.arange(timesteps, dtype=torch.float64)
     return torch.sigmoid(temperature * (t - start)) - torch.sigmoid(temperature * (t - end))
-
-
-def attention_loss(maps: Sequence[Tensor], masks: Tensor, tokens: Tensor, squared: bool) -> Tensor:
-    """Attention to some tokens, where pictures show the concept (eq. 3), mean over the pictures.
-
-    Args:
-        maps: of each layer, attention probabilities ``[n, heads, pixels, length]``.
-        masks: ``[n, height, width]`` of square pictures, 0 or 1; resized to each layer by nearest neighbours.
-        tokens: bool ``[n, length]``.
-        squared: sum squared Frobenius norms over the layers, instead of norms.
-    """
-    total = torch.zeros(len(masks), device=masks.device)
-    for attention in maps:
-        side = math.isqrt(attention.shape[2])
-        inside = functional.interpolate(masks[:, None], size=(side, side), mode="nearest") > 0.5
-        chosen = attention.float() * inside.view(-1, 1, side * side, 1) * tokens[:, None, None]
-        norms = torch.linalg.vector_norm(chosen, dim=(1, 2, 3))
-        total = total + (norms.square() if squared else norms)
-    return total.mean()
