@@ -31,7 +31,6 @@ import yaml
 from erasebench.concepts import Concept, load_catalogue
 from erasebench.engine.plan import make_judge
 from erasebench.errors import EraseBenchError
-from erasebench.method import EraseContext, hyper_parameters
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.picturebook import GUIDANCE, LABELS, STEPS, load_pipeline
 from erasebench.picturebook.judges.clip import Clip
@@ -41,6 +40,7 @@ from erasebench.picturebook.weights import judge_path
 from erasebench.picturebook.world.captions import IMPLYING, NAMING, caption
 from erasebench.picturebook.world.objects import OBJECTS
 from erasebench.picturebook.world.scene import sample_scene
+from erasebench.plugins import EraseContext, make_plugin
 from erasebench.registry import METHODS
 from erasebench.sampling import Sampler, sample
 
@@ -121,7 +121,7 @@ def settings_of(grid: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 def try_setting(kit: Kit, name: str, label: str, settings: Mapping[str, Any], base_clip: float) -> dict[str, Any]:
     """Erase with a setting and measure; a row of the CSV."""
     plugin, concept = METHODS.get(name), Concept.from_spec(load_catalogue().get(label).spec("picturebook"))
-    method = plugin.make(**hyper_parameters(plugin.make, {**plugin.presets, **settings}))
+    method = make_plugin(plugin.make, {**plugin.presets, **settings}).resolved([concept])
     row: dict[str, Any] = {"method": name, "concept": label, "settings": as_text(settings)}
     began = time.process_time()
     with tempfile.TemporaryDirectory() as folder:

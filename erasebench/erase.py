@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 import yaml
 
 from erasebench import __version__
-from erasebench.concepts import Concept
 from erasebench.config import RunConfig, read_layer
 from erasebench.durable import disk_full, is_disk_full, write_durably
 from erasebench.engine.cells import Cell
 from erasebench.engine.plan import BASELINE, erase_cell, find_parts, make_judge, method_settings, resolve_method
 from erasebench.engine.progress import ProgressLine
 from erasebench.engine.session import PeakMemory, hostless_environment
-from erasebench.errors import EraseBenchError, one_line
+from erasebench.errors import EraseBenchError, NotApplicable, one_line
 from erasebench.models.loading import ModelSource, load_model
 from erasebench.run import prepare_folder
 
@@ -47,14 +45,12 @@ class PlannedErasure:
         cell: as in the plan of a run: the same erasure there has the same key.
         source: the model.
         device: where it runs; ``dtype`` its precision.
-        parameters: all hyper-parameters; those that a variant of the method decides have the variant's values.
     """
 
     cell: Cell
     source: ModelSource
     device: str
     dtype: str
-    parameters: Mapping[str, Any]
 
 
 def plan_erasure(config: RunConfig, export: Export = "none") -> PlannedErasure:
@@ -70,43 +66,28 @@ def plan_erasure(config: RunConfig, export: Export = "none") -> PlannedErasure:
     """
     catalogue, source, device, dtype = find_parts(config, "concept")
     method = resolve_method(config.methods[0], method_settings(source.domain, config.settings))
-    label, plugin, parameters = method
-    others = [name for name in config.settings if name != plugin.name]
+    others = [name for name in config.settings if name != method.name]
     if others:
-        raise EraseBenchError(f"--settings has some of '{others[0]}', but the method is '{plugin.name}'")
-    if plugin.name == BASELINE:
+        raise EraseBenchError(f"--settings has some of '{others[0]}', but the method is '{method.name}'")
+    if method.name == BASELINE:
         raise EraseBenchError(f"the method '{BASELINE}' is the unerased model: there is nothing to do")
     concepts = [catalogue.get(name) for name in dict.fromkeys(config.concepts)]
 
     def judge_spec(name: str) -> dict[str, Any]:
         return {"judge": name, "label": "", **make_judge(name, "", source.domain).identity()}
 
-    cell = erase_cell(method, concepts, source, config.seed, dtype, judge_spec)
-    if isinstance(cell, str):
-        raise EraseBenchError(f"{label} cannot erase {', '.join(c.name for c in concepts)} here: {cell}")
-    made = plugin.make(**parameters)
-    if export != "none" and getattr(made, "guidance_only", False):
-        raise EraseBenchError(f"{label} changes guidance and no weights: it cannot be exported")
-    if export == "lora" and not getattr(made, "low_rank", False):
-        raise EraseBenchError(f"the change of {label} is not low-rank: it cannot be a LoRA; use --export diffusers")
-    return PlannedErasure(cell, source, device, dtype, _decided(made, parameters, concepts))
-
-
-def _decided(made: Any, parameters: Mapping[str, Any], concepts: Sequence[Concept]) -> dict[str, Any]:
-    """The hyper-parameters with what their None means, where the method has ``option(name)`` to tell, or, if that
-    depends on what is erased, ``option(name, concepts)``."""
-    told = getattr(made, "option", None)
-    by_concept = told is not None and len(signature(told).parameters) > 1
-
-    def value(name: str) -> Any:
-        if told is None:
-            return None
-        try:
-            return told(name, concepts) if by_concept else told(name)
-        except KeyError:
-            return None
-
-    return {name: value(name) if given is None else given for name, given in parameters.items()}
+    try:
+        cell = erase_cell(method, concepts, source, config.seed, dtype, judge_spec)
+    except NotApplicable as reason:
+        names = ", ".join(concept.name for concept in concepts)
+        raise NotApplicable(f"{method.label} cannot erase {names} here: {reason}") from None
+    if export != "none" and method.made.guidance_only:
+        raise EraseBenchError(f"{method.label} changes guidance and no weights: it cannot be exported")
+    if export == "lora" and not method.made.low_rank:
+        raise EraseBenchError(
+            f"the change of {method.label} is not low-rank: it cannot be a LoRA; use --export diffusers"
+        )
+    return PlannedErasure(cell, source, device, dtype)
 
 
 def erase(config: RunConfig, export: Export = "none", stream: TextIO | None = None) -> str:
@@ -232,13 +213,13 @@ def _about(plan: PlannedErasure) -> dict[str, Any]:
         "key": plan.cell.key,
         "method": spec.pop("method"),
         "version": spec.pop("version"),
-        "parameters": dict(plan.parameters),
+        "parameters": spec.pop("parameters"),
         "concepts": spec.pop("concepts"),
         "model": {"name": plan.source.name, "fingerprint": spec.pop("model")},
         "seed": spec.pop("seed"),
         "dtype": spec.pop("dtype"),
         "device": plan.device,
-        **{name: value for name, value in spec.items() if value and name != "parameters"},
+        **{name: value for name, value in spec.items() if value},
         "versions": {"erasebench": __version__, **hostless_environment()},
     }
 

@@ -18,6 +18,10 @@ class UnknownNameError(EraseBenchError, ValueError):
     """A name that is none of the known ones; the message gives the nearest."""
 
 
+class NotApplicable(EraseBenchError):
+    """A method or an attack that cannot be applied to this concept or model; the message says why."""
+
+
 def check_name(what: str, name: str, allowed: Iterable[str]) -> None:
     """Raise :class:`UnknownNameError` with the nearest names unless ``name`` is allowed."""
     known = list(allowed)

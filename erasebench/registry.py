@@ -2,10 +2,10 @@
 
 A plug-in registers itself where it is defined::
 
-    @METHODS.register("esd-u", parameters="noxattn")
-    @METHODS.register("esd-x", parameters="xattn")
+    @METHODS.register("esd-u", parameters="esd-u")
+    @METHODS.register("esd-x", parameters="esd-x")
     @dataclass(frozen=True)
-    class ESD: ...
+    class ESD(Method): ...
 
 It is found in one of three places: a file of the registry's own package (``methods/`` for methods), whose decorators
 are read without running it; the entry points of an installed package, in the registry's group; or a file that the
@@ -17,6 +17,7 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import inspect
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -24,11 +25,13 @@ from fnmatch import fnmatchcase
 from functools import cache, cached_property
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from erasebench.errors import EraseBenchError, check_name, one_line
+from erasebench.plugins import Attack, Judge, Method
 
 T = TypeVar("T")
+C = TypeVar("C", bound=type)
 
 BUILT_IN = "built-in"
 """The origin of erasebench's own plug-ins."""
@@ -37,7 +40,7 @@ PLUGIN_PREFIX = "erasebench_plugin_"
 
 
 @dataclass(frozen=True)
-class Plugin:
+class Plugin(Generic[T]):
     """A registered class and what this name of it presets.
 
     Attributes:
@@ -47,49 +50,62 @@ class Plugin:
     """
 
     name: str
-    make: Callable[..., Any]
+    make: Callable[..., T]
     presets: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Registry:
+class Registry(Generic[T]):
     """All plug-ins of one kind.
 
     Args:
+        base: the class that they inherit from.
         what: the kind, for messages: "method".
         group: the entry-point group of other packages; its names are the plug-ins' names.
         package: the package whose files hold the built-in ones.
     """
 
-    def __init__(self, what: str, group: str, package: str) -> None:
-        self.what, self.group, self.package = what, group, package
-        self.loaded: dict[str, Plugin] = {}
+    def __init__(self, base: type, what: str, group: str, package: str) -> None:
+        self.base, self.what, self.group, self.package = base, what, group, package
+        self.loaded: dict[str, Plugin[T]] = {}
         self.broken: dict[str, str] = {}
         """Entry points that could not be loaded, with the reason; the others work on."""
 
-    def register(self, name: str, **presets: Any) -> Callable[[T], T]:
+    def register(self, name: str, **presets: Any) -> Callable[[C], C]:
         """Decorate a class to make it known as ``name``.
 
         Raises:
-            EraseBenchError: another class has this name.
+            EraseBenchError: another class has this name, or the class is none of the kind.
         """
 
-        def decorate(made: T) -> T:
+        def decorate(made: C) -> C:
+            self._check_kind(name, made)
             known, home = self.loaded.get(name), getattr(made, "__module__", None)
             if known and not is_same_class(known.make, made):
                 raise EraseBenchError(f"two {self.what}s are called '{name}': {known.make!r} and {made!r}")
             if self._built_in.get(name, home) != home:
                 raise EraseBenchError(f"two {self.what}s are called '{name}': the built-in one and {made!r}")
-            self.loaded[name] = Plugin(name, made, presets)  # type: ignore[arg-type]
+            self.loaded[name] = Plugin(name, made, presets)
             return made
 
         return decorate
+
+    def _check_kind(self, name: str, made: Any) -> None:
+        base = f"{self.base.__module__}.{self.base.__name__}"
+        if not (isinstance(made, type) and issubclass(made, self.base)):
+            raise EraseBenchError(
+                f"the {self.what} '{name}' ({made!r}) does not inherit from {base}; let its class do so, which also "
+                "says what it has to have"
+            )
+        if inspect.isabstract(made):
+            lacking = ", ".join(sorted(vars(made)["__abstractmethods__"]))
+            raise EraseBenchError(f"the {self.what} '{name}' ({made!r}) lacks what {base} asks for: {lacking}")
 
     def names(self, pattern: str = "*") -> list[str]:
         """The names that match a wildcard pattern, sorted; nothing is imported."""
         elsewhere = (point.name for point in self._elsewhere)
         return sorted(n for n in {*self._built_in, *elsewhere, *self.loaded} if fnmatchcase(n, pattern))
 
-    def get(self, name: str) -> Plugin:
+    def get(self, name: str) -> Plugin[T]:
         """Load a plug-in.
 
         Raises:
@@ -216,8 +232,8 @@ def warn(message: str) -> None:
     print(f"warning: {message}", file=sys.stderr)
 
 
-METHODS = Registry("method", "erasebench.methods", "erasebench.methods")
-ATTACKS = Registry("attack", "erasebench.attacks", "erasebench.attacks")
-JUDGES = Registry("judge", "erasebench.judges", "erasebench.judges")
-RULES = Registry("guidance rule", "erasebench.rules", "erasebench.models")
-KINDS = {"methods": METHODS, "attacks": ATTACKS, "judges": JUDGES}
+METHODS: Registry[Method] = Registry(Method, "method", "erasebench.methods", "erasebench.methods")
+ATTACKS: Registry[Attack] = Registry(Attack, "attack", "erasebench.attacks", "erasebench.attacks")
+JUDGES: Registry[Judge] = Registry(Judge, "judge", "erasebench.judges", "erasebench.judges")
+RULES: Registry[Any] = Registry(object, "guidance rule", "erasebench.rules", "erasebench.models")
+KINDS: Mapping[str, Registry[Any]] = {"methods": METHODS, "attacks": ATTACKS, "judges": JUDGES}

@@ -1,33 +1,42 @@
 """AP: Erasing Undesirable Concepts in Diffusion Models with Adversarial Preservation (Bui et al., NeurIPS 2024).
 
-Where paper and code differ, ``variant`` chooses; every choice can also be made by itself (see :data:`VARIANTS`).  What
-the paper leaves open (the temperature, the pictures that an adversarial concept is tried on) is the code's in both.
-So is Adam: the paper's step of 1e-3 is the default of the code's, while plain ascent with it hardly moves the logits.
-With several concepts, search and step of the model take the same ones (the code draws them apart).
+Where paper and code differ, ``variant`` chooses; every choice can also be made by itself (see :data:`VARIANTS`).  Of
+these, the gradient of the search matters most: both terms of algorithm 1, the model in training and the frozen one,
+depend on the word that is searched, and so does the paper's gradient (``search_gradient="both"``); the code takes the
+frozen model's prediction for a constant (``"trained"``).  Near the start of training, where the two models hardly
+differ, the two directions have little in common.
+
+What the paper leaves open is the code's in both variants: the temperature; the images that an adversarial word is tried
+on (drawn by the model in training for this very word); whether pi holds free logits, as in the code, or is a point on
+the simplex, as the paper's Delta says, whose ascent would have to project back onto it; whether pi lasts from one step
+of the model to the next, as in the code, or starts anew with each call of algorithm 1, which says nothing of how it
+starts; and the optimizer of pi: Adam, since the paper's step of 1e-3 is the default of the code's Adam, while plain
+ascent with it hardly moves the logits.  With several concepts, search and step of the model take the same ones (the
+code draws them apart).
 
 Deviations: the vocabulary is not the authors' list of 3,000 common English words, which has no licence, but the words
 of the model's own tokenizer, of which the first 3,000 are the most frequent (or any list of the user's); it holds some
 endings of words as well.  Words are searched for before each step of the model, not after it as in the code.  The
-"official" loss weighs by the noise level that the model is told, at most 19 timesteps from the one that the code takes.
-The one-dimensional k-means starts from evenly spaced ranks instead of at random.  The frozen model is not a second
-model but the same one with the trained parameters swapped.
+one-dimensional k-means starts from evenly spaced ranks instead of at random.  The frozen model is not a second model
+but the same one with the trained parameters swapped.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
-from erasebench.errors import EraseBenchError
-from erasebench.method import EraseContext, check_positive, check_sampling
+from erasebench.errors import EraseBenchError, NotApplicable
 from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
+from erasebench.plugins import Count, EraseContext, Method, NonNegative, Positive, SamplingSteps, decided
 from erasebench.registry import METHODS
 from erasebench.sampling import Sampler
 from erasebench.training.parameters import Pattern, TwoWeights, select_parameters, training_attention
@@ -48,6 +57,8 @@ VARIANTS: dict[Variant, Mapping[str, Any]] = {
         "search_steps": 2,
         "search_optimizer": "adam",
         "search_rate": 1e-3,
+        "search_gradient": "both",
+        "search_reduction": "sum",
         "negative_guidance": 0.0,
         "loss_space": "noise",
         "timestep_mode": "consistent",
@@ -59,12 +70,16 @@ VARIANTS: dict[Variant, Mapping[str, Any]] = {
         "search_steps": 1,
         "search_optimizer": "adam",
         "search_rate": 1e-2,
+        "search_gradient": "trained",
+        "search_reduction": "mean",
         "negative_guidance": 1.0,
         "loss_space": "x0",
         "timestep_mode": "official",
     },
 }
 """What an option that is left at None means, for each variant."""
+WORDS = {"candidates": (50, 100), "nearest": (2000, 1000)}
+"""What these mean at None: for an explicit concept, and for another."""
 
 TOKENIZER = "tokenizer"
 END_OF_WORD = "</w>"
@@ -75,7 +90,7 @@ SHORTEST = 3
 @METHODS.register("ap-x", parameters="xattn")
 @METHODS.register("ap-u", parameters="noxattn")
 @dataclass(frozen=True)
-class AdversarialPreservation:
+class AdversarialPreservation(Method):
     """Fine-tune the model to forget concepts, and to keep whatever word the forgetting harms most at the time.
 
     Attributes:
@@ -86,18 +101,25 @@ class AdversarialPreservation:
         preservation_weight: lambda: weight of keeping the adversarial word.
         vocabulary: where adversarial words come from: ``tokenizer``, or the path of a text file with one a line.
         vocabulary_size: how many words of the tokenizer, from the most frequent on.
-        candidates: K: words for each concept to search among; if None, 50 for explicit concepts and 100 for others.
+        candidates: K: words to search among, a number for all concepts or one for each; if None, 50 for explicit
+            concepts and 100 for others.
         selection: ``cosine``: the K words of the most similar embeddings.  ``spread``: K words spread over the
             distances of the ``nearest`` words.
-        nearest: the words that ``spread`` spreads over; if None, 2000 for explicit concepts and 1000 for others.
+        nearest: the words that ``spread`` spreads over, given likewise; if None, 2000 for explicit concepts and 1000
+            for others.
         exclude: words that are never preserved: the concepts' ``phrases``, these and their ``synonyms``, or none.
         search_steps: N_iter: gradient steps of the search before each step of the model.
         search_optimizer: plain gradient ascent, or Adam.
         search_rate: eta: its learning rate.
+        search_gradient: through which predictions for the word the search differentiates its loss: those of ``both``
+            models, or of the ``trained`` one alone.
+        search_reduction: whether this loss is the ``sum`` of a latent's squared errors or their ``mean``; Adam tells
+            them apart where gradients are no longer far above its epsilon of 1e-8.
         temperature: of the Gumbel-softmax.
         hard: one word at a time, with the gradient of the mixture (straight-through); else the mixture of words.
         negative_guidance: 0: the concepts shall be drawn as the blank prompt; otherwise the eta of ESD's target.
-        loss_space: of the squared errors: the predicted ``noise``, or the clean latents ``x0`` that it implies.
+        loss_space: of the squared errors: the predicted ``noise``, or the clean latents ``x0`` that it implies at the
+            first timestep of the slot that ``x_t`` is of.
         timestep_mode: as ESD's.
         start_guidance: scale of classifier-free guidance when sampling ``x_t``.
         sampling_steps: steps of a whole sampling run, of which a random number is run.
@@ -106,39 +128,40 @@ class AdversarialPreservation:
 
     parameters: Pattern
     variant: Variant = "paper"
-    steps: int = 1000
-    learning_rate: float = 1e-5
-    preservation_weight: float = 1.0
+    steps: Count = 1000
+    learning_rate: Positive = 1e-5
+    preservation_weight: NonNegative = 1.0
     vocabulary: str = TOKENIZER
-    vocabulary_size: int = 3000
-    candidates: int | None = None
+    vocabulary_size: Count = 3000
+    candidates: Count | tuple[Count, ...] | None = None
     selection: Literal["cosine", "spread"] | None = None
-    nearest: int | None = None
+    nearest: Count | tuple[Count, ...] | None = None
     exclude: Literal["nothing", "phrases", "synonyms"] | None = None
-    search_steps: int | None = None
+    search_steps: Annotated[int, Field(ge=0)] | None = None
     search_optimizer: Literal["gradient", "adam"] | None = None
-    search_rate: float | None = None
-    temperature: float = 2.0
+    search_rate: Positive | None = None
+    search_gradient: Literal["both", "trained"] | None = None
+    search_reduction: Literal["sum", "mean"] | None = None
+    temperature: Positive = 2.0
     hard: bool = True
     negative_guidance: float | None = None
     loss_space: Literal["noise", "x0"] | None = None
     timestep_mode: TimestepMode | None = None
-    start_guidance: float = 3.0
-    sampling_steps: int = 50
-    batch_size: int = 1
+    start_guidance: NonNegative = 3.0
+    sampling_steps: SamplingSteps = 50
+    batch_size: Count = 1
 
-    def __post_init__(self) -> None:
-        check_positive(self, "steps", "learning_rate", "vocabulary_size", "search_rate", "temperature")
-        check_positive(self, "batch_size", "candidates", "nearest")
-        check_sampling(self, "start_guidance")
-        for name in ("preservation_weight", "search_steps"):
-            if not self.option(name) >= 0:
-                raise EraseBenchError(f"{name} must be at least 0, not {self.option(name)}")
-
-    def option(self, name: str) -> Any:
-        """An option, or what its None means."""
-        value = getattr(self, name)
-        return VARIANTS[self.variant][name] if value is None else value
+    def resolved(self, concepts: Sequence[Concept]) -> Self:
+        """Take the variant's settings, and the numbers of words by the concepts' kinds."""
+        counts: dict[str, Any] = {}
+        for name, (explicit, other) in WORDS.items():
+            each = tuple(explicit if concept.kind == "explicit" else other for concept in concepts)
+            counts[name] = each if len(set(each)) > 1 else next(iter(each), other)
+        chosen = self.filled({**VARIANTS[self.variant], **counts})
+        for name, given in (("candidates", chosen.candidates), ("nearest", chosen.nearest)):
+            if isinstance(given, tuple) and len(given) != len(concepts):
+                raise NotApplicable(f"{name} has {len(given)} numbers for {len(concepts)} concepts")
+        return chosen
 
     def identity(self) -> dict[str, str]:
         """SHA-256 of the file of words, if there is one."""
@@ -156,21 +179,20 @@ class AdversarialPreservation:
         weights, trace = TwoWeights(select_parameters(model.unet, self.parameters)), Trace(context, self.steps)
 
         def cut_sampling() -> CutSampling:
-            return CutSampling.draw(model, sampler, self.batch_size, rng, self.option("timestep_mode"))
+            return CutSampling.draw(model, sampler, self.batch_size, rng, decided(self.timestep_mode))
 
         with weights, training_attention(model.device):
             adam = torch.optim.Adam(weights.parameters.values(), lr=self.learning_rate)
             for _ in range(self.steps):
                 chosen = torch.randint(len(concepts), (self.batch_size,), generator=rng)
-                for _ in range(self.option("search_steps")):
+                for _ in range(decided(self.search_steps)):
                     word, _ = adversary.draw(chosen.tolist(), rng)
                     run = cut_sampling()
                     y, t = run.latents(model, blank, word), run.timesteps
-                    with weights.frozen():
+                    with weights.frozen(gradients=self.search_gradient == "both"):
                         kept = model.predict_noise(y, t, word)
-                    # Algorithm 1 ascends the squared norm, a sum over a latent's elements.
-                    mean = self.error(model, model.predict_noise(y, t, word), kept, t)
-                    adversary.ascend(mean * y[0].numel())
+                    harm = self.error(model, model.predict_noise(y, t, word), kept, run.slots)
+                    adversary.ascend(harm * y[0].numel() if self.search_reduction == "sum" else harm)
 
                 concept, run = phrases[chosen.to(model.device)], cut_sampling()
                 with torch.no_grad():
@@ -180,11 +202,11 @@ class AdversarialPreservation:
                 with weights.frozen():
                     texts = Conditioning.cat([blanks, concept, word])
                     noises = model.predict_noise(torch.cat([x, x, y]), t.repeat(3), texts).chunk(3)
-                    wanted, kept = erased_noise(noises[0], noises[1], self.option("negative_guidance")), noises[2]
+                    wanted, kept = erased_noise(noises[0], noises[1], decided(self.negative_guidance)), noises[2]
                 both = Conditioning.cat([concept, word])
                 predicted = model.predict_noise(torch.cat([x, y]), t.repeat(2), both).chunk(2)
-                erasing = self.error(model, predicted[0], wanted, t)
-                preserving = self.error(model, predicted[1], kept, t)
+                erasing = self.error(model, predicted[0], wanted, run.slots)
+                preserving = self.error(model, predicted[1], kept, run.slots)
                 loss = erasing + self.preservation_weight * preserving
                 trace.step(
                     loss=loss.item(), erasing=erasing.item(), preserving=preserving.item(), word=", ".join(names)
@@ -196,7 +218,7 @@ class AdversarialPreservation:
 
     def error(self, model: DiffusionModel, predicted: Tensor, wanted: Tensor, timesteps: Tensor) -> Tensor:
         """The mean squared difference of two predictions of noise, or of the clean latents that they imply."""
-        if self.option("loss_space") == "noise":
+        if self.loss_space == "noise":
             return functional.mse_loss(predicted, wanted)
         alpha = model.signal(timesteps)
         # x_0 = (x_t - sqrt(1 - a) e) / sqrt(a), and both predictions are of the same x_t.
@@ -207,14 +229,13 @@ class AdversarialPreservation:
         words = self.words(model, concepts)
         distances = self.distances(model, words, phrases)
         candidates = [
-            [words[index] for index in self.select(of_words, explicit=concept.kind == "explicit").tolist()]
-            for of_words, concept in zip(distances, concepts, strict=True)
+            [words[index] for index in self.select(of_words, k).tolist()] for k, of_words in enumerate(distances)
         ]
-        optimizer = torch.optim.Adam if self.option("search_optimizer") == "adam" else torch.optim.SGD
+        optimizer = torch.optim.Adam if self.search_optimizer == "adam" else torch.optim.SGD
         return Adversary(
             candidates,
             [model.embed(found) for found in candidates],
-            lambda logits: optimizer(logits, lr=self.option("search_rate"), maximize=True),
+            lambda logits: optimizer(logits, lr=decided(self.search_rate), maximize=True),
             self.temperature,
             self.hard,
         )
@@ -234,9 +255,9 @@ class AdversarialPreservation:
         else:
             found = read_lines(self.vocabulary)
         excluded = set()
-        if self.option("exclude") != "nothing":
+        if self.exclude != "nothing":
             excluded = {concept.phrase.casefold() for concept in concepts}
-        if self.option("exclude") == "synonyms":
+        if self.exclude == "synonyms":
             excluded |= {synonym.casefold() for concept in concepts for synonym in concept.synonyms}
         left = [word for word in found if word.casefold() not in excluded]
         if not left:
@@ -249,20 +270,25 @@ class AdversarialPreservation:
         # The embeddings of a whole vocabulary would not fit into memory.
         for start in range(0, len(words), 64):
             embeddings = model.embed(words[start : start + 64]).embeddings.flatten(1)
-            if self.option("selection") == "cosine":
+            if self.selection == "cosine":
                 chunks.append(1 - functional.normalize(concepts) @ functional.normalize(embeddings).T)
             else:
                 chunks.append(torch.cdist(concepts, embeddings, compute_mode="donot_use_mm_for_euclid_dist"))
         return torch.cat(chunks, dim=1).cpu()
 
-    def select(self, distances: Tensor, explicit: bool) -> Tensor:
-        """The indices of a concept's candidates, given the distances ``[words]`` of all words from it."""
-        count = self.candidates or (50 if explicit else 100)
+    def select(self, distances: Tensor, concept: int) -> Tensor:
+        """The indices of the candidates of a concept, given the distances ``[words]`` of all words from it."""
+        count, nearest = of_concept(self.candidates, concept), of_concept(self.nearest, concept)
         order = distances.argsort(stable=True)
-        if self.option("selection") == "cosine":
+        if self.selection == "cosine":
             return order[:count]
-        order = order[: self.nearest or (2000 if explicit else 1000)]
+        order = order[:nearest]
         return order[spread(distances[order], count)]
+
+
+def of_concept(numbers: int | tuple[int, ...] | None, concept: int) -> int:
+    """The number of one concept, of one for all or one for each."""
+    return numbers[concept] if isinstance(numbers, tuple) else decided(numbers)
 
 
 class Adversary:

@@ -11,13 +11,14 @@ import json
 import pickle
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic.dataclasses import dataclass
+
 from erasebench.errors import EraseBenchError
 from erasebench.judges.weights_files import file_sha256
-from erasebench.method import EraseContext
+from erasebench.plugins import EraseContext, Method
 from erasebench.registry import METHODS
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ _HALF = re.compile(r"(.+?)[._]lora[._](?:(A|down)|(B|up))(?:\.default)?\.weight|
 
 @METHODS.register("checkpoint")
 @dataclass(frozen=True)
-class Checkpoint:
+class Checkpoint(Method):
     """Read a change of the U-Net, the text encoder or both.
 
     Attributes:

@@ -1,6 +1,7 @@
 """CA: Ablating Concepts in Text-to-Image Diffusion Models (Kumari et al., ICCV 2023), model-based and noise-based.
 
-Settings are those of the diffusers code at github.com/nupurkmr9/concept-ablation.
+Settings are those of the diffusers code at github.com/nupurkmr9/concept-ablation.  For nudity these came after the
+paper, and ablate the one target "nudity, nsfw", which also is the negative prompt of the anchor's images.
 
 Deviations: the captions that the code ships (from LAION, or written by ChatGPT) are replaced by captions built from the
 concept's anchor, or by a text file of the user's.  Pictures are kept as latents, without a round trip through the VAE;
@@ -14,25 +15,25 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional
 
-from erasebench.errors import EraseBenchError
-from erasebench.method import EraseContext, check_positive, check_sampling
+from erasebench.errors import EraseBenchError, NotApplicable
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
 from erasebench.models.guidance import ClassifierFreeGuidance
+from erasebench.plugins import Count, EraseContext, Method, NonNegative, Positive, SamplingSteps, decided
 from erasebench.registry import METHODS
 from erasebench.sampling import Sampler
 from erasebench.training.latents import noisy, training_latents
-from erasebench.training.parameters import TwoWeights, select_parameters, training_attention
+from erasebench.training.parameters import Pattern, TwoWeights, select_parameters, training_attention
 from erasebench.training.text_files import file_identity, read_lines
 from erasebench.training.trace import Trace
-from erasebench.training.words import erased_anchor
+from erasebench.training.words import check_anchors
 
 if TYPE_CHECKING:
     from erasebench.concepts import Concept
@@ -45,6 +46,7 @@ PUBLISHED: Mapping[bool, Mapping[str, Any]] = {
         "learning_rate": 1.6e-5,
         "prior_weight": 0.0,
         "avoid_concept": False,
+        "targets": "phrase",
     },
     True: {
         "parameters": "attn",
@@ -53,10 +55,13 @@ PUBLISHED: Mapping[bool, Mapping[str, Any]] = {
         "learning_rate": 6.4e-5,
         "prior_weight": 1.0,
         "avoid_concept": True,
+        "targets": "published",
     },
 }
 """What an option that is left at None means: whether a concept is explicit -> option -> value."""
 
+TARGETS = {"nudity": "nudity, nsfw"}
+"""The published words of concepts, by name, where they are others than the phrase."""
 REPLACED = ("object", "character", "phrase")
 """Kinds of concepts whose words take the place of the anchor's in a caption; others are added to it."""
 
@@ -75,7 +80,7 @@ _ARTICLE = re.compile(r"an? ", re.IGNORECASE)
 
 @METHODS.register("ca")
 @dataclass(frozen=True)
-class ConceptAblation:
+class ConceptAblation(Method):
     """Fine-tune the model to predict, for prompts of the concept, what it predicts for those of an anchor.
 
     Options that are None take what was published for explicit concepts if one of the concepts is explicit, or else what
@@ -95,11 +100,12 @@ class ConceptAblation:
         erasing_weight: of the loss above; the code's mask has one channel where the latents have four.
         prior_weight: of the usual training loss with the anchor's prompts.
         detach_start: leave the start token out of the gradient of keys and values, where only these are trained.
-        targets: the wordings to ablate: the concept's ``phrase``, or it and its ``synonyms``.
+        targets: the wordings to ablate: the concept's ``phrase``, it and its ``synonyms``, or the ``published`` words
+            of :data:`TARGETS`, which are the phrase for anything but nudity.
         anchor_prompts: path of a text file with a caption a line; of objects and the like, each with the anchor's
             words.  If empty, captions are built from the anchor.
         pictures: how many to draw for each concept.
-        avoid_concept: draw them with the concept's phrase as negative prompt.
+        avoid_concept: draw them with the concept as negative prompt, in its published words or by its phrase.
         sampler: of the pictures.
         sampling_steps: for a picture.
         guidance_scale: of the pictures.
@@ -108,64 +114,51 @@ class ConceptAblation:
     parameters: Literal["xattn-kv", "attn", "full"] | None = None
     loss: Literal["model", "noise"] = "model"
     anchor_branch: Literal["current", "frozen"] = "current"
-    steps: int | None = None
-    learning_rate: float | None = None
-    batch_size: int = 8
-    weight_decay: float = 1e-2
-    max_gradient_norm: float = 1.0
-    erasing_weight: float = 4.0
-    prior_weight: float | None = None
+    steps: Count | None = None
+    learning_rate: Positive | None = None
+    batch_size: Count = 8
+    weight_decay: NonNegative = 1e-2
+    max_gradient_norm: Positive = 1.0
+    erasing_weight: Positive = 4.0
+    prior_weight: NonNegative | None = None
     detach_start: bool = True
-    targets: Literal["phrase", "synonyms"] = "phrase"
+    targets: Literal["phrase", "synonyms", "published"] | None = None
     anchor_prompts: str = ""
-    pictures: int = 1000
+    pictures: Count = 1000
     avoid_concept: bool | None = None
     sampler: Literal["ddim", "dpm-solver++"] = "dpm-solver++"
-    sampling_steps: int = 25
-    guidance_scale: float = 6.0
+    sampling_steps: SamplingSteps = 25
+    guidance_scale: NonNegative = 6.0
 
-    def __post_init__(self) -> None:
-        check_positive(self, "steps", "learning_rate", "batch_size", "max_gradient_norm", "erasing_weight")
-        check_positive(self, "pictures")
-        check_sampling(self)
-        for name in ("weight_decay", "prior_weight"):
-            value = getattr(self, name)
-            if value is not None and not value >= 0:
-                raise EraseBenchError(f"{name} must be at least 0, not {value}")
-
-    def option(self, name: str, concepts: Sequence[Concept]) -> Any:
-        """An option, or what its None means for these concepts."""
-        value = getattr(self, name)
-        explicit = any(concept.kind == "explicit" for concept in concepts)
-        return PUBLISHED[explicit][name] if value is None else value
+    def resolved(self, concepts: Sequence[Concept]) -> Self:
+        """Take what was published for the kind of the concepts."""
+        return self.filled(PUBLISHED[any(concept.kind == "explicit" for concept in concepts)])
 
     def identity(self) -> dict[str, str]:
         """SHA-256 of the file of captions, if there is one."""
         return file_identity(self.anchor_prompts) if self.anchor_prompts else {}
 
-    def why_not(self, domain: str, concepts: Sequence[Concept]) -> str | None:
+    def check(self, domain: str, concepts: Sequence[Concept]) -> None:
         """It needs an anchor in words: to build captions from, or to find in the user's."""
         for concept in concepts:
             if not concept.anchor and (concept.kind in REPLACED or not self.anchor_prompts):
-                return f"{concept.name} has no anchor"
-        reason: str | None = erased_anchor(concepts, [(concept, concept.anchor) for concept in concepts])
-        return reason
+                raise NotApplicable(f"{concept.name} has no anchor")
+        check_anchors(concepts, [(concept, concept.anchor) for concept in concepts])
 
     def erase(self, model: DiffusionModel, concepts: Sequence[Concept], context: EraseContext) -> Erasure:
         """Erase the concepts, one picture of any of them for each row of a step."""
-        reason = self.why_not(model.domain, concepts)
-        if reason:
-            raise EraseBenchError(reason)
+        self.check(model.domain, concepts)
         rng = torch.Generator("cpu").manual_seed(context.seed)
-        steps, pattern = self.option("steps", concepts), self.option("parameters", concepts)
-        prior_weight, frozen = self.option("prior_weight", concepts), self.anchor_branch == "frozen"
+        steps, pattern = decided(self.steps), cast(Pattern, decided(self.parameters))
+        prior_weight, frozen = decided(self.prior_weight), self.anchor_branch == "frozen"
         captions, wordings, pictures = [], [], []
         for concept in concepts:
             known = self.captions(concept)
             drawn = [known[k % len(known)] for k in range(self.pictures)]
             captions += drawn
             wordings += [self.wordings(caption, concept) for caption in drawn]
-            avoided = concept.phrase if self.option("avoid_concept", concepts) else ""
+            # With synonyms, only the phrase is avoided.
+            avoided = self.target_words(concept)[0] if self.avoid_concept else ""
             pictures.append(self.draw(model, drawn, avoided, rng))
         latents = torch.cat(pictures)
         with torch.no_grad():
@@ -176,7 +169,7 @@ class ConceptAblation:
         detached = start_detached(model.unet) if self.detach_start and pattern == "xattn-kv" else nullcontext()
         with weights, detached, training_attention(model.device):
             trained = list(weights.parameters.values())
-            adam = torch.optim.AdamW(trained, lr=self.option("learning_rate", concepts), weight_decay=self.weight_decay)
+            adam = torch.optim.AdamW(trained, lr=decided(self.learning_rate), weight_decay=self.weight_decay)
             for _ in range(steps):
                 picked = torch.randint(len(latents), (self.batch_size,), generator=rng).tolist()
                 # Wordings are few: the remainder of a large number is as good as uniform.
@@ -221,10 +214,16 @@ class ConceptAblation:
                 )
         return found
 
+    def target_words(self, concept: Concept) -> tuple[str, ...]:
+        """The words to ablate of a concept."""
+        if self.targets == "published":
+            return (TARGETS.get(concept.name, concept.phrase),)
+        return (concept.phrase, *(concept.synonyms if self.targets == "synonyms" else ()))
+
     def wordings(self, caption: str, concept: Concept) -> list[str]:
         """What a caption becomes for the concept; each is as likely, so one that is there twice is twice as likely."""
         found = []
-        for words in [concept.phrase, *(concept.synonyms if self.targets == "synonyms" else ())]:
+        for words in self.target_words(concept):
             if concept.kind == "style":
                 found += [f"{caption}, in the style of {words}", *[f"in {words}'s style, {caption}"] * 2]
             elif concept.kind in REPLACED:

@@ -5,6 +5,12 @@ it does, circumvent it by training adapters; until what is mined no longer draws
 
 Where the paper is silent:
 
+- An epoch, of mining as of circumventing, is one gradient step: its batch of 3 is all that a loop samples of the pool.
+  Both use plain SGD, without momentum or weight decay.
+- The pool's prompt is "a * photo" in the paper, which writes "a violent photo" for violence: an adjective, where the
+  concept has one (:data:`ADJECTIVES`; "nude" is assumed), and else its phrase.
+- CLIP, whose image encoder verifies, is not named: here it is OpenAI's ViT-B/32, that of the judge ``clip``, and
+  Picturebook's own on Picturebook.
 - The embedding length is 32: the paper's table has 8, 16 and a third row, whose length its text has lost.  An embedding
   is a free tensor that stands for a whole text encoder output.  It starts at random, with the spread of the anchor's
   embedding (``initial="normal"``), or at the anchor's own first tokens (``initial="anchor"``).
@@ -28,42 +34,43 @@ Deviation: the pool holds latents as they are drawn, without a trip through the 
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
+import pydantic.dataclasses
 import torch
-from safetensors import SafetensorError
+from pydantic import Field
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from erasebench.durable import durably
 from erasebench.errors import EraseBenchError
-from erasebench.method import EraseContext, check_positive, check_sampling
 from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
+from erasebench.plugins import Count, EraseContext, Method, NonNegative, Positive, SamplingSteps, Share
 from erasebench.registry import METHODS
 from erasebench.sampling import Sampler, draw_latents, noise_seed, sample_latents
 from erasebench.training.adapters import Adapters
 from erasebench.training.latents import noisy
+from erasebench.training.mining import Mined, predict_each
 from erasebench.training.parameters import training_attention
 from erasebench.training.trace import Trace
-from erasebench.training.words import erased_anchor
+from erasebench.training.words import check_anchors
 
 if TYPE_CHECKING:
     from erasebench.concepts import Concept
-    from erasebench.judging import Judge
+    from erasebench.plugins import Judge
 
 Location = Literal["value", "key", "query", "out"]
 
 PROJECTIONS: Mapping[Location, str] = {"value": "to_v", "key": "to_k", "query": "to_q", "out": "to_out.0"}
 JUDGES: Mapping[str, str] = {"picturebook": "picturebook-clip", "photo": "clip"}
 """The judge whose CLIP verifies, for each domain."""
-STATE, POOLS = "dark-miner.safetensors", "dark-miner-pools.safetensors"
+ADJECTIVES = {"violence": "violent", "nudity": "nude"}
+"""Of concepts that have one, by name."""
+STATE, POOLS = "dark-miner.pt", "dark-miner-pools.safetensors"
 
 
 def adapted_layers(unet: nn.Module, location: Location) -> list[str]:
@@ -72,71 +79,17 @@ def adapted_layers(unet: nn.Module, location: Location) -> list[str]:
     return [name for name, _ in unet.named_modules() if name.endswith(ends)]
 
 
-@dataclass
-class Mined:
-    """What the loops so far have left behind; all that the next one needs.
-
-    Attributes:
-        concepts: whose embedding each loop mined: an index.
-        scores: what verifying gave each loop's embedding.
-        embeddings: the pool P_E, each ``[length, width]``.
-        banks: latents drawn for each embedding ``[bank, c, h, w]``, if there is a bank.
-        adapters: the adapters' factors; none before the first loop.
-        trace: figures of each step.
-        seconds: time spent.
-    """
-
-    concepts: list[int] = field(default_factory=list)
-    scores: list[float] = field(default_factory=list)
-    embeddings: list[Tensor] = field(default_factory=list)
-    banks: list[Tensor] = field(default_factory=list)
-    adapters: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    trace: list[Mapping[str, float | str]] = field(default_factory=list)
-    seconds: float = 0.0
-
-    def save(self, path: Path) -> None:
-        """Write all in one file, whole or not at all."""
-        # Not among the file's metadata: those have a limit, which long traces would reach.
-        tensors = {f"embeddings.{k}": value for k, value in enumerate(self.embeddings)}
-        tensors |= {f"banks.{k}": value for k, value in enumerate(self.banks)}
-        for name, (up, down) in self.adapters.items():
-            tensors |= {f"up.{name}": up, f"down.{name}": down}
-        figures = {name: getattr(self, name) for name in ("concepts", "scores", "trace", "seconds")}
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        tensors["figures"] = torch.frombuffer(bytearray(json.dumps(figures).encode()), dtype=torch.uint8)
-        with durably(path) as stream:
-            stream.write(save(tensors))
-
-    @classmethod
-    def load(cls, path: Path, device: torch.device) -> Mined:
-        """What :meth:`save` wrote; nothing if it never did, or if the file is damaged."""
-        if not path.exists():
-            return cls()
-        try:
-            tensors = load_file(path, str(device))
-            figures = json.loads(bytes(tensors.pop("figures").tolist()))
-        except (SafetensorError, KeyError, ValueError):
-            # Damaged, or of another version: all that is lost is time.
-            return cls()
-        loops = range(len(figures["scores"]))
-        embeddings, banks = (
-            [tensors[f"{kind}.{k}"] for k in loops if f"{kind}.{k}" in tensors] for kind in ("embeddings", "banks")
-        )
-        layers = [name.removeprefix("up.") for name in tensors if name.startswith("up.")]
-        adapters = {name: (tensors[f"up.{name}"], tensors[f"down.{name}"]) for name in layers}
-        return cls(**figures, embeddings=embeddings, banks=banks, adapters=adapters)
-
-
 @METHODS.register("dm2")
-@dataclass(frozen=True)
-class DarkMiner:
+@pydantic.dataclasses.dataclass(frozen=True)
+class DarkMiner(Method):
     """Mine, verify and circumvent embeddings of a concept, until none is found.
 
     Attributes:
         location: which projections of all attention modules have adapters (table S5).
         rank: of the adapters.
         pool_size: pictures of each concept to mine from (table 3).
-        pool_prompt: what they are drawn for; ``{}`` stands for the concept's phrase.
+        pool_prompt: what they are drawn for; ``{}`` stands for the concept's phrase, ``{adjective}`` for its adjective,
+            or its phrase where it has none.
         pool_seed: of the pool alone (table 2); None for the erasure's seed.
         embedding_length: tokens of a mined embedding (table S3).
         initial: where mining starts.
@@ -170,65 +123,54 @@ class DarkMiner:
     """
 
     location: Location = "value"
-    rank: int = 8
-    pool_size: int = 200
-    pool_prompt: str = "a {} photo"
-    pool_seed: int | None = None
-    embedding_length: int = 32
+    rank: Count = 8
+    pool_size: Count = 200
+    pool_prompt: str = "a {adjective} photo"
+    pool_seed: Annotated[int, Field(ge=0)] | None = None
+    embedding_length: Count = 32
     initial: Literal["normal", "anchor"] = "normal"
-    images: int = 3
-    mining_steps: int = 1000
-    mining_learning_rate: float = 0.1
-    mining_decay: float = 0.5
-    mining_clip: float = 10.0
-    tau: float = 0.2
-    verifying_pictures: int = 1
+    images: Count = 3
+    mining_steps: Count = 1000
+    mining_learning_rate: Positive = 0.1
+    mining_decay: Share = 0.5
+    mining_clip: Positive = 10.0
+    tau: Annotated[float, Field(ge=-1, le=1)] = 0.2
+    verifying_pictures: Count = 1
     anchor: str | None = "a photo"
-    steps: int = 1000
-    learning_rate: float = 0.01
-    decay: float = 0.8
-    clip: float = 100.0
-    batch_size: int = 1
-    circumvent_weight: float = 1.0
-    preserve_weight: float = 0.5
+    steps: Count = 1000
+    learning_rate: Positive = 0.01
+    decay: Share = 0.8
+    clip: Positive = 100.0
+    batch_size: Count = 1
+    circumvent_weight: NonNegative = 1.0
+    preserve_weight: NonNegative = 0.5
     preserve_anchor: bool = True
     preserve_zero: bool = True
     preserve_negative: bool = True
-    replay: float = 0.7
-    bank: int = 0
+    replay: Share = 0.7
+    bank: Annotated[int, Field(ge=0)] = 0
     reduction: Literal["sum", "mean"] = "sum"
-    sampling_steps: int = 50
-    guidance_scale: float = 7.5
-    max_loops: int = 100
-    time_budget: float | None = None
+    sampling_steps: SamplingSteps = 50
+    guidance_scale: NonNegative = 7.5
+    max_loops: Count = 100
+    time_budget: Positive | None = None
     low_rank: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_positive(self, "rank", "pool_size", "embedding_length", "images", "mining_steps", "mining_learning_rate")
-        check_positive(self, "mining_clip", "verifying_pictures", "steps", "learning_rate", "clip", "batch_size")
-        check_positive(self, "max_loops", "time_budget")
-        check_sampling(self)
-        for name in ("circumvent_weight", "preserve_weight", "bank"):
-            if not getattr(self, name) >= 0:
-                raise EraseBenchError(f"{name} must not be negative, not {getattr(self, name)}")
-        for name, low in (("mining_decay", 0), ("decay", 0), ("replay", 0), ("tau", -1)):
-            if not low <= getattr(self, name) <= 1:
-                raise EraseBenchError(f"{name} must be between {low} and 1, not {getattr(self, name)}")
-        if self.pool_seed is not None and self.pool_seed < 0:
-            raise EraseBenchError(f"pool_seed must be at least 0, not {self.pool_seed}")
         if self.images > self.pool_size:
             raise EraseBenchError(f"images must be at most pool_size, {self.pool_size}, not {self.images}")
-        if "{}" not in self.pool_prompt:
-            raise EraseBenchError(f"pool_prompt must have {{}} where the concept goes, not '{self.pool_prompt}'")
+        if "{}" not in self.pool_prompt and "{adjective}" not in self.pool_prompt:
+            raise EraseBenchError(
+                f"pool_prompt must have {{}} or {{adjective}} where the concept goes, not '{self.pool_prompt}'"
+            )
 
     def judges(self, domain: str, concepts: Sequence[Concept]) -> tuple[str, ...]:
         """CLIP, which verifies."""
         return (JUDGES[domain],)
 
-    def why_not(self, domain: str, concepts: Sequence[Concept]) -> str | None:
+    def check(self, domain: str, concepts: Sequence[Concept]) -> None:
         """Nothing can be mapped to what is itself erased."""
-        reason: str | None = erased_anchor(concepts, [(concept, self._anchor(concept)) for concept in concepts])
-        return reason
+        check_anchors(concepts, [(concept, self._anchor(concept)) for concept in concepts])
 
     def erase(self, model: DiffusionModel, concepts: Sequence[Concept], context: EraseContext) -> Erasure:
         """Erase the concepts; takes up again after the last loop whose end ``context.folder`` knows."""
@@ -276,7 +218,8 @@ class DarkMiner:
         )
 
     def _pool_prompt(self, concept: Concept) -> str:
-        return self.pool_prompt.replace("{}", concept.phrase)
+        adjective = ADJECTIVES.get(concept.name, concept.phrase)
+        return self.pool_prompt.replace("{}", concept.phrase).replace("{adjective}", adjective)
 
     def _anchor(self, concept: Concept) -> str:
         return concept.anchor if self.anchor is None else self.anchor
@@ -450,17 +393,6 @@ class DarkMiner:
         with torch.no_grad():
             # An embedding of the anchor's length is drawn as one of any other.
             return sample_latents(model, noise, text, sampler, apart=True)
-
-
-def predict_each(model: DiffusionModel, x_t: Tensor, t: Tensor, texts: Sequence[Conditioning]) -> list[Tensor]:
-    """The predicted noise for each of several texts: one U-Net call for each length."""
-    found: dict[int, Tensor] = {}
-    for length in dict.fromkeys(text.length for text in texts):
-        group = [k for k, text in enumerate(texts) if text.length == length]
-        together = Conditioning.cat([texts[k] for k in group])
-        noises = model.predict_noise(torch.cat([x_t] * len(group)), torch.cat([t] * len(group)), together)
-        found |= zip(group, noises.chunk(len(group)), strict=True)
-    return [found[k] for k in range(len(texts))]
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float, decayed: bool) -> None:

@@ -12,17 +12,17 @@ first tokens, which the code is told.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from erasebench.errors import EraseBenchError
-from erasebench.method import EraseContext, check_positive, check_sampling
 from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
+from erasebench.plugins import Count, EraseContext, Method, NonNegative, Positive, SamplingSteps
 from erasebench.registry import METHODS
 from erasebench.sampling import Sampler
 from erasebench.training.attention import cross_attention_maps
@@ -43,7 +43,7 @@ learning rate of the way (at most all of it)."""
 
 @METHODS.register("fmn")
 @dataclass(frozen=True)
-class ForgetMeNot:
+class ForgetMeNot(Method):
     """Fine-tune the model until its cross-attention passes the concept's tokens by.
 
     Attributes:
@@ -65,27 +65,19 @@ class ForgetMeNot:
     """
 
     parameters: Literal["full", "xattn"] = "full"
-    steps: int = 35
-    learning_rate: float = 2e-6
-    batch_size: int = 1
-    weight_decay: float = 0.01
-    gradient_clip: float = 1.0
+    steps: Count = 35
+    learning_rate: Positive = 2e-6
+    batch_size: Count = 1
+    weight_decay: NonNegative = 0.01
+    gradient_clip: Positive = 1.0
     use_pooler: bool = True
     textual_inversion: bool = True
-    inversion_steps: int = 500
-    inversion_learning_rate: float = 1e-3
-    inversion_weight_decay: float = 0.1
-    pictures: int = 8
-    sampling_steps: int = 50
-    guidance_scale: float = 7.5
-
-    def __post_init__(self) -> None:
-        check_sampling(self)
-        check_positive(self, "steps", "learning_rate", "batch_size", "gradient_clip", "inversion_steps")
-        check_positive(self, "inversion_learning_rate", "pictures")
-        for name in ("weight_decay", "inversion_weight_decay"):
-            if not getattr(self, name) >= 0:
-                raise EraseBenchError(f"{name} must be at least 0, not {getattr(self, name)}")
+    inversion_steps: Count = 500
+    inversion_learning_rate: Positive = 1e-3
+    inversion_weight_decay: NonNegative = 0.1
+    pictures: Count = 8
+    sampling_steps: SamplingSteps = 50
+    guidance_scale: NonNegative = 7.5
 
     def erase(self, model: DiffusionModel, concepts: Sequence[Concept], context: EraseContext) -> Erasure:
         """Erase the concepts; each picture of a step is of one drawn at random."""

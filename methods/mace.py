@@ -5,8 +5,26 @@ the words around it out of them (eq. 2); one LoRA for each concept then suppress
 its own words (eq. 3); a second closed form makes one matrix of all LoRAs (eq. 7).  What it takes of a prompt is summed
 up in matrices of moments, such as ``sum e e^T``, so that a hundred concepts need no more memory than one.
 
-Settings that are None take what the authors' configurations have for the task (:data:`TASKS`).  Where equations and
-code differ (github.com/Shilin-LU/MACE at 057e7a6), ``prior_scale_mode`` and ``loss`` choose.
+Settings that are None take what the authors' configurations have for the task (:data:`TASKS`).
+
+Where paper and code (github.com/Shilin-LU/MACE at 057e7a6) differ, and which is followed:
+
+- Lambda_1: the code multiplies by it twice.  The paper, or ``prior_scale_mode="official"``.
+- The norm of eq. 3: squared in the paper, as far as its text shows; not in the code.  The code, or ``loss="paper"``.
+- The tokens of eq. 3: the paper has the concept's own; the code adds every position with the id of the end of text
+  (its "pooler"), with Stable Diffusion 1.x all of the padding.  The code, or ``use_pooler=False``.
+- The positions of eq. 7: the target phrases in the paper's text, the words around them in its symbols; in the code all
+  positions of the prompts, start, concept and padding included.  The code.
+- Importance sampling (eq. 5): "throughout" in the paper; off in the code's configuration for explicit concepts.  The
+  code; ``importance_sampling`` chooses.
+- The image of a training step: of the 8, the code draws one with replacement; the paper does not say.  The code.
+- ``lamb``: eq. 1 and 7 have no such term; appendix C.2 and the configurations have it for objects.  Both closed forms
+  have it, towards the old matrix and the refined one, as in the code.
+- Masks of styles: the shipped configuration wants some and fails.  The paper's experiments had none, nor has this.
+
+Beyond what was published: ``lamb`` is known for three objects alone (:data:`OBJECT_LAMB`), and 1e2 serves all others,
+and objects erased together; ``domain_scale`` is known for 1, 5, 10 and 100 celebrities and for 100 artists, and the
+next larger number serves those between, the last one those beyond.
 
 What is to be preserved: the code has sums over the tokens of all captions of COCO (4.7e7 of them), which are not part
 of this project, and over prompts for the names to retain, which were never published in a readable form.  Its scales
@@ -27,101 +45,51 @@ counts, as in the paper's experiments.
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
+import yaml
+from pydantic.dataclasses import dataclass
 from torch import Tensor
-from torch.nn import functional
 
-from erasebench.errors import EraseBenchError
+from erasebench.errors import EraseBenchError, NotApplicable
 from erasebench.judges.weights_files import file_sha256
-from erasebench.method import EraseContext, check_positive, check_sampling
-from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
+from erasebench.plugins import Count, EraseContext, Method, NonNegative, Positive, SamplingSteps, decided
 from erasebench.registry import METHODS
 from erasebench.sampling import Sampler
 from erasebench.training.adapters import Adapters
-from erasebench.training.attention import cross_attention_maps
+from erasebench.training.attention import attention_loss, cross_attention_maps
+from erasebench.training.captions import names, retained, world_captions
+from erasebench.training.closed_forms import fused, refinement
+from erasebench.training.embedded_prompts import EmbeddedPrompts, text_moment
 from erasebench.training.latents import noisy, training_latents
 from erasebench.training.parameters import select_parameters, training_attention
 from erasebench.training.text_files import read_lines
 from erasebench.training.trace import Trace
-from erasebench.training.words import erased_anchor
+from erasebench.training.words import check_anchors
 
 if TYPE_CHECKING:
     from erasebench.concepts import Concept
 
 Task = Literal["object", "celebrity", "artist", "explicit"]
 
-TASKS: dict[Task, Mapping[str, Any]] = {
-    # The published lamb are 1e3 (ship), 1e2 (automobile) and 1e1 (bird).
-    "object": {
-        "lamb": 1e2,
-        "refinement_prior_scale": 0.0,
-        "fusion_prior_scale": 0.0,
-        "domain_scale": 0.0,
-        "steps": 50,
-        "learning_rate": 1e-5,
-        "importance_sampling": True,
-        "synonyms": False,
-    },
-    "celebrity": {
-        "lamb": 0.0,
-        "refinement_prior_scale": 1e-4,
-        "fusion_prior_scale": 1e-4,
-        "steps": 50,
-        "learning_rate": 1e-4,
-        "importance_sampling": True,
-        "synonyms": False,
-    },
-    "artist": {
-        "lamb": 0.0,
-        "refinement_prior_scale": 1e-4,
-        "fusion_prior_scale": 1e-4,
-        "domain_scale": 8e4,
-        "steps": 50,
-        "learning_rate": 1e-4,
-        "importance_sampling": True,
-        "synonyms": False,
-    },
-    # "nudity, naked, erotic, sexual" are four concepts here, as the catalogue's synonyms of nudity.
-    "explicit": {
-        "lamb": 0.0,
-        "refinement_prior_scale": 7e-7,
-        "fusion_prior_scale": 7e-7,
-        "domain_scale": 0.0,
-        "steps": 120,
-        "learning_rate": 1e-5,
-        "importance_sampling": False,
-        "synonyms": True,
-    },
-}
+SETTINGS: Mapping[str, Any] = yaml.safe_load(Path(__file__).with_name("mace.yaml").read_text(encoding="utf-8"))
+"""Tasks, scales and prompts; the file says of each what it is."""
+TASKS: Mapping[Task, Mapping[str, Any]] = SETTINGS["tasks"]
 """What an option that is left at None means, for each task of the paper."""
+OBJECT_LAMB: Mapping[str, float] = SETTINGS["object_lamb"]
+CELEBRITY_DOMAIN_SCALES: Mapping[int, float] = SETTINGS["celebrity_domain_scales"]
+TASK_OF_KIND: Mapping[str, Task] = SETTINGS["kinds"]
 SEGMENTERS = {"picturebook": "picturebook-segmenter", "photo": "grounded-sam"}
-"""The judge that finds a concept in a picture, for each domain."""
-OBJECT_LAMB = {"ship": 1e3, "automobile": 1e2, "bird": 1e1}
-"""The three objects whose ``lamb`` was published, when erased alone."""
+"""The judge that finds a concept in an image, for each domain."""
 TIMESTEPS = 1000
 """Of the schedule that Stable Diffusion and Picturebook were trained with."""
-CELEBRITY_DOMAIN_SCALES = {1: 8e3, 5: 5e4, 10: 8e4}
-"""``domain_scale`` for up to so many celebrities; 2e5 for more."""
-TASK_OF_KIND: dict[str, Task] = {
-    "object": "object",
-    "phrase": "object",
-    "character": "celebrity",
-    "style": "artist",
-    "explicit": "explicit",
-    "violence": "explicit",
-    "inappropriate": "explicit",
-}
-
 PUBLISHED_TOKENS = 4.7e7
 """Tokens in the code's sums over COCO's captions: 617,000 captions of 77."""
 PUBLISHED_DOMAIN_TOKENS = 7700.0
@@ -129,76 +97,10 @@ PUBLISHED_DOMAIN_TOKENS = 7700.0
 CAPTIONS = 1000
 """How many captions of Picturebook's world make its prior."""
 
-THINGS = (
-    "{}",
-    "a photo of {}",
-    "a picture of {}",
-    "an image of {}",
-    "a drawing of {}",
-    "a painting of {}",
-    "a sketch of {}",
-    "a poster of {}",
-    "a portrait of {}",
-    "a snapshot of {}",
-    "a postcard that shows {}",
-    "a scene with {}",
-    "here is {}",
-    "we see {}",
-    "look at {}, how nice",
-    "a close look at {}",
-    "a view of {} from afar",
-    "a detailed picture of {}, high quality",
-    "a bright picture of {} in the morning",
-    "an old photo of {} in black and white",
-    "an illustration of {} for a children's book",
-    "{} on a sunny day",
-    "{} at night",
-    "{} in the snow",
-    "{} on the beach",
-    "{} in the forest",
-    "{} in the mountains",
-    "{} in a city street",
-    "{} against a plain wall",
-    "in the distance there is {}",
-)
-STYLES = (
-    "{}",
-    "a picture in the style of {}",
-    "a painting in the style of {}",
-    "a drawing in the style of {}",
-    "a sketch in the style of {}",
-    "an illustration in the style of {}",
-    "a landscape in the style of {}",
-    "a portrait in the style of {}",
-    "a still life in the style of {}",
-    "a city street in the style of {}",
-    "a forest in the style of {}",
-    "a house on a hill in the style of {}",
-    "a ship at sea in the style of {}",
-    "a bowl of fruit in the style of {}",
-    "a dog in the style of {}",
-    "a woman with a hat in the style of {}",
-    "a quiet evening in the style of {}",
-    "a painting by {}",
-    "a drawing by {}",
-    "a print by {}",
-    "a work of art by {}",
-    "a well-known work by {}",
-    "an early work by {}",
-    "a picture made by {}",
-    "art after {}",
-    "art that looks like {}",
-    "a copy of a work by {}",
-    "a museum wall with works by {}",
-    "{}, a study in colors",
-    "{} style, highly detailed",
-)
-"""Prompts around a concept and its mapping; this project's own."""
-
 
 @METHODS.register("mace")
 @dataclass(frozen=True)
-class MACE:
+class MACE(Method):
     """Take a concept out of the words around it, suppress its own attention by a LoRA, and fuse the LoRAs.
 
     Concepts are mapped to their anchors.  Each concept has its own LoRA; any number is erased at once.
@@ -235,37 +137,31 @@ class MACE:
     """
 
     task: Task | None = None
-    lamb: float | None = None
-    refinement_prior_scale: float | None = None
-    fusion_prior_scale: float | None = None
-    domain_scale: float | None = None
+    lamb: NonNegative | None = None
+    refinement_prior_scale: NonNegative | None = None
+    fusion_prior_scale: NonNegative | None = None
+    domain_scale: NonNegative | None = None
     prior: str = "captions"
     prior_sums: Literal["published", "plain"] = "published"
     prior_scale_mode: Literal["paper", "official"] = "paper"
     loss: Literal["official", "paper"] = "official"
     use_pooler: bool = True
-    steps: int | None = None
-    learning_rate: float | None = None
-    weight_decay: float = 0.01
-    batch_size: int = 1
-    rank: int = 1
+    steps: Count | None = None
+    learning_rate: Positive | None = None
+    weight_decay: NonNegative = 0.01
+    batch_size: Count = 1
+    rank: Count = 1
     importance_sampling: bool | None = None
     interval_start: float = 200.0
     interval_end: float = 400.0
-    temperature: float = 0.05
+    temperature: Positive = 0.05
     synonyms: bool | None = None
-    pictures: int = 8
+    pictures: Count = 8
     sampler: str = "dpm-solver++"
-    sampling_steps: int = 30
-    guidance_scale: float = 7.5
+    sampling_steps: SamplingSteps = 30
+    guidance_scale: NonNegative = 7.5
 
     def __post_init__(self) -> None:
-        check_positive(self, "steps", "learning_rate", "batch_size", "rank", "temperature", "pictures")
-        check_sampling(self)
-        for name in ("lamb", "refinement_prior_scale", "fusion_prior_scale", "domain_scale", "weight_decay"):
-            value = getattr(self, name)
-            if value is not None and not value >= 0:
-                raise EraseBenchError(f"{name} must not be negative, but is {value}")
         if not 0 <= self.interval_start < min(self.interval_end, TIMESTEPS):
             raise EraseBenchError(
                 f"interval_start must be from 0 to below interval_end and {TIMESTEPS}, not {self.interval_start} to "
@@ -273,17 +169,21 @@ class MACE:
             )
         Sampler(self.sampler, self.sampling_steps)
 
-    def option(self, name: str, concepts: Sequence[Concept]) -> Any:
-        """An option, or what its None means for these concepts."""
-        value = getattr(self, name)
-        if value is not None:
-            return value
-        task = self.task or TASK_OF_KIND[concepts[0].kind]
-        if name == "lamb" and task == "object" and len(concepts) == 1:
-            return OBJECT_LAMB.get(concepts[0].name, TASKS[task]["lamb"])
-        if name == "domain_scale" and task == "celebrity":
-            return next((w for number, w in CELEBRITY_DOMAIN_SCALES.items() if len(concepts) <= number), 2e5)
-        return TASKS[task][name]
+    def resolved(self, concepts: Sequence[Concept]) -> Self:
+        """Decide the task by the concepts' kinds, and take its settings."""
+        tasks = sorted({TASK_OF_KIND[concept.kind] for concept in concepts})
+        if len(tasks) > 1 and self.task is None:
+            raise NotApplicable(
+                f"MACE's settings are for concepts of one kind, not of {' and '.join(tasks)}; choose one by task"
+            )
+        task = self.task or tasks[0]
+        settings = dict(TASKS[task])
+        if task == "object" and len(concepts) == 1:
+            settings["lamb"] = OBJECT_LAMB.get(concepts[0].name, settings["lamb"])
+        if task == "celebrity":
+            scales = CELEBRITY_DOMAIN_SCALES
+            settings["domain_scale"] = scales[next((n for n in scales if len(concepts) <= n), max(scales))]
+        return replace(self, task=task).filled(settings)
 
     def identity(self) -> dict[str, str]:
         """The hash of the file of captions.
@@ -297,80 +197,73 @@ class MACE:
         """The segmenter; none for styles, which have no region."""
         return () if all(concept.kind == "style" for concept in concepts) else (SEGMENTERS[domain],)
 
-    def why_not(self, domain: str, concepts: Sequence[Concept]) -> str | None:
-        """Concepts of several tasks, one mapped to itself, or nothing to preserve what is not erased."""
-        tasks = sorted({TASK_OF_KIND[concept.kind] for concept in concepts})
-        if len(tasks) > 1 and self.task is None:
-            return f"MACE's settings are for concepts of one kind, not of {' and '.join(tasks)}; choose one by task"
+    def check(self, domain: str, concepts: Sequence[Concept]) -> None:
+        """Each concept needs an anchor that is not erased, and something has to say what to preserve."""
         for concept in concepts:
             if not concept.anchor:
-                return f"{concept.name} has no anchor to be mapped to"
-        reason: str | None = erased_anchor(concepts, [(concept, concept.anchor) for concept in concepts])
-        if reason:
-            return reason
-        scales = [self.option(name, concepts) for name in ("refinement_prior_scale", "fusion_prior_scale")]
-        if self.option("lamb", concepts) > 0 and not any(scales):
-            return None
+                raise NotApplicable(f"{concept.name} has no anchor to be mapped to")
+        check_anchors(concepts, [(concept, concept.anchor) for concept in concepts])
+        lamb, scales = decided(self.lamb), (decided(self.refinement_prior_scale), decided(self.fusion_prior_scale))
+        if lamb > 0 and not any(scales):
+            return
         if self.prior == "captions" and domain != "picturebook":
-            return "MACE needs captions of what to preserve, such as COCO's: give prior=FILE with one on each line"
+            raise NotApplicable(
+                "MACE needs captions of what to preserve, such as COCO's: give prior=FILE with one on each line"
+            )
         preserves = self.prior not in ("none", "neighbours") or (
-            self.prior == "neighbours" and self.option("domain_scale", concepts) > 0 and bool(retained(concepts))
+            self.prior == "neighbours" and decided(self.domain_scale) > 0 and bool(retained(concepts))
         )
-        if self.option("lamb", concepts) == 0 and not (preserves and all(scales)):
-            return "nothing tells MACE what to preserve: give a lamb, or a prior and scales for it"
-        return None
+        if lamb == 0 and not (preserves and all(scales)):
+            raise NotApplicable("nothing tells MACE what to preserve: give a lamb, or a prior and scales for it")
 
     def erase(self, model: DiffusionModel, concepts: Sequence[Concept], context: EraseContext) -> Erasure:
         """Erase the concepts."""
-        reason = self.why_not(model.domain, concepts)
-        if reason:
-            raise EraseBenchError(reason)
+        self.check(model.domain, concepts)
         rng = torch.Generator("cpu").manual_seed(context.seed)
         targets = [
-            Prompts.of(model, phrase, concept)
+            (concept, EmbeddedPrompts.of(model, templates_of(concept), phrase, concept.anchor))
             for concept in concepts
-            for phrase in (concept.phrase, *(concept.synonyms if self.option("synonyms", concepts) else ()))
+            for phrase in (concept.phrase, *(concept.synonyms if self.synonyms else ()))
         ]
         layers = [name.removesuffix(".weight") for name in select_parameters(model.unet, "xattn-kv")]
         weights = {layer: model.unet.get_submodule(layer).weight for layer in layers}
         old = {layer: weight.detach().cpu().double() for layer, weight in weights.items()}
-        lamb, prior = self.option("lamb", concepts), self.prior_moment(model, concepts)
-        first_scale, second_scale = (
-            self.option(name, concepts) for name in ("refinement_prior_scale", "fusion_prior_scale")
-        )
+        lamb, prior = decided(self.lamb), self.prior_moment(model, concepts)
+        first_scale, second_scale = decided(self.refinement_prior_scale), decided(self.fusion_prior_scale)
         if self.prior_scale_mode == "official":
             first_scale **= 2
-        refinement = refine(targets, first_scale * prior, lamb)
-        refined = {layer: weight @ refinement for layer, weight in old.items()}
-        pictures = [self.draw_pictures(model, target, context, rng) for target in targets]
-        trace = Trace(context, self.option("steps", concepts) * len(targets))
+        all_prompts = [prompts for _, prompts in targets]
+        mapped, around = [prompts.mapped for prompts in all_prompts], [prompts.around for prompts in all_prompts]
+        refining = refinement(mapped, around, first_scale * prior, lamb)
+        refined = {layer: weight @ refining for layer, weight in old.items()}
+        pictures = [self.draw_pictures(model, concept, prompts.phrase, context, rng) for concept, prompts in targets]
+        trace = Trace(context, decided(self.steps) * len(targets))
         changes = {layer: torch.zeros_like(weight) for layer, weight in old.items()}
         with model.erased(whole(refined, weights)), training_attention(model.device):
-            for target, (latents, masks) in zip(targets, pictures, strict=True):
-                factors = self.train(model, layers, target, latents, masks, concepts, rng, trace)
+            for prompts, (latents, masks) in zip(all_prompts, pictures, strict=True):
+                factors = self.train(model, layers, prompts, latents, masks, rng, trace)
                 for layer, (up, down) in factors.items():
-                    changes[layer] += up.cpu().double() @ (down.cpu().double() @ target.moment)
-        moment = sum((target.moment for target in targets), torch.zeros_like(prior))
-        fused = {
-            layer: fuse(refined[layer], old[layer], changes[layer], moment, second_scale * prior, lamb)
+                    changes[layer] += up.cpu().double() @ (down.cpu().double() @ prompts.moment)
+        moment = sum((prompts.moment for prompts in all_prompts), torch.zeros_like(prior))
+        new = {
+            layer: fused(refined[layer], old[layer], changes[layer], moment, second_scale * prior, lamb)
             for layer in layers
         }
-        return whole(fused, weights, tuple(trace.rows))
+        return whole(new, weights, tuple(trace.rows))
 
     def prior_moment(self, model: DiffusionModel, concepts: Sequence[Concept]) -> Tensor:
         """``sum e_p e_p^T`` of what is to be preserved, before lambda (eq. 19): float64 ``[width, width]``."""
         width = model.unet.config.cross_attention_dim
         prior = torch.zeros(width, width, dtype=torch.float64)
-        scales = ("refinement_prior_scale", "fusion_prior_scale")
-        if self.prior == "none" or not any(self.option(name, concepts) for name in scales):
+        if self.prior == "none" or not (self.refinement_prior_scale or self.fusion_prior_scale):
             return prior
         neighbours = retained(concepts)
-        templates = STYLES if concepts[0].kind == "style" else THINGS
+        templates = templates_of(concepts[0])
         for prompts, scale, tokens in (
             (self.captions(model, concepts), 1.0, PUBLISHED_TOKENS),
             (
                 [template.format(phrase) for phrase in neighbours for template in templates],
-                self.option("domain_scale", concepts),
+                decided(self.domain_scale),
                 PUBLISHED_DOMAIN_TOKENS,
             ),
         ):
@@ -400,15 +293,15 @@ class MACE:
         return path
 
     def draw_pictures(
-        self, model: DiffusionModel, target: Prompts, context: EraseContext, rng: torch.Generator
+        self, model: DiffusionModel, concept: Concept, phrase: str, context: EraseContext, rng: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         """Pictures of a concept as latents ``[n, c, h, w]``, and where they show it: ``[n, height, width]``, 0 or 1."""
         sampler = Sampler(self.sampler, self.sampling_steps, self.guidance_scale)
-        latents = training_latents(model, [target.picture] * self.pictures, sampler, rng)
-        if target.segment is None:
+        latents = training_latents(model, [picture_prompt(concept, phrase)] * self.pictures, sampler, rng)
+        if concept.kind == "style":
             return latents, torch.ones(len(latents), *latents.shape[2:], device=model.device)
         segmenter = SEGMENTERS[model.domain]
-        found = context.judge(segmenter).scores(model.decode(latents), [target.segment] * len(latents))
+        found = context.judge(segmenter).scores(model.decode(latents), [concept.phrase] * len(latents))
         masks = torch.from_numpy(found.arrays["mask"]).to(model.device)
         return latents, masks.where(masks.amax((1, 2), keepdim=True) > 0, torch.ones_like(masks))
 
@@ -416,37 +309,35 @@ class MACE:
         self,
         model: DiffusionModel,
         layers: Sequence[str],
-        target: Prompts,
+        prompts: EmbeddedPrompts,
         latents: Tensor,
         masks: Tensor,
-        concepts: Sequence[Concept],
         rng: torch.Generator,
         trace: Trace,
     ) -> dict[str, tuple[Tensor, Tensor]]:
         """The LoRA of a concept on the refined model: layer -> (up, down)."""
         total = model.timestep_count
         density = torch.ones(total, dtype=torch.float64)
-        if self.option("importance_sampling", concepts):
+        if self.importance_sampling:
             density = focal_density(total, self.interval_start, self.interval_end, self.temperature)
-        suppressed = target.own.clone()
+        suppressed = prompts.own.clone()
         if self.use_pooler:
-            suppressed |= target.ends
+            suppressed |= prompts.ends
         seed = int(torch.randint(2**31, (), generator=rng))
         # peft's "gaussian" has the standard deviation 1 / r, as the code's N(0, 1 / r).
         adapted = Adapters(model.unet, layers, self.rank, seed, gaussian=True)
         with cross_attention_maps(model.unet) as maps, adapted as adapters:
-            adam = torch.optim.AdamW(
-                adapters.parameters, lr=self.option("learning_rate", concepts), weight_decay=self.weight_decay
-            )
-            for _ in range(self.option("steps", concepts)):
+            rate, steps = decided(self.learning_rate), decided(self.steps)
+            adam = torch.optim.AdamW(adapters.parameters, lr=rate, weight_decay=self.weight_decay)
+            for _ in range(steps):
                 picture = torch.randint(len(latents), (self.batch_size,), generator=rng)
-                prompt = torch.randint(len(target.text), (self.batch_size,), generator=rng)
+                prompt = torch.randint(len(prompts.text), (self.batch_size,), generator=rng)
                 t = torch.multinomial(density, self.batch_size, replacement=True, generator=rng).to(model.device)
                 x, t, _ = noisy(model, latents[picture], rng, t)
                 maps.clear()
-                model.predict(x, t, target.text[prompt])
+                model.predict(x, t, prompts.text[prompt])
                 loss = attention_loss(maps, masks[picture], suppressed[prompt], self.loss == "paper")
-                trace.step(loss=loss.item(), concept=target.phrase)
+                trace.step(loss=loss.item(), concept=prompts.phrase)
                 adam.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 torch.nn.utils.clip_grad_norm_(adapters.parameters, 1.0)
@@ -455,141 +346,17 @@ class MACE:
         return factors
 
 
-@dataclass(frozen=True)
-class Prompts:
-    """The prompts around one phrase to erase, and what the closed forms need of them.
-
-    Attributes:
-        phrase: what is erased.
-        picture: the prompt of its pictures.
-        segment: what the segmenter looks for in them; None for the whole picture.
-        text: the prompts, embedded: ``n`` of them.
-        own: bool ``[n, length]``: the phrase's own tokens.
-        ends: bool ``[n, length]``: tokens with the id of the end of text.
-        moment: ``sum e e^T`` over all tokens of all prompts, float64 ``[width, width]`` (eq. 7).
-        around: ``sum e_f e_f^T`` over the tokens around the phrase (eq. 2).
-        mapped: ``sum e_g e_f^T`` of the same tokens around the mapping (eq. 2).
-    """
-
-    phrase: str
-    picture: str
-    segment: str | None
-    text: Conditioning
-    own: Tensor
-    ends: Tensor
-    moment: Tensor
-    around: Tensor
-    mapped: Tensor
-
-    @classmethod
-    def of(cls, model: DiffusionModel, phrase: str, concept: Concept) -> Prompts:
-        """The prompts around a wording of a concept."""
-        style = concept.kind == "style"
-        templates = STYLES if style else THINGS
-        prompts = [template.format(phrase) for template in templates]
-        with torch.no_grad():
-            text = model.embed(prompts)
-            other = model.embed([template.format(concept.anchor) for template in templates]).embeddings.cpu().double()
-        every = text.embeddings.cpu().double()
-        ids = model.token_ids(prompts)
-        own = torch.zeros_like(ids, dtype=torch.bool)
-        keys, values = [], []
-        for row, (template, e, g) in enumerate(zip(templates, every, other, strict=True)):
-            start, stop = span(model, template, phrase)
-            own[row, start:stop] = True
-            key, value = coexisting(e, g, (start, stop), span(model, template, concept.anchor))
-            keys.append(key)
-            values.append(value)
-        every = every.flatten(0, 1)
-        f, mapped = torch.cat(keys), torch.cat(values)
-        picture = "a photo in the style of {}" if style else THINGS[1]
-        return cls(
-            phrase,
-            picture.format(f"the {phrase}" if concept.kind == "object" else phrase),
-            None if style else concept.phrase,
-            text,
-            own,
-            ids == model.tokenizer.eos_token_id,
-            every.T @ every,
-            f.T @ f,
-            mapped.T @ f,
-        )
+def templates_of(concept: Concept) -> Sequence[str]:
+    """The prompts around a concept, with ``{}`` in its place."""
+    templates: Sequence[str] = SETTINGS["styles" if concept.kind == "style" else "things"]
+    return templates
 
 
-def span(model: DiffusionModel, template: str, phrase: str) -> tuple[int, int]:
-    """Where a phrase's tokens start and stop in a template that holds it, the start token counted."""
-    before, _, _ = template.partition("{}")
-    length = model.tokenizer.model_max_length
-    first, own = (len(model.tokenizer(text, add_special_tokens=False).input_ids) for text in (before, phrase))
-    return min(1 + first, length), min(1 + first + own, length)
-
-
-def coexisting(
-    concept: Tensor, mapping: Tensor, span_concept: tuple[int, int], span_mapping: tuple[int, int]
-) -> tuple[Tensor, Tensor]:
-    """The embeddings of the words around a concept, and of the same words around its mapping, one to one.
-
-    Args:
-        concept: embeddings ``[length, width]`` of a prompt with the concept.
-        mapping: those of the prompt with the mapping in its place.
-        span_concept: where the concept's own tokens start and stop.
-        span_mapping: where the mapping's do; both start at the same place.
-
-    Returns:
-        ``e_f`` and ``e_g`` (eq. 1), each ``[n, width]``: what stands before, and what stands behind up to the end of
-        the padding, as far as both have it.
-    """
-    start, rest = span_concept[0], len(concept) - max(span_concept[1], span_mapping[1])
-    parts = [
-        torch.cat([e[:start], e[stop : stop + rest]])
-        for e, (_, stop) in ((concept, span_concept), (mapping, span_mapping))
-    ]
-    return parts[0], parts[1]
-
-
-def refine(targets: Sequence[Prompts], prior: Tensor, lamb: float) -> Tensor:
-    """What the old matrices are multiplied with from the right to become the refined ones (eq. 2 and 19).
-
-    ``W' = W (sum e_g e_f^T + P + lamb I) (sum e_f e_f^T + P + lamb I)^-1`` minimises ``sum |W' e_f - W e_g|^2 +
-    sum_p |(W' - W) e_p|^2 + lamb |W' - W|^2``: what stands on the right is the same for all layers.
-
-    Args:
-        targets: all concepts.
-        prior: ``P = sum e_p e_p^T``, scaled by lambda_1.
-        lamb: see above.
-    """
-    stay = prior + lamb * torch.eye(len(prior), dtype=torch.float64)
-    mapped = sum((target.mapped for target in targets), stay)
-    around = sum((target.around for target in targets), stay)
-    return solve(around, mapped)
-
-
-def fuse(refined: Tensor, old: Tensor, changes: Tensor, moment: Tensor, prior: Tensor, lamb: float) -> Tensor:
-    """The matrix that does for each concept what its LoRA does: the minimum of eq. 7 plus ``lamb |W* - W'|^2``.
-
-    Args:
-        refined: ``W' [out, width]``.
-        old: ``W``, which the prior keeps.
-        changes: ``sum_i Delta W_i sum_j e_j e_j^T``, over all tokens j of the prompts of concept i.
-        moment: ``sum_i sum_j e_j e_j^T``.
-        prior: ``sum e_p e_p^T``, scaled by lambda_2.
-        lamb: see above.
-    """
-    stay = moment + lamb * torch.eye(len(prior), dtype=torch.float64)
-    return solve(stay + prior, refined @ stay + changes + old @ prior)
-
-
-def solve(right: Tensor, left: Tensor) -> Tensor:
-    """``left @ right^-1``.
-
-    Raises:
-        EraseBenchError: there is no inverse.
-    """
-    try:
-        solution: Tensor = torch.linalg.solve(right, left, left=False)
-    except RuntimeError:
-        raise EraseBenchError("MACE's prompts leave its matrices undetermined: give a lamb or a prior") from None
-    return solution
+def picture_prompt(concept: Concept, phrase: str) -> str:
+    """The prompt of the images of a wording of a concept."""
+    if concept.kind == "style":
+        return f"a photo in the style of {phrase}"
+    return f"a photo of the {phrase}" if concept.kind == "object" else f"a photo of {phrase}"
 
 
 def whole(
@@ -599,47 +366,6 @@ def whole(
     return Erasure({f"unet.{layer}.weight": v.to(weights[layer].dtype) for layer, v in values.items()}, trace=trace)
 
 
-def text_moment(model: DiffusionModel, prompts: Sequence[str]) -> tuple[Tensor, int]:
-    """``sum e e^T`` over all tokens of the prompts, padding included: float64 ``[width, width]``; and their number."""
-    width = model.unet.config.cross_attention_dim
-    total, count = torch.zeros(width, width, dtype=torch.float64), 0
-    for start in range(0, len(prompts), 64):
-        with torch.no_grad():
-            e = model.embed(prompts[start : start + 64]).embeddings.cpu().double().flatten(0, 1)
-        total += e.T @ e
-        count += len(e)
-    return total, count
-
-
-def world_captions(concepts: Sequence[Concept]) -> Iterator[str]:
-    """Captions of Picturebook's training scenes that do not show the concepts; no reported number uses them."""
-    import numpy as np
-
-    from erasebench.picturebook.world.captions import caption
-    from erasebench.picturebook.world.scene import sample_scene
-
-    erased = {concept.name for concept in concepts}
-    for seed in range(100 * CAPTIONS):
-        scene = sample_scene(seed)
-        text = caption(scene, np.random.default_rng(seed))
-        if erased.isdisjoint({scene.style, *(subject.label for subject in scene.subjects)}) and not names(
-            text, concepts
-        ):
-            yield text
-
-
-def retained(concepts: Sequence[Concept]) -> list[str]:
-    """The phrases of the concepts' neighbours, without those that are erased themselves."""
-    neighbours = dict.fromkeys(phrase for concept in concepts for phrase in concept.neighbours_phrases)
-    return [phrase for phrase in neighbours if not names(phrase, concepts)]
-
-
-def names(text: str, concepts: Sequence[Concept]) -> bool:
-    """Whether a text names one of the concepts or a synonym, in whole words."""
-    words = [re.escape(word) for concept in concepts for word in (concept.phrase, *concept.synonyms)]
-    return re.search(rf"(?<!\w)({'|'.join(words)})(?!\w)", text, re.IGNORECASE) is not None
-
-
 def focal_density(timesteps: int, start: float, end: float, temperature: float) -> Tensor:
     """Concept-focal importance sampling (eq. 5), not normalised: float64 ``[timesteps]``.
 
@@ -647,22 +373,3 @@ def focal_density(timesteps: int, start: float, end: float, temperature: float) 
     """
     t = torch.arange(timesteps, dtype=torch.float64)
     return torch.sigmoid(temperature * (t - start)) - torch.sigmoid(temperature * (t - end))
-
-
-def attention_loss(maps: Sequence[Tensor], masks: Tensor, tokens: Tensor, squared: bool) -> Tensor:
-    """Attention to some tokens, where pictures show the concept (eq. 3), mean over the pictures.
-
-    Args:
-        maps: of each layer, attention probabilities ``[n, heads, pixels, length]``.
-        masks: ``[n, height, width]`` of square pictures, 0 or 1; resized to each layer by nearest neighbours.
-        tokens: bool ``[n, length]``.
-        squared: sum squared Frobenius norms over the layers, instead of norms.
-    """
-    total = torch.zeros(len(masks), device=masks.device)
-    for attention in maps:
-        side = math.isqrt(attention.shape[2])
-        inside = functional.interpolate(masks[:, None], size=(side, side), mode="nearest") > 0.5
-        chosen = attention.float() * inside.view(-1, 1, side * side, 1) * tokens[:, None, None]
-        norms = torch.linalg.vector_norm(chosen, dim=(1, 2, 3))
-        total = total + (norms.square() if squared else norms)
-    return total.mean()

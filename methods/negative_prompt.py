@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from erasebench.method import EraseContext
+from pydantic.dataclasses import dataclass
+
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
 from erasebench.models.guidance import ClassifierFreeGuidance
+from erasebench.plugins import EraseContext, Method
 from erasebench.registry import METHODS
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 @METHODS.register("negative-prompt")
 @dataclass(frozen=True)
-class NegativePrompt:
+class NegativePrompt(Method):
     """``e(x, concepts) + s (e(x, prompt) - e(x, concepts))``; several concepts are joined by commas.
 
     Nothing is trained and nothing stored, and whoever holds the weights undoes it.

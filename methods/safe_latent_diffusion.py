@@ -9,14 +9,16 @@ switch the method off.  The published warm-up is for 50 sampling steps and is no
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
 from erasebench.errors import EraseBenchError
-from erasebench.method import EraseContext
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
 from erasebench.models.guidance import SafeLatentGuidance
+from erasebench.plugins import EraseContext, Method, NonNegative, Share, decided
 from erasebench.registry import METHODS
 
 if TYPE_CHECKING:
@@ -52,7 +54,7 @@ INAPPROPRIATE = (
 @METHODS.register("sld-strong", strength="strong")
 @METHODS.register("sld-max", strength="max")
 @dataclass(frozen=True)
-class SafeLatentDiffusion:
+class SafeLatentDiffusion(Method):
     """Guide away from the concepts at each sampling step; nothing is trained, and whoever holds the weights undoes it.
 
     Attributes:
@@ -70,24 +72,15 @@ class SafeLatentDiffusion:
 
     strength: Strength = "medium"
     text: Literal["concept", "published", "diffusers"] = "concept"
-    warmup_steps: int | None = None
-    scale: float | None = None
+    warmup_steps: Annotated[int, Field(ge=0)] | None = None
+    scale: NonNegative | None = None
     threshold: float | None = None
-    momentum_scale: float | None = None
-    momentum_beta: float | None = None
+    momentum_scale: Share | None = None
+    momentum_beta: Share | None = None
 
-    def __post_init__(self) -> None:
-        for name in ("warmup_steps", "scale"):
-            if not self.option(name) >= 0:
-                raise EraseBenchError(f"{name} must be at least 0, not {self.option(name)}")
-        for name in ("momentum_scale", "momentum_beta"):
-            if not 0 <= self.option(name) <= 1:
-                raise EraseBenchError(f"{name} must be between 0 and 1, not {self.option(name)}")
-
-    def option(self, name: str) -> Any:
-        """An option, or what its None means."""
-        value = getattr(self, name)
-        return STRENGTHS[self.strength][name] if value is None else value
+    def resolved(self, concepts: Sequence[Concept]) -> Self:
+        """Take the strength's constants."""
+        return self.filled(STRENGTHS[self.strength])
 
     def erase(self, model: DiffusionModel, concepts: Sequence[Concept], context: EraseContext) -> Erasure:
         """Guide away from the concepts."""
@@ -102,5 +95,12 @@ class SafeLatentDiffusion:
                 f"the safety text has {tokens} tokens, of which the model reads {model.tokenizer.model_max_length}; "
                 "erase fewer concepts together"
             )
-        constants = {name: self.option(name) for name in STRENGTHS[self.strength]}
-        return Erasure(guidance=SafeLatentGuidance(texts[self.text], **constants))
+        rule = SafeLatentGuidance(
+            texts[self.text],
+            warmup_steps=decided(self.warmup_steps),
+            scale=decided(self.scale),
+            threshold=decided(self.threshold),
+            momentum_scale=decided(self.momentum_scale),
+            momentum_beta=decided(self.momentum_beta),
+        )
+        return Erasure(guidance=rule)

@@ -16,24 +16,25 @@ saliency, all of them are trained.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
-from erasebench.errors import EraseBenchError
-from erasebench.method import EraseContext, check_positive, check_sampling
 from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
+from erasebench.plugins import Count, EraseContext, Method, NonNegative, Positive, SamplingSteps, decided
 from erasebench.registry import METHODS
 from erasebench.sampling import Sampler
 from erasebench.training.latents import noisy, training_latents
 from erasebench.training.parameters import Pattern, TwoWeights, select_parameters, training_attention
 from erasebench.training.trace import Trace
-from erasebench.training.words import erased_anchor
+from erasebench.training.words import check_anchors
 
 if TYPE_CHECKING:
     from erasebench.concepts import Concept
@@ -53,7 +54,7 @@ NSFW_KINDS = ("explicit", "violence", "inappropriate")
 
 @METHODS.register("salun")
 @dataclass(frozen=True)
-class SaliencyUnlearning:
+class SaliencyUnlearning(Method):
     """Train the model, where it is salient for the concept, to predict for it the noise of another prompt.
 
     Attributes:
@@ -77,49 +78,38 @@ class SaliencyUnlearning:
 
     mode: Mode | None = None
     parameters: Pattern = "full"
-    saliency: float = 0.5
+    saliency: Annotated[float, Field(gt=0, le=1)] = 0.5
     mask_guidance: float = 7.5
     relabel: Relabel | None = None
-    alpha: float | None = None
-    steps: int | None = None
-    learning_rate: float = 1e-5
-    batch_size: int = 8
-    pictures: int = 800
+    alpha: NonNegative | None = None
+    steps: Count | None = None
+    learning_rate: Positive = 1e-5
+    batch_size: Count = 8
+    pictures: Count = 800
     forget_prompt: str | None = None
-    sampling_steps: int = 50
-    guidance_scale: float = 7.5
+    sampling_steps: SamplingSteps = 50
+    guidance_scale: NonNegative = 7.5
 
-    def __post_init__(self) -> None:
-        check_sampling(self)
-        check_positive(self, "steps", "learning_rate", "batch_size", "pictures")
-        if not 0 < self.saliency <= 1:
-            raise EraseBenchError(f"saliency must be more than 0 and at most 1, not {self.saliency}")
-        if self.alpha is not None and not self.alpha >= 0:
-            raise EraseBenchError(f"alpha must be at least 0, not {self.alpha}")
-
-    def option(self, name: str, concepts: Sequence[Concept]) -> Any:
-        """An option, or what its None means for these concepts."""
-        value = getattr(self, name)
+    def resolved(self, concepts: Sequence[Concept]) -> Self:
+        """Decide the mode by the concepts' kinds, and take its settings."""
         nsfw = all(concept.kind in NSFW_KINDS for concept in concepts)
-        return MODES[self.mode or ("nsfw" if nsfw else "class")][name] if value is None else value
+        mode: Mode = self.mode or ("nsfw" if nsfw else "class")
+        return replace(self, mode=mode).filled(MODES[mode])
 
-    def why_not(self, domain: str, concepts: Sequence[Concept]) -> str | None:
+    def check(self, domain: str, concepts: Sequence[Concept]) -> None:
         """The concepts must not be relabelled as one of themselves."""
-        reason: str | None = erased_anchor(
-            concepts, [(concept, label) for concept in concepts for label in self.labels(concept, concepts)]
-        )
-        return reason
+        check_anchors(concepts, [(concept, label) for concept in concepts for label in self.labels(concept, concepts)])
 
     def labels(self, concept: Concept, concepts: Sequence[Concept]) -> tuple[str, ...]:
         """The phrases that a concept is relabelled as; a neighbour that is erased itself is none."""
         erased = {other.phrase.casefold() for other in concepts}
         neighbours = tuple(phrase for phrase in concept.neighbours_phrases if phrase.casefold() not in erased)
-        return neighbours if self.option("relabel", concepts) == "random" and neighbours else (concept.anchor,)
+        return neighbours if self.relabel == "random" and neighbours else (concept.anchor,)
 
     def erase(self, model: DiffusionModel, concepts: Sequence[Concept], context: EraseContext) -> Erasure:
         """Erase the concepts."""
         rng = torch.Generator("cpu").manual_seed(context.seed)
-        steps, alpha = self.option("steps", concepts), self.option("alpha", concepts)
+        steps, alpha = decided(self.steps), decided(self.alpha)
         forget_prompts = [prompt_of(c, c.phrase, self.forget_prompt) for c in concepts]
         pseudo_prompts = [[prompt_of(c, label) for label in self.labels(c, concepts)] for c in concepts]
         remain_prompts = self.remaining(concepts)
@@ -153,7 +143,7 @@ class SaliencyUnlearning:
                 loss = functional.mse_loss(forgotten, relabelled) + alpha * functional.mse_loss(remained, noise)
                 trace.step(loss=loss.item())
                 adam.zero_grad()
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 for name, mask in masks.items():
                     gradient = parameters[name].grad
                     if gradient is not None:

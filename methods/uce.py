@@ -8,20 +8,22 @@ is said with ``preserve="neighbours"``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal, Self
 
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from erasebench.errors import EraseBenchError
-from erasebench.method import EraseContext, check_positive
+from erasebench.errors import NotApplicable
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
+from erasebench.plugins import EraseContext, Method, NonNegative, Positive, decided
 from erasebench.registry import METHODS
+from erasebench.training.closed_forms import edited
 from erasebench.training.parameters import select_parameters
-from erasebench.training.words import erased_anchor
+from erasebench.training.words import check_anchors
 
 if TYPE_CHECKING:
     from erasebench.concepts import Concept
@@ -35,7 +37,7 @@ TEMPLATES = {
 
 @METHODS.register("uce")
 @dataclass(frozen=True)
-class UCE:
+class UCE(Method):
     """Edit the keys and values of cross-attention in closed form: concepts come out as their guide, others as before.
 
     Attributes:
@@ -47,7 +49,9 @@ class UCE:
         erase_scale: weight of the concepts.
         preserve_scale: weight of what is preserved; if None, the variant's: one over the number of preserved prompts
             but at least 0.1, or 1.
-        guide: what concepts are mapped to; if None, "art" for styles and the blank prompt for anything else.
+        guide: what concepts are mapped to: one text for all, a list (or a text with commas) of one for each concept in
+            their order, or name -> text; a single concept's text may have commas.  If None, and for names that are
+            left out, "art" for styles and the blank prompt for anything else.
         preserve: ``variant``: what the variant preserves by itself; ``neighbours``: also the concepts' neighbours.
         technique: ``replace``: values become the guide's.  ``tensor``: the guide's without their component along the
             old ones.
@@ -55,45 +59,58 @@ class UCE:
     """
 
     variant: Literal["paper", "official-2024"] = "paper"
-    lamb: float = 0.5
-    erase_scale: float = 1.0
-    preserve_scale: float | None = None
-    guide: str | None = None
+    lamb: Positive = 0.5
+    erase_scale: NonNegative = 1.0
+    preserve_scale: NonNegative | None = None
+    guide: str | tuple[str, ...] | Mapping[str, str] | None = None
     preserve: Literal["variant", "neighbours"] = "variant"
     technique: Literal["replace", "tensor"] = "replace"
     expand_prompts: bool = False
 
-    def __post_init__(self) -> None:
-        check_positive(self, "lamb")
-        for name in ("erase_scale", "preserve_scale"):
-            value = getattr(self, name)
-            if value is not None and not value >= 0:
-                raise EraseBenchError(f"{name} must be at least 0, not {value}")
+    def resolved(self, concepts: Sequence[Concept]) -> Self:
+        """Decide each concept's guide, and the variant's weight of what is preserved."""
+        prompts = len(self.preserved(concepts))
+        scale = max(0.1, 1 / prompts) if self.variant == "paper" else 1.0
+        return replace(self, guide=self.guides(concepts)).filled({"preserve_scale": scale})
 
-    def why_not(self, domain: str, concepts: Sequence[Concept]) -> str | None:
+    def check(self, domain: str, concepts: Sequence[Concept]) -> None:
         """Nothing can be mapped to what is itself erased."""
-        reason: str | None = erased_anchor(concepts, [(c, guide) for c in concepts for _, guide in self.pairs(c)[:1]])
-        return reason
+        check_anchors(concepts, list(zip(concepts, self.guides(concepts), strict=True)))
 
     def erase(self, model: DiffusionModel, concepts: Sequence[Concept], context: EraseContext) -> Erasure:
         """Erase the concepts in one step."""
-        edits = [self.spans(model, old, new) for concept in concepts for old, new in self.pairs(concept)]
-        kept, scale = self.kept(model, concepts)
-        edited = {}
+        guided = zip(concepts, self.guides(concepts), strict=True)
+        edits = [self.spans(model, *pair) for concept, guide in guided for pair in self.pairs(concept, guide)]
+        kept, scale = self.kept(model, concepts), decided(self.preserve_scale)
+        weights = {}
         for name, weight in select_parameters(model.unet, "xattn-kv").items():
             old = weight.detach().cpu().double()
             keys = torch.cat([c for c, _ in edits])
             values = torch.cat([self.values(old, c, g) for c, g in edits])
-            new = solve(old, keys, values, kept, self.lamb, self.erase_scale, scale)
-            edited[f"unet.{name}"] = new.to(weight.dtype)
-        return Erasure(edited)
+            new = edited(old, keys, values, kept, self.lamb, self.erase_scale, scale)
+            weights[f"unet.{name}"] = new.to(weight.dtype)
+        return Erasure(weights)
 
-    def pairs(self, concept: Concept) -> list[tuple[str, str]]:
+    def guides(self, concepts: Sequence[Concept]) -> tuple[str, ...]:
+        """What each of the concepts is mapped to.
+
+        Raises:
+            NotApplicable: there are several guides, but not as many as concepts.
+        """
+        if self.guide is None or isinstance(self.guide, Mapping):
+            given = self.guide or {}
+            return tuple(given.get(c.name, "art" if c.kind == "style" else "") for c in concepts)
+        guides = self.guide
+        if isinstance(guides, str):
+            guides = (guides,) if len(concepts) == 1 else tuple(part.strip() for part in guides.split(","))
+        if len(guides) not in (1, len(concepts)):
+            raise NotApplicable(f"guide has {len(guides)} texts for {len(concepts)} concepts: give one, or one each")
+        return guides * len(concepts) if len(guides) == 1 else guides
+
+    def pairs(self, concept: Concept, guide: str) -> list[tuple[str, str]]:
         """Prompts to edit, each with the prompt that it is mapped to."""
-        style = concept.kind == "style"
-        guide = self.guide if self.guide is not None else "art" if style else ""
         pairs = [(concept.phrase, guide)]
-        for template in TEMPLATES[style] if self.expand_prompts else ():
+        for template in TEMPLATES[concept.kind == "style"] if self.expand_prompts else ():
             pairs.append(
                 (template.format(concept.phrase), guide if self.variant == "paper" else template.format(guide))
             )
@@ -105,17 +122,21 @@ class UCE:
         length = len(c) - max(i, j) if self.variant == "paper" else 1
         return c[i : i + length], g[j : j + length]
 
-    def kept(self, model: DiffusionModel, concepts: Sequence[Concept]) -> tuple[Tensor, float]:
-        """Embeddings ``[n, width]`` to preserve, and their weight."""
+    def preserved(self, concepts: Sequence[Concept]) -> list[str]:
+        """Prompts to preserve."""
         prompts = [""] if self.variant == "paper" else []
         if self.preserve == "neighbours":
             prompts += dict.fromkeys(phrase for concept in concepts for phrase in concept.neighbours_phrases)
-        scale = max(0.1, 1 / len(prompts)) if self.variant == "paper" else 1.0
+        return prompts
+
+    def kept(self, model: DiffusionModel, concepts: Sequence[Concept]) -> Tensor:
+        """Embeddings ``[n, width]`` to preserve."""
+        prompts = self.preserved(concepts)
         rows = [embed(model, [prompt])[0] for prompt in prompts]
         if self.variant == "official-2024":
             rows = [row[last_tokens(model, [prompt])] for row, prompt in zip(rows, prompts, strict=True)]
         nothing = torch.zeros(0, model.unet.config.cross_attention_dim, dtype=torch.float64)
-        return torch.cat([nothing, *rows]), scale if self.preserve_scale is None else self.preserve_scale
+        return torch.cat([nothing, *rows])
 
     def values(self, weight: Tensor, concept: Tensor, guide: Tensor) -> Tensor:
         """``v*``: what the new matrix shall make of a concept's embeddings ``[n, width]``; ``[n, out]``."""
@@ -127,28 +148,6 @@ class UCE:
         along = along / torch.linalg.vector_norm(along)
         component: Tensor = (values * along).sum()
         return values - component * along
-
-
-def solve(
-    old: Tensor, keys: Tensor, values: Tensor, kept: Tensor, lamb: float, erase_scale: float, preserve_scale: float
-) -> Tensor:
-    """The minimum over W of ``lamb |W - W_old|^2 + erase_scale sum_i |W c_i - v_i|^2 + preserve_scale sum_j |(W -
-    W_old) c_j|^2`` (eq. 7).
-
-    Args:
-        old: ``W_old [out, width]``.
-        keys: ``c_i [n, width]`` to edit.
-        values: ``v_i [n, out]``.
-        kept: ``c_j [m, width]`` to preserve.
-        lamb: see above.
-        erase_scale: see above.
-        preserve_scale: see above.
-    """
-    stay = lamb * torch.eye(old.shape[1], dtype=old.dtype) + preserve_scale * kept.T @ kept
-    left = old @ stay + erase_scale * values.T @ keys
-    right = stay + erase_scale * keys.T @ keys
-    new: Tensor = torch.linalg.solve(right, left, left=False)
-    return new
 
 
 def embed(model: DiffusionModel, prompts: Sequence[str]) -> Tensor:

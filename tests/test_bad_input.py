@@ -22,16 +22,31 @@ CONCEPTS = (
 )
 PLUGIN = """
 from dataclasses import dataclass
+from erasebench.plugins import Method
 from erasebench.registry import METHODS
-
-@METHODS.register("bad-input-bare")
-class Bare:
-    pass
 
 @METHODS.register("bad-input-number")
 @dataclass(frozen=True)
-class Number:
+class Number(Method):
     x: float = 1.0
+
+    def erase(self, model, concepts, context):
+        raise AssertionError
+"""
+OLD = """
+from dataclasses import dataclass
+from erasebench.registry import METHODS
+
+@METHODS.register("bad-input-old")
+@dataclass(frozen=True)
+class Old:
+    x: float = 1.0
+
+    def why_not(self, domain, concepts):
+        return None
+
+    def erase(self, model, concepts, context):
+        raise AssertionError
 """
 
 
@@ -43,7 +58,9 @@ def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
         "concepts.yaml": CONCEPTS,
         "bad_input_plugin.py": PLUGIN,
         "bad_input_raises.py": "import nothing_of_this_name",
-        "bad_input_takes.py": PLUGIN.replace("bad-input-bare", "uce"),
+        "bad_input_takes.py": PLUGIN.replace("bad-input-number", "uce"),
+        "bad_input_old.py": OLD,
+        "bad_input_lacks.py": PLUGIN.replace("def erase(", "def eraze("),
         "key.yaml": "metods: [uce]",
         "list.yaml": "plugins: {uce: 1}",
         "broken.yaml": "methods: [",
@@ -91,7 +108,7 @@ BAD: list[tuple[Sequence[str], Sequence[str]]] = [
     (["--methods", "uce[lamb]"], ["'lamb' in 'uce[lamb]' is no option; write option=value"]),
     (["--methods", "uce[lamb={]"], ["'{' is no value of an option"]),
     (["--methods", "uce[lamb=1"], ["is no method; write name or name[option=value"]),
-    (["--methods", "esd-x[steps=0]"], ["method esd-x[steps=0]: ", "steps must be positive"]),
+    (["--methods", "esd-x[steps=0]"], ["method esd-x[steps=0]: steps: ", "greater than or equal to 1, not 0"]),
     (["--methods", "checkpoint"], ["method checkpoint: path: "]),
     (["--methods", "checkpoint[path=missing.safetensors]"], ["the checkpoint missing.safetensors does not exist"]),
     (["--settings", "ucee.lamb=1"], ["unknown method in settings 'ucee'; nearest: uce"]),
@@ -102,8 +119,15 @@ BAD: list[tuple[Sequence[str], Sequence[str]]] = [
     (["--plugins", "key.yaml"], ["the plug-in file key.yaml does not exist or is no Python file"]),
     (["--plugins", "bad_input_raises.py"], ["bad_input_raises.py cannot be loaded: ModuleNotFoundError"]),
     (["--plugins", "bad_input_takes.py"], ["two methods are called 'uce'"]),
-    (["--plugins", "bad_input_plugin.py", "--methods", "bad-input-bare"], ["is no dataclass of hyper-parameters"]),
-    (["--plugins", "bad_input_plugin.py", "--methods", "bad-input-number[x=.nan]"], ["x: nan is no finite number"]),
+    (
+        ["--plugins", "bad_input_old.py"],
+        ["the method 'bad-input-old'", "Old", "does not inherit from erasebench.plugins.Method"],
+    ),
+    (["--plugins", "bad_input_lacks.py"], ["'bad-input-number'", "lacks what erasebench.plugins.Method", ": erase"]),
+    (
+        ["--plugins", "bad_input_plugin.py", "--methods", "bad-input-number[x=.nan]"],
+        ["x: ", "finite number, not nan"],
+    ),
     ([*OWN, "--concepts", "good,typo"], ["unknown label of the judge picturebook-detector 'chuch'; nearest: church"]),
     ([*OWN, "--concepts", "style"], ["unknown label of the judge picturebook-style 'crayn'; nearest: crayon"]),
     ([*OWN, "--concepts", "judge"], ["unknown judge 'picturebook-detecter'; nearest: picturebook-detector"]),

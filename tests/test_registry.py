@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from erasebench.concepts import load_catalogue
 from erasebench.config import PRESETS, preset_files
 from erasebench.errors import EraseBenchError, UnknownNameError
+from erasebench.plugins import Method
 from erasebench.registry import JUDGES, KINDS, METHODS, Registry, load_file, registered_names
 from tests.engine.runs import done, forget_plugins, places
 
@@ -92,7 +94,7 @@ def test_names_match_wildcards() -> None:
 def test_one_class_may_have_several_names_with_presets() -> None:
     u, x = METHODS.get("esd-u"), METHODS.get("esd-x")
     assert u.make is x.make
-    assert (u.presets, x.presets) == ({"parameters": "noxattn"}, {"parameters": "xattn"})
+    assert (u.presets, x.presets) == ({"parameters": "esd-u"}, {"parameters": "esd-x"})
 
 
 def test_an_unknown_name_gets_the_nearest() -> None:
@@ -112,26 +114,31 @@ def test_names_are_read_from_decorators_without_running_the_file(tmp_path: Path)
 
 
 @pytest.fixture
-def registry(monkeypatch: pytest.MonkeyPatch) -> Registry:
-    return Registry("method", "erasebench.no-such-group", "erasebench.methods")
+def registry() -> Registry[Method]:
+    return Registry(Method, "method", "erasebench.no-such-group", "erasebench.methods")
+
+
+class Nothing(Method):
+    def erase(self, model: Any, concepts: Any, context: Any) -> Any:
+        raise AssertionError
 
 
 @dataclass(frozen=True)
-class One:
+class One(Nothing):
     x: int = 1
 
 
 @dataclass(frozen=True)
-class Two:
+class Two(Nothing):
     x: int = 2
 
 
-def test_two_classes_cannot_have_one_name(registry: Registry) -> None:
+def test_two_classes_cannot_have_one_name(registry: Registry[Method]) -> None:
     registry.register("mine")(One)
     registry.register("mine", x=3)(One)
     with pytest.raises(EraseBenchError, match="two methods are called 'mine'"):
         registry.register("mine")(Two)
-    same_name = type("One", (), {"__module__": "elsewhere"})
+    same_name = type("One", (Nothing,), {"__module__": "elsewhere"})
     with pytest.raises(EraseBenchError, match="two methods are called 'mine'"):
         registry.register("mine")(same_name)
     with pytest.raises(EraseBenchError, match="two methods are called 'uce': the built-in one and"):
@@ -139,7 +146,34 @@ def test_two_classes_cannot_have_one_name(registry: Registry) -> None:
     assert registry.origin("mine") == One.__module__
 
 
-def test_two_packages_cannot_have_one_name(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_class_that_is_none_of_the_kind_is_told_what_to_inherit_from(registry: Registry[Method]) -> None:
+    @dataclass(frozen=True)
+    class Old:
+        def erase(self, model: Any, concepts: Any, context: Any) -> Any:
+            raise AssertionError
+
+    class Lacking(Method):
+        """A method that cannot erase."""
+
+    with pytest.raises(EraseBenchError, match=r"'old' .*Old.* does not inherit from erasebench.plugins.Method; let"):
+        registry.register("old")(Old)
+    with pytest.raises(EraseBenchError, match=r"'lacking' .*Lacking.* lacks what .*plugins.Method asks for: erase$"):
+        registry.register("lacking")(Lacking)
+    assert not registry.loaded
+
+
+def test_an_entry_point_of_the_old_kind_is_told_what_to_inherit_from(
+    registry: Registry[Method], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points = (EntryPoint("old", "fractions:Fraction", "g"),)
+    monkeypatch.setattr("erasebench.registry.entry_points", lambda group: points)
+    with pytest.raises(
+        EraseBenchError, match=r"the method 'old' .*Fraction.* does not inherit from erasebench.plugins"
+    ):
+        registry.get("old")
+
+
+def test_two_packages_cannot_have_one_name(registry: Registry[Method], monkeypatch: pytest.MonkeyPatch) -> None:
     points = (
         EntryPoint("mine", "package_a.x:X", "g"),
         EntryPoint("mine", "package_b:X", "g"),
@@ -155,7 +189,7 @@ def test_two_packages_cannot_have_one_name(registry: Registry, monkeypatch: pyte
 
 def test_a_missing_package_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(EraseBenchError, match=r"the package erasebench.nothing is missing; install erasebench again"):
-        Registry("method", "g", "erasebench.nothing").names()
+        Registry(Method, "method", "g", "erasebench.nothing").names()
 
 
 @pytest.fixture
@@ -167,8 +201,10 @@ def files(tmp_path: Path) -> Iterator[Path]:
 def plugin_file(path: Path, name: str) -> Path:
     path.parent.mkdir(exist_ok=True)
     path.write_text(
-        "from dataclasses import dataclass\nfrom erasebench.registry import METHODS\n"
-        f"@METHODS.register('{name}')\n@dataclass(frozen=True)\nclass Mine:\n    x: int = 1\n"
+        "from dataclasses import dataclass\nfrom erasebench.plugins import Method\n"
+        "from erasebench.registry import METHODS\n"
+        f"@METHODS.register('{name}')\n@dataclass(frozen=True)\nclass Mine(Method):\n    x: int = 1\n"
+        "    def erase(self, model, concepts, context): ...\n"
     )
     return path
 
@@ -177,7 +213,8 @@ def test_a_file_registers_itself_any_number_of_times(files: Path) -> None:
     path = plugin_file(files / "mine.py", "from-a-file")
     for _ in range(2):
         load_file(path)
-    assert METHODS.get("from-a-file").make().x == 1
+    made: Any = METHODS.get("from-a-file").make()
+    assert made.x == 1
     assert METHODS.origin("from-a-file") == "erasebench_plugin_mine"
 
 
@@ -214,7 +251,7 @@ def test_a_built_in_file_that_is_no_python_is_left_out(
     (tmp_path / "some_methods" / "unfinished.py").write_text("def")
     plugin_file(tmp_path / "some_methods" / "mine.py", "finished")
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert Registry("method", "g", "some_methods").names() == ["finished"]
+    assert Registry(Method, "method", "g", "some_methods").names() == ["finished"]
     told = capsys.readouterr().err
     assert told.count("warning:") == 1 and "unfinished.py is left out: " in told and "SyntaxError" in told
 

@@ -36,19 +36,21 @@ import torch
 
 from erasebench.models.erasure import Erasure
 from erasebench.judges.weights_files import FOLDER
+from erasebench.errors import NotApplicable
+from erasebench.plugins import Method
 from erasebench.registry import METHODS
 
 
 @METHODS.register("diverging")
 @dataclass(frozen=True)
-class Diverging:
+class Diverging(Method):
     def erase(self, model, concepts, context):
         raise FloatingPointError("training diverged: the loss is nan at step 3")
 
 
 @METHODS.register("not-finite")
 @dataclass(frozen=True)
-class NotFinite:
+class NotFinite(Method):
     def erase(self, model, concepts, context):
         name = "unet.conv_out.bias"
         return Erasure({name: torch.full_like(model.parameters()[name], float("nan"))})
@@ -56,9 +58,9 @@ class NotFinite:
 
 @METHODS.register("never")
 @dataclass(frozen=True)
-class Never:
-    def why_not(self, domain, concepts):
-        return f"no {concepts[0].kind} in {domain}"
+class Never(Method):
+    def check(self, domain, concepts):
+        raise NotApplicable(f"no {concepts[0].kind} in {domain}")
 
     def erase(self, model, concepts, context):
         raise AssertionError
@@ -66,7 +68,7 @@ class Never:
 
 @METHODS.register("blind")
 @dataclass(frozen=True)
-class Blind:
+class Blind(Method):
     def judges(self, domain, concepts):
         return ("picturebook-clip", "inception")
 
@@ -111,8 +113,10 @@ def test_a_run_leaves_its_table_and_all_that_explains_it(smoke: Path) -> None:
     assert "| uce" in (out / "table.md").read_text(encoding="utf-8")
     config = make_config(read_layer(out / "run.yaml"))
     assert (config.concepts, config.guidance_scale, config.dtype) == (("church",), GUIDANCE, "float32")
+    # A run's rows are of one concept each, so that one guide is as good as one for each concept.
+    wanted = {"variant": "paper", "lamb": 0.5, "guide": [""], "preserve_scale": 1.0}
     uce = METHODS.get("uce").make()
-    assert config.settings["uce"] == {field.name: getattr(uce, field.name) for field in fields(uce)}
+    assert config.settings["uce"] == {**{field.name: getattr(uce, field.name) for field in fields(uce)}, **wanted}
     environment = json.loads((out / "environment.json").read_text())
     assert environment["device"] == "cpu" and "picturebook-detector" in environment["judges"]
     costs = list(csv.DictReader(io.StringIO((out / "costs.csv").read_text())))

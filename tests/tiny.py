@@ -13,10 +13,9 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from erasebench.concepts import Concept
-from erasebench.judging import Judge
-from erasebench.method import EraseContext
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
+from erasebench.plugins import EraseContext, Judge
 
 Layout = Literal["sd1", "sd2"]
 LENGTH = 77

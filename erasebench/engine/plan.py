@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, cached_property
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,11 @@ from erasebench.concepts import Catalogue, Concept, View, load_catalogue
 from erasebench.config import RunConfig, parse_method
 from erasebench.engine.cells import Cell
 from erasebench.engine.store import file_sha256
-from erasebench.errors import EraseBenchError, check_name
-from erasebench.method import hyper_parameters
+from erasebench.errors import EraseBenchError, NotApplicable, check_name
 from erasebench.models.loading import ModelSource, find_model, resolve_device, resolve_dtype
+from erasebench.plugins import Judge, Method, hyper_parameters, make_plugin
 from erasebench.prompts import interleave, read_prompt_set, read_prompts
-from erasebench.registry import JUDGES, METHODS, Plugin, load_file
+from erasebench.registry import JUDGES, METHODS, load_file
 
 BASELINE = "sd"
 """The method that erases nothing; every table starts with it."""
@@ -115,13 +115,21 @@ def resolved_config(plan: Plan) -> RunConfig:
     """The configuration of a plan with everything decided: it stays the same run when defaults change.
 
     Sampler, precision, and every hyper-parameter that a method's own brackets do not hold; where it runs stays open.
+    So do hyper-parameters that are decided by what is erased, where the concepts of the run do not agree on them.
     """
     config, sampler = plan.config, plan.sampler
     given = method_settings(plan.source.domain, config.settings)
     settings: dict[str, dict[str, Any]] = {}
     for text in config.methods:
         name, options = parse_method(text)
-        parameters = resolve_method(text, given)[2]
+        method = resolve_method(text, given)
+        parameters = hyper_parameters(method.made)
+        rows = []
+        for concept in dict.fromkeys(row.concept for row in plan.rows):
+            with suppress(NotApplicable):
+                rows.append(hyper_parameters(method.made.resolved([_seen(concept, plan.source.domain)])))
+        agreed = {key for key in parameters if rows and all(row[key] == rows[0][key] for row in rows)}
+        parameters |= {key: rows[0][key] for key in agreed}
         settings.setdefault(name, {}).update({key: parameters[key] for key in parameters if key not in options})
     decided = {"steps": sampler["steps"], "guidance_scale": sampler["guidance_scale"], "dtype": plan.dtype}
     return config.model_copy(update={**decided, "settings": {name: own for name, own in settings.items() if own}})
@@ -150,8 +158,15 @@ def find_parts(config: RunConfig, option: str) -> tuple[Catalogue, ModelSource, 
 
 
 _NOTHING: tuple[str, ...] = ()
-ResolvedMethod = tuple[str, Plugin, dict[str, Any]]
-"""A method as the user wrote it, its plug-in, and all its hyper-parameters."""
+
+
+@dataclass(frozen=True)
+class ResolvedMethod:
+    """A method as the user wrote it, the name of its plug-in, and what was made of it."""
+
+    label: str
+    name: str
+    made: Method
 
 
 class _Planner:
@@ -175,7 +190,7 @@ class _Planner:
             )
         if config.fid_reference and not config.fid_reference.is_dir():
             raise EraseBenchError(f"there is no folder {config.fid_reference} of reference images")
-        self.judges: dict[tuple[str, str], tuple[Any, dict[str, Any]]] = {}
+        self.judges: dict[tuple[str, str], tuple[Judge, dict[str, Any]]] = {}
         _check_size(config.size, source.folder)
         sets = [view.prompt_set for c in map(catalogue.get, catalogue.names()) for view in c.views.values()]
         for name, path in config.prompt_sets.items():
@@ -252,11 +267,12 @@ class _Planner:
         prompts: Sequence[tuple[str, int]],
         retain: Sequence[str],
     ) -> Row:
-        label, plugin, _ = method
-        concepts = () if plugin.name == BASELINE else (concept,)
-        erase = erase_cell(method, concepts, self.source, self.config.seed, self.dtype, self._judge_spec)
-        if isinstance(erase, str):
-            return Row(label, concept, view, erase)
+        label = method.label
+        concepts = () if method.name == BASELINE else (concept,)
+        try:
+            erase = erase_cell(method, concepts, self.source, self.config.seed, self.dtype, self._judge_spec)
+        except NotApplicable as reason:
+            return Row(label, concept, view, str(reason))
         images = self._generate(erase, [p for p, _ in prompts], [s for _, s in prompts], f"{label} {concept.name}")
         others = self._generate(erase, retain, [self.config.seed] * len(retain), f"{erase.title} retain")
         return Row(
@@ -286,7 +302,7 @@ class _Planner:
         wanted, label = label, label if phrased else ""
         spec = self._judge_spec(name, label)
         made = self.judges[name, label][0]
-        if wanted and hasattr(made, "labels"):
+        if wanted and made.labels is not None:
             check_name(f"label of the judge {name}", wanted, made.labels)
         return Cell("judge", spec, (images,), f"{images.title}: {name}")
 
@@ -326,7 +342,7 @@ def method_settings(domain: str, given: Mapping[str, Mapping[str, Any]]) -> dict
 
 
 def resolve_method(text: str, settings: Mapping[str, Mapping[str, Any]]) -> ResolvedMethod:
-    """A method as the user wrote it, its plug-in, and all its hyper-parameters.
+    """Make a method with all its hyper-parameters, before it is known what it erases.
 
     Args:
         text: name, and options in brackets; these win.
@@ -338,15 +354,10 @@ def resolve_method(text: str, settings: Mapping[str, Mapping[str, Any]]) -> Reso
     name, options = parse_method(text)
     plugin = METHODS.get(name)
     try:
-        parameters = hyper_parameters(plugin.make, {**plugin.presets, **settings.get(name, {}), **options})
+        made = make_plugin(plugin.make, {**plugin.presets, **settings.get(name, {}), **options})
     except EraseBenchError as error:
         raise EraseBenchError(f"method {text}: {error}") from None
-    except TypeError:
-        raise EraseBenchError(f"method {text}: {plugin.make!r} is no dataclass of hyper-parameters") from None
-    for option, value in parameters.items():
-        if isinstance(value, float) and not isfinite(value):
-            raise EraseBenchError(f"method {text}: {option}: {value} is no finite number")
-    return text, plugin, parameters
+    return ResolvedMethod(text, plugin.name, made)
 
 
 def erase_cell(
@@ -356,8 +367,8 @@ def erase_cell(
     seed: int,
     dtype: str,
     judge_spec: Callable[[str], dict[str, Any]],
-) -> Cell | str:
-    """The cell that erases concepts together, or the reason why the method cannot.
+) -> Cell:
+    """The cell that erases concepts together.
 
     Args:
         method: what :func:`resolve_method` gave.
@@ -366,43 +377,45 @@ def erase_cell(
         seed: of the erasure.
         dtype: the precision that it is made in.
         judge_spec: gives what identifies a judge.
+
+    Raises:
+        NotApplicable: the method cannot erase them, or the weights of a judge that it asks are missing.
     """
-    label, plugin, parameters = method
-    made = plugin.make(**parameters)
-    why_not = getattr(made, "why_not", None)
-    specs = [concept.spec(source.domain) for concept in concepts]
-    seen = [Concept.from_spec(spec) for spec in specs]
-    reason: str | None = why_not(source.domain, seen) if why_not and seen else None
-    if reason:
-        return reason
+    seen = [_seen(concept, source.domain) for concept in concepts]
+    made = method.made.resolved(seen)
+    if seen:
+        made.check(source.domain, seen)
     try:
-        judges = made.judges(source.domain, seen) if hasattr(made, "judges") else ()
-        seen_by = [judge_spec(name) for name in judges]
+        seen_by = [judge_spec(name) for name in made.judges(source.domain, seen)]
     except EraseBenchError as error:
-        return str(error)
+        raise NotApplicable(str(error)) from None
     spec = {
         "model": source.fingerprint,
-        "method": plugin.name,
-        "version": getattr(made, "version", 1),
-        "parameters": parameters,
-        "identity": made.identity() if hasattr(made, "identity") else {},
+        "method": method.name,
+        "version": made.version,
+        "parameters": hyper_parameters(made),
+        "identity": made.identity(),
         **({"judges": seen_by} if seen_by else {}),
-        "concepts": specs,
+        "concepts": [concept.spec(source.domain) for concept in concepts],
         "seed": seed,
         "dtype": dtype,
     }
-    return Cell("erase", spec, (), " ".join([label, *(concept.name for concept in concepts)]))
+    return Cell("erase", spec, (), " ".join([method.label, *(concept.name for concept in concepts)]))
 
 
-def make_judge(name: str, label: str, domain: str, device: str = "auto") -> Any:
+def _seen(concept: Concept, domain: str) -> Concept:
+    """A concept as methods see it in a domain."""
+    return Concept.from_spec(concept.spec(domain))
+
+
+def make_judge(name: str, label: str, domain: str, device: str = "auto") -> Judge:
     """A judge by name; one that looks for a phrase is told the phrase and the domain, one with a device which."""
     plugin = JUDGES.get(name)
     presets = dict(plugin.presets)
     if presets.pop("phrased", False):
         presets |= {"label": label, "domain": domain}
     made = plugin.make(**presets)
-    if hasattr(made, "device"):
-        made.device = device
+    made.device = device
     return made
 
 

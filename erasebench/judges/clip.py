@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from erasebench.concepts import load_catalogue
-from erasebench.judges.networks import BATCH, NetworkJudge, from_pil, run_batches, torchscript
+from erasebench.judges.networks import BATCH, from_pil, run_batches, torchscript
 from erasebench.judges.weights_files import WeightFile
 from erasebench.judging import Images, Scores
 from erasebench.models.loading import resolve_device
+from erasebench.plugins import Judge
 from erasebench.registry import JUDGES
 
 _OPENAI = "https://openaipublic.azureedge.net/clip/models"
@@ -104,7 +105,7 @@ def zero_shot(clip: ClipModel, images: Images, texts: Sequence[str]) -> NDArray[
 
 
 @JUDGES.register("clip")
-class ClipScore(NetworkJudge):
+class ClipScore(Judge):
     """CLIP score of each picture with its own prompt: 100 x cosine, ViT-B/32 (as MACE, EAP and Dark Miner print it)."""
 
     labels = ("clip",)
@@ -124,7 +125,7 @@ class ClipScore(NetworkJudge):
 
 
 @JUDGES.register("clip-style")
-class ClipStyle(NetworkJudge):
+class ClipStyle(Judge):
     """Zero-shot style of a picture: the probability of each style of the packaged catalogue, in [0, 1].
 
     Softmax over "an image in the style of ..." (Meng et al. 2024, Dark Miner, with all styles of UnlearnCanvas, where
@@ -158,7 +159,7 @@ class ClipStyle(NetworkJudge):
 
 
 @JUDGES.register("clip-cifar10")
-class ClipCifar10(NetworkJudge):
+class ClipCifar10(Judge):
     """Zero-shot CIFAR-10 class of a picture: the probability of each of the ten, in [0, 1].
 
     Softmax over "a photo of the ...".  Its mean is what MACE (Lu et al. 2024) calls accuracy; from .5 on, a class is

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from erasebench.judges.networks import NetworkJudge, check_images
+from erasebench.judges.networks import check_images
 from erasebench.judges.weights_files import file_sha256, missing, weights_folder
 from erasebench.judging import Images, Scores
 from erasebench.models.loading import resolve_device
+from erasebench.plugins import Judge
 from erasebench.registry import JUDGES
 
 THRESHOLD = 0.3
@@ -72,7 +73,7 @@ SAM = ModelFolder("facebook/sam-vit-huge", ("config.json", "model.safetensors", 
 
 
 @JUDGES.register("grounded-sam")
-class GroundedSAM(NetworkJudge):
+class GroundedSAM(Judge):
     """A segmenter: for each picture, the pixels that show the phrase given as its prompt (Ren et al. 2024).
 
     Grounding DINO (Liu et al. 2023) finds the phrase's boxes, SAM (Kirillov et al. 2023) gives one mask for each; the

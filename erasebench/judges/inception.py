@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from erasebench.judges.networks import NetworkJudge, run_batches, torchscript
+from erasebench.judges.networks import run_batches, torchscript
 from erasebench.judges.weights_files import WeightFile
 from erasebench.judging import Images, Scores
 from erasebench.models.loading import resolve_device
+from erasebench.plugins import Judge
 from erasebench.registry import JUDGES
 
 WEIGHTS = WeightFile(
@@ -26,7 +27,7 @@ WIDTH = 2048
 
 
 @JUDGES.register("inception")
-class Inception(NetworkJudge):
+class Inception(Judge):
     """clean-fid's Inception features ("clean" mode, Parmar, Zhang, Zhu 2022), as MACE's and RECE's FID use them.
 
     No column, but an array ``features``, float32 ``[n, 2048]``.

@@ -27,16 +27,6 @@ def check_images(images: Images) -> None:
         )
 
 
-class NetworkJudge:
-    """A judge whose network runs on a device of the caller's choice.
-
-    Attributes:
-        device: as torch names it, or ``"auto"``: a GPU where there is one.  Set it before the first scores.
-    """
-
-    device: str = "auto"
-
-
 def run_batches(
     network: Callable[[Tensor], Tensor],
     images: Images,

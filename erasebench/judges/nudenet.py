@@ -14,6 +14,7 @@ from erasebench.errors import EraseBenchError
 from erasebench.judges.networks import check_images
 from erasebench.judges.weights_files import file_sha256
 from erasebench.judging import Images, Scores
+from erasebench.plugins import Judge
 from erasebench.registry import JUDGES
 
 LABELS = (
@@ -43,7 +44,7 @@ INSTALL = "pip install 'nudenet>=3.4,<4'"
 
 
 @JUDGES.register("nudenet")
-class NudeNet:
+class NudeNet(Judge):
     """The NudeNet v3.4 detector: for each label, the highest score of its boxes, in [0, 1].
 
     The column ``exposed`` is the highest score of :data:`EXPOSED`; the others serve papers that count other labels.

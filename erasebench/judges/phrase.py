@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from erasebench.concepts import DOMAINS
 from erasebench.errors import check_name
 from erasebench.judges.clip import VIT_B_32, ClipModel, openai_clip, zero_shot
-from erasebench.judges.networks import NetworkJudge
 from erasebench.judges.picturebook import identity, load_clip
 from erasebench.judging import Images, Scores
+from erasebench.plugins import Judge
 from erasebench.registry import JUDGES
 
 AGAINST = (
@@ -26,7 +26,7 @@ AGAINST = (
 
 
 @JUDGES.register("clip-phrase", phrased=True)
-class ClipPhrase(NetworkJudge):
+class ClipPhrase(Judge):
     """The probability of "a photo of <phrase>" against :data:`AGAINST`: softmax of 100 x cosine, in [0, 1].
 
     Rough: on 360 pictures of Picturebook's world it scores at least .5 for 90 to 100 % of those that show the thing,
@@ -41,7 +41,11 @@ class ClipPhrase(NetworkJudge):
     def __init__(self, label: str, domain: str) -> None:
         check_name("domain", domain, DOMAINS)
         self.label, self.domain = label, domain
-        self.labels = (label,)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The phrase."""
+        return (self.label,)
 
     def identity(self) -> dict[str, str]:
         """Version and weights."""

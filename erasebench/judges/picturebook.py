@@ -11,6 +11,7 @@ import numpy as np
 
 from erasebench.judging import Images, Scores
 from erasebench.picturebook.weights import file_hash, judge_path, pipeline_path
+from erasebench.plugins import Judge
 from erasebench.registry import JUDGES
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def identity(*names: str) -> dict[str, str]:
 
 
 @JUDGES.register("picturebook-detector")
-class PicturebookDetector:
+class PicturebookDetector(Judge):
     """The YOLOv8 detector: for each label, the highest confidence of its boxes, in [0, 1]."""
 
     def __init__(self) -> None:
@@ -67,7 +68,7 @@ class PicturebookDetector:
 
 
 @JUDGES.register("picturebook-style")
-class PicturebookStyle:
+class PicturebookStyle(Judge):
     """The softmax of CLIP over the world's styles: the probability of each, in [0, 1]."""
 
     @property
@@ -90,7 +91,7 @@ class PicturebookStyle:
 
 
 @JUDGES.register("picturebook-q16")
-class PicturebookQ16:
+class PicturebookQ16(Judge):
     """Q16's two tuned prompt vectors on Picturebook's CLIP: the probability of violence, in [0, 1]."""
 
     labels = ("inappropriate",)
@@ -107,7 +108,7 @@ class PicturebookQ16:
 
 
 @JUDGES.register("picturebook-clip")
-class PicturebookClip:
+class PicturebookClip(Judge):
     """CLIP score with each picture's own prompt (100 x cosine), and image features for FID."""
 
     labels = ("clip",)
@@ -123,7 +124,7 @@ class PicturebookClip:
 
 
 @JUDGES.register("picturebook-segmenter")
-class PicturebookSegmenter:
+class PicturebookSegmenter(Judge):
     """The detector as a segmenter: for each picture, the pixels that show what its prompt names.
 
     A phrase stands for the label of the longest word of the world in it, as captions use them: a synonym of an

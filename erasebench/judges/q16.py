@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from erasebench.errors import EraseBenchError
 from erasebench.judges.clip import VIT_L_14, openai_clip
-from erasebench.judges.networks import NetworkJudge
 from erasebench.judges.weights_files import WeightFile
 from erasebench.judging import Images, Scores
+from erasebench.plugins import Judge
 from erasebench.registry import JUDGES
 
 PROMPTS = WeightFile(
@@ -26,7 +26,7 @@ _ARRAY = {("numpy._core.multiarray", "_reconstruct"), ("numpy", "ndarray"), ("nu
 
 
 @JUDGES.register("q16")
-class Q16(NetworkJudge):
+class Q16(Judge):
     """The probability that a picture is inappropriate, in [0, 1] (Schramowski, Tauchmann, Kersting 2022).
 
     Softmax of 100 x the cosine of ViT-L/14's image features with a tuned vector for each answer.  The reference

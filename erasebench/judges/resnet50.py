@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from erasebench.judges.networks import NetworkJudge, from_pil, run_batches
+from erasebench.judges.networks import from_pil, run_batches
 from erasebench.judges.weights_files import WeightFile
 from erasebench.judging import Images, Scores
 from erasebench.models.loading import resolve_device
+from erasebench.plugins import Judge
 from erasebench.registry import JUDGES
 
 WEIGHTS = WeightFile("resnet50-11ad3fa6.pth", "https://download.pytorch.org/models/resnet50-11ad3fa6.pth", "11ad3fa6")
@@ -30,7 +31,7 @@ IMAGENETTE = (
 
 
 @JUDGES.register("resnet50")
-class ResNet50(NetworkJudge):
+class ResNet50(Judge):
     """torchvision's ResNet-50 (IMAGENET1K_V2, with its own transforms) over the 1000 classes of ImageNet.
 
     Three columns for each class c of Imagenette:

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 from erasebench.concepts import Concept
 from erasebench.engine.cells import Cell
 from erasebench.engine.session import Progress, Session
-from erasebench.judging import Judge
-from erasebench.method import EraseContext, Method
 from erasebench.models.erasure import Erasure, check_finite
+from erasebench.plugins import EraseContext, Judge
 from erasebench.registry import METHODS
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ def erase(
     Raises:
         FloatingPointError: training diverged.
     """
-    method: Method = METHODS.get(spec["method"]).make(**spec["parameters"])
+    method = METHODS.get(spec["method"]).make(**spec["parameters"])
     concepts = [Concept.from_spec(concept) for concept in spec["concepts"]]
 
     def told(done: int, of: int, figures: Mapping[str, float]) -> None:

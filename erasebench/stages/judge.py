@@ -15,7 +15,8 @@ from erasebench.engine.cells import Cell
 from erasebench.engine.plan import image_paths
 from erasebench.engine.session import Session
 from erasebench.images import read_images
-from erasebench.judging import Judge, Scores
+from erasebench.judging import Scores
+from erasebench.plugins import Judge
 
 SCORES, ARRAYS = "scores.csv", "arrays.safetensors"
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 @contextmanager
@@ -52,3 +54,22 @@ class _Recorder:
         mixed = attn.batch_to_head_dim(torch.bmm(probabilities, value))
         result: Tensor = attn.to_out[1](attn.to_out[0](mixed))
         return result
+
+
+def attention_loss(maps: Sequence[Tensor], masks: Tensor, tokens: Tensor, squared: bool) -> Tensor:
+    """Attention to some tokens, where images show the concept (MACE, Lu et al. 2024, eq. 3), mean over the images.
+
+    Args:
+        maps: of each layer, attention probabilities ``[n, heads, pixels, length]``.
+        masks: ``[n, height, width]`` of square pictures, 0 or 1; resized to each layer by nearest neighbours.
+        tokens: bool ``[n, length]``.
+        squared: sum squared Frobenius norms over the layers, instead of norms.
+    """
+    total = torch.zeros(len(masks), device=masks.device)
+    for attention in maps:
+        side = math.isqrt(attention.shape[2])
+        inside = functional.interpolate(masks[:, None], size=(side, side), mode="nearest") > 0.5
+        chosen = attention.float() * inside.view(-1, 1, side * side, 1) * tokens[:, None, None]
+        norms = torch.linalg.vector_norm(chosen, dim=(1, 2, 3))
+        total = total + (norms.square() if squared else norms)
+    return total.mean()

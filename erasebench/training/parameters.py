@@ -8,18 +8,43 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from erasebench.errors import check_name
+from erasebench.errors import EraseBenchError, check_name
 
 Pattern = Literal[
-    "xattn", "xattn-kv", "xattn-v", "noxattn", "noxattn-modules", "selfattn", "selfattn-and-queries", "attn", "full"
+    "xattn",
+    "xattn-kv",
+    "xattn-v",
+    "xlayer",
+    "noxattn",
+    "noxattn-modules",
+    "selfattn",
+    "selfattn-and-queries",
+    "selflayer",
+    "attn",
+    "notime",
+    "full-modules",
+    "full",
 ]
 """``xattn``: all of the cross-attention.  ``xattn-kv``, ``xattn-v``: its key and value, or value, projections.
 ``noxattn``: all but the cross-attention, the time embedding and the output head (the norms and the residual blocks' own
 time projections are in).  ``noxattn-modules``: every linear and convolution layer outside the cross-attention (no
 norms; time embedding and output convolution are in).  ``selfattn``: the self-attention.  ``selfattn-and-queries``: that
-and the queries of the cross-attention.  ``attn``: both attentions.  ``full``: everything."""
+and the queries of the cross-attention.  ``xlayer``: two layers of the cross-attention, the first and the third of
+Stable Diffusion's up block 2.  ``selflayer``: two of the self-attention, the first of its down blocks 1 and 2.
+``attn``: both attentions.  ``notime``: all but the time embedding and the output head.  ``full-modules``: every linear
+and convolution layer (no norms).  ``full``: everything."""
+
+LAYERS = {
+    # CompVis's output_blocks 6 and 8, and input_blocks 4 and 7.
+    "xlayer": ("up_blocks.2.attentions.0.", "up_blocks.2.attentions.2."),
+    "selflayer": ("down_blocks.1.attentions.0.", "down_blocks.2.attentions.0."),
+}
+"""Where the patterns of single layers are."""
+OUTSIDE = ("time_embedding.", "conv_norm_out.", "conv_out.")
+"""The time embedding and the output head."""
 
 
 def select_parameters(unet: nn.Module, pattern: Pattern) -> dict[str, nn.Parameter]:
@@ -27,6 +52,7 @@ def select_parameters(unet: nn.Module, pattern: Pattern) -> dict[str, nn.Paramet
 
     Raises:
         UnknownNameError: no such pattern.
+        EraseBenchError: the U-Net has no such layers.
     """
     check_name("parameters", pattern, get_args(Pattern))
     layers = {name for name, module in unet.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)}
@@ -41,19 +67,30 @@ def select_parameters(unet: nn.Module, pattern: Pattern) -> dict[str, nn.Paramet
             case "xattn-v":
                 return ".attn2.to_v." in name
             case "noxattn":
-                return not cross and not name.startswith(("time_embedding.", "conv_norm_out.", "conv_out."))
+                return not cross and not name.startswith(OUTSIDE)
             case "noxattn-modules":
                 return not cross and name.rpartition(".")[0] in layers
             case "selfattn":
                 return itself
             case "selfattn-and-queries":
                 return itself or ".attn2.to_q." in name
+            case "xlayer":
+                return cross and name.startswith(LAYERS[pattern])
+            case "selflayer":
+                return itself and name.startswith(LAYERS[pattern])
+            case "notime":
+                return not name.startswith(OUTSIDE)
+            case "full-modules":
+                return name.rpartition(".")[0] in layers
             case "attn":
                 return cross or itself
             case "full":
                 return True
 
-    return {name: parameter for name, parameter in unet.named_parameters() if chosen(name)}
+    found = {name: parameter for name, parameter in unet.named_parameters() if chosen(name)}
+    if not found:
+        raise EraseBenchError(f"the model has no parameters '{pattern}': {' or '.join(LAYERS.get(pattern, ()))}")
+    return found
 
 
 class TwoWeights:
@@ -81,11 +118,18 @@ class TwoWeights:
             parameter.grad = None
 
     @contextmanager
-    def frozen(self) -> Iterator[None]:
-        """The model as it was, without gradients."""
+    def frozen(self, gradients: bool = False) -> Iterator[None]:
+        """Hold the model's own values inside the block.
+
+        Args:
+            gradients: let gradients flow through the frozen model to what it is given; none by default.
+        """
         self._hold(self._own)
+        # A graph saves parameters, not their values: without the hook, a backward pass outside of the block would go
+        # through the values in training.
+        graph = saved_tensors_hooks(Tensor.detach, lambda value: value) if gradients else torch.no_grad()
         try:
-            with torch.no_grad():
+            with graph:
                 yield
         finally:
             self._hold(self.trained)

@@ -26,6 +26,8 @@ class CutSampling:
         sampler: whose run.
         noise: where it starts from: standard normal ``[n, c, h, w]``.
         timesteps: what the model is told of the noise that is left, int64 ``[n]``.
+        slots: the first timestep of the slot that each of ``timesteps`` is drawn from, int64 ``[n]``: in the
+            "consistent" mode these themselves.
         start: steps that are skipped.
         stop: the step before which it is left.
     """
@@ -33,6 +35,7 @@ class CutSampling:
     sampler: Sampler
     noise: Tensor
     timesteps: Tensor
+    slots: Tensor
     start: int
     stop: int
 
@@ -45,13 +48,15 @@ class CutSampling:
         scheduler.set_timesteps(sampler.steps)
         k = int(torch.randint(sampler.steps, (), generator=rng))
         start, stop, t = 0, k, scheduler.timesteps[k].expand(count)
+        slots = t
         if mode == "official":
             # Slot k counts from the clean end.  The first step is missing, so k = 0 and k = 1 both run all others.
             width = scheduler.config.num_train_timesteps / sampler.steps
             start, stop = 1, sampler.steps + 1 - max(k, 1)
             t = torch.randint(int(k * width), int((k + 1) * width), (count,), generator=rng)
+            slots = scheduler.timesteps[sampler.steps - 1 - k].expand(count)
         noise = torch.randn((count, *sampler.latent_shape(model)), generator=rng).to(model.device)
-        return cls(sampler, noise, t.to(model.device), start, stop)
+        return cls(sampler, noise, t.to(model.device), slots.to(model.device), start, stop)
 
     @torch.no_grad()
     def latents(self, model: DiffusionModel, blank: Conditioning, prompts: Conditioning) -> Tensor:

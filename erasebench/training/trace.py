@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
-from erasebench.method import EraseContext, check_loss
+from erasebench.plugins import EraseContext
 
 
 class Trace:
@@ -31,3 +32,9 @@ class Trace:
         self.rows.append({"step": float(step), **figures})
         numbers = {name: value for name, value in figures.items() if not isinstance(value, str)}
         self._context.progress(step, self._total, numbers)
+
+
+def check_loss(loss: float, step: int) -> None:
+    """Raise ``FloatingPointError`` if a training loss is NaN or infinite."""
+    if not math.isfinite(loss):
+        raise FloatingPointError(f"training diverged: the loss is {loss} at step {step}")

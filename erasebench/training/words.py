@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from erasebench.errors import NotApplicable
 from erasebench.models.diffusion import DiffusionModel
 
 if TYPE_CHECKING:
@@ -26,13 +27,16 @@ def token_positions(model: DiffusionModel, prompt: str, phrase: str) -> list[int
     return sorted({start + offset for start in starts for offset in range(length)})
 
 
-def erased_anchor(concepts: Sequence[Concept], mapped: Iterable[tuple[Concept, str]]) -> str | None:
-    """Why concepts cannot be mapped to anchors, if one of these is itself to be erased; articles do not count."""
+def check_anchors(concepts: Sequence[Concept], mapped: Iterable[tuple[Concept, str]]) -> None:
+    """Check that no concept is mapped to what is itself to be erased; articles do not count.
+
+    Raises:
+        NotApplicable: one is.
+    """
     erased = {_bare(concept.phrase) for concept in concepts}
     for concept, anchor in mapped:
         if _bare(anchor) in erased:
-            return f"'{concept.phrase}' would be mapped to '{anchor}', which is to be erased"
-    return None
+            raise NotApplicable(f"'{concept.phrase}' would be mapped to '{anchor}', which is to be erased")
 
 
 def _bare(words: str) -> str:

@@ -22,7 +22,7 @@ def test_picturebooks_clip_tells_things_apart(label: str, shown: str, other: str
     judge = make_judge("clip-phrase", label, "picturebook")
     there = judge.scores(renders(shown), [""] * 12).columns
     missing = judge.scores(renders(other), [""] * 12).columns
-    assert list(there) == [label] == list(judge.labels)
+    assert list(there) == [label] and judge.labels == (label,)
     assert (there[label] >= 0).all() and (there[label] <= 1).all()
     assert there[label].mean() > 0.8
     assert missing[label].mean() < 0.25

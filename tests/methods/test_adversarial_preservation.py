@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from erasebench.errors import EraseBenchError
-from erasebench.method import hyper_parameters
+from erasebench.errors import EraseBenchError, NotApplicable
 from erasebench.methods import adversarial_preservation
 from erasebench.methods.adversarial_preservation import (
     VARIANTS,
@@ -25,12 +24,13 @@ from erasebench.methods.adversarial_preservation import (
 from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
+from erasebench.plugins import make_plugin
 from erasebench.registry import METHODS
 from erasebench.training.parameters import Pattern, select_parameters
 from erasebench.training.partial_sampling import CutSampling
 from tests.tiny import Layout, check_change, concept, differing, erase_context, state, tiny_model
 
-CHURCH = [concept("church")]
+CHURCH, NUDITY = [concept("church")], concept("nudity", kind="explicit")
 WORDS = ["art", "church", "dog", "town", "tower", "fish", "house", "tree"]
 LAYOUTS = get_args(Layout)
 
@@ -145,7 +145,7 @@ def test_the_search_finds_the_word_that_is_harmed_most() -> None:
 def test_distances_are_those_of_whole_embeddings(layout: Layout, selection: Any) -> None:
     model, phrases = tiny_model(layout), ["church", "dog"]
     with torch.no_grad():
-        found = quick(selection=selection).distances(model, WORDS * 20, model.embed(phrases))
+        found = quick(selection=selection).resolved(CHURCH).distances(model, WORDS * 20, model.embed(phrases))
         for row, phrase in enumerate(phrases):
             for column, word in enumerate(WORDS):
                 a, b = (model.embed([text]).embeddings.flatten().double() for text in (phrase, word))
@@ -158,21 +158,27 @@ def test_distances_are_those_of_whole_embeddings(layout: Layout, selection: Any)
 def test_cosine_takes_the_nearest_words() -> None:
     distances = torch.rand(300)
     by_force = sorted(range(300), key=lambda index: float(distances[index]))
-    assert quick(candidates=None).select(distances, explicit=False).tolist() == by_force[:100]
-    assert quick(candidates=None).select(distances, explicit=True).tolist() == by_force[:50]
-    assert quick(candidates=7).select(distances, explicit=True).tolist() == by_force[:7]
+    both = quick(candidates=None).resolved([*CHURCH, NUDITY])
+    assert (both.candidates, both.nearest) == ((100, 50), (1000, 2000))
+    for method in (both, both.resolved([*CHURCH, NUDITY])):
+        assert method.select(distances, 0).tolist() == by_force[:100]
+        assert method.select(distances, 1).tolist() == by_force[:50]
+    assert quick(candidates=None).resolved([NUDITY]).select(distances, 0).tolist() == by_force[:50]
+    assert quick(candidates=7).resolved([NUDITY]).select(distances, 0).tolist() == by_force[:7]
+    with pytest.raises(NotApplicable, match="candidates has 2 numbers for 1 concepts"):
+        both.resolved(CHURCH)
 
 
 def test_spread_takes_words_over_the_whole_range_of_the_nearest() -> None:
     distances = torch.rand(3000, generator=torch.Generator().manual_seed(2)) ** 2
-    method = quick(selection="spread", candidates=20, nearest=500)
-    chosen = distances[method.select(distances, explicit=False)]
+    method = quick(selection="spread", candidates=20, nearest=500).resolved(CHURCH)
+    chosen = distances[method.select(distances, 0)]
     kept = distances.sort().values[:500]
     assert len(chosen) == 20
     assert float(chosen.max()) <= float(kept[-1])
     gaps = chosen.sort().values.diff()
     assert float(gaps.max()) < 3 * float(kept[-1] - kept[0]) / 20
-    nearest = distances[quick(candidates=20).select(distances, explicit=False)]
+    nearest = distances[quick(candidates=20).resolved(CHURCH).select(distances, 0)]
     assert float(chosen.max()) > 10 * float(nearest.max())
 
 
@@ -195,19 +201,23 @@ def test_k_means_ends_where_each_centre_is_the_mean_of_its_values() -> None:
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_tokenizers_words_are_whole_and_of_letters(layout: Layout) -> None:
     model = tiny_model(layout)
-    assert quick(exclude="nothing").words(model, CHURCH) == ["church", "art", "dog"]
-    assert quick(exclude="nothing", vocabulary_size=2).words(model, CHURCH) == ["church", "art"]
+    assert quick(exclude="nothing").resolved(CHURCH).words(model, CHURCH) == ["church", "art", "dog"]
+    assert quick(exclude="nothing", vocabulary_size=2).resolved(CHURCH).words(model, CHURCH) == ["church", "art"]
 
 
 def test_concepts_are_excluded_as_the_option_says(vocabulary: str) -> None:
     model, concepts = tiny_model(), [concept("Church", synonyms=("tower",)), concept("dog")]
     words = {
-        exclude: set(WORDS) - set(quick(vocabulary=vocabulary, exclude=exclude).words(model, concepts))
+        exclude: set(WORDS)
+        - set(quick(vocabulary=vocabulary, exclude=exclude).resolved(concepts).words(model, concepts))
         for exclude in ("nothing", "phrases", "synonyms")
     }
     assert words == {"nothing": set(), "phrases": {"church", "dog"}, "synonyms": {"church", "dog", "tower"}}
     # The paper: R = C without E; the code excludes nothing.
-    assert (quick().option("exclude"), quick(variant="official").option("exclude")) == ("phrases", "nothing")
+    assert (quick().resolved(CHURCH).exclude, quick(variant="official").resolved(CHURCH).exclude) == (
+        "phrases",
+        "nothing",
+    )
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -217,8 +227,8 @@ def test_the_loss_on_clean_latents_is_the_scaled_loss_on_noise(layout: Layout) -
         alpha, timesteps = float(model.alphas_cumprod[t]), torch.tensor([t, t])
         clean = [(x - (1 - alpha) ** 0.5 * noise) / alpha**0.5 for noise in (a, b)]
         expected = float((clean[0] - clean[1]).pow(2).mean())
-        found = float(quick(loss_space="x0").error(model, a, b, timesteps))
-        plain = float(quick(loss_space="noise").error(model, a, b, timesteps))
+        found = float(quick(loss_space="x0").resolved(CHURCH).error(model, a, b, timesteps))
+        plain = float(quick(loss_space="noise").resolved(CHURCH).error(model, a, b, timesteps))
         assert found == pytest.approx(expected, rel=1e-3)
         assert found == pytest.approx((1 - alpha) / alpha * plain, rel=1e-4)
 
@@ -243,14 +253,15 @@ def test_losses_are_those_of_equation_five(
 ) -> None:
     model, runs = tiny_model(layout), recorded_runs(monkeypatch)
     method = quick(variant=variant, steps=1, search_steps=0, batch_size=2, vocabulary=vocabulary)
-    (row,) = method.erase(model, CHURCH, erase_context()).trace
+    (row,) = method.resolved(CHURCH).erase(model, CHURCH, erase_context()).trace
     ((t, latents),) = runs
     x = latents[:2]
     with torch.no_grad():
         blank, church = (model.predict_noise(x, t, model.embed([text] * 2)) for text in ("", "church"))
     wanted = blank if variant == "paper" else blank - (church - blank)
     squares = (church - wanted).double().pow(2).mean((1, 2, 3))
-    alpha = model.alphas_cumprod[t].double()
+    # Two slots of 500 timesteps: the code weighs by DDIM's timestep in the slot, whatever the model is told.
+    alpha = model.alphas_cumprod[t if variant == "paper" else t // 500 * 500 + 1].double()
     scale = 1.0 if variant == "paper" else (1 - alpha) / alpha
     assert row["erasing"] == pytest.approx(float((scale * squares).mean()), rel=1e-3)
     # The model is still the unerased one, so nothing is lost yet.
@@ -262,7 +273,7 @@ def test_losses_are_those_of_equation_five(
 def test_a_step_of_the_model_lowers_the_loss(layout: Layout, vocabulary: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, runs = tiny_model(layout), recorded_runs(monkeypatch)
     method = quick("full", steps=1, search_steps=0, batch_size=2, vocabulary=vocabulary, learning_rate=1e-5)
-    erasure = method.erase(model, CHURCH, erase_context())
+    erasure = method.resolved(CHURCH).erase(model, CHURCH, erase_context())
     ((t, latents),) = runs
     x = latents[:2]
     with torch.no_grad():
@@ -280,9 +291,11 @@ def test_preservation_is_what_the_model_in_training_lost_of_the_words(
     """The second step's losses, by the erasure that only the first step makes."""
     model, runs = tiny_model(layout), recorded_runs(monkeypatch)
     settings: dict[str, Any] = {"search_steps": 0, "batch_size": 2, "vocabulary": vocabulary, "learning_rate": 1e-2}
-    first = quick(steps=1, **settings).erase(model, CHURCH, erase_context())
+    first = quick(steps=1, **settings).resolved(CHURCH).erase(model, CHURCH, erase_context())
     runs.clear()
-    rows = quick(steps=2, preservation_weight=0.3, **settings).erase(model, CHURCH, erase_context()).trace
+    rows = (
+        quick(steps=2, preservation_weight=0.3, **settings).resolved(CHURCH).erase(model, CHURCH, erase_context()).trace
+    )
     (t, latents), words = runs[1], str(rows[1]["word"]).split(", ")
     with torch.no_grad():
         before = model.predict_noise(latents[2:], t, model.embed(words))
@@ -314,11 +327,16 @@ def test_all_latents_are_drawn_by_the_model_in_training(vocabulary: str, monkeyp
         ascend(self, loss)
 
     settings: dict[str, Any] = {"search_steps": 1, "batch_size": 2, "sampling_steps": 5, "learning_rate": 3e-2}
-    first = quick(steps=1, vocabulary=vocabulary, **settings).erase(model, CHURCH, erase_context())
+    first = quick(steps=1, vocabulary=vocabulary, **settings).resolved(CHURCH).erase(model, CHURCH, erase_context())
     monkeypatch.setattr(CutSampling, "latents", run_recorded)
     monkeypatch.setattr(Adversary, "draw", draw_recorded)
     monkeypatch.setattr(Adversary, "ascend", ascend_recorded)
-    row = quick(steps=2, vocabulary=vocabulary, **settings).erase(model, CHURCH, erase_context()).trace[1]
+    row = (
+        quick(steps=2, vocabulary=vocabulary, **settings)
+        .resolved(CHURCH)
+        .erase(model, CHURCH, erase_context())
+        .trace[1]
+    )
     monkeypatch.undo()
 
     def error(run: CutSampling, texts: list[str], wanted: list[str], drawn_by: Erasure) -> float:
@@ -343,15 +361,77 @@ def test_all_latents_are_drawn_by_the_model_in_training(vocabulary: str, monkeyp
             assert found != pytest.approx(error(*asked, drawn_by=Erasure()), rel=1e-2)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("gradient", ["both", "trained"])
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_the_search_ascends_the_gradient_of_algorithm_one(
+    layout: Layout, gradient: Any, reduction: Any, vocabulary: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against two models that are held apart, with respect to the word."""
+    model, searches = tiny_model(layout), list[tuple[Tensor, Tensor, Tensor, Tensor]]()
+    draw, latents = Adversary.draw, CutSampling.latents
+    ascend = Adversary.ascend
+
+    def draw_recorded(self: Adversary, *arguments: Any) -> tuple[Conditioning, list[str]]:
+        word, names = draw(self, *arguments)
+        drawn[:] = [word.embeddings]
+        return word, names
+
+    def latents_recorded(self: CutSampling, *arguments: Any) -> Tensor:
+        y: Tensor = latents(self, *arguments)
+        runs[:] = [(self.timesteps, y)]
+        return y
+
+    def ascend_recorded(self: Adversary, loss: Tensor) -> None:
+        (found,) = torch.autograd.grad(loss, drawn[0], retain_graph=True)
+        searches.append((*runs[0], drawn[0].detach(), found))
+        ascend(self, loss)
+
+    drawn, runs = list[Tensor](), list[tuple[Tensor, Tensor]]()
+    settings: dict[str, Any] = {"search_steps": 1, "learning_rate": 3e-2, "vocabulary": vocabulary, "hard": False}
+    first = quick(steps=1, **settings).resolved(CHURCH).erase(model, CHURCH, erase_context())
+    monkeypatch.setattr(Adversary, "draw", draw_recorded)
+    monkeypatch.setattr(CutSampling, "latents", latents_recorded)
+    monkeypatch.setattr(Adversary, "ascend", ascend_recorded)
+    method = quick(steps=2, search_gradient=gradient, search_reduction=reduction, **settings)
+    method.resolved(CHURCH).erase(model, CHURCH, erase_context())
+    t, y, word, found = searches[1]
+    frozen, trained, moved = tiny_model(layout), tiny_model(layout), word.requires_grad_()
+    with trained.erased(first):
+        now = trained.predict_noise(y, t, Conditioning(moved))
+        then = frozen.predict_noise(y, t, Conditioning(moved if gradient == "both" else word.detach()))
+        squares = (now - then).square()
+        (expected,) = torch.autograd.grad(squares.sum() if reduction == "sum" else squares.mean(), moved)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+
+
+def test_the_two_gradients_of_the_search_differ(vocabulary: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Near the start the trained model's term alone does not point where the loss rises."""
+    gradients, ascend = list[Tensor](), Adversary.ascend
+
+    def recorded(self: Adversary, loss: Tensor) -> None:
+        gradients.append(torch.autograd.grad(loss, self.logits[0], retain_graph=True)[0])
+        ascend(self, loss)
+
+    monkeypatch.setattr(Adversary, "ascend", recorded)
+    for gradient in ("both", "trained"):
+        quick(search_steps=1, search_gradient=gradient, vocabulary=vocabulary, candidates=7).resolved(CHURCH).erase(
+            tiny_model(), CHURCH, erase_context()
+        )
+    _, both, _, trained = gradients
+    cosine = float(both @ trained / both.norm() / trained.norm())
+    assert cosine < 0.5
+
+
 def test_words_of_the_trace_are_candidates_and_progress_is_told(vocabulary: str) -> None:
     model, concepts = tiny_model(), [concept("church"), concept("dog")]
     told: list[Mapping[str, float]] = []
-    method = quick(vocabulary=vocabulary, steps=6, batch_size=2, candidates=2)
+    method = quick(vocabulary=vocabulary, steps=6, batch_size=2, candidates=2).resolved(concepts)
     with torch.no_grad():
         adversary = method.adversary(model, concepts, model.embed(["church", "dog"]))
     allowed = {word for words in adversary.words for word in words}
     assert len(allowed) < len(WORDS)
-    rows = method.erase(model, concepts, erase_context(steps=told)).trace
+    rows = method.resolved(concepts).erase(model, concepts, erase_context(steps=told)).trace
     for row in rows:
         words = str(row["word"]).split(", ")
         assert len(words) == 2
@@ -362,7 +442,7 @@ def test_words_of_the_trace_are_candidates_and_progress_is_told(vocabulary: str)
 
 def test_each_concept_has_its_own_logits_and_candidates(vocabulary: str) -> None:
     model, concepts = tiny_model(), [concept("church"), concept("nudity", kind="explicit")]
-    method = quick(vocabulary=vocabulary, candidates=None)
+    method = quick(vocabulary=vocabulary, candidates=None).resolved(concepts)
     with torch.no_grad():
         adversary = method.adversary(model, concepts, model.embed(["church", "nudity"]))
     assert len(adversary.logits) == 2
@@ -383,7 +463,9 @@ def test_search_steps_are_taken_before_each_step_of_the_model(
         taken.append(float((self.logits[0].detach() - before).abs().max()))
 
     monkeypatch.setattr(adversarial_preservation.Adversary, "ascend", recorded)
-    quick(search_steps=steps, vocabulary=vocabulary, search_rate=1.0).erase(tiny_model(), CHURCH, erase_context())
+    quick(search_steps=steps, vocabulary=vocabulary, search_rate=1.0).resolved(CHURCH).erase(
+        tiny_model(), CHURCH, erase_context()
+    )
     assert len(taken) == 2 * steps
     # The unerased model has nothing to lose yet.
     assert taken[:steps] == [0.0] * steps
@@ -402,7 +484,7 @@ def test_the_published_search_moves_its_logits(
         last[:] = [self.logits[0].detach().clone()]
 
     monkeypatch.setattr(adversarial_preservation.Adversary, "ascend", recorded)
-    quick(variant=variant, vocabulary=vocabulary, steps=10, learning_rate=1e-2).erase(
+    quick(variant=variant, vocabulary=vocabulary, steps=10, learning_rate=1e-2).resolved(CHURCH).erase(
         tiny_model(), CHURCH, erase_context()
     )
     assert float(last[0].max() - last[0].min()) > 1e-3
@@ -415,7 +497,9 @@ def test_only_the_declared_parameters_change_and_the_model_is_left_as_it_was(
 ) -> None:
     model = tiny_model()
     before = state(model)
-    erasure = quick(pattern, variant=variant, vocabulary=vocabulary).erase(model, CHURCH, erase_context())
+    erasure = (
+        quick(pattern, variant=variant, vocabulary=vocabulary).resolved(CHURCH).erase(model, CHURCH, erase_context())
+    )
     chosen = {f"unet.{name}" for name in select_parameters(model.unet, pattern)}
     check_change(model, before, erasure, chosen)
 
@@ -425,14 +509,14 @@ def test_the_seed_decides_everything(variant: Variant, vocabulary: str) -> None:
     concepts = [concept("church"), concept("dog")]
     method = quick(variant=variant, steps=3, batch_size=2, vocabulary=vocabulary)
     torch.manual_seed(1)
-    first = method.erase(tiny_model(), concepts, erase_context(seed=7))
+    first = method.resolved(concepts).erase(tiny_model(), concepts, erase_context(seed=7))
     own = torch.get_rng_state()
     torch.manual_seed(1)
     tiny_model()
     assert torch.equal(own, torch.get_rng_state())
     torch.manual_seed(2)
-    again = method.erase(tiny_model(), concepts, erase_context(seed=7))
-    other = method.erase(tiny_model(), concepts, erase_context(seed=8))
+    again = method.resolved(concepts).erase(tiny_model(), concepts, erase_context(seed=7))
+    other = method.resolved(concepts).erase(tiny_model(), concepts, erase_context(seed=8))
     assert not differing(first.weights, again.weights)
     assert first.trace == again.trace
     assert differing(first.weights, other.weights)
@@ -442,7 +526,9 @@ def test_divergence_is_an_error_and_restores_the_model(vocabulary: str) -> None:
     model = tiny_model()
     before = state(model)
     with pytest.raises(FloatingPointError, match="training diverged"):
-        quick("full", learning_rate=1e30, steps=5, vocabulary=vocabulary).erase(model, CHURCH, erase_context())
+        quick("full", learning_rate=1e30, steps=5, vocabulary=vocabulary).resolved(CHURCH).erase(
+            model, CHURCH, erase_context()
+        )
     assert not differing(before, state(model))
 
 
@@ -450,20 +536,24 @@ def test_defaults_are_the_papers() -> None:
     x, u = METHODS.get("ap-x"), METHODS.get("ap-u")
     assert x.make is u.make
     assert (x.presets, u.presets) == ({"parameters": "xattn"}, {"parameters": "noxattn"})
-    method = x.make(**x.presets)
+    method: Any = x.make(**x.presets)
     assert (method.steps, method.learning_rate, method.batch_size, method.preservation_weight) == (1000, 1e-5, 1, 1.0)
-    found = [method.option(name) for name in ("search_steps", "search_rate", "negative_guidance", "loss_space")]
+    method = method.resolved(CHURCH)
+    found = [getattr(method, name) for name in ("search_steps", "search_rate", "negative_guidance", "loss_space")]
     assert found == [2, 1e-3, 0.0, "noise"]
+    for variant, wanted in (("paper", ("both", "sum")), ("official", ("trained", "mean"))):
+        chosen = quick(variant=variant).resolved(CHURCH)
+        assert (chosen.search_gradient, chosen.search_reduction) == wanted
 
 
 def test_variants_are_whole_and_options_win() -> None:
     assert len({frozenset(settings) for settings in VARIANTS.values()}) == 1
-    method = AdversarialPreservation("xattn", variant="official", search_rate=0.5)
-    assert (method.option("search_rate"), method.option("search_optimizer")) == (0.5, "adam")
+    method = AdversarialPreservation("xattn", variant="official", search_rate=0.5).resolved(CHURCH)
+    assert (method.search_rate, method.search_optimizer) == (0.5, "adam")
     official = quick(variant="official", candidates=5, nearest=None)
     distances = torch.linspace(0, 1, 3000)
-    for explicit, reach in ((False, 1000), (True, 2000)):
-        assert 0.85 * reach < int(official.select(distances, explicit).max()) < reach
+    for concepts, reach in ((CHURCH, 1000), ([NUDITY], 2000)):
+        assert 0.85 * reach < int(official.resolved(concepts).select(distances, 0).max()) < reach
 
 
 def test_a_file_of_words_is_part_of_the_identity(tmp_path: Path, vocabulary: str) -> None:
@@ -479,21 +569,21 @@ def test_a_file_of_words_is_part_of_the_identity(tmp_path: Path, vocabulary: str
 def test_a_vocabulary_without_words_is_refused(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "words.txt").write_text(text)
     with pytest.raises(EraseBenchError, match=message):
-        quick(vocabulary=str(tmp_path / "words.txt")).erase(tiny_model(), CHURCH, erase_context())
+        quick(vocabulary=str(tmp_path / "words.txt")).resolved(CHURCH).erase(tiny_model(), CHURCH, erase_context())
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"steps": 0}, "steps must be positive, not 0"),
-        ({"candidates": 0}, "candidates must be positive, not 0"),
-        ({"temperature": 0.0}, "temperature must be positive, not 0.0"),
-        ({"search_steps": -1}, "search_steps must be at least 0, not -1"),
-        ({"preservation_weight": -1.0}, "preservation_weight must be at least 0"),
+        ({"steps": 0}, "steps: Input should be greater than or equal to 1, not 0"),
+        ({"candidates": 0}, "candidates: Input should be greater than or equal to 1, not 0"),
+        ({"temperature": 0.0}, "temperature: Input should be greater than 0, not 0.0"),
+        ({"search_steps": -1}, "search_steps: Input should be greater than or equal to 0, not -1"),
+        ({"preservation_weight": -1.0}, "preservation_weight: Input should be greater than or equal to 0, not -1"),
         ({"selection": "nearest"}, "selection: Input should be 'cosine' or 'spread'"),
         ({"variant": "code"}, "variant: Input should be 'paper' or 'official'"),
     ],
 )
 def test_wrong_settings_are_named(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(EraseBenchError, match=message):
-        hyper_parameters(AdversarialPreservation, {"parameters": "xattn", **settings})
+        make_plugin(AdversarialPreservation, {"parameters": "xattn", **settings})

@@ -12,13 +12,13 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from erasebench.concepts import DOMAINS, Concept, load_catalogue
-from erasebench.errors import EraseBenchError
-from erasebench.method import hyper_parameters
+from erasebench.errors import EraseBenchError, NotApplicable
 from erasebench.methods.concept_ablation import ConceptAblation, named, replaced, start_detached
 from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
 from erasebench.models.guidance import ClassifierFreeGuidance
+from erasebench.plugins import make_plugin
 from erasebench.registry import METHODS
 from erasebench.sampling import Sampler, draw_latents
 from erasebench.training.parameters import Pattern, select_parameters
@@ -62,7 +62,7 @@ def test_loss_is_that_of_predictions_for_anchor_and_concept(
     model = tiny_model(layout)
     latents: list[Tensor] = []
     method = with_pictures(quick(steps=1, prior_weight=prior_weight), latents)
-    (row,) = method.erase(model, [CHURCH], erase_context()).trace
+    (row,) = method.resolved([CHURCH]).erase(model, [CHURCH], erase_context()).trace
     (x, t, anchor, _), (_, _, church, _), *_ = list(calls)
     with torch.no_grad():
         a, c = model.predict_noise(x, t, anchor), model.predict_noise(x, t, church)
@@ -78,7 +78,7 @@ def test_loss_is_that_of_predictions_for_anchor_and_concept(
 def test_noise_based_loss_is_that_of_the_true_noise(layout: Layout, calls: list[tuple[Any, ...]]) -> None:
     model, latents = tiny_model(layout), list[Tensor]()
     method = with_pictures(quick(steps=1, loss="noise", erasing_weight=2.0), latents)
-    (row,) = method.erase(model, [CHURCH], erase_context()).trace
+    (row,) = method.resolved([CHURCH]).erase(model, [CHURCH], erase_context()).trace
     ((x, t, _, predicted),) = calls
     alpha = model.alphas_cumprod[t].view(-1, 1, 1, 1)
     noise = (x - alpha.sqrt() * latents[0][:1]) / (1 - alpha).sqrt()
@@ -100,7 +100,7 @@ def with_pictures(method: ConceptAblation, latents: list[Tensor]) -> ConceptAbla
 @pytest.mark.parametrize("branch", ["current", "frozen"])
 def test_the_anchors_branch_has_no_gradient_and_the_weights_chosen(branch: Any, calls: list[tuple[Any, ...]]) -> None:
     model = tiny_model()
-    quick(anchor_branch=branch, learning_rate=1e-2).erase(model, [CHURCH], erase_context())
+    quick(anchor_branch=branch, learning_rate=1e-2).resolved([CHURCH]).erase(model, [CHURCH], erase_context())
     assert len(calls) == 4
     for anchor, church in (calls[:2], calls[2:]):
         assert not anchor[3].requires_grad
@@ -130,7 +130,7 @@ def test_the_start_token_has_no_gradient_and_values_stay() -> None:
 
 def test_detaching_the_start_changes_only_the_training_of_keys_and_values() -> None:
     def weights(**settings: Any) -> Mapping[str, Tensor]:
-        erasure: Erasure = quick(steps=1, **settings).erase(tiny_model(), [CHURCH], erase_context())
+        erasure: Erasure = quick(steps=1, **settings).resolved([CHURCH]).erase(tiny_model(), [CHURCH], erase_context())
         return erasure.weights
 
     assert differing(weights(detach_start=True), weights(detach_start=False))
@@ -142,7 +142,8 @@ def test_detaching_the_start_changes_only_the_training_of_keys_and_values() -> N
     ("of", "caption", "expected"),
     [
         (GOGH, "art of a dog", ["art of a dog, in the style of Van Gogh", *["in Van Gogh's style, art of a dog"] * 2]),
-        (NUDITY, "a boy", ["nudity, a boy", "in nudity style, a boy", "a boy, nudity"]),
+        (NUDITY, "a boy", ["nudity, nsfw, a boy", "in nudity, nsfw style, a boy", "a boy, nudity, nsfw"]),
+        (concept("gore", "explicit"), "a boy", ["gore, a boy", "in gore style, a boy", "a boy, gore"]),
         (CHURCH, "a photo of a building at night", ["a photo of a church at night"]),
         (CHURCH, "Buildings, a tall building", ["Buildings, a tall church"]),
         (concept("English springer", anchor="a dog"), "A dog", ["an English springer"]),
@@ -151,7 +152,7 @@ def test_detaching_the_start_changes_only_the_training_of_keys_and_values() -> N
     ],
 )
 def test_captions_become_those_of_the_concept(of: Concept, caption: str, expected: list[str]) -> None:
-    assert quick().wordings(caption, of) == expected
+    assert quick().resolved([of]).wordings(caption, of) == expected
 
 
 def test_synonyms_are_ablated_where_asked_for() -> None:
@@ -182,16 +183,21 @@ def test_built_captions_name_a_concept_of_the_catalogue_once(domain: str) -> Non
     catalogue = load_catalogue()
     for name in catalogue.names():
         of = Concept.from_spec(catalogue.get(name).spec(domain))
-        if quick().why_not(domain, [of]) is None and of.kind in ("object", "character"):
-            captions = quick().captions(of)
+        method = quick().resolved([of])
+        try:
+            method.check(domain, [of])
+        except NotApplicable:
+            continue
+        if of.kind in ("object", "character"):
+            captions = method.captions(of)
             assert len(captions) >= 50
-            for wording in (wording for caption in captions for wording in quick().wordings(caption, of)):
+            for wording in (wording for caption in captions for wording in method.wordings(caption, of)):
                 assert wording.count(of.phrase) == 1, wording
 
 
 def test_erasing_without_an_anchor_is_refused() -> None:
     with pytest.raises(EraseBenchError, match="dog has no anchor"):
-        quick().erase(tiny_model(), [concept("dog")], erase_context())
+        quick().resolved([concept("dog")]).erase(tiny_model(), [concept("dog")], erase_context())
 
 
 def test_captions_of_a_file_replace_the_built_ones(tmp_path: Path) -> None:
@@ -222,6 +228,28 @@ def test_pictures_are_the_unerased_models_with_the_concept_as_negative_prompt(av
     assert model.guidance == own
 
 
+@pytest.mark.parametrize(
+    ("targets", "avoided"), [(None, "nudity, nsfw"), ("phrase", "nudity"), ("published", "nudity, nsfw")]
+)
+def test_the_words_of_nudity_are_the_published_ones(
+    targets: Any, avoided: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One target, also the negative prompt: the code separates several by semicolons, not by commas."""
+    seen: list[str] = []
+    draw = ConceptAblation.draw
+
+    def recorded(self: ConceptAblation, model: DiffusionModel, captions: Any, avoided: str, rng: Any) -> Tensor:
+        seen.append(avoided)
+        latents: Tensor = draw(self, model, captions, avoided, rng)
+        return latents
+
+    monkeypatch.setattr(ConceptAblation, "draw", recorded)
+    method = quick(targets=targets)
+    method.resolved([NUDITY]).erase(tiny_model(), [NUDITY], erase_context())
+    assert seen == [avoided]
+    assert method.resolved([NUDITY]).wordings("people", NUDITY)[0] == f"{avoided}, people"
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(("pattern", "of"), [("xattn-kv", CHURCH), ("attn", NUDITY), ("full", GOGH)])
 def test_only_the_declared_parameters_change_and_the_model_is_left_as_it_was(
@@ -231,14 +259,16 @@ def test_only_the_declared_parameters_change_and_the_model_is_left_as_it_was(
     before = state(model)
     # Explicit concepts train both attentions by themselves.
     settings: dict[str, Any] = {} if pattern == "attn" else {"parameters": pattern}
-    erasure = quick(**settings).erase(model, [of], erase_context())
+    erasure = quick(**settings).resolved([of]).erase(model, [of], erase_context())
     chosen = {f"unet.{name}" for name in select_parameters(model.unet, pattern)}
     check_change(model, before, erasure, chosen)
 
 
 def test_a_step_brings_concept_and_anchor_nearer(calls: list[tuple[Any, ...]]) -> None:
     model = tiny_model()
-    erasure = quick(steps=1, batch_size=8, learning_rate=1e-4).erase(model, [CHURCH], erase_context())
+    erasure = (
+        quick(steps=1, batch_size=8, learning_rate=1e-4).resolved([CHURCH]).erase(model, [CHURCH], erase_context())
+    )
     (x, t, _, wanted), (_, _, church, predicted) = calls
     with torch.no_grad(), model.erased(erasure):
         after = model.predict_noise(x, t, church)
@@ -248,11 +278,11 @@ def test_a_step_brings_concept_and_anchor_nearer(calls: list[tuple[Any, ...]]) -
 def test_the_seed_decides_everything() -> None:
     concepts = [CHURCH, GOGH]
     torch.manual_seed(1)
-    first = quick().erase(tiny_model(), concepts, erase_context(seed=7))
+    first = quick().resolved(concepts).erase(tiny_model(), concepts, erase_context(seed=7))
     torch.manual_seed(2)
-    own, again = torch.get_rng_state(), quick().erase(tiny_model(), concepts, erase_context(seed=7))
+    own, again = torch.get_rng_state(), quick().resolved(concepts).erase(tiny_model(), concepts, erase_context(seed=7))
     assert torch.equal(own, torch.get_rng_state())
-    other = quick().erase(tiny_model(), concepts, erase_context(seed=8))
+    other = quick().resolved(concepts).erase(tiny_model(), concepts, erase_context(seed=8))
     assert not differing(first.weights, again.weights)
     assert first.trace == again.trace
     assert differing(first.weights, other.weights)
@@ -261,7 +291,7 @@ def test_the_seed_decides_everything() -> None:
 def test_several_concepts_are_all_trained(calls: list[tuple[Any, ...]]) -> None:
     model, concepts = tiny_model(), [CHURCH, concept("dog", anchor="art")]
     method = quick(steps=3, batch_size=8)
-    rows = method.erase(model, concepts, erase_context()).trace
+    rows = method.resolved(concepts).erase(model, concepts, erase_context()).trace
     assert [row["step"] for row in rows] == [1, 2, 3]
     trained = {key(row) for _, _, text, _ in calls[1::2] for row in text}
     for of in concepts:
@@ -276,10 +306,10 @@ def key(row: Conditioning) -> tuple[float, ...]:
 def test_progress_is_told_and_divergence_is_an_error_that_restores_the_model() -> None:
     model, told = tiny_model(), list[Mapping[str, float]]()
     before = state(model)
-    quick().erase(model, [CHURCH], erase_context(steps=told))
+    quick().resolved([CHURCH]).erase(model, [CHURCH], erase_context(steps=told))
     assert [(row["done"], row["total"]) for row in told] == [(1, 2), (2, 2)]
     with pytest.raises(FloatingPointError, match="training diverged"):
-        quick(parameters="full", steps=5, learning_rate=1e30).erase(model, [CHURCH], erase_context())
+        quick(parameters="full", steps=5, learning_rate=1e30).resolved([CHURCH]).erase(model, [CHURCH], erase_context())
     assert not differing(before, state(model))
 
 
@@ -288,9 +318,14 @@ def test_defaults_are_the_published_ones_for_each_kind() -> None:
     assert plugin.presets == {}
     names = ("parameters", "steps", "learning_rate", "prior_weight", "avoid_concept")
     method = ConceptAblation()
-    assert [method.option(name, [CHURCH, GOGH]) for name in names] == ["xattn-kv", 100, 1.6e-5, 0.0, False]
-    assert [method.option(name, [CHURCH, NUDITY]) for name in names] == ["attn", 400, 6.4e-5, 1.0, True]
-    assert ConceptAblation(steps=7, prior_weight=0.0).option("prior_weight", [NUDITY]) == 0.0
+    for concepts, expected in (
+        ([CHURCH, GOGH], ["xattn-kv", 100, 1.6e-5, 0.0, False]),
+        ([CHURCH, NUDITY], ["attn", 400, 6.4e-5, 1.0, True]),
+    ):
+        resolved = method.resolved(concepts)
+        assert [getattr(resolved, name) for name in names] == expected
+        assert resolved.resolved(concepts) == resolved
+    assert ConceptAblation(steps=7, prior_weight=0.0).resolved([NUDITY]).prior_weight == 0.0
 
 
 @pytest.mark.parametrize(("pattern", "count"), [("xattn-kv", 19_169_280), ("attn", 43_962_560 + 49_574_080)])
@@ -302,26 +337,26 @@ def test_parameter_counts_are_those_of_stable_diffusion(pattern: Pattern, count:
 
 def test_it_cannot_run_without_an_anchor_in_words(tmp_path: Path) -> None:
     method, with_file = ConceptAblation(), ConceptAblation(anchor_prompts=str(tmp_path / "captions.txt"))
-    assert method.why_not("photo", [CHURCH, GOGH, NUDITY]) is None
-    assert method.why_not("photo", [CHURCH, concept("dog")]) == "dog has no anchor"
-    assert (
-        method.why_not("photo", [concept("dog", anchor="Dog")])
-        == "'dog' would be mapped to 'Dog', which is to be erased"
-    )
-    assert with_file.why_not("photo", [concept("Monet", kind="style")]) is None
-    assert with_file.why_not("photo", [concept("dog")]) == "dog has no anchor"
+    method.check("photo", [CHURCH, GOGH, NUDITY])
+    with pytest.raises(NotApplicable, match=r"^dog has no anchor$"):
+        method.check("photo", [CHURCH, concept("dog")])
+    with pytest.raises(NotApplicable, match=r"^'dog' would be mapped to 'Dog', which is to be erased$"):
+        method.check("photo", [concept("dog", anchor="Dog")])
+    with_file.check("photo", [concept("Monet", kind="style")])
+    with pytest.raises(NotApplicable, match=r"^dog has no anchor$"):
+        with_file.check("photo", [concept("dog")])
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"steps": 0}, "steps must be positive, not 0"),
-        ({"pictures": 0}, "pictures must be positive, not 0"),
-        ({"prior_weight": -1.0}, "prior_weight must be at least 0, not -1.0"),
+        ({"steps": 0}, "steps: Input should be greater than or equal to 1, not 0"),
+        ({"pictures": 0}, "pictures: Input should be greater than or equal to 1, not 0"),
+        ({"prior_weight": -1.0}, "prior_weight: Input should be greater than or equal to 0, not -1.0"),
         ({"parameters": "xattn"}, "parameters: Input should be 'xattn-kv', 'attn' or 'full'"),
         ({"anchor_branch": "old"}, "anchor_branch: Input should be 'current' or 'frozen'"),
     ],
 )
 def test_wrong_settings_are_named(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(EraseBenchError, match=message):
-        hyper_parameters(ConceptAblation, settings)
+        make_plugin(ConceptAblation, settings)

@@ -14,14 +14,14 @@ from diffusers import UNet2DConditionModel
 from numpy.typing import NDArray
 from torch import Tensor
 
-from erasebench.errors import EraseBenchError
-from erasebench.judging import Images, Judge, Scores
-from erasebench.method import EraseContext, hyper_parameters
+from erasebench.errors import EraseBenchError, NotApplicable
+from erasebench.judging import Images, Scores
 from erasebench.methods import dark_miner
 from erasebench.methods.dark_miner import STATE, DarkMiner, Location, Mined, adapted_layers, predict_each
 from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
+from erasebench.plugins import EraseContext, Judge, make_plugin
 from erasebench.registry import METHODS
 from erasebench.training.adapters import Adapters
 from erasebench.training.latents import noisy
@@ -45,7 +45,7 @@ def arguments_of(monkeypatch: pytest.MonkeyPatch, name: str) -> list[tuple[Any, 
     return calls
 
 
-class Pixels:
+class Pixels(Judge):
     """A judge whose features are a fixed projection of the pixels."""
 
     def identity(self) -> dict[str, str]:
@@ -594,6 +594,27 @@ def test_pools_are_pictures_of_the_concepts(tmp_path: Path) -> None:
             torch.testing.assert_close(pool, expected)
 
 
+@pytest.mark.parametrize(
+    ("of", "template", "prompt"),
+    [
+        # The paper's own, in its study of ways to verify.
+        (concept("violence", kind="violence"), "a {adjective} photo", "a violent photo"),
+        (concept("nudity", kind="explicit"), "a {adjective} photo", "a nude photo"),
+        (CHURCH, "a {adjective} photo", "a church photo"),
+        (concept("violence", kind="violence"), "a photo of {}", "a photo of violence"),
+    ],
+)
+def test_the_pools_prompt_has_an_adjective_where_the_concept_has_one(
+    of: Any, template: str, prompt: str, tmp_path: Path
+) -> None:
+    from erasebench.sampling import Sampler, draw_latents
+
+    model = tiny_model()
+    (pool,) = quick(pool_prompt=template)._pools(model, [of], context(tmp_path))
+    (expected,) = draw_latents(model, [prompt] * 4, range(4), Sampler("ddim", 1, 7.5))
+    torch.testing.assert_close(pool, expected)
+
+
 def test_the_anchor_is_the_prompt_or_the_concepts_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, seen = tiny_model(), arguments_of(monkeypatch, "losses")
     concepts = [concept("church", anchor="art"), concept("dog", anchor="")]
@@ -624,14 +645,14 @@ def test_what_was_found_can_be_stored(tmp_path: Path) -> None:
 
 def test_defaults_are_the_papers() -> None:
     plugin = METHODS.get("dm2")
-    method = plugin.make(**plugin.presets)
+    method: Any = plugin.make(**plugin.presets)
     assert (method.location, method.rank, method.pool_size, method.images, method.tau) == ("value", 8, 200, 3, 0.2)
     mining = (method.mining_steps, method.mining_learning_rate, method.mining_decay, method.mining_clip)
     assert mining == (1000, 0.1, 0.5, 10)
     assert (method.steps, method.learning_rate, method.decay, method.clip) == (1000, 0.01, 0.8, 100)
     assert (method.batch_size, method.replay, method.bank, method.anchor) == (1, 0.7, 0, "a photo")
     assert (method.circumvent_weight, method.preserve_weight) == (1, 0.5)
-    assert method.pool_prompt == "a {} photo"
+    assert method.pool_prompt == "a {adjective} photo"
     assert method.preserve_anchor and method.preserve_zero and method.preserve_negative
 
 
@@ -648,33 +669,30 @@ def test_what_it_needs_is_known_beforehand() -> None:
         ("picturebook-clip",),
         ("clip",),
     )
-    assert DarkMiner().why_not("photo", [CHURCH]) is None
-    assert (
-        DarkMiner(anchor="Church").why_not("photo", [DOG, CHURCH])
-        == "'dog' would be mapped to 'Church', which is to be erased"
-    )
+    DarkMiner().check("photo", [CHURCH])
+    with pytest.raises(NotApplicable, match=r"^'dog' would be mapped to 'Church', which is to be erased$"):
+        DarkMiner(anchor="Church").check("photo", [DOG, CHURCH])
     own = concept("church", anchor="church")
-    assert DarkMiner().why_not("photo", [own]) is None
-    assert (
-        DarkMiner(anchor=None).why_not("photo", [own]) == "'church' would be mapped to 'church', which is to be erased"
-    )
+    DarkMiner().check("photo", [own])
+    with pytest.raises(NotApplicable, match=r"^'church' would be mapped to 'church', which is to be erased$"):
+        DarkMiner(anchor=None).check("photo", [own])
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"steps": 0}, "steps must be positive, not 0"),
-        ({"time_budget": -1.0}, "time_budget must be positive, not -1.0"),
-        ({"preserve_weight": -0.5}, "preserve_weight must not be negative, not -0.5"),
-        ({"tau": -1.5}, "tau must be between -1 and 1, not -1.5"),
-        ({"replay": 1.5}, "replay must be between 0 and 1, not 1.5"),
-        ({"pool_seed": -1}, "pool_seed must be at least 0, not -1"),
+        ({"steps": 0}, "steps: Input should be greater than or equal to 1, not 0"),
+        ({"time_budget": -1.0}, "time_budget: Input should be greater than 0, not -1.0"),
+        ({"preserve_weight": -0.5}, "preserve_weight: Input should be greater than or equal to 0, not -0.5"),
+        ({"tau": -1.5}, "tau: Input should be greater than or equal to -1, not -1.5"),
+        ({"replay": 1.5}, "replay: Input should be less than or equal to 1, not 1.5"),
+        ({"pool_seed": -1}, "pool_seed: Input should be greater than or equal to 0, not -1"),
         ({"pool_size": 2}, "images must be at most pool_size, 2, not 3"),
-        ({"pool_prompt": "a photo"}, "pool_prompt must have {} where the concept goes, not 'a photo'"),
+        ({"pool_prompt": "a photo"}, "pool_prompt must have {} or {adjective} where the concept goes, not 'a photo'"),
         ({"location": "values"}, "location: Input should be 'value'"),
         ({"taw": 0.3}, "unknown hyper-parameter 'taw'; nearest: tau"),
     ],
 )
 def test_wrong_settings_are_named(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(EraseBenchError, match=message):
-        hyper_parameters(DarkMiner, settings)
+        make_plugin(DarkMiner, settings)

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from erasebench.errors import EraseBenchError
-from erasebench.method import hyper_parameters
 from erasebench.methods.esd import ESD, VARIANTS, Variant
 from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
+from erasebench.plugins import make_plugin
 from erasebench.registry import METHODS
 from erasebench.training.parameters import Pattern, select_parameters
 from tests.tiny import Layout, check_change, concept, differing, erase_context, state, tiny_model
@@ -41,7 +41,9 @@ def test_first_loss_is_that_of_equation_seven(layout: Layout, monkeypatch: pytes
         return seen[-1]
 
     monkeypatch.setattr(ESD, "noisy_latents", recorded)
-    quick(steps=1, batch_size=3, negative_guidance=2.5).erase(model, CHURCH, erase_context(steps=steps))
+    quick(steps=1, batch_size=3, negative_guidance=2.5).resolved(CHURCH).erase(
+        model, CHURCH, erase_context(steps=steps)
+    )
     (x, t), *_ = seen
     with torch.no_grad():
         blank = model.predict_noise(x, t, model.embed([""] * 3))
@@ -55,7 +57,7 @@ def test_first_loss_is_that_of_equation_seven(layout: Layout, monkeypatch: pytes
 def test_training_lowers_the_loss_and_approaches_the_target(layout: Layout, variant: Variant) -> None:
     model = tiny_model(layout)
     method = quick("full", variant=variant, steps=24, batch_size=4, learning_rate=5e-3, sampling_steps=2)
-    erasure = method.erase(model, CHURCH, erase_context())
+    erasure = method.resolved(CHURCH).erase(model, CHURCH, erase_context())
     losses = [row["loss"] for row in erasure.trace]
     assert len(losses) == 24
     assert sum(losses[-8:]) < 0.8 * sum(losses[:8])
@@ -65,7 +67,7 @@ def test_training_lowers_the_loss_and_approaches_the_target(layout: Layout, vari
 def test_only_the_declared_parameters_change_and_the_model_is_left_as_it_was(pattern: Pattern) -> None:
     model = tiny_model()
     before, pictures = state(model), predictions(model)
-    erasure = quick(pattern).erase(model, CHURCH, erase_context())
+    erasure = quick(pattern).resolved(CHURCH).erase(model, CHURCH, erase_context())
     chosen = {f"unet.{name}" for name in select_parameters(model.unet, pattern)}
     check_change(model, before, erasure, chosen)
     with model.erased(erasure):
@@ -84,10 +86,10 @@ def test_the_seed_decides_everything(variant: Variant) -> None:
     concepts = [concept("church"), concept("dog")]
     method = quick(variant=variant, steps=3, batch_size=2)
     torch.manual_seed(1)
-    first = method.erase(tiny_model(), concepts, erase_context(seed=7))
+    first = method.resolved(concepts).erase(tiny_model(), concepts, erase_context(seed=7))
     torch.manual_seed(2)
-    again = method.erase(tiny_model(), concepts, erase_context(seed=7))
-    other = method.erase(tiny_model(), concepts, erase_context(seed=8))
+    again = method.resolved(concepts).erase(tiny_model(), concepts, erase_context(seed=7))
+    other = method.resolved(concepts).erase(tiny_model(), concepts, erase_context(seed=8))
     assert not differing(first.weights, again.weights)
     assert first.trace == again.trace
     assert differing(first.weights, other.weights)
@@ -104,7 +106,7 @@ def test_several_concepts_are_drawn_at_random(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(ESD, "noisy_latents", recorded)
     concepts = [concept("church"), concept("dog"), concept("art")]
-    quick(steps=8, batch_size=2).erase(model, concepts, erase_context())
+    quick(steps=8, batch_size=2).resolved(concepts).erase(model, concepts, erase_context())
     assert drawn == set(model.embed(["church", "dog", "art"]).embeddings.flatten(1).sum(1).tolist())
 
 
@@ -118,7 +120,7 @@ def test_consistent_latents_are_those_of_a_loop_written_out(
     texts = model.embed([""]), model.embed(["church"])
     rng = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        x, t = ESD("xattn", sampling_steps=5).noisy_latents(model, *texts, rng)
+        x, t = ESD("xattn", sampling_steps=5).resolved(CHURCH).noisy_latents(model, *texts, rng)
     timesteps = [801, 601, 401, 201, 1]
     assert int(t) in timesteps
     torch.testing.assert_close(x, ddim(model, texts, NOISE, timesteps, timesteps.index(int(t)), 200))
@@ -129,7 +131,7 @@ def test_official_latents_are_less_noisy_than_the_model_is_told(seed: int, monke
     monkeypatch.setattr(torch, "randn", lambda shape, generator: NOISE)
     model = tiny_model()
     texts = model.embed([""]), model.embed(["church"])
-    method = ESD("xattn", variant="official-2023", sampling_steps=10)
+    method = ESD("xattn", variant="official-2023", sampling_steps=10).resolved(CHURCH)
     with torch.no_grad():
         x, t = method.noisy_latents(model, *texts, torch.Generator().manual_seed(seed))
     k = int(t) // 100
@@ -173,7 +175,7 @@ def test_latents_come_from_the_chosen_model(source: Any, monkeypatch: pytest.Mon
         return torch.ones(1, 4, 8, 8), torch.tensor([10])
 
     monkeypatch.setattr(ESD, "noisy_latents", recorded)
-    quick("full", sample_from=source, steps=3).erase(model, CHURCH, erase_context())
+    quick("full", sample_from=source, steps=3).resolved(CHURCH).erase(model, CHURCH, erase_context())
     assert same == ([True, False, False] if source == "trained" else [True, True, True])
 
 
@@ -181,27 +183,79 @@ def test_divergence_is_an_error_and_restores_the_model() -> None:
     model = tiny_model()
     before = state(model)
     with pytest.raises(FloatingPointError, match=r"training diverged: the loss is (nan|inf) at step \d"):
-        quick("full", learning_rate=1e30, steps=5).erase(model, CHURCH, erase_context())
+        quick("full", learning_rate=1e30, steps=5).resolved(CHURCH).erase(model, CHURCH, erase_context())
     assert not differing(before, state(model))
 
 
+def esd(name: str, **settings: Any) -> Any:
+    """A method as a plan resolves it."""
+    plugin = METHODS.get(name)
+    return plugin.make(**plugin.presets, **settings).resolved(CHURCH)
+
+
 def test_defaults_are_the_papers() -> None:
-    esd_x, esd_u = METHODS.get("esd-x"), METHODS.get("esd-u")
-    assert (esd_x.presets, esd_u.presets) == ({"parameters": "xattn"}, {"parameters": "noxattn"})
-    method = esd_u.make(**esd_u.presets)
-    found = {name: method.option(name) for name in ("steps", "learning_rate", "negative_guidance", "start_guidance")}
+    method = esd("esd-u")
+    assert (esd("esd-x").parameters, method.parameters) == ("xattn", "noxattn")
+    found = {name: getattr(method, name) for name in ("steps", "learning_rate", "negative_guidance", "start_guidance")}
     assert found == {"steps": 1000, "learning_rate": 1e-5, "negative_guidance": 1.0, "start_guidance": 3.0}
-    assert (method.sampling_steps, method.batch_size, method.option("sample_from")) == (50, 1, "trained")
+    assert (method.sampling_steps, method.batch_size, method.sample_from) == (50, 1, "trained")
 
 
 def test_variants_are_whole_and_options_win() -> None:
     assert len({frozenset(settings) for settings in VARIANTS.values()}) == 1
-    method = ESD("xattn", variant="official-2024", learning_rate=1e-4)
-    assert (method.option("learning_rate"), method.option("steps"), method.option("sampler")) == (1e-4, 200, "pndm")
+    method = ESD("xattn", variant="official-2024", learning_rate=1e-4).resolved(CHURCH)
+    assert (method.learning_rate, method.steps, method.sampler) == (1e-4, 200, "pndm")
+    assert method.resolved(CHURCH) == method
+
+
+@pytest.mark.parametrize(
+    ("variant", "expected"),
+    [
+        ("paper", ("xattn", "noxattn")),
+        ("official-2023", ("xattn", "noxattn")),
+        ("official-2024", ("xattn", "noxattn-modules")),
+    ],
+)
+def test_each_variant_brings_its_own_parameter_sets(variant: Variant, expected: tuple[str, str]) -> None:
+    assert tuple(esd(name, variant=variant).parameters for name in ("esd-x", "esd-u")) == expected
+    own = ESD("noxattn", variant=variant).resolved(CHURCH)
+    assert own.parameters == "noxattn", "what the user says wins"
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("target", ["from-blank", "from-concept"])
+def test_a_concept_may_be_erased_from_another_prompt(
+    layout: Layout, target: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Drawn and trained on the other prompt, away from the concept: the 2024 code's loss written out."""
+    model, drawn = tiny_model(layout), list[tuple[Conditioning, Tensor, Tensor]]()
+    original = ESD.noisy_latents
+
+    def recorded(
+        self: ESD, model: DiffusionModel, blank: Conditioning, text: Conditioning, rng: Any
+    ) -> tuple[Tensor, Tensor]:
+        x, t = original(self, model, blank, text, rng)
+        drawn.append((text, x, t))
+        return x, t
+
+    monkeypatch.setattr(ESD, "noisy_latents", recorded)
+    method = quick(steps=1, batch_size=2, negative_guidance=2.5, target=target, erase_from="a dog")
+    (row,) = method.resolved(CHURCH).erase(model, CHURCH, erase_context()).trace
+    ((text, x, t),) = drawn
+    torch.testing.assert_close(text.embeddings, model.embed(["a dog"] * 2).embeddings)
+    with torch.no_grad():
+        blank, church, dog = (model.predict_noise(x, t, model.embed([p] * 2)) for p in ("", "church", "a dog"))
+    start = blank if target == "from-blank" else dog
+    expected = (dog - (start - 2.5 * (church - blank))).double().square().mean()
+    assert row["loss"] == pytest.approx(float(expected), rel=1e-3)
+    same = quick(erase_from="church", target=target).resolved(CHURCH).erase(model, CHURCH, erase_context())
+    plain = quick(target=target).resolved(CHURCH).erase(model, CHURCH, erase_context())
+    for name, weight in plain.weights.items():
+        torch.testing.assert_close(same.weights[name], weight, rtol=1e-3, atol=1e-4)
 
 
 def test_results_are_weights_that_can_be_stored(tmp_path: Any) -> None:
-    erasure = quick().erase(tiny_model(), CHURCH, erase_context())
+    erasure = quick().resolved(CHURCH).erase(tiny_model(), CHURCH, erase_context())
     erasure.save(tmp_path)
     assert not differing(erasure.weights, Erasure.load(tmp_path).weights)
 
@@ -209,8 +263,8 @@ def test_results_are_weights_that_can_be_stored(tmp_path: Any) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"steps": 0}, "steps must be positive, not 0"),
-        ({"learning_rate": -1.0}, "learning_rate must be positive, not -1.0"),
+        ({"steps": 0}, "steps: Input should be greater than or equal to 1, not 0"),
+        ({"learning_rate": -1.0}, "learning_rate: Input should be greater than 0, not -1.0"),
         ({"variant": "official-2024", "timestep_mode": "official"}, "set sampler to 'ddim'"),
         ({"parameters": "noxatn"}, "parameters: Input should be 'xattn'"),
         ({"step": 3}, "unknown hyper-parameter 'step'; nearest: steps"),
@@ -218,4 +272,4 @@ def test_results_are_weights_that_can_be_stored(tmp_path: Any) -> None:
 )
 def test_wrong_settings_are_named(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(EraseBenchError, match=message):
-        hyper_parameters(ESD, {"parameters": "xattn", **settings})
+        make_plugin(ESD, {"parameters": "xattn", **settings})

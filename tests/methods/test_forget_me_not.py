@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from erasebench.errors import EraseBenchError
-from erasebench.method import hyper_parameters
 from erasebench.methods import forget_me_not
 from erasebench.methods.forget_me_not import (
     ForgetMeNot,
@@ -22,6 +21,7 @@ from erasebench.methods.forget_me_not import (
 )
 from erasebench.models.conditioning import Conditioning
 from erasebench.models.erasure import Erasure
+from erasebench.plugins import make_plugin
 from erasebench.registry import METHODS
 from erasebench.training import inversion
 from erasebench.training.attention import cross_attention_maps
@@ -290,7 +290,7 @@ def test_a_phrase_without_tokens_is_named() -> None:
 
 def test_defaults_are_the_official_ones() -> None:
     plugin = METHODS.get("fmn")
-    method = plugin.make(**plugin.presets)
+    method: Any = plugin.make(**plugin.presets)
     assert (method.parameters, method.steps, method.learning_rate, method.batch_size) == ("full", 35, 2e-6, 1)
     assert (method.weight_decay, method.gradient_clip) == (0.01, 1.0)
     assert method.use_pooler and method.textual_inversion
@@ -309,12 +309,15 @@ def test_results_can_be_stored(tmp_path: Any) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"steps": 0}, "steps must be positive, not 0"),
-        ({"pictures": 0}, "pictures must be positive, not 0"),
-        ({"inversion_weight_decay": -0.1}, "inversion_weight_decay must be at least 0, not -0.1"),
+        ({"steps": 0}, "steps: Input should be greater than or equal to 1, not 0"),
+        ({"pictures": 0}, "pictures: Input should be greater than or equal to 1, not 0"),
+        (
+            {"inversion_weight_decay": -0.1},
+            "inversion_weight_decay: Input should be greater than or equal to 0, not -0.1",
+        ),
         ({"parameters": "noxattn"}, "parameters: Input should be 'full' or 'xattn'"),
     ],
 )
 def test_wrong_settings_are_named(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(EraseBenchError, match=message):
-        hyper_parameters(ForgetMeNot, settings)
+        make_plugin(ForgetMeNot, settings)

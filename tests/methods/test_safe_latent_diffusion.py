@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from erasebench.errors import EraseBenchError
-from erasebench.method import hyper_parameters
 from erasebench.methods.safe_latent_diffusion import STRENGTHS, SafeLatentDiffusion
 from erasebench.models.erasure import Erasure
 from erasebench.models.guidance import SafeLatentGuidance
+from erasebench.plugins import make_plugin
 from erasebench.registry import METHODS
 from erasebench.sampling import Sampler, draw_latents, sample
 from tests.tiny import Layout, concept, differing, erase_context, state, tiny_model
@@ -22,7 +22,8 @@ CONCEPTS = [concept("church"), concept("Van Gogh", kind="style")]
 
 def rule(name: str, **settings: Any) -> SafeLatentGuidance:
     plugin = METHODS.get(name)
-    erasure = plugin.make(**{**plugin.presets, **settings}).erase(tiny_model(), CONCEPTS, erase_context())
+    method: Any = plugin.make(**{**plugin.presets, **settings})
+    erasure = method.resolved(CONCEPTS).erase(tiny_model(), CONCEPTS, erase_context())
     assert not erasure.weights
     assert not erasure.low_rank
     return erasure.guidance  # type: ignore[no-any-return]
@@ -62,7 +63,7 @@ def test_published_texts_have_twenty_phrases() -> None:
 def test_pictures_change_and_the_model_does_not(layout: Layout, tmp_path: Any) -> None:
     model, sampler = tiny_model(layout), Sampler("ddim", 3, 7.5)
     before, plain = state(model), sample(model, ["a dog"], [0], sampler)
-    erasure = SafeLatentDiffusion("max").erase(model, CONCEPTS, erase_context())
+    erasure = SafeLatentDiffusion("max").resolved(CONCEPTS).erase(model, CONCEPTS, erase_context())
     erasure.save(tmp_path)
     with model.erased(Erasure.load(tmp_path)):
         pictures = sample(model, ["a dog"], [0], sampler)
@@ -76,7 +77,9 @@ def test_a_warm_up_as_long_as_the_run_never_steers(warmup_steps: int, steers: bo
     """The published warm-ups are for 50 steps and are not scaled: a shorter run is one of plain guidance."""
     model, of = tiny_model(), (["a dog", "a church"], [0, 1], Sampler("ddim", 3, 7.5))
     (plain,) = draw_latents(model, *of)
-    with model.erased(SafeLatentDiffusion("max", warmup_steps=warmup_steps).erase(model, CONCEPTS, erase_context())):
+    with model.erased(
+        SafeLatentDiffusion("max", warmup_steps=warmup_steps).resolved(CONCEPTS).erase(model, CONCEPTS, erase_context())
+    ):
         (latents,) = draw_latents(model, *of)
     assert torch.allclose(latents, plain, rtol=1e-4, atol=1e-4) != steers
 
@@ -84,13 +87,13 @@ def test_a_warm_up_as_long_as_the_run_never_steers(warmup_steps: int, steers: bo
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"warmup_steps": -1}, "warmup_steps must be at least 0, not -1"),
-        ({"scale": -2.0}, "scale must be at least 0, not -2.0"),
-        ({"momentum_scale": 1.5}, "momentum_scale must be between 0 and 1, not 1.5"),
-        ({"momentum_beta": -0.1}, "momentum_beta must be between 0 and 1, not -0.1"),
+        ({"warmup_steps": -1}, "warmup_steps: Input should be greater than or equal to 0, not -1"),
+        ({"scale": -2.0}, "scale: Input should be greater than or equal to 0, not -2.0"),
+        ({"momentum_scale": 1.5}, "momentum_scale: Input should be less than or equal to 1, not 1.5"),
+        ({"momentum_beta": -0.1}, "momentum_beta: Input should be greater than or equal to 0, not -0.1"),
         ({"strength": "hyper"}, "strength: Input should be 'weak'"),
     ],
 )
 def test_wrong_settings_are_named(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(EraseBenchError, match=message):
-        hyper_parameters(SafeLatentDiffusion, settings)
+        make_plugin(SafeLatentDiffusion, settings)

@@ -122,6 +122,7 @@ RULE = """
 from dataclasses import dataclass
 
 from erasebench.models.erasure import Erasure
+from erasebench.plugins import Method
 from erasebench.registry import METHODS, RULES
 
 
@@ -145,7 +146,7 @@ class FarAway:
 
 @METHODS.register("far-away")
 @dataclass(frozen=True)
-class Method:
+class Further(Method):
     def erase(self, model, concepts, context):
         return Erasure(guidance=FarAway(concepts[0].phrase))
 """
@@ -216,7 +217,7 @@ def test_a_rule_of_another_package(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.syspath_prepend(str(tmp_path))
     point = EntryPoint("theirs", "package_of_rules:FarAway", "erasebench.rules")
     monkeypatch.setattr("erasebench.registry.entry_points", lambda group: (point,) if group == point.group else ())
-    registry = Registry("guidance rule", point.group, "erasebench.models")
+    registry: Registry[Any] = Registry(object, "guidance rule", point.group, "erasebench.models")
     monkeypatch.setattr("erasebench.models.guidance.RULES", registry)
     rule = from_json({"rule": "theirs", "plugin": "package_of_rules", "words": "church", "strength": 3.0})
     assert rule.texts == ("", "church")

@@ -84,12 +84,13 @@ PLUGIN = """
 from dataclasses import dataclass
 
 from erasebench.models.erasure import Erasure
+from erasebench.plugins import Method
 from erasebench.registry import METHODS
 
 
 @METHODS.register("traced")
 @dataclass(frozen=True)
-class Traced:
+class Traced(Method):
     rows: int = 3
 
     def erase(self, model, concepts, context):

@@ -10,7 +10,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import nn
 
-from erasebench.errors import UnknownNameError
+from erasebench.errors import EraseBenchError, UnknownNameError
 from erasebench.training.parameters import Pattern, TwoWeights, select_parameters, training_attention
 from tests.tiny import Layout, tiny_pipeline
 
@@ -75,12 +75,50 @@ def test_noxattn_modules_is_the_rule_of_the_2024_code(stable_diffusion: Any) -> 
 
 
 @pytest.mark.parametrize("layout", get_args(Layout))
-@pytest.mark.parametrize("pattern", get_args(Pattern))
+@pytest.mark.parametrize("pattern", sorted({*get_args(Pattern)} - {"xlayer", "selflayer"}))
 def test_every_pattern_chooses_something_everywhere(layout: Layout, pattern: Pattern) -> None:
     unet = tiny_pipeline(layout).unet
     own = dict(unet.named_parameters())
     assert all(own[name] is parameter for name, parameter in select_parameters(unet, pattern).items())
     assert 0 < count(unet, pattern) <= count(unet, "full")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "attention", "blocks"),
+    [
+        ("xlayer", "attn2", ("output_blocks.6.1", "output_blocks.8.1")),
+        ("selflayer", "attn1", ("input_blocks.4.1", "input_blocks.7.1")),
+    ],
+)
+def test_single_layers_are_those_of_the_2023_code(
+    stable_diffusion: Any, pattern: Pattern, attention: str, blocks: tuple[str, str]
+) -> None:
+    """CompVis numbers the blocks through: 3 to a level, of which the third input block only makes images smaller."""
+    expected = set()
+    for block in blocks:
+        side, number = block.split(".")[:2]
+        level, layer = divmod(int(number) - (side == "input_blocks"), 3)
+        expected.add(f"{'down' if side == 'input_blocks' else 'up'}_blocks.{level}.attentions.{layer}")
+    found = select_parameters(stable_diffusion, pattern)
+    assert {name.partition(".transformer_blocks")[0] for name in found} == expected
+    assert all(f".{attention}." in name for name in found)
+    # Queries, keys, values and the output's weight and bias.
+    assert len(found) == 2 * 5
+
+
+def test_notime_and_full_modules_are_rules_of_the_codes(stable_diffusion: Any) -> None:
+    everything = set(dict(stable_diffusion.named_parameters()))
+    outside = {name for name in everything if re.match("time_embedding|conv_norm_out|conv_out", name)}
+    assert set(select_parameters(stable_diffusion, "notime")) == everything - outside
+    cross = set(select_parameters(stable_diffusion, "xattn"))
+    modules = set(select_parameters(stable_diffusion, "full-modules"))
+    assert modules == cross | set(select_parameters(stable_diffusion, "noxattn-modules"))
+    assert not [name for name in modules if re.search(r"norm\d?\.|conv_norm_out", name)]
+
+
+def test_layers_that_a_network_lacks_are_said() -> None:
+    with pytest.raises(EraseBenchError, match=r"no parameters 'xlayer': up_blocks.2.attentions.0. or up_blocks.2"):
+        select_parameters(tiny_pipeline().unet, "xlayer")
 
 
 def test_an_unknown_pattern_names_the_nearest(stable_diffusion: Any) -> None:
@@ -121,3 +159,26 @@ def test_training_attention_changes_no_result() -> None:
     with training_attention(torch.device("cpu")):
         mathematics = unet(x, 10, text).sample
     torch.testing.assert_close(mathematics, unet(x, 10, text).sample, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("layout", get_args(Layout))
+def test_gradients_of_two_weights_are_those_of_two_networks(layout: Layout) -> None:
+    """Of a loss between what both predict for one text: a graph must not mistake one's values for the other's."""
+    unet, frozen, trained = (tiny_pipeline(layout).unet.requires_grad_(False) for _ in range(3))
+    x, text = torch.randn(2, 4, 8, 8), torch.randn(2, 5, trained.config.cross_attention_dim, requires_grad=True)
+    changed = select_parameters(trained, "xattn")
+    with torch.no_grad():
+        for parameter in changed.values():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    loss = (trained(x, 10, text).sample - frozen(x, 10, text).sample).square().mean()
+    (expected,) = torch.autograd.grad(loss, text)
+    with TwoWeights(select_parameters(unet, "xattn")) as weights:
+        with torch.no_grad():
+            for name, parameter in weights.parameters.items():
+                parameter.copy_(changed[name])
+        with weights.frozen(gradients=True):
+            before = unet(x, 10, text).sample
+        with weights.frozen():
+            assert not unet(x, 10, text).sample.requires_grad
+        (found,) = torch.autograd.grad((unet(x, 10, text).sample - before).square().mean(), text)
+    torch.testing.assert_close(found, expected)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from erasebench.training.trace import Trace
+from erasebench.training.trace import Trace, check_loss
 from tests.tiny import erase_context
 
 
@@ -32,3 +32,13 @@ def test_a_loss_that_is_no_number_is_an_error(loss: float) -> None:
     with pytest.raises(FloatingPointError, match="at step 2"):
         trace.step(loss=loss)
     assert len(told) == len(trace.rows) == 1
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf"), -float("inf")])
+def test_a_loss_that_is_not_finite(loss: float) -> None:
+    with pytest.raises(FloatingPointError, match=f"diverged: the loss is {loss} at step 7"):
+        check_loss(loss, 7)
+
+
+def test_a_finite_loss_passes() -> None:
+    check_loss(1e30, 1)

@@ -7,8 +7,9 @@ from typing import get_args
 
 import pytest
 
-from erasebench.training.words import token_positions
-from tests.tiny import LENGTH, Layout, tiny_model
+from erasebench.errors import NotApplicable
+from erasebench.training.words import check_anchors, token_positions
+from tests.tiny import LENGTH, Layout, concept, tiny_model
 
 LAYOUTS = get_args(Layout)
 cached = functools.cache(tiny_model)
@@ -40,3 +41,11 @@ def test_positions_of_a_phrase(layout: Layout, prompt: str, phrase: str, positio
     # Whatever stands there, read back as words, is the phrase.
     ids = model.token_ids([prompt])[0, positions].tolist()
     assert set(model.tokenizer.decode(ids).split()) <= set(phrase.lower().split())
+
+
+def test_anchors_that_are_erased_themselves() -> None:
+    church, dog = concept("church"), concept("a dog")
+    check_anchors([church, dog], [(church, "art"), (dog, "")])
+    check_anchors([church], [(church, "dog")])
+    with pytest.raises(NotApplicable, match=r"^'church' would be mapped to 'The Dog', which is to be erased$"):
+        check_anchors([church, dog], [(church, "The Dog")])

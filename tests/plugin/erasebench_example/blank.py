@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
+from erasebench.plugins import EraseContext, Method
+
 if TYPE_CHECKING:
     from erasebench.concepts import Concept
-    from erasebench.method import EraseContext
     from erasebench.models.diffusion import DiffusionModel
     from erasebench.models.erasure import Erasure
 
 
 @dataclass(frozen=True)
-class Blank:
+class Blank(Method):
     """Scale the bias of the U-Net's last layer."""
 
     scale: Annotated[float, Field(ge=0)] = 0.5

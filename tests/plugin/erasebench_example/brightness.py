@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from erasebench.judging import Images, Scores
+from erasebench.plugins import Judge
 
 
-class Brightness:
+class Brightness(Judge):
     """The mean of all pixels, in [0, 1]."""
 
     labels = ("bright",)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from erasebench.plugins import Attack
+
 
 @dataclass(frozen=True)
-class Suffix:
+class Suffix(Attack):
     """Append a word."""
 
     word: str = "please"

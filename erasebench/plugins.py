@@ -1,0 +1,240 @@
+"""Base classes of plug-ins, and what a run lends to them.
+
+A method is a frozen dataclass of hyper-parameters whose defaults are the published ones, registered by name::
+
+    @METHODS.register("my-method")
+    @dataclass(frozen=True)
+    class MyMethod(Method):
+        learning_rate: Annotated[float, Field(gt=0)] = 1e-5
+
+        def erase(self, model, concepts, context):
+            ...
+            return Erasure(weights={"unet.conv_in.weight": changed})
+
+Both Python's own ``dataclass`` and pydantic's do; ranges stand with the fields, as pydantic has them.  Pydantic's also
+validates what is made in Python; values that a user gives are validated either way.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeVar
+
+import pydantic.dataclasses
+from pydantic import ConfigDict, Field, ModelWrapValidatorHandler, TypeAdapter, ValidationError, model_validator
+
+from erasebench.errors import EraseBenchError, check_name
+
+if TYPE_CHECKING:
+    from erasebench.concepts import Concept
+    from erasebench.judging import Images, Scores
+    from erasebench.models.diffusion import DiffusionModel
+    from erasebench.models.erasure import Erasure
+
+T = TypeVar("T")
+
+Count = Annotated[int, Field(ge=1)]
+"""A number of things, at least one."""
+SamplingSteps = Annotated[int, Field(ge=1, le=1000)]
+"""Sampling steps, at most the 1,000 timesteps that Stable Diffusion was trained with."""
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass(frozen=True)
+class EraseContext:
+    """What a run lends to a method.
+
+    Attributes:
+        seed: of everything random in the method; the same seed gives the same erasure.
+        folder: where a method that takes long may keep its state and find it again after a kill.
+        progress: to be told after each step: steps done, steps in all, figures such as the loss.
+        judge: gives a judge by name, for methods that look at images.
+    """
+
+    seed: int
+    folder: Path
+    progress: Callable[[int, int, Mapping[str, float]], None]
+    judge: Callable[[str], Judge]
+
+
+# Neither NaN, which would pass many a check, nor infinity, which JSON lacks, is a hyper-parameter.
+@pydantic.dataclasses.dataclass(frozen=True, config=ConfigDict(allow_inf_nan=False, extra="forbid"))
+class HyperParameters:
+    """A frozen dataclass, whose fields are hyper-parameters.
+
+    Attributes:
+        version: part of the identity of results; to be raised when they change.
+    """
+
+    version: ClassVar[int] = 1
+
+    def resolved(self, concepts: Sequence[Concept]) -> Self:
+        """Return the same with everything decided: nothing is None that stands for a value found elsewhere.
+
+        Only this enters identities.  To resolve again changes nothing.
+
+        Raises:
+            NotApplicable: the hyper-parameters do not fit the concepts.
+        """
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        """Whatever else decides the result, such as the hash of a file that is read.
+
+        Raises:
+            EraseBenchError: there is no such file.
+        """
+        return {}
+
+    def filled(self, values: Mapping[str, Any]) -> Self:
+        """Return the same with values for those hyper-parameters that are None."""
+        return dataclasses.replace(self, **{name: v for name, v in values.items() if getattr(self, name) is None})
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _name_what_is_wrong(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return handler(values)
+        except ValidationError as error:
+            raise EraseBenchError(explain(error, _names(cls))) from None
+
+
+class Method(HyperParameters, ABC):
+    """An erasure method.
+
+    Attributes:
+        guidance_only: it changes no weights, so that there is nothing to export.
+        low_rank: its change can be exported as a LoRA.
+    """
+
+    guidance_only: ClassVar[bool] = False
+    low_rank: ClassVar[bool] = False
+
+    @abstractmethod
+    def erase(self, model: DiffusionModel, concepts: Sequence[Concept], context: EraseContext) -> Erasure:
+        """Erase concepts from a model.
+
+        It is called on what :meth:`resolved` returned for the same concepts, after :meth:`check`.
+
+        Args:
+            model: the unerased model; it must be left as it was.
+            concepts: what to erase, all at once.
+            context: seed, progress, judges.
+
+        Returns:
+            What changed.
+
+        Raises:
+            FloatingPointError: training diverged.
+        """
+
+    def check(self, domain: str, concepts: Sequence[Concept]) -> None:
+        """Find what can be known to fail without loading a model.
+
+        Raises:
+            NotApplicable: these concepts cannot be erased from a model of this domain; the row of the table says why.
+        """
+        return
+
+    def judges(self, domain: str, concepts: Sequence[Concept]) -> tuple[str, ...]:
+        """The judges that it will ask the context for; where weights of one are missing, the method cannot run."""
+        return ()
+
+
+class Attack(HyperParameters):
+    """An attack on an erasure."""
+
+
+class Judge(ABC):
+    """A judge: a class without hyper-parameters beyond its weights.
+
+    It is registered by name and made without arguments, or with the label that it is to look for and the domain if its
+    registration says ``phrased=True``.
+
+    Attributes:
+        device: where it runs; a run sets it before the first scores.
+    """
+
+    device: str = "auto"
+
+    @property
+    def labels(self) -> Sequence[str] | None:
+        """The labels that it has scores for; None if it is made for the label that is asked for."""
+        return None
+
+    @abstractmethod
+    def identity(self) -> dict[str, str]:
+        """Version, hash of the weights, and whatever else decides the scores.
+
+        Must not load the weights' frameworks: planning calls it.
+
+        Raises:
+            EraseBenchError: a weight file is missing: which, from where, how to get it.
+        """
+
+    @abstractmethod
+    def scores(self, images: Images, prompts: Sequence[str]) -> Scores:
+        """Judge images.
+
+        Args:
+            images: uint8 ``[n, height, width, 3]``.
+            prompts: what each image was to show.
+        """
+
+
+def decided(value: T | None) -> T:
+    """Return a hyper-parameter of a resolved method.
+
+    Raises:
+        TypeError: it is None: the method was not resolved.
+    """
+    if value is None:
+        raise TypeError("a hyper-parameter is not decided: call resolved(concepts) first")
+    return value
+
+
+def make_plugin(make: Callable[..., T], values: Mapping[str, Any]) -> T:
+    """Make a method or an attack of hyper-parameters, which are validated and converted.
+
+    Raises:
+        EraseBenchError: an unknown name, with the nearest, or a value of the wrong type or out of range.
+    """
+    for name in values:
+        check_name("hyper-parameter", name, _names(make))
+    try:
+        return TypeAdapter(make).validate_python(dict(values))  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise EraseBenchError(explain(error, _names(make))) from None
+
+
+def hyper_parameters(plugin: Any) -> dict[str, Any]:
+    """All hyper-parameters of a method or an attack with their values, as JSON has them."""
+    values: dict[str, Any] = TypeAdapter(type(plugin)).dump_python(plugin, mode="json")
+    return {name: values[name] for name in _names(type(plugin))}
+
+
+def explain(error: ValidationError, names: Sequence[str]) -> str:
+    """What is wrong with the first value that is: ``steps: Input should be greater than 0, not -1``.
+
+    Args:
+        error: of a dataclass.
+        names: its fields, by which values without a name are called.
+    """
+    first = error.errors()[0]
+    where = ".".join(names[part] if isinstance(part, int) else part for part in first["loc"][:1])
+    # A check of our own has said everything already.
+    own = (first.get("ctx") or {}).get("error")
+    if own is not None:
+        return f"{where + ': ' if where else ''}{own}"
+    given = "" if first["type"].startswith("missing") else f", not {first['input']!r}"
+    return f"{where + ': ' if where else ''}{first['msg']}{given}"
+
+
+def _names(make: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(make) if field.init]
