@@ -58,8 +58,8 @@ DETAILS = frozenset({"score_all", "score_shown"})
 """What only the files hold: both definitions of Score, of which "score" is the one for the concept's kind."""
 
 _INTERVALS = (
-    "Brackets hold 95 % intervals: Wilson's for Ratio, widened to the bootstrap over prompts where prompts have several"
-    " images; normal with the bootstrap's standard deviation for FID; bootstrap percentiles otherwise."
+    "Brackets hold 95 % intervals: Wilson's for Ratio, on the effective number of images where prompts have several;"
+    " normal with the bootstrap's standard deviation for FID; bootstrap percentiles otherwise."
 )
 
 
