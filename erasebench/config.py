@@ -27,6 +27,9 @@ class RunConfig(BaseModel):
     )
     concepts: tuple[str, ...] = Field((), description="Concepts of the catalogue, or 'phrase:red balloon'.")
     prompts: Annotated[int, Field(ge=1)] = Field(40, description="Prompts for each concept, at most.")
+    prompt_kinds: tuple[str, ...] = Field(
+        ("naming", "implying"), description="Which of a concept's own prompts: naming, implying, synonym."
+    )
     images_per_prompt: Annotated[int, Field(ge=1)] = Field(1, description="Images for each prompt of a concept.")
     retain_prompts: Annotated[int, Field(ge=2)] = Field(100, description="Other prompts, for CLIP score and FID.")
     reference_images: Annotated[int, Field(ge=2)] = Field(1000, description="Reference images for FID.")

@@ -16,8 +16,15 @@ ARCHIVE, INDEX = "images.zip", "index.csv"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
-def write_images(folder: Path, images: NDArray[np.uint8], prompts: Sequence[str], seeds: Sequence[int]) -> None:
-    """Write uint8 ``[n, height, width, 3]`` and an index of file, prompt and seed; equal pictures give equal bytes."""
+def write_images(
+    folder: Path, images: NDArray[np.uint8], ids: Sequence[str], texts: Sequence[str], seeds: Sequence[int]
+) -> None:
+    """Write uint8 ``[n, height, width, 3]`` and an index of files and prompts; equal pictures give equal bytes.
+
+    Args:
+        folder: where to.
+        images: the pictures; the rest is [n] each: the ids, texts and seeds of their prompts.
+    """
     with zipfile.ZipFile(folder / ARCHIVE, "w", zipfile.ZIP_STORED) as archive:
         for k, image in enumerate(images):
             buffer = io.BytesIO()
@@ -25,8 +32,8 @@ def write_images(folder: Path, images: NDArray[np.uint8], prompts: Sequence[str]
             archive.writestr(zipfile.ZipInfo(_name(k), _EPOCH), buffer.getvalue())
     with open(folder / INDEX, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["file", "prompt", "seed"])
-        writer.writerows([_name(k), prompt, seed] for k, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True)))
+        writer.writerow(["file", "id", "text", "seed"])
+        writer.writerows([_name(k), *prompt] for k, prompt in enumerate(zip(ids, texts, seeds, strict=True)))
 
 
 def read_images(folder: Path, first: int | None = None) -> NDArray[np.uint8]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-IDENTITY_VERSION = 1
+IDENTITY_VERSION = 2
 """Part of every identity; raised when the meaning of specs changes, so that old results are not taken for new."""
 
 

@@ -5,20 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from erasebench.concepts import Catalogue, Concept, View, load_catalogue
+from erasebench.concepts import OWN_KINDS, Catalogue, Concept, Prompt, View, load_catalogue
 from erasebench.config import RunConfig, parse_method
 from erasebench.engine.cells import Cell
 from erasebench.engine.store import file_sha256
 from erasebench.errors import EraseBenchError, check_name
 from erasebench.method import hyper_parameters
 from erasebench.models.loading import ModelSource, find_model, resolve_device, resolve_dtype
-from erasebench.prompts import interleave, read_prompt_set, read_prompts
+from erasebench.prompts import own_prompts, read_prompt_set, read_prompts, repeat
 from erasebench.registry import JUDGES, METHODS, Plugin, load_file
 
 BASELINE = "sd"
@@ -38,6 +38,7 @@ class Row:
     Attributes:
         method: as the user wrote it.
         concept: what is erased; ``view`` is what the model's domain knows of it.
+        prompts: what is asked of the concept, one for each image.
         reason: why the row cannot be, known before any work; None where it can.
         images: the cell of pictures of the concept; ``judged`` what its judge says of them.
         retain: the cell of pictures of other prompts; ``clip`` what CLIP says of them, ``features`` the judge that
@@ -47,6 +48,7 @@ class Row:
     method: str
     concept: Concept
     view: View
+    prompts: tuple[Prompt, ...] = ()
     reason: str | None = None
     images: Cell | None = None
     judged: Cell | None = None
@@ -71,7 +73,7 @@ class Plan:
         sampler: how pictures are sampled: :class:`~erasebench.sampling.Sampler`'s arguments.
         rows: of the table, in order.
         reference: the features of FID's reference pictures: Picturebook's world, or the user's folder.
-        retained: names of the concepts that each retain prompt shows.
+        retained: the other prompts, one for each image of every row.
     """
 
     config: RunConfig
@@ -81,7 +83,7 @@ class Plan:
     sampler: Mapping[str, Any]
     rows: tuple[Row, ...]
     reference: Cell | None
-    retained: tuple[tuple[str, ...], ...]
+    retained: tuple[Prompt, ...]
 
     @cached_property
     def cells(self) -> list[Cell]:
@@ -149,7 +151,6 @@ def find_parts(config: RunConfig, option: str) -> tuple[Catalogue, ModelSource, 
     return catalogue, source, device, resolve_dtype(config.dtype, device)
 
 
-_NOTHING: tuple[str, ...] = ()
 ResolvedMethod = tuple[str, Plugin, dict[str, Any]]
 """A method as the user wrote it, its plug-in, and all its hyper-parameters."""
 
@@ -169,6 +170,8 @@ class _Planner:
         self.settings = method_settings(source.domain, config.settings)
         for name in config.settings:
             resolve_method(name, self.settings)
+        for kind in config.prompt_kinds:
+            check_name("kind of prompt", kind, OWN_KINDS)
         if config.out.resolve().is_relative_to(config.store.resolve()):
             raise EraseBenchError(
                 f"the output folder {config.out} lies in the store {config.store}; give it another place"
@@ -190,7 +193,7 @@ class _Planner:
         retain = self._retain()
         methods = [resolve_method(text, self.settings) for text in dict.fromkeys((BASELINE, *self.config.methods))]
         rows = [
-            self._row(method, concept, view, asked, [prompt for prompt, _ in retain])
+            self._row(method, concept, view, asked, retain)
             for method in methods
             for concept, view, asked in zip(concepts, views, prompts, strict=True)
         ]
@@ -202,7 +205,7 @@ class _Planner:
             self.sampler,
             tuple(rows),
             self._reference(),
-            tuple(shows for _, shows in retain),
+            tuple(retain),
         )
 
     def _view(self, concept: Concept) -> View:
@@ -214,55 +217,57 @@ class _Planner:
             )
         return view
 
-    def _prompts(self, concept: Concept, view: View) -> list[tuple[str, int]]:
-        """Prompts with their seeds."""
+    def _prompts(self, concept: Concept, view: View) -> list[Prompt]:
+        """The prompts of a concept, one for each image."""
         seed, count = self.config.seed, self.config.prompts
         if view.prompt_set:
-            found = read_prompt_set(view, self.config.prompt_sets)[:count]
-            seeded = view.prompt_set.seeds is not None
-            pairs = [(p, s if seeded else seed) for p, s in found]
+            prompts = read_prompt_set(view, self.config.prompt_sets)[:count]
+            if view.prompt_set.seeds is None:
+                prompts = [replace(prompt, seed=seed) for prompt in prompts]
         else:
-            pairs = [(text, seed) for text in interleave(view.naming, view.implying)[:count]]
-        if not pairs:
+            prompts = own_prompts(view, self.config.prompt_kinds, seed)[:count]
+        if not prompts:
+            kinds = "" if view.prompt_set else f" of the kinds {', '.join(self.config.prompt_kinds) or 'none'}"
             raise EraseBenchError(
-                f"the concept '{concept.name}' has no prompts in the domain '{self.source.domain}'; give some in a "
-                "file of your own (--concept-files)"
+                f"the concept '{concept.name}' has no prompts{kinds} in the domain '{self.source.domain}'; give some "
+                "in a file of your own (--concept-files)"
             )
-        drawn = [(prompt, first + k) for prompt, first in pairs for k in range(self.config.images_per_prompt)]
-        return list(dict.fromkeys(drawn))  # the same prompt and seed again would be the same picture
+        return repeat(prompts, self.config.images_per_prompt)
 
-    def _retain(self) -> list[tuple[str, tuple[str, ...]]]:
+    def _retain(self) -> list[Prompt]:
+        seed = self.config.seed
         if self.config.retain_file:
-            # Drawn with one seed: a prompt that is there twice would be the same picture.
-            found = [(text, _NOTHING) for text in dict.fromkeys(read_prompts(self.config.retain_file))]
+            prompts = [Prompt(text, text, seed, "retain") for text in read_prompts(self.config.retain_file)]
         else:
-            found = [(r.prompt, r.shows) for r in self.catalogue.retain(self.source.domain)]
-        if not found:
+            known = self.catalogue.retain(self.source.domain)
+            prompts = [Prompt(one.prompt, one.prompt, seed, "retain", one.shows) for one in known]
+        if not prompts:
             raise EraseBenchError(
                 f"no other prompts for the domain '{self.source.domain}': give a CSV file with a column 'prompt', such "
                 "as captions of COCO (https://cocodataset.org, annotations/captions_val2017.json), by --retain-file"
             )
-        return found[: self.config.retain_prompts]
+        return repeat(prompts, 1)[: self.config.retain_prompts]
 
     def _row(
         self,
         method: ResolvedMethod,
         concept: Concept,
         view: View,
-        prompts: Sequence[tuple[str, int]],
-        retain: Sequence[str],
+        prompts: Sequence[Prompt],
+        retain: Sequence[Prompt],
     ) -> Row:
         label, plugin, _ = method
         concepts = () if plugin.name == BASELINE else (concept,)
         erase = erase_cell(method, concepts, self.source, self.config.seed, self.dtype, self._judge_spec)
         if isinstance(erase, str):
-            return Row(label, concept, view, erase)
-        images = self._generate(erase, [p for p, _ in prompts], [s for _, s in prompts], f"{label} {concept.name}")
-        others = self._generate(erase, retain, [self.config.seed] * len(retain), f"{erase.title} retain")
+            return Row(label, concept, view, tuple(prompts), erase)
+        images = self._generate(erase, prompts, f"{label} {concept.name}")
+        others = self._generate(erase, retain, f"{erase.title} retain")
         return Row(
             label,
             concept,
             view,
+            tuple(prompts),
             None,
             images,
             self._judge(view.judge, view.label, images),
@@ -271,11 +276,12 @@ class _Planner:
             self._features(others),
         )
 
-    def _generate(self, erase: Cell, prompts: Sequence[str], seeds: Sequence[int], title: str) -> Cell:
+    def _generate(self, erase: Cell, prompts: Sequence[Prompt], title: str) -> Cell:
         spec = {
             "model": self.source.fingerprint,
-            "prompts": list(prompts),
-            "seeds": list(seeds),
+            "ids": [prompt.id for prompt in prompts],
+            "prompts": [prompt.text for prompt in prompts],
+            "seeds": [prompt.seed for prompt in prompts],
             "sampler": self.sampler,
             "dtype": self.dtype,
         }

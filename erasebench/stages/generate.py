@@ -17,7 +17,7 @@ def run(cell: Cell, session: Session, folder: Path) -> dict[str, Any]:
     from erasebench.models.erasure import Erasure
     from erasebench.sampling import Sampler, sample
 
-    prompts, seeds = cell.spec["prompts"], cell.spec["seeds"]
+    ids, prompts, seeds = cell.spec["ids"], cell.spec["prompts"], cell.spec["seeds"]
     erasure = Erasure.load(session.store.read(cell.reads[0].key))
     made = 0
 
@@ -27,8 +27,8 @@ def run(cell: Cell, session: Session, folder: Path) -> dict[str, Any]:
         session.progress(made, len(prompts), "images")
 
     with session.model.erased(erasure) as model:
-        images = sample(model, prompts, seeds, Sampler(**cell.spec["sampler"]), session.batch_size, progress)
-    write_images(folder, images, prompts, seeds)
+        images = sample(model, prompts, seeds, Sampler(**cell.spec["sampler"]), session.batch_size, progress, ids)
+    write_images(folder, images, ids, prompts, seeds)
     return {"images": len(images)}
 
 
@@ -40,5 +40,6 @@ def _render_reference(count: int, folder: Path) -> dict[str, Any]:
     from erasebench.picturebook.training.data import render_many
 
     renders = render_many(REFERENCE_SEED, count, workers=1)
-    write_images(folder, renders.images, [""] * count, range(REFERENCE_SEED, REFERENCE_SEED + count))
+    none = [""] * count
+    write_images(folder, renders.images, none, none, range(REFERENCE_SEED, REFERENCE_SEED + count))
     return {"images": count}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,15 @@ def run(cell: Cell, session: Session, folder: Path) -> dict[str, Any]:
         drawn = cell.reads[0]
         images = read_images(session.store.read(drawn.key))
         scores: Scores = judge.scores(images, drawn.spec.get("prompts", [""] * len(images)))
+        ids, seeds = drawn.spec.get("ids", [""] * len(images)), drawn.spec.get("seeds", range(len(images)))
     else:
         scores = _judge_folder(judge, session)
+        ids, seeds = [""] * len(scores), range(len(scores))
     wrong = [name for name, values in scores.columns.items() if not np.isfinite(values).all()]
     if wrong:
         raise FloatingPointError(f"{cell.spec['judge']} gave scores that are not finite for {', '.join(wrong)}")
-    write_scores(folder, scores)
-    return {"images": len(next(iter({**scores.columns, **scores.arrays}.values())))}
+    write_scores(folder, scores, ids, seeds)
+    return {"images": len(scores)}
 
 
 def _judge_folder(judge: Judge, session: Session) -> Scores:
@@ -47,19 +50,28 @@ def _judge_folder(judge: Judge, session: Session) -> Scores:
     )
 
 
-def write_scores(folder: Path, scores: Scores) -> None:
-    """Write the columns as CSV, with digits enough for float32, and the arrays as safetensors."""
+def write_scores(folder: Path, scores: Scores, ids: Sequence[str], seeds: Sequence[int]) -> None:
+    """Write the columns as CSV, with digits enough for float32, and the arrays as safetensors.
+
+    Args:
+        folder: where to.
+        scores: of n images.
+        ids: of their prompts [n], in the first column; ``seeds`` [n] in the second.
+    """
+    numbers = [[f"{value:.9g}" for value in column] for column in scores.columns.values()]
     with open(folder / SCORES, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(scores.columns)
-        writer.writerows([f"{value:.9g}" for value in row] for row in zip(*scores.columns.values(), strict=True))
+        writer.writerow(["id", "seed", *scores.columns])
+        writer.writerows(zip(ids, seeds, *numbers, strict=True))
     save_file(scores.arrays, folder / ARRAYS)
 
 
-def read_column(folder: Path, label: str) -> NDArray[np.float64]:
-    """One label's scores, float64 ``[n]``."""
+def read_column(folder: Path, label: str) -> dict[tuple[str, int], float]:
+    """One label's scores: (prompt id, seed) -> score, in the order of the images."""
     with open(folder / SCORES, newline="", encoding="utf-8") as stream:
-        return np.array([float(row[label]) for row in csv.DictReader(stream)])
+        header, *rows = csv.reader(stream)
+    place = header.index(label, 2)  # a label may be called as one of the first two columns
+    return {(row[0], int(row[1])): float(row[place]) for row in rows}
 
 
 def read_array(folder: Path, name: str) -> NDArray[np.float32]:

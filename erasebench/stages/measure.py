@@ -41,8 +41,8 @@ def _measure(plan: Plan, row: Row, store: Store, failed: Mapping[str, str]) -> T
     for cell in (*row.cells, *([plan.reference] if plan.reference else [])):
         if cell.key in failed:
             return TableRow(row.method, row.concept.name, "failed", failed[cell.key])
-    scores = read_column(store.read(row.judged.key), row.view.label)
-    prompts = row.images.spec["prompts"]
+    scores = list(read_column(store.read(row.judged.key), row.view.label).values())
+    prompts = [prompt.id for prompt in row.prompts]
     threshold = row.view.threshold
     metrics: dict[str, Estimate] = {
         "ratio": ratio(scores, threshold, prompts),
@@ -50,9 +50,9 @@ def _measure(plan: Plan, row: Row, store: Store, failed: Mapping[str, str]) -> T
         "score_all": score_all(scores, prompts),
         "score_shown": score_shown(scores, threshold, prompts),
     }
-    others = np.array([row.concept.name not in shows for shows in plan.retained])
+    others = np.array([row.concept.name not in prompt.shows for prompt in plan.retained])
     clip = store.read(row.clip.key)
-    metrics["clip"] = clip_score(read_column(clip, "clip")[others])
+    metrics["clip"] = clip_score(np.array(list(read_column(clip, "clip").values()))[others])
     labels = {}
     if row.features and plan.reference:
         features = read_array(store.read(row.features.key), "features")
@@ -83,4 +83,4 @@ def _flagged(row: TableRow, base: TableRow) -> TableRow:
 
 def retained_examples(plan: Plan, row: Row, count: int) -> Sequence[int]:
     """Indices of the first retain prompts that do not show the row's concept."""
-    return [k for k, shows in enumerate(plan.retained) if row.concept.name not in shows][:count]
+    return [k for k, prompt in enumerate(plan.retained) if row.concept.name not in prompt.shows][:count]

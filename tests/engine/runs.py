@@ -19,7 +19,7 @@ from erasebench.engine.ledger import read_ledger
 from erasebench.engine.session import Session
 from erasebench.images import read_images, write_images
 from erasebench.judging import Scores
-from erasebench.registry import METHODS
+from erasebench.registry import KINDS
 from erasebench.stages import erase, judge
 
 TINY = (
@@ -77,9 +77,10 @@ def copy_of(finished: Path, to: Path) -> Path:
 
 def forget_plugins() -> None:
     """Undo what the plug-in files of a test registered."""
-    for name, plugin in list(METHODS.loaded.items()):
-        if plugin.make.__module__.startswith("erasebench_plugin_"):
-            del METHODS.loaded[name]
+    for registry in KINDS.values():
+        for name, plugin in list(registry.loaded.items()):
+            if plugin.make.__module__.startswith("erasebench_plugin_"):
+                del registry.loaded[name]
     for name in [name for name in sys.modules if name.startswith("erasebench_plugin_")]:
         del sys.modules[name]
 
@@ -109,7 +110,10 @@ def fast_generate(cell: Cell, session: Session, folder: Path) -> dict[str, Any]:
         session.store.read(read.key)
     count = cell.spec.get("count") or len(cell.spec["prompts"])
     images = np.random.default_rng(int(cell.key[:8], 16)).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
-    write_images(folder, images, cell.spec.get("prompts", [""] * count), cell.spec.get("seeds", [0] * count))
+    none, zeros = [""] * count, [0] * count
+    write_images(
+        folder, images, cell.spec.get("ids", none), cell.spec.get("prompts", none), cell.spec.get("seeds", zeros)
+    )
     return {"images": count}
 
 
@@ -117,7 +121,9 @@ def fast_judge(cell: Cell, session: Session, folder: Path) -> dict[str, Any]:
     images = read_images(session.store.read(cell.reads[0].key))
     seed = int(hashlib.sha256(images.tobytes()).hexdigest()[:8], 16)
     values = np.random.default_rng(seed).random((len(images), 4), dtype=np.float32)
-    judge.write_scores(folder, Scores({"church": values[:, 0], "clip": values[:, 1]}, {"features": values}))
+    spec, count = cell.reads[0].spec, len(images)
+    scores = Scores({"church": values[:, 0], "clip": values[:, 1]}, {"features": values})
+    judge.write_scores(folder, scores, spec.get("ids", [""] * count), spec.get("seeds", range(count)))
     return {"images": len(images)}
 
 
