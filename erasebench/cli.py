@@ -134,7 +134,9 @@ def run(**options: Any) -> None:
         click.echo("\nstopped; the same command goes on from here", err=True)
         sys.exit(130)
     live = sys.stdout.isatty()
-    click.echo(to_terminal(result.rows, live, shutil.get_terminal_size().columns if live else None))
+    click.echo(
+        to_terminal(result.rows, result.record.metrics, live, shutil.get_terminal_size().columns if live else None)
+    )
     click.echo(summary(result), err=True)
     if any_failed(result.rows):
         sys.exit(FAILED)
@@ -203,12 +205,14 @@ def plan(**options: Any) -> None:
 
 
 @cli.command(name="list")
-@click.argument("kind", type=click.Choice(["methods", "attacks", "judges", "concepts", "presets"]), required=False)
+@click.argument(
+    "kind", type=click.Choice(["methods", "attacks", "judges", "metrics", "concepts", "presets"]), required=False
+)
 @click.argument("pattern", default="*")
 def list_(kind: str | None, pattern: str) -> None:
     """List what there is to run.
 
-    Methods, attacks, judges, concepts or presets, by wildcard: erasebench list methods "esd*".
+    Methods, attacks, judges, metrics, concepts or presets, by wildcard: erasebench list methods "esd*".
     """
     from erasebench.listing import listing
 

@@ -110,6 +110,10 @@ class Registry:
         points = [_package(point) for point in self._elsewhere if point.name == name]
         return " and ".join(points) or str(self.loaded[name].make.__module__)
 
+    def is_foreign(self, name: str) -> bool:
+        """Whether an installed package other than this one declares a name."""
+        return any(point.name == name for point in self._elsewhere)
+
     @cached_property
     def _built_in(self) -> dict[str, str]:
         spec = importlib.util.find_spec(self.package)
@@ -213,4 +217,5 @@ def warn(message: str) -> None:
 METHODS = Registry("method", "erasebench.methods", "erasebench.methods")
 ATTACKS = Registry("attack", "erasebench.attacks", "erasebench.attacks")
 JUDGES = Registry("judge", "erasebench.judges", "erasebench.judges")
-KINDS = {"methods": METHODS, "attacks": ATTACKS, "judges": JUDGES}
+METRICS = Registry("metric", "erasebench.metrics", "erasebench.metrics")
+KINDS = {"methods": METHODS, "attacks": ATTACKS, "judges": JUDGES, "metrics": METRICS}

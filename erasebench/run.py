@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TextIO
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from erasebench import __version__
@@ -23,9 +24,13 @@ from erasebench.engine.session import Session, hostless_environment
 from erasebench.engine.store import Store
 from erasebench.errors import EraseBenchError
 from erasebench.images import read_images
+from erasebench.metrics.metric import load_metrics
 from erasebench.report.costs import Cost, costs_csv
-from erasebench.report.table import TableRow, to_csv, to_markdown
-from erasebench.stages.measure import measure, retained_examples
+from erasebench.report.table import to_csv, to_latex, to_markdown
+from erasebench.results.measure import measure
+from erasebench.results.record import RECORD, Record, record_plan
+from erasebench.results.rows import TableRow
+from erasebench.results.scores import SCORES, collect_scores, scores_csv
 
 SENSITIVE = frozenset({"explicit", "violence", "inappropriate"})
 """Kinds of concept whose pictures are blurred in grids, unless they are Picturebook's mannequins and cartoons."""
@@ -41,11 +46,14 @@ class Result:
 
     Attributes:
         plan: what was run; ``outcome`` what became of its cells.
+        record: the rows and where their results are; ``scores`` of every image.
         rows: the table.
     """
 
     plan: Plan
     outcome: Outcome
+    record: Record
+    scores: pd.DataFrame
     rows: list[TableRow]
 
 
@@ -60,6 +68,7 @@ def run(config: RunConfig, stream: TextIO | None = None) -> Result:
         EraseBenchError: bad input, found before any work; or a full disk.
     """
     plan = make_plan(config)
+    load_metrics()  # one that is wrong is said before any work
     prepare_folder(config.out)
     store = Store(config.store)
     ledger = Ledger(config.out / "ledger.jsonl")
@@ -75,15 +84,17 @@ def run(config: RunConfig, stream: TextIO | None = None) -> Result:
             plan.source, plan.device, plan.dtype, store, config.batch_size, config.compile, config.fid_reference
         )
         outcome = run_cells(plan, store, ledger, progress, session)
-        rows = measure(plan, store, outcome.failed)
-        write_results(plan, store, outcome, rows)
+        record = record_plan(plan, outcome.failed)
+        scores = collect_scores(plan, record, store)
+        result = Result(plan, outcome, record, scores, measure(record, scores, store))
+        write_results(result, store)
     except OSError as error:
         if is_disk_full(error):
             raise disk_full(f"the output folder {config.out}") from error
         raise
     finally:
         ledger.close()
-    return Result(plan, outcome, rows)
+    return result
 
 
 def prepare_folder(out: Path) -> None:
@@ -101,11 +112,14 @@ def prepare_folder(out: Path) -> None:
         raise EraseBenchError(f"the output folder {out} cannot be written: {error.strerror or error}") from error
 
 
-def write_results(plan: Plan, store: Store, outcome: Outcome, rows: list[TableRow]) -> None:
-    """Write tables, costs, environment and grids into the run folder."""
+def write_results(result: Result, store: Store) -> None:
+    """Write the record of the run, its scores, tables, costs, environment and grids into the run folder."""
+    plan, outcome, metrics = result.plan, result.outcome, result.record.metrics
     out = plan.config.out
-    write_durably(out / "table.csv", to_csv(rows))
-    write_durably(out / "table.md", to_markdown(rows))
+    write_durably(out / RECORD, result.record.to_json())
+    write_durably(out / SCORES, scores_csv(result.scores))
+    for name, write in (("table.csv", to_csv), ("table.md", to_markdown), ("table.tex", to_latex)):
+        write_durably(out / name, write(result.rows, metrics))
     write_durably(out / "costs.csv", costs_csv(_costs(plan, outcome)))
     write_durably(out / "environment.json", json.dumps(_environment(plan), indent=1, sort_keys=True) + "\n")
     _write_grids(plan, store, outcome.failed)
@@ -198,7 +212,7 @@ def _write_grids(plan: Plan, store: Store, failed: Mapping[str, str]) -> None:
 def _grid_source(plan: Plan, rows: Sequence[Row], blur: bool) -> str:
     """SHA-256 of all that a sheet of rows of one concept shows."""
     cells = [cell.key for row in rows for cell in (row.images, row.retain) if cell]
-    others = list(retained_examples(plan, rows[0], EXAMPLES))
+    others = _unrelated_examples(plan, rows[0])
     shown = [__version__, rows[0].concept.name, blur, [row.method for row in rows], cells, others]
     return hashlib.sha256(json.dumps(shown).encode()).hexdigest()
 
@@ -241,11 +255,16 @@ def _examples(plan: Plan, row: Row, store: Store) -> tuple[list[NDArray[np.uint8
     asked = row.images.spec["prompts"]
     # One picture a prompt, from the start of the list: plain prompts come first.
     first = list(dict.fromkeys(asked))[:EXAMPLES]
-    others = retained_examples(plan, row, EXAMPLES)
+    others = _unrelated_examples(plan, row)
     of_concept = read_images(store.read(row.images.key), 1 + max(asked.index(prompt) for prompt in first))
     of_others = read_images(store.read(row.retain.key), 1 + max(others)) if others else of_concept[:0]
     images = [*(of_concept[asked.index(prompt)] for prompt in first), *(of_others[k] for k in others)]
     return images, [*first, *(row.retain.spec["prompts"][k] for k in others)]
+
+
+def _unrelated_examples(plan: Plan, row: Row) -> list[int]:
+    """Indices of the first prompts that do not show the row's concept."""
+    return [k for k, prompt in enumerate(plan.retained) if row.concept.name not in prompt.shows][:EXAMPLES]
 
 
 def _picture_name(row: Row) -> str:

@@ -97,7 +97,7 @@ def test_a_run_leaves_its_table_and_all_that_explains_it(smoke: Path) -> None:
     assert sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()) == [
         *("costs.csv", "environment.json", "grids/church.png"),
         *(f"grids/{method}-church.png" for method in ("negative-prompt", "sd", "uce")),
-        *("ledger.jsonl", "run.yaml", "table.csv", "table.md"),
+        *("ledger.jsonl", "plan.json", "run.yaml", "scores.csv", "table.csv", "table.md", "table.tex"),
     ]
     rows = read_csv((out / "table.csv").read_text(encoding="utf-8"))
     assert [(row.method, row.concept, row.status) for row in rows] == [
@@ -107,7 +107,7 @@ def test_a_run_leaves_its_table_and_all_that_explains_it(smoke: Path) -> None:
         assert list(row.metrics) == ["ratio", "score", "score_all", "score_shown", "clip", "fid"]
         assert row.metrics["ratio"].n == 2 and row.metrics["clip"].n == row.metrics["fid"].n == 4
         assert row.judge.startswith("picturebook-detector 1 ") and row.judge.endswith(": church >= 0.5")
-        assert row.labels["fid"] == "Picturebook CLIP features"
+        assert row.notes["fid"] == "Picturebook CLIP features"
     assert "| uce" in (out / "table.md").read_text(encoding="utf-8")
     config = make_config(read_layer(out / "run.yaml"))
     assert (config.concepts, config.guidance_scale, config.dtype) == (("church",), GUIDANCE, "float32")

@@ -40,6 +40,10 @@ class Estimate:
         """Whether there is a value."""
         return not math.isnan(self.value)
 
+    def scaled(self, factor: float) -> Estimate:
+        """The same number in another unit."""
+        return Estimate(factor * self.value, factor * self.low, factor * self.high, self.n)
+
 
 UNDEFINED = Estimate(math.nan, math.nan, math.nan, 0)
 
@@ -85,9 +89,9 @@ def effective_size(hits: NDArray[np.bool_], cluster: NDArray[np.intp]) -> float:
 
     It is p(1 - p) / SE^2, with the standard error SE over the units' means (for units of different sizes, of the ratio
     of their sums: Cochran 1977, section 6.3), and never more than n.  As the standard error is itself an estimate from
-    few units, it shrinks by (1.96 / t)^2, t being the 97.5 % quantile of Student's distribution with one degree of freedom
-    less than there are units (Korn and Graubard 1998).  Where all units agree, their spread says nothing, and each
-    counts once.
+    few units, it shrinks by (1.96 / t)^2, t being the 97.5 % quantile of Student's distribution with one degree of
+    freedom less than there are units (Korn and Graubard 1998).  Where all units agree, their spread says nothing, and
+    each counts once.
 
     Args:
         hits: [n], n > 0.

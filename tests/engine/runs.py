@@ -122,8 +122,10 @@ def fast_judge(cell: Cell, session: Session, folder: Path) -> dict[str, Any]:
     seed = int(hashlib.sha256(images.tobytes()).hexdigest()[:8], 16)
     values = np.random.default_rng(seed).random((len(images), 4), dtype=np.float32)
     spec, count = cell.reads[0].spec, len(images)
-    scores = Scores({"church": values[:, 0], "clip": values[:, 1]}, {"features": values})
-    judge.write_scores(folder, scores, spec.get("ids", [""] * count), spec.get("seeds", range(count)))
+    columns = {"church": values[:, 0], "clip": values[:, 1], "nudity": values[:, 2]}
+    judge.write_scores(
+        folder, Scores(columns, {"features": values}), spec.get("ids", [""] * count), spec.get("seeds", range(count))
+    )
     return {"images": len(images)}
 
 
