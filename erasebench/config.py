@@ -49,7 +49,7 @@ class RunConfig(BaseModel):
     compile: bool = Field(False, description="Compile the U-Net.")
     store: Path = Field(Path("erasebench-store"), description="Finished work; shared by all runs that name it.")
     out: Path = Field(Path("erasebench-results"), description="Tables, grids, ledger and configuration of this run.")
-    plugins: tuple[Path, ...] = Field((), description="Python files with methods or judges of your own.")
+    plugins: tuple[Path, ...] = Field((), description="Python files with methods, judges or metrics of your own.")
     concept_files: tuple[Path, ...] = Field((), description="YAML files with concepts of your own.")
     prompt_sets: dict[str, Path] = Field({}, description="Public prompt files that you have: i2p=i2p.csv.")
     retain_file: Path | None = Field(None, description="CSV of other prompts (column 'prompt'), such as COCO captions.")

@@ -45,7 +45,7 @@ def test_plug_ins_of_a_package_are_listed_with_where_they_come_from(installed: P
     assert lines["example-blank"] == lines["example-broken"] == "erasebench-example"
     assert lines["uce"] == "built-in"
     everything = erasebench(installed, "list").stdout
-    for name in ("example-suffix", "example-brightness", "example-blank", "example-broken"):
+    for name in ("example-suffix", "example-brightness", "example-blank", "example-broken", "example_contrast"):
         assert any(line.split() == [name, "erasebench-example"] for line in everything.splitlines())
     assert "  daylight" in everything and "  example-suite" in everything
 
@@ -61,6 +61,7 @@ def test_a_package_runs_and_its_broken_part_says_what_is_wrong(installed: Path, 
     fine = erasebench(installed, *run)
     assert fine.returncode == 0, fine.stderr
     assert "example-brightness 1: bright >= 0.5" in (tmp_path / "out" / "table.csv").read_text()
+    assert " Contrast | judge |" in (tmp_path / "out" / "table.md").read_text()
     erased = next(line for line in done(tmp_path) if line["title"] == "example-blank[scale=0] daylight")
     assert erased["parameters_changed"] > 0
 

@@ -76,7 +76,7 @@ def read_csv(text: str) -> list[TableRow]:
     header = next(reader, [])
     keys = [name[:-2] for name in header if name.endswith("_n") and name[:-2] in header]
     columns = [f"{key}{end}" for key in keys for end in ("", "_low", "_high", "_n")]
-    noted = [name for name in header if header.count("judge") and header.index("judge") < header.index(name)][:-3]
+    noted = header[header.index("judge") + 1 : -3] if "judge" in header else []
     if header != ["method", "concept", *columns, "judge", *noted, "status", "reason", "flags"]:
         raise EraseBenchError(f"not a results table: its columns are {', '.join(header) or 'missing'}")
     rows = []

@@ -18,7 +18,8 @@ from erasebench.errors import EraseBenchError
 from erasebench.images import read_images
 from erasebench.metrics.metric import PROBES, Probe, load_metrics
 from erasebench.registry import METRICS, load_file
-from erasebench.report.table import read_csv
+from erasebench.report.table import read_csv, to_markdown
+from erasebench.results.record import read_record
 from tests.engine.runs import fast_stages, forget_plugins, run_tiny
 from tests.metrics.measurements import measured
 from tests.test_readme import block
@@ -60,6 +61,10 @@ def test_one_file_adds_a_metric_of_two_image_sets(tmp_path: Path, capsys: pytest
         assert "Change (levels)" in text
     legend = "Change: mean absolute difference of pixels from the unerased model's images of unrelated captions"
     assert f"{legend}; lower is better; n = {len(images['sd'])} images" in (out / "table.md").read_text()
+
+    forget_plugins()
+    table = to_markdown(read_csv((out / "table.csv").read_text(encoding="utf-8")), read_record(out).metrics)
+    assert "Change (levels)" in table and legend in table, "the run folder knows it without the file"
 
 
 @pytest.mark.usefixtures("fast")

@@ -48,6 +48,16 @@ def test_rows_without_numbers(rows: list[TableRow]) -> None:
     ]
 
 
+def test_without_the_unerased_models_row_nothing_is_compared_with_it(finished: Path, rows: list[TableRow]) -> None:
+    record = read_record(finished / "out")
+    lost = record.rows[0].model_copy(update={"status": "failed", "reason": "lost"})
+    record = record.model_copy(update={"rows": (lost, *record.rows[1:])})
+    again = measure(record, read_scores(finished / "out"), Store(finished / "store"))
+    assert again[0] == TableRow("sd", "church", "failed", "lost")
+    assert again[2].metrics == rows[2].metrics and "no-base" in again[2].flags
+    assert again[3] == rows[3], "the other concept has its own"
+
+
 def test_it_imports_no_model(finished: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from erasebench.engine.store import Store\n"

@@ -13,6 +13,7 @@ from erasebench.errors import EraseBenchError
 from erasebench.results.record import read_record
 from erasebench.results.scores import COLUMNS, SCORES, read_scores, scores_csv, unrelated_prompts
 from erasebench.stages.judge import read_column
+from tests.engine.runs import fast_stages, run_tiny
 
 
 def test_every_image_of_every_row_has_its_prompt_its_judge_and_its_score(finished: Path) -> None:
@@ -48,6 +49,15 @@ def test_prompts_that_show_the_concept_are_left_out_and_its_neighbours_are_told_
     prompts = [Prompt(str(k), str(k), 0, "retain", shown) for k, shown in enumerate(["", "a", "b", "ab", "c"])]  # type: ignore[arg-type]
     kinds = [(prompt.id, prompt.kind) for prompt in unrelated_prompts(concept, prompts)]
     assert kinds == [("0", "retain"), ("2", "neighbour"), ("4", "retain")]
+
+
+def test_synonyms_are_kept_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fast_stages(monkeypatch)
+    assert run_tiny(tmp_path, "--methods", "uce", "--prompts", "4", "--prompt-kinds", "naming,synonym") == 0
+    concept = read_scores(tmp_path / "out").query("probe == 'concept' and method == 'uce'")
+    assert concept.kind.tolist() == ["naming", "synonym"] * 2
+    view = load_catalogue().get("church").views["picturebook"]
+    assert concept.text[concept.kind == "synonym"].tolist() == list(view.synonyms[:2])
 
 
 def test_unusual_prompts_and_seeds_survive_the_file(tmp_path: Path) -> None:
