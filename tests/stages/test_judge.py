@@ -19,7 +19,7 @@ def test_scores_are_read_back_by_prompt_and_seed(tmp_path: Path) -> None:
     write_scores(tmp_path, scores, ["a", "a", "b, \n"], [0, 1, 0])
     keys = [("a", 0), ("a", 1), ("b, \n", 0)]
     assert list(read_column(tmp_path, "seed")) == keys
-    assert np.array_equal(np.float32([*read_column(tmp_path, "seed").values()]), columns["seed"])
+    assert np.array_equal(np.array(list(read_column(tmp_path, "seed").values()), dtype=np.float32), columns["seed"])
     assert list(read_column(tmp_path, "id").values()) == [1, 2, 3]
     assert np.array_equal(read_array(tmp_path, "features"), features)
 
