@@ -14,14 +14,13 @@ from numpy.typing import NDArray
 
 from erasebench import __version__
 from erasebench.config import RunConfig
-from erasebench.durable import disk_full, durably, is_disk_full, write_durably
+from erasebench.durable import cannot_write, durably, remove_partials, write_durably
 from erasebench.engine.ledger import Ledger
 from erasebench.engine.local import Outcome, missing_cells, run_cells
 from erasebench.engine.plan import BASELINE, Plan, Row, make_plan, resolved_config
 from erasebench.engine.progress import ProgressLine
 from erasebench.engine.session import Session, hostless_environment
 from erasebench.engine.store import Store
-from erasebench.errors import EraseBenchError
 from erasebench.images import read_images
 from erasebench.report.costs import Cost, costs_csv
 from erasebench.report.table import TableRow, to_csv, to_markdown
@@ -62,6 +61,18 @@ def run(config: RunConfig, stream: TextIO | None = None) -> Result:
     plan = make_plan(config)
     prepare_folder(config.out)
     store = Store(config.store)
+    try:
+        outcome, rows = _run(plan, store, stream)
+    except OSError as error:
+        in_store = error.filename and Path(str(error.filename)).is_relative_to(config.store)
+        raise cannot_write(
+            f"the store {store.root}" if in_store else f"the output folder {config.out}", error
+        ) from error
+    return Result(plan, outcome, rows)
+
+
+def _run(plan: Plan, store: Store, stream: TextIO | None) -> tuple[Outcome, list[TableRow]]:
+    config = plan.config
     ledger = Ledger(config.out / "ledger.jsonl")
     try:
         write_durably(config.out / "run.yaml", resolved_config(plan).to_yaml())
@@ -77,17 +88,13 @@ def run(config: RunConfig, stream: TextIO | None = None) -> Result:
         outcome = run_cells(plan, store, ledger, progress, session)
         rows = measure(plan, store, outcome.failed)
         write_results(plan, store, outcome, rows)
-    except OSError as error:
-        if is_disk_full(error):
-            raise disk_full(f"the output folder {config.out}") from error
-        raise
     finally:
         ledger.close()
-    return Result(plan, outcome, rows)
+    return outcome, rows
 
 
 def prepare_folder(out: Path) -> None:
-    """Make a folder, and make sure that it can be written.
+    """Make a folder, make sure that it can be written, and clear it of what killed runs left half-written.
 
     Raises:
         EraseBenchError: it cannot.
@@ -97,8 +104,9 @@ def prepare_folder(out: Path) -> None:
         probe = out / ".writable"
         probe.touch()
         probe.unlink()
+        remove_partials(out)
     except OSError as error:
-        raise EraseBenchError(f"the output folder {out} cannot be written: {error.strerror or error}") from error
+        raise cannot_write(f"the output folder {out}", error) from error
 
 
 def write_results(plan: Plan, store: Store, outcome: Outcome, rows: list[TableRow]) -> None:
@@ -253,9 +261,9 @@ def _picture_name(row: Row) -> str:
 
 
 def file_name(text: str) -> str:
-    """A method's or concept's name as part of a file's; of one too long for that the start, and a hash of it all."""
-    name = "".join(c if c.isalnum() or c in "-_=.+" else "_" for c in text)
-    return name if len(name) <= LONGEST else f"{name[:LONGEST]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    """A method's or concept's name as part of a file's, with a hash where it has to be changed or cut for that."""
+    name = "".join(c if c.isalnum() or c in "-_=.+" else "_" for c in text)[:LONGEST]
+    return name if name == text else f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def summary(result: Result) -> str:

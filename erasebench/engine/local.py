@@ -59,14 +59,14 @@ def run_cells(plan: Plan, store: Store, ledger: Ledger, progress: ProgressLine, 
             ledger.write("failed", cell, reason=f"needs {broken[0].stage} {broken[0].title}, which failed")
             progress.drop(cell)
             continue
-        problem = store.verify(cell.key)
+        problem = store.check(cell.key)
         if problem and "corrupt" in problem:
             ledger.write("corrupt", cell, reason=problem)
             progress.add(cell)
         if problem:
             # Another run on this store may be at this very cell: wait for it, and look again.
             with _alone(cell, store, progress):
-                if store.verify(cell.key):
+                if store.check(cell.key):
                     _compute(cell, store, ledger, progress, session, outcome)
             progress.drop(cell)
         marker = store.marker(cell.key)
