@@ -129,9 +129,13 @@ def is_disk_full(error: BaseException) -> bool:
     return False
 
 
-def disk_full(place: str) -> EraseBenchError:
+class DiskFullError(EraseBenchError):
+    """There is no room left; what was finished is kept."""
+
+
+def disk_full(place: str) -> DiskFullError:
     """What to tell the user when :func:`is_disk_full`; ``place`` says whose disk it is."""
-    return EraseBenchError(
+    return DiskFullError(
         f"the disk of {place} is full; free some space and run the same command again: what is finished is kept"
     )
 

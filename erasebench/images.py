@@ -36,5 +36,27 @@ def read_images(folder: Path, first: int | None = None) -> NDArray[np.uint8]:
         return np.stack([np.asarray(Image.open(io.BytesIO(archive.read(name))).convert("RGB")) for name in names])
 
 
+def read_prompts(folder: Path) -> list[str]:
+    """The prompt of each picture of a folder."""
+    with open(folder / INDEX, newline="", encoding="utf-8") as stream:
+        return [row["prompt"] for row in csv.DictReader(stream)]
+
+
+def join_images(parts: Sequence[Path], folder: Path) -> None:
+    """Write the pictures of several folders as one: the same bytes as if they had been written at once."""
+    rows: list[dict[str, str]] = []
+    with zipfile.ZipFile(folder / ARCHIVE, "w", zipfile.ZIP_STORED) as joined:
+        for part in parts:
+            with zipfile.ZipFile(part / ARCHIVE) as archive, open(part / INDEX, newline="", encoding="utf-8") as index:
+                for row in csv.DictReader(index):
+                    name = _name(len(rows))
+                    joined.writestr(zipfile.ZipInfo(name, _EPOCH), archive.read(row["file"]))
+                    rows.append({**row, "file": name})
+    with open(folder / INDEX, "w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, ["file", "prompt", "seed"], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
 def _name(k: int) -> str:
     return f"{k:06d}.png"

@@ -9,7 +9,7 @@ import pytest
 
 from erasebench.concepts import load_catalogue
 from erasebench.config import make_config
-from erasebench.engine.plan import make_plan
+from erasebench.plan import make_plan
 from erasebench.prompts import interleave, read_prompt_set
 from tests.engine.runs import PROMPT_SET_CONCEPT
 

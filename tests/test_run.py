@@ -18,11 +18,11 @@ import pytest
 from PIL import Image
 
 from erasebench.config import make_config, read_layer
-from erasebench.engine.plan import make_plan
 from erasebench.engine.store import Store
 from erasebench.images import read_images
 from erasebench.judges.weights_files import FOLDER
 from erasebench.picturebook import GUIDANCE
+from erasebench.plan import make_plan
 from erasebench.registry import METHODS
 from erasebench.report.table import read_csv
 from erasebench.run import _grid_source, file_name

@@ -41,11 +41,14 @@ class Marker:
         identity: the cell's, for people and for ``erasebench doctor``.
         files: name -> size in bytes and SHA-256.
         cost: what the cell took: ``seconds``, ``peak_memory_mb`` and counts; never part of a result.
+        kind: what it was told to be alike; ``units`` how much there was to do.
     """
 
     identity: dict[str, Any]
     files: dict[str, tuple[int, str]]
     cost: dict[str, Any] = field(default_factory=dict)
+    kind: str = ""
+    units: int = 1
 
 
 class Store:
@@ -206,7 +209,7 @@ class Store:
             remove(target)
             partial.rename(target)
             sync(target.parent)
-            marker = Marker(cell.identity, files, dict(cost))
+            marker = Marker(cell.identity, files, dict(cost), cell.kind, cell.units)
             write_durably(target / MARKER, json.dumps(vars(marker), sort_keys=True) + "\n")
             with suppress(OSError):
                 (target / VERIFIED).write_text(json.dumps(_proof(marker, times)) + "\n", encoding="ascii")
@@ -279,7 +282,10 @@ def _read_marker(path: Path) -> Marker:
     kinds = {type(value) for value in cost.values()}
     if cost.get("seconds", 0) is None or not kinds <= {int, float, type(None)}:
         raise ValueError(path)
-    return Marker(read["identity"], files, read["cost"])
+    kind, units = read.get("kind", ""), read.get("units", 1)
+    if not isinstance(kind, str) or type(units) is not int or units < 1:
+        raise ValueError(path)
+    return Marker(read["identity"], files, cost, kind, units)
 
 
 def _sizes(folder: Path) -> dict[str, int]:

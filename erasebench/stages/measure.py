@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 
 from erasebench.engine.cells import Cell
-from erasebench.engine.plan import BASELINE, Plan, Row
 from erasebench.engine.store import Store
 from erasebench.metrics.erasure import ratio, score, score_all, score_shown
 from erasebench.metrics.preservation import clip_score, fid
 from erasebench.metrics.stats import Estimate
+from erasebench.plan import BASELINE, Plan, Row
 from erasebench.report.flags import flags
 from erasebench.report.table import TableRow
 from erasebench.stages.judge import read_array, read_column
