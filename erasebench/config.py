@@ -46,6 +46,9 @@ class RunConfig(BaseModel):
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
     dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 on a GPU.")
     batch_size: Annotated[int, Field(ge=1)] = Field(16, description="Images at a time; changes speed only.")
+    workers: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Processes at work; one per processor core, or per GPU, if omitted."
+    )
     compile: bool = Field(False, description="Compile the U-Net.")
     store: Path = Field(Path("erasebench-store"), description="Finished work; shared by all runs that name it.")
     out: Path = Field(Path("erasebench-results"), description="Tables, grids, ledger and configuration of this run.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,22 +16,24 @@ from numpy.typing import NDArray
 
 from erasebench import __version__
 from erasebench.config import RunConfig
-from erasebench.durable import disk_full, durably, is_disk_full, write_durably
+from erasebench.durable import cannot_write, durably, remove_partials, write_durably
+from erasebench.engine.cells import with_all_that_they_read
 from erasebench.engine.ledger import Ledger
-from erasebench.engine.local import Outcome, missing_cells, run_cells
-from erasebench.engine.plan import BASELINE, Plan, Row, make_plan, resolved_config
+from erasebench.engine.local import LocalRunner
 from erasebench.engine.progress import ProgressLine
-from erasebench.engine.session import Session, hostless_environment
+from erasebench.engine.runner import Outcome
 from erasebench.engine.store import Store
-from erasebench.errors import EraseBenchError
+from erasebench.environment import hostless_environment
 from erasebench.images import read_images
 from erasebench.metrics.metric import load_metrics
+from erasebench.plan import BASELINE, Plan, Row, make_plan, resolved_config
 from erasebench.report.costs import Cost, costs_csv
 from erasebench.report.table import to_csv, to_latex, to_markdown
 from erasebench.results.measure import measure
 from erasebench.results.record import RECORD, Record, record_plan
 from erasebench.results.rows import TableRow
 from erasebench.results.scores import SCORES, collect_scores, scores_csv
+from erasebench.stages.session import Session
 
 SENSITIVE = frozenset({"explicit", "violence", "inappropriate"})
 """Kinds of concept whose pictures are blurred in grids, unless they are Picturebook's mannequins and cartoons."""
@@ -71,34 +74,60 @@ def run(config: RunConfig, stream: TextIO | None = None) -> Result:
     load_metrics()  # one that is wrong is said before any work
     prepare_folder(config.out)
     store = Store(config.store)
+    try:
+        return _run(plan, store, stream)
+    except OSError as error:
+        in_store = error.filename and Path(str(error.filename)).is_relative_to(config.store)
+        raise cannot_write(
+            f"the store {store.root}" if in_store else f"the output folder {config.out}", error
+        ) from error
+
+
+def _run(plan: Plan, store: Store, stream: TextIO | None) -> Result:
+    config = plan.config
     ledger = Ledger(config.out / "ledger.jsonl")
     try:
         write_durably(config.out / "run.yaml", resolved_config(plan).to_yaml())
-        missing = missing_cells(plan, store)
+        missing = [cell for cell in plan.cells if store.marker(cell.key) is None]
         ledger.write("run", version=__version__, cells=len(plan.cells), already_there=len(plan.cells) - len(missing))
         for row in plan.rows:
             if row.reason:
                 ledger.write("n/a", title=f"{row.method} {row.concept.name}", reason=row.reason)
-        progress = ProgressLine(missing, stream)
+        workers = config.workers or count_workers(plan.device)
+        progress = ProgressLine(missing, stream, workers)
         session = Session(
-            plan.source, plan.device, plan.dtype, store, config.batch_size, config.compile, config.fid_reference
+            plan.source,
+            plan.device,
+            plan.dtype,
+            store,
+            config.batch_size,
+            config.compile,
+            config.fid_reference,
+            config.plugins,
         )
-        outcome = run_cells(plan, store, ledger, progress, session)
+        outcome = LocalRunner(session, workers).run(plan.cells, store, [ledger, progress])
         record = record_plan(plan, outcome.failed)
         scores = collect_scores(plan, record, store)
         result = Result(plan, outcome, record, scores, measure(record, scores, store))
         write_results(result, store)
-    except OSError as error:
-        if is_disk_full(error):
-            raise disk_full(f"the output folder {config.out}") from error
-        raise
     finally:
         ledger.close()
     return result
 
 
+def count_workers(device: str) -> int:
+    """How many processes work unless the user says otherwise: one for each processor, or for each GPU."""
+    if device == "cpu":
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if device != "cuda":
+        return 1  # one GPU of several, by its number
+    import torch
+
+    return torch.cuda.device_count()
+
+
 def prepare_folder(out: Path) -> None:
-    """Make a folder, and make sure that it can be written.
+    """Make a folder, make sure that it can be written, and clear it of what killed runs left half-written.
 
     Raises:
         EraseBenchError: it cannot.
@@ -108,8 +137,9 @@ def prepare_folder(out: Path) -> None:
         probe = out / ".writable"
         probe.touch()
         probe.unlink()
+        remove_partials(out)
     except OSError as error:
-        raise EraseBenchError(f"the output folder {out} cannot be written: {error.strerror or error}") from error
+        raise cannot_write(f"the output folder {out}", error) from error
 
 
 def write_results(result: Result, store: Store) -> None:
@@ -130,8 +160,7 @@ def _costs(plan: Plan, outcome: Outcome) -> list[Cost]:
     costs, seen = [], set()
     of_rows = [(row.method, row.concept.name, row.cells) for row in plan.rows]
     for method, concept, last in (*of_rows, ("reference", "", (plan.reference,) if plan.reference else ())):
-        needed = [cell for judged in last for drawn in judged.reads for cell in (*drawn.reads, drawn)]
-        for cell in (*needed, *last):
+        for cell in with_all_that_they_read(last):
             if cell.key in seen:
                 continue
             seen.add(cell.key)
@@ -228,9 +257,9 @@ def _write_curves(plan: Plan, store: Store, failed: Mapping[str, str]) -> None:
 
     folder = plan.config.out / "curves"
     for row in plan.rows:
-        if row.images is None or row.images.reads[0].key in failed:
+        if row.images is None or row.images.reads["erasure"].key in failed:
             continue
-        key, path = row.images.reads[0].key, folder / _picture_name(row)
+        key, path = row.images.reads["erasure"].key, folder / _picture_name(row)
         trace = read_trace(store.read(key) / TRACE)
         if trace and _drawn_for(path) != key:
             folder.mkdir(exist_ok=True)
@@ -272,9 +301,9 @@ def _picture_name(row: Row) -> str:
 
 
 def file_name(text: str) -> str:
-    """A method's or concept's name as part of a file's; of one too long for that the start, and a hash of it all."""
-    name = "".join(c if c.isalnum() or c in "-_=.+" else "_" for c in text)
-    return name if len(name) <= LONGEST else f"{name[:LONGEST]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    """A method's or concept's name as part of a file's, with a hash where it has to be changed or cut for that."""
+    name = "".join(c if c.isalnum() or c in "-_=.+" else "_" for c in text)[:LONGEST]
+    return name if name == text else f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def summary(result: Result) -> str:

@@ -9,8 +9,8 @@ import pytest
 
 from erasebench.concepts import Prompt, View, load_catalogue
 from erasebench.config import make_config
-from erasebench.engine.plan import make_plan
 from erasebench.errors import EraseBenchError
+from erasebench.plan import make_plan
 from erasebench.prompts import own_prompts, read_prompt_set, repeat
 from tests.engine.runs import PROMPT_SET_CONCEPT
 

@@ -18,14 +18,14 @@ import pytest
 from PIL import Image
 
 from erasebench.config import make_config, read_layer
-from erasebench.engine.plan import make_plan
 from erasebench.engine.store import Store
 from erasebench.images import read_images
 from erasebench.judges.weights_files import FOLDER
 from erasebench.picturebook import GUIDANCE
+from erasebench.plan import make_plan
 from erasebench.registry import METHODS
 from erasebench.report.table import read_csv
-from erasebench.run import _grid_source
+from erasebench.run import _grid_source, file_name
 from tests.engine.runs import CELLS, copy_of, done, forget_plugins, load_once, run_tiny, table
 
 NUMBER = r"-?\d+\.?\d*"
@@ -269,7 +269,13 @@ def test_phrases_and_concepts_that_most_retain_prompts_show(tmp_path: Path) -> N
     nudity, balloon = read_csv((tmp_path / "out" / "table.csv").read_text(encoding="utf-8"))
     assert nudity.metrics["clip"].n == 1 and balloon.metrics["clip"].n == 2
     assert balloon.judge.endswith(": red balloon >= 0.5")
-    assert (tmp_path / "out" / "grids" / "sd-phrase_red_balloon.png").exists()
+    assert len(list((tmp_path / "out" / "grids").glob("sd-phrase_red_balloon-*.png"))) == 1
+
+
+def test_names_that_files_cannot_hold_do_not_fall_together() -> None:
+    names = ["phrase:red balloon", "phrase:red/balloon", "phrase_red_balloon", "x" * 100, "x" * 101, "x" * 80]
+    assert len({file_name(name) for name in names}) == len(names)
+    assert file_name("church") == "church" and max(map(len, map(file_name, names))) < 90
 
 
 def test_what_a_trained_method_leaves(tmp_path: Path) -> None:

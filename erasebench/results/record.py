@@ -12,9 +12,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from erasebench import __version__
 from erasebench.engine.cells import Cell
-from erasebench.engine.plan import BASELINE, Plan, Row
 from erasebench.errors import EraseBenchError
 from erasebench.metrics.metric import Description, describe_metrics
+from erasebench.plan import BASELINE, Plan, Row
 from erasebench.results.rows import Status
 
 RECORD = "plan.json"
@@ -158,7 +158,7 @@ def _record_row(plan: Plan, row: Row, failed: Mapping[str, str]) -> RowRecord:
         ),
     }
     if row.features and plan.reference:
-        images = plan.reference.reads[0].key if plan.reference.reads else None
+        images = plan.reference.reads["images"].key if plan.reference.reads else None
         probes["reference"] = ProbeRecord(
             images=images, features=plan.reference.key, features_of=_features_of(plan.reference)
         )
@@ -169,7 +169,7 @@ def _record_row(plan: Plan, row: Row, failed: Mapping[str, str]) -> RowRecord:
         status="failed" if reasons else "ok",
         reason=reasons[0] if reasons else "",
         judge="" if reasons else _describe_judge(row.judged, label, threshold),
-        erasure=row.images.reads[0].key,
+        erasure=row.images.reads["erasure"].key,
         probes=probes,
     )
 

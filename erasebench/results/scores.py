@@ -11,9 +11,9 @@ from typing import Any
 import pandas as pd
 
 from erasebench.concepts import Concept, Prompt
-from erasebench.engine.plan import Plan
 from erasebench.engine.store import Store
 from erasebench.errors import EraseBenchError
+from erasebench.plan import Plan
 from erasebench.results.record import Record
 from erasebench.stages.judge import read_column
 

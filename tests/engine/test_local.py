@@ -16,9 +16,9 @@ import pytest
 
 from erasebench.config import make_config, read_layer
 from erasebench.engine.ledger import read_ledger
-from erasebench.engine.session import Session
 from erasebench.engine.store import MARKER, Store
 from erasebench.run import run
+from erasebench.stages.session import Session
 from tests.engine.runs import CELLS, command, copy_of, done, fast_generate, places, run_tiny, table
 
 pytestmark = pytest.mark.usefixtures("fast")
@@ -53,7 +53,7 @@ def test_the_same_command_again_computes_and_loads_nothing(
 ) -> None:
     copy_of(fast_run, tmp_path)
     for name in ("load_model", "Session.judge"):
-        monkeypatch.setattr(f"erasebench.engine.session.{name}", refuse)
+        monkeypatch.setattr(f"erasebench.stages.session.{name}", refuse)
     assert run_tiny(tmp_path) == 0
     assert done(tmp_path) == []
     assert f"{CELLS} cells: 0 computed, {CELLS} from the store" in capsys.readouterr().err
@@ -62,7 +62,7 @@ def test_the_same_command_again_computes_and_loads_nothing(
 
 def test_run_yaml_is_the_run(fast_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copy_of(fast_run, tmp_path)
-    monkeypatch.setattr("erasebench.engine.session.load_model", refuse)
+    monkeypatch.setattr("erasebench.stages.session.load_model", refuse)
     assert command("run", "--config", fast_run / "out" / "run.yaml", *places(tmp_path)) == 0
     assert done(tmp_path) == []
     assert table(tmp_path) == table(fast_run)
@@ -182,7 +182,7 @@ def test_a_broken_model_is_one_clear_error(
 
         raise EraseBenchError("diffusers cannot load it")
 
-    monkeypatch.setattr("erasebench.engine.session.load_model", broken)
+    monkeypatch.setattr("erasebench.stages.session.load_model", broken)
     assert run_tiny(tmp_path) == 2
     assert capsys.readouterr().err == "error: diffusers cannot load it\n"
 

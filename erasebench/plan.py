@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cached_property
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from erasebench.concepts import OWN_KINDS, Catalogue, Concept, Prompt, View, load_catalogue
 from erasebench.config import RunConfig, parse_method
-from erasebench.engine.cells import Cell
-from erasebench.engine.store import file_sha256
+from erasebench.engine.cells import Cell, with_all_that_they_read
+from erasebench.engine.estimate import count_missing, estimate, list_missing
+from erasebench.engine.store import Store
 from erasebench.errors import EraseBenchError, check_name
 from erasebench.method import hyper_parameters
 from erasebench.models.loading import ModelSource, find_model, resolve_device, resolve_dtype
 from erasebench.prompts import own_prompts, read_prompt_set, read_prompts, repeat
 from erasebench.registry import JUDGES, METHODS, Plugin, load_file
+from erasebench.stages import erase, generate, judge, reference
 
 BASELINE = "sd"
 """The method that erases nothing; every table starts with it."""
@@ -88,19 +89,8 @@ class Plan:
     @cached_property
     def cells(self) -> list[Cell]:
         """Every cell once, each after the cells that it reads."""
-        ordered: dict[str, Cell] = {}
-
-        def visit(cell: Cell) -> None:
-            if cell.key not in ordered:
-                for read in cell.reads:
-                    visit(read)
-                ordered[cell.key] = cell
-
-        for cell in (cell for row in self.rows for cell in row.cells):
-            visit(cell)
-        if self.reference:
-            visit(self.reference)
-        return list(ordered.values())
+        rows = (cell for row in self.rows for cell in row.cells)
+        return with_all_that_they_read((*rows, *([self.reference] if self.reference else [])))
 
 
 def make_plan(config: RunConfig) -> Plan:
@@ -256,13 +246,13 @@ class _Planner:
         prompts: Sequence[Prompt],
         retain: Sequence[Prompt],
     ) -> Row:
-        label, plugin, _ = method
+        label, plugin, parameters = method
         concepts = () if plugin.name == BASELINE else (concept,)
-        erase = erase_cell(method, concepts, self.source, self.config.seed, self.dtype, self._judge_spec)
-        if isinstance(erase, str):
-            return Row(label, concept, view, tuple(prompts), erase)
-        images = self._generate(erase, prompts, f"{label} {concept.name}")
-        others = self._generate(erase, retain, f"{erase.title} retain")
+        erased = erase.cell(label, plugin, parameters, concepts, self.source, self.config.seed, self.dtype, self._spec)
+        if isinstance(erased, str):
+            return Row(label, concept, view, tuple(prompts), erased)
+        images = self._generate(erased, prompts, f"{label} {concept.name}")
+        others = self._generate(erased, retain, f"{erased.title} retain")
         return Row(
             label,
             concept,
@@ -276,31 +266,23 @@ class _Planner:
             self._features(others),
         )
 
-    def _generate(self, erase: Cell, prompts: Sequence[Prompt], title: str) -> Cell:
-        spec = {
-            "model": self.source.fingerprint,
-            "ids": [prompt.id for prompt in prompts],
-            "prompts": [prompt.text for prompt in prompts],
-            "seeds": [prompt.seed for prompt in prompts],
-            "sampler": self.sampler,
-            "dtype": self.dtype,
-        }
-        return Cell("generate", spec, (erase,), title)
+    def _generate(self, erasure: Cell, prompts: Sequence[Prompt], title: str) -> Cell:
+        return generate.cell(erasure, prompts, self.sampler, self.source, self.dtype, title)
 
     def _judge(self, name: str, label: str, images: Cell) -> Cell:
         phrased = bool(JUDGES.get(name).presets.get("phrased"))
         wanted, label = label, label if phrased else ""
-        spec = self._judge_spec(name, label)
+        spec = self._spec(name, label)
         made = self.judges[name, label][0]
         if wanted and hasattr(made, "labels"):
             check_name(f"label of the judge {name}", wanted, made.labels)
-        return Cell("judge", spec, (images,), f"{images.title}: {name}")
+        return judge.cell(spec, images)
 
-    def _judge_spec(self, name: str, label: str = "") -> dict[str, Any]:
-        """A judge's name, label, version and weights."""
+    def _spec(self, name: str, label: str = "") -> dict[str, Any]:
+        """What identifies a judge, found once for all cells."""
         if (name, label) not in self.judges:
-            made = make_judge(name, label, self.source.domain)
-            self.judges[name, label] = made, {"judge": name, "label": label, **made.identity()}
+            made = judge.make_judge(name, label, self.source.domain)
+            self.judges[name, label] = made, judge.judge_spec(name, label, made)
         return self.judges[name, label][1]
 
     def _features(self, images: Cell) -> Cell | None:
@@ -310,13 +292,10 @@ class _Planner:
 
     def _reference(self) -> Cell | None:
         if self.config.fid_reference:
-            spec = {**self._judge_spec(INCEPTION), "files": hash_images(self.config.fid_reference)}
-            return Cell("judge", spec, (), "reference: inception")
+            return judge.folder_cell(self._spec(INCEPTION), self.config.fid_reference)
         if self.source.domain != "picturebook":
             return None
-        spec = {"reference": "picturebook world", "count": self.config.reference_images, "world": _world_version()}
-        images = Cell("generate", spec, (), "reference")
-        return self._judge(CLIP_JUDGES["picturebook"], "", images)
+        return self._judge(CLIP_JUDGES["picturebook"], "", reference.cell(self.config.reference_images))
 
 
 def method_settings(domain: str, given: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -355,63 +334,6 @@ def resolve_method(text: str, settings: Mapping[str, Mapping[str, Any]]) -> Reso
     return text, plugin, parameters
 
 
-def erase_cell(
-    method: ResolvedMethod,
-    concepts: Sequence[Concept],
-    source: ModelSource,
-    seed: int,
-    dtype: str,
-    judge_spec: Callable[[str], dict[str, Any]],
-) -> Cell | str:
-    """The cell that erases concepts together, or the reason why the method cannot.
-
-    Args:
-        method: what :func:`resolve_method` gave.
-        concepts: none for the baseline.
-        source: the model.
-        seed: of the erasure.
-        dtype: the precision that it is made in.
-        judge_spec: gives what identifies a judge.
-    """
-    label, plugin, parameters = method
-    made = plugin.make(**parameters)
-    why_not = getattr(made, "why_not", None)
-    specs = [concept.spec(source.domain) for concept in concepts]
-    seen = [Concept.from_spec(spec) for spec in specs]
-    reason: str | None = why_not(source.domain, seen) if why_not and seen else None
-    if reason:
-        return reason
-    try:
-        judges = made.judges(source.domain, seen) if hasattr(made, "judges") else ()
-        seen_by = [judge_spec(name) for name in judges]
-    except EraseBenchError as error:
-        return str(error)
-    spec = {
-        "model": source.fingerprint,
-        "method": plugin.name,
-        "version": getattr(made, "version", 1),
-        "parameters": parameters,
-        "identity": made.identity() if hasattr(made, "identity") else {},
-        **({"judges": seen_by} if seen_by else {}),
-        "concepts": specs,
-        "seed": seed,
-        "dtype": dtype,
-    }
-    return Cell("erase", spec, (), " ".join([label, *(concept.name for concept in concepts)]))
-
-
-def make_judge(name: str, label: str, domain: str, device: str = "auto") -> Any:
-    """A judge by name; one that looks for a phrase is told the phrase and the domain, one with a device which."""
-    plugin = JUDGES.get(name)
-    presets = dict(plugin.presets)
-    if presets.pop("phrased", False):
-        presets |= {"label": label, "domain": domain}
-    made = plugin.make(**presets)
-    if hasattr(made, "device"):
-        made.device = device
-    return made
-
-
 def _check_size(size: int | None, folder: Path) -> None:
     """Raise unless a model can draw pictures of this size: each level but the last of VAE and U-Net halves them."""
     if size is None:
@@ -431,28 +353,18 @@ def _domain_settings(domain: str) -> dict[str, Any]:
     return read_layer(path) if path.exists() else {}
 
 
-@cache
-def _world_version() -> str:
-    """SHA-256 of the renderer's source: quicker than to draw, and it changes whenever the pictures may."""
-    from importlib.resources import files
-
-    folder = Path(str(files("erasebench.picturebook") / "world"))
-    sources = "".join(f"{path.name} {file_sha256(path)}\n" for path in sorted(folder.glob("*.py")))
-    return hashlib.sha256(sources.encode()).hexdigest()
-
-
-def hash_images(folder: Path) -> str:
-    """SHA-256 over the names and bytes of a folder's images.
-
-    Raises:
-        EraseBenchError: fewer than two images.
-    """
-    paths = image_paths(folder)
-    if len(paths) < 2:
-        raise EraseBenchError(f"{folder} holds {len(paths)} images; FID needs thousands to mean anything")
-    return hashlib.sha256("".join(f"{path.name} {file_sha256(path)}\n" for path in paths).encode()).hexdigest()
-
-
-def image_paths(folder: Path) -> list[Path]:
-    """The images of a folder, by name."""
-    return sorted(p for p in folder.glob("*") if p.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp"))
+def describe_plan(plan: Plan, store: Store) -> str:
+    """What a run would do: its cells, its rows that cannot be, what is asked for and not there, and an estimate."""
+    missing = [cell for cell in plan.cells if store.marker(cell.key) is None]
+    lines = list_missing(missing)
+    lines += [f"n/a        {row.method} {row.concept.name}: {row.reason}" for row in plan.rows if row.reason]
+    lines += count_missing(missing, plan.cells)
+    asked = {row.concept.name: len({prompt.id for prompt in row.prompts}) for row in plan.rows}
+    lines += [
+        f"{name} has {count} prompts in this domain, not the {plan.config.prompts} asked for"
+        for name, count in asked.items()
+        if count < plan.config.prompts
+    ]
+    if len(plan.retained) < plan.config.retain_prompts:
+        lines.append(f"there are {len(plan.retained)} other prompts, not the {plan.config.retain_prompts} asked for")
+    return "\n".join([*lines, *estimate(missing, store)])
