@@ -17,7 +17,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from erasebench.config import make_config, read_layer
+from erasebench.config import make_config, read_layer, read_preset
+from erasebench.engine.cells import with_all_that_they_read
+from erasebench.engine.local import LocalRunner
 from erasebench.engine.store import Store
 from erasebench.images import read_images
 from erasebench.judges.weights_files import FOLDER
@@ -26,6 +28,7 @@ from erasebench.plan import make_plan
 from erasebench.registry import METHODS
 from erasebench.report.table import read_csv
 from erasebench.run import _grid_source, file_name
+from erasebench.stages.session import Session
 from tests.engine.runs import CELLS, copy_of, done, forget_plugins, load_once, run_tiny, table
 
 NUMBER = r"-?\d+\.?\d*"
@@ -158,6 +161,21 @@ def test_the_batch_size_changes_nothing_but_rounding(batch_size: int, smoke: Pat
     for mine, theirs in zip(numbers, others, strict=True):
         last = 10.0 ** -len(mine.partition(".")[2])
         assert abs(float(mine) - float(theirs)) <= 1.01 * last
+
+
+def test_the_number_of_workers_changes_nothing(tmp_path: Path) -> None:
+    """Not a byte of a training, or of images that several workers draw."""
+    method = "esd-x[steps=2;batch_size=1;sampling_steps=2]"
+    options = {"methods": [method], "concepts": ["church"], "prompts": 3, "steps": 1, "device": "cpu"}
+    plan = make_plan(make_config(read_preset("smoke"), options))
+    cells = with_all_that_they_read(row.images for row in plan.rows if row.images)
+    files = []
+    for workers in (1, 2):
+        store = Store(tmp_path / str(workers))
+        session = Session(plan.source, plan.device, plan.dtype, store, batch_size=1)
+        assert len(LocalRunner(session, workers).run(cells, store, []).computed) == len(cells)
+        files.append([marker.files for cell in cells if (marker := store.marker(cell.key))])
+    assert files[0] == files[1] and len(files[0]) == 4
 
 
 def test_a_name_too_long_for_a_file(tmp_path: Path) -> None:

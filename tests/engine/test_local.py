@@ -15,10 +15,14 @@ from typing import Any
 import pytest
 
 from erasebench.config import make_config, read_layer
-from erasebench.engine.ledger import read_ledger
+from erasebench.engine.estimate import estimate
+from erasebench.engine.ledger import Ledger, read_ledger
+from erasebench.engine.local import LocalRunner
+from erasebench.engine.progress import ProgressLine
 from erasebench.engine.store import MARKER, Store
 from erasebench.run import run
 from erasebench.stages.session import Session
+from tests.engine.fake import FakeWorkshop, cell
 from tests.engine.runs import CELLS, command, copy_of, done, fast_generate, places, run_tiny, table
 
 pytestmark = pytest.mark.usefixtures("fast")
@@ -258,3 +262,24 @@ def test_an_amended_run_computes_only_what_is_new(fast_run: Path, tmp_path: Path
 def test_cells_of_a_reference_are_in_the_costs(fast_run: Path) -> None:
     text = (fast_run / "out" / "costs.csv").read_text()
     assert text.count("\n") == 1 + CELLS
+
+
+def test_a_thousand_finished_cells_are_found_in_two_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.fsync", lambda handle: None)  # to make them is not what is timed
+    (tmp_path / "signs").mkdir()
+    (tmp_path / "out").mkdir()
+    cells = [cell("base")]
+    cells += [cell(f"{k}", base=cells[0]) for k in range(999)]
+    for seconds in (60.0, 60.0, 2.0):  # the second time files are read whose times are those of their notes
+        store = Store(tmp_path / "store")
+        ledger = Ledger(tmp_path / "out" / "ledger.jsonl")
+        progress = ProgressLine(cells, io.StringIO())
+        began = time.perf_counter()
+        outcome = LocalRunner(FakeWorkshop(store, tmp_path / "signs")).run(cells, store, [ledger, progress])
+        assert time.perf_counter() - began < seconds
+        ledger.close()
+        assert len(outcome.costs) == 1000
+    assert not outcome.computed
+    began = time.perf_counter()
+    assert estimate([cell("new")], store)[0].startswith("about ")
+    assert time.perf_counter() - began < 2
