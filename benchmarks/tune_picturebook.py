@@ -29,7 +29,6 @@ import numpy as np
 import yaml
 
 from erasebench.concepts import Concept, load_catalogue
-from erasebench.engine.plan import make_judge
 from erasebench.errors import EraseBenchError
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.picturebook import GUIDANCE, LABELS, STEPS, load_pipeline
@@ -43,6 +42,7 @@ from erasebench.picturebook.world.scene import sample_scene
 from erasebench.plugins import EraseContext, make_plugin
 from erasebench.registry import METHODS
 from erasebench.sampling import Sampler, sample
+from erasebench.stages.judge import make_judge
 
 GRIDS = Path(__file__).with_name("tuning.yaml")
 RESULTS = Path(__file__).parents[1] / "results" / "picturebook" / "tuning.csv"

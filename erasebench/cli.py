@@ -134,7 +134,9 @@ def run(**options: Any) -> None:
         click.echo("\nstopped; the same command goes on from here", err=True)
         sys.exit(130)
     live = sys.stdout.isatty()
-    click.echo(to_terminal(result.rows, live, shutil.get_terminal_size().columns if live else None))
+    click.echo(
+        to_terminal(result.rows, result.record.metrics, live, shutil.get_terminal_size().columns if live else None)
+    )
     click.echo(summary(result), err=True)
     if any_failed(result.rows):
         sys.exit(FAILED)
@@ -158,8 +160,6 @@ def erase(method: str, concept: str, out: Path, export: Any, **options: Any) -> 
     The same command again goes on after a kill, and exports what is finished.  --settings takes option=value as well.
     Exits with 3 if training diverges.
     """
-    import traceback
-
     from erasebench.erase import ErasureFailedError, erase
 
     try:
@@ -168,8 +168,8 @@ def erase(method: str, concept: str, out: Path, export: Any, **options: Any) -> 
         click.echo("\nstopped; the same command goes on from here", err=True)
         sys.exit(130)
     except ErasureFailedError as error:
-        if not isinstance(error.__cause__, FloatingPointError):
-            traceback.print_exception(error.__cause__)
+        if error.traceback:
+            click.echo(error.traceback, err=True, nl=False)
         click.echo(f"error: {error}", err=True)
         sys.exit(FAILED)
 
@@ -194,21 +194,22 @@ def plan(**options: Any) -> None:
 
     Cells to compute, cells already there, images, time and disk.
     """
-    from erasebench.engine.estimate import describe_plan
-    from erasebench.engine.plan import make_plan
     from erasebench.engine.store import Store
+    from erasebench.plan import describe_plan, make_plan
 
     made = make_plan(read_options(options))
     click.echo(describe_plan(made, Store(made.config.store, make=False)))
 
 
 @cli.command(name="list")
-@click.argument("kind", type=click.Choice(["methods", "attacks", "judges", "concepts", "presets"]), required=False)
+@click.argument(
+    "kind", type=click.Choice(["methods", "attacks", "judges", "metrics", "concepts", "presets"]), required=False
+)
 @click.argument("pattern", default="*")
 def list_(kind: str | None, pattern: str) -> None:
     """List what there is to run.
 
-    Methods, attacks, judges, concepts or presets, by wildcard: erasebench list methods "esd*".
+    Methods, attacks, judges, metrics, concepts or presets, by wildcard: erasebench list methods "esd*".
     """
     from erasebench.listing import listing
 

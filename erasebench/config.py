@@ -27,6 +27,9 @@ class RunConfig(BaseModel):
     )
     concepts: tuple[str, ...] = Field((), description="Concepts of the catalogue, or 'phrase:red balloon'.")
     prompts: Annotated[int, Field(ge=1)] = Field(40, description="Prompts for each concept, at most.")
+    prompt_kinds: tuple[str, ...] = Field(
+        ("naming", "implying"), description="Which of a concept's own prompts: naming, implying, synonym."
+    )
     images_per_prompt: Annotated[int, Field(ge=1)] = Field(1, description="Images for each prompt of a concept.")
     retain_prompts: Annotated[int, Field(ge=2)] = Field(100, description="Other prompts, for CLIP score and FID.")
     reference_images: Annotated[int, Field(ge=2)] = Field(1000, description="Reference images for FID.")
@@ -43,10 +46,13 @@ class RunConfig(BaseModel):
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
     dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 on a GPU.")
     batch_size: Annotated[int, Field(ge=1)] = Field(16, description="Images at a time; changes speed only.")
+    workers: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Processes at work; one per processor core, or per GPU, if omitted."
+    )
     compile: bool = Field(False, description="Compile the U-Net.")
     store: Path = Field(Path("erasebench-store"), description="Finished work; shared by all runs that name it.")
     out: Path = Field(Path("erasebench-results"), description="Tables, grids, ledger and configuration of this run.")
-    plugins: tuple[Path, ...] = Field((), description="Python files with methods or judges of your own.")
+    plugins: tuple[Path, ...] = Field((), description="Python files with methods, judges or metrics of your own.")
     concept_files: tuple[Path, ...] = Field((), description="YAML files with concepts of your own.")
     prompt_sets: dict[str, Path] = Field({}, description="Public prompt files that you have: i2p=i2p.csv.")
     retain_file: Path | None = Field(None, description="CSV of other prompts (column 'prompt'), such as COCO captions.")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,12 +23,17 @@ def durably(path: Path) -> Iterator[BinaryIO]:
 
     Several processes may write a file at once: one of them stays.
     """
-    partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
-    with open(partial, "wb") as stream:
-        yield stream
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(path)
+    partial = _partial(path)
+    try:
+        with open(partial, "wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(path)
+    except BaseException:
+        with suppress(OSError):  # the error that is under way is the one to tell
+            partial.unlink(missing_ok=True)
+        raise
     sync(path.parent)
 
 
@@ -44,15 +50,62 @@ def replace_folder(folder: Path, write: Callable[[Path], object]) -> None:
         folder: the folder.
         write: makes a folder of the name that it is given, and fills it.
     """
-    partial = folder.with_name(folder.name + PARTIAL)
-    shutil.rmtree(partial, ignore_errors=True)
-    write(partial)
-    for path in partial.rglob("*"):
-        sync(path)
-    sync(partial)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    remove_partials(folder.parent)
+    partial = _partial(folder)
+    remove(partial)
+    try:
+        write(partial)
+        for path in partial.rglob("*"):
+            sync(path)
+        sync(partial)
+        remove(folder)
+        partial.rename(folder)
+    except BaseException:
+        with suppress(OSError):
+            remove(partial)
+        raise
     sync(folder.parent)
+
+
+def _partial(path: Path) -> Path:
+    """The temporary name of a file or folder that this process writes."""
+    return path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
+
+
+def remove_partials(folder: Path) -> None:
+    """Remove what killed processes left half-written in a folder and in the folders there."""
+    for path in (*folder.glob(f"*{PARTIAL}"), *folder.glob(f"*/*{PARTIAL}")):
+        writer = re.fullmatch(rf".+\.(\d+){re.escape(PARTIAL)}", path.name)
+        if writer and not _is_running(int(writer[1])):
+            remove(path)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder with all that is in it, if it is there."""
+    with suppress(FileNotFoundError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder; a file, or a link that leads to no folder, gives way to it."""
+    if not path.is_dir():
+        # Another process may make it at this moment: only what is no folder is removed.
+        with suppress(OSError):
+            path.unlink()
+        path.mkdir(parents=True, exist_ok=True)
 
 
 def sync(path: Path) -> None:
@@ -76,8 +129,39 @@ def is_disk_full(error: BaseException) -> bool:
     return False
 
 
-def disk_full(place: str) -> EraseBenchError:
+class DiskFullError(EraseBenchError):
+    """There is no room left; what was finished is kept."""
+
+
+def disk_full(place: str) -> DiskFullError:
     """What to tell the user when :func:`is_disk_full`; ``place`` says whose disk it is."""
-    return EraseBenchError(
+    return DiskFullError(
         f"the disk of {place} is full; free some space and run the same command again: what is finished is kept"
     )
+
+
+_ADVICE = {
+    errno.EACCES: "change its permissions, or name another place",
+    errno.EPERM: "change its permissions, or name another place",
+    errno.EROFS: "its disk is mounted for reading only; name another place",
+    errno.EEXIST: "remove what is there, or name another place",
+    errno.ENOTDIR: "remove the file that stands where a folder should be, or name another place",
+    errno.EISDIR: "remove the folder that stands where a file should be, or name another place",
+    errno.ELOOP: "remove the link that leads to itself, or name another place",
+    errno.ENAMETOOLONG: "name a shorter one",
+}
+
+
+def cannot_write(what: str, error: OSError) -> EraseBenchError:
+    """What to tell the user about a place that cannot be written.
+
+    Args:
+        what: the place, as the user knows it: ``"the store some/where"``.
+        error: what the system said; the path that it names is told too.
+    """
+    if is_disk_full(error):
+        return disk_full(what)
+    path = error.filename2 or error.filename
+    at = "" if path is None or what.endswith(f" {path}") else f" at {path}"
+    advice = _ADVICE.get(error.errno or 0, "see to it, or name another place")
+    return EraseBenchError(f"{what} cannot be written{at}: {error.strerror or error}; {advice}")

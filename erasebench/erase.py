@@ -1,12 +1,10 @@
-"""One method alone, on one concept or several: an erasure in a folder, without store or matrix."""
+"""One method alone, on one concept or several: one cell, computed as in a run, whose payload is left in a folder."""
 
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
@@ -14,14 +12,21 @@ import yaml
 
 from erasebench import __version__
 from erasebench.config import RunConfig, read_layer
-from erasebench.durable import disk_full, is_disk_full, write_durably
+from erasebench.durable import DiskFullError, disk_full, durably, is_disk_full, remove, write_durably
 from erasebench.engine.cells import Cell
-from erasebench.engine.plan import BASELINE, erase_cell, find_parts, make_judge, method_settings, resolve_method
+from erasebench.engine.local import LocalRunner
 from erasebench.engine.progress import ProgressLine
-from erasebench.engine.session import PeakMemory, hostless_environment
-from erasebench.errors import EraseBenchError, NotApplicable, one_line
-from erasebench.models.loading import ModelSource, load_model
+from erasebench.engine.runner import Event, Failed
+from erasebench.engine.store import Store
+from erasebench.engine.work import Failure
+from erasebench.environment import hostless_environment
+from erasebench.errors import EraseBenchError, NotApplicable
+from erasebench.models.loading import ModelSource
+from erasebench.plan import BASELINE, find_parts, method_settings, resolve_method
 from erasebench.run import prepare_folder
+from erasebench.stages import erase as stage
+from erasebench.stages.judge import judge_spec, make_judge
+from erasebench.stages.session import Session
 
 if TYPE_CHECKING:
     from erasebench.models.diffusion import DiffusionModel
@@ -30,11 +35,15 @@ if TYPE_CHECKING:
 Export = Literal["none", "diffusers", "lora"]
 
 ABOUT, LOSS, WORK, PIPELINE = "erase.yaml", "loss.png", "work", "diffusers"
-"""What a folder holds besides the files of :meth:`Erasure.save`."""
+"""What a folder holds besides the files of :meth:`Erasure.save`; the work is a store of one cell."""
 
 
 class ErasureFailedError(Exception):
-    """A method could not finish; the message says why."""
+    """A method could not finish; the message says why, and the traceback where, unless training diverged."""
+
+    def __init__(self, message: str, traceback: str = "") -> None:
+        super().__init__(message)
+        self.traceback = traceback
 
 
 @dataclass(frozen=True)
@@ -73,11 +82,11 @@ def plan_erasure(config: RunConfig, export: Export = "none") -> PlannedErasure:
         raise EraseBenchError(f"the method '{BASELINE}' is the unerased model: there is nothing to do")
     concepts = [catalogue.get(name) for name in dict.fromkeys(config.concepts)]
 
-    def judge_spec(name: str) -> dict[str, Any]:
-        return {"judge": name, "label": "", **make_judge(name, "", source.domain).identity()}
+    def spec(name: str) -> dict[str, Any]:
+        return judge_spec(name, "", make_judge(name, "", source.domain))
 
     try:
-        cell = erase_cell(method, concepts, source, config.seed, dtype, judge_spec)
+        cell = stage.cell(method, concepts, source, config.seed, dtype, spec)
     except NotApplicable as reason:
         names = ", ".join(concept.name for concept in concepts)
         raise NotApplicable(f"{method.label} cannot erase {names} here: {reason}") from None
@@ -114,20 +123,17 @@ def erase(config: RunConfig, export: Export = "none", stream: TextIO | None = No
     about = read_about(config.out, plan.cell)
     prepare_folder(config.out)
 
-    @cache
-    def model() -> DiffusionModel:
-        return load_model(plan.source, plan.device, plan.dtype)
-
+    session = Session(plan.source, plan.device, plan.dtype, Store(config.out / WORK))
     try:
         if about is None or "seconds" not in about:
-            about = _erase(plan, config.out, model(), stream)
+            about = _erase(plan, config.out, session, stream)
             done = f"in {about['seconds']:.1f} s"
         else:
             done = "before"
-        shutil.rmtree(config.out / WORK, ignore_errors=True)
-        path = _export(export, config.out, plan.source, model, lambda: Erasure.load(config.out))
+        remove(config.out / WORK)
+        path = _export(export, config.out, plan.source, lambda: session.model, lambda: Erasure.load(config.out))
     except Exception as error:
-        if is_disk_full(error):
+        if isinstance(error, DiskFullError) or is_disk_full(error):
             raise disk_full(str(config.out)) from error
         raise
     exported = f"; exported to {path}" if path else ""
@@ -160,47 +166,48 @@ def read_about(out: Path, cell: Cell) -> dict[str, Any] | None:
     return None
 
 
-def _erase(plan: PlannedErasure, out: Path, model: DiffusionModel, stream: TextIO | None) -> dict[str, Any]:
-    from erasebench.models.erasure import GUIDANCE, RECORD, TRACE, WEIGHTS
+def _erase(plan: PlannedErasure, out: Path, session: Session, stream: TextIO | None) -> dict[str, Any]:
+    from erasebench.models.erasure import TRACE, read_trace
     from erasebench.report.curves import draw_curves
-    from erasebench.stages import erase as stage
 
-    work, about = out / WORK, _about(plan)
-    resumed = work.is_dir() and any(work.iterdir())
-    work.mkdir(exist_ok=True)
+    store, key = session.store, plan.cell.key
+    resumed = any(store.work(key).iterdir())
+    about = _about(plan)
     _write(about, out)
+    failures: list[Failure] = []
 
-    @cache
-    def judge(name: str) -> Any:
-        return make_judge(name, "", plan.source.domain, plan.device)
+    def note(event: Event) -> None:
+        if isinstance(event, Failed):
+            failures.append(event.failure)
 
-    progress = ProgressLine([plan.cell], stream)
-    progress.start(plan.cell)
-    memory = PeakMemory(plan.device)
-    memory.restart()
-    began = time.monotonic()
     try:
-        erasure = stage.erase(plan.cell.spec, model, work, progress.update, judge)
-        seconds = time.monotonic() - began
-        erasure.save(out)
+        outcome = LocalRunner(session).run([plan.cell], store, [ProgressLine([plan.cell], stream), note])
+        for failure in failures:
+            if failure.error == "EraseBenchError":
+                raise EraseBenchError(failure.reason)
+            traceback = "" if failure.error == "FloatingPointError" else failure.traceback
+            raise ErasureFailedError(f"{plan.cell.title}: {failure.reason}", traceback)
     except BaseException as error:
         # Nothing to go on from, or nowhere to go: the folder is free again.
-        if isinstance(error, EraseBenchError | FloatingPointError) or not any(work.iterdir()):
-            shutil.rmtree(work)
-            for name in (ABOUT, WEIGHTS, GUIDANCE, TRACE, RECORD):
-                (out / name).unlink(missing_ok=True)
-        if isinstance(error, Exception):
-            progress.finish("failed", time.monotonic() - began)
-        if isinstance(error, Exception) and not isinstance(error, EraseBenchError) and not is_disk_full(error):
-            raise ErasureFailedError(f"{plan.cell.title}: {one_line(error)}") from error
+        hopeless = isinstance(error, EraseBenchError) and not isinstance(error, DiskFullError)
+        diverged = isinstance(error, ErasureFailedError) and not error.traceback
+        if hopeless or diverged or not any(store.work(key).iterdir()):
+            remove(out / WORK)
+            remove(out / ABOUT)
         raise
-    progress.finish("ok", seconds)
-    draw_curves(erasure.trace, out / LOSS, plan.cell.title)
+    marker = store.marker(key)
+    assert marker
+    folder = store.read(key)
+    for name in marker.files:
+        with durably(out / name) as copy, open(folder / name, "rb") as payload:
+            shutil.copyfileobj(payload, copy)
+    draw_curves(read_trace(out / TRACE), out / LOSS, plan.cell.title)
+    cost = outcome.costs[key]
     about |= {
-        "seconds": round(seconds, 3),
+        "seconds": cost["seconds"],
         **({"resumed": True} if resumed else {}),  # the seconds are those since then
-        "peak_memory_mb": memory.megabytes(),
-        "parameters_changed": erasure.parameters_changed,
+        "peak_memory_mb": cost["peak_memory_mb"],
+        "parameters_changed": cost["parameters_changed"],
     }
     _write(about, out)
     return about

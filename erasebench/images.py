@@ -13,11 +13,20 @@ from numpy.typing import NDArray
 from PIL import Image
 
 ARCHIVE, INDEX = "images.zip", "index.csv"
+COLUMNS = ("file", "id", "text", "seed")
+"""Of the index."""
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
-def write_images(folder: Path, images: NDArray[np.uint8], prompts: Sequence[str], seeds: Sequence[int]) -> None:
-    """Write uint8 ``[n, height, width, 3]`` and an index of file, prompt and seed; equal pictures give equal bytes."""
+def write_images(
+    folder: Path, images: NDArray[np.uint8], ids: Sequence[str], texts: Sequence[str], seeds: Sequence[int]
+) -> None:
+    """Write uint8 ``[n, height, width, 3]`` and an index of files and prompts; equal pictures give equal bytes.
+
+    Args:
+        folder: where to.
+        images: the pictures; the rest is [n] each: the ids, texts and seeds of their prompts.
+    """
     with zipfile.ZipFile(folder / ARCHIVE, "w", zipfile.ZIP_STORED) as archive:
         for k, image in enumerate(images):
             buffer = io.BytesIO()
@@ -25,8 +34,8 @@ def write_images(folder: Path, images: NDArray[np.uint8], prompts: Sequence[str]
             archive.writestr(zipfile.ZipInfo(_name(k), _EPOCH), buffer.getvalue())
     with open(folder / INDEX, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["file", "prompt", "seed"])
-        writer.writerows([_name(k), prompt, seed] for k, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True)))
+        writer.writerow(COLUMNS)
+        writer.writerows([_name(k), *prompt] for k, prompt in enumerate(zip(ids, texts, seeds, strict=True)))
 
 
 def read_images(folder: Path, first: int | None = None) -> NDArray[np.uint8]:
@@ -34,6 +43,29 @@ def read_images(folder: Path, first: int | None = None) -> NDArray[np.uint8]:
     with zipfile.ZipFile(folder / ARCHIVE) as archive:
         names = sorted(archive.namelist())[:first]
         return np.stack([np.asarray(Image.open(io.BytesIO(archive.read(name))).convert("RGB")) for name in names])
+
+
+def read_index(folder: Path) -> tuple[list[str], list[str], list[int]]:
+    """The ids, texts and seeds of the prompts of a folder's pictures, in their order."""
+    with open(folder / INDEX, newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    return [row["id"] for row in rows], [row["text"] for row in rows], [int(row["seed"]) for row in rows]
+
+
+def join_images(parts: Sequence[Path], folder: Path) -> None:
+    """Write the pictures of several folders as one: the same bytes as if they had been written at once."""
+    rows: list[dict[str, str]] = []
+    with zipfile.ZipFile(folder / ARCHIVE, "w", zipfile.ZIP_STORED) as joined:
+        for part in parts:
+            with zipfile.ZipFile(part / ARCHIVE) as archive, open(part / INDEX, newline="", encoding="utf-8") as index:
+                for row in csv.DictReader(index):
+                    name = _name(len(rows))
+                    joined.writestr(zipfile.ZipInfo(name, _EPOCH), archive.read(row["file"]))
+                    rows.append({**row, "file": name})
+    with open(folder / INDEX, "w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def _name(k: int) -> str:

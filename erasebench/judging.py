@@ -21,3 +21,6 @@ class Scores:
 
     columns: dict[str, NDArray[np.float32]]
     arrays: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(next(iter({**self.columns, **self.arrays}.values())))

@@ -147,6 +147,15 @@ class Method(HyperParameters, ABC):
         return ()
 
 
+@dataclass(frozen=True)
+class ResolvedMethod:
+    """A method as the user wrote it, the name of its plug-in, and what was made of it."""
+
+    label: str
+    name: str
+    made: Method
+
+
 class Attack(HyperParameters):
     """An attack on an erasure."""
 

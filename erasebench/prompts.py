@@ -4,20 +4,38 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
 
-from erasebench.concepts import View
+from erasebench.concepts import Prompt, View
 from erasebench.errors import EraseBenchError
 
 
-def interleave(naming: Sequence[str], implying: Sequence[str]) -> list[str]:
-    """Naming and implying prompts by turns, so that a cut leaves as many of both; the longer list's rest comes last."""
-    return [text for pair in zip_longest(naming, implying) for text in pair if text is not None]
+def own_prompts(view: View, kinds: Sequence[str], seed: int) -> list[Prompt]:
+    """A concept's own prompts by turns, so that a cut leaves as many of each kind; the longer lists' rest comes last.
+
+    Args:
+        view: what the domain knows of the concept.
+        kinds: which of :data:`~erasebench.concepts.OWN_KINDS`.
+        seed: of every prompt.
+    """
+    texts = {"naming": view.naming, "implying": view.implying, "synonym": view.synonyms}
+    lists = [[Prompt(text, text, seed, kind) for text in texts[kind]] for kind in texts if kind in kinds]
+    return [prompt for turn in zip_longest(*lists) for prompt in turn if prompt is not None]
 
 
-def read_prompt_set(view: View, files: Mapping[str, Path]) -> list[tuple[str, int]]:
-    """Prompts and seeds of the user's copy of a public prompt set; 0 where the set has no seeds.
+def repeat(prompts: Sequence[Prompt], images: int) -> list[Prompt]:
+    """Each prompt with so many seeds, from its own on; the same id and seed again would be the same image."""
+    drawn: dict[tuple[str, int], Prompt] = {}
+    for prompt in prompts:
+        for seed in range(prompt.seed, prompt.seed + images):
+            drawn.setdefault((prompt.id, seed), replace(prompt, seed=seed))
+    return list(drawn.values())
+
+
+def read_prompt_set(view: View, files: Mapping[str, Path]) -> list[Prompt]:
+    """The prompts of the user's copy of a public prompt set, with its seeds; 0 where the set has none.
 
     Raises:
         EraseBenchError: the file was not given or lacks a column: which, from where.
@@ -35,9 +53,11 @@ def read_prompt_set(view: View, files: Mapping[str, Path]) -> list[tuple[str, in
     taken = [row for row in rows if all(text in (row[column] or "") for column, text in wanted.where.items())]
     _check_prompts(files[wanted.name], [row[wanted.column] for row in taken])
     try:
-        return [(row[wanted.column], int(row[wanted.seeds]) if wanted.seeds else 0) for row in taken]
+        seeds = [int(row[wanted.seeds]) if wanted.seeds else 0 for row in taken]
     except (ValueError, TypeError) as error:
         raise EraseBenchError(f"column {wanted.seeds} of {files[wanted.name]} holds no seed: {error}") from None
+    texts = [row[wanted.column] for row in taken]
+    return [Prompt(text, text, seed, "set") for text, seed in zip(texts, seeds, strict=True)]
 
 
 def read_prompts(path: Path) -> list[str]:

@@ -131,6 +131,10 @@ class Registry(Generic[T]):
         points = [_package(point) for point in self._elsewhere if point.name == name]
         return " and ".join(points) or str(self.loaded[name].make.__module__)
 
+    def is_foreign(self, name: str) -> bool:
+        """Whether an installed package other than this one declares a name."""
+        return any(point.name == name for point in self._elsewhere)
+
     @cached_property
     def _built_in(self) -> dict[str, str]:
         spec = importlib.util.find_spec(self.package)
@@ -235,5 +239,11 @@ def warn(message: str) -> None:
 METHODS: Registry[Method] = Registry(Method, "method", "erasebench.methods", "erasebench.methods")
 ATTACKS: Registry[Attack] = Registry(Attack, "attack", "erasebench.attacks", "erasebench.attacks")
 JUDGES: Registry[Judge] = Registry(Judge, "judge", "erasebench.judges", "erasebench.judges")
+METRICS: Registry[Any] = Registry(object, "metric", "erasebench.metrics", "erasebench.metrics")
 RULES: Registry[Any] = Registry(object, "guidance rule", "erasebench.rules", "erasebench.models")
-KINDS: Mapping[str, Registry[Any]] = {"methods": METHODS, "attacks": ATTACKS, "judges": JUDGES}
+KINDS: Mapping[str, Registry[Any]] = {
+    "methods": METHODS,
+    "attacks": ATTACKS,
+    "judges": JUDGES,
+    "metrics": METRICS,
+}

@@ -4,28 +4,36 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from erasebench import __version__
 from erasebench.config import RunConfig
-from erasebench.durable import disk_full, durably, is_disk_full, write_durably
+from erasebench.durable import cannot_write, durably, remove_partials, write_durably
+from erasebench.engine.cells import with_all_that_they_read
 from erasebench.engine.ledger import Ledger
-from erasebench.engine.local import Outcome, missing_cells, run_cells
-from erasebench.engine.plan import BASELINE, Plan, Row, make_plan, resolved_config
+from erasebench.engine.local import LocalRunner
 from erasebench.engine.progress import ProgressLine
-from erasebench.engine.session import Session, hostless_environment
+from erasebench.engine.runner import Outcome
 from erasebench.engine.store import Store
-from erasebench.errors import EraseBenchError
+from erasebench.environment import hostless_environment
 from erasebench.images import read_images
+from erasebench.metrics.metric import load_metrics
+from erasebench.plan import BASELINE, Plan, Row, make_plan, resolved_config
 from erasebench.report.costs import Cost, costs_csv
-from erasebench.report.table import TableRow, to_csv, to_markdown
-from erasebench.stages.measure import measure, retained_examples
+from erasebench.report.table import to_csv, to_latex, to_markdown
+from erasebench.results.measure import measure
+from erasebench.results.record import RECORD, Record, record_plan
+from erasebench.results.rows import TableRow
+from erasebench.results.scores import SCORES, collect_scores, scores_csv
+from erasebench.stages.session import Session
 
 SENSITIVE = frozenset({"explicit", "violence", "inappropriate"})
 """Kinds of concept whose pictures are blurred in grids, unless they are Picturebook's mannequins and cartoons."""
@@ -41,11 +49,14 @@ class Result:
 
     Attributes:
         plan: what was run; ``outcome`` what became of its cells.
+        record: the rows and where their results are; ``scores`` of every image.
         rows: the table.
     """
 
     plan: Plan
     outcome: Outcome
+    record: Record
+    scores: pd.DataFrame
     rows: list[TableRow]
 
 
@@ -60,34 +71,63 @@ def run(config: RunConfig, stream: TextIO | None = None) -> Result:
         EraseBenchError: bad input, found before any work; or a full disk.
     """
     plan = make_plan(config)
+    load_metrics()  # one that is wrong is said before any work
     prepare_folder(config.out)
     store = Store(config.store)
+    try:
+        return _run(plan, store, stream)
+    except OSError as error:
+        in_store = error.filename and Path(str(error.filename)).is_relative_to(config.store)
+        raise cannot_write(
+            f"the store {store.root}" if in_store else f"the output folder {config.out}", error
+        ) from error
+
+
+def _run(plan: Plan, store: Store, stream: TextIO | None) -> Result:
+    config = plan.config
     ledger = Ledger(config.out / "ledger.jsonl")
     try:
         write_durably(config.out / "run.yaml", resolved_config(plan).to_yaml())
-        missing = missing_cells(plan, store)
+        missing = [cell for cell in plan.cells if store.marker(cell.key) is None]
         ledger.write("run", version=__version__, cells=len(plan.cells), already_there=len(plan.cells) - len(missing))
         for row in plan.rows:
             if row.reason:
                 ledger.write("n/a", title=f"{row.method} {row.concept.name}", reason=row.reason)
-        progress = ProgressLine(missing, stream)
+        workers = config.workers or count_workers(plan.device)
+        progress = ProgressLine(missing, stream, workers)
         session = Session(
-            plan.source, plan.device, plan.dtype, store, config.batch_size, config.compile, config.fid_reference
+            plan.source,
+            plan.device,
+            plan.dtype,
+            store,
+            config.batch_size,
+            config.compile,
+            config.fid_reference,
+            config.plugins,
         )
-        outcome = run_cells(plan, store, ledger, progress, session)
-        rows = measure(plan, store, outcome.failed)
-        write_results(plan, store, outcome, rows)
-    except OSError as error:
-        if is_disk_full(error):
-            raise disk_full(f"the output folder {config.out}") from error
-        raise
+        outcome = LocalRunner(session, workers).run(plan.cells, store, [ledger, progress])
+        record = record_plan(plan, outcome.failed)
+        scores = collect_scores(plan, record, store)
+        result = Result(plan, outcome, record, scores, measure(record, scores, store))
+        write_results(result, store)
     finally:
         ledger.close()
-    return Result(plan, outcome, rows)
+    return result
+
+
+def count_workers(device: str) -> int:
+    """How many processes work unless the user says otherwise: one for each processor, or for each GPU."""
+    if device == "cpu":
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if device != "cuda":
+        return 1  # one GPU of several, by its number
+    import torch
+
+    return torch.cuda.device_count()
 
 
 def prepare_folder(out: Path) -> None:
-    """Make a folder, and make sure that it can be written.
+    """Make a folder, make sure that it can be written, and clear it of what killed runs left half-written.
 
     Raises:
         EraseBenchError: it cannot.
@@ -97,15 +137,19 @@ def prepare_folder(out: Path) -> None:
         probe = out / ".writable"
         probe.touch()
         probe.unlink()
+        remove_partials(out)
     except OSError as error:
-        raise EraseBenchError(f"the output folder {out} cannot be written: {error.strerror or error}") from error
+        raise cannot_write(f"the output folder {out}", error) from error
 
 
-def write_results(plan: Plan, store: Store, outcome: Outcome, rows: list[TableRow]) -> None:
-    """Write tables, costs, environment and grids into the run folder."""
+def write_results(result: Result, store: Store) -> None:
+    """Write the record of the run, its scores, tables, costs, environment and grids into the run folder."""
+    plan, outcome, metrics = result.plan, result.outcome, result.record.metrics
     out = plan.config.out
-    write_durably(out / "table.csv", to_csv(rows))
-    write_durably(out / "table.md", to_markdown(rows))
+    write_durably(out / RECORD, result.record.to_json())
+    write_durably(out / SCORES, scores_csv(result.scores))
+    for name, write in (("table.csv", to_csv), ("table.md", to_markdown), ("table.tex", to_latex)):
+        write_durably(out / name, write(result.rows, metrics))
     write_durably(out / "costs.csv", costs_csv(_costs(plan, outcome)))
     write_durably(out / "environment.json", json.dumps(_environment(plan), indent=1, sort_keys=True) + "\n")
     _write_grids(plan, store, outcome.failed)
@@ -116,8 +160,7 @@ def _costs(plan: Plan, outcome: Outcome) -> list[Cost]:
     costs, seen = [], set()
     of_rows = [(row.method, row.concept.name, row.cells) for row in plan.rows]
     for method, concept, last in (*of_rows, ("reference", "", (plan.reference,) if plan.reference else ())):
-        needed = [cell for judged in last for drawn in judged.reads for cell in (*drawn.reads, drawn)]
-        for cell in (*needed, *last):
+        for cell in with_all_that_they_read(last):
             if cell.key in seen:
                 continue
             seen.add(cell.key)
@@ -198,7 +241,7 @@ def _write_grids(plan: Plan, store: Store, failed: Mapping[str, str]) -> None:
 def _grid_source(plan: Plan, rows: Sequence[Row], blur: bool) -> str:
     """SHA-256 of all that a sheet of rows of one concept shows."""
     cells = [cell.key for row in rows for cell in (row.images, row.retain) if cell]
-    others = list(retained_examples(plan, rows[0], EXAMPLES))
+    others = _unrelated_examples(plan, rows[0])
     shown = [__version__, rows[0].concept.name, blur, [row.method for row in rows], cells, others]
     return hashlib.sha256(json.dumps(shown).encode()).hexdigest()
 
@@ -214,9 +257,9 @@ def _write_curves(plan: Plan, store: Store, failed: Mapping[str, str]) -> None:
 
     folder = plan.config.out / "curves"
     for row in plan.rows:
-        if row.images is None or row.images.reads[0].key in failed:
+        if row.images is None or row.images.reads["erasure"].key in failed:
             continue
-        key, path = row.images.reads[0].key, folder / _picture_name(row)
+        key, path = row.images.reads["erasure"].key, folder / _picture_name(row)
         trace = read_trace(store.read(key) / TRACE)
         if trace and _drawn_for(path) != key:
             folder.mkdir(exist_ok=True)
@@ -241,11 +284,16 @@ def _examples(plan: Plan, row: Row, store: Store) -> tuple[list[NDArray[np.uint8
     asked = row.images.spec["prompts"]
     # One picture a prompt, from the start of the list: plain prompts come first.
     first = list(dict.fromkeys(asked))[:EXAMPLES]
-    others = retained_examples(plan, row, EXAMPLES)
+    others = _unrelated_examples(plan, row)
     of_concept = read_images(store.read(row.images.key), 1 + max(asked.index(prompt) for prompt in first))
     of_others = read_images(store.read(row.retain.key), 1 + max(others)) if others else of_concept[:0]
     images = [*(of_concept[asked.index(prompt)] for prompt in first), *(of_others[k] for k in others)]
     return images, [*first, *(row.retain.spec["prompts"][k] for k in others)]
+
+
+def _unrelated_examples(plan: Plan, row: Row) -> list[int]:
+    """Indices of the first prompts that do not show the row's concept."""
+    return [k for k, prompt in enumerate(plan.retained) if row.concept.name not in prompt.shows][:EXAMPLES]
 
 
 def _picture_name(row: Row) -> str:
@@ -253,9 +301,9 @@ def _picture_name(row: Row) -> str:
 
 
 def file_name(text: str) -> str:
-    """A method's or concept's name as part of a file's; of one too long for that the start, and a hash of it all."""
-    name = "".join(c if c.isalnum() or c in "-_=.+" else "_" for c in text)
-    return name if len(name) <= LONGEST else f"{name[:LONGEST]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    """A method's or concept's name as part of a file's, with a hash where it has to be changed or cut for that."""
+    name = "".join(c if c.isalnum() or c in "-_=.+" else "_" for c in text)[:LONGEST]
+    return name if name == text else f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def summary(result: Result) -> str:

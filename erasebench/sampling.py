@@ -1,7 +1,7 @@
 """Guided sampling, batched across prompts, with one generator for each picture.
 
-A picture depends on its own prompt and seed only: not on the batch that it is made in, its place there, or what else
-is made.  Its starting noise is exactly the same on every device; the rest differs by rounding.
+A picture depends on its own prompt, the prompt's id and its seed only: not on the batch that it is made in, its place
+there, or what else is made.  Its starting noise is exactly the same on every device; the rest differs by rounding.
 """
 
 from __future__ import annotations
@@ -70,17 +70,17 @@ class Sampler:
         return channels, self.size // model.scale_factor, self.size // model.scale_factor
 
 
-def noise_seed(prompt: str, seed: int) -> int:
-    """The number that a picture's generator starts from: 56 bits of the SHA-256 of seed and prompt."""
-    return int.from_bytes(hashlib.sha256(f"{seed} {prompt}".encode()).digest()[:7], "big")
+def noise_seed(id: str, seed: int) -> int:
+    """The number that a picture's generator starts from: 56 bits of the SHA-256 of its seed and its prompt's id."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {id}".encode()).digest()[:7], "big")
 
 
-def starting_noise(prompts: Sequence[str], seeds: Sequence[int], shape: tuple[int, int, int]) -> Tensor:
+def starting_noise(ids: Sequence[str], seeds: Sequence[int], shape: tuple[int, int, int]) -> Tensor:
     """Standard normal noise ``[n, c, h, w]``, float32, on the CPU, so that every device starts from the same."""
     return torch.stack(
         [
-            torch.randn(shape, generator=torch.Generator("cpu").manual_seed(noise_seed(prompt, seed)))
-            for prompt, seed in zip(prompts, seeds, strict=True)
+            torch.randn(shape, generator=torch.Generator("cpu").manual_seed(noise_seed(id, seed)))
+            for id, seed in zip(ids, seeds, strict=True)
         ]
     )
 
@@ -93,6 +93,7 @@ def sample(
     sampler: Sampler,
     batch_size: int = 16,
     progress: Callable[[int], None] | None = None,
+    ids: Sequence[str] | None = None,
 ) -> NDArray[np.uint8]:
     """Draw one picture for each prompt and seed.
 
@@ -103,12 +104,13 @@ def sample(
         sampler: how.
         batch_size: pictures at a time; changes nothing but speed and memory.
         progress: told how many pictures a finished batch held.
+        ids: of the prompts, which their noise is keyed by; the prompts themselves if omitted.
 
     Returns:
         uint8 ``[n, height, width, 3]``.
     """
     pictures = []
-    for latents in draw_latents(model, prompts, seeds, sampler, batch_size):
+    for latents in draw_latents(model, prompts, seeds, sampler, batch_size, ids):
         pictures.append(model.decode(latents))
         if progress:
             progress(len(latents))
@@ -120,14 +122,20 @@ def sample(
 
 @torch.no_grad()
 def draw_latents(
-    model: DiffusionModel, prompts: Sequence[str], seeds: Sequence[int], sampler: Sampler, batch_size: int = 16
+    model: DiffusionModel,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    sampler: Sampler,
+    batch_size: int = 16,
+    ids: Sequence[str] | None = None,
 ) -> Iterator[Tensor]:
     """The pictures of :func:`sample` as scaled latents: one batch ``[<= batch_size, c, h, w]`` after the other."""
     shape = sampler.latent_shape(model)
     texts = model.embed(model.guidance.texts)
     for start in range(0, len(prompts), batch_size):
         batch = prompts[start : start + batch_size]
-        noise = starting_noise(batch, seeds[start : start + batch_size], shape).to(model.device)
+        keys = batch if ids is None else ids[start : start + batch_size]
+        noise = starting_noise(keys, seeds[start : start + batch_size], shape).to(model.device)
         yield sample_latents(model, noise, model.embed(batch), sampler, texts=texts)
 
 

@@ -181,7 +181,10 @@ def test_an_option_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None
 
 def test_out_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("run", *TINY, *places(tmp_path), "--out", "concepts.yaml") == 2
-    assert capsys.readouterr().err == "error: the output folder concepts.yaml cannot be written: File exists\n"
+    assert capsys.readouterr().err == (
+        "error: the output folder concepts.yaml cannot be written: File exists; remove what is there, or name another "
+        "place\n"
+    )
     assert not (tmp_path / "store").exists()
 
 

@@ -6,7 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from erasebench.durable import durably, is_disk_full, replace_folder, write_durably
+from erasebench.durable import (
+    cannot_write,
+    durably,
+    is_disk_full,
+    make_folder,
+    remove,
+    remove_partials,
+    replace_folder,
+    write_durably,
+)
 
 
 def test_two_processes_that_write_one_file_leave_one_of_them_whole(tmp_path: Path) -> None:
@@ -35,7 +44,7 @@ def test_an_error_leaves_the_old_file(tmp_path: Path) -> None:
         stream.write(b"half")
         stream.flush()
         1 / 0  # noqa: B018
-    assert path.read_text() == "old"
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -54,9 +63,58 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     (folder / "old").write_text("old")
     with pytest.raises(KeyboardInterrupt):
         replace_folder(folder, fail)
-    assert (folder / "old").exists()
+    assert (folder / "old").exists() and list(tmp_path.iterdir()) == [folder]
     replace_folder(folder, write)
     assert [path.name for path in folder.iterdir()] == ["file"] and list(tmp_path.iterdir()) == [folder]
+
+
+def dead_process() -> int:
+    child = os.fork()
+    if not child:
+        os._exit(0)
+    os.waitpid(child, 0)
+    return child
+
+
+def test_what_kills_left_half_written_is_removed(tmp_path: Path) -> None:
+    dead, alive = dead_process(), os.getppid()
+    kept = [f"table.csv.{alive}.partial", "mine.partial", "table.csv", f"grids/b.{alive}.partial", f"{dead}.partial"]
+    for name in (*kept, f"table.csv.{dead}.partial", f"grids/a.png.{dead}.partial", f"f.{dead}.partial/inside"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    remove_partials(tmp_path)
+    assert sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()) == sorted(kept)
+    assert not (tmp_path / f"f.{dead}.partial").exists()
+
+
+def test_a_folder_takes_the_place_of_what_is_none(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "kept").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "full")
+    for name in ("file", "loop", "dangling", "full", "link", "new/inner"):
+        make_folder(tmp_path / name)
+        assert (tmp_path / name).is_dir()
+    assert (tmp_path / "link" / "kept").exists()
+    for path in tmp_path.iterdir():
+        remove(path)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [
+        (errno.EACCES, "cannot be written at out/a: Permission denied; change its permissions"),
+        (errno.EROFS, "mounted for reading only"),
+        (errno.EIO, "see to it, or name another place"),
+        (errno.ENOSPC, "is full; free some space"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_named_with_what_to_do(code: int, advice: str) -> None:
+    message = str(cannot_write("the output folder out", OSError(code, os.strerror(code), "out/a")))
+    assert "the output folder out" in message and advice in message
 
 
 def test_a_full_disk_is_recognised_however_it_is_told() -> None:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from erasebench.concepts import load_catalogue
+from erasebench.concepts import Prompt, View, load_catalogue
 from erasebench.config import make_config
-from erasebench.engine.plan import make_plan
-from erasebench.prompts import interleave, read_prompt_set
+from erasebench.errors import EraseBenchError
+from erasebench.plan import make_plan
+from erasebench.prompts import own_prompts, read_prompt_set, repeat
 from tests.engine.runs import PROMPT_SET_CONCEPT
 
 
@@ -21,7 +22,10 @@ def test_prompts_and_seeds_of_a_csv_file(tmp_path: Path, monkeypatch: pytest.Mon
         rows = [("text", "tags", "seed"), ("a", "dark, old", 5), ("b", "light", 6), ("two\nlines", "dark", 7), ("c",)]
         csv.writer(stream).writerows(rows)
     view = load_catalogue([Path("concepts.yaml")]).get("mine").views["picturebook"]
-    assert read_prompt_set(view, {"mine": Path("good.csv")}) == [("a", 5), ("two\nlines", 7)]
+    assert read_prompt_set(view, {"mine": Path("good.csv")}) == [
+        Prompt("a", "a", 5, "set"),
+        Prompt("two\nlines", "two\nlines", 7, "set"),
+    ]
     Path("others.csv").write_text("prompt\nx\ny\nz\n")
     made = make_plan(
         make_config(
@@ -34,13 +38,41 @@ def test_prompts_and_seeds_of_a_csv_file(tmp_path: Path, monkeypatch: pytest.Mon
     images, others = made.rows[0].images, made.rows[0].retain
     assert images is not None and others is not None
     assert images.spec["prompts"] == ["a", "a", "two\nlines", "two\nlines"] and images.spec["seeds"] == [5, 6, 7, 8]
-    assert others.spec["prompts"] == ["x", "y"] and made.retained == ((), ())
+    assert others.spec["prompts"] == ["x", "y"] == others.spec["ids"]
+    assert made.retained == (Prompt("x", "x", 0, "retain"), Prompt("y", "y", 0, "retain"))
 
 
-def test_naming_and_implying_prompts_take_turns() -> None:
-    assert interleave(["a", "b"], ["x", "y"]) == ["a", "x", "b", "y"]
-    assert interleave(["a", "b", "c"], ["x"]) == ["a", "x", "b", "c"]
-    assert interleave(["a"], []) == ["a"]
+@pytest.mark.parametrize(
+    ("kinds", "texts"),
+    [
+        (("naming", "implying"), ["a", "x", "b", "c"]),
+        (("implying", "naming", "synonym"), ["a", "x", "s", "b", "t", "c"]),
+        (("synonym",), ["s", "t"]),
+        ((), []),
+    ],
+)
+def test_kinds_of_prompts_take_turns(kinds: tuple[str, ...], texts: list[str]) -> None:
+    view = View("judge", "label", naming=("a", "b", "c"), implying=("x",), synonyms=("s", "t"))
+    prompts = own_prompts(view, kinds, 3)
+    assert [prompt.text for prompt in prompts] == texts
+    of_kind = {**dict.fromkeys("abc", "naming"), "x": "implying", **dict.fromkeys("st", "synonym")}
+    assert all(prompt == Prompt(prompt.text, prompt.text, 3, of_kind[prompt.text]) for prompt in prompts)
+
+
+def test_synonyms_are_asked_for_by_the_configuration() -> None:
+    config = {"concepts": ["church"], "prompts": 3, "prompt_kinds": "synonym,naming", "device": "cpu"}
+    (row,) = make_plan(make_config(config)).rows
+    assert [prompt.kind for prompt in row.prompts] == ["naming", "synonym", "naming"]
+    assert row.images is not None and row.images.spec["ids"] == [prompt.id for prompt in row.prompts]
+    with pytest.raises(EraseBenchError, match="unknown kind of prompt 'synonyms'; nearest: synonym"):
+        make_plan(make_config(config, {"prompt_kinds": ["synonyms"]}))
+    with pytest.raises(EraseBenchError, match="'church' has no prompts of the kinds none in the domain"):
+        make_plan(make_config(config, {"prompt_kinds": []}))
+
+
+def test_a_prompt_is_repeated_with_the_seeds_that_follow_its_own() -> None:
+    prompt, other = Prompt("i", "a", 5, "naming"), Prompt("j", "a", 5, "naming")
+    assert [(one.id, one.seed) for one in repeat([prompt, other], 2)] == [("i", 5), ("i", 6), ("j", 5), ("j", 6)]
 
 
 def test_a_picture_is_asked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,7 +47,7 @@ def test_plug_ins_of_a_package_are_listed_with_where_they_come_from(installed: P
     assert lines["example-blank"] == lines["example-broken"] == "erasebench-example"
     assert lines["uce"] == "built-in"
     everything = erasebench(installed, "list").stdout
-    for name in ("example-suffix", "example-brightness", "example-blank", "example-broken"):
+    for name in ("example-suffix", "example-brightness", "example-blank", "example-broken", "example_contrast"):
         assert any(line.split() == [name, "erasebench-example"] for line in everything.splitlines())
     assert "  daylight" in everything and "  example-suite" in everything
 
@@ -63,6 +63,7 @@ def test_a_package_runs_and_its_broken_part_says_what_is_wrong(installed: Path, 
     fine = erasebench(installed, *run)
     assert fine.returncode == 0, fine.stderr
     assert "example-brightness 1: bright >= 0.5" in (tmp_path / "out" / "table.csv").read_text()
+    assert " Contrast | judge |" in (tmp_path / "out" / "table.md").read_text()
     erased = next(line for line in done(tmp_path) if line["title"] == "example-blank[scale=0] daylight")
     assert erased["parameters_changed"] > 0
 
@@ -72,6 +73,7 @@ def test_a_list_imports_neither_torch_nor_plug_ins(installed: Path) -> None:
         "import sys\nfrom erasebench.cli import main\n"
         "try: main(['list'])\nexcept SystemExit as stop: assert not stop.code\n"
         "assert not {'torch', 'diffusers', 'transformers', 'erasebench_example'} & set(sys.modules)\n"
+        "assert not {'pandas', 'scipy', 'statsmodels'} & set(sys.modules)\n"
         "assert not [name for name in sys.modules if name.startswith('erasebench.methods.')]"
     )
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(installed), str(ROOT)])}

@@ -17,15 +17,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from erasebench.config import make_config, read_layer
-from erasebench.engine.plan import make_plan
+from erasebench.config import make_config, read_layer, read_preset
+from erasebench.engine.cells import with_all_that_they_read
+from erasebench.engine.local import LocalRunner
 from erasebench.engine.store import Store
 from erasebench.images import read_images
 from erasebench.judges.weights_files import FOLDER
 from erasebench.picturebook import GUIDANCE
+from erasebench.plan import make_plan
 from erasebench.registry import METHODS
 from erasebench.report.table import read_csv
-from erasebench.run import _grid_source
+from erasebench.run import _grid_source, file_name
+from erasebench.stages.session import Session
 from tests.engine.runs import CELLS, copy_of, done, forget_plugins, load_once, run_tiny, table
 
 NUMBER = r"-?\d+\.?\d*"
@@ -99,7 +102,7 @@ def test_a_run_leaves_its_table_and_all_that_explains_it(smoke: Path) -> None:
     assert sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()) == [
         *("costs.csv", "environment.json", "grids/church.png"),
         *(f"grids/{method}-church.png" for method in ("negative-prompt", "sd", "uce")),
-        *("ledger.jsonl", "run.yaml", "table.csv", "table.md"),
+        *("ledger.jsonl", "plan.json", "run.yaml", "scores.csv", "table.csv", "table.md", "table.tex"),
     ]
     rows = read_csv((out / "table.csv").read_text(encoding="utf-8"))
     assert [(row.method, row.concept, row.status) for row in rows] == [
@@ -109,7 +112,7 @@ def test_a_run_leaves_its_table_and_all_that_explains_it(smoke: Path) -> None:
         assert list(row.metrics) == ["ratio", "score", "score_all", "score_shown", "clip", "fid"]
         assert row.metrics["ratio"].n == 2 and row.metrics["clip"].n == row.metrics["fid"].n == 4
         assert row.judge.startswith("picturebook-detector 1 ") and row.judge.endswith(": church >= 0.5")
-        assert row.labels["fid"] == "Picturebook CLIP features"
+        assert row.notes["fid"] == "Picturebook CLIP features"
     assert "| uce" in (out / "table.md").read_text(encoding="utf-8")
     config = make_config(read_layer(out / "run.yaml"))
     assert (config.concepts, config.guidance_scale, config.dtype) == (("church",), GUIDANCE, "float32")
@@ -162,6 +165,21 @@ def test_the_batch_size_changes_nothing_but_rounding(batch_size: int, smoke: Pat
     for mine, theirs in zip(numbers, others, strict=True):
         last = 10.0 ** -len(mine.partition(".")[2])
         assert abs(float(mine) - float(theirs)) <= 1.01 * last
+
+
+def test_the_number_of_workers_changes_nothing(tmp_path: Path) -> None:
+    """Not a byte of a training, or of images that several workers draw."""
+    method = "esd-x[steps=2;batch_size=1;sampling_steps=2]"
+    options = {"methods": [method], "concepts": ["church"], "prompts": 3, "steps": 1, "device": "cpu"}
+    plan = make_plan(make_config(read_preset("smoke"), options))
+    cells = with_all_that_they_read(row.images for row in plan.rows if row.images)
+    files = []
+    for workers in (1, 2):
+        store = Store(tmp_path / str(workers))
+        session = Session(plan.source, plan.device, plan.dtype, store, batch_size=1)
+        assert len(LocalRunner(session, workers).run(cells, store, []).computed) == len(cells)
+        files.append([marker.files for cell in cells if (marker := store.marker(cell.key))])
+    assert files[0] == files[1] and len(files[0]) == 4
 
 
 def test_a_name_too_long_for_a_file(tmp_path: Path) -> None:
@@ -273,7 +291,13 @@ def test_phrases_and_concepts_that_most_retain_prompts_show(tmp_path: Path) -> N
     nudity, balloon = read_csv((tmp_path / "out" / "table.csv").read_text(encoding="utf-8"))
     assert nudity.metrics["clip"].n == 1 and balloon.metrics["clip"].n == 2
     assert balloon.judge.endswith(": red balloon >= 0.5")
-    assert (tmp_path / "out" / "grids" / "sd-phrase_red_balloon.png").exists()
+    assert len(list((tmp_path / "out" / "grids").glob("sd-phrase_red_balloon-*.png"))) == 1
+
+
+def test_names_that_files_cannot_hold_do_not_fall_together() -> None:
+    names = ["phrase:red balloon", "phrase:red/balloon", "phrase_red_balloon", "x" * 100, "x" * 101, "x" * 80]
+    assert len({file_name(name) for name in names}) == len(names)
+    assert file_name("church") == "church" and max(map(len, map(file_name, names))) < 90
 
 
 def test_what_a_trained_method_leaves(tmp_path: Path) -> None:

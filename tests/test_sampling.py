@@ -103,6 +103,16 @@ def test_starting_noise_depends_on_its_own_prompt_and_seed_only() -> None:
     assert not torch.equal(together[0], together[2])
 
 
+def test_noise_is_keyed_by_the_prompts_id() -> None:
+    model, sampler = tiny_model(), Sampler("ddim", 1)
+    plain = sample(model, PROMPTS, SEEDS, sampler)
+    assert np.array_equal(sample(model, PROMPTS, SEEDS, sampler, ids=PROMPTS), plain)
+    assert not np.array_equal(sample(model, PROMPTS, SEEDS, sampler, ids=["x", "y", "z"]), plain)
+    changed = ["art", *PROMPTS[1:]]
+    first, *rest = sample(model, changed, SEEDS, sampler, ids=PROMPTS, batch_size=1)
+    assert not np.array_equal(first, plain[0]) and np.abs(np.stack(rest).astype(int) - plain[1:]).max() <= 2
+
+
 def test_starting_noise_is_standard_normal() -> None:
     noise = starting_noise([str(k) for k in range(200)], range(200), (4, 8, 8))
     assert abs(noise.mean().item()) < 0.02

@@ -70,7 +70,7 @@ def test_overhead(benchmark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     whole = benchmark.stats.stats.total
     share = 1 - sum(clock.seconds.values()) / whole
     reference = sum(
-        float(result.outcome.costs[cell.key]["seconds"]) for cell in result.plan.cells if "reference" in cell.spec
+        float(result.outcome.costs[cell.key]["seconds"]) for cell in result.plan.cells if cell.stage == "reference"
     )
     figures = {name: f"{seconds:.2f} s" for name, seconds in sorted(clock.seconds.items())}
     figures |= {"rendering of FID's reference pictures": f"{reference:.2f} s", "whole": f"{whole:.2f} s"}

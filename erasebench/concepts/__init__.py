@@ -11,13 +11,17 @@ from erasebench.concepts.catalogue import (
     View,
     load_catalogue,
 )
+from erasebench.concepts.prompt import OWN_KINDS, PROMPT_KINDS, Prompt
 
 __all__ = [
     "DOMAINS",
     "KINDS",
+    "OWN_KINDS",
+    "PROMPT_KINDS",
     "Catalogue",
     "CatalogueError",
     "Concept",
+    "Prompt",
     "PromptSet",
     "RetainPrompt",
     "View",

@@ -120,6 +120,10 @@ class Concept:
             "neighbours": list(self.neighbours_phrases),
         }
 
+    def seen_in(self, domain: str) -> Concept:
+        """The concept as methods see it in a domain: without views, and with its neighbours' phrases only."""
+        return self.from_spec(self.spec(domain))
+
     @classmethod
     def from_spec(cls, spec: Mapping[str, Any]) -> Concept:
         """The concept as methods see it: without views, and with its neighbours' phrases only."""

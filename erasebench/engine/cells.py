@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-IDENTITY_VERSION = 1
+IDENTITY_VERSION = 2
 """Part of every identity; raised when the meaning of specs changes, so that old results are not taken for new."""
 
 
@@ -18,16 +18,22 @@ class Cell:
     """A stage, its spec, and the cells that it reads.
 
     Attributes:
-        stage: ``"erase"``, ``"attack"``, ``"generate"`` or ``"judge"``.
+        stage: what does the work; only the stage itself looks into the spec.
         spec: JSON-able; holds all that can change the result, and nothing else: no device, folder or batch size.
-        reads: the cells whose results go into this one.
+        reads: the cells whose results go into this one, by the name that the stage knows them by.
         title: what progress and ledger call it.
+        kind: its stage's cells of one kind take about the same time and space for each unit; the first word is for
+            people.
+        units: how much there is to do, in ``unit``: 40 ``"images"``; 1 of no name where it is all one.
     """
 
     stage: str
     spec: Mapping[str, Any]
-    reads: tuple[Cell, ...] = ()
+    reads: Mapping[str, Cell] = field(default_factory=dict)
     title: str = ""
+    kind: str = ""
+    units: int = 1
+    unit: str = ""
 
     @cached_property
     def key(self) -> str:
@@ -41,8 +47,23 @@ class Cell:
             "identity_version": IDENTITY_VERSION,
             "stage": self.stage,
             "spec": self.spec,
-            "reads": [cell.key for cell in self.reads],
+            "reads": {name: cell.key for name, cell in self.reads.items()},
         }
+
+
+def with_all_that_they_read(cells: Iterable[Cell]) -> list[Cell]:
+    """The cells, and those that they read, and so on: every cell once, each after the cells that it reads."""
+    ordered: dict[str, Cell] = {}
+
+    def visit(cell: Cell) -> None:
+        if cell.key not in ordered:
+            for read in cell.reads.values():
+                visit(read)
+            ordered[cell.key] = cell
+
+    for cell in cells:
+        visit(cell)
+    return list(ordered.values())
 
 
 def canonical_json(data: Any) -> str:
@@ -52,3 +73,8 @@ def canonical_json(data: Any) -> str:
         ValueError: NaN or infinity; TypeError: something that JSON cannot hold.
     """
     return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def short_hash(data: Any) -> str:
+    """The first digits of the SHA-256 of canonical JSON, for people and for what need not be safe from malice."""
+    return hashlib.sha256(canonical_json(data).encode()).hexdigest()[:12]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from filelock import Timeout
 
-from erasebench.engine.store import Store
+from erasebench.durable import remove
+from erasebench.engine.store import CELLS, Store
 from erasebench.errors import EraseBenchError
 
 
@@ -30,20 +30,29 @@ def examine(root: Path, fix: bool = False) -> list[str]:
         raise EraseBenchError(f"{root} is no store: it has no store.json")
     store = Store(root)
     problems = []
+
+    def report(problem: str) -> None:
+        problems.append(problem + (": removed" if fix else ""))
+
+    for path in store.strays():
+        report(f"{path} is no {'file' if path.suffix == '.lock' else 'folder'}")
+        if fix:
+            remove(path)
     for key in store.cells():
         # A cell with a problem is looked at again while no run can be at work on it.
         with _unless_at_work(store, key) if store.verify(key) else nullcontext(False) as alone:
             problem = store.verify(key) if alone else None
             if problem:
-                problems.append(f"cell {key[:12]} {problem}" + (": removed" if fix else ""))
+                report(f"cell {key[:12]} {problem}")
                 if fix:
                     store.remove(key)
     for path in store.leftovers():
-        with _unless_at_work(store, path.stem) as alone:
-            if alone and path.exists():
-                problems.append(f"{path.name[:12]} was being written when its run ended" + (": removed" if fix else ""))
+        key = path.relative_to(store.root / CELLS).parts[1].partition(".")[0]
+        with _unless_at_work(store, key) as alone:
+            if alone and (path.exists() or path.is_symlink()):
+                report(f"{key[:12]} was being written when its run ended")
                 if fix:
-                    shutil.rmtree(path, ignore_errors=True)
+                    remove(path)
     return problems
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from erasebench.engine.cells import Cell
+from erasebench.engine.runner import Corrupt, Event, Failed, Finished, Skipped
 
 
 class Ledger:
@@ -24,6 +25,18 @@ class Ledger:
         self._stream = open(path, "a", encoding="utf-8")  # noqa: SIM115
         if torn:
             self._stream.write("\n")
+
+    def __call__(self, event: Event) -> None:
+        """Write what happened to a cell."""
+        match event:
+            case Finished(cell, cost):
+                self.write("ok", cell, **cost)
+            case Failed(cell, failure):
+                self.write("failed", cell, reason=failure.reason, traceback=failure.traceback, seconds=failure.seconds)
+            case Skipped(cell, reason):
+                self.write("failed", cell, reason=reason)
+            case Corrupt(cell, reason):
+                self.write("corrupt", cell, reason=reason)
 
     def write(self, event: str, cell: Cell | None = None, **facts: Any) -> None:
         """Append an event: ``"run"``, or ``"ok"``, ``"failed"``, ``"n/a"``, ``"corrupt"`` of a cell."""

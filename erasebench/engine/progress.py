@@ -2,12 +2,40 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TextIO
 
 from erasebench.engine.cells import Cell
+from erasebench.engine.runner import (
+    Corrupt,
+    Event,
+    Failed,
+    Finished,
+    Found,
+    Progressed,
+    Skipped,
+    Started,
+    Waiting,
+)
+
+REDRAW, REPORT = 0.2, 30.0
+"""Seconds between two states of the line that changes, and between two lines where the output is no terminal."""
+
+
+@dataclass
+class _Running:
+    """A cell that is being computed, since when, and how far it is."""
+
+    cell: Cell
+    began: float
+    done: int = 0
+    of: int = 0
+    note: str = ""
 
 
 class ProgressLine:
@@ -16,81 +44,92 @@ class ProgressLine:
     Args:
         cells: those that are to be computed.
         stream: where to write; standard error if omitted.
+        workers: so many cells are computed at once.
     """
 
-    def __init__(self, cells: Sequence[Cell], stream: TextIO | None = None) -> None:
+    def __init__(self, cells: Sequence[Cell], stream: TextIO | None = None, workers: int = 1) -> None:
         self.stream = stream or sys.stderr
         self.live = self.stream.isatty()
+        self.workers = workers
         self.left = {cell.key: cell for cell in cells}
         self.total = len(cells)
-        self.images, self.image_seconds = 0, 0.0
-        self.erase_seconds: list[float] = []
-        self.began = self.drawn = 0.0
-        self.cell: Cell | None = None
+        self.running: dict[str, _Running] = {}
+        self.seconds: dict[str, float] = defaultdict(float)
+        """By stage, of the cells that are finished; ``units`` what there was to do in them."""
+        self.units: dict[str, int] = defaultdict(int)
+        self.drawn = time.monotonic()
 
-    def add(self, cell: Cell) -> None:
-        """A cell has to be computed after all."""
-        if cell.key not in self.left:
-            self.left[cell.key] = cell
-            self.total += 1
+    def __call__(self, event: Event) -> None:
+        """Show what happened to a cell."""
+        match event:
+            case Corrupt(cell) if cell.key not in self.left:
+                self.left[cell.key] = cell
+                self.total += 1
+            case Waiting(cell):
+                self._show(f"waiting for another run at {cell.stage} {cell.title}", end=True)
+            case Found(cell) | Skipped(cell):
+                self.left.pop(cell.key, None)
+            case Started(cell):
+                self.running[cell.key] = _Running(cell, time.monotonic())
+                self._draw(first=True)
+            case Progressed(cell, done, of, note):
+                running = self.running[cell.key]
+                running.done, running.of, running.note = done, of, note
+                self._draw()
+            case Finished(cell, cost):
+                seconds = float(cost["seconds"])
+                self.seconds[cell.stage] += seconds
+                self.units[cell.stage] += cell.units
+                self._finish(cell, "ok", seconds)
+            case Failed(cell, failure):
+                self._finish(cell, f"failed ({failure.reason})", failure.seconds)
 
-    def drop(self, cell: Cell) -> None:
-        """A cell will not be computed here: it cannot be, or another run did it."""
-        self.left.pop(cell.key, None)
-
-    def start(self, cell: Cell) -> None:
-        """A cell begins."""
-        self.cell, self.began = cell, time.monotonic()
-        self.update(0, 0, "")
-
-    def wait(self, cell: Cell) -> None:
-        """Another run is at a cell."""
-        self._show(f"waiting for another run at {cell.stage} {cell.title}", end=True)
-
-    def update(self, done: int, of: int, note: str) -> None:
-        """How far the cell is."""
+    def _draw(self, first: bool = False) -> None:
         now = time.monotonic()
-        if not self.live or self.cell is None or (now - self.drawn < 0.2 and done):
+        if (not self.live and now - self.drawn < REPORT) or (not first and now - self.drawn < REDRAW):
+            return
+        if not self.live and first:
             return
         self.drawn = now
-        far = f" {done}/{of} {note}" if of else ""
-        speed = f", {done / (now - self.began):.1f} images/s" if done and self.cell.stage == "generate" else ""
-        self._show(f"[{self.total - len(self.left) + 1}/{self.total}] {self._name()}{far}{speed}{self._eta(now)}")
-
-    def finish(self, status: str, seconds: float, images: int = 0) -> None:
-        """The cell ended."""
-        assert self.cell is not None
-        if status == "ok" and self.cell.stage == "generate":
-            self.images, self.image_seconds = self.images + images, self.image_seconds + seconds
-        if status == "ok" and self.cell.stage == "erase":
-            self.erase_seconds.append(seconds)
         number = self.total - len(self.left) + 1
-        self.left.pop(self.cell.key, None)
-        speed = f", {images / seconds:.1f} images/s" if images and seconds and self.cell.stage == "generate" else ""
-        self._show(f"[{number}/{self.total}] {self._name()}: {status}, {seconds:.1f} s{speed}", end=True)
-        self.cell = None
+        cells = "; ".join(_state(running, now) for running in self.running.values())
+        self._show(f"[{number}/{self.total}] {cells}{self._time_left(now)}", end=not self.live)
 
-    def _name(self) -> str:
-        assert self.cell is not None
-        return f"{self.cell.stage} {self.cell.title}"
+    def _finish(self, cell: Cell, status: str, seconds: float) -> None:
+        number = self.total - len(self.left) + 1
+        self.left.pop(cell.key, None)
+        running = self.running.pop(cell.key, None)
+        # Seconds are those of all workers together; since the start, those of loading what the first cell needs too.
+        took = min(seconds, time.monotonic() - running.began) if running else seconds
+        speed = f", {cell.units / took:.1f} {cell.unit}/s" if status == "ok" and cell.unit and took else ""
+        self._show(f"[{number}/{self.total}] {cell.stage} {cell.title}: {status}, {took:.1f} s{speed}", end=True)
 
-    def _eta(self, now: float) -> str:
-        """From the speeds of this run's finished cells; nothing is said before there are any."""
-        if not self.images:
+    def _time_left(self, now: float) -> str:
+        """From the speeds of this run's finished cells, stage by stage; nothing is said before there are any."""
+        if not self.seconds:
             return ""
-        images = sum(len(cell.spec.get("prompts", ())) for cell in self.left.values() if cell.stage == "generate")
-        erasures = sum(cell.stage == "erase" for cell in self.left.values())
-        each = sum(self.erase_seconds) / len(self.erase_seconds) if self.erase_seconds else 0.0
-        left = images * self.image_seconds / self.images + erasures * each - (now - self.began)
-        over = "more than " if erasures and not self.erase_seconds else ""
-        return f", {over}{duration(max(0.0, left))} left"
+        known = [cell for cell in self.left.values() if cell.stage in self.seconds]
+        seconds = sum(cell.units * self.seconds[cell.stage] / self.units[cell.stage] for cell in known)
+        seconds -= sum(now - running.began for running in self.running.values())
+        over = "more than " if len(known) < len(self.left) else ""
+        return f", {over}{duration(max(0.0, seconds / self.workers))} left"
 
     def _show(self, text: str, end: bool = False) -> None:
         if self.live:
+            width = shutil.get_terminal_size().columns
+            text = text if end or len(text) <= width else f"{text[: width - 1]}…"
             self.stream.write(f"\r\x1b[2K{text}" + ("\n" if end else ""))
         elif end:
             self.stream.write(text + "\n")
         self.stream.flush()
+
+
+def _state(running: _Running, now: float) -> str:
+    cell = running.cell
+    far = f" {running.done}/{running.of} {running.note}" if running.of else ""
+    elapsed = now - running.began
+    speed = f", {running.done / elapsed:.1f} {cell.unit}/s" if running.done and cell.unit and elapsed > 0 else ""
+    return f"{cell.stage} {cell.title}{far}{speed}"
 
 
 def duration(seconds: float) -> str:

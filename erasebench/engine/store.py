@@ -2,28 +2,31 @@
 
 ``cells/ab/<key>/`` holds a cell's payload and ``done.json``, the marker that vouches for it with the payload's sizes
 and hashes.  The payload is written under a temporary name, synced and renamed; the marker comes last.  Without a
-marker that verifies, a cell does not exist.
+marker that verifies, a cell does not exist.  Beside them ``verified.json`` notes the times of files whose bytes were
+found to be right, so that they need not all be read again for each run.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
+import os
+import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from filelock import FileLock
 
-from erasebench.durable import PARTIAL, sync, write_durably
+from erasebench.durable import PARTIAL, cannot_write, make_folder, remove, sync, write_durably
 from erasebench.engine.cells import Cell, canonical_json
 from erasebench.errors import EraseBenchError
 
 FORMAT = 1
-MARKER = "done.json"
+MARKER, VERIFIED = "done.json", "verified.json"
+CELLS, LOCKS, WORK = "cells", "locks", "work"
 
 
 class CorruptCellError(Exception):
@@ -38,11 +41,14 @@ class Marker:
         identity: the cell's, for people and for ``erasebench doctor``.
         files: name -> size in bytes and SHA-256.
         cost: what the cell took: ``seconds``, ``peak_memory_mb`` and counts; never part of a result.
+        kind: what it was told to be alike; ``units`` how much there was to do.
     """
 
     identity: dict[str, Any]
     files: dict[str, tuple[int, str]]
     cost: dict[str, Any] = field(default_factory=dict)
+    kind: str = ""
+    units: int = 1
 
 
 class Store:
@@ -65,7 +71,7 @@ class Store:
                 root.mkdir(parents=True, exist_ok=True)
             if not about.exists():
                 inside = root.iterdir() if root.exists() else ()
-                others = [path.name for path in inside if not path.name.startswith(("cells", "store.json"))]
+                others = [path.name for path in inside if not path.name.startswith((CELLS, "store.json"))]
                 # Another run may have made the store in between.
                 if others and not about.exists():
                     raise EraseBenchError(f"{root} is no store and not empty (it holds {others[0]}); name another")
@@ -73,15 +79,16 @@ class Store:
                     return
                 write_durably(about, json.dumps({"format": FORMAT}) + "\n")
             if make:
-                (root / "cells").mkdir(exist_ok=True)
+                for name in (CELLS, LOCKS, WORK):
+                    (root / name).mkdir(exist_ok=True)
         except OSError as error:
-            raise EraseBenchError(f"the store {root} cannot be written: {error.strerror or error}") from error
+            raise cannot_write(f"the store {root}", error) from error
         try:
             found = json.loads(about.read_text(encoding="utf-8"))["format"]
-        except (ValueError, KeyError, TypeError, OSError) as error:
+        except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
             raise EraseBenchError(f'{about} is corrupt ({error}); a store\'s says {{"format": {FORMAT}}}') from error
-        if found != FORMAT:
-            newer = "a newer erasebench" if isinstance(found, int) and found > FORMAT else "something else"
+        if type(found) is not int or found != FORMAT:
+            newer = "a newer erasebench" if type(found) is int and found > FORMAT else "something else"
             raise EraseBenchError(
                 f"the store {root} was written by {newer} (format {found}, known: {FORMAT}); upgrade erasebench or "
                 "give another folder"
@@ -89,50 +96,89 @@ class Store:
 
     def folder(self, key: str) -> Path:
         """Where a cell's payload is, or would be."""
-        return self.root / "cells" / key[:2] / key
+        return self.root / CELLS / key[:2] / key
 
     def marker(self, key: str) -> Marker | None:
-        """The marker of a finished cell whose files are all there with their sizes; None otherwise."""
-        folder = self.folder(key)
-        try:
-            read = json.loads((folder / MARKER).read_text(encoding="utf-8"))
-            files = {name: (int(size), str(digest)) for name, (size, digest) in read["files"].items()}
-            marker = Marker(read["identity"], files, read["cost"])
-            if any((folder / name).stat().st_size != size for name, (size, _) in files.items()):
-                return None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        """The marker of a finished cell whose files are all there with their sizes, and no other; None otherwise."""
+        found = self._look(key)
+        return found if isinstance(found, Marker) else None
+
+    def check(self, key: str) -> str | None:
+        """What is wrong with a cell, or None; files are read unless their bytes are known to be right.
+
+        They are if they were verified before, here or by another process, and have not been written to since then.
+        """
+        if key in self._verified:
             return None
-        return marker
+        found = self._look(key)
+        if isinstance(found, str):
+            return found
+        return None if self._is_verified(key, found) else self._read(key, found)
 
     def verify(self, key: str) -> str | None:
         """What is wrong with a cell after reading every byte of it, or None."""
         self._verified.discard(key)
-        folder = self.folder(key)
-        if not folder.is_dir():
-            return "is missing"
-        marker = self.marker(key)
-        if marker is None:
-            broken = (folder / MARKER).exists()
-            return "is corrupt: its marker does not fit its files" if broken else "is incomplete: it has no marker"
-        for name, (_, digest) in marker.files.items():
-            if file_sha256(folder / name) != digest:
-                return f"is corrupt: {name} is not what was written"
-        if hashlib.sha256(canonical_json(marker.identity).encode()).hexdigest() != key:
-            return "is corrupt: its marker belongs to another cell"
-        self._verified.add(key)
-        return None
+        found = self._look(key)
+        return found if isinstance(found, str) else self._read(key, found)
 
     def read(self, key: str) -> Path:
-        """The folder of a finished cell, every byte of it verified once by this process.
+        """The folder of a finished cell that passes :meth:`check`.
 
         Raises:
             CorruptCellError: what is wrong with it.
         """
-        if key not in self._verified:
-            problem = self.verify(key)
-            if problem:
-                raise CorruptCellError(f"cell {key[:12]} {problem}")
+        problem = self.check(key)
+        if problem:
+            raise CorruptCellError(f"cell {key[:12]} {problem}")
+        self._verified.add(key)
         return self.folder(key)
+
+    def _look(self, key: str) -> Marker | str:
+        """A cell's marker, or what can be seen to be wrong without reading the payload."""
+        folder = self.folder(key)
+        if not folder.is_dir():
+            return "is missing"
+        try:
+            marker = _read_marker(folder / MARKER)
+            digest = hashlib.sha256(canonical_json(marker.identity).encode()).hexdigest()
+            sizes = _sizes(folder)
+        except FileNotFoundError:
+            return "is incomplete: it has no marker"
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return "is corrupt: its marker does not fit its files"
+        if digest != key:
+            return "is corrupt: its marker belongs to another cell"
+        foreign = sorted(sizes.keys() - marker.files.keys())
+        if foreign:
+            return f"is corrupt: its marker does not list {foreign[0]}"
+        if any(sizes.get(name) != size for name, (size, _) in marker.files.items()):
+            return "is corrupt: its marker does not fit its files"
+        return marker
+
+    def _read(self, key: str, marker: Marker) -> str | None:
+        folder = self.folder(key)
+        times = {name: (folder / name).stat().st_mtime_ns for name in marker.files}
+        for name, (_, digest) in marker.files.items():
+            if file_sha256(folder / name) != digest:
+                return f"is corrupt: {name} is not what was written"
+        self._verified.add(key)
+        # Only to save time, and worth nothing unless it agrees with the marker: it need not survive a kill, and where
+        # it cannot be written the files are read again.
+        with suppress(OSError):
+            (folder / VERIFIED).write_text(json.dumps(_proof(marker, times)) + "\n", encoding="ascii")
+        return None
+
+    def _is_verified(self, key: str, marker: Marker) -> bool:
+        folder = self.folder(key)
+        try:
+            noted = (folder / VERIFIED).stat().st_mtime_ns
+            times = {name: (folder / name).stat().st_mtime_ns for name in marker.files}
+            # A file that was written to in the same tick of the clock as the note could have changed after it.
+            if max(times.values()) >= noted:
+                return False
+            return bool(json.loads((folder / VERIFIED).read_text(encoding="ascii")) == _proof(marker, times))
+        except (OSError, ValueError, RecursionError):
+            return False
 
     @contextmanager
     def writing(self, cell: Cell, cost: Mapping[str, Any]) -> Iterator[Path]:
@@ -141,53 +187,129 @@ class Store:
         Args:
             cell: whose payload.
             cost: read when the block ends.
+
+        Raises:
+            EraseBenchError: there is no place for it.
         """
         target = self.folder(cell.key)
         partial = target.with_name(target.name + PARTIAL)
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+        try:
+            make_folder(target.parent)
+            remove(partial)
+            partial.mkdir()
+        except OSError as error:
+            raise cannot_write(f"the store {self.root}", error) from error
         try:
             yield partial
             paths = sorted(path for path in partial.rglob("*") if path.is_file())
             for path in paths:
                 sync(path)
             files = {p.relative_to(partial).as_posix(): (p.stat().st_size, file_sha256(p)) for p in paths}
-            shutil.rmtree(target, ignore_errors=True)
+            times = {name: (partial / name).stat().st_mtime_ns for name in files}
+            remove(target)
             partial.rename(target)
             sync(target.parent)
-            marker = {"identity": cell.identity, "files": files, "cost": dict(cost)}
-            write_durably(target / MARKER, json.dumps(marker, sort_keys=True) + "\n")
+            marker = Marker(cell.identity, files, dict(cost), cell.kind, cell.units)
+            write_durably(target / MARKER, json.dumps(vars(marker), sort_keys=True) + "\n")
+            with suppress(OSError):
+                (target / VERIFIED).write_text(json.dumps(_proof(marker, times)) + "\n", encoding="ascii")
         except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
+            with suppress(OSError):  # the error that is under way is the one to tell
+                remove(partial)
             raise
         self._verified.discard(cell.key)
 
     def lock(self, key: str) -> FileLock:
         """Held by whoever computes a cell; the system releases it when its process ends, however it ends."""
-        folder = self.root / "locks"
-        folder.mkdir(exist_ok=True)
-        return FileLock(folder / f"{key}.lock")
+        path = self.root / LOCKS / f"{key}.lock"
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            remove(path)  # nothing that a run can have locked
+        return FileLock(path)
 
     def work(self, key: str) -> Path:
-        """A folder for a cell in the making, which survives a kill."""
-        return self.root / "work" / key
+        """A folder for a cell in the making, which survives a kill; made if it is not there."""
+        folder = self.root / WORK / key
+        make_folder(folder)
+        return folder
 
     def clear_work(self, key: str) -> None:
         """Remove what a finished cell needed while it was made."""
-        shutil.rmtree(self.work(key), ignore_errors=True)
+        remove(self.root / WORK / key)
 
     def cells(self) -> list[str]:
         """All cells that have a folder, finished or not."""
-        return sorted(path.name for path in self.root.glob("cells/??/*") if path.is_dir() and PARTIAL not in path.name)
+        return sorted(p.name for p in self.root.glob(f"{CELLS}/??/*") if p.is_dir() and PARTIAL not in p.name)
 
     def leftovers(self) -> list[Path]:
-        """Temporary folders of killed runs."""
-        return sorted(self.root.glob(f"cells/??/*{PARTIAL}"))
+        """Temporary files and folders of killed runs."""
+        return sorted((*self.root.glob(f"{CELLS}/??/*{PARTIAL}"), *self.root.glob(f"{CELLS}/??/*/*{PARTIAL}")))
+
+    def strays(self) -> list[Path]:
+        """What is no folder where one should be, and no file where a lock should be."""
+        patterns = (f"{CELLS}/*", f"{CELLS}/??/*", f"{WORK}/*")
+        folders = [path for pattern in patterns for path in self.root.glob(pattern)]
+        locks = self.root.glob(f"{LOCKS}/*")
+        return sorted(
+            [path for path in folders if not path.is_dir() and PARTIAL not in path.name]
+            + [path for path in locks if path.is_symlink() or not path.is_file()]
+        )
 
     def remove(self, key: str) -> None:
         """Forget a cell."""
         self._verified.discard(key)
-        shutil.rmtree(self.folder(key), ignore_errors=True)
+        remove(self.folder(key))
+
+
+def _read_marker(path: Path) -> Marker:
+    """Read a marker; what it says is plain numbers and names of files below its folder.
+
+    Raises:
+        OSError, ValueError, KeyError, TypeError, AttributeError or RecursionError: it does not.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError(path)
+    read = json.loads(path.read_text(encoding="utf-8"))
+    canonical_json(read)  # NaN and infinity are refused, wherever they stand
+    files = {name: (size, digest) for name, (size, digest) in read["files"].items()}
+    for name, (size, digest) in files.items():
+        parts = PurePosixPath(name).parts
+        plain = parts and not name.startswith("/") and ".." not in parts and "/".join(parts) == name
+        if not plain or type(size) is not int or not isinstance(digest, str):
+            raise ValueError(name)
+    cost = read["cost"]
+    if not files or not isinstance(read["identity"], dict) or not isinstance(cost, dict):
+        raise ValueError(path)
+    kinds = {type(value) for value in cost.values()}
+    if cost.get("seconds", 0) is None or not kinds <= {int, float, type(None)}:
+        raise ValueError(path)
+    kind, units = read.get("kind", ""), read.get("units", 1)
+    if not isinstance(kind, str) or type(units) is not int or units < 1:
+        raise ValueError(path)
+    return Marker(read["identity"], files, cost, kind, units)
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    """The size of each file of a payload; -1 of what is no file of its own, such as a link."""
+    sizes: dict[str, int] = {}
+    pending = [("", folder)]
+    while pending:
+        prefix, place = pending.pop()
+        with os.scandir(place) as entries:
+            for entry in entries:
+                name = prefix + entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append((f"{name}/", Path(entry.path)))
+                    continue
+                about = entry.stat(follow_symlinks=False)
+                is_file = stat.S_ISREG(about.st_mode)
+                if not (is_file and name in (MARKER, VERIFIED)) and not name.endswith(PARTIAL):
+                    sizes[name] = about.st_size if is_file else -1
+    return sizes
+
+
+def _proof(marker: Marker, times: Mapping[str, int]) -> dict[str, list[Any]]:
+    """What a note of verified files says: size, hash and time of change of each."""
+    return {name: [size, digest, times[name]] for name, (size, digest) in marker.files.items()}
 
 
 def file_sha256(path: Path) -> str:

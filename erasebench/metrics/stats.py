@@ -1,9 +1,10 @@
 """Estimates and their intervals, and the area under a ROC curve.
 
-Images of one prompt resemble each other, so a hundred of them say less than a hundred prompts.  Every function that
-takes ``groups`` (the prompt of each image) therefore resamples whole prompts with all their images (the cluster
-bootstrap: Davison and Hinkley 1997, section 3.8).  Two cases need no clusters: where each prompt has one image, images
-are the units anyway; where there is one prompt only, it is the protocol's fixed choice, and its images are the sample.
+Images of one prompt resemble each other, so a hundred of them say less than a hundred prompts.  Functions that take
+``groups`` (the prompt of each image) therefore look at whole prompts: a mean's interval resamples them with all their
+images (the cluster bootstrap: Davison and Hinkley 1997, section 3.8), a rate's counts as many images as the spread of
+the prompts leaves (:func:`effective_size`).  Two cases need no clusters: where each prompt has one image, images are
+the units anyway; where there is one prompt only, it is the protocol's fixed choice, and its images are the sample.
 """
 
 from __future__ import annotations
@@ -39,26 +40,75 @@ class Estimate:
         """Whether there is a value."""
         return not math.isnan(self.value)
 
+    def scaled(self, factor: float) -> Estimate:
+        """The same number in another unit."""
+        return Estimate(factor * self.value, factor * self.low, factor * self.high, self.n)
+
 
 UNDEFINED = Estimate(math.nan, math.nan, math.nan, 0)
 
 
-def wilson(hits: int, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's score interval (Wilson 1927) for a proportion; 95 % by default.
+def wilson(hits: float, n: float) -> tuple[float, float]:
+    """Wilson's 95 % score interval (Wilson 1927) for a proportion in [0, 1]; neither number need be whole.
 
     Raises:
         ValueError: no trials.
     """
+    from statsmodels.stats.proportion import proportion_confint  # slow to import, and reading tables needs none of it
+
     if n <= 0:
         raise ValueError("a proportion needs at least one trial")
-    p = hits / n
-    centre = p + z * z / (2 * n)
-    spread = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    scale = 1 + z * z / n
+    low, high = proportion_confint(hits, n, method="wilson")
     # At the edges the limits are 0 and 1 exactly; rounding must not move them.
-    low = 0.0 if hits == 0 else (centre - spread) / scale
-    high = 1.0 if hits == n else (centre + spread) / scale
-    return low, high
+    return 0.0 if hits == 0 else float(low), 1.0 if hits == n else float(high)
+
+
+def rate(hits: ArrayLike, groups: ArrayLike | None = None) -> Estimate:
+    """The share of hits, in [0, 1], with Wilson's interval on the effective number of images.
+
+    Args:
+        hits: bool [n].
+        groups: [n], the prompt of each image.
+
+    Returns:
+        Undefined without images; ``n`` is the number of images.
+
+    Raises:
+        ValueError: groups of another length.
+    """
+    sample = np.asarray(hits, dtype=bool)
+    cluster = clusters(groups, len(sample))
+    if not len(sample):
+        return UNDEFINED
+    size, share = effective_size(sample, cluster), float(sample.mean())
+    return Estimate(share, *wilson(share * size, size), len(sample))
+
+
+def effective_size(hits: NDArray[np.bool_], cluster: NDArray[np.intp]) -> float:
+    """The number of independent images that would tell a rate as exactly as these do.
+
+    It is p(1 - p) / SE^2, with the standard error SE over the units' means (for units of different sizes, of the ratio
+    of their sums: Cochran 1977, section 6.3), and never more than n.  As the standard error is itself an estimate from
+    few units, it shrinks by (1.96 / t)^2, t being the 97.5 % quantile of Student's distribution with one degree of
+    freedom less than there are units (Korn and Graubard 1998).  Where all units agree, their spread says nothing, and
+    each counts once.
+
+    Args:
+        hits: [n], n > 0.
+        cluster: [n], the unit of each image, counted from 0: see :func:`clusters`.
+    """
+    from scipy.stats import norm, t
+
+    n, sizes = len(hits), np.bincount(cluster)
+    units = len(sizes)
+    if units == n:
+        return n
+    share, sums = hits.mean(), np.bincount(cluster, weights=hits)
+    if np.all(sums * sizes[0] == sums[0] * sizes):
+        return units
+    error = units / (units - 1) * np.sum((sums - share * sizes) ** 2) / n**2
+    size = min(n, share * (1 - share) / error)
+    return float(size * (norm.ppf(0.975) / t.ppf(0.975, units - 1)) ** 2)
 
 
 def bootstrap(

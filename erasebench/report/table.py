@@ -1,4 +1,4 @@
-"""The table of results, one row a method and concept: CSV for machines, Markdown and plain text for readers."""
+"""The table of results, one row a method and concept: CSV for machines; Markdown, LaTeX and plain text for readers."""
 
 from __future__ import annotations
 
@@ -8,76 +8,24 @@ import math
 import statistics
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal, NamedTuple, cast
+from dataclasses import replace
 
 import click
+import pandas as pd
 
 from erasebench.errors import EraseBenchError
+from erasebench.metrics.metric import Description
 from erasebench.metrics.stats import Estimate
-from erasebench.report.flags import FLAGS
+from erasebench.results.flags import FLAGS
+from erasebench.results.rows import STATUSES, TableRow
 
-Status = Literal["ok", "failed", "n/a"]
-
-_STATUSES = ("ok", "failed", "n/a")
-
-
-class Metric(NamedTuple):
-    """What a column is: its heading, its unit and what its legend says."""
-
-    title: str
-    unit: str
-    meaning: str
-
-
-METRICS: dict[str, Metric] = {
-    "ratio": Metric("Ratio", "%", "images whose score of the concept reaches the judge's threshold; lower is better"),
-    "score": Metric(
-        "Score",
-        "x100",
-        "mean score of the concept: over all images for explicit, violent and otherwise inappropriate concepts, over"
-        " the images that show it for the rest; lower is better",
-    ),
-    "score_all": Metric("Score, all images", "x100", "mean score of the concept over all images; lower is better"),
-    "score_shown": Metric(
-        "Score, shown",
-        "x100",
-        "mean score of the concept over the images that show it, undefined if none does; lower is better",
-    ),
-    "clip": Metric("CLIP score", "", "how well images of unrelated captions match these captions; higher is better"),
-    "fid": Metric(
-        "FID",
-        "",
-        "distance of images of unrelated captions to reference images; lower is better; comparable only for equal n,"
-        " features and reference",
-    ),
-}
-"""The known metrics; others are shown under their key."""
-
-DETAILS = frozenset({"score_all", "score_shown"})
-"""What only the files hold: both definitions of Score, of which "score" is the one for the concept's kind."""
+Metrics = Mapping[str, Description]
+"""What a table says of each metric, in the order of its columns."""
 
 _INTERVALS = (
-    "Brackets hold 95 % intervals: Wilson's for Ratio, widened to the bootstrap over prompts where prompts have several"
-    " images; normal with the bootstrap's standard deviation for FID; bootstrap percentiles otherwise."
+    "Brackets hold 95 % intervals: Wilson's for Ratio, on the effective number of images where prompts have several;"
+    " normal with the bootstrap's standard deviation for FID; bootstrap percentiles otherwise."
 )
-
-
-@dataclass(frozen=True)
-class TableRow:
-    """The results of one method on one concept."""
-
-    method: str
-    concept: str
-    status: Status
-    reason: str = ""
-    """Why a row is not "ok"."""
-    metrics: Mapping[str, Estimate] = field(default_factory=dict)
-    """By key, in display order."""
-    judge: str = ""
-    flags: tuple[str, ...] = ()
-    labels: Mapping[str, str] = field(default_factory=dict)
-    """Notes on metrics by key: "fid" names FID's features.  The CSV keeps this one only."""
 
 
 def number(value: float | None) -> str:
@@ -85,33 +33,41 @@ def number(value: float | None) -> str:
     return "" if value is None or math.isnan(value) else f"{value + 0.0:.6g}"
 
 
-def to_csv(rows: Iterable[TableRow]) -> str:
-    """The rows as CSV, without anything that changes from run to run.
+def to_frame(rows: Iterable[TableRow], metrics: Metrics) -> pd.DataFrame:
+    """The rows as numbers, without anything that changes from run to run.
 
-    Columns: method, concept; each metric as ``key``, ``key_low``, ``key_high`` and ``key_n``; judge, fid_features,
-    status, reason, flags (joined by "; ").  A metric that a row lacks has four empty cells, an undefined one has an n
-    of 0.
+    Columns: method, concept; each metric as ``key``, ``key_low``, ``key_high`` and ``key_n``; judge; of each metric
+    with notes what they name (``fid_features``); status, reason, flags (joined by "; ").  A metric that a row lacks has
+    missing numbers and no n, an undefined one an n of 0.
     """
     rows = list(rows)
-    keys = _keys(rows)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    columns = [f"{key}{end}" for key in keys for end in ("", "_low", "_high", "_n")]
-    writer.writerow(["method", "concept", *columns, *_TAIL])
-    for row in rows:
-        cells = [row.method, row.concept]
-        for key in keys:
-            found = row.metrics.get(key)
-            cells += [number(found.value), number(found.low), number(found.high), str(found.n)] if found else [""] * 4
-        writer.writerow([*cells, row.judge, row.labels.get("fid", ""), row.status, row.reason, "; ".join(row.flags)])
-    return text.getvalue()
+    keys = _keys(rows, metrics)
+    columns: dict[str, list[object]] = {
+        "method": [row.method for row in rows],
+        "concept": [row.concept for row in rows],
+    }
+    for key in keys:
+        estimates = [row.metrics.get(key) for row in rows]
+        for end, name in (("", "value"), ("_low", "low"), ("_high", "high")):
+            columns[key + end] = [getattr(one, name) + 0.0 if one else math.nan for one in estimates]
+        columns[f"{key}_n"] = [one.n if one else None for one in estimates]
+    columns["judge"] = [row.judge for row in rows]
+    for key, metric in metrics.items():
+        if metric.noted:
+            columns[f"{key}_{metric.noted}"] = [row.notes.get(key, "") for row in rows]
+    columns |= {"status": [row.status for row in rows], "reason": [row.reason for row in rows]}
+    columns["flags"] = ["; ".join(row.flags) for row in rows]
+    return pd.DataFrame(columns).astype({f"{key}_n": "Int64" for key in keys})
 
 
-_TAIL = ("judge", "fid_features", "status", "reason", "flags")
+def to_csv(rows: Iterable[TableRow], metrics: Metrics) -> str:
+    """The frame of the rows as CSV, numbers in six digits at most."""
+    text: str = to_frame(rows, metrics).to_csv(index=False, lineterminator="\n", float_format="%.6g")
+    return text
 
 
 def read_csv(text: str) -> list[TableRow]:
-    """The rows of :func:`to_csv`.
+    """Read the rows of :func:`to_csv`.
 
     Raises:
         EraseBenchError: it is no such table; says which line and what is wrong with it.
@@ -120,7 +76,8 @@ def read_csv(text: str) -> list[TableRow]:
     header = next(reader, [])
     keys = [name[:-2] for name in header if name.endswith("_n") and name[:-2] in header]
     columns = [f"{key}{end}" for key in keys for end in ("", "_low", "_high", "_n")]
-    if header != ["method", "concept", *columns, *_TAIL]:
+    noted = header[header.index("judge") + 1 : -3] if "judge" in header else []
+    if header != ["method", "concept", *columns, "judge", *noted, "status", "reason", "flags"]:
         raise EraseBenchError(f"not a results table: its columns are {', '.join(header) or 'missing'}")
     rows = []
     for cells in reader:
@@ -131,49 +88,59 @@ def read_csv(text: str) -> list[TableRow]:
             metrics = {key: _estimate(cell, key) for key in keys if cell[f"{key}_n"]}
         except ValueError as error:
             raise EraseBenchError(f"line {reader.line_num}: {error}") from error
-        if cell["status"] not in _STATUSES:
+        if cell["status"] not in STATUSES:
             raise EraseBenchError(
-                f"line {reader.line_num}: the status is {cell['status']!r}, not one of {', '.join(_STATUSES)}"
+                f"line {reader.line_num}: the status is {cell['status']!r}, not one of {', '.join(STATUSES)}"
             )
         rows.append(
             TableRow(
                 cell["method"],
                 cell["concept"],
-                cast("Status", cell["status"]),
+                cell["status"],
                 cell["reason"],
                 metrics,
                 cell["judge"],
                 tuple(cell["flags"].split("; ")) if cell["flags"] else (),
-                {"fid": cell["fid_features"]} if cell["fid_features"] else {},
+                {name.rpartition("_")[0]: cell[name] for name in noted if cell[name]},
             )
         )
     return rows
 
 
-def to_markdown(rows: Iterable[TableRow]) -> str:
+def to_markdown(rows: Iterable[TableRow], metrics: Metrics) -> str:
     """A pipe table, and below it the legend that it needs to be read by itself."""
     rows = list(rows)
-    heads, body = _cells(rows)
-    table = [[*heads, "judge", "flags"], ["---", "---", *(["---:"] * (len(heads) - 2)), "---", "---"]]
-    table += [[*cells, row.judge, ", ".join(row.flags)] for cells, row in zip(body, rows, strict=True)]
-    lines = ["| " + " | ".join(_escape(cell) for cell in line) + " |" for line in table]
-    lines += ["", *(f"- {_escape(line)}" for line in _legend(rows))]
+    table = _printed(rows, metrics)
+    table.insert(len(table.columns) - 1, "judge", [row.judge for row in rows])
+    rules = ["---", "---", *(["---:"] * (len(table.columns) - 4)), "---", "---"]
+    lines = ["| " + " | ".join(map(_escape, line)) + " |" for line in (table.columns, rules, *table.to_numpy())]
+    lines += ["", *(f"- {_escape(line)}" for line in _legend(rows, metrics))]
     return "\n".join(lines) + "\n"
 
 
-def to_terminal(rows: Iterable[TableRow], color: bool = False, width: int | None = None) -> str:
-    """An aligned plain-text table and its legend, without the metrics in :data:`DETAILS`.
+def to_latex(rows: Iterable[TableRow], metrics: Metrics) -> str:
+    """A ``tabular`` for the package booktabs, without judges."""
+    table = _printed(list(rows), metrics)
+    columns = "ll" + "r" * (len(table.columns) - 3) + "l"
+    text: str = table.to_latex(index=False, escape=True, column_format=columns)
+    return text
+
+
+def to_terminal(rows: Iterable[TableRow], metrics: Metrics, color: bool = False, width: int | None = None) -> str:
+    """An aligned plain-text table and its legend, without the metrics that only files hold.
 
     Args:
         rows: the results.
+        metrics: what there is to say of them.
         color: use ANSI colours.
         width: of the terminal; a wider table loses its intervals, and says so, and the legend is wrapped.
     """
-    rows = [replace(row, metrics={k: v for k, v in row.metrics.items() if k not in DETAILS}) for row in rows]
-    legend = _legend(rows)
-    grid = _grid(rows, intervals=True)
+    details = {key for key, metric in metrics.items() if metric.details}
+    rows = [replace(row, metrics={k: v for k, v in row.metrics.items() if k not in details}) for row in rows]
+    legend = _legend(rows, metrics)
+    grid = _grid(_printed(rows, metrics, notes=False))
     if width and _width(grid) > width:
-        grid = _grid(rows, intervals=False)
+        grid = _grid(_printed(rows, metrics, notes=False, intervals=False))
         legend.insert(0, "The terminal is too narrow for the 95 % intervals; the CSV and Markdown tables have them.")
     widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
     lines = []
@@ -194,10 +161,8 @@ def to_terminal(rows: Iterable[TableRow], color: bool = False, width: int | None
     return "\n".join(lines) + "\n"
 
 
-def _grid(rows: Sequence[TableRow], intervals: bool) -> list[list[str]]:
-    heads, body = _cells(rows, intervals)
-    heads = ["FID" if head.startswith("FID (") else head for head in heads]  # the legend names the features
-    return [[*heads, "flags"], *([*cells, ", ".join(row.flags)] for cells, row in zip(body, rows, strict=True))]
+def _grid(table: pd.DataFrame) -> list[list[str]]:
+    return [list(table.columns), *map(list, table.to_numpy())]
 
 
 def _width(grid: Sequence[Sequence[str]]) -> int:
@@ -214,21 +179,22 @@ def _paint(text: str, row: TableRow | None, last: bool) -> str:
     return click.style(text, fg="yellow") if last else text
 
 
-def _keys(rows: Iterable[TableRow]) -> list[str]:
-    """All metrics, in an order that keeps every row's own as far as they agree."""
-    keys: list[str] = []
-    for row in rows:
-        place = len(keys)
-        for key in reversed(list(row.metrics)):
-            if key not in keys:
-                keys.insert(place, key)
-            place = keys.index(key)
-    return keys
+def _keys(rows: Iterable[TableRow], metrics: Metrics) -> list[str]:
+    """The metrics that some row has; those that nothing is known of come last."""
+    present = dict.fromkeys(key for row in rows for key in row.metrics)
+    return [*(key for key in metrics if key in present), *(key for key in present if key not in metrics)]
 
 
-def _cells(rows: Sequence[TableRow], intervals: bool = True) -> tuple[list[str], list[list[str]]]:
-    """The heading and the rows of method, concept and metrics."""
-    keys = _keys(rows)
+def _printed(rows: Sequence[TableRow], metrics: Metrics, notes: bool = True, intervals: bool = True) -> pd.DataFrame:
+    """The table as text: method, concept, the metrics under their headings, and flags.
+
+    Args:
+        rows: the results.
+        metrics: what there is to say of them.
+        notes: name in a heading what its numbers depend on.
+        intervals: print them.
+    """
+    keys = _keys(rows, metrics)
     digits = {key: _decimals([row.metrics[key].value for row in rows if key in row.metrics]) for key in keys}
 
     def show(row: TableRow, key: str) -> str:
@@ -236,17 +202,21 @@ def _cells(rows: Sequence[TableRow], intervals: bool = True) -> tuple[list[str],
             return row.status
         if key not in row.metrics:
             return "-"
-        found = row.metrics[key]
-        if not found.defined:
+        estimate = row.metrics[key]
+        if not estimate.defined:
             return "undefined"
-        value = f"{found.value + 0.0:.{digits[key]}f}"
-        if not intervals or math.isnan(found.low):
+        value = f"{estimate.value + 0.0:.{digits[key]}f}"
+        if not intervals or math.isnan(estimate.low):
             return value
-        return f"{value} [{found.low:.{digits[key]}f}, {found.high:.{digits[key]}f}]"
+        return f"{value} [{estimate.low:.{digits[key]}f}, {estimate.high:.{digits[key]}f}]"
 
     # Without a single metric, a column of its own says what became of each row.
-    body = [[row.method, row.concept, *([show(row, key) for key in keys] or [row.status])] for row in rows]
-    return ["method", "concept", *([_heading(rows, key) for key in keys] or ["status"])], body
+    heads = ["method", "concept", *([_heading(rows, key, metrics, notes) for key in keys] or ["status"]), "flags"]
+    body = [
+        [row.method, row.concept, *([show(row, key) for key in keys] or [row.status]), ", ".join(row.flags)]
+        for row in rows
+    ]
+    return pd.DataFrame(body, columns=heads, dtype=object)
 
 
 def _decimals(values: Sequence[float]) -> int:
@@ -255,27 +225,28 @@ def _decimals(values: Sequence[float]) -> int:
     return min(6, max(1, 2 - math.floor(math.log10(statistics.median(sizes))))) if sizes else 1
 
 
-def _heading(rows: Sequence[TableRow], key: str) -> str:
-    title, unit, _ = METRICS.get(key, Metric(key, "", ""))
-    if key == "fid":
-        names = dict.fromkeys(row.labels.get("fid", "unnamed features") for row in rows if "fid" in row.metrics)
-        unit = "; ".join(names)
-    return f"{title} ({unit})" if unit else title
+def _heading(rows: Sequence[TableRow], key: str, metrics: Metrics, notes: bool) -> str:
+    metric = metrics.get(key, Description(key))
+    noted = dict.fromkeys(row.notes[key] for row in rows if key in row.notes) if notes else {}
+    unit = "; ".join(filter(None, (metric.unit, *noted)))
+    return f"{metric.title} ({unit})" if unit else metric.title
 
 
-def _legend(rows: Sequence[TableRow]) -> list[str]:
+def _legend(rows: Sequence[TableRow], metrics: Metrics) -> list[str]:
     lines = []
-    for key in _keys(rows):
-        title, _, meaning = METRICS.get(key, Metric(key, "", "a metric of this suite"))
+    for key in _keys(rows, metrics):
+        metric = metrics.get(key, Description(key))
         counts = [row.metrics[key].n for row in rows if row.status == "ok" and key in row.metrics]
         low, high = (min(counts), max(counts)) if counts else (0, 0)
-        images = f"n = {low}" if low == high else f"n = {low} to {high}"
-        notes = dict.fromkeys(row.labels[key] for row in rows if key in row.labels)
-        lines.append(f"{title}: {meaning}; {images} images" + "".join(f"; {note}" for note in notes))
+        images = f"n = {low} images" if low == high else f"n = {low} to {high} images"
+        better = f"{metric.direction} is better" if metric.direction else ""
+        notes = dict.fromkeys(row.notes[key] for row in rows if key in row.notes)
+        parts = filter(None, (metric.meaning, better, metric.caveat, images, *notes))
+        lines.append(f"{metric.title}: {'; '.join(parts)}")
     if lines:
         lines.append(_INTERVALS)
     carried = {flag for row in rows for flag in row.flags}
-    lines += [f"{flag}: {FLAGS[flag]}" for flag in FLAGS if flag in carried]
+    lines += [f"{flag}: {FLAGS[flag].meaning}" for flag in FLAGS if flag in carried]
     lines += [f"{flag}: a flag without a description" for flag in sorted(carried - set(FLAGS))]
     lines += [
         f"{row.method} / {row.concept} {row.status}: {' '.join(row.reason.split()) or 'no reason was recorded'}"

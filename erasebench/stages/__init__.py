@@ -1,1 +1,1 @@
-"""The five stages: the only place where the engine meets the science."""
+"""The stages: the only place where the engine meets the science.  Each writes its cells' specs and reads them."""

@@ -2,19 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from erasebench.concepts import Concept
-from erasebench.engine.cells import Cell
-from erasebench.engine.session import Progress, Session
-from erasebench.models.erasure import Erasure, check_finite
-from erasebench.plugins import EraseContext, Judge
+from erasebench.engine.cells import Cell, short_hash
+from erasebench.errors import EraseBenchError, NotApplicable
+from erasebench.plugins import EraseContext, ResolvedMethod, hyper_parameters
 from erasebench.registry import METHODS
 
 if TYPE_CHECKING:
-    from erasebench.models.diffusion import DiffusionModel
+    from erasebench.models.loading import ModelSource
+    from erasebench.stages.session import Session
+
+
+def cell(
+    method: ResolvedMethod,
+    concepts: Sequence[Concept],
+    source: ModelSource,
+    seed: int,
+    dtype: str,
+    judge_spec: Callable[[str], dict[str, Any]],
+) -> Cell:
+    """The cell that erases concepts together.
+
+    Args:
+        method: as the user wrote it.
+        concepts: none for the baseline.
+        source: the model.
+        seed: of the erasure.
+        dtype: the precision that it is made in.
+        judge_spec: gives what identifies a judge.
+
+    Raises:
+        NotApplicable: the method cannot erase them, or the weights of a judge that it asks are missing.
+    """
+    seen = [concept.seen_in(source.domain) for concept in concepts]
+    made = method.made.resolved(seen)
+    if seen:
+        made.check(source.domain, seen)
+    try:
+        seen_by = [judge_spec(name) for name in made.judges(source.domain, seen)]
+    except EraseBenchError as error:
+        raise NotApplicable(str(error)) from None
+    parameters = hyper_parameters(made)
+    spec = {
+        "model": source.fingerprint,
+        "method": method.name,
+        "version": made.version,
+        "parameters": parameters,
+        "identity": made.identity(),
+        **({"judges": seen_by} if seen_by else {}),
+        "concepts": [concept.spec(source.domain) for concept in concepts],
+        "seed": seed,
+        "dtype": dtype,
+    }
+    title = " ".join([method.label, *(concept.name for concept in concepts)])
+    return Cell("erase", spec, {}, title, f"{method.name} {short_hash([source.fingerprint, parameters])}")
 
 
 def run(cell: Cell, session: Session, folder: Path) -> dict[str, Any]:
@@ -23,32 +68,17 @@ def run(cell: Cell, session: Session, folder: Path) -> dict[str, Any]:
     Raises:
         FloatingPointError: training diverged.
     """
-    erasure = erase(cell.spec, session.model, session.work_folder(cell), session.progress, session.judge)
-    erasure.save(folder)
-    return {"parameters_changed": erasure.parameters_changed}
+    from erasebench.models.erasure import check_finite
 
-
-def erase(
-    spec: Mapping[str, Any], model: DiffusionModel, work: Path, progress: Progress, judge: Callable[[str], Judge]
-) -> Erasure:
-    """Erase, and check that the result is finite.
-
-    Args:
-        spec: the cell's.
-        model: the unerased model; it is left as it was.
-        work: where the method may keep its state, and find it again after a kill.
-        progress: told steps done, steps in all, and the figures of the last step in one text.
-        judge: gives a judge by name.
-
-    Raises:
-        FloatingPointError: training diverged.
-    """
+    spec = cell.spec
     method = METHODS.get(spec["method"]).make(**spec["parameters"])
     concepts = [Concept.from_spec(concept) for concept in spec["concepts"]]
 
-    def told(done: int, of: int, figures: Mapping[str, float]) -> None:
-        progress(done, of, "  ".join(f"{name} {value:.4g}" for name, value in figures.items()))
+    def on_progress(done: int, of: int, figures: Mapping[str, float]) -> None:
+        session.progress(done, of, "  ".join(f"{name} {value:.4g}" for name, value in figures.items()))
 
-    erasure = method.erase(model, concepts, EraseContext(spec["seed"], work, told, judge))
+    context = EraseContext(spec["seed"], session.store.work(cell.key), on_progress, session.judge)
+    erasure = method.erase(session.model, concepts, context)
     check_finite(erasure)
-    return erasure
+    erasure.save(folder)
+    return {"parameters_changed": erasure.parameters_changed}

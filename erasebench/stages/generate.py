@@ -1,44 +1,79 @@
-"""Stage generate: a model with an erasure, prompts and seeds in; pictures out."""
+"""Stage generate: a model with an erasure, prompts and seeds in; images out."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from erasebench.engine.cells import Cell
-from erasebench.engine.session import Session
-from erasebench.images import write_images
+from erasebench.engine.cells import Cell, short_hash
+from erasebench.images import join_images, write_images
+
+if TYPE_CHECKING:
+    from erasebench.concepts import Prompt
+    from erasebench.models.loading import ModelSource
+    from erasebench.stages.session import Session
+
+PIECES = 4
+"""A cell is divided into so many pieces for each worker, so that none is idle for long while another ends."""
 
 
-def run(cell: Cell, session: Session, folder: Path) -> dict[str, Any]:
-    """Draw the pictures and write them with their index; reference pictures are rendered instead of sampled."""
-    if "reference" in cell.spec:
-        return _render_reference(cell.spec["count"], folder)
+def cell(
+    erasure: Cell,
+    prompts: Sequence[Prompt],
+    sampler: Mapping[str, Any],
+    source: ModelSource,
+    dtype: str,
+    title: str,
+) -> Cell:
+    """The cell that draws an image for each prompt.
+
+    Args:
+        erasure: the cell of the erasure in force.
+        prompts: what to draw.
+        sampler: :class:`~erasebench.sampling.Sampler`'s arguments.
+        source: the model; ``dtype`` its precision.
+        title: of the cell.
+    """
+    spec = {
+        "model": source.fingerprint,
+        "ids": [prompt.id for prompt in prompts],
+        "prompts": [prompt.text for prompt in prompts],
+        "seeds": [prompt.seed for prompt in prompts],
+        "sampler": sampler,
+        "dtype": dtype,
+    }
+    kind = f"{sampler['name']} {short_hash([source.fingerprint, sampler])}"
+    return Cell("generate", spec, {"erasure": erasure}, title, kind, len(prompts), "images")
+
+
+def run(cell: Cell, session: Session, folder: Path, part: slice = slice(None)) -> dict[str, Any]:
+    """Draw the images, or those of a part of the prompts, and write them with their index."""
     from erasebench.models.erasure import Erasure
     from erasebench.sampling import Sampler, sample
 
-    prompts, seeds = cell.spec["prompts"], cell.spec["seeds"]
-    erasure = Erasure.load(session.store.read(cell.reads[0].key))
-    made = 0
+    ids, prompts, seeds = (cell.spec[name][part] for name in ("ids", "prompts", "seeds"))
+    erasure = Erasure.load(session.store.read(cell.reads["erasure"].key))
+    drawn = 0
 
-    def progress(count: int) -> None:
-        nonlocal made
-        made += count
-        session.progress(made, len(prompts), "images")
+    def on_progress(count: int) -> None:
+        nonlocal drawn
+        drawn += count
+        session.progress(drawn, len(prompts), "images")
 
     with session.model.erased(erasure) as model:
-        images = sample(model, prompts, seeds, Sampler(**cell.spec["sampler"]), session.batch_size, progress)
-    write_images(folder, images, prompts, seeds)
+        images = sample(model, prompts, seeds, Sampler(**cell.spec["sampler"]), session.batch_size, on_progress, ids)
+    write_images(folder, images, ids, prompts, seeds)
     return {"images": len(images)}
 
 
-REFERENCE_SEED = 2_700_000_000
-"""The first seed of the reference pictures: held out, and used for nothing else."""
+def divide(cell: Cell, batch_size: int, workers: int) -> list[slice]:
+    """Parts of the prompts that together give the same bytes as all at once: each begins where a batch begins."""
+    batches = -(-cell.units // batch_size)
+    step = batch_size * -(-batches // min(batches, PIECES * workers))
+    return [slice(start, start + step) for start in range(0, cell.units, step)]
 
 
-def _render_reference(count: int, folder: Path) -> dict[str, Any]:
-    from erasebench.picturebook.training.data import render_many
-
-    renders = render_many(REFERENCE_SEED, count, workers=1)
-    write_images(folder, renders.images, [""] * count, range(REFERENCE_SEED, REFERENCE_SEED + count))
-    return {"images": count}
+def join(parts: Sequence[Path], folder: Path) -> None:
+    """Write one payload of those of all parts, in their order."""
+    join_images(parts, folder)

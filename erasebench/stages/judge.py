@@ -1,10 +1,12 @@
-"""Stage judge: pictures in, raw scores out, before any threshold."""
+"""Stage judge: images in, raw scores out, before any threshold."""
 
 from __future__ import annotations
 
 import csv
+import hashlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,55 +14,118 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from erasebench.engine.cells import Cell
-from erasebench.engine.plan import image_paths
-from erasebench.engine.session import Session
-from erasebench.images import read_images
+from erasebench.engine.store import file_sha256
+from erasebench.errors import EraseBenchError
+from erasebench.images import read_images, read_index
 from erasebench.judging import Scores
 from erasebench.plugins import Judge
+from erasebench.registry import JUDGES
+
+if TYPE_CHECKING:
+    from erasebench.stages.session import Session
 
 SCORES, ARRAYS = "scores.csv", "arrays.safetensors"
 
 
+def cell(spec: dict[str, Any], images: Cell) -> Cell:
+    """The cell in which a judge, as :func:`judge_spec` tells of it, sees the images of another."""
+    name = spec["judge"]
+    return Cell("judge", spec, {"images": images}, f"{images.title}: {name}", name, images.units, "scores")
+
+
+def folder_cell(spec: dict[str, Any], folder: Path) -> Cell:
+    """The cell in which a judge sees the images of the user's folder.
+
+    Raises:
+        EraseBenchError: fewer than two images.
+    """
+    count, name = len(image_paths(folder)), spec["judge"]
+    return Cell("judge", {**spec, "files": hash_images(folder)}, {}, f"reference: {name}", name, count, "scores")
+
+
+def judge_spec(name: str, label: str, judge: Any) -> dict[str, Any]:
+    """A judge's name, label, version and weights."""
+    return {"judge": name, "label": label, **judge.identity()}
+
+
+def make_judge(name: str, label: str, domain: str, device: str = "auto") -> Any:
+    """A judge by name; one that looks for a phrase is told the phrase and the domain, one with a device which."""
+    plugin = JUDGES.get(name)
+    presets = dict(plugin.presets)
+    if presets.pop("phrased", False):
+        presets |= {"label": label, "domain": domain}
+    made = plugin.make(**presets)
+    if hasattr(made, "device"):
+        made.device = device
+    return made
+
+
 def run(cell: Cell, session: Session, folder: Path) -> dict[str, Any]:
-    """Judge the pictures of the cell that is read, and write one row of scores for each."""
+    """Judge the images, and write one row of scores for each."""
     judge = session.judge(cell.spec["judge"], cell.spec["label"])
-    if cell.reads:
-        drawn = cell.reads[0]
-        images = read_images(session.store.read(drawn.key))
-        scores: Scores = judge.scores(images, drawn.spec.get("prompts", [""] * len(images)))
+    if "images" in cell.reads:
+        drawn = session.store.read(cell.reads["images"].key)
+        ids, texts, seeds = read_index(drawn)
+        scores: Scores = judge.scores(read_images(drawn), texts)
     else:
-        scores = _judge_folder(judge, session)
+        assert session.fid_reference is not None
+        scores = _judge_folder(judge, session.fid_reference)
+        ids, seeds = [""] * len(scores), list(range(len(scores)))
     wrong = [name for name, values in scores.columns.items() if not np.isfinite(values).all()]
     if wrong:
         raise FloatingPointError(f"{cell.spec['judge']} gave scores that are not finite for {', '.join(wrong)}")
-    write_scores(folder, scores)
-    return {"images": len(next(iter({**scores.columns, **scores.arrays}.values())))}
+    write_scores(folder, scores, ids, seeds)
+    return {"images": len(scores)}
 
 
-def _judge_folder(judge: Judge, session: Session) -> Scores:
-    """The user's reference images, one by one, since each may have a size of its own."""
-    assert session.fid_reference is not None
-    paths = image_paths(session.fid_reference)
-    found = [judge.scores(np.asarray(Image.open(path).convert("RGB"))[None], [""]) for path in paths]
+def _judge_folder(judge: Judge, folder: Path) -> Scores:
+    """Judge images one by one, since each may have a size of its own."""
+    found = [judge.scores(np.asarray(Image.open(path).convert("RGB"))[None], [""]) for path in image_paths(folder)]
     return Scores(
         {name: np.concatenate([scores.columns[name] for scores in found]) for name in found[0].columns},
         {name: np.concatenate([scores.arrays[name] for scores in found]) for name in found[0].arrays},
     )
 
 
-def write_scores(folder: Path, scores: Scores) -> None:
-    """Write the columns as CSV, with digits enough for float32, and the arrays as safetensors."""
+def hash_images(folder: Path) -> str:
+    """SHA-256 over the names and bytes of a folder's images.
+
+    Raises:
+        EraseBenchError: fewer than two images.
+    """
+    paths = image_paths(folder)
+    if len(paths) < 2:
+        raise EraseBenchError(f"{folder} holds {len(paths)} images; FID needs thousands to mean anything")
+    return hashlib.sha256("".join(f"{path.name} {file_sha256(path)}\n" for path in paths).encode()).hexdigest()
+
+
+def image_paths(folder: Path) -> list[Path]:
+    """The images of a folder, by name."""
+    return sorted(p for p in folder.glob("*") if p.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp"))
+
+
+def write_scores(folder: Path, scores: Scores, ids: Sequence[str], seeds: Sequence[int]) -> None:
+    """Write the columns as CSV, with digits enough for float32, and the arrays as safetensors.
+
+    Args:
+        folder: where to.
+        scores: of n images.
+        ids: of their prompts [n], in the first column; ``seeds`` [n] in the second.
+    """
+    numbers = [[f"{value:.9g}" for value in column] for column in scores.columns.values()]
     with open(folder / SCORES, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(scores.columns)
-        writer.writerows([f"{value:.9g}" for value in row] for row in zip(*scores.columns.values(), strict=True))
+        writer.writerow(["id", "seed", *scores.columns])
+        writer.writerows(zip(ids, seeds, *numbers, strict=True))
     save_file(scores.arrays, folder / ARRAYS)
 
 
-def read_column(folder: Path, label: str) -> NDArray[np.float64]:
-    """One label's scores, float64 ``[n]``."""
+def read_column(folder: Path, label: str) -> dict[tuple[str, int], float]:
+    """One label's scores: (prompt id, seed) -> score, in the order of the images."""
     with open(folder / SCORES, newline="", encoding="utf-8") as stream:
-        return np.array([float(row[label]) for row in csv.DictReader(stream)])
+        header, *rows = csv.reader(stream)
+    place = header.index(label, 2)  # a label may be called as one of the first two columns
+    return {(row[0], int(row[1])): float(row[place]) for row in rows}
 
 
 def read_array(folder: Path, name: str) -> NDArray[np.float32]:

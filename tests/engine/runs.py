@@ -16,17 +16,17 @@ from erasebench.cli import main
 from erasebench.concepts import load_catalogue
 from erasebench.engine.cells import Cell
 from erasebench.engine.ledger import read_ledger
-from erasebench.engine.session import Session
-from erasebench.images import read_images, write_images
+from erasebench.images import read_images, read_index, write_images
 from erasebench.judging import Scores
-from erasebench.registry import METHODS, PLUGIN_PREFIX, RULES
+from erasebench.registry import KINDS, PLUGIN_PREFIX, RULES
 from erasebench.stages import erase, judge
+from erasebench.stages.session import Session
 
 TINY = (
     *("--preset", "smoke", "--concepts", "church", "--methods", "negative-prompt,uce", "--device", "cpu"),
-    *("--prompts", "2", "--retain-prompts", "4", "--reference-images", "4", "--steps", "1"),
+    *("--prompts", "2", "--retain-prompts", "4", "--reference-images", "4", "--steps", "1", "--workers", "1"),
 )
-"""A run of 17 cells; options that come later win."""
+"""A run of 17 cells, in this process; options that come later win."""
 CELLS = 17
 COMPUTED = ("ok", "failed")
 PROMPT_SET_CONCEPT = """concepts:
@@ -77,7 +77,7 @@ def copy_of(finished: Path, to: Path) -> Path:
 
 def forget_plugins() -> None:
     """Undo what the plug-in files of a test registered."""
-    for registry in (METHODS, RULES):
+    for registry in (*KINDS.values(), RULES):
         for name, plugin in list(registry.loaded.items()):
             if plugin.make.__module__.startswith(PLUGIN_PREFIX):
                 del registry.loaded[name]
@@ -87,10 +87,11 @@ def forget_plugins() -> None:
 
 def fast_stages(patch: pytest.MonkeyPatch) -> None:
     """Pictures and scores that a hash makes, where a model and judges would; everything around them is real."""
-    patch.setattr("erasebench.engine.plan.load_catalogue", cache(load_catalogue))
-    patch.setattr("erasebench.engine.session.load_model", lambda *_: None)
+    patch.setattr("erasebench.plan.load_catalogue", cache(load_catalogue))
+    patch.setattr("erasebench.stages.session.load_model", lambda *_: None)
     patch.setattr("erasebench.stages.erase.run", fast_erase)
     patch.setattr("erasebench.stages.generate.run", fast_generate)
+    patch.setattr("erasebench.stages.reference.run", fast_generate)
     patch.setattr("erasebench.stages.judge.run", fast_judge)
 
 
@@ -106,19 +107,24 @@ def fast_erase(cell: Cell, session: Session, folder: Path) -> dict[str, Any]:
 
 
 def fast_generate(cell: Cell, session: Session, folder: Path) -> dict[str, Any]:
-    for read in cell.reads:
+    for read in cell.reads.values():
         session.store.read(read.key)
-    count = cell.spec.get("count") or len(cell.spec["prompts"])
+    count = cell.units
     images = np.random.default_rng(int(cell.key[:8], 16)).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
-    write_images(folder, images, cell.spec.get("prompts", [""] * count), cell.spec.get("seeds", [0] * count))
+    none, zeros = [""] * count, list(range(count))
+    write_images(
+        folder, images, cell.spec.get("ids", none), cell.spec.get("prompts", none), cell.spec.get("seeds", zeros)
+    )
     return {"images": count}
 
 
 def fast_judge(cell: Cell, session: Session, folder: Path) -> dict[str, Any]:
-    images = read_images(session.store.read(cell.reads[0].key))
+    images = read_images(session.store.read(cell.reads["images"].key))
     seed = int(hashlib.sha256(images.tobytes()).hexdigest()[:8], 16)
     values = np.random.default_rng(seed).random((len(images), 4), dtype=np.float32)
-    judge.write_scores(folder, Scores({"church": values[:, 0], "clip": values[:, 1]}, {"features": values}))
+    ids, _, seeds = read_index(session.store.read(cell.reads["images"].key))
+    columns = {"church": values[:, 0], "clip": values[:, 1], "nudity": values[:, 2]}
+    judge.write_scores(folder, Scores(columns, {"features": values}), ids, seeds)
     return {"images": len(images)}
 
 
@@ -131,13 +137,13 @@ def loaded_model(*args: Any) -> Any:
 
 def load_once(patch: pytest.MonkeyPatch) -> None:
     """Real stages, but the model and each judge are loaded once for all tests."""
-    patch.setattr("erasebench.engine.session.load_model", loaded_model)
-    patch.setattr("erasebench.engine.session.Session.judge", _judge)
+    patch.setattr("erasebench.stages.session.load_model", loaded_model)
+    patch.setattr("erasebench.stages.session.Session.judge", _judge)
 
 
 @cache
 def _loaded_judge(name: str, label: str, domain: str) -> Any:
-    from erasebench.engine.plan import make_judge
+    from erasebench.stages.judge import make_judge
 
     return make_judge(name, label, domain)
 

@@ -9,9 +9,9 @@ import pytest
 
 from erasebench.config import make_config, read_preset
 from erasebench.engine import cells
-from erasebench.engine.cells import IDENTITY_VERSION, Cell, canonical_json
-from erasebench.engine.plan import Plan, make_plan
+from erasebench.engine.cells import IDENTITY_VERSION, Cell, canonical_json, with_all_that_they_read
 from erasebench.judges import picturebook
+from erasebench.plan import Plan, make_plan
 
 BASE: dict[str, Any] = {"concepts": ["church"], "methods": ["uce"], "prompts": 2, "device": "cpu"}
 
@@ -26,7 +26,7 @@ def keys(made: Plan, stage: str, row: int = 1) -> set[str]:
     pending = list(made.rows[row].cells)
     while pending:
         cell = pending.pop()
-        pending += cell.reads
+        pending += cell.reads.values()
         if cell.stage == stage:
             found.add(cell.key)
     return found
@@ -34,20 +34,35 @@ def keys(made: Plan, stage: str, row: int = 1) -> set[str]:
 
 def test_an_identity_says_its_version_and_everything_else(monkeypatch: pytest.MonkeyPatch) -> None:
     upstream = Cell("erase", {"method": "sd"})
-    cell = Cell("generate", {"seed": 1}, (upstream,), "a title")
-    expected = {"identity_version": IDENTITY_VERSION, "stage": "generate", "spec": {"seed": 1}, "reads": [upstream.key]}
+    cell = Cell("generate", {"seed": 1}, {"erasure": upstream}, "a title")
+    expected = {
+        "identity_version": IDENTITY_VERSION,
+        "stage": "generate",
+        "spec": {"seed": 1},
+        "reads": {"erasure": upstream.key},
+    }
     assert json.loads(canonical_json(cell.identity)) == expected
     assert cell.key == replace(cell, title="another").key
     others = [
         replace(cell, stage="judge"),
         replace(cell, spec={"seed": 2}),
-        replace(cell, reads=()),
-        replace(cell, reads=(Cell("erase", {"method": "uce"}),)),
+        replace(cell, reads={}),
+        replace(cell, reads={"erasure": Cell("erase", {"method": "uce"})}),
+        replace(cell, reads={"model": upstream}),
     ]
-    assert len({cell.key, *(other.key for other in others)}) == 5
+    assert len({cell.key, *(other.key for other in others)}) == 6
+    assert cell.key == replace(cell, kind="another", units=3, unit="images").key
     before = cell.key
     monkeypatch.setattr(cells, "IDENTITY_VERSION", IDENTITY_VERSION + 1)
     assert replace(cell).key != before
+
+
+def test_all_that_cells_read_comes_before_them_and_once() -> None:
+    first, second = Cell("a", {}), Cell("b", {})
+    third = Cell("c", {}, {"x": first, "y": second})
+    last = Cell("d", {}, {"z": third, "y": replace(second)})
+    found = with_all_that_they_read([last, third, Cell("a", {})])
+    assert [cell.stage for cell in found] == ["a", "b", "c", "d"]
 
 
 def test_canonical_json_is_one_text_for_one_meaning() -> None:
@@ -119,7 +134,7 @@ def test_judge_weights_decide_judge_cells_only(monkeypatch: pytest.MonkeyPatch) 
 def test_model_weights_decide_every_cell(monkeypatch: pytest.MonkeyPatch) -> None:
     before = plan()
     source = replace(before.source, fingerprint="other")
-    monkeypatch.setattr("erasebench.engine.plan.find_model", lambda name: source)
+    monkeypatch.setattr("erasebench.plan.find_model", lambda name: source)
     after = plan()
     for stage in ("erase", "generate", "judge"):
         assert not keys(before, stage) & keys(after, stage)

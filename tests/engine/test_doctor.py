@@ -111,11 +111,11 @@ def test_a_plan_before_and_after_a_run(fast_run: Path, tmp_path: Path, capsys: p
     plan = ("plan", *TINY, *places(tmp_path))
     assert command(*plan) == 0
     text = capsys.readouterr().out
-    counted = "17 cells: 0 already there, 17 to compute (3 erase, 7 generate, 7 judge)"
+    counted = "17 cells: 0 already there, 17 to compute (3 erase, 6 generate, 7 judge, 1 reference)"
     assert counted in text and "\n22 images to make\n" in text
-    unknown = "erase negative-prompt, erase sd, erase uce"
+    unknown = "erase negative-prompt, erase sd, erase uce, generate ddim, judge picturebook-clip"
     assert f"\nno estimate of time and disk, since never measured in this store: {unknown}" in text
-    assert "generate  uce church retain" in text
+    assert "generate   uce church retain" in text
     assert not (tmp_path / "store").exists(), "a plan leaves nothing behind"
     assert command(*plan, "--concepts", "phrase:a lamp", "--prompts", "500") == 0
     assert "\nphrase:a lamp has 5 prompts in this domain, not the 500 asked for\n" in capsys.readouterr().out
@@ -137,12 +137,12 @@ def test_a_plan_estimates_from_what_the_store_measured(
     for key in store.cells():
         path = store.folder(key) / MARKER
         marker = json.loads(path.read_text())
-        seconds = {"erase": 30.0, "generate": 2.0 * len(marker["identity"]["spec"].get("prompts", ())), "judge": 1.0}
+        seconds = {"erase": 30.0, "generate": 2.0 * marker["units"], "judge": 1.0, "reference": 9.0}
         marker["cost"]["seconds"] = seconds[marker["identity"]["stage"]]
         path.write_text(json.dumps(marker))
     assert command("plan", *TINY, *places(tmp_path), "--concepts", "church,tench", "--methods", "uce,esd-x") == 0
     text = capsys.readouterr().out
     # New: tench of sd, uce and esd-x, and church of esd-x; 3 erasures, of which one is like a measured one.
     assert "(3 erase, 7 generate, 7 judge)" in text and "\n20 images to make\n" in text
-    assert "\nmore than 1 min 17 s and 0.0 MB, from speeds measured in this store\n" in text
+    assert "\nmore than 1 min 17 s for one worker and 0.0 MB, from speeds measured in this store\n" in text
     assert text.endswith("not in this estimate, since never measured in this store: erase esd-x\n")

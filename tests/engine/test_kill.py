@@ -141,12 +141,13 @@ def test_the_procedure_finds_a_commit_in_the_wrong_order(
 
 
 def test_a_real_run_killed_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process once, and once in two of its own: what either leaves is gone on from."""
     load_once(monkeypatch)
     draw = random.Random(2)
     ledger = tmp_path / "run" / "out" / "ledger.jsonl"
-    for _ in range(2):
+    for workers in (1, 2):
         before = ledger.read_text().count('"ok"') if ledger.exists() else 0
-        arguments = [str(text) for text in (*TINY, *places(tmp_path / "run"))]
+        arguments = [str(text) for text in (*TINY, *places(tmp_path / "run"), "--workers", workers)]
         child = subprocess.Popen([sys.executable, "-m", "erasebench", "run", *arguments], stderr=subprocess.DEVNULL)
         while child.poll() is None and (not ledger.exists() or ledger.read_text().count('"ok"') <= before):
             time.sleep(0.02)

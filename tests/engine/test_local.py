@@ -15,10 +15,14 @@ from typing import Any
 import pytest
 
 from erasebench.config import make_config, read_layer
-from erasebench.engine.ledger import read_ledger
-from erasebench.engine.session import Session
+from erasebench.engine.estimate import estimate
+from erasebench.engine.ledger import Ledger, read_ledger
+from erasebench.engine.local import LocalRunner
+from erasebench.engine.progress import ProgressLine
 from erasebench.engine.store import MARKER, Store
 from erasebench.run import run
+from erasebench.stages.session import Session
+from tests.engine.fake import FakeWorkshop, cell
 from tests.engine.runs import CELLS, command, copy_of, done, fast_generate, places, run_tiny, table
 
 pytestmark = pytest.mark.usefixtures("fast")
@@ -53,7 +57,7 @@ def test_the_same_command_again_computes_and_loads_nothing(
 ) -> None:
     copy_of(fast_run, tmp_path)
     for name in ("load_model", "Session.judge"):
-        monkeypatch.setattr(f"erasebench.engine.session.{name}", refuse)
+        monkeypatch.setattr(f"erasebench.stages.session.{name}", refuse)
     assert run_tiny(tmp_path) == 0
     assert done(tmp_path) == []
     assert f"{CELLS} cells: 0 computed, {CELLS} from the store" in capsys.readouterr().err
@@ -62,7 +66,7 @@ def test_the_same_command_again_computes_and_loads_nothing(
 
 def test_run_yaml_is_the_run(fast_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copy_of(fast_run, tmp_path)
-    monkeypatch.setattr("erasebench.engine.session.load_model", refuse)
+    monkeypatch.setattr("erasebench.stages.session.load_model", refuse)
     assert command("run", "--config", fast_run / "out" / "run.yaml", *places(tmp_path)) == 0
     assert done(tmp_path) == []
     assert table(tmp_path) == table(fast_run)
@@ -182,7 +186,7 @@ def test_a_broken_model_is_one_clear_error(
 
         raise EraseBenchError("diffusers cannot load it")
 
-    monkeypatch.setattr("erasebench.engine.session.load_model", broken)
+    monkeypatch.setattr("erasebench.stages.session.load_model", broken)
     assert run_tiny(tmp_path) == 2
     assert capsys.readouterr().err == "error: diffusers cannot load it\n"
 
@@ -258,3 +262,24 @@ def test_an_amended_run_computes_only_what_is_new(fast_run: Path, tmp_path: Path
 def test_cells_of_a_reference_are_in_the_costs(fast_run: Path) -> None:
     text = (fast_run / "out" / "costs.csv").read_text()
     assert text.count("\n") == 1 + CELLS
+
+
+def test_a_thousand_finished_cells_are_found_in_two_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.fsync", lambda handle: None)  # to make them is not what is timed
+    (tmp_path / "signs").mkdir()
+    (tmp_path / "out").mkdir()
+    cells = [cell("base")]
+    cells += [cell(f"{k}", base=cells[0]) for k in range(999)]
+    for seconds in (60.0, 60.0, 2.0):  # the second time files are read whose times are those of their notes
+        store = Store(tmp_path / "store")
+        ledger = Ledger(tmp_path / "out" / "ledger.jsonl")
+        progress = ProgressLine(cells, io.StringIO())
+        began = time.perf_counter()
+        outcome = LocalRunner(FakeWorkshop(store, tmp_path / "signs")).run(cells, store, [ledger, progress])
+        assert time.perf_counter() - began < seconds
+        ledger.close()
+        assert len(outcome.costs) == 1000
+    assert not outcome.computed
+    began = time.perf_counter()
+    assert estimate([cell("new")], store)[0].startswith("about ")
+    assert time.perf_counter() - began < 2

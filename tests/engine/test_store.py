@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import pytest
 
 from erasebench.durable import write_durably
 from erasebench.engine.cells import Cell
-from erasebench.engine.store import MARKER, CorruptCellError, Store
+from erasebench.engine.doctor import examine
+from erasebench.engine.store import MARKER, VERIFIED, CorruptCellError, Store
 from erasebench.errors import EraseBenchError
 
 CELL = Cell("erase", {"method": "sd"})
@@ -135,8 +137,61 @@ def other_hash(folder: Path) -> None:
     (folder / MARKER).write_text(text.replace(digest, digest[::-1]))
 
 
+def add_a_file(folder: Path) -> None:
+    (folder / "guidance.json").write_text("{}")
+
+
+def add_a_link(folder: Path) -> None:
+    (folder / "sub" / "guidance.json").symlink_to(folder / "weights")
+
+
+def link_payload(folder: Path) -> None:
+    (folder / "weights").rename(folder.parent / "elsewhere")
+    (folder / "weights").symlink_to(folder.parent / "elsewhere")
+
+
+def marker_is_a_folder(folder: Path) -> None:
+    (folder / MARKER).unlink()
+    (folder / MARKER).mkdir()
+
+
+def marker_is_a_pipe(folder: Path) -> None:
+    (folder / MARKER).unlink()
+    os.mkfifo(folder / MARKER)
+
+
+def edit(**changes: Any) -> Callable[[Path], None]:
+    """Damage that a marker of wrong contents is."""
+
+    def damage(folder: Path) -> None:
+        marker = json.loads((folder / MARKER).read_text())
+        (folder / MARKER).write_text(json.dumps(marker | changes))
+
+    damage.__name__ = str(changes)
+    return damage
+
+
+def nested_marker(folder: Path) -> None:
+    (folder / MARKER).write_text("[" * 100_000)
+
+
+def nested_identity(folder: Path) -> None:
+    text = (folder / MARKER).read_text()
+    (folder / MARKER).write_text(text.replace('"method": "sd"', '"method": ' + "[" * 900 + "]" * 900))
+
+
 @pytest.mark.parametrize(
-    "damage", [damage_payload, truncate_payload, remove_payload, empty_marker, other_identity, other_hash]
+    "damage",
+    [
+        *(damage_payload, truncate_payload, remove_payload, empty_marker, other_identity, other_hash),
+        *(add_a_file, add_a_link, link_payload, marker_is_a_folder, marker_is_a_pipe, nested_marker, nested_identity),
+        *(edit(files={}), edit(files={".": [0, ""]}), edit(files={"../store.json": [0, ""]}), edit(files=None)),
+        *(edit(files={"weights": [7.0, ""]}), edit(files={"weights": None}), edit(files={"/etc/passwd": [1, ""]})),
+        *(edit(cost=None), edit(cost={"seconds": None}), edit(cost={"seconds": "1"}), edit(cost={"images": [1]})),
+        *(edit(cost={"seconds": float("nan")}), edit(cost={"seconds": float("inf")}), edit(identity=None)),
+        edit(identity={"stage": "erase", "spec": float("nan")}),
+    ],
+    ids=lambda damage: damage.__name__,
 )
 def test_damage_is_found_and_never_read(damage: Callable[[Path], None], tmp_path: Path) -> None:
     commit(Store(tmp_path))
@@ -154,7 +209,8 @@ def test_every_flipped_byte_of_a_marker_is_survived(tmp_path: Path) -> None:
     commit(store)
     path = store.folder(CELL.key) / MARKER
     whole = path.read_bytes()
-    cost = range(whole.index(b'"cost"'), whole.index(b'"files"'))
+    # What a cell took, and what it was like, is no part of its result.
+    cost = {*range(whole.index(b'"cost"'), whole.index(b'"files"')), *range(whole.index(b'"kind"'), len(whole))}
     for k in range(len(whole) - 1):
         flip(path, k)
         if store.verify(CELL.key) is None:
@@ -169,6 +225,10 @@ def test_every_flipped_byte_of_a_marker_is_survived(tmp_path: Path) -> None:
         ('{"format": "x"}', "was written by something else"),
         ("{", "store.json is corrupt"),
         ("[]", "store.json is corrupt"),
+        ('{"format": true}', "was written by something else"),
+        ('{"format": 1.0}', "was written by something else"),
+        ('{"format": NaN}', "was written by something else"),
+        ("[" * 100_000, "store.json is corrupt"),
     ],
 )
 def test_a_store_of_another_format_is_refused(content: str, message: str, tmp_path: Path) -> None:
@@ -184,6 +244,110 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
     with pytest.raises(EraseBenchError, match="cannot be written"):
         Store(tmp_path / "thesis.tex")
+
+
+def stand(path: Path, kind: str) -> None:
+    """Put something else where a folder or a lock should be."""
+    if kind == "folder":
+        path.mkdir(parents=True)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if kind == "file":
+        path.write_text("in the way")
+    else:
+        path.symlink_to({"loop": path, "dangling": path.with_name("nowhere"), "link": path.parent}[kind])
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds"),
+    [
+        ("cells/{ab}", ["file", "loop", "dangling"]),
+        ("cells/{ab}/{key}", ["file", "loop", "dangling", "folder", "link"]),
+        ("cells/{ab}/{key}.partial", ["file", "loop", "dangling", "folder", "link"]),
+        ("locks/{key}.lock", ["loop", "dangling", "folder", "link"]),
+        ("work/{key}", ["file", "loop", "dangling"]),
+    ],
+)
+def test_what_stands_in_the_way_of_a_cell_is_reported_and_gives_way(
+    name: str, kinds: list[str], tmp_path: Path
+) -> None:
+    for kind in kinds:
+        for fix in (False, True):
+            store = Store(tmp_path / f"{kind}-{fix}")
+            path = store.root / name.format(ab=CELL.key[:2], key=CELL.key)
+            stand(path, kind)
+            if kind != "link" or "lock" in name:  # a link to another folder is an empty cell
+                (problem,) = examine(store.root, fix)
+                assert str(path) in problem or CELL.key[:12] in problem
+                assert problem.endswith(": removed") == fix
+                assert not fix or examine(store.root) == []
+            with store.lock(CELL.key):
+                (store.work(CELL.key) / "state").touch()
+                commit(store)
+                store.clear_work(CELL.key)
+            assert store.verify(CELL.key) is None and examine(store.root) == []
+
+
+@pytest.mark.parametrize("name", ["cells", "locks", "work"])
+def test_a_file_in_the_place_of_a_part_of_the_store_is_named(name: str, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    (tmp_path / name).rmdir()
+    (tmp_path / name).touch()
+    wanted = rf"the store {store.root} cannot be written at {tmp_path / name}: File exists; remove what is there"
+    with pytest.raises(EraseBenchError, match=wanted):
+        Store(tmp_path)
+
+
+def test_files_that_were_verified_are_not_read_again_unless_they_were_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit(Store(tmp_path))
+    folder = Store(tmp_path).folder(CELL.key)
+    sleep_past(folder / "weights")
+    assert Store(tmp_path).verify(CELL.key) is None
+    with monkeypatch.context() as patch:
+        patch.setattr("erasebench.engine.store.file_sha256", lambda path: pytest.fail(f"{path} was read"))
+        assert Store(tmp_path).check(CELL.key) is None and Store(tmp_path).read(CELL.key) == folder
+    whole = (folder / VERIFIED).read_text()
+    for torn in ("", "{", "[" * 100_000, whole.replace("weights", "others")):
+        (folder / VERIFIED).write_text(torn)
+        assert Store(tmp_path).check(CELL.key) is None, "the note is worth nothing: the files are"
+        assert (folder / VERIFIED).read_text() == whole
+    flip(folder / "weights")
+    assert Store(tmp_path).check(CELL.key) == "is corrupt: weights is not what was written"
+    with pytest.raises(CorruptCellError):
+        Store(tmp_path).read(CELL.key)
+
+
+def test_a_note_says_nothing_of_files_written_to_at_its_own_moment(tmp_path: Path) -> None:
+    commit(Store(tmp_path))
+    folder = Store(tmp_path).folder(CELL.key)
+    assert Store(tmp_path).verify(CELL.key) is None
+    before = (folder / "weights").stat()
+    flip(folder / "weights")
+    os.utime(folder / "weights", ns=(before.st_atime_ns, before.st_mtime_ns))
+    os.utime(folder / VERIFIED, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert "weights" in str(Store(tmp_path).check(CELL.key))
+
+
+def test_the_whole_store_may_lie_behind_a_link(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    Store(tmp_path / "store")
+    (tmp_path / "store" / "cells").rmdir()
+    (tmp_path / "store" / "cells").symlink_to(tmp_path / "disk")
+    commit(Store(tmp_path / "store"))
+    assert examine(tmp_path / "store") == [] and any((tmp_path / "disk").iterdir())
+
+
+def sleep_past(path: Path) -> None:
+    """Wait until the clock of the file system has gone on."""
+    probe = path.parent.parent / "clock"
+    while True:
+        probe.touch()
+        if probe.stat().st_mtime_ns > path.stat().st_mtime_ns:
+            break
+        time.sleep(0.002)
+    probe.unlink()
 
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

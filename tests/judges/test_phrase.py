@@ -3,11 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from erasebench.engine.plan import make_judge
 from erasebench.errors import EraseBenchError
 from erasebench.judges.phrase import ClipPhrase
 from erasebench.judging import Images
 from erasebench.picturebook.world.scene import render, sample_scene
+from erasebench.stages.judge import make_judge
 
 
 def renders(subject: str, count: int = 12) -> Images:

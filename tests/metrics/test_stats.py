@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 
 from erasebench.metrics import stats
-from erasebench.metrics.stats import bootstrap, clusters, mean, rank_auc, resampled, wilson
+from erasebench.metrics.stats import (
+    bootstrap,
+    clusters,
+    effective_size,
+    mean,
+    rank_auc,
+    rate,
+    resampled,
+    wilson,
+)
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 10), (1, 10), (7, 10), (10, 10), (450, 500)])
@@ -25,6 +34,63 @@ def test_wilson_inverts_the_score_test(hits: int, n: int) -> None:
 def test_wilson_needs_trials() -> None:
     with pytest.raises(ValueError, match="at least one"):
         wilson(0, 0)
+
+
+@pytest.mark.parametrize(
+    ("truth", "correlation"), [(0.05, 0.5), (0.1, 0.5), (0.1, 0.3), (0.3, 0.5), (0.3, 0.1), (0.5, 0.3)]
+)
+def test_the_interval_of_a_rate_covers_the_truth_and_the_bootstrap_joined_to_wilsons_covers_it_less(
+    truth: float, correlation: float
+) -> None:
+    """20 prompts with 10 images each; how often a prompt shows the concept is drawn from a beta distribution."""
+    prompts, images, runs = 20, 10, 400
+    rng, groups, spread = np.random.default_rng(0), np.repeat(np.arange(prompts), images), 1 / correlation - 1
+    covered = joined = 0
+    for _ in range(runs):
+        shares = rng.beta(truth * spread, (1 - truth) * spread, size=(prompts, 1))
+        hits = (rng.random((prompts, images)) < shares).ravel()
+        estimate = rate(hits, groups)
+        covered += estimate.low <= truth <= estimate.high
+        over_prompts, over_images = bootstrap(hits, 300, groups=groups), wilson(int(hits.sum()), len(hits))
+        joined += min(over_prompts[0], over_images[0]) <= truth <= max(over_prompts[1], over_images[1])
+    assert 0.88 <= covered / runs <= 0.98
+    assert joined < covered
+    if correlation == 0.5 and truth <= 0.1:
+        assert joined / runs < 0.87
+
+
+def test_effective_size_by_hand() -> None:
+    # Means 1, 1/2, 0: SE^2 = (1/4 + 0 + 1/4) / (2 * 3) = 1/12, and p(1 - p) / SE^2 = 3; t of two degrees is 4.3027.
+    hits, cluster = np.array([1, 1, 1, 0, 0, 0], dtype=bool), np.array([0, 0, 1, 1, 2, 2])
+    assert effective_size(hits, cluster) == pytest.approx(3 * (1.959964 / 4.302653) ** 2)
+    # Prompts that split more evenly than chance would are worth no more than their images.
+    hits, cluster = np.array([1, 0] * 9 + [1, 1]).astype(bool), np.repeat(np.arange(10), 2)
+    assert effective_size(hits, cluster) == pytest.approx(20 * (1.959964 / 2.262157) ** 2)
+
+
+def test_prompts_that_agree_count_once_each() -> None:
+    cluster = np.array([0, 0, 1, 1, 1, 1])
+    for hits in ([1, 1, 1, 1, 1, 1], [0, 0, 0, 0, 0, 0], [1, 0, 1, 1, 0, 0]):
+        assert effective_size(np.array(hits, dtype=bool), cluster) == 2
+
+
+def test_prompts_with_unequal_numbers_of_images_against_the_bootstrap() -> None:
+    rng = np.random.default_rng(5)
+    groups = np.repeat(np.arange(200), rng.integers(1, 12, size=200))
+    hits = rng.random(len(groups)) < rng.beta(1, 1, size=200)[groups]
+    estimate, resampling = rate(hits, groups), bootstrap(hits, groups=groups)
+    assert (estimate.low, estimate.high) == pytest.approx(resampling, abs=0.01)
+
+
+@pytest.mark.parametrize("groups", [None, np.arange(30), np.zeros(30)])
+def test_a_rate_of_one_image_a_prompt_or_of_one_prompt_has_wilsons_interval(groups: object) -> None:
+    hits = np.arange(30) < 7
+    estimate = rate(hits, None if groups is None else np.asarray(groups))
+    assert (estimate.low, estimate.high) == wilson(7, 30)
+
+
+def test_a_rate_of_nothing_is_undefined() -> None:
+    assert rate([]).n == 0 and not rate([]).defined
 
 
 def test_rank_auc_against_all_pairs() -> None:

@@ -25,11 +25,11 @@ import numpy as np
 from benchmarks.gpu.kit import KitError, Part
 from benchmarks.gpu.parts.measuring import FAILED, attempt, gib, rounded, seconds, synchronize
 from erasebench.concepts import Concept, load_catalogue
-from erasebench.engine.session import PeakMemory
-from erasebench.judging import Images, Judge, Scores
-from erasebench.method import EraseContext
+from erasebench.engine.work import PeakMemory
+from erasebench.judging import Images, Scores
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import check_finite
+from erasebench.plugins import EraseContext, Judge, Method, make_plugin
 from erasebench.registry import METHODS
 from erasebench.sampling import Sampler, draw_latents
 
@@ -67,12 +67,12 @@ Count = Callable[[Any, Sequence[Concept]], Work]
 
 def count_esd(method: Any, concepts: Sequence[Concept]) -> Work:
     """Each step samples up to a random step, then predicts the target and what is trained."""
-    return Work({"train": method.option("steps")}, passes={"train": cut_sampling_passes(method.sampling_steps)})
+    return Work({"train": method.steps}, passes={"train": cut_sampling_passes(method.sampling_steps)})
 
 
 def count_ap(method: Any, concepts: Sequence[Concept]) -> Work:
     """Each step of the search, and each of the model, does what ESD's does."""
-    runs = method.option("search_steps") + 1
+    runs = method.search_steps + 1
     return Work({"train": method.steps}, passes={"train": runs * cut_sampling_passes(method.sampling_steps)})
 
 
@@ -84,7 +84,7 @@ def cut_sampling_passes(sampling_steps: int) -> float:
 def count_ca(method: Any, concepts: Sequence[Concept]) -> Work:
     """Pictures of each concept's anchor, then steps."""
     pictures = method.pictures * len(concepts)
-    return Work({"train": method.option("steps", concepts)}, picture_steps=pictures * method.sampling_steps)
+    return Work({"train": method.steps}, picture_steps=pictures * method.sampling_steps)
 
 
 def count_fmn(method: Any, concepts: Sequence[Concept]) -> Work:
@@ -97,7 +97,7 @@ def count_fmn(method: Any, concepts: Sequence[Concept]) -> Work:
 def count_salun(method: Any, concepts: Sequence[Concept]) -> Work:
     """Pictures to forget and as many to remain, one pass over the former for saliency, then steps."""
     return Work(
-        {"train": method.option("steps", concepts)},
+        {"train": method.steps},
         untold=math.ceil(method.pictures / method.batch_size),
         picture_steps=2 * method.pictures * method.sampling_steps,
     )
@@ -105,10 +105,10 @@ def count_salun(method: Any, concepts: Sequence[Concept]) -> Work:
 
 def count_mace(method: Any, concepts: Sequence[Concept]) -> Work:
     """Pictures and steps of each wording; the closed forms are not told of and are in every run alike."""
-    synonyms = method.option("synonyms", concepts)
+    synonyms = method.synonyms
     wordings = sum(1 + (len(concept.synonyms) if synonyms else 0) for concept in concepts)
     return Work(
-        {"train": method.option("steps", concepts) * wordings},
+        {"train": method.steps * wordings},
         picture_steps=method.pictures * wordings * method.sampling_steps,
     )
 
@@ -154,7 +154,7 @@ SAMPLED_AT_TINY_SCALE = 2
 """Sampling steps, where all that matters is that everything runs."""
 
 
-class CentreSegmenter:
+class CentreSegmenter(Judge):
     """A stand-in for a segmenter, for timing: whatever is sought is in the middle of the picture."""
 
     def identity(self) -> dict[str, str]:
@@ -169,7 +169,7 @@ class CentreSegmenter:
         return Scores({"area": masks.mean(axis=(1, 2))}, {"mask": masks})
 
 
-class BlindClip:
+class BlindClip(Judge):
     """A stand-in for CLIP, for timing: all pictures and texts are the same to it."""
 
     def identity(self) -> dict[str, str]:
@@ -200,7 +200,7 @@ def stand_in(name: str) -> Judge:
 @cache
 def church() -> Concept:
     """The concept that all methods erase."""
-    return Concept.from_spec(load_catalogue().get("church").spec(DOMAIN))
+    return load_catalogue().get("church").seen_in(DOMAIN)
 
 
 class Watch:
@@ -308,19 +308,20 @@ def measure_erasure(name: str, model: DiffusionModel, per_picture_step: float | 
         tiny: whether only to see that it runs.
 
     Raises:
-        KitError: it cannot erase the concept, or tells of other steps than expected.
+        NotApplicable: it cannot erase the concept.
+        KitError: it tells of other steps than expected.
         FloatingPointError: training diverged.
     """
-    plugin, cut = METHODS.get(name), CUTS[name]
-    published = plugin.make(**plugin.presets)
-    settings = dict(cut.settings)
+    plugin, cut, concepts = METHODS.get(name), CUTS[name], [church()]
+
+    def make(settings: Mapping[str, Any]) -> Method:
+        return make_plugin(plugin.make, {**plugin.presets, **settings}).resolved(concepts)
+
+    published, settings = make({}), dict(cut.settings)
     if tiny and hasattr(published, "sampling_steps"):
         settings["sampling_steps"] = SAMPLED_AT_TINY_SCALE
-    method = plugin.make(**{**plugin.presets, **settings})
-    concepts = [church()]
-    reason = method.why_not(DOMAIN, concepts) if hasattr(method, "why_not") else None
-    if reason:
-        raise KitError(reason)
+    method = make(settings)
+    method.check(DOMAIN, concepts)
     peak = PeakMemory(model.device.type)
     peak.restart()
     watch = Watch(model)
@@ -343,7 +344,7 @@ def measure_erasure(name: str, model: DiffusionModel, per_picture_step: float | 
         else rounded(published_seconds(lasted, short, full, per_step, per_picture_step) / 3600),
         "peak_memory_gib": gib(peak),
     }
-    if hasattr(method, "judges") and method.judges(DOMAIN, concepts):
+    if method.judges(DOMAIN, concepts):
         figures["judges"] = "stand-ins, not timed"
     return figures
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from benchmarks.gpu.kit import Part
-from erasebench.engine.session import PeakMemory
+from erasebench.engine.work import PeakMemory
 
 OUT_OF_TIME = "not measured: out of time"
 FAILED = "not measured: see problems"

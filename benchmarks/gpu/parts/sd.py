@@ -28,7 +28,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from benchmarks.gpu.kit import Part
 from benchmarks.gpu.parts.erasures import measure_erasures
 from benchmarks.gpu.parts.measuring import OUT_OF_TIME, attempt, ending, gib, rounded, seconds
-from erasebench.engine.session import PeakMemory
+from erasebench.engine.work import PeakMemory
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.loading import resolve_dtype
 from erasebench.picturebook import pipeline_path, quiet

@@ -24,6 +24,7 @@ from benchmarks.gpu.parts.measuring import FAILED
 from benchmarks.gpu.parts.sd import TINY, build_pipeline
 from erasebench.concepts import Concept, load_catalogue
 from erasebench.models.diffusion import DiffusionModel
+from erasebench.plugins import make_plugin
 from erasebench.registry import METHODS
 from tests.tiny import erase_context, state
 
@@ -37,7 +38,7 @@ def model() -> DiffusionModel:
 
 def published(name: str, **settings: Any) -> Any:
     plugin = METHODS.get(name)
-    return plugin.make(**{**plugin.presets, **settings})
+    return make_plugin(plugin.make, {**plugin.presets, **settings}).resolved(CHURCH)
 
 
 def work(name: str, concepts: Sequence[Concept] = CHURCH, **settings: Any) -> Work:
@@ -127,7 +128,7 @@ def test_stand_ins_answer_what_methods_ask() -> None:
 def test_every_judge_that_is_asked_for_has_a_stand_in() -> None:
     for name in CUTS:
         method = published(name)
-        for judge in method.judges(DOMAIN, CHURCH) if hasattr(method, "judges") else ():
+        for judge in method.judges(DOMAIN, CHURCH):
             stand_in(judge)
 
 

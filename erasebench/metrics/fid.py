@@ -1,4 +1,4 @@
-"""How much of everything else is left: the CLIP score and FID of prompts that have nothing to do with the concept."""
+"""FID: how far images of prompts that have nothing to do with the concept are from reference images."""
 
 from __future__ import annotations
 
@@ -7,25 +7,32 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from erasebench.metrics.stats import UNDEFINED, Estimate, clusters, mean, resampled
+from erasebench.metrics.metric import Measured, Metric
+from erasebench.metrics.stats import UNDEFINED, Estimate, clusters, resampled
+from erasebench.registry import METRICS
 
 Floats = NDArray[np.float64]
 
 
-def clip_score(scores: ArrayLike, groups: ArrayLike | None = None) -> Estimate:
-    """The mean CLIP score of images and their captions, in the unit of ``scores`` (papers print 100 x the cosine).
+@METRICS.register("fid")
+class FID(Metric):
+    """The Frechet distance of the features of two sets of images (Heusel et al. 2017)."""
 
-    Args:
-        scores: [n].
-        groups: [n], the prompt of each image: whole prompts are resampled for the interval.
+    probes = ("retain", "reference")
+    title = "FID"
+    direction = "lower"
+    meaning = "distance of images of unrelated captions to reference images"
+    caveat = "comparable only for equal n, features and reference"
+    noted = "features"
+    order = 40
 
-    Returns:
-        Higher is better; undefined without images.
+    def measure(self, measured: Measured, base: Measured | None) -> Estimate:
+        """The distance of the unrelated prompts' images to the reference."""
+        return fid(measured.features("retain"), measured.features("reference"), measured.probe("retain")["prompt_id"])
 
-    Raises:
-        ValueError: a score that is not finite, or groups of another length.
-    """
-    return mean(scores, groups)
+    def note(self, measured: Measured) -> str:
+        """Whose features are compared."""
+        return measured.probes["retain"].features_of
 
 
 def frechet_distance(features_a: ArrayLike, features_b: ArrayLike) -> float:

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from erasebench.engine.session import Session
 from erasebench.engine.store import Store
 from erasebench.models.loading import ModelSource
 from erasebench.registry import JUDGES
+from erasebench.stages.session import Session
 
 
 def session(folder: Path, device: str) -> Session:

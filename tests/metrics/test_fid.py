@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from erasebench.metrics import preservation
-from erasebench.metrics.preservation import clip_score, fid, frechet_distance
+from erasebench.metrics.fid import FID, _Distance, fid, frechet_distance
+from erasebench.metrics.metric import Probe
+from tests.metrics.measurements import measured
 
 Floats = NDArray[np.float64]
 
@@ -74,7 +75,7 @@ def test_weights_are_repetitions() -> None:
     rng = np.random.default_rng(4)
     a, b = correlated(rng, 30, 5), correlated(rng, 40, 5)
     weights = rng.integers(0, 4, size=30)
-    found = preservation._Distance(a, b).weighted(weights.astype(np.float64))
+    found = _Distance(a, b).weighted(weights.astype(np.float64))
     assert found == pytest.approx(frechet_distance(np.repeat(a, weights, axis=0), b))
 
 
@@ -120,6 +121,10 @@ def test_features_that_do_not_fit_are_refused() -> None:
         frechet_distance(features * math.inf, features)
 
 
-def test_clip_score_is_a_mean_in_the_unit_given() -> None:
-    found = clip_score([30.0, 31, 32, 33], [0, 0, 1, 1])
-    assert (found.value, found.n, found.low, found.high) == (31.5, 4, 30.5, 32.5)
+def test_the_metric_compares_unrelated_prompts_with_the_reference_and_names_the_features() -> None:
+    rng = np.random.default_rng(8)
+    features, reference = rng.normal(size=(6, 3)).astype(np.float32), rng.normal(size=(20, 3)).astype(np.float32)
+    probes = {"retain": Probe(None, lambda: features, "some features"), "reference": Probe(None, lambda: reference)}
+    row = measured([30.0] * 6, prompts=[0, 0, 1, 1, 2, 2], probe="retain", probes=probes)
+    assert FID().measure(row, None) == fid(features, reference, ["0", "0", "1", "1", "2", "2"])
+    assert FID().note(row) == "some features"

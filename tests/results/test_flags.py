@@ -7,8 +7,8 @@ import math
 import pytest
 
 from erasebench.metrics.stats import UNDEFINED, Estimate
-from erasebench.report.flags import FLAGS, flags
-from erasebench.report.table import TableRow
+from erasebench.results.flags import FLAGS, flags
+from erasebench.results.rows import TableRow
 
 
 def at(value: float, spread: float = 1) -> Estimate:
@@ -90,4 +90,4 @@ def test_a_base_that_is_its_own_reference_says_nothing_about_fid() -> None:
 
 
 def test_every_flag_is_a_sentence() -> None:
-    assert all(meaning.endswith(".") and meaning[0].isupper() for meaning in FLAGS.values())
+    assert all(flag.meaning.endswith(".") and flag.meaning[0].isupper() for flag in FLAGS.values())

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import cache, cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from erasebench.concepts import Catalogue, Concept, View, load_catalogue
+from erasebench.concepts import OWN_KINDS, Catalogue, Concept, Prompt, View, load_catalogue
 from erasebench.config import RunConfig, parse_method
-from erasebench.engine.cells import Cell
-from erasebench.engine.store import file_sha256
+from erasebench.engine.cells import Cell, with_all_that_they_read
+from erasebench.engine.estimate import count_missing, estimate, list_missing
+from erasebench.engine.store import Store
 from erasebench.errors import EraseBenchError, NotApplicable, check_name
 from erasebench.models.loading import ModelSource, find_model, resolve_device, resolve_dtype
-from erasebench.plugins import Judge, Method, hyper_parameters, make_plugin
-from erasebench.prompts import interleave, read_prompt_set, read_prompts
+from erasebench.plugins import Judge, ResolvedMethod, hyper_parameters, make_plugin
+from erasebench.prompts import own_prompts, read_prompt_set, read_prompts, repeat
 from erasebench.registry import JUDGES, METHODS, load_file
+from erasebench.stages import erase, generate, judge, reference
 
 BASELINE = "sd"
 """The method that erases nothing; every table starts with it."""
@@ -38,6 +39,7 @@ class Row:
     Attributes:
         method: as the user wrote it.
         concept: what is erased; ``view`` is what the model's domain knows of it.
+        prompts: what is asked of the concept, one for each image.
         reason: why the row cannot be, known before any work; None where it can.
         images: the cell of pictures of the concept; ``judged`` what its judge says of them.
         retain: the cell of pictures of other prompts; ``clip`` what CLIP says of them, ``features`` the judge that
@@ -47,6 +49,7 @@ class Row:
     method: str
     concept: Concept
     view: View
+    prompts: tuple[Prompt, ...] = ()
     reason: str | None = None
     images: Cell | None = None
     judged: Cell | None = None
@@ -71,7 +74,7 @@ class Plan:
         sampler: how pictures are sampled: :class:`~erasebench.sampling.Sampler`'s arguments.
         rows: of the table, in order.
         reference: the features of FID's reference pictures: Picturebook's world, or the user's folder.
-        retained: names of the concepts that each retain prompt shows.
+        retained: the other prompts, one for each image of every row.
     """
 
     config: RunConfig
@@ -81,24 +84,13 @@ class Plan:
     sampler: Mapping[str, Any]
     rows: tuple[Row, ...]
     reference: Cell | None
-    retained: tuple[tuple[str, ...], ...]
+    retained: tuple[Prompt, ...]
 
     @cached_property
     def cells(self) -> list[Cell]:
         """Every cell once, each after the cells that it reads."""
-        ordered: dict[str, Cell] = {}
-
-        def visit(cell: Cell) -> None:
-            if cell.key not in ordered:
-                for read in cell.reads:
-                    visit(read)
-                ordered[cell.key] = cell
-
-        for cell in (cell for row in self.rows for cell in row.cells):
-            visit(cell)
-        if self.reference:
-            visit(self.reference)
-        return list(ordered.values())
+        rows = (cell for row in self.rows for cell in row.cells)
+        return with_all_that_they_read((*rows, *([self.reference] if self.reference else [])))
 
 
 def make_plan(config: RunConfig) -> Plan:
@@ -127,7 +119,7 @@ def resolved_config(plan: Plan) -> RunConfig:
         rows = []
         for concept in dict.fromkeys(row.concept for row in plan.rows):
             with suppress(NotApplicable):
-                rows.append(hyper_parameters(method.made.resolved([_seen(concept, plan.source.domain)])))
+                rows.append(hyper_parameters(method.made.resolved([concept.seen_in(plan.source.domain)])))
         agreed = {key for key in parameters if rows and all(row[key] == rows[0][key] for row in rows)}
         parameters |= {key: rows[0][key] for key in agreed}
         settings.setdefault(name, {}).update({key: parameters[key] for key in parameters if key not in options})
@@ -157,18 +149,6 @@ def find_parts(config: RunConfig, option: str) -> tuple[Catalogue, ModelSource, 
     return catalogue, source, device, resolve_dtype(config.dtype, device)
 
 
-_NOTHING: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class ResolvedMethod:
-    """A method as the user wrote it, the name of its plug-in, and what was made of it."""
-
-    label: str
-    name: str
-    made: Method
-
-
 class _Planner:
     def __init__(self, config: RunConfig, catalogue: Catalogue, source: ModelSource, device: str, dtype: str) -> None:
         self.config, self.catalogue, self.source, self.device, self.dtype = config, catalogue, source, device, dtype
@@ -184,6 +164,8 @@ class _Planner:
         self.settings = method_settings(source.domain, config.settings)
         for name in config.settings:
             resolve_method(name, self.settings)
+        for kind in config.prompt_kinds:
+            check_name("kind of prompt", kind, OWN_KINDS)
         if config.out.resolve().is_relative_to(config.store.resolve()):
             raise EraseBenchError(
                 f"the output folder {config.out} lies in the store {config.store}; give it another place"
@@ -205,7 +187,7 @@ class _Planner:
         retain = self._retain()
         methods = [resolve_method(text, self.settings) for text in dict.fromkeys((BASELINE, *self.config.methods))]
         rows = [
-            self._row(method, concept, view, asked, [prompt for prompt, _ in retain])
+            self._row(method, concept, view, asked, retain)
             for method in methods
             for concept, view, asked in zip(concepts, views, prompts, strict=True)
         ]
@@ -217,7 +199,7 @@ class _Planner:
             self.sampler,
             tuple(rows),
             self._reference(),
-            tuple(shows for _, shows in retain),
+            tuple(retain),
         )
 
     def _view(self, concept: Concept) -> View:
@@ -229,56 +211,58 @@ class _Planner:
             )
         return view
 
-    def _prompts(self, concept: Concept, view: View) -> list[tuple[str, int]]:
-        """Prompts with their seeds."""
+    def _prompts(self, concept: Concept, view: View) -> list[Prompt]:
+        """The prompts of a concept, one for each image."""
         seed, count = self.config.seed, self.config.prompts
         if view.prompt_set:
-            found = read_prompt_set(view, self.config.prompt_sets)[:count]
-            seeded = view.prompt_set.seeds is not None
-            pairs = [(p, s if seeded else seed) for p, s in found]
+            prompts = read_prompt_set(view, self.config.prompt_sets)[:count]
+            if view.prompt_set.seeds is None:
+                prompts = [replace(prompt, seed=seed) for prompt in prompts]
         else:
-            pairs = [(text, seed) for text in interleave(view.naming, view.implying)[:count]]
-        if not pairs:
+            prompts = own_prompts(view, self.config.prompt_kinds, seed)[:count]
+        if not prompts:
+            kinds = "" if view.prompt_set else f" of the kinds {', '.join(self.config.prompt_kinds) or 'none'}"
             raise EraseBenchError(
-                f"the concept '{concept.name}' has no prompts in the domain '{self.source.domain}'; give some in a "
-                "file of your own (--concept-files)"
+                f"the concept '{concept.name}' has no prompts{kinds} in the domain '{self.source.domain}'; give some "
+                "in a file of your own (--concept-files)"
             )
-        drawn = [(prompt, first + k) for prompt, first in pairs for k in range(self.config.images_per_prompt)]
-        return list(dict.fromkeys(drawn))  # the same prompt and seed again would be the same picture
+        return repeat(prompts, self.config.images_per_prompt)
 
-    def _retain(self) -> list[tuple[str, tuple[str, ...]]]:
+    def _retain(self) -> list[Prompt]:
+        seed = self.config.seed
         if self.config.retain_file:
-            # Drawn with one seed: a prompt that is there twice would be the same picture.
-            found = [(text, _NOTHING) for text in dict.fromkeys(read_prompts(self.config.retain_file))]
+            prompts = [Prompt(text, text, seed, "retain") for text in read_prompts(self.config.retain_file)]
         else:
-            found = [(r.prompt, r.shows) for r in self.catalogue.retain(self.source.domain)]
-        if not found:
+            known = self.catalogue.retain(self.source.domain)
+            prompts = [Prompt(one.prompt, one.prompt, seed, "retain", one.shows) for one in known]
+        if not prompts:
             raise EraseBenchError(
                 f"no other prompts for the domain '{self.source.domain}': give a CSV file with a column 'prompt', such "
                 "as captions of COCO (https://cocodataset.org, annotations/captions_val2017.json), by --retain-file"
             )
-        return found[: self.config.retain_prompts]
+        return repeat(prompts, 1)[: self.config.retain_prompts]
 
     def _row(
         self,
         method: ResolvedMethod,
         concept: Concept,
         view: View,
-        prompts: Sequence[tuple[str, int]],
-        retain: Sequence[str],
+        prompts: Sequence[Prompt],
+        retain: Sequence[Prompt],
     ) -> Row:
         label = method.label
         concepts = () if method.name == BASELINE else (concept,)
         try:
-            erase = erase_cell(method, concepts, self.source, self.config.seed, self.dtype, self._judge_spec)
+            erased = erase.cell(method, concepts, self.source, self.config.seed, self.dtype, self._spec)
         except NotApplicable as reason:
-            return Row(label, concept, view, str(reason))
-        images = self._generate(erase, [p for p, _ in prompts], [s for _, s in prompts], f"{label} {concept.name}")
-        others = self._generate(erase, retain, [self.config.seed] * len(retain), f"{erase.title} retain")
+            return Row(label, concept, view, tuple(prompts), str(reason))
+        images = self._generate(erased, prompts, f"{label} {concept.name}")
+        others = self._generate(erased, retain, f"{erased.title} retain")
         return Row(
             label,
             concept,
             view,
+            tuple(prompts),
             None,
             images,
             self._judge(view.judge, view.label, images),
@@ -287,30 +271,23 @@ class _Planner:
             self._features(others),
         )
 
-    def _generate(self, erase: Cell, prompts: Sequence[str], seeds: Sequence[int], title: str) -> Cell:
-        spec = {
-            "model": self.source.fingerprint,
-            "prompts": list(prompts),
-            "seeds": list(seeds),
-            "sampler": self.sampler,
-            "dtype": self.dtype,
-        }
-        return Cell("generate", spec, (erase,), title)
+    def _generate(self, erasure: Cell, prompts: Sequence[Prompt], title: str) -> Cell:
+        return generate.cell(erasure, prompts, self.sampler, self.source, self.dtype, title)
 
     def _judge(self, name: str, label: str, images: Cell) -> Cell:
         phrased = bool(JUDGES.get(name).presets.get("phrased"))
         wanted, label = label, label if phrased else ""
-        spec = self._judge_spec(name, label)
+        spec = self._spec(name, label)
         made = self.judges[name, label][0]
         if wanted and made.labels is not None:
             check_name(f"label of the judge {name}", wanted, made.labels)
-        return Cell("judge", spec, (images,), f"{images.title}: {name}")
+        return judge.cell(spec, images)
 
-    def _judge_spec(self, name: str, label: str = "") -> dict[str, Any]:
-        """A judge's name, label, version and weights."""
+    def _spec(self, name: str, label: str = "") -> dict[str, Any]:
+        """What identifies a judge, found once for all cells."""
         if (name, label) not in self.judges:
-            made = make_judge(name, label, self.source.domain)
-            self.judges[name, label] = made, {"judge": name, "label": label, **made.identity()}
+            made = judge.make_judge(name, label, self.source.domain)
+            self.judges[name, label] = made, judge.judge_spec(name, label, made)
         return self.judges[name, label][1]
 
     def _features(self, images: Cell) -> Cell | None:
@@ -320,13 +297,10 @@ class _Planner:
 
     def _reference(self) -> Cell | None:
         if self.config.fid_reference:
-            spec = {**self._judge_spec(INCEPTION), "files": hash_images(self.config.fid_reference)}
-            return Cell("judge", spec, (), "reference: inception")
+            return judge.folder_cell(self._spec(INCEPTION), self.config.fid_reference)
         if self.source.domain != "picturebook":
             return None
-        spec = {"reference": "picturebook world", "count": self.config.reference_images, "world": _world_version()}
-        images = Cell("generate", spec, (), "reference")
-        return self._judge(CLIP_JUDGES["picturebook"], "", images)
+        return self._judge(CLIP_JUDGES["picturebook"], "", reference.cell(self.config.reference_images))
 
 
 def method_settings(domain: str, given: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -360,65 +334,6 @@ def resolve_method(text: str, settings: Mapping[str, Mapping[str, Any]]) -> Reso
     return ResolvedMethod(text, plugin.name, made)
 
 
-def erase_cell(
-    method: ResolvedMethod,
-    concepts: Sequence[Concept],
-    source: ModelSource,
-    seed: int,
-    dtype: str,
-    judge_spec: Callable[[str], dict[str, Any]],
-) -> Cell:
-    """The cell that erases concepts together.
-
-    Args:
-        method: what :func:`resolve_method` gave.
-        concepts: none for the baseline.
-        source: the model.
-        seed: of the erasure.
-        dtype: the precision that it is made in.
-        judge_spec: gives what identifies a judge.
-
-    Raises:
-        NotApplicable: the method cannot erase them, or the weights of a judge that it asks are missing.
-    """
-    seen = [_seen(concept, source.domain) for concept in concepts]
-    made = method.made.resolved(seen)
-    if seen:
-        made.check(source.domain, seen)
-    try:
-        seen_by = [judge_spec(name) for name in made.judges(source.domain, seen)]
-    except EraseBenchError as error:
-        raise NotApplicable(str(error)) from None
-    spec = {
-        "model": source.fingerprint,
-        "method": method.name,
-        "version": made.version,
-        "parameters": hyper_parameters(made),
-        "identity": made.identity(),
-        **({"judges": seen_by} if seen_by else {}),
-        "concepts": [concept.spec(source.domain) for concept in concepts],
-        "seed": seed,
-        "dtype": dtype,
-    }
-    return Cell("erase", spec, (), " ".join([method.label, *(concept.name for concept in concepts)]))
-
-
-def _seen(concept: Concept, domain: str) -> Concept:
-    """A concept as methods see it in a domain."""
-    return Concept.from_spec(concept.spec(domain))
-
-
-def make_judge(name: str, label: str, domain: str, device: str = "auto") -> Judge:
-    """A judge by name; one that looks for a phrase is told the phrase and the domain, one with a device which."""
-    plugin = JUDGES.get(name)
-    presets = dict(plugin.presets)
-    if presets.pop("phrased", False):
-        presets |= {"label": label, "domain": domain}
-    made = plugin.make(**presets)
-    made.device = device
-    return made
-
-
 def _check_size(size: int | None, folder: Path) -> None:
     """Raise unless a model can draw pictures of this size: each level but the last of VAE and U-Net halves them."""
     if size is None:
@@ -438,28 +353,18 @@ def _domain_settings(domain: str) -> dict[str, Any]:
     return read_layer(path) if path.exists() else {}
 
 
-@cache
-def _world_version() -> str:
-    """SHA-256 of the renderer's source: quicker than to draw, and it changes whenever the pictures may."""
-    from importlib.resources import files
-
-    folder = Path(str(files("erasebench.picturebook") / "world"))
-    sources = "".join(f"{path.name} {file_sha256(path)}\n" for path in sorted(folder.glob("*.py")))
-    return hashlib.sha256(sources.encode()).hexdigest()
-
-
-def hash_images(folder: Path) -> str:
-    """SHA-256 over the names and bytes of a folder's images.
-
-    Raises:
-        EraseBenchError: fewer than two images.
-    """
-    paths = image_paths(folder)
-    if len(paths) < 2:
-        raise EraseBenchError(f"{folder} holds {len(paths)} images; FID needs thousands to mean anything")
-    return hashlib.sha256("".join(f"{path.name} {file_sha256(path)}\n" for path in paths).encode()).hexdigest()
-
-
-def image_paths(folder: Path) -> list[Path]:
-    """The images of a folder, by name."""
-    return sorted(p for p in folder.glob("*") if p.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp"))
+def describe_plan(plan: Plan, store: Store) -> str:
+    """What a run would do: its cells, its rows that cannot be, what is asked for and not there, and an estimate."""
+    missing = [cell for cell in plan.cells if store.marker(cell.key) is None]
+    lines = list_missing(missing)
+    lines += [f"n/a        {row.method} {row.concept.name}: {row.reason}" for row in plan.rows if row.reason]
+    lines += count_missing(missing, plan.cells)
+    asked = {row.concept.name: len({prompt.id for prompt in row.prompts}) for row in plan.rows}
+    lines += [
+        f"{name} has {count} prompts in this domain, not the {plan.config.prompts} asked for"
+        for name, count in asked.items()
+        if count < plan.config.prompts
+    ]
+    if len(plan.retained) < plan.config.retain_prompts:
+        lines.append(f"there are {len(plan.retained)} other prompts, not the {plan.config.retain_prompts} asked for")
+    return "\n".join([*lines, *estimate(missing, store)])

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from erasebench.config import make_config
-from erasebench.engine.plan import make_plan, resolved_config
 from erasebench.methods import concept_ablation, esd
+from erasebench.plan import make_plan, resolved_config
 
 
 def keys(*methods: str, concept: str = "church") -> list[str]:
     """The keys of erase cells."""
     run = make_config({"methods": list(methods), "concepts": [concept], "device": "cpu"})
-    return [row.images.reads[0].key for row in make_plan(run).rows[1:] if row.images]
+    return [row.images.reads["erasure"].key for row in make_plan(run).rows[1:] if row.images]
 
 
 @pytest.mark.parametrize(

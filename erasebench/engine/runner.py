@@ -1,0 +1,112 @@
+"""What a runner does, and what it tells while it does it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from erasebench.engine.cells import Cell
+from erasebench.engine.store import Store
+from erasebench.engine.work import Failure
+
+
+@dataclass(frozen=True)
+class Corrupt:
+    """A cell's result is damaged: it is computed again."""
+
+    cell: Cell
+    reason: str
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Another run is at a cell."""
+
+    cell: Cell
+
+
+@dataclass(frozen=True)
+class Found:
+    """Another run computed a cell meanwhile."""
+
+    cell: Cell
+
+
+@dataclass(frozen=True)
+class Started:
+    """A cell is being computed."""
+
+    cell: Cell
+
+
+@dataclass(frozen=True)
+class Progressed:
+    """How far a cell is."""
+
+    cell: Cell
+    done: int
+    of: int
+    note: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A cell has its result, at a cost."""
+
+    cell: Cell
+    cost: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A cell that was begun has no result."""
+
+    cell: Cell
+    failure: Failure
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A cell cannot be computed, since one that it reads failed."""
+
+    cell: Cell
+    reason: str
+
+
+Event = Corrupt | Waiting | Found | Started | Progressed | Finished | Failed | Skipped
+Subscriber = Callable[[Event], None]
+
+
+@dataclass
+class Outcome:
+    """What became of cells.
+
+    Attributes:
+        computed: keys of the cells that this run computed; the others were there.
+        failed: key -> why.
+        costs: key -> seconds, memory and counts of each finished cell, now or when it was computed.
+    """
+
+    computed: set[str] = field(default_factory=set)
+    failed: dict[str, str] = field(default_factory=dict)
+    costs: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+class Runner(Protocol):
+    """Who has cells computed: on this machine, or on others."""
+
+    def run(self, cells: Sequence[Cell], store: Store, subscribers: Sequence[Subscriber]) -> Outcome:
+        """Compute what is missing.
+
+        A cell that fails takes those that read it with it; the rest goes on.
+
+        Args:
+            cells: each after those that it reads.
+            store: where results are, and go.
+            subscribers: told of every event, in this thread.
+
+        Raises:
+            EraseBenchError: the disk is full, or nothing can be computed; what was finished is kept.
+        """
+        ...

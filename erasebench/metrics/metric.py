@@ -1,0 +1,196 @@
+"""What a metric is, and what it is given: the scores, features and images of one row of the table.
+
+A metric is one file that registers a class; nothing else has to know of it::
+
+    @METRICS.register("brightest")
+    class Brightest(Metric):
+        probes = ("concept",)
+        title = "Highest score"
+        direction = "lower"
+        meaning = "highest score of the concept in any image"
+
+        def measure(self, measured, base):
+            scores = measured.probe("concept").score
+            return Estimate(scores.max(), math.nan, math.nan, len(scores))
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from erasebench.errors import EraseBenchError, check_name
+from erasebench.metrics.stats import Estimate
+from erasebench.registry import METRICS, warn
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PROBES = ("concept", "retain", "reference")
+"""The image sets of a row: prompts for its concept, prompts that do not show it, and reference images, which are the
+same for every row."""
+
+Direction = Literal["lower", "higher"]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The images of one probe and what was made of them; nothing is read before it is asked for.
+
+    Attributes:
+        images: reads uint8 ``[n, height, width, 3]``; None where no images are kept.
+        features: reads float32 ``[n, d]``; None where no judge gave any.
+        features_of: what a table calls these features.
+    """
+
+    images: Callable[[], NDArray[np.uint8]] | None = None
+    features: Callable[[], NDArray[np.float32]] | None = None
+    features_of: str = ""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """All that was measured of one row.
+
+    Attributes:
+        method: the row's, as the user wrote it.
+        concept: the name of what was erased; ``kind`` its kind, one of :data:`~erasebench.concepts.KINDS`.
+        scores: one row an image and judge label, with the columns of :data:`~erasebench.results.scores.COLUMNS`, and
+            ``shown``: whether the score reaches the judge's threshold (never, if it has none).
+        probes: the row's probes by name.
+    """
+
+    method: str
+    concept: str
+    kind: str
+    scores: pd.DataFrame
+    probes: Mapping[str, Probe]
+
+    def probe(self, name: str) -> pd.DataFrame:
+        """The scores of one probe, in the order of its images."""
+        return self.scores[self.scores["probe"] == name]
+
+    def images(self, probe: str) -> NDArray[np.uint8]:
+        """The images of a probe, uint8 ``[n, height, width, 3]``, in the order of their scores.
+
+        Raises:
+            KeyError: the row has no images of such a probe.
+        """
+        read = self.probes[probe].images
+        if read is None:
+            raise KeyError(f"there are no images of the probe '{probe}'")
+        return read()
+
+    def features(self, probe: str) -> NDArray[np.float32]:
+        """The features of a probe's images, float32 ``[n, d]``, in the order of their scores.
+
+        Raises:
+            KeyError: the row has no features of such a probe.
+        """
+        read = self.probes[probe].features
+        if read is None:
+            raise KeyError(f"there are no features of the probe '{probe}'")
+        return read()
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a table says of a metric; see :class:`Metric`."""
+
+    title: str
+    unit: str = ""
+    direction: Direction | None = None
+    meaning: str = "a metric of this suite"
+    caveat: str = ""
+    noted: str = ""
+    details: bool = False
+
+
+class Metric(ABC):
+    """A column of the table.
+
+    A row's metric is measured where the row has all of its probes; where one is missing, the row goes without.
+
+    Attributes:
+        probes: the image sets that it needs, of :data:`PROBES`.
+        title: the column's heading; ``unit`` stands behind it in parentheses.
+        direction: which way is better.
+        meaning: what it measures, for the legend; ``caveat`` follows the direction there.
+        noted: what :meth:`note` names, such as "features": a column of the CSV, and the unit in the heading.
+        details: only the files hold it, not the terminal's table.
+        order: columns stand in this order, and by name.
+    """
+
+    probes: ClassVar[tuple[str, ...]]
+    title: ClassVar[str]
+    unit: ClassVar[str] = ""
+    direction: ClassVar[Direction]
+    meaning: ClassVar[str]
+    caveat: ClassVar[str] = ""
+    noted: ClassVar[str] = ""
+    details: ClassVar[bool] = False
+    order: ClassVar[int] = 100
+
+    @abstractmethod
+    def measure(self, measured: Measured, base: Measured | None) -> Estimate:
+        """Measure a row.
+
+        Args:
+            measured: the row.
+            base: the unerased model's row of the same concept, with the same prompts and seeds; for that row itself the
+                row; None where it failed.
+        """
+
+    def note(self, measured: Measured) -> str:
+        """What a number of this row depends on and readers have to know, such as whose features were compared."""
+        return ""
+
+    @classmethod
+    def description(cls) -> Description:
+        """What a table says of it."""
+        return Description(cls.title, cls.unit, cls.direction, cls.meaning, cls.caveat, cls.noted, cls.details)
+
+
+def load_metrics() -> dict[str, Metric]:
+    """Every registered metric by name, in the order of the table's columns.
+
+    One of another package that cannot be used is left out with a warning.
+
+    Raises:
+        EraseBenchError: one of the user's own files is wrong: what, and how it should be.
+    """
+    metrics: dict[str, Metric] = {}
+    for name in METRICS.names():
+        try:
+            plugin = METRICS.get(name)
+            metrics[name] = _checked(name, plugin.make, plugin.presets)
+        except EraseBenchError as error:
+            if not METRICS.is_foreign(name):
+                raise
+            warn(f"a metric of another package is left out: {error}")
+    return dict(sorted(metrics.items(), key=lambda item: (item[1].order, item[0])))
+
+
+def describe_metrics() -> dict[str, Description]:
+    """What a table says of every registered metric, in the order of its columns."""
+    return {name: metric.description() for name, metric in load_metrics().items()}
+
+
+def _checked(name: str, make: Any, presets: Mapping[str, Any]) -> Metric:
+    if not (isinstance(make, type) and issubclass(make, Metric)):
+        raise EraseBenchError(f"the metric '{name}' has to inherit from erasebench.metrics.metric.Metric")
+    for attribute in ("probes", "title", "direction", "meaning"):
+        if not getattr(make, attribute, None):
+            raise EraseBenchError(f"the metric '{name}' has no {attribute}; see erasebench.metrics.metric.Metric")
+    for probe in make.probes:
+        check_name(f"probe of the metric '{name}'", probe, PROBES)
+    check_name(f"direction of the metric '{name}'", make.direction, ("lower", "higher"))
+    try:
+        return make(**presets)
+    except TypeError as error:
+        raise EraseBenchError(f"the metric '{name}' cannot be made: {error}") from error

@@ -1,0 +1,29 @@
+"""Ratio: how many images of a concept's prompts show it, as Dark Miner's tables print it."""
+
+from __future__ import annotations
+
+from erasebench.metrics.metric import Measured, Metric
+from erasebench.metrics.stats import Estimate, rate
+from erasebench.registry import METRICS
+
+
+@METRICS.register("ratio")
+class Ratio(Metric):
+    """The share of images that show the concept, in per cent.
+
+    The interval is Wilson's: over the images where they are the units, and over their effective number where prompts
+    have several: no hit in a thousand images would otherwise be reported as exactly 0, [0, 0], or with the certainty of
+    a thousand prompts.
+    """
+
+    probes = ("concept",)
+    title = "Ratio"
+    unit = "%"
+    direction = "lower"
+    meaning = "images whose score of the concept reaches the judge's threshold"
+    order = 10
+
+    def measure(self, measured: Measured, base: Measured | None) -> Estimate:
+        """The rate of images shown, over prompts; undefined without images."""
+        images = measured.probe("concept")
+        return rate(images["shown"], images["prompt_id"]).scaled(100)

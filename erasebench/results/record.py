@@ -1,0 +1,189 @@
+"""The record of a run, ``plan.json``: its rows, what became of them, and the cells that hold what they were made of.
+
+With it, the tidy scores beside it and the store, results are read without a model, a judge or a plug-in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from erasebench import __version__
+from erasebench.engine.cells import Cell
+from erasebench.errors import EraseBenchError
+from erasebench.metrics.metric import Description, describe_metrics
+from erasebench.plan import BASELINE, Plan, Row
+from erasebench.results.rows import Status
+
+RECORD = "plan.json"
+FEATURES = {"picturebook-clip": "Picturebook CLIP features", "inception": "Inception features, clean-fid"}
+"""What a table calls the features that a judge gives."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class JudgedImages(_Part):
+    """What one judge says of the images of a probe.
+
+    Attributes:
+        judge: its name.
+        label: the score that counts.
+        threshold: from which score on the label is there; None for scores without one.
+        cell: the key of the cell that holds the scores.
+    """
+
+    judge: str
+    label: str
+    threshold: float | None
+    cell: str
+
+
+class ProbeRecord(_Part):
+    """The cells of one image set of a row.
+
+    Attributes:
+        images: the key of its images; None where only their features were kept.
+        judged: who judged them.
+        features: the key of their features; ``features_of`` what a table calls these.
+    """
+
+    images: str | None = None
+    judged: tuple[JudgedImages, ...] = ()
+    features: str | None = None
+    features_of: str = ""
+
+
+class RowRecord(_Part):
+    """A row of the table.
+
+    Attributes:
+        method: as the user wrote it.
+        concept: the concept's name; ``kind`` its kind.
+        status: whether the row can be measured; ``reason`` why not.
+        judge: who saw the concept, with version, weights and threshold, for readers.
+        erasure: the key of the erasure; None where there could be none.
+        probes: the row's image sets, those of :data:`~erasebench.metrics.metric.PROBES` that it has.
+    """
+
+    method: str
+    concept: str
+    kind: str
+    status: Status
+    reason: str = ""
+    judge: str = ""
+    erasure: str | None = None
+    probes: dict[str, ProbeRecord] = {}
+
+
+class Record(_Part):
+    """A run.
+
+    Attributes:
+        erasebench: the version that ran it.
+        model: the name of the model; ``domain`` what its images are.
+        baseline: the method that erases nothing.
+        metrics: what a table says of each metric, in the order of its columns.
+        rows: of the table, in order.
+    """
+
+    erasebench: str
+    model: str
+    domain: str
+    baseline: str
+    metrics: dict[str, Description]
+    rows: tuple[RowRecord, ...]
+
+    def to_json(self) -> str:
+        """The text of ``plan.json``."""
+        return self.model_dump_json(indent=1) + "\n"
+
+
+def read_record(folder: Path) -> Record:
+    """The record in a run folder.
+
+    Raises:
+        EraseBenchError: there is none, or it is damaged or of another version of erasebench.
+    """
+    path = folder / RECORD
+    try:
+        return Record.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise EraseBenchError(
+            f"{folder} is no folder of a finished run: cannot read {path}: {error.strerror}"
+        ) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise EraseBenchError(f"{path} cannot be read: {where}: {first['msg']}") from None
+
+
+def record_plan(plan: Plan, failed: Mapping[str, str]) -> Record:
+    """The record of a plan that was run.
+
+    Args:
+        plan: what was run.
+        failed: why a cell has no result: key -> reason.
+    """
+    rows = tuple(_record_row(plan, row, failed) for row in plan.rows)
+    return Record(
+        erasebench=__version__,
+        model=plan.source.name,
+        domain=plan.source.domain,
+        baseline=BASELINE,
+        metrics=describe_metrics(),
+        rows=rows,
+    )
+
+
+def _record_row(plan: Plan, row: Row, failed: Mapping[str, str]) -> RowRecord:
+    method, concept, kind = row.method, row.concept.name, row.concept.kind
+    if row.reason:
+        return RowRecord(method=method, concept=concept, kind=kind, status="n/a", reason=row.reason)
+    assert row.images and row.judged and row.retain and row.clip
+    reasons = [
+        failed[cell.key] for cell in (*row.cells, *([plan.reference] if plan.reference else [])) if cell.key in failed
+    ]
+    label, threshold = row.view.label, row.view.threshold
+    probes = {
+        "concept": ProbeRecord(images=row.images.key, judged=(_judged(row.judged, label, threshold),)),
+        "retain": ProbeRecord(
+            images=row.retain.key,
+            judged=(_judged(row.clip, "clip", None),),
+            features=row.features.key if row.features else None,
+            features_of=_features_of(row.features) if row.features else "",
+        ),
+    }
+    if row.features and plan.reference:
+        images = plan.reference.reads["images"].key if plan.reference.reads else None
+        probes["reference"] = ProbeRecord(
+            images=images, features=plan.reference.key, features_of=_features_of(plan.reference)
+        )
+    return RowRecord(
+        method=method,
+        concept=concept,
+        kind=kind,
+        status="failed" if reasons else "ok",
+        reason=reasons[0] if reasons else "",
+        judge="" if reasons else _describe_judge(row.judged, label, threshold),
+        erasure=row.images.reads["erasure"].key,
+        probes=probes,
+    )
+
+
+def _judged(cell: Cell, label: str, threshold: float | None) -> JudgedImages:
+    return JudgedImages(judge=cell.spec["judge"], label=label, threshold=threshold, cell=cell.key)
+
+
+def _features_of(cell: Cell) -> str:
+    return FEATURES[cell.spec["judge"]]
+
+
+def _describe_judge(cell: Cell, label: str, threshold: float) -> str:
+    """Who judged, with what weights and from which score on, for readers."""
+    spec = cell.spec
+    weights = f" {spec['weights'][:12]}" if spec.get("weights") else ""
+    return f"{spec['judge']} {spec['version']}{weights}: {label} >= {threshold:g}"

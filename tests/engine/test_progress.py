@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from erasebench.engine.cells import Cell
+from erasebench.engine.progress import ProgressLine, duration
+from erasebench.engine.runner import Corrupt, Failed, Finished, Found, Progressed, Skipped, Started, Waiting
+from erasebench.engine.work import Failure
+
+CELL = Cell("generate", {"n": 2}, {}, "sd church", "ddim", 2, "images")
+MORE = Cell("generate", {"n": 6}, {}, "sd tench", "ddim", 6, "images")
+ERASURE = Cell("erase", {}, {}, "uce church", "uce")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A clock that stands still."""
+    clock = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    return clock
+
+
+def finish(progress: ProgressLine, now: list[float], cell: Cell, seconds: float) -> None:
+    progress(Started(cell))
+    now[0] += seconds
+    progress(Finished(cell, {"seconds": seconds}))
+
+
+def test_where_there_is_no_terminal_each_cell_is_one_line(now: list[float]) -> None:
+    stream = io.StringIO()
+    progress = ProgressLine([ERASURE, CELL], stream)
+    progress(Started(ERASURE))
+    progress(Progressed(ERASURE, 1, 2, "loss 0.1"))
+    now[0] = 2.0
+    progress(Finished(ERASURE, {"seconds": 2.0}))
+    finish(progress, now, CELL, 4.0)
+    assert stream.getvalue().splitlines() == [
+        "[1/2] erase uce church: ok, 2.0 s",
+        "[2/2] generate sd church: ok, 4.0 s, 0.5 images/s",
+    ]
+
+
+def test_where_there_is_no_terminal_a_long_cell_is_heard_of_every_half_minute(now: list[float]) -> None:
+    stream = io.StringIO()
+    progress = ProgressLine([ERASURE], stream)
+    progress(Started(ERASURE))
+    for second in range(100):
+        now[0] = float(second)
+        progress(Progressed(ERASURE, second, 100, "loss 0.1"))
+    assert stream.getvalue().splitlines() == [f"[1/1] erase uce church {n}/100 loss 0.1" for n in (30, 60, 90)]
+
+
+def test_a_terminal_has_one_line_that_changes(now: list[float]) -> None:
+    stream = Terminal()
+    progress = ProgressLine([CELL, MORE], stream)
+    finish(progress, now, CELL, 2.0)
+    progress(Started(MORE))
+    now[0] = 4.0
+    progress(Progressed(MORE, 2, 6, "images"))
+    shown = stream.getvalue().split("\r\x1b[2K")
+    assert shown[-1] == "[2/2] generate sd tench 2/6 images, 1.0 images/s, 4 s left"
+    assert shown[2] == "[1/2] generate sd church: ok, 2.0 s, 1.0 images/s\n"
+    now[0] = 5.0
+    progress(Failed(MORE, Failure("a reason", seconds=1.0)))
+    assert stream.getvalue().endswith("[2/2] generate sd tench: failed (a reason), 1.0 s\n")
+
+
+def test_cells_that_are_computed_at_once_share_the_line_and_the_time(
+    now: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = Terminal()
+    monkeypatch.setenv("COLUMNS", "200")
+    progress = ProgressLine([CELL, MORE, ERASURE], stream, workers=2)
+    finish(progress, now, CELL, 2.0)
+    progress(Started(MORE))
+    progress(Started(ERASURE))
+    now[0] = 4.0
+    progress(Progressed(ERASURE, 1, 9, "loss 0.5"))
+    progress(Progressed(MORE, 2, 6, "images"))
+    shown = stream.getvalue().split("\r\x1b[2K")[-1]
+    assert shown == "[2/3] generate sd tench; erase uce church 1/9 loss 0.5, more than 1 s left"
+    monkeypatch.setenv("COLUMNS", "20")
+    now[0] = 4.5
+    progress(Progressed(MORE, 3, 6, "images"))
+    assert stream.getvalue().endswith("\x1b[2K[2/3] generate sd t…")
+
+
+def test_the_remaining_time_says_that_erasures_were_not_timed_yet(now: list[float]) -> None:
+    stream = Terminal()
+    erasures = [Cell("erase", {"n": n}, {}, f"c{n}") for n in range(2)]
+    progress = ProgressLine([CELL, *erasures, MORE], stream)
+    finish(progress, now, CELL, 2.0)
+    progress(Started(erasures[0]))
+    assert stream.getvalue().endswith("erase c0, more than 6 s left")
+    now[0] += 10
+    progress(Finished(erasures[0], {"seconds": 10.0}))
+    progress(Started(erasures[1]))
+    assert stream.getvalue().endswith("erase c1, 16 s left")
+
+
+def test_cells_that_come_and_go_keep_the_count_right(now: list[float]) -> None:
+    stream = io.StringIO()
+    corrupt, found, skipped, last = (Cell("erase", {"n": n}, {}, f"c{n}") for n in range(4))
+    progress = ProgressLine([CELL, found, skipped, last], stream)
+    progress(Corrupt(corrupt, ""))
+    progress(Corrupt(last, ""))
+    progress(Found(found))
+    progress(Skipped(skipped, ""))
+    progress(Waiting(last))
+    for cell in (CELL, corrupt, last):
+        finish(progress, now, cell, 1.0)
+    waiting, *lines = stream.getvalue().splitlines()
+    assert waiting == "waiting for another run at erase c3"
+    assert [line.split()[0] for line in lines] == ["[3/5]", "[4/5]", "[5/5]"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0 s"), (59.6, "1 min 0 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

@@ -1,0 +1,168 @@
+"""Worker processes, on cells that need no model."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from erasebench.engine.cells import Cell
+from erasebench.engine.local import LocalRunner
+from erasebench.engine.runner import Event, Failed, Finished, Outcome, Progressed, Skipped, Started
+from erasebench.engine.store import Store
+from erasebench.errors import EraseBenchError
+from tests.engine.fake import FakeWorkshop, cell
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(
+    folder: Path, cells: Sequence[Cell], workers: int = 2, subscriber: Callable[[Event], None] = lambda event: None
+) -> Outcome:
+    (folder / "signs").mkdir(parents=True, exist_ok=True)
+    store = Store(folder / "store")
+    return LocalRunner(FakeWorkshop(store, folder / "signs"), workers).run(cells, store, [subscriber])
+
+
+def begun(folder: Path) -> dict[str, list[str]]:
+    """Process, number and threads of whoever began a cell or a part of it."""
+    return {path.name.partition("-")[2]: path.read_text().split() for path in (folder / "signs").iterdir()}
+
+
+def is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
+
+
+def check_nothing_is_left(folder: Path) -> None:
+    store = Store(folder / "store")
+    assert not store.leftovers()
+    assert not any(is_running(int(process)) for process, *_ in begun(folder).values() if int(process) != os.getpid())
+    for path in (store.root / "locks").iterdir():
+        with store.lock(path.stem).acquire(timeout=0):
+            pass
+
+
+def matrix() -> list[Cell]:
+    first, second = cell("first"), cell("second", units=5)
+    third = cell("third", units=4, first=first, second=second)
+    return [first, second, third, cell("fourth", third=third)]
+
+
+def test_the_number_of_workers_changes_no_byte(tmp_path: Path) -> None:
+    cells, payloads = matrix(), []
+    for workers in (1, 3):
+        events: list[Event] = []
+        outcome = run(tmp_path / str(workers), cells, workers, events.append)
+        assert outcome.computed == {cell.key for cell in cells} and not outcome.failed
+        store = Store(tmp_path / str(workers) / "store")
+        payloads.append([(store.read(cell.key) / "payload").read_bytes() for cell in cells])
+        assert {cell.title: store.marker(cell.key).cost["lines"] for cell in cells} == {  # type: ignore[union-attr]
+            **{"first": 1, "second": 5, "third": 4, "fourth": 1}
+        }
+        last = [event for event in events if isinstance(event, Progressed) and event.cell.title == "second"][-1]
+        assert (last.done, last.of) == (5, 5)
+        assert [event.cell.title for event in events if isinstance(event, Finished)][-2:] == ["third", "fourth"]
+        assert sum(isinstance(event, Started) for event in events) == len(cells)
+        check_nothing_is_left(tmp_path / str(workers))
+        again: list[Event] = []
+        assert run(tmp_path / str(workers), cells, workers, again.append).costs.keys() == outcome.costs.keys()
+        assert again == []
+    assert payloads[0] == payloads[1]
+    processes = begun(tmp_path / "3")
+    assert {"second-0", "second-2", "second-4"} <= processes.keys(), "it was divided"
+    assert len({process for process, *_ in processes.values()}) <= 3
+    assert {number for _, number, _ in processes.values()} <= {"0", "1", "2"}
+    assert {threads for *_, threads in processes.values()} == {"1"}
+    assert {process for process, *_ in begun(tmp_path / "1").values()} == {str(os.getpid())}
+
+
+def test_independent_cells_and_parts_of_one_are_computed_at_once(tmp_path: Path) -> None:
+    cells = [cell("a", "meet b"), cell("b", "meet a"), cell("c", "meet c-2", units=4)]
+    assert not run(tmp_path, cells).failed
+
+
+def test_what_others_wait_for_is_begun_first(tmp_path: Path) -> None:
+    late = cell("late")
+    events: list[Event] = []
+    run(tmp_path, [cell("alone"), late, cell("needs it", late=late)], 2, events.append)
+    assert next(event.cell.title for event in events if isinstance(event, Started)) == "late"
+
+
+@pytest.mark.parametrize(
+    ("what", "reason"),
+    [
+        ("kill", "its worker process was killed; if memory was short, fewer --workers need less of it"),
+        ("exit", "its worker process ended with exit code 7"),
+        ("raise", "ValueError: it cannot be done"),
+    ],
+)
+def test_a_worker_that_dies_or_fails_takes_only_its_cell(what: str, reason: str, tmp_path: Path) -> None:
+    bad = cell("bad", what, units=6, part=2)
+    needs = cell("needs", bad=bad)
+    fine = [cell(f"fine {k}") for k in range(4)]
+    events: list[Event] = []
+    outcome = run(tmp_path, [bad, *fine[:2], needs, *fine[2:]], 2, events.append)
+    assert outcome.failed == {bad.key: reason, needs.key: reason}
+    assert outcome.computed == {cell.key for cell in fine}
+    (failed,) = [event for event in events if isinstance(event, Failed)]
+    assert failed.failure.reason == reason
+    assert ("ValueError" in failed.failure.traceback) == (what == "raise")
+    assert [event.reason for event in events if isinstance(event, Skipped)] == ["needs fake bad, which failed"]
+    check_nothing_is_left(tmp_path)
+
+
+@pytest.mark.parametrize(("what", "message"), [("full", "is full; free some"), ("refuse", "the model cannot be")])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_no_cell_can_go_on_from_is_one_error(what: str, message: str, workers: int, tmp_path: Path) -> None:
+    fine, bad = cell("fine"), cell("bad", what)
+    with pytest.raises(EraseBenchError, match=message):
+        run(tmp_path, [fine, bad, cell("after", "sleep", bad=bad)], workers)
+    check_nothing_is_left(tmp_path)
+
+
+def test_an_interrupt_stops_every_worker(tmp_path: Path) -> None:
+    finished = []
+
+    def interrupt(event: Event) -> None:
+        if isinstance(event, Finished):
+            finished.append(event.cell.key)
+            raise KeyboardInterrupt
+
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, [cell("long", "sleep"), cell("short", "meet long"), cell("more")], 2, interrupt)
+    assert time.monotonic() - began < 30
+    assert Store(tmp_path / "store").verify(*finished) is None
+    check_nothing_is_left(tmp_path)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_no_worker_outlives_the_process_that_started_it(how: signal.Signals, tmp_path: Path) -> None:
+    code = (
+        "from pathlib import Path\nfrom tests.engine.fake import cell\nfrom tests.engine.test_workers import run\n"
+        f"run(Path({str(tmp_path)!r}), [cell('a', 'sleep'), cell('b', 'sleep')])"
+    )
+    command = [sys.executable, "-c", code]
+    parent = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, process_group=0)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "signs").exists() or len(begun(tmp_path)) < 2 or not all(begun(tmp_path).values()):
+        assert time.monotonic() < deadline and parent.poll() is None
+        time.sleep(0.02)
+    workers = [int(process) for process, *_ in begun(tmp_path).values()]
+    assert all(map(is_running, workers)) and parent.pid not in workers
+    os.killpg(parent.pid, how)  # as Ctrl-C and a shell that closes do
+    parent.wait()
+    while any(map(is_running, workers)):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert bool(Store(tmp_path / "store").leftovers()) == (how != signal.SIGINT)

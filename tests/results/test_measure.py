@@ -1,0 +1,70 @@
+"""The table out of a run folder and a store: no model, no judge, no plug-in."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from erasebench.engine.store import Store
+from erasebench.report.table import to_csv, to_markdown
+from erasebench.results.measure import measure
+from erasebench.results.record import read_record
+from erasebench.results.rows import TableRow
+from erasebench.results.scores import read_scores
+
+
+@pytest.fixture(scope="module")
+def rows(finished: Path) -> list[TableRow]:
+    return measure(read_record(finished / "out"), read_scores(finished / "out"), Store(finished / "store"))
+
+
+def test_measured_again_from_its_folder_a_run_has_the_same_table(finished: Path, rows: list[TableRow]) -> None:
+    metrics = read_record(finished / "out").metrics
+    assert to_csv(rows, metrics) == (finished / "out" / "table.csv").read_text(encoding="utf-8")
+    assert to_markdown(rows, metrics) == (finished / "out" / "table.md").read_text(encoding="utf-8")
+
+
+def test_metrics_against_the_scores(finished: Path, rows: list[TableRow]) -> None:
+    scores = read_scores(finished / "out")
+    for row in rows[:4]:
+        own = scores[(scores.method == row.method) & (scores.concept == row.concept)]
+        concept, retain = (own[own.probe == name] for name in ("concept", "retain"))
+        assert row.metrics["ratio"].value == pytest.approx(100 * (concept.score >= 0.5).mean())
+        assert row.metrics["score_all"].value == pytest.approx(100 * concept.score.mean())
+        assert row.metrics["score_shown"].value == pytest.approx(100 * concept.score[concept.score >= 0.5].mean())
+        assert row.metrics["score"] == row.metrics["score_all" if row.concept == "nudity" else "score_shown"]
+        assert row.metrics["clip"].value == pytest.approx(retain.score.mean())
+        assert row.metrics["fid"].n == row.metrics["clip"].n == len(retain)
+    assert len({row.metrics["fid"].value for row in rows[:4]}) == 4, "each concept leaves out other prompts"
+
+
+def test_rows_without_numbers(rows: list[TableRow]) -> None:
+    assert rows[4:] == [
+        TableRow("failing", "church", "failed", "diverged"),
+        TableRow("failing", "nudity", "n/a", "no nudity"),
+    ]
+
+
+def test_without_the_unerased_models_row_nothing_is_compared_with_it(finished: Path, rows: list[TableRow]) -> None:
+    record = read_record(finished / "out")
+    lost = record.rows[0].model_copy(update={"status": "failed", "reason": "lost"})
+    record = record.model_copy(update={"rows": (lost, *record.rows[1:])})
+    again = measure(record, read_scores(finished / "out"), Store(finished / "store"))
+    assert again[0] == TableRow("sd", "church", "failed", "lost")
+    assert again[2].metrics == rows[2].metrics and "no-base" in again[2].flags
+    assert again[3] == rows[3], "the other concept has its own"
+
+
+def test_it_imports_no_model(finished: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from erasebench.engine.store import Store\n"
+        "from erasebench.results.measure import measure\n"
+        "from erasebench.results.record import read_record\nfrom erasebench.results.scores import read_scores\n"
+        f"out, store = Path({str(finished / 'out')!r}), Store(Path({str(finished / 'store')!r}))\n"
+        "assert len(measure(read_record(out), read_scores(out), store)) == 6\n"
+        "assert not {'torch', 'diffusers', 'ultralytics', 'open_clip'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
