@@ -25,10 +25,13 @@ from fnmatch import fnmatchcase
 from functools import cache, cached_property
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from erasebench.errors import EraseBenchError, check_name, one_line
 from erasebench.plugins import Attack, Judge, Method
+
+if TYPE_CHECKING:
+    from erasebench.metrics.metric import Metric
 
 T = TypeVar("T")
 C = TypeVar("C", bound=type)
@@ -58,17 +61,26 @@ class Registry(Generic[T]):
     """All plug-ins of one kind.
 
     Args:
-        base: the class that they inherit from.
+        base: the class that they inherit from, or where it is, if its module imports this one: ``"module:Class"``.
         what: the kind, for messages: "method".
         group: the entry-point group of other packages; its names are the plug-ins' names.
         package: the package whose files hold the built-in ones.
     """
 
-    def __init__(self, base: type, what: str, group: str, package: str) -> None:
-        self.base, self.what, self.group, self.package = base, what, group, package
+    def __init__(self, base: type | str, what: str, group: str, package: str) -> None:
+        self._base, self.what, self.group, self.package = base, what, group, package
         self.loaded: dict[str, Plugin[T]] = {}
         self.broken: dict[str, str] = {}
         """Entry points that could not be loaded, with the reason; the others work on."""
+
+    @property
+    def base(self) -> type:
+        """The class that plug-ins inherit from."""
+        if isinstance(self._base, type):
+            return self._base
+        module, _, name = self._base.partition(":")
+        base: type = getattr(importlib.import_module(module), name)
+        return base
 
     def register(self, name: str, **presets: Any) -> Callable[[C], C]:
         """Decorate a class to make it known as ``name``.
@@ -239,7 +251,9 @@ def warn(message: str) -> None:
 METHODS: Registry[Method] = Registry(Method, "method", "erasebench.methods", "erasebench.methods")
 ATTACKS: Registry[Attack] = Registry(Attack, "attack", "erasebench.attacks", "erasebench.attacks")
 JUDGES: Registry[Judge] = Registry(Judge, "judge", "erasebench.judges", "erasebench.judges")
-METRICS: Registry[Any] = Registry(object, "metric", "erasebench.metrics", "erasebench.metrics")
+METRICS: Registry[Metric] = Registry(
+    "erasebench.metrics.metric:Metric", "metric", "erasebench.metrics", "erasebench.metrics"
+)
 RULES: Registry[Any] = Registry(object, "guidance rule", "erasebench.rules", "erasebench.models")
 KINDS: Mapping[str, Registry[Any]] = {
     "methods": METHODS,

@@ -18,7 +18,6 @@ from torch._dynamo.utils import counters
 from erasebench.judges.picturebook import load_clip
 from erasebench.judging import Images
 from erasebench.methods.esd import ESD
-from erasebench.methods.parameters import Pattern
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure, check_finite
 from erasebench.models.loading import find_model, load_model, resolve_device
@@ -28,6 +27,7 @@ from erasebench.picturebook.judges.detector import Detector
 from erasebench.picturebook.weights import judge_path
 from erasebench.picturebook.world.styles import STYLES
 from erasebench.sampling import Sampler, sample
+from erasebench.training.parameters import Pattern
 from tests.tiny import concept, differing, erase_context, state, tiny_pipeline
 
 # Figures are for the GPU kit; a report in JUnit's format may lack them.

@@ -181,16 +181,12 @@ def describe_metrics() -> dict[str, Description]:
     return {name: metric.description() for name, metric in load_metrics().items()}
 
 
-def _checked(name: str, make: Any, presets: Mapping[str, Any]) -> Metric:
-    if not (isinstance(make, type) and issubclass(make, Metric)):
-        raise EraseBenchError(f"the metric '{name}' has to inherit from erasebench.metrics.metric.Metric")
+def _checked(name: str, make: Callable[..., Metric], presets: Mapping[str, Any]) -> Metric:
     for attribute in ("probes", "title", "direction", "meaning"):
         if not getattr(make, attribute, None):
             raise EraseBenchError(f"the metric '{name}' has no {attribute}; see erasebench.metrics.metric.Metric")
-    for probe in make.probes:
+    metric = make(**presets)
+    for probe in metric.probes:
         check_name(f"probe of the metric '{name}'", probe, PROBES)
-    check_name(f"direction of the metric '{name}'", make.direction, ("lower", "higher"))
-    try:
-        return make(**presets)
-    except TypeError as error:
-        raise EraseBenchError(f"the metric '{name}' cannot be made: {error}") from error
+    check_name(f"direction of the metric '{name}'", metric.direction, ("lower", "higher"))
+    return metric

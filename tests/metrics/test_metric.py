@@ -81,18 +81,22 @@ def test_a_metric_that_fails_costs_its_own_column_only(tmp_path: Path, capsys: p
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
-        ("class PixelChange(Metric)", "class PixelChange", "has to inherit from erasebench.metrics.metric.Metric"),
+        (
+            "class PixelChange(Metric)",
+            "class PixelChange",
+            "does not inherit from erasebench.metrics.metric.Metric; let its class do so",
+        ),
         ('title = "Change"', "", "the metric 'pixel_change' has no title"),
         ('("retain",)', '("retained",)', "unknown probe of the metric 'pixel_change' 'retained'; nearest: retain"),
         ('direction = "lower"', 'direction = "down"', "unknown direction of the metric 'pixel_change' 'down'"),
-        ("def measure", "def measures", "the metric 'pixel_change' cannot be made: Can't inst"),
+        ("def measure", "def measures", "lacks what erasebench.metrics.metric.Metric asks for: measure"),
     ],
 )
 def test_a_metric_that_is_wrong_is_refused(before: str, after: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "wrong.py"
     path.write_text(PIXEL_CHANGE.replace(before, after))
-    load_file(path)
     with pytest.raises(EraseBenchError, match=message):
+        load_file(path)
         load_metrics()
 
 
@@ -105,7 +109,7 @@ def test_a_metric_of_another_package_that_is_wrong_is_left_out(
     assert list(load_metrics())[-1] == "fid"
     told = capsys.readouterr().err
     assert "left out: the metric 'lost' of no_such_package_of_metrics cannot be loaded: ModuleNotFoundError" in told
-    assert "left out: the metric 'path' has to inherit from" in told
+    assert "left out: the metric 'path' (<class 'pathlib.Path'>) does not inherit from" in told
 
 
 def test_every_metric_says_what_it_is() -> None:
