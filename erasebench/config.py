@@ -47,7 +47,7 @@ class RunConfig(BaseModel):
     dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 on a GPU.")
     batch_size: Annotated[int, Field(ge=1)] = Field(16, description="Images at a time; changes speed only.")
     workers: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="Processes at work; one per processor core, or per GPU, if omitted."
+        None, description="Processes; if omitted one per processor, as far as memory goes, or per GPU."
     )
     compile: bool = Field(False, description="Compile the U-Net.")
     store: Path = Field(Path("erasebench-store"), description="Finished work; shared by all runs that name it.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ SENSITIVE = frozenset({"explicit", "violence", "inappropriate"})
 """Kinds of concept whose pictures are blurred in grids, unless they are Picturebook's mannequins and cartoons."""
 LONGEST = 80
 """Characters of a method's or concept's name in the name of a file."""
+WORKER_MEMORY = 1e9
+"""Bytes that a worker process takes beside its model: its libraries, images and judges."""
 EXAMPLES = 4
 """Prompts of each sort in a grid."""
 
@@ -93,7 +96,7 @@ def _run(plan: Plan, store: Store, stream: TextIO | None) -> Result:
         for row in plan.rows:
             if row.reason:
                 ledger.write("n/a", title=f"{row.method} {row.concept.name}", reason=row.reason)
-        workers = config.workers or count_workers(plan.device)
+        workers = config.workers or count_workers(plan.device, plan.source.folder)
         progress = ProgressLine(missing, stream, workers)
         session = Session(
             plan.source,
@@ -115,15 +118,35 @@ def _run(plan: Plan, store: Store, stream: TextIO | None) -> Result:
     return result
 
 
-def count_workers(device: str) -> int:
-    """How many processes work unless the user says otherwise: one for each processor, or for each GPU."""
+def count_workers(device: str, folder: Path) -> int:
+    """How many processes work unless the user says otherwise.
+
+    One for each processor that this process may use, or for each GPU.  On processors, where each has a model of its own
+    in the same memory, no more than there is room for.
+
+    Args:
+        device: where the run is.
+        folder: of the model.
+    """
     if device == "cpu":
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        weights = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
+        room = _free_memory() / (WORKER_MEMORY + 2 * weights)  # the weights, and those that an erasure changes
+        return max(1, int(min(processors, room)))
     if device != "cuda":
         return 1  # one GPU of several, by its number
     import torch
 
     return torch.cuda.device_count()
+
+
+def _free_memory() -> float:
+    """Bytes that programs could still have; infinite where the system does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return math.inf
+    return next((1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable")), math.inf)
 
 
 def prepare_folder(out: Path) -> None:

@@ -6,6 +6,7 @@ import csv
 import errno
 import io
 import json
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ from erasebench.picturebook import GUIDANCE
 from erasebench.plan import make_plan
 from erasebench.registry import METHODS
 from erasebench.report.table import read_csv
-from erasebench.run import _grid_source, file_name
+from erasebench.run import _grid_source, count_workers, file_name
 from erasebench.stages.session import Session
 from tests.engine.runs import CELLS, copy_of, done, forget_plugins, load_once, run_tiny, table
 
@@ -180,6 +181,18 @@ def test_the_number_of_workers_changes_nothing(tmp_path: Path) -> None:
         assert len(LocalRunner(session, workers).run(cells, store, []).computed) == len(cells)
         files.append([marker.files for cell in cells if (marker := store.marker(cell.key))])
     assert files[0] == files[1] and len(files[0]) == 4
+
+
+def test_there_are_as_many_workers_as_processors_and_memory_allow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(6)))
+    with open(tmp_path / "unet.safetensors", "wb") as stream:
+        stream.truncate(500_000_000)
+    for free, count in ((math.inf, 6), (8.5e9, 4), (1e9, 1)):
+        monkeypatch.setattr("erasebench.run._free_memory", lambda free=free: free)
+        assert count_workers("cpu", tmp_path) == count
+    assert count_workers("cuda:1", tmp_path) == 1
 
 
 def test_a_name_too_long_for_a_file(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from threading import Thread
 
-from erasebench.engine.work import Task, Workshop, do
+from erasebench.engine.work import Failure, Task, Workshop, do
 
 
 def main(handle: int, number: int) -> None:
@@ -27,9 +27,13 @@ def main(handle: int, number: int) -> None:
     opened = False
     while True:
         task = tasks.get()
-        if not opened:
-            workshop.open(number)
+        try:
+            if not opened:
+                workshop.open(number)
             opened = True
+        except Exception as error:
+            connection.send(Failure.of(error, fatal=True))
+            continue
         connection.send(do(task, workshop, lambda done, of, note: connection.send((done, of, note))))
 
 

@@ -35,7 +35,7 @@ class Cost:
     """Its key in hexadecimal; the CSV shows the first 12 digits."""
     status: str
     seconds: float | None
-    """Wall-clock time; None where nothing ran."""
+    """Of all workers that were at it; None where nothing ran."""
     peak_memory_mb: float | None
     """In 10^6 bytes; None where it was not measured."""
     parameters_changed: int | None

@@ -28,6 +28,8 @@ class FakeWorkshop:
 
     def open(self, worker: int) -> None:
         self.number = worker
+        if (self.signs / "closed").exists():
+            raise ValueError("a plug-in cannot be loaded")
 
     def prepare(self, cell: Cell) -> None:
         if cell.spec.get("act") == "refuse":

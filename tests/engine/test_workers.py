@@ -130,6 +130,14 @@ def test_what_no_cell_can_go_on_from_is_one_error(what: str, message: str, worke
     check_nothing_is_left(tmp_path)
 
 
+def test_workers_that_cannot_be_made_ready_are_one_error(tmp_path: Path) -> None:
+    (tmp_path / "signs").mkdir()
+    (tmp_path / "signs" / "closed").touch()
+    with pytest.raises(EraseBenchError, match="ValueError: a plug-in cannot be loaded"):
+        run(tmp_path, [cell("a"), cell("b")])
+    assert not Store(tmp_path / "store").leftovers()
+
+
 def test_an_interrupt_stops_every_worker(tmp_path: Path) -> None:
     finished = []
 

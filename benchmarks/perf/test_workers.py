@@ -1,0 +1,71 @@
+"""Sampling by the workers that a run has unless it is told otherwise, against the stock pipeline of diffusers.
+
+Bar: 1.2 times as fast as the stock pipeline at its best batch size, on two cores.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.perf.conftest import Show
+from benchmarks.perf.test_generation import BATCHES, IMAGES, PROMPTS, SEEDS, stock
+from erasebench.engine.cells import Cell
+from erasebench.engine.local import LocalRunner
+from erasebench.engine.runner import Event, Finished, Started
+from erasebench.engine.store import Store
+from erasebench.models.diffusion import DiffusionModel
+from erasebench.models.loading import find_model
+from erasebench.picturebook import GUIDANCE, STEPS, load_pipeline
+from erasebench.registry import METHODS
+from erasebench.run import count_workers
+from erasebench.sampling import starting_noise
+from erasebench.stages import erase, generate
+from erasebench.stages.session import Session
+
+ROUNDS, FASTER = 3, 1.2
+
+
+def test_images_per_second_of_workers(model: DiffusionModel, benchmark: Any, tmp_path: Path, show: Show) -> None:
+    """By turns; the fastest round of each counts.  The first cell, in which the workers load the model, does not."""
+    source = find_model("picturebook")
+    workers = count_workers("cpu", source.folder)
+    sampler = {"name": "ddim", "steps": STEPS, "guidance_scale": GUIDANCE, "size": None}
+    base = erase.cell("sd", METHODS.get("sd"), {}, [], source, 0, "float32", lambda name: {})
+    assert isinstance(base, Cell)
+    pipeline = load_pipeline()
+    noise = starting_noise(PROMPTS, SEEDS, model.latent_shape)
+    ours: list[float] = []
+    theirs: list[float] = []
+
+    def by_turns() -> None:
+        for batch_size in BATCHES:
+            began = time.perf_counter()
+            stock(pipeline, noise, batch_size)
+            theirs.append((time.perf_counter() - began) / IMAGES)
+        first = generate.cell(base, PROMPTS, SEEDS, sampler, source, "float32", "first")
+        second = generate.cell(base, PROMPTS, [seed + 1 for seed in SEEDS], sampler, source, "float32", "second")
+        after = Cell("generate", second.spec, {**second.reads, "after": first}, "second", "", second.units, second.unit)
+        store = Store(tmp_path / str(len(ours)))
+        moments: dict[type, float] = {}
+
+        def note(event: Event) -> None:
+            if event.cell is after:
+                moments[type(event)] = time.perf_counter()
+
+        LocalRunner(Session(source, "cpu", "float32", store, BATCHES[0]), workers).run(
+            [base, first, after], store, [note]
+        )
+        ours.append((moments[Finished] - moments[Started]) / IMAGES)
+
+    benchmark.pedantic(by_turns, rounds=ROUNDS)
+    figures = {
+        "stock, at its best batch, images/s": 1 / min(theirs),
+        f"{workers} workers, batch {BATCHES[0]}, images/s": 1 / min(ours),
+        "workers / stock": min(theirs) / min(ours),
+    }
+    benchmark.extra_info.update(figures, workers=workers)
+    show(f"Generation by {workers} workers, {STEPS} DDIM steps", {name: f"{x:.2f}" for name, x in figures.items()})
+    if workers >= 2:
+        assert min(theirs) / min(ours) >= FASTER
