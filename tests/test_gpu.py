@@ -28,7 +28,7 @@ from erasebench.picturebook.weights import judge_path
 from erasebench.picturebook.world.styles import STYLES
 from erasebench.sampling import Sampler, sample
 from erasebench.training.parameters import Pattern
-from tests.tiny import concept, differing, erase_context, state, tiny_pipeline
+from tests.tiny import differing, erase_context, state, tiny_pipeline
 
 # Figures are for the GPU kit; a report in JUnit's format may lack them.
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore:record_property is incompatible")]
@@ -114,7 +114,7 @@ def test_training(parameters: Pattern, dtype: torch.dtype, record_property: Reco
     method = ESD(parameters, steps=3, sampling_steps=3, learning_rate=1e-3, batch_size=2)
 
     def change(model: DiffusionModel, seed: int = 0) -> Tensor:
-        erasure = method.erase(model, [concept("church"), concept("dog")], erase_context(seed))
+        erasure = method.erase(model, concepts, erase_context(seed))
         check_finite(erasure)
         return torch.cat([(value - before[name].to(value.device)).flatten() for name, value in erasure.weights.items()])
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from benchmarks.perf.conftest import Show
 from benchmarks.perf.test_generation import BATCHES, IMAGES, PROMPTS, SEEDS, stock
+from erasebench.concepts import Prompt
 from erasebench.engine.cells import Cell
 from erasebench.engine.local import LocalRunner
 from erasebench.engine.runner import Event, Finished, Started
@@ -18,7 +19,7 @@ from erasebench.engine.store import Store
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.loading import find_model
 from erasebench.picturebook import GUIDANCE, STEPS, load_pipeline
-from erasebench.registry import METHODS
+from erasebench.plan import resolve_method
 from erasebench.run import count_workers
 from erasebench.sampling import starting_noise
 from erasebench.stages import erase, generate
@@ -32,10 +33,10 @@ def test_images_per_second_of_workers(model: DiffusionModel, benchmark: Any, tmp
     source = find_model("picturebook")
     workers = count_workers("cpu", source.folder)
     sampler = {"name": "ddim", "steps": STEPS, "guidance_scale": GUIDANCE, "size": None}
-    base = erase.cell("sd", METHODS.get("sd"), {}, [], source, 0, "float32", lambda name: {})
-    assert isinstance(base, Cell)
+    base = erase.cell(resolve_method("sd", {}), [], source, 0, "float32", lambda name: {})
     pipeline = load_pipeline()
     noise = starting_noise(PROMPTS, SEEDS, model.latent_shape)
+    asked = list(zip(PROMPTS, SEEDS, strict=True))
     ours: list[float] = []
     theirs: list[float] = []
 
@@ -44,8 +45,17 @@ def test_images_per_second_of_workers(model: DiffusionModel, benchmark: Any, tmp
             began = time.perf_counter()
             stock(pipeline, noise, batch_size)
             theirs.append((time.perf_counter() - began) / IMAGES)
-        first = generate.cell(base, PROMPTS, SEEDS, sampler, source, "float32", "first")
-        second = generate.cell(base, PROMPTS, [seed + 1 for seed in SEEDS], sampler, source, "float32", "second")
+        first, second = (
+            generate.cell(
+                base,
+                [Prompt(text, text, seed + more, "naming") for text, seed in asked],
+                sampler,
+                source,
+                "float32",
+                name,
+            )
+            for name, more in (("first", 0), ("second", 1))
+        )
         after = Cell("generate", second.spec, {**second.reads, "after": first}, "second", "", second.units, second.unit)
         store = Store(tmp_path / str(len(ours)))
         moments: dict[type, float] = {}

@@ -36,13 +36,13 @@ def model() -> DiffusionModel:
     return DiffusionModel(build_pipeline(TINY, torch.device("cpu")), DOMAIN)
 
 
-def published(name: str, **settings: Any) -> Any:
+def published(name: str, concepts: Sequence[Concept] = CHURCH, **settings: Any) -> Any:
     plugin = METHODS.get(name)
-    return make_plugin(plugin.make, {**plugin.presets, **settings}).resolved(CHURCH)
+    return make_plugin(plugin.make, {**plugin.presets, **settings}).resolved(concepts)
 
 
 def work(name: str, concepts: Sequence[Concept] = CHURCH, **settings: Any) -> Work:
-    return CUTS[name].count(published(name, **settings), concepts)
+    return CUTS[name].count(published(name, concepts, **settings), concepts)
 
 
 def test_every_method_is_measured_or_excluded_by_name() -> None:
@@ -65,7 +65,7 @@ def test_published_work_of_an_object() -> None:
 
 
 def test_counts_follow_the_method_and_the_concepts() -> None:
-    nudity = [Concept.from_spec(load_catalogue().get("nudity").spec(DOMAIN))]
+    nudity = [load_catalogue().get("nudity").seen_in(DOMAIN)]
     assert work("ca", nudity).steps == {"train": 400}
     assert work("mace", nudity) == Work({"train": 120 * 4}, picture_steps=4 * 8 * 30)
     assert work("salun", nudity).steps == {"train": 100}
