@@ -28,7 +28,7 @@ from erasebench.picturebook.weights import judge_path
 from erasebench.picturebook.world.styles import STYLES
 from erasebench.sampling import Sampler, sample
 from erasebench.training.parameters import Pattern
-from tests.tiny import differing, erase_context, state, tiny_pipeline
+from tests.tiny import concept, differing, erase_context, state, tiny_pipeline
 
 # Figures are for the GPU kit; a report in JUnit's format may lack them.
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore:record_property is incompatible")]
@@ -111,7 +111,8 @@ def mixed() -> DiffusionModel:
 def test_training(parameters: Pattern, dtype: torch.dtype, record_property: Record) -> None:
     model = DiffusionModel(tiny_pipeline(), device=DEVICE, dtype=dtype)
     before = state(model)
-    method = ESD(parameters, steps=3, sampling_steps=3, learning_rate=1e-3, batch_size=2)
+    concepts = [concept("church"), concept("dog")]
+    method = ESD(parameters, steps=3, sampling_steps=3, learning_rate=1e-3, batch_size=2).resolved(concepts)
 
     def change(model: DiffusionModel, seed: int = 0) -> Tensor:
         erasure = method.erase(model, concepts, erase_context(seed))

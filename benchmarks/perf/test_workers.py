@@ -36,7 +36,10 @@ def test_images_per_second_of_workers(model: DiffusionModel, benchmark: Any, tmp
     base = erase.cell(resolve_method("sd", {}), [], source, 0, "float32", lambda name: {})
     pipeline = load_pipeline()
     noise = starting_noise(PROMPTS, SEEDS, model.latent_shape)
-    asked = list(zip(PROMPTS, SEEDS, strict=True))
+
+    def prompts_from(first: int) -> list[Prompt]:
+        return [Prompt(text, text, first + seed, "naming") for text, seed in zip(PROMPTS, SEEDS, strict=True)]
+
     ours: list[float] = []
     theirs: list[float] = []
 
@@ -46,15 +49,7 @@ def test_images_per_second_of_workers(model: DiffusionModel, benchmark: Any, tmp
             stock(pipeline, noise, batch_size)
             theirs.append((time.perf_counter() - began) / IMAGES)
         first, second = (
-            generate.cell(
-                base,
-                [Prompt(text, text, seed + more, "naming") for text, seed in asked],
-                sampler,
-                source,
-                "float32",
-                name,
-            )
-            for name, more in (("first", 0), ("second", 1))
+            generate.cell(base, prompts_from(seed), sampler, source, "float32", f"from {seed}") for seed in (0, 1)
         )
         after = Cell("generate", second.spec, {**second.reads, "after": first}, "second", "", second.units, second.unit)
         store = Store(tmp_path / str(len(ours)))
