@@ -104,7 +104,6 @@ def test_a_package_without_its_network_is_refused(stub: Stub, tmp_path: Path) ->
 
 
 def test_the_real_detector_sees_what_it_sees_in_files(tmp_path: Path) -> None:
-    pytest.importorskip("nudenet", reason="nudenet is optional")
     from nudenet import NudeDetector
     from PIL import Image
 

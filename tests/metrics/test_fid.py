@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy import linalg
 
 from erasebench.metrics.fid import FID, _Distance, fid, frechet_distance
 from erasebench.metrics.metric import Probe
@@ -30,7 +31,6 @@ def with_moments(rng: np.random.Generator, n: int, mean: Floats, deviation: Floa
 
 @pytest.mark.parametrize(("n", "m", "d"), [(200, 300, 8), (60, 50, 40)])
 def test_against_the_matrix_root_of_scipy(n: int, m: int, d: int) -> None:
-    linalg = pytest.importorskip("scipy.linalg")
     rng = np.random.default_rng(0)
     a, b = correlated(rng, n, d), correlated(rng, m, d)
     s_a, s_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
