@@ -4,6 +4,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -31,7 +32,8 @@ def test_an_error_on_one_line_keeps_its_cause(error: Exception, text: str) -> No
 
 def exceptions() -> Iterator[type[BaseException]]:
     """Every class of exception that the package defines for others to catch."""
-    for package in (erasebench, erasebench.methods, erasebench.attacks):
+    packages: list[Any] = [erasebench, erasebench.methods, erasebench.attacks]
+    for package in packages:
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if module.name.endswith(".__main__"):
                 continue
