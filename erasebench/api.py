@@ -131,6 +131,8 @@ def _compute(
     hyper_parameters: dict[str, Any],
 ) -> tuple[Any, DiffusionModel, Erasure]:
     """The stock pipeline, a copy of it as a model, and the erasure."""
+    import torch
+
     from erasebench.models.erasure import Erasure
 
     named = isinstance(pipeline, str | Path)
@@ -150,7 +152,8 @@ def _compute(
         dtype = "bfloat16" if pipeline.unet.dtype.itemsize < 4 else "float32"
     plan = plan_from(config, catalogue, source, device, dtype)
     stock = load_stock(source).to(device) if named else pipeline
-    with TemporaryDirectory(prefix="erasebench-") as folder:
+    # Notebooks turn gradients off, for good or around a block; methods that train need them.
+    with TemporaryDirectory(prefix="erasebench-") as folder, torch.inference_mode(False), torch.enable_grad():
         session = Session(source, device, dtype, Store(Path(folder) / "store"))
         session.model = copy_model(stock, source, dtype)
         compute(plan.cell, session, [_listener(progress)] if progress else [])

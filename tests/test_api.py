@@ -128,6 +128,17 @@ def test_a_pipeline_is_erased_and_the_given_one_left_alone(method: str, settings
     assert differing(snapshot(erased), snapshot(again)) == set()
 
 
+@pytest.mark.parametrize("without_gradients", [torch.no_grad, torch.inference_mode])
+def test_what_the_caller_set_neither_matters_nor_changes(without_gradients: Any) -> None:
+    given = stock_pipeline()
+    wanted, random = snapshot(erasebench.erase(given, "esd-x", "church", **FEW)), torch.get_rng_state()
+    with without_gradients():
+        erased = erasebench.erase(given, "esd-x", "church", **FEW)
+        assert not torch.is_grad_enabled()
+    assert differing(wanted, snapshot(erased)) == set()
+    assert torch.equal(torch.get_rng_state(), random)
+
+
 def test_an_erased_pipeline_can_be_saved(tmp_path: Path) -> None:
     for given in (stock_pipeline(), load_pipeline()):
         erased = erasebench.erase(given, "uce", "church")
