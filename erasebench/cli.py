@@ -83,15 +83,11 @@ def _metavar(default: object, annotation: Any) -> str:
 
 def read_options(options: dict[str, Any]) -> Any:
     """The configuration that preset, file and options make, each over the one before."""
-    from erasebench.config import make_config, read_layer, read_preset
+    from erasebench.config import layered_config
 
-    path, preset = options.pop("config", None), options.pop("preset", None)
-    layer = read_layer(path) if path else {}
-    in_file = layer.pop("preset", None)
+    file, preset = options.pop("config", None), options.pop("preset", None)
     given = {key: _value(key, value) for key, value in options.items() if value is not None}
-    model = given.get("model", layer.get("model", "picturebook"))
-    preset = preset or in_file or ("quick" if model == "picturebook" else "paper")
-    return make_config(read_preset(preset), layer, given)
+    return layered_config(given, file, preset)
 
 
 def _value(key: str, value: Any) -> Any:
@@ -126,7 +122,7 @@ def run(**options: Any) -> None:
     was not finished.  Exits with 3 if some cell failed.
     """
     from erasebench.report.table import to_terminal
-    from erasebench.run import any_failed, run, summary
+    from erasebench.runs import any_failed, run, summary
 
     try:
         result = run(read_options(options))
@@ -160,7 +156,8 @@ def erase(method: str, concept: str, out: Path, export: Any, **options: Any) -> 
     The same command again goes on after a kill, and exports what is finished.  --settings takes option=value as well.
     Exits with 3 if training diverges.
     """
-    from erasebench.erase import ErasureFailedError, erase
+    from erasebench.erasures import erase
+    from erasebench.errors import ErasureFailedError
 
     try:
         click.echo(erase(read_erase_options(method, concept, out, options), export))

@@ -86,6 +86,24 @@ def make_config(*layers: Mapping[str, Any]) -> RunConfig:
         raise EraseBenchError(f"configuration key {where}: {first['msg'].lower()}{given}") from None
 
 
+def layered_config(options: Mapping[str, Any], file: Path | None = None, preset: str | None = None) -> RunConfig:
+    """The configuration that preset, file and options make, each over the one before.
+
+    Args:
+        options: keys and values.
+        file: a YAML file of keys, ``preset`` included.
+        preset: if omitted the file's, or "quick" for Picturebook and "paper" for other models.
+
+    Raises:
+        EraseBenchError: no such preset or file, an unknown key, or a value that does not fit.
+    """
+    layer = read_layer(file) if file else {}
+    in_file = layer.pop("preset", None)
+    model = options.get("model", layer.get("model", "picturebook"))
+    preset = preset or in_file or ("quick" if model == "picturebook" else "paper")
+    return make_config(read_preset(preset), layer, options)
+
+
 def _is_list(key: str) -> bool:
     return isinstance(RunConfig.model_fields[key].get_default(call_default_factory=True), tuple)
 

@@ -1,4 +1,4 @@
-"""Errors that a user can act on."""
+"""Errors that are raised on purpose: one tree, whose root is :class:`EraseBenchError`."""
 
 from __future__ import annotations
 
@@ -20,6 +20,20 @@ class UnknownNameError(EraseBenchError, ValueError):
 
 class NotApplicable(EraseBenchError):
     """A method or an attack that cannot be applied to this concept or model; the message says why."""
+
+
+class ErasureFailedError(EraseBenchError):
+    """A method that could not finish, on good input: training diverged, or the method raised.
+
+    Attributes:
+        traceback: where the method raised; empty if training diverged.
+    """
+
+    def __init__(self, message: str, traceback: str = "") -> None:
+        super().__init__(message)
+        self.traceback = traceback
+        if traceback:
+            self.add_note(traceback)
 
 
 def check_name(what: str, name: str, allowed: Iterable[str]) -> None:

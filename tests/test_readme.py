@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -30,6 +32,18 @@ def test_the_example_method_works(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert ended.value.code == 0
     assert "forget-values[strength=0.8]" in capsys.readouterr().out
     assert len(list((tmp_path / "out" / "grids").glob("forget-values_strength=0.8_-*-church.png"))) == 1
+
+
+def test_the_first_block_works_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    first = re.findall(r"```\w*\n(.*?)```", README, flags=re.DOTALL)[0]
+    assert "erasebench.erase(" in first and "erasebench.run(" in first
+    subprocess.run([sys.executable, "-c", first], check=True)
+    printed = capfd.readouterr().out
+    assert printed.startswith("method") and "\nuce " in printed and "Ratio (%)" in printed
+    assert (tmp_path / "church.png").exists() and (tmp_path / "erasebench-results" / "table.csv").exists()
 
 
 def test_the_two_commands_are_the_makefiles() -> None:

@@ -29,7 +29,7 @@ MARKER, VERIFIED = "done.json", "verified.json"
 CELLS, LOCKS, WORK = "cells", "locks", "work"
 
 
-class CorruptCellError(Exception):
+class CorruptCellError(EraseBenchError):
     """A payload is not what its marker says."""
 
 

@@ -234,6 +234,22 @@ class DiffusionModel:
         parts: dict[str, nn.Module] = {"unet": self.unet, "text_encoder": self.text_encoder}
         return {f"{part}.{name}": p for part, module in parts.items() for name, p in module.named_parameters()}
 
+    @torch.no_grad()
+    def apply(self, erasure: Erasure) -> None:
+        """Apply an erasure in place, for good.
+
+        Raises:
+            EraseBenchError: the erasure names a parameter that the model lacks, or one of another shape.
+        """
+        parameters = self.parameters()
+        check_fits(erasure, parameters)
+        for name, value in erasure.weights.items():
+            parameters[name].copy_(value)
+        for name, (up, down) in erasure.low_rank.items():
+            change = up.to(self.device).float() @ down.to(self.device).float()
+            parameters[name].add_(change.view_as(parameters[name]))
+        self.guidance = erasure.guidance or self.guidance
+
     @contextmanager
     def erased(self, erasure: Erasure) -> Iterator[DiffusionModel]:
         """Apply an erasure in place, and restore the model, bit for bit, however the block ends.
@@ -242,17 +258,11 @@ class DiffusionModel:
             EraseBenchError: the erasure names a parameter that the model lacks, or one of another shape.
         """
         parameters = self.parameters()
-        check_fits(erasure, parameters)
+        check_fits(erasure, parameters)  # before anything is copied
         before = {name: parameters[name].detach().clone() for name in (*erasure.weights, *erasure.low_rank)}
         guidance = self.guidance
         try:
-            with torch.no_grad():
-                for name, value in erasure.weights.items():
-                    parameters[name].copy_(value)
-                for name, (up, down) in erasure.low_rank.items():
-                    change = up.to(self.device).float() @ down.to(self.device).float()
-                    parameters[name].add_(change.view_as(parameters[name]))
-            self.guidance = erasure.guidance or guidance
+            self.apply(erasure)
             yield self
         finally:
             self.guidance = guidance

@@ -1,9 +1,10 @@
-"""Erasures as files that stock diffusers reads: a pipeline folder, or a LoRA."""
+"""Erasures for stock diffusers: a pipeline, a pipeline's folder, or a LoRA."""
 
 from __future__ import annotations
 
 import json
 import shutil
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,44 @@ def export_pipeline(model: DiffusionModel, erasure: Erasure, tokenizer: Path, fo
         forget_origin(partial)
 
     replace_folder(folder, write)
+
+
+def erase_pipeline(pipeline: Any, model: DiffusionModel, erasure: Erasure) -> Any:
+    """Return a pipeline as the given one, erased; the given one is left as it was.
+
+    The parts that the erasure changes and the scheduler, which keeps the state of its last run, are its own; all others
+    are shared with the given pipeline.
+
+    Args:
+        pipeline: a stock ``StableDiffusionPipeline``.
+        model: a copy of it in full precision, whose parts the new pipeline takes.
+        erasure: what to apply.
+
+    Raises:
+        EraseBenchError: the erasure has a guidance rule, or changes what the model does not have.
+    """
+    check_exportable(erasure)
+    model.apply(erasure)
+    changed = {name.partition(".")[0] for name in (*erasure.weights, *erasure.low_rank)}
+    parts = {part: _as_given(getattr(model, part), getattr(pipeline, part)) for part in changed}
+    erased = type(pipeline)(
+        **{**pipeline.components, **parts, "scheduler": deepcopy(pipeline.scheduler)},
+        requires_safety_checker=pipeline.config.requires_safety_checker,
+    )
+    erased.set_progress_bar_config(**getattr(pipeline, "_progress_bar_config", {}))
+    if pipeline.name_or_path:  # by which Picturebook is known
+        erased.register_to_config(_name_or_path=pipeline.name_or_path)
+    return erased
+
+
+def _as_given(part: Any, given: Any) -> Any:
+    """A part in the precision and the mode of a given one."""
+    if part.dtype != given.dtype:  # diffusers logs a remark at every conversion
+        part.to(given.dtype)
+    part.train(given.training)
+    for parameter, original in zip(part.parameters(), given.parameters(), strict=True):
+        parameter.requires_grad_(original.requires_grad)
+    return part
 
 
 def forget_origin(folder: Path) -> None:

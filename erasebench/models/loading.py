@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 from erasebench.errors import EraseBenchError
 
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
 
 PARTS = ("unet", "text_encoder", "vae", "tokenizer", "scheduler")
 """What a pipeline's folder has to hold; other parts (a safety checker) are not loaded."""
+
+PICTUREBOOK = "picturebook"
+"""The name of the built-in model."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ def find_model(name: str) -> ModelSource:
     Raises:
         EraseBenchError: the folder is no Stable-Diffusion-shaped pipeline, or the hub model cannot be had.
     """
-    if name == "picturebook":
+    if name == PICTUREBOOK:
         from erasebench.picturebook import GUIDANCE, STEPS, pipeline_path
 
         folder = pipeline_path()
@@ -68,15 +73,26 @@ def load_model(source: ModelSource, device: str = "auto", dtype: str = "auto") -
         EraseBenchError: the device is not there, or diffusers cannot load the folder.
     """
     import torch
-    from diffusers import StableDiffusionPipeline
 
     from erasebench.models.diffusion import DiffusionModel
-    from erasebench.picturebook import load_pipeline, quiet
 
     device = resolve_device(device)
     precision = resolve_dtype(dtype, device)
-    if source.domain == "picturebook":
-        return DiffusionModel(load_pipeline(), source.domain, device, getattr(torch, precision))
+    return DiffusionModel(load_stock(source), source.domain, device, getattr(torch, precision))
+
+
+def load_stock(source: ModelSource) -> Any:
+    """Load a model as a stock ``StableDiffusionPipeline`` on the CPU, its weights in float32.
+
+    Raises:
+        EraseBenchError: diffusers cannot load the folder.
+    """
+    from diffusers import StableDiffusionPipeline
+
+    from erasebench.picturebook import load_pipeline, quiet
+
+    if source.name == PICTUREBOOK:
+        return load_pipeline()
     quiet()
     try:
         # The index of a model from the hub also lists parts that are not downloaded.
@@ -87,7 +103,58 @@ def load_model(source: ModelSource, device: str = "auto", dtype: str = "auto") -
         raise EraseBenchError(f"diffusers cannot load {source.folder}: {error}") from error
     # Left to themselves, text encoders keep the precision of their file.
     pipeline.text_encoder.float()
-    return DiffusionModel(pipeline, source.domain, device, getattr(torch, precision))
+    return pipeline
+
+
+def describe_pipeline(pipeline: Any, domain: str | None = None) -> ModelSource:
+    """The source that a pipeline in memory is.
+
+    Args:
+        pipeline: a stock ``StableDiffusionPipeline``.
+        domain: what it draws; if omitted ``"picturebook"`` for Picturebook, and ``"photo"`` for any other.
+
+    Raises:
+        EraseBenchError: it is none, or its weights are not all its own or not all in one place.
+    """
+    from diffusers import StableDiffusionPipeline
+
+    from erasebench.picturebook import GUIDANCE, STEPS, pipeline_path
+
+    if not isinstance(pipeline, StableDiffusionPipeline):
+        raise EraseBenchError(
+            f"a StableDiffusionPipeline or a model's name is needed, not {type(pipeline).__name__}: only models of "
+            "Stable Diffusion 1.x's and 2.x's shape can be erased"
+        )
+    for part in (pipeline.unet, pipeline.text_encoder):
+        if getattr(part, "peft_config", None):
+            raise EraseBenchError("the pipeline has a LoRA; call fuse_lora() and unload_lora_weights() on it first")
+        if hasattr(part, "_hf_hook"):
+            raise EraseBenchError("parts of the pipeline are offloaded; call remove_all_hooks() on it first")
+    name = str(pipeline.name_or_path or "a pipeline in memory")
+    is_picturebook = Path(name).resolve() == pipeline_path().resolve()
+    domain = domain or ("picturebook" if is_picturebook else "photo")
+    steps, guidance_scale = (STEPS, GUIDANCE) if is_picturebook else (50, 7.5)
+    return ModelSource(name, Path(name), domain, "", steps, guidance_scale)
+
+
+def copy_model(pipeline: Any, source: ModelSource, dtype: str) -> DiffusionModel:
+    """Copy a pipeline's parts, their weights in float32, on its device.
+
+    Args:
+        pipeline: a stock ``StableDiffusionPipeline``; it is left as it was.
+        source: what is known of it.
+        dtype: what the copy computes in: ``"float32"`` or ``"bfloat16"``.
+    """
+    import torch
+
+    from erasebench.models.diffusion import DiffusionModel
+
+    networks = {name: deepcopy(getattr(pipeline, name)) for name in ("unet", "text_encoder", "vae")}
+    for network in networks.values():
+        if network.dtype != torch.float32:  # diffusers logs a remark at every conversion
+            network.float()
+    parts = SimpleNamespace(tokenizer=pipeline.tokenizer, scheduler=pipeline.scheduler, **networks)
+    return DiffusionModel(parts, source.domain, pipeline.device, getattr(torch, dtype))
 
 
 def resolve_device(device: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
@@ -11,19 +11,20 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 import yaml
 
 from erasebench import __version__
+from erasebench.concepts import Catalogue
 from erasebench.config import RunConfig, read_layer
 from erasebench.durable import DiskFullError, disk_full, durably, is_disk_full, remove, write_durably
 from erasebench.engine.cells import Cell
 from erasebench.engine.local import LocalRunner
 from erasebench.engine.progress import ProgressLine
-from erasebench.engine.runner import Event, Failed
+from erasebench.engine.runner import Event, Failed, Subscriber
 from erasebench.engine.store import Store
 from erasebench.engine.work import Failure
 from erasebench.environment import hostless_environment
-from erasebench.errors import EraseBenchError, NotApplicable
+from erasebench.errors import EraseBenchError, ErasureFailedError, NotApplicable
 from erasebench.models.loading import ModelSource
 from erasebench.plan import BASELINE, find_parts, method_settings, resolve_method
-from erasebench.run import prepare_folder
+from erasebench.runs import prepare_folder
 from erasebench.stages import erase as stage
 from erasebench.stages.judge import judge_spec, make_judge
 from erasebench.stages.session import Session
@@ -36,14 +37,6 @@ Export = Literal["none", "diffusers", "lora"]
 
 ABOUT, LOSS, WORK, PIPELINE = "erase.yaml", "loss.png", "work", "diffusers"
 """What a folder holds besides the files of :meth:`Erasure.save`; the work is a store of one cell."""
-
-
-class ErasureFailedError(Exception):
-    """A method could not finish; the message says why, and the traceback where, unless training diverged."""
-
-    def __init__(self, message: str, traceback: str = "") -> None:
-        super().__init__(message)
-        self.traceback = traceback
 
 
 @dataclass(frozen=True)
@@ -74,6 +67,17 @@ def plan_erasure(config: RunConfig, export: Export = "none") -> PlannedErasure:
             this model, or an export that cannot be.
     """
     catalogue, source, device, dtype = find_parts(config, "concept")
+    return plan_from(config, catalogue, source, device, dtype, export)
+
+
+def plan_from(
+    config: RunConfig, catalogue: Catalogue, source: ModelSource, device: str, dtype: str, export: Export = "none"
+) -> PlannedErasure:
+    """Plan as :func:`plan_erasure` does, with what :func:`~erasebench.plan.find_parts` found or a caller has.
+
+    Raises:
+        EraseBenchError: as there.
+    """
     method = resolve_method(config.methods[0], method_settings(source.domain, config.settings))
     others = [name for name in config.settings if name != method.name]
     if others:
@@ -166,6 +170,33 @@ def read_about(out: Path, cell: Cell) -> dict[str, Any] | None:
     return None
 
 
+def compute(cell: Cell, session: Session, subscribers: Sequence[Subscriber]) -> Mapping[str, Any]:
+    """Compute an erasure into the session's store, and return its cost.
+
+    Args:
+        cell: the erasure.
+        session: the model and the judges.
+        subscribers: told of every event.
+
+    Raises:
+        EraseBenchError: the method found that it cannot do what is asked, or the disk is full.
+        ErasureFailedError: training diverged, or the method raised.
+    """
+    failures: list[Failure] = []
+
+    def note(event: Event) -> None:
+        if isinstance(event, Failed):
+            failures.append(event.failure)
+
+    outcome = LocalRunner(session).run([cell], session.store, [*subscribers, note])
+    for failure in failures:
+        if failure.error == "EraseBenchError":
+            raise EraseBenchError(failure.reason)
+        traceback = "" if failure.error == "FloatingPointError" else failure.traceback
+        raise ErasureFailedError(f"{cell.title}: {failure.reason}", traceback)
+    return outcome.costs[cell.key]
+
+
 def _erase(plan: PlannedErasure, out: Path, session: Session, stream: TextIO | None) -> dict[str, Any]:
     from erasebench.models.erasure import TRACE, read_trace
     from erasebench.report.curves import draw_curves
@@ -174,23 +205,12 @@ def _erase(plan: PlannedErasure, out: Path, session: Session, stream: TextIO | N
     resumed = any(store.work(key).iterdir())
     about = _about(plan)
     _write(about, out)
-    failures: list[Failure] = []
-
-    def note(event: Event) -> None:
-        if isinstance(event, Failed):
-            failures.append(event.failure)
-
     try:
-        outcome = LocalRunner(session).run([plan.cell], store, [ProgressLine([plan.cell], stream), note])
-        for failure in failures:
-            if failure.error == "EraseBenchError":
-                raise EraseBenchError(failure.reason)
-            traceback = "" if failure.error == "FloatingPointError" else failure.traceback
-            raise ErasureFailedError(f"{plan.cell.title}: {failure.reason}", traceback)
+        cost = compute(plan.cell, session, [ProgressLine([plan.cell], stream)])
     except BaseException as error:
         # Nothing to go on from, or nowhere to go: the folder is free again.
-        hopeless = isinstance(error, EraseBenchError) and not isinstance(error, DiskFullError)
         diverged = isinstance(error, ErasureFailedError) and not error.traceback
+        hopeless = isinstance(error, EraseBenchError) and not isinstance(error, DiskFullError | ErasureFailedError)
         if hopeless or diverged or not any(store.work(key).iterdir()):
             remove(out / WORK)
             remove(out / ABOUT)
@@ -202,7 +222,6 @@ def _erase(plan: PlannedErasure, out: Path, session: Session, stream: TextIO | N
         with durably(out / name) as copy, open(folder / name, "rb") as payload:
             shutil.copyfileobj(payload, copy)
     draw_curves(read_trace(out / TRACE), out / LOSS, plan.cell.title)
-    cost = outcome.costs[key]
     about |= {
         "seconds": cost["seconds"],
         **({"resumed": True} if resumed else {}),  # the seconds are those since then

@@ -1,0 +1,208 @@
+"""The public API: erase a pipeline, and run a benchmark, from Python.
+
+Errors are those of the command line, raised before any work where they can be known; all derive from
+:class:`~erasebench.errors.EraseBenchError`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from erasebench.concepts import DOMAINS, load_catalogue
+from erasebench.config import layered_config, make_config, parse_method
+from erasebench.engine.runner import Event, Progressed
+from erasebench.engine.store import Store
+from erasebench.erasures import compute, plan_from
+from erasebench.errors import EraseBenchError, check_name
+from erasebench.models.loading import copy_model, describe_pipeline, load_stock
+from erasebench.plan import find_parts
+from erasebench.registry import METHODS
+from erasebench.stages.session import Session
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from diffusers import StableDiffusionPipeline
+
+    from erasebench.models.diffusion import DiffusionModel
+    from erasebench.models.erasure import Erasure
+
+Progress = Callable[[int, int, str], object]
+"""``(done, of, note)``: training steps, and figures such as the loss."""
+
+
+@dataclass(frozen=True)
+class RunResults:
+    """The results of a run; printed, the table of the command line with its legend.
+
+    Attributes:
+        table: one row a method and concept: ``method``, ``concept``; each metric as ``key``, ``key_low``, ``key_high``
+            (the ends of its 95 % interval) and ``key_n`` (images); judge, status, reason, flags.
+        scores: one row an image and judge label: method, concept, probe, prompt, seed, score, threshold.
+        folder: where these are as files, with grids, costs and the configuration.
+        text: the table as the command line prints it.
+    """
+
+    table: pd.DataFrame
+    scores: pd.DataFrame
+    folder: Path
+    text: str = field(repr=False)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def erase(
+    pipeline: StableDiffusionPipeline | str | Path,
+    method: str,
+    concepts: str | Sequence[str],
+    *,
+    seed: int = 0,
+    domain: str | None = None,
+    progress: Progress | None = None,
+    **hyper_parameters: Any,
+) -> StableDiffusionPipeline:
+    """Return a stock pipeline from which concepts are erased.
+
+    The pipeline that is given is left as it was, bit for bit.  The new one is on the same device and in the same
+    precision; the U-Net or text encoder that the method changes and the scheduler are its own, all other parts are
+    shared.  The erasure is the one that ``erasebench erase --export diffusers`` makes: it is trained with weights in
+    float32, and for a pipeline in half precision computed in bfloat16.
+
+    Args:
+        pipeline: a stock ``StableDiffusionPipeline`` of Stable Diffusion 1.x's or 2.x's shape; or a model by name:
+            ``"picturebook"``, a diffusers folder, or a hub id, which is loaded in float32, onto a GPU where there is
+            one.
+        method: its name, such as ``"esd-x"``; ``erasebench list methods`` shows them.
+        concepts: one of the catalogue, ``"phrase:"`` and words of your own, or a list, which is erased together.
+        seed: of everything random in the method.
+        domain: what the pipeline draws, which decides the method's settings and judges: ``"picturebook"`` or
+            ``"photo"``; if omitted the latter, unless the model is Picturebook.
+        progress: told after each step: steps done, steps in all, and figures such as the loss.
+        hyper_parameters: of the method, over its defaults.
+
+    Raises:
+        EraseBenchError: an unknown name, with the nearest; a hyper-parameter out of range; a pipeline of another shape;
+            or a method whose erasure is a rule of guidance, which no stock pipeline can hold.
+        NotApplicable: the method cannot erase these concepts, or weights of a judge that it asks are missing.
+        ErasureFailedError: training diverged, or the method raised.
+    """
+    from erasebench.models.export import erase_pipeline
+
+    made: Any = METHODS.get(parse_method(method)[0]).make
+    if made.guidance_only:
+        raise EraseBenchError(
+            f"{method} changes guidance and no weights: no stock pipeline can hold it; erasebench.run measures it, and "
+            "erasebench.erasure_of returns its rule"
+        )
+    stock, model, erasure = _compute(pipeline, method, concepts, seed, domain, progress, hyper_parameters)
+    erased: StableDiffusionPipeline = erase_pipeline(stock, model, erasure)
+    return erased
+
+
+def erasure_of(
+    pipeline: StableDiffusionPipeline | str | Path,
+    method: str,
+    concepts: str | Sequence[str],
+    *,
+    seed: int = 0,
+    domain: str | None = None,
+    progress: Progress | None = None,
+    **hyper_parameters: Any,
+) -> Erasure:
+    """Return what :func:`erase` would change, or the rule of guidance: weights, low-rank factors, trace, records.
+
+    Arguments and errors are those of :func:`erase`; every method has an erasure, those of guidance as well.
+    """
+    return _compute(pipeline, method, concepts, seed, domain, progress, hyper_parameters)[2]
+
+
+def _compute(
+    pipeline: Any,
+    method: str,
+    concepts: str | Sequence[str],
+    seed: int,
+    domain: str | None,
+    progress: Progress | None,
+    hyper_parameters: dict[str, Any],
+) -> tuple[Any, DiffusionModel, Erasure]:
+    """The stock pipeline, a copy of it as a model, and the erasure."""
+    import torch
+
+    from erasebench.models.erasure import Erasure
+
+    named = isinstance(pipeline, str | Path)
+    settings = {parse_method(method)[0]: hyper_parameters} if hyper_parameters else {}
+    options = {"methods": [method], "concepts": concepts, "seed": seed, "settings": settings}
+    config = make_config(options, {"model": str(pipeline)} if named else {})
+    if domain is not None:
+        check_name("domain", domain, DOMAINS)
+    if not config.concepts:
+        raise EraseBenchError("no concepts; give a name, or a list of names that are erased together")
+    if named:
+        catalogue, source, device, dtype = find_parts(config, "concepts")
+        source = replace(source, domain=domain or source.domain)
+    else:
+        catalogue, source = load_catalogue(), describe_pipeline(pipeline, domain)
+        device = str(pipeline.device)
+        dtype = "bfloat16" if pipeline.unet.dtype.itemsize < 4 else "float32"
+    plan = plan_from(config, catalogue, source, device, dtype)
+    stock = load_stock(source).to(device) if named else pipeline
+    # Notebooks turn gradients off, for good or around a block; methods that train need them.
+    with TemporaryDirectory(prefix="erasebench-") as folder, torch.inference_mode(False), torch.enable_grad():
+        session = Session(source, device, dtype, Store(Path(folder) / "store"))
+        session.model = copy_model(stock, source, dtype)
+        compute(plan.cell, session, [_listener(progress)] if progress else [])
+        return stock, session.model, Erasure.load(session.store.read(plan.cell.key))
+
+
+def _listener(progress: Progress) -> Callable[[Event], None]:
+    def tell(event: Event) -> None:
+        if isinstance(event, Progressed):
+            progress(event.done, event.of, event.note)
+
+    return tell
+
+
+def run(
+    methods: str | Sequence[str] | None = None,
+    concepts: str | Sequence[str] | None = None,
+    *,
+    config: str | Path | None = None,
+    preset: str | None = None,
+    progress: bool = True,
+    **options: Any,
+) -> RunResults:
+    """Erase, generate, judge and measure every method on every concept.
+
+    It is ``erasebench run``: the same again computes nothing, with a method or a concept more only what that adds.
+    A row that cannot be or that fails is in the table, with the reason.
+
+    Args:
+        methods: their names, with options in brackets: ``"esd-u[steps=200]"``; the unerased model is always there.
+        concepts: of the catalogue, or ``"phrase:red bicycle"``.
+        config: a YAML file of options; those that are given as well win.
+        preset: ``"smoke"``, ``"quick"`` (the default on Picturebook), ``"paper"`` (the default elsewhere).
+        progress: tell on standard error how far the run is.
+        options: the command line's, by name: ``model``, ``prompts``, ``seed``, ``settings``, ``workers``, ``store``,
+            ``out`` and so on.  Methods registered in a notebook or a script are not known to worker processes: put
+            them into a file that ``plugins`` names.
+
+    Raises:
+        EraseBenchError: bad input, found before any work; or a full disk.
+    """
+    from erasebench import runs
+    from erasebench.report.table import to_frame, to_terminal
+
+    given = {"methods": methods, "concepts": concepts, **options}
+    made = layered_config(
+        {key: value for key, value in given.items() if value is not None}, Path(config) if config else None, preset
+    )
+    with open(os.devnull, "w", encoding="utf-8") as silence:
+        result = runs.run(made, None if progress else silence)
+    rows, metrics = result.rows, result.record.metrics
+    return RunResults(to_frame(rows, metrics), result.scores, made.out, to_terminal(rows, metrics))
