@@ -126,7 +126,7 @@ def run(**options: Any) -> None:
     was not finished.  Exits with 3 if some cell failed.
     """
     from erasebench.report.table import to_terminal
-    from erasebench.run import any_failed, run, summary
+    from erasebench.runs import any_failed, run, summary
 
     try:
         result = run(read_options(options))
@@ -160,7 +160,7 @@ def erase(method: str, concept: str, out: Path, export: Any, **options: Any) -> 
     The same command again goes on after a kill, and exports what is finished.  --settings takes option=value as well.
     Exits with 3 if training diverges.
     """
-    from erasebench.erase import ErasureFailedError, erase
+    from erasebench.erasures import ErasureFailedError, erase
 
     try:
         click.echo(erase(read_erase_options(method, concept, out, options), export))

@@ -15,7 +15,7 @@ import yaml
 
 from benchmarks.perf.conftest import Show
 from erasebench.config import make_config
-from erasebench.erase import ABOUT, erase
+from erasebench.erasures import ABOUT, erase
 from erasebench.registry import METHODS
 
 CONCEPT = "church"

@@ -19,7 +19,7 @@ from benchmarks.perf.conftest import Show
 from erasebench.config import make_config, read_preset
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.registry import JUDGES, METHODS
-from erasebench.run import run
+from erasebench.runs import run
 
 MATRIX = {"methods": ["dm2", "esd-u"], "concepts": ["nudity", "church"]}
 """The README's demo.  What is outside the passes is nearly the same seconds for every matrix, imports and loading

@@ -20,7 +20,7 @@ from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.loading import find_model
 from erasebench.picturebook import GUIDANCE, STEPS, load_pipeline
 from erasebench.plan import resolve_method
-from erasebench.run import count_workers
+from erasebench.runs import count_workers
 from erasebench.sampling import starting_noise
 from erasebench.stages import erase, generate
 from erasebench.stages.session import Session

@@ -20,7 +20,7 @@ from erasebench.engine.ledger import Ledger, read_ledger
 from erasebench.engine.local import LocalRunner
 from erasebench.engine.progress import ProgressLine
 from erasebench.engine.store import MARKER, Store
-from erasebench.run import run
+from erasebench.runs import run
 from erasebench.stages.session import Session
 from tests.engine.fake import FakeWorkshop, cell
 from tests.engine.runs import CELLS, command, copy_of, done, fast_generate, places, run_tiny, table

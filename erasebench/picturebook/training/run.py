@@ -28,7 +28,7 @@ from erasebench.picturebook.training import vae as vae_stage
 from erasebench.picturebook.training.data import Renders, cached_renders, caption_ids, join, save_array
 from erasebench.picturebook.training.loop import fit
 from erasebench.picturebook.weights import WEIGHTS, judge_path, pipeline_path, vae_path, write_manifest
-from erasebench.run import prepare_folder
+from erasebench.runs import prepare_folder
 
 SEED = 20_261_122
 SCENES = 40_000

@@ -20,7 +20,7 @@ from PIL import Image
 
 from erasebench.cli import read_erase_options
 from erasebench.config import make_config
-from erasebench.erase import erase, plan_erasure
+from erasebench.erasures import erase, plan_erasure
 from erasebench.errors import EraseBenchError
 from erasebench.methods import checkpoint
 from erasebench.methods.checkpoint import Checkpoint

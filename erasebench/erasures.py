@@ -23,7 +23,7 @@ from erasebench.environment import hostless_environment
 from erasebench.errors import EraseBenchError, NotApplicable
 from erasebench.models.loading import ModelSource
 from erasebench.plan import BASELINE, find_parts, method_settings, resolve_method
-from erasebench.run import prepare_folder
+from erasebench.runs import prepare_folder
 from erasebench.stages import erase as stage
 from erasebench.stages.judge import judge_spec, make_judge
 from erasebench.stages.session import Session

@@ -28,7 +28,7 @@ from erasebench.picturebook import GUIDANCE
 from erasebench.plan import make_plan
 from erasebench.registry import METHODS
 from erasebench.report.table import read_csv
-from erasebench.run import _grid_source, count_workers, file_name
+from erasebench.runs import _grid_source, count_workers, file_name
 from erasebench.stages.session import Session
 from tests.engine.runs import CELLS, copy_of, done, forget_plugins, load_once, run_tiny, table
 
@@ -190,7 +190,7 @@ def test_there_are_as_many_workers_as_processors_and_memory_allow(
     with open(tmp_path / "unet.safetensors", "wb") as stream:
         stream.truncate(500_000_000)
     for free, count in ((math.inf, 6), (8.5e9, 4), (1e9, 1)):
-        monkeypatch.setattr("erasebench.run._free_memory", lambda free=free: free)
+        monkeypatch.setattr("erasebench.runs._free_memory", lambda free=free: free)
         assert count_workers("cpu", tmp_path) == count
     assert count_workers("cuda:1", tmp_path) == 1
 
@@ -211,7 +211,7 @@ def test_a_full_disk_under_the_run_folder(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr("erasebench.run.write_results", fail)
+        patch.setattr("erasebench.runs.write_results", fail)
         assert run_tiny(tmp_path) == 2
     out = tmp_path / "out"
     assert capsys.readouterr().err.endswith(
