@@ -26,7 +26,7 @@ from tests.engine.runs import command, forget_plugins, load_once
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
-FILES: dict[str, str] = dict(re.findall(r"^`([\w.]+)`\n\n```\w+\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE))
+FILES: dict[str, str] = dict(re.findall(r"^`([\w.-]+)`\n\n```\w+\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE))
 COMMANDS = re.findall(r"^erasebench (run .*)", PAGE, flags=re.MULTILINE)
 TINY = (
     *("--preset", "smoke", "--device", "cpu", "--workers", "1", "--steps", "2"),
@@ -84,9 +84,9 @@ def test_a_metric_is_a_column(folder: Path, tmp_path: Path, monkeypatch: pytest.
 def test_a_concept_is_asked_for_with_its_own_prompts(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = run(folder, tmp_path, monkeypatch, "snow.yaml")
-    assert [(row.method, row.concept) for row in rows] == [("sd", "snow"), ("uce", "snow")]
-    concept = load_catalogue([tmp_path / "snow.yaml"]).get("snow")
+    rows = run(folder, tmp_path, monkeypatch, "chapel.yaml")
+    assert [(row.method, row.concept) for row in rows] == [("sd", "chapel"), ("uce", "chapel")]
+    concept = load_catalogue([tmp_path / "chapel.yaml"]).get("chapel")
     prompts = (tmp_path / "out" / "scores.csv").read_text(encoding="utf-8")
     assert any(prompt in prompts for prompt in concept.views["picturebook"].naming)
 
@@ -94,7 +94,7 @@ def test_a_concept_is_asked_for_with_its_own_prompts(
 def test_a_judge_judges_the_concept_that_asks_for_it(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = run(folder, tmp_path, monkeypatch, "whiteness.py", "bright.yaml")
+    rows = run(folder, tmp_path, monkeypatch, "whiteness.py", "snowy-field.yaml")
     assert [row.judge for row in rows] == ["whiteness 1: white >= 0.25"] * 2
 
 
@@ -129,7 +129,7 @@ def test_a_package_brings_them_all(folder: Path, tmp_path: Path) -> None:
     run = subprocess.run(
         [
             *(sys.executable, "-m", "erasebench", "run", *TINY, "--methods", "not,read-as-anchor"),
-            *("--concepts", "bright", "--store", str(folder / "store"), "--out", str(tmp_path / "out")),
+            *("--concepts", "snowy-field", "--store", str(folder / "store"), "--out", str(tmp_path / "out")),
         ],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},
         capture_output=True,
