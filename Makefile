@@ -13,6 +13,7 @@ test: $(STAMP)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(BIN)/pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal --durations=15
 
 $(STAMP): pyproject.toml

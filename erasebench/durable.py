@@ -165,3 +165,19 @@ def cannot_write(what: str, error: OSError) -> EraseBenchError:
     at = "" if path is None or what.endswith(f" {path}") else f" at {path}"
     advice = _ADVICE.get(error.errno or 0, "see to it, or name another place")
     return EraseBenchError(f"{what} cannot be written{at}: {error.strerror or error}; {advice}")
+
+
+def prepare_folder(out: Path) -> None:
+    """Make a folder, make sure that it can be written, and clear it of what killed runs left half-written.
+
+    Raises:
+        EraseBenchError: it cannot.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / ".writable"
+        probe.touch()
+        probe.unlink()
+        remove_partials(out)
+    except OSError as error:
+        raise cannot_write(f"the output folder {out}", error) from error

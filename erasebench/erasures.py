@@ -13,7 +13,7 @@ import yaml
 from erasebench import __version__
 from erasebench.concepts import Catalogue
 from erasebench.config import RunConfig, read_layer
-from erasebench.durable import DiskFullError, disk_full, durably, is_disk_full, remove, write_durably
+from erasebench.durable import DiskFullError, disk_full, durably, is_disk_full, prepare_folder, remove, write_durably
 from erasebench.engine.cells import Cell
 from erasebench.engine.local import LocalRunner
 from erasebench.engine.progress import ProgressLine
@@ -23,8 +23,8 @@ from erasebench.engine.work import Failure
 from erasebench.environment import hostless_environment
 from erasebench.errors import EraseBenchError, ErasureFailedError, NotApplicable
 from erasebench.models.loading import ModelSource
-from erasebench.plan import BASELINE, find_parts, method_settings, resolve_method
-from erasebench.runs import prepare_folder
+from erasebench.plan import find_parts, method_settings, resolve_method
+from erasebench.plugins import BASELINE
 from erasebench.stages import erase as stage
 from erasebench.stages.judge import judge_spec, make_judge
 from erasebench.stages.session import Session

@@ -17,13 +17,11 @@ from erasebench.engine.estimate import count_missing, estimate, list_missing
 from erasebench.engine.store import Store
 from erasebench.errors import EraseBenchError, NotApplicable, check_name
 from erasebench.models.loading import ModelSource, find_model, resolve_device, resolve_dtype
-from erasebench.plugins import Judge, ResolvedMethod, hyper_parameters, make_plugin
+from erasebench.plugins import BASELINE, Judge, ResolvedMethod, hyper_parameters, make_plugin
 from erasebench.prompts import own_prompts, read_prompt_set, read_prompts, repeat
 from erasebench.registry import JUDGES, METHODS, load_file
 from erasebench.stages import erase, generate, judge, reference
 
-BASELINE = "sd"
-"""The method that erases nothing; every table starts with it."""
 INCEPTION = "inception"
 """Who gives the features of FID against a folder of real images."""
 CLIP_JUDGES = {"picturebook": "picturebook-clip", "photo": "clip"}

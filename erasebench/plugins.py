@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+BASELINE = "sd"
+"""The method that erases nothing; every table starts with it."""
 Count = Annotated[int, Field(ge=1)]
 """A number of things, at least one."""
 SamplingSteps = Annotated[int, Field(ge=1, le=1000)]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from erasebench import __version__
 from erasebench.config import RunConfig
-from erasebench.durable import cannot_write, durably, remove_partials, write_durably
+from erasebench.durable import cannot_write, durably, prepare_folder, write_durably
 from erasebench.engine.cells import with_all_that_they_read
 from erasebench.engine.ledger import Ledger
 from erasebench.engine.local import LocalRunner
@@ -27,7 +27,8 @@ from erasebench.engine.store import Store
 from erasebench.environment import hostless_environment
 from erasebench.images import read_images
 from erasebench.metrics.metric import load_metrics
-from erasebench.plan import BASELINE, Plan, Row, make_plan, resolved_config
+from erasebench.plan import Plan, Row, make_plan, resolved_config
+from erasebench.plugins import BASELINE
 from erasebench.report.costs import Cost, costs_csv
 from erasebench.report.table import to_csv, to_latex, to_markdown
 from erasebench.results.measure import measure
@@ -147,22 +148,6 @@ def _free_memory() -> float:
     except OSError:
         return math.inf
     return next((1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable")), math.inf)
-
-
-def prepare_folder(out: Path) -> None:
-    """Make a folder, make sure that it can be written, and clear it of what killed runs left half-written.
-
-    Raises:
-        EraseBenchError: it cannot.
-    """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe = out / ".writable"
-        probe.touch()
-        probe.unlink()
-        remove_partials(out)
-    except OSError as error:
-        raise cannot_write(f"the output folder {out}", error) from error
 
 
 def write_results(result: Result, store: Store) -> None:

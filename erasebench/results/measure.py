@@ -11,13 +11,13 @@ import pandas as pd
 from erasebench.engine.store import Store
 from erasebench.errors import one_line
 from erasebench.images import read_images
+from erasebench.judging import read_array
 from erasebench.metrics.metric import Measured, Metric, Probe, load_metrics
 from erasebench.metrics.stats import Estimate
 from erasebench.registry import warn
 from erasebench.results.flags import flags
 from erasebench.results.record import ProbeRecord, Record, RowRecord
 from erasebench.results.rows import TableRow
-from erasebench.stages.judge import read_array
 
 
 def measure(record: Record, scores: pd.DataFrame, store: Store) -> list[TableRow]:

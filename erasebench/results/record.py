@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -14,8 +15,11 @@ from erasebench import __version__
 from erasebench.engine.cells import Cell
 from erasebench.errors import EraseBenchError
 from erasebench.metrics.metric import Description, describe_metrics
-from erasebench.plan import BASELINE, Plan, Row
+from erasebench.plugins import BASELINE
 from erasebench.results.rows import Status
+
+if TYPE_CHECKING:
+    from erasebench.plan import Plan, Row
 
 RECORD = "plan.json"
 FEATURES = {"picturebook-clip": "Picturebook CLIP features", "inception": "Inception features, clean-fid"}

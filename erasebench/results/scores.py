@@ -6,16 +6,18 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from erasebench.concepts import Concept, Prompt
 from erasebench.engine.store import Store
 from erasebench.errors import EraseBenchError
-from erasebench.plan import Plan
 from erasebench.results.record import Record
-from erasebench.stages.judge import read_column
+
+if TYPE_CHECKING:
+    from erasebench.plan import Plan
+from erasebench.judging import read_column
 
 SCORES = "scores.csv"
 COLUMNS: dict[str, Any] = {

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
-from safetensors.numpy import load_file, save_file
 
 from erasebench.engine.cells import Cell
 from erasebench.engine.store import file_sha256
 from erasebench.errors import EraseBenchError
 from erasebench.images import read_images, read_index
-from erasebench.judging import Scores
+from erasebench.judging import Scores, write_scores
 from erasebench.plugins import Judge
 from erasebench.registry import JUDGES
 
 if TYPE_CHECKING:
     from erasebench.stages.session import Session
-
-SCORES, ARRAYS = "scores.csv", "arrays.safetensors"
 
 
 def cell(spec: dict[str, Any], images: Cell) -> Cell:
@@ -102,33 +96,3 @@ def hash_images(folder: Path) -> str:
 def image_paths(folder: Path) -> list[Path]:
     """The images of a folder, by name."""
     return sorted(p for p in folder.glob("*") if p.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp"))
-
-
-def write_scores(folder: Path, scores: Scores, ids: Sequence[str], seeds: Sequence[int]) -> None:
-    """Write the columns as CSV, with digits enough for float32, and the arrays as safetensors.
-
-    Args:
-        folder: where to.
-        scores: of n images.
-        ids: of their prompts [n], in the first column; ``seeds`` [n] in the second.
-    """
-    numbers = [[f"{value:.9g}" for value in column] for column in scores.columns.values()]
-    with open(folder / SCORES, "w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["id", "seed", *scores.columns])
-        writer.writerows(zip(ids, seeds, *numbers, strict=True))
-    save_file(scores.arrays, folder / ARRAYS)
-
-
-def read_column(folder: Path, label: str) -> dict[tuple[str, int], float]:
-    """One label's scores: (prompt id, seed) -> score, in the order of the images."""
-    with open(folder / SCORES, newline="", encoding="utf-8") as stream:
-        header, *rows = csv.reader(stream)
-    place = header.index(label, 2)  # a label may be called as one of the first two columns
-    return {(row[0], int(row[1])): float(row[place]) for row in rows}
-
-
-def read_array(folder: Path, name: str) -> NDArray[np.float32]:
-    """An array of the judge's, such as its features."""
-    found: NDArray[np.float32] = load_file(folder / ARRAYS)[name]
-    return found

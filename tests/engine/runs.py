@@ -17,9 +17,9 @@ from erasebench.concepts import load_catalogue
 from erasebench.engine.cells import Cell
 from erasebench.engine.ledger import read_ledger
 from erasebench.images import read_images, read_index, write_images
-from erasebench.judging import Scores
+from erasebench.judging import Scores, write_scores
 from erasebench.registry import KINDS, PLUGIN_PREFIX, RULES
-from erasebench.stages import erase, judge
+from erasebench.stages import erase
 from erasebench.stages.session import Session
 
 TINY = (
@@ -124,7 +124,7 @@ def fast_judge(cell: Cell, session: Session, folder: Path) -> dict[str, Any]:
     values = np.random.default_rng(seed).random((len(images), 4), dtype=np.float32)
     ids, _, seeds = read_index(session.store.read(cell.reads["images"].key))
     columns = {"church": values[:, 0], "clip": values[:, 1], "nudity": values[:, 2]}
-    judge.write_scores(folder, Scores(columns, {"features": values}), ids, seeds)
+    write_scores(folder, Scores(columns, {"features": values}), ids, seeds)
     return {"images": len(images)}
 
 

@@ -10,9 +10,9 @@ import pytest
 from erasebench.concepts import Concept, Prompt, load_catalogue
 from erasebench.engine.store import Store
 from erasebench.errors import EraseBenchError
+from erasebench.judging import read_column
 from erasebench.results.record import read_record
 from erasebench.results.scores import COLUMNS, SCORES, read_scores, scores_csv, unrelated_prompts
-from erasebench.stages.judge import read_column
 from tests.engine.runs import fast_stages, run_tiny
 
 

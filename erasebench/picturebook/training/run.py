@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from erasebench.durable import replace_folder
+from erasebench.durable import prepare_folder, replace_folder
 from erasebench.errors import EraseBenchError
 from erasebench.models.export import forget_origin
 from erasebench.picturebook.tokenizer import save_tokenizer, train_tokenizer
@@ -28,7 +28,6 @@ from erasebench.picturebook.training import vae as vae_stage
 from erasebench.picturebook.training.data import Renders, cached_renders, caption_ids, join, save_array
 from erasebench.picturebook.training.loop import fit
 from erasebench.picturebook.weights import WEIGHTS, judge_path, pipeline_path, vae_path, write_manifest
-from erasebench.runs import prepare_folder
 
 SEED = 20_261_122
 SCENES = 40_000

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from erasebench.judging import Scores
-from erasebench.stages.judge import read_array, read_column, write_scores
+from erasebench.judging import Scores, read_array, read_column, write_scores
 
 
 def test_scores_are_read_back_by_prompt_and_seed(tmp_path: Path) -> None:

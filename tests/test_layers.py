@@ -1,0 +1,58 @@
+"""What the contracts in ``pyproject.toml``, which ``make test`` checks, cannot see of the order of imports."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from importlib.util import resolve_name
+from pathlib import Path
+
+import grimp
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FILES = [path for folder in ("erasebench", "methods", "attacks") for path in sorted((ROOT / folder).rglob("*.py"))]
+PLUGINS = ("erasebench.methods.", "erasebench.attacks.", "methods.", "attacks.")
+
+
+def plugins_imported(source: str, package: str) -> list[str]:
+    """The methods and attacks, as installed or as folders, that a file of a package imports, wherever in it."""
+    return [name for name in imports(source, package) if f"{name}.".startswith(PLUGINS)]
+
+
+def imports(source: str, package: str) -> Iterator[str]:
+    """What a file imports: modules, and whatever is taken out of one, with its name."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = resolve_name("." * node.level + (node.module or ""), package)
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_methods_and_attacks_are_found_by_name_and_imported_by_nobody(path: Path) -> None:
+    package = ".".join(path.relative_to(ROOT).parent.parts)
+    assert not plugins_imported(path.read_text(encoding="utf-8"), package)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import erasebench.methods.esd",
+        "from erasebench.methods.esd import ESD",
+        "from erasebench import methods",
+        "from .esd import ESD",
+        "from . import esd",
+        "from methods.esd import ESD",
+        "def f():\n    from erasebench.attacks import suffix",
+    ],
+)
+def test_an_import_of_a_method_is_seen(line: str) -> None:
+    assert plugins_imported(line, "methods")
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    graph = grimp.build_graph("erasebench", exclude_type_checking_imports=True, cache_dir=None)
+    TopologicalSorter({name: graph.find_modules_directly_imported_by(name) for name in graph.modules}).prepare()
