@@ -19,6 +19,8 @@ from erasebench import EraseBenchError, __version__
 from erasebench.picturebook.cli import picturebook
 
 FAILED = 3
+LISTED = ("methods", "attacks", "judges", "metrics", "rules", "concepts", "presets")
+"""What ``list`` and ``show`` know: ``erasebench.listing.LISTED``, which takes longer to import than ``--help`` may."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
@@ -202,18 +204,20 @@ def plan(**options: Any) -> None:
 
 
 @cli.command(name="list")
-@click.argument(
-    "kind", type=click.Choice(["methods", "attacks", "judges", "metrics", "concepts", "presets"]), required=False
-)
+@click.argument("kind", type=click.Choice(LISTED), required=False)
 @click.argument("pattern", default="*")
 def list_(kind: str | None, pattern: str) -> None:
-    """List what there is to run.
+    """List what there is to run, with what it is.
 
-    Methods, attacks, judges, metrics, concepts or presets, by wildcard: erasebench list methods "esd*".
+    Methods, attacks, judges, metrics, guidance rules, concepts or presets, by wildcard: erasebench list methods "esd*".
     """
     from erasebench.listing import listing
 
-    click.echo("\n".join(listing(kind, pattern)))
+    lines = listing(kind, pattern)
+    if sys.stdout.isatty():
+        width = shutil.get_terminal_size().columns
+        lines = [line if len(line) <= width else f"{line[: width - 1]}…" for line in lines]
+    click.echo("\n".join(lines))
 
 
 @cli.command()
