@@ -43,12 +43,18 @@ class ConfigCommand(click.Command):
 class EraseCommand(click.Command):
     """A command with an option for those keys of a run's configuration that one erasure has."""
 
-    KEYS = ("model", "seed", "settings", "device", "dtype", "plugins", "concept_files")
+    KEYS: tuple[str, ...] = ("model", "seed", "settings", "device", "dtype", "plugins", "concept_files")
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """The command's own options, then the configuration's, then ``--help``."""
         *own, help_option = super().get_params(ctx)
         return [*own, *(option for option in config_options() if option.name in self.KEYS), help_option]
+
+
+class ShowCommand(EraseCommand):
+    """A command with an option for the files that may bring what it shows."""
+
+    KEYS = ("plugins", "concept_files")
 
 
 @cache
@@ -218,6 +224,23 @@ def list_(kind: str | None, pattern: str) -> None:
         width = shutil.get_terminal_size().columns
         lines = [line if len(line) <= width else f"{line[: width - 1]}…" for line in lines]
     click.echo("\n".join(lines))
+
+
+@cli.command(cls=ShowCommand)
+@click.argument("name")
+@click.option("--kind", type=click.Choice(LISTED), help="What it is, where several things have one name.")
+@click.option("--concept", help="Show the values that a method's hyper-parameters take for this concept.")
+def show(name: str, kind: str | None, concept: str | None, **options: Any) -> None:
+    """Show what one thing is, such as a method.
+
+    A method with its hyper-parameters: type and range, default, value on Picturebook, meaning.  Or an attack, judge,
+    metric, guidance rule, concept or preset.
+    """
+    from erasebench.config import split_list
+    from erasebench.description import describe
+
+    files = {key: [Path(path) for path in split_list(value or "")] for key, value in options.items()}
+    click.echo(describe(name, kind, concept, **files))
 
 
 @cli.command()

@@ -14,14 +14,14 @@ def first_line(docstring: str | None) -> str:
 
 
 def paragraphs(docstring: str | None) -> list[str]:
-    """The paragraphs before the first section, without markup, each as one line."""
+    """The paragraphs before the first section, without markup: each as one line, but what is indented as it is."""
     text = inspect.cleandoc(docstring or "")
     found = []
     for paragraph in re.split(r"\n\s*\n", text):
         if paragraph.startswith(SECTIONS):
             break
-        found.append(plain(" ".join(paragraph.split())))
-    return [paragraph for paragraph in found if paragraph]
+        found.append(plain(paragraph if paragraph.startswith(" ") else " ".join(paragraph.split())))
+    return [paragraph for paragraph in found if paragraph.strip()]
 
 
 def attributes(docstring: str | None) -> dict[str, str]:
@@ -35,4 +35,4 @@ def plain(text: str) -> str:
     """The text without reStructuredText's backticks and roles: ``:data:`VARIANTS``` becomes VARIANTS."""
     text = re.sub(r":\w+:`~(?:[\w.]+\.)?(\w+)`", r"\1", text)
     text = re.sub(r":\w+:`([^`]+)`", r"\1", text)
-    return text.replace("``", "")
+    return text.replace("``", "").replace("::", ":")
