@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args, get_origin
 import click
 
 from erasebench import EraseBenchError, __version__
+from erasebench.completion import complete_name, complete_names, complete_path
 from erasebench.picturebook.cli import picturebook
 
 FAILED = 3
@@ -23,10 +24,21 @@ LISTED = ("methods", "attacks", "judges", "metrics", "rules", "concepts", "prese
 """What ``list`` and ``show`` know: ``erasebench.listing.LISTED``, which takes longer to import than ``--help`` may."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
-@click.version_option(__version__, prog_name="erasebench")
+@click.group(
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "show_default": True,
+        "auto_envvar_prefix": "ERASEBENCH",
+    }
+)
+@click.version_option(__version__, prog_name="erasebench", allow_from_autoenv=False)
 def cli() -> None:
-    """Measure how well a concept can be erased from a text-to-image model."""
+    """Measure how well a concept can be erased from a text-to-image model.
+
+    Options can stand in the environment: ERASEBENCH_RUN_STORE is run's --store.
+
+    Completion in bash: eval "$(_ERASEBENCH_COMPLETE=bash_source erasebench)"
+    """
 
 
 cli.add_command(picturebook)
@@ -64,7 +76,11 @@ def config_options() -> list[click.Parameter]:
 
     options: list[click.Parameter] = [
         click.Option(["--config"], type=click.Path(path_type=Path, dir_okay=False), help="YAML file of these options."),
-        click.Option(["--preset"], help="smoke, quick or paper.  [default: quick on Picturebook, else paper]"),
+        click.Option(
+            ["--preset"],
+            help="smoke, quick or paper.  [default: quick on Picturebook, else paper]",
+            shell_complete=complete_name("presets"),
+        ),
     ]
     for key, field in RunConfig.model_fields.items():
         default = field.get_default(call_default_factory=True)
@@ -74,7 +90,9 @@ def config_options() -> list[click.Parameter]:
         if field.annotation is bool:
             options.append(click.Option([f"{flag}/--no-{flag[2:]}"], default=None, help=text, show_default=False))
         else:
-            options.append(click.Option([flag], help=text, metavar=_metavar(default, field.annotation)))
+            metavar = _metavar(default, field.annotation)
+            complete = complete_names(key) if key in LISTED else complete_path if metavar == "PATH" else None
+            options.append(click.Option([flag], help=text, metavar=metavar, shell_complete=complete))
     return options
 
 
@@ -151,8 +169,19 @@ def run(**options: Any) -> None:
 
 
 @cli.command(cls=EraseCommand)
-@click.option("--method", required=True, help="The method; options in brackets: esd-u[steps=200].")
-@click.option("--concept", required=True, metavar="A,B,...", help="What to erase, as in run; several together.")
+@click.option(
+    "--method",
+    required=True,
+    help="The method; options in brackets: esd-u[steps=200].",
+    shell_complete=complete_name("methods"),
+)
+@click.option(
+    "--concept",
+    required=True,
+    metavar="A,B,...",
+    help="What to erase, as in run; several together.",
+    shell_complete=complete_names("concepts"),
+)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of this erasure.")
 @click.option(
     "--export",
@@ -211,7 +240,7 @@ def plan(**options: Any) -> None:
 
 @cli.command(name="list")
 @click.argument("kind", type=click.Choice(LISTED), required=False)
-@click.argument("pattern", default="*")
+@click.argument("pattern", default="*", shell_complete=complete_name(*LISTED))
 def list_(kind: str | None, pattern: str) -> None:
     """List what there is to run, with what it is.
 
@@ -227,9 +256,13 @@ def list_(kind: str | None, pattern: str) -> None:
 
 
 @cli.command(cls=ShowCommand)
-@click.argument("name")
+@click.argument("name", shell_complete=complete_name(*LISTED))
 @click.option("--kind", type=click.Choice(LISTED), help="What it is, where several things have one name.")
-@click.option("--concept", help="Show the values that a method's hyper-parameters take for this concept.")
+@click.option(
+    "--concept",
+    help="Show the values that a method's hyper-parameters take for this concept.",
+    shell_complete=complete_name("concepts"),
+)
 def show(name: str, kind: str | None, concept: str | None, **options: Any) -> None:
     """Show what one thing is, such as a method.
 
