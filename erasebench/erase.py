@@ -15,7 +15,7 @@ from erasebench.config import RunConfig, read_layer
 from erasebench.durable import DiskFullError, disk_full, durably, is_disk_full, remove, write_durably
 from erasebench.engine.cells import Cell
 from erasebench.engine.local import LocalRunner
-from erasebench.engine.progress import ProgressLine
+from erasebench.engine.progress import Progress
 from erasebench.engine.runner import Event, Failed
 from erasebench.engine.store import Store
 from erasebench.engine.work import Failure
@@ -181,7 +181,8 @@ def _erase(plan: PlannedErasure, out: Path, session: Session, stream: TextIO | N
             failures.append(event.failure)
 
     try:
-        outcome = LocalRunner(session).run([plan.cell], store, [ProgressLine([plan.cell], stream), note])
+        with Progress([plan.cell], stream) as progress:
+            outcome = LocalRunner(session).run([plan.cell], store, [progress, note])
         for failure in failures:
             if failure.error == "EraseBenchError":
                 raise EraseBenchError(failure.reason)
