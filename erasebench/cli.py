@@ -16,15 +16,29 @@ from typing import Any, Literal, get_args, get_origin
 import click
 
 from erasebench import EraseBenchError, __version__
+from erasebench.completion import complete_name, complete_names, complete_path
 from erasebench.picturebook.cli import picturebook
 
 FAILED = 3
+LISTED = ("methods", "attacks", "judges", "metrics", "rules", "concepts", "presets")
+"""What ``list`` and ``show`` know: ``erasebench.listing.LISTED``, which takes longer to import than ``--help`` may."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
-@click.version_option(__version__, prog_name="erasebench")
+@click.group(
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "show_default": True,
+        "auto_envvar_prefix": "ERASEBENCH",
+    }
+)
+@click.version_option(__version__, prog_name="erasebench", allow_from_autoenv=False)
 def cli() -> None:
-    """Measure how well a concept can be erased from a text-to-image model."""
+    """Measure how well a concept can be erased from a text-to-image model.
+
+    Options can stand in the environment: ERASEBENCH_RUN_STORE is run's --store.
+
+    Completion in bash: eval "$(_ERASEBENCH_COMPLETE=bash_source erasebench)"
+    """
 
 
 cli.add_command(picturebook)
@@ -41,12 +55,18 @@ class ConfigCommand(click.Command):
 class EraseCommand(click.Command):
     """A command with an option for those keys of a run's configuration that one erasure has."""
 
-    KEYS = ("model", "seed", "settings", "device", "dtype", "plugins", "concept_files")
+    KEYS: tuple[str, ...] = ("model", "seed", "settings", "device", "dtype", "plugins", "concept_files")
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """The command's own options, then the configuration's, then ``--help``."""
         *own, help_option = super().get_params(ctx)
         return [*own, *(option for option in config_options() if option.name in self.KEYS), help_option]
+
+
+class ShowCommand(EraseCommand):
+    """A command with an option for the files that may bring what it shows."""
+
+    KEYS = ("plugins", "concept_files")
 
 
 @cache
@@ -56,7 +76,11 @@ def config_options() -> list[click.Parameter]:
 
     options: list[click.Parameter] = [
         click.Option(["--config"], type=click.Path(path_type=Path, dir_okay=False), help="YAML file of these options."),
-        click.Option(["--preset"], help="smoke, quick or paper.  [default: quick on Picturebook, else paper]"),
+        click.Option(
+            ["--preset"],
+            help="smoke, quick or paper.  [default: quick on Picturebook, else paper]",
+            shell_complete=complete_name("presets"),
+        ),
     ]
     for key, field in RunConfig.model_fields.items():
         default = field.get_default(call_default_factory=True)
@@ -66,7 +90,9 @@ def config_options() -> list[click.Parameter]:
         if field.annotation is bool:
             options.append(click.Option([f"{flag}/--no-{flag[2:]}"], default=None, help=text, show_default=False))
         else:
-            options.append(click.Option([flag], help=text, metavar=_metavar(default, field.annotation)))
+            metavar = _metavar(default, field.annotation)
+            complete = complete_names(key) if key in LISTED else complete_path if metavar == "PATH" else None
+            options.append(click.Option([flag], help=text, metavar=metavar, shell_complete=complete))
     return options
 
 
@@ -139,8 +165,19 @@ def run(**options: Any) -> None:
 
 
 @cli.command(cls=EraseCommand)
-@click.option("--method", required=True, help="The method; options in brackets: esd-u[steps=200].")
-@click.option("--concept", required=True, metavar="A,B,...", help="What to erase, as in run; several together.")
+@click.option(
+    "--method",
+    required=True,
+    help="The method; options in brackets: esd-u[steps=200].",
+    shell_complete=complete_name("methods"),
+)
+@click.option(
+    "--concept",
+    required=True,
+    metavar="A,B,...",
+    help="What to erase, as in run; several together.",
+    shell_complete=complete_names("concepts"),
+)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of this erasure.")
 @click.option(
     "--export",
@@ -199,18 +236,41 @@ def plan(**options: Any) -> None:
 
 
 @cli.command(name="list")
-@click.argument(
-    "kind", type=click.Choice(["methods", "attacks", "judges", "metrics", "concepts", "presets"]), required=False
-)
-@click.argument("pattern", default="*")
+@click.argument("kind", type=click.Choice(LISTED), required=False)
+@click.argument("pattern", default="*", shell_complete=complete_name(*LISTED))
 def list_(kind: str | None, pattern: str) -> None:
-    """List what there is to run.
+    """List what there is to run, with what it is.
 
-    Methods, attacks, judges, metrics, concepts or presets, by wildcard: erasebench list methods "esd*".
+    Methods, attacks, judges, metrics, guidance rules, concepts or presets, by wildcard: erasebench list methods "esd*".
     """
     from erasebench.listing import listing
 
-    click.echo("\n".join(listing(kind, pattern)))
+    lines = listing(kind, pattern)
+    if sys.stdout.isatty():
+        width = shutil.get_terminal_size().columns
+        lines = [line if len(line) <= width else f"{line[: width - 1]}…" for line in lines]
+    click.echo("\n".join(lines))
+
+
+@cli.command(cls=ShowCommand)
+@click.argument("name", shell_complete=complete_name(*LISTED))
+@click.option("--kind", type=click.Choice(LISTED), help="What it is, where several things have one name.")
+@click.option(
+    "--concept",
+    help="Show the values that a method's hyper-parameters take for this concept.",
+    shell_complete=complete_name("concepts"),
+)
+def show(name: str, kind: str | None, concept: str | None, **options: Any) -> None:
+    """Show what one thing is, such as a method.
+
+    A method with its hyper-parameters: type and range, default, value on Picturebook, meaning.  Or an attack, judge,
+    metric, guidance rule, concept or preset.
+    """
+    from erasebench.config import split_list
+    from erasebench.description import describe
+
+    files = {key: [Path(path) for path in split_list(value or "")] for key, value in options.items()}
+    click.echo(describe(name, kind, concept, **files))
 
 
 @cli.command()

@@ -23,9 +23,13 @@ class RunConfig(BaseModel):
 
     model: str = Field("picturebook", description="'picturebook', a diffusers folder, or a hub id.")
     methods: tuple[str, ...] = Field(
-        (), description="Erasure methods; options in brackets: esd-u[steps=200;learning_rate=1e-4]."
+        (),
+        description="Erasure methods; options in brackets: esd-u[steps=200;learning_rate=1e-4].",
+        json_schema_extra={"minItems": 1},
     )
-    concepts: tuple[str, ...] = Field((), description="Concepts of the catalogue, or 'phrase:red balloon'.")
+    concepts: tuple[str, ...] = Field(
+        (), description="Concepts of the catalogue, or 'phrase:red balloon'.", json_schema_extra={"minItems": 1}
+    )
     prompts: Annotated[int, Field(ge=1)] = Field(40, description="Prompts for each concept, at most.")
     prompt_kinds: tuple[str, ...] = Field(
         ("naming", "implying"), description="Which of a concept's own prompts: naming, implying, synonym."
@@ -59,15 +63,16 @@ class RunConfig(BaseModel):
     fid_reference: Path | None = Field(None, description="Folder of real images for FID.")
 
     def to_yaml(self) -> str:
-        """The configuration as YAML that ``--config`` takes back."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        """The configuration as YAML that ``--config`` takes back; an empty list of methods is left out there."""
+        left_out = set() if self.methods else {"methods"}
+        return yaml.safe_dump(self.model_dump(mode="json", exclude=left_out), sort_keys=False, allow_unicode=True)
 
 
 def make_config(*layers: Mapping[str, Any]) -> RunConfig:
     """A configuration of layers, the later over the earlier; settings and prompt sets name by name.
 
     Raises:
-        EraseBenchError: an unknown key, with the nearest, or a value that does not fit.
+        EraseBenchError: an unknown key, with the nearest, a value that does not fit, or an empty list of methods.
     """
     merged: dict[str, Any] = {}
     for layer in layers:
@@ -77,6 +82,11 @@ def make_config(*layers: Mapping[str, Any]) -> RunConfig:
     # In a file as on the command line.
     lists = [key for key, value in merged.items() if isinstance(value, str) and _is_list(key)]
     merged |= {key: split_list(merged[key]) for key in lists}
+    if merged.get("methods") in ([], ()):
+        raise EraseBenchError(
+            "methods is given, but names none; name some with --methods (`erasebench list methods` shows them), or "
+            "leave it out for the unerased model alone"
+        )
     try:
         return RunConfig.model_validate(merged)
     except ValidationError as error:

@@ -16,7 +16,7 @@ from erasebench.config import RunConfig, read_layer
 from erasebench.durable import DiskFullError, disk_full, durably, is_disk_full, prepare_folder, remove, write_durably
 from erasebench.engine.cells import Cell
 from erasebench.engine.local import LocalRunner
-from erasebench.engine.progress import ProgressLine
+from erasebench.engine.progress import Progress
 from erasebench.engine.runner import Event, Failed, Subscriber
 from erasebench.engine.store import Store
 from erasebench.engine.work import Failure
@@ -206,7 +206,8 @@ def _erase(plan: PlannedErasure, out: Path, session: Session, stream: TextIO | N
     about = _about(plan)
     _write(about, out)
     try:
-        cost = compute(plan.cell, session, [ProgressLine([plan.cell], stream)])
+        with Progress([plan.cell], stream) as progress:
+            cost = compute(plan.cell, session, [progress])
     except BaseException as error:
         # Nothing to go on from, or nowhere to go: the folder is free again.
         diverged = isinstance(error, ErasureFailedError) and not error.traceback

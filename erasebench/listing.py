@@ -1,21 +1,28 @@
-"""What there is to run, for ``erasebench list``."""
+"""What there is to run, for ``erasebench list`` and for the completion of names in a shell."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
 from erasebench.config import preset_files
 from erasebench.errors import EraseBenchError
-from erasebench.registry import KINDS
+from erasebench.registry import BUILT_IN, KINDS
+
+LISTED = (*KINDS, "concepts", "presets")
+"""All kinds of things that have names."""
 
 
 def listing(kind: str | None, pattern: str = "*") -> list[str]:
-    """One line for each plug-in, concept or preset whose name matches; every kind if None.
+    """One line for each plug-in, concept or preset whose name matches, with what it is; every kind if None.
 
     Nothing is imported for it, so that what is broken elsewhere cannot break the list.
 
     Raises:
         EraseBenchError: the kind has none that match.
     """
-    kinds = [kind] if kind else [*KINDS, "concepts", "presets"]
+    kinds = [kind] if kind else LISTED
     lines: list[str] = []
     for name in kinds:
         if len(kinds) > 1:
@@ -26,21 +33,43 @@ def listing(kind: str | None, pattern: str = "*") -> list[str]:
     return lines
 
 
+def names(kind: str) -> list[str]:
+    """The names of one of :data:`LISTED`, in the order in which they are listed; nothing is imported."""
+    return [name for name, _ in _described(kind, "*", describe=False)]
+
+
 def _lines(kind: str, pattern: str) -> list[str]:
-    from fnmatch import fnmatchcase
-
-    if kind in KINDS:
-        registry = KINDS[kind]
-        found = [(name, registry.origin(name)) for name in registry.names(pattern)]
-    elif kind == "presets":
-        found = [(name, "") for name in sorted(preset_files()) if fnmatchcase(name, pattern)]
-    else:
-        from erasebench.concepts import load_catalogue
-
-        catalogue = load_catalogue()
-        found = [
-            (name, f"{catalogue.get(name).kind}, {' and '.join(catalogue.get(name).views)}")
-            for name in catalogue.names(pattern)
-        ]
+    found = _described(kind, pattern)
     width = max((len(name) for name, _ in found), default=0)
     return [f"{name:<{width}}  {note}".rstrip() for name, note in found]
+
+
+def _described(kind: str, pattern: str, describe: bool = True) -> Sequence[tuple[str, str]]:
+    """Names, each with what it is if that is asked for."""
+    if kind in KINDS:
+        return [(name, _plugin(kind, name) if describe else "") for name in KINDS[kind].names(pattern)]
+    if kind == "presets":
+        presets = sorted(preset_files().items())
+        return [(name, _preset(path) if describe else "") for name, path in presets if fnmatchcase(name, pattern)]
+    from erasebench.concepts import load_catalogue
+
+    catalogue = load_catalogue()
+    concepts = [catalogue.get(name) for name in catalogue.names(pattern)]
+    return [(c.name, f'{c.kind} "{c.phrase}", {" and ".join(c.views)}') for c in concepts]
+
+
+def _plugin(kind: str, name: str) -> str:
+    """What a plug-in is, and which package it is of, if not of this one."""
+    origin, summary = KINDS[kind].origin(name), KINDS[kind].summary(name)
+    if origin == BUILT_IN:
+        return summary
+    return f"{origin}: {summary}" if summary else origin
+
+
+def _preset(path: Path) -> str:
+    """The comment at the top of a preset, or else the keys that it sets."""
+    first, _, rest = path.read_text(encoding="utf-8").partition("\n")
+    if first.startswith("#"):
+        return first.lstrip("# ").rstrip()
+    keys = (line.partition(":")[0] for line in (first, *rest.splitlines()) if line[:1].isalpha())
+    return f"sets {', '.join(keys)}"

@@ -27,6 +27,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from erasebench.docstrings import first_line
 from erasebench.errors import EraseBenchError, check_name, one_line
 from erasebench.plugins import Attack, Judge, Method
 
@@ -143,25 +144,44 @@ class Registry(Generic[T]):
         points = [_package(point) for point in self._elsewhere if point.name == name]
         return " and ".join(points) or str(self.loaded[name].make.__module__)
 
+    def summary(self, name: str) -> str:
+        """What a plug-in is, in one line: the first of its docstring, and what this name of it presets.
+
+        It is read without importing the plug-in; '' where it has none or its file cannot be found.
+        """
+        if name in self._built_in:
+            return self._files[name][1]
+        if name in self.loaded:
+            return first_line(self.loaded[name].make.__doc__)
+        point = next((point for point in self._elsewhere if point.name == name), None)
+        path = _module_file(point.module) if point else None
+        return class_summary(path, point.attr) if point and path else ""
+
     def is_foreign(self, name: str) -> bool:
         """Whether an installed package other than this one declares a name."""
         return any(point.name == name for point in self._elsewhere)
 
     @cached_property
     def _built_in(self) -> dict[str, str]:
+        """The modules of the built-in plug-ins."""
+        return {name: module for name, (module, _) in self._files.items()}
+
+    @cached_property
+    def _files(self) -> dict[str, tuple[str, str]]:
+        """The built-in plug-ins' modules and summaries."""
         spec = importlib.util.find_spec(self.package)
         folders = spec.submodule_search_locations if spec else None
         if not folders:
             raise EraseBenchError(f"the package {self.package} is missing; install erasebench again")
-        found: dict[str, str] = {}
+        found: dict[str, tuple[str, str]] = {}
         for path in sorted(p for folder in folders for p in Path(folder).glob("*.py")):
             try:
-                names = registered_names(path)
+                summaries = registered_summaries(path)
             except SyntaxError as error:
                 self.broken[path.stem] = one_line(error)
                 warn(f"{path} is left out: {self.broken[path.stem]}")
                 continue
-            found.update(dict.fromkeys(names, f"{self.package}.{path.stem}"))
+            found.update({name: (f"{self.package}.{path.stem}", summary) for name, summary in summaries.items()})
         return found
 
     @cached_property
@@ -194,12 +214,59 @@ def _package(point: EntryPoint) -> str:
 
 def registered_names(path: Path) -> list[str]:
     """The literal names in a file's ``@....register("name")`` decorators, read without running the file."""
-    names: list[str] = []
+    return list(registered_summaries(path))
+
+
+def registered_summaries(path: Path) -> dict[str, str]:
+    """What a file registers, by name, in one line each, read without running the file.
+
+    Names of one class are told apart by what they preset: ``"Erase. (strength=max)"``.
+    """
+    summaries: dict[str, str] = {}
     for node in ast.parse(path.read_text(encoding="utf-8"), str(path)).body:
-        for call in getattr(node, "decorator_list", []):
-            if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "register":
-                names += [a.value for a in call.args[:1] if isinstance(a, ast.Constant) and isinstance(a.value, str)]
-    return names
+        if not isinstance(node, ast.ClassDef | ast.FunctionDef):
+            continue
+        calls = [call for call in node.decorator_list if isinstance(call, ast.Call) and _registers(call)]
+        summary = first_line(ast.get_docstring(node))
+        for call in calls:
+            name = call.args[0]
+            presets = ", ".join(f"{keyword.arg}={_literal(keyword.value)}" for keyword in call.keywords)
+            if isinstance(name, ast.Constant) and isinstance(name.value, str):
+                summaries[name.value] = f"{summary} ({presets})".strip() if presets and len(calls) > 1 else summary
+    return summaries
+
+
+def _registers(call: ast.Call) -> bool:
+    return isinstance(call.func, ast.Attribute) and call.func.attr == "register" and bool(call.args)
+
+
+def _literal(node: ast.expr) -> str:
+    return str(node.value) if isinstance(node, ast.Constant) else ast.unparse(node)
+
+
+def class_summary(path: Path, name: str) -> str:
+    """The first line of a class's docstring, read without running its file; '' if it has none."""
+    try:
+        nodes = ast.parse(path.read_text(encoding="utf-8"), str(path)).body
+    except (OSError, SyntaxError, ValueError):
+        return ""
+    return next(
+        (first_line(ast.get_docstring(node)) for node in nodes if isinstance(node, ast.ClassDef) and node.name == name),
+        "",
+    )
+
+
+def _module_file(module: str) -> Path | None:
+    """The file of a module, found without importing it or the packages around it."""
+    top, *inner = module.split(".")
+    spec = importlib.util.find_spec(top)
+    if spec is None:
+        return None
+    if not inner:
+        return Path(spec.origin) if spec.origin else None
+    places = (Path(folder, *inner) for folder in spec.submodule_search_locations or ())
+    files = (file for place in places for file in (place.with_suffix(".py"), place / "__init__.py"))
+    return next((file for file in files if file.is_file()), None)
 
 
 def load_file(path: Path) -> None:
@@ -260,4 +327,6 @@ KINDS: Mapping[str, Registry[Any]] = {
     "attacks": ATTACKS,
     "judges": JUDGES,
     "metrics": METRICS,
+    "rules": RULES,
 }
+"""All registries, by what ``erasebench list`` calls their plug-ins."""

@@ -21,7 +21,7 @@ from erasebench.durable import cannot_write, durably, prepare_folder, write_dura
 from erasebench.engine.cells import with_all_that_they_read
 from erasebench.engine.ledger import Ledger
 from erasebench.engine.local import LocalRunner
-from erasebench.engine.progress import ProgressLine
+from erasebench.engine.progress import Progress
 from erasebench.engine.runner import Outcome
 from erasebench.engine.store import Store
 from erasebench.environment import hostless_environment
@@ -98,7 +98,6 @@ def _run(plan: Plan, store: Store, stream: TextIO | None) -> Result:
             if row.reason:
                 ledger.write("n/a", title=f"{row.method} {row.concept.name}", reason=row.reason)
         workers = config.workers or count_workers(plan.device, plan.source.folder)
-        progress = ProgressLine(missing, stream, workers)
         session = Session(
             plan.source,
             plan.device,
@@ -109,7 +108,8 @@ def _run(plan: Plan, store: Store, stream: TextIO | None) -> Result:
             config.fid_reference,
             config.plugins,
         )
-        outcome = LocalRunner(session, workers).run(plan.cells, store, [ledger, progress])
+        with Progress(missing, stream, workers) as progress:
+            outcome = LocalRunner(session, workers).run(plan.cells, store, [ledger, progress])
         record = record_plan(plan, outcome.failed)
         scores = collect_scores(plan, record, store)
         result = Result(plan, outcome, record, scores, measure(record, scores, store))

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 @METHODS.register("negative-prompt")
 @dataclass(frozen=True)
 class NegativePrompt(Method):
-    """``e(x, concepts) + s (e(x, prompt) - e(x, concepts))``; several concepts are joined by commas.
+    """Guide away from the concepts, joined by commas, instead of away from the blank prompt.
 
-    Nothing is trained and nothing stored, and whoever holds the weights undoes it.
+    The prediction is ``e(x, concepts) + s (e(x, prompt) - e(x, concepts))``.  Nothing is trained and nothing stored,
+    and whoever holds the weights undoes it.
     """
 
     guidance_only: ClassVar[bool] = True

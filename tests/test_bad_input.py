@@ -83,6 +83,9 @@ BAD: list[tuple[Sequence[str], Sequence[str]]] = [
     (["--methods", "ucee"], ["unknown method 'ucee'; nearest: uce"]),
     (["--concepts", "chuch"], ["unknown concept 'chuch'; nearest: church"]),
     (["--concepts", ""], ["no concepts; name some with --concepts"]),
+    (["--concepts", " , "], ["no concepts; name some with --concepts"]),
+    (["--methods", ""], ["methods is given, but names none; name some with --methods", "the unerased model alone"]),
+    (["--methods", " , "], ["methods is given, but names none"]),
     (["--concepts", "phrase: "], ["has no words"]),
     (["--preset", "smok"], ["unknown preset 'smok'; nearest: smoke"]),
     (["--sampler", "ddin"], ["unknown sampler 'ddin'; nearest: ddim"]),
@@ -172,6 +175,20 @@ def test_bad_input_is_one_clear_line_before_any_work(
     for part in wanted:
         assert part in captured.err
     assert {path.name for path in tmp_path.iterdir()} - {"__pycache__"} == before
+
+
+@pytest.mark.parametrize("empty", ["[]", "''"])
+@pytest.mark.parametrize(
+    ("key", "message"), [("methods", "methods is given, but names none; "), ("concepts", "no concepts; name some")]
+)
+def test_an_empty_list_in_a_file_is_no_run_of_the_baseline(
+    key: str, message: str, empty: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lists = {"methods": "[uce]", "concepts": "[church]", key: empty}
+    (tmp_path / "empty.yaml").write_text("".join(f"{name}: {value}\n" for name, value in lists.items()))
+    assert command("run", "--config", "empty.yaml", *places(tmp_path)) == 2
+    assert capsys.readouterr().err.startswith(f"error: {message}")
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_option_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from erasebench import EraseBenchError, __version__
-from erasebench.cli import cli, main
+from erasebench import EraseBenchError, __version__, listing
+from erasebench.cli import LISTED, cli, main
+from erasebench.config import RunConfig
+from erasebench.judges.weights_files import FOLDER
 from erasebench.picturebook import render, sample_scene
 
 
@@ -92,6 +94,58 @@ def test_a_pattern_that_nothing_matches(capsys: pytest.CaptureFixture[str]) -> N
         main(["list", "methods", "zzz*"])
     assert stop.value.code == 2
     assert capsys.readouterr().err == "error: no methods match 'zzz*'\n"
+
+
+def test_what_is_listed_is_what_there_is() -> None:
+    assert LISTED == listing.LISTED
+
+
+def test_options_stand_in_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    read: list[RunConfig] = []
+
+    def make_plan(config: RunConfig) -> None:
+        read.append(config)
+        raise EraseBenchError("enough")
+
+    monkeypatch.setattr("erasebench.plan.make_plan", make_plan)
+    (tmp_path / "own.yaml").write_text("seed: 7\nsteps: 3\n")
+    variables = {
+        "CONFIG": tmp_path / "own.yaml", "PRESET": "smoke", "STORE": "/elsewhere", "METHODS": "uce,esd-u[steps=2]",
+        "CONCEPTS": "church", "COMPILE": "1", "SEED": "8", "IMAGES_PER_PROMPT": "3", "SETTINGS": "uce.lamb=1",
+    }  # fmt: skip
+    for name, value in variables.items():
+        monkeypatch.setenv(f"ERASEBENCH_PLAN_{name}", str(value))
+    monkeypatch.setenv("ERASEBENCH_RUN_DEVICE", "cuda")
+    monkeypatch.setenv("ERASEBENCH_VERSION", "9")
+    assert run("plan", "--store", "given") == 2
+    config = read[0]
+    assert (config.store, config.methods, config.concepts) == (Path("given"), ("uce", "esd-u[steps=2]"), ("church",))
+    assert (config.seed, config.steps, config.images_per_prompt, config.compile) == (8, 3, 3, True)
+    assert (config.prompts, config.device, config.settings["uce"]) == (4, "auto", {"lamb": 1})
+    monkeypatch.setenv("ERASEBENCH_PLAN_COMPILE", "off")
+    monkeypatch.setenv("ERASEBENCH_PLAN_STORE", "")
+    assert run("plan") == 2
+    assert (read[1].compile, read[1].store) == (False, Path("erasebench-store"))
+
+
+def test_commands_of_groups_have_variables_of_their_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ERASEBENCH_PICTUREBOOK_RENDER_SUBJECT", "chuch")
+    assert run("picturebook", "render", "--seed", "1", "--out", str(tmp_path / "a.png")) == 2
+    assert "nearest: church" in capsys.readouterr().err
+
+
+def test_no_option_takes_a_variable_that_means_something_else() -> None:
+    with click.Context(cli, info_name="erasebench", auto_envvar_prefix="ERASEBENCH") as context:
+        taken = {
+            f"ERASEBENCH_{(option.name or '').upper()}"
+            for option in cli.get_params(context)
+            if isinstance(option, click.Option) and option.allow_from_autoenv
+        }
+    assert FOLDER not in taken and not {
+        name for name in cli.commands if FOLDER.startswith(f"ERASEBENCH_{name}".upper())
+    }
 
 
 def test_render_writes_the_worlds_pixels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

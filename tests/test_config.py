@@ -40,6 +40,13 @@ def test_yaml_brings_a_configuration_back(tmp_path: Path) -> None:
     assert make_config(read_layer(tmp_path / "run.yaml")).to_yaml() == config.to_yaml()
 
 
+def test_a_run_of_the_baseline_alone_comes_back(tmp_path: Path) -> None:
+    config = make_config({"concepts": ["church"]})
+    (tmp_path / "run.yaml").write_text(config.to_yaml(), encoding="utf-8")
+    assert make_config(read_layer(tmp_path / "run.yaml")) == config
+    assert config.methods == ()
+
+
 def test_every_key_is_an_option_with_help() -> None:
     options = {option.name: option for option in config_options()}
     assert set(options) == {*RunConfig.model_fields, "config", "preset"}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -15,8 +16,9 @@ import pytest
 from erasebench.concepts import load_catalogue
 from erasebench.config import PRESETS, preset_files
 from erasebench.errors import EraseBenchError, UnknownNameError
+from erasebench.listing import LISTED, listing
 from erasebench.plugins import Method
-from erasebench.registry import JUDGES, KINDS, METHODS, Registry, load_file, registered_names
+from erasebench.registry import JUDGES, KINDS, METHODS, Registry, load_file, registered_names, registered_summaries
 from tests.engine.runs import done, forget_plugins, places
 
 ROOT = Path(__file__).parents[1]
@@ -44,11 +46,18 @@ def test_plug_ins_of_a_package_are_listed_with_where_they_come_from(installed: P
     listed = erasebench(installed, "list", "methods")
     assert listed.returncode == 0, listed.stderr
     lines = {line.split()[0]: line.split(maxsplit=1)[1] for line in listed.stdout.splitlines()}
-    assert lines["example-blank"] == lines["example-broken"] == "erasebench-example"
-    assert lines["uce"] == "built-in"
+    assert lines["example-blank"] == "erasebench-example: Scale the bias of the U-Net's last layer."
+    assert lines["example-broken"] == "erasebench-example"
+    assert lines["sd"] == "The unerased model."
     everything = erasebench(installed, "list").stdout
-    for name in ("example-suffix", "example-brightness", "example-blank", "example-broken", "example_contrast"):
-        assert any(line.split() == [name, "erasebench-example"] for line in everything.splitlines())
+    for name, what in {
+        "example-suffix": "Append a word.",
+        "example-brightness": "The mean of all pixels, in [0, 1].",
+        "example_contrast": "The highest score less the lowest.",
+        "daylight": "",
+    }.items():
+        line = next(line for line in everything.splitlines() if line.split()[:1] == [name])
+        assert line.endswith(f"  erasebench-example: {what}" if what else '  phrase "daylight", picturebook')
     assert "  daylight" in everything and "  example-suite" in everything
 
 
@@ -73,11 +82,31 @@ def test_a_list_imports_neither_torch_nor_plug_ins(installed: Path) -> None:
         "import sys\nfrom erasebench.cli import main\n"
         "try: main(['list'])\nexcept SystemExit as stop: assert not stop.code\n"
         "assert not {'torch', 'diffusers', 'transformers', 'erasebench_example'} & set(sys.modules)\n"
-        "assert not {'pandas', 'scipy', 'statsmodels'} & set(sys.modules)\n"
+        "assert not {'numpy', 'pandas', 'scipy', 'statsmodels'} & set(sys.modules)\n"
         "assert not [name for name in sys.modules if name.startswith('erasebench.methods.')]"
     )
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(installed), str(ROOT)])}
     subprocess.run([sys.executable, "-c", code], env=env, check=True, stdout=subprocess.DEVNULL)
+
+
+def test_a_list_takes_half_a_second_of_a_processor(installed: Path) -> None:
+    def seconds() -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert erasebench(installed, "list").returncode == 0
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    assert min(seconds() for _ in range(3)) < 0.5
+
+
+def test_everything_built_in_says_what_it_is() -> None:
+    for kind in LISTED:
+        for line in listing(kind):
+            assert len(line.split(maxsplit=1)) == 2 and "``" not in line, line
+    assert "(strength=max)" in METHODS.summary("sld-max") and METHODS.summary("sld-max") != METHODS.summary("sld-weak")
+    assert listing("presets", "smoke")[0].startswith("smoke  Seconds: does everything run?")
+    assert listing("concepts", "french*") == ['french-horn  object "French horn", picturebook and photo']
+    assert {line.split()[0] for line in listing("rules")} == {"classifier-free", "safe-latent"}
 
 
 def test_every_built_in_plug_in_is_where_its_name_says() -> None:
@@ -113,6 +142,17 @@ def test_names_are_read_from_decorators_without_running_the_file(tmp_path: Path)
         "@METHODS.register(name)\nclass B: ...\n@register('d')\nclass C: ...\n@METHODS.register()\nclass D: ...\n"
     )
     assert registered_names(path) == ["a", "b", "c"]
+
+
+def test_summaries_are_read_without_running_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "file.py"
+    path.write_text(
+        "raise SystemExit\n"
+        '@METHODS.register("a", x=1, y="z")\n@METHODS.register("b")\nclass A:\n'
+        '    """Do ``it`` by :data:`WAYS`.\n\n    M"""\n'
+        '@METHODS.register("c", x=1)\nclass C:\n    x = 1\n'
+    )
+    assert registered_summaries(path) == {"a": "Do it by WAYS. (x=1, y=z)", "b": "Do it by WAYS.", "c": ""}
 
 
 @pytest.fixture

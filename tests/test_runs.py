@@ -299,7 +299,7 @@ def test_a_method_whose_judge_has_no_weights(tmp_path: Path, monkeypatch: pytest
 
 def test_phrases_and_concepts_that_most_retain_prompts_show(tmp_path: Path) -> None:
     """The first two retain prompts show nudity and a character; a phrase is judged by CLIP."""
-    options = ("--concepts", "nudity,phrase:red balloon", "--methods", "", "--retain-prompts", "2")
+    options = ("--concepts", "nudity,phrase:red balloon", "--methods", "sd", "--retain-prompts", "2")
     assert run_tiny(tmp_path, *options) == 0
     nudity, balloon = read_csv((tmp_path / "out" / "table.csv").read_text(encoding="utf-8"))
     assert nudity.metrics["clip"].n == 1 and balloon.metrics["clip"].n == 2

@@ -1,14 +1,19 @@
-"""Live progress on the terminal: one line that changes, or plain lines where the output is no terminal."""
+"""Live progress on the terminal: bars below the finished cells, or plain lines where the output is no terminal."""
 
 from __future__ import annotations
 
-import shutil
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TextIO
+from typing import Self, TextIO
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Column, Table
+from rich.text import Text
 
 from erasebench.engine.cells import Cell
 from erasebench.engine.runner import (
@@ -24,7 +29,9 @@ from erasebench.engine.runner import (
 )
 
 REDRAW, REPORT = 0.2, 30.0
-"""Seconds between two states of the line that changes, and between two lines where the output is no terminal."""
+"""Seconds between two states of the bars, and between two lines where the output is no terminal."""
+BAR = 20
+"""Characters of a bar."""
 
 
 @dataclass
@@ -38,8 +45,8 @@ class _Running:
     note: str = ""
 
 
-class ProgressLine:
-    """Tells stage, cell, speed and remaining time.
+class Progress:
+    """Tells stage, cell, speed and remaining time, from when it is entered.
 
     Args:
         cells: those that are to be computed.
@@ -49,7 +56,7 @@ class ProgressLine:
 
     def __init__(self, cells: Sequence[Cell], stream: TextIO | None = None, workers: int = 1) -> None:
         self.stream = stream or sys.stderr
-        self.live = self.stream.isatty()
+        self.screen: Live | None = None
         self.workers = workers
         self.left = {cell.key: cell for cell in cells}
         self.total = len(cells)
@@ -59,6 +66,18 @@ class ProgressLine:
         self.units: dict[str, int] = defaultdict(int)
         self.drawn = time.monotonic()
 
+    def __enter__(self) -> Self:
+        if self.stream.isatty():
+            # Drawn on events alone: no thread runs beside the processes that work.
+            self.screen = Live(console=Console(file=self.stream), auto_refresh=False, transient=True)
+            self.screen.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.screen:
+            self.screen.stop()
+            self.screen = None
+
     def __call__(self, event: Event) -> None:
         """Show what happened to a cell."""
         match event:
@@ -66,7 +85,7 @@ class ProgressLine:
                 self.left[cell.key] = cell
                 self.total += 1
             case Waiting(cell):
-                self._show(f"waiting for another run at {cell.stage} {cell.title}", end=True)
+                self._show(f"waiting for another run at {cell.stage} {cell.title}")
             case Found(cell) | Skipped(cell):
                 self.left.pop(cell.key, None)
             case Started(cell):
@@ -86,23 +105,38 @@ class ProgressLine:
 
     def _draw(self, first: bool = False) -> None:
         now = time.monotonic()
-        if (not self.live and now - self.drawn < REPORT) or (not first and now - self.drawn < REDRAW):
-            return
-        if not self.live and first:
-            return
-        self.drawn = now
-        number = self.total - len(self.left) + 1
-        cells = "; ".join(_state(running, now) for running in self.running.values())
-        self._show(f"[{number}/{self.total}] {cells}{self._time_left(now)}", end=not self.live)
+        if self.screen is None:
+            if not first and now - self.drawn >= REPORT:
+                self.drawn = now
+                cells = "; ".join(_state(running, now) for running in self.running.values())
+                self._show(f"[{self._number}/{self.total}] {cells}{self._time_left(now)}")
+        elif first or now - self.drawn >= REDRAW:
+            self.drawn = now
+            self.screen.update(self._bars(now), refresh=True)
+
+    @property
+    def _number(self) -> int:
+        """Of the cell that is finished next."""
+        return self.total - len(self.left) + 1
+
+    def _bars(self, now: float) -> Table:
+        """A bar for each cell that is being computed, and below them one for all cells."""
+        table = Table.grid(Column(ratio=1, no_wrap=True, overflow="ellipsis"), Column(width=BAR), padding=(0, 2, 0, 0))
+        for running in self.running.values():
+            bar = ProgressBar(running.of or None, running.done, BAR, animation_time=now)
+            table.add_row(Text(_state(running, now)), bar if running.of else "")
+        done = self.total - len(self.left)
+        table.add_row(Text(f"[{done}/{self.total}] cells{self._time_left(now)}"), ProgressBar(self.total, done, BAR))
+        return table
 
     def _finish(self, cell: Cell, status: str, seconds: float) -> None:
-        number = self.total - len(self.left) + 1
+        number = self._number
         self.left.pop(cell.key, None)
         running = self.running.pop(cell.key, None)
         # Seconds are those of all workers together; since the start, those of loading what the first cell needs too.
         took = min(seconds, time.monotonic() - running.began) if running else seconds
         speed = f", {cell.units / took:.1f} {cell.unit}/s" if status == "ok" and cell.unit and took else ""
-        self._show(f"[{number}/{self.total}] {cell.stage} {cell.title}: {status}, {took:.1f} s{speed}", end=True)
+        self._show(f"[{number}/{self.total}] {cell.stage} {cell.title}: {status}, {took:.1f} s{speed}")
 
     def _time_left(self, now: float) -> str:
         """From the speeds of this run's finished cells, stage by stage; nothing is said before there are any."""
@@ -114,14 +148,13 @@ class ProgressLine:
         over = "more than " if len(known) < len(self.left) else ""
         return f", {over}{duration(max(0.0, seconds / self.workers))} left"
 
-    def _show(self, text: str, end: bool = False) -> None:
-        if self.live:
-            width = shutil.get_terminal_size().columns
-            text = text if end or len(text) <= width else f"{text[: width - 1]}…"
-            self.stream.write(f"\r\x1b[2K{text}" + ("\n" if end else ""))
-        elif end:
+    def _show(self, text: str) -> None:
+        if self.screen:
+            self.screen.console.print(Text(text), soft_wrap=True)
+            self.screen.update(self._bars(time.monotonic()), refresh=True)
+        else:
             self.stream.write(text + "\n")
-        self.stream.flush()
+            self.stream.flush()
 
 
 def _state(running: _Running, now: float) -> str:

@@ -10,8 +10,10 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-import click
 import pandas as pd
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from erasebench.errors import EraseBenchError
 from erasebench.metrics.metric import Description
@@ -138,19 +140,15 @@ def to_terminal(rows: Iterable[TableRow], metrics: Metrics, color: bool = False,
     details = {key for key, metric in metrics.items() if metric.details}
     rows = [replace(row, metrics={k: v for k, v in row.metrics.items() if k not in details}) for row in rows]
     legend = _legend(rows, metrics)
-    grid = _grid(_printed(rows, metrics, notes=False))
-    if width and _width(grid) > width:
-        grid = _grid(_printed(rows, metrics, notes=False, intervals=False))
+    table = _table(_printed(rows, metrics, notes=False), rows)
+    if width and _width(table) > width:
+        table = _table(_printed(rows, metrics, notes=False, intervals=False), rows)
         legend.insert(0, "The terminal is too narrow for the 95 % intervals; the CSV and Markdown tables have them.")
-    widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
-    lines = []
-    for index, cells in enumerate(grid):
-        row = rows[index - 1] if index else None
-        padded = []
-        for place, (cell, wide) in enumerate(zip(cells, widths, strict=True)):
-            text = cell.ljust(wide) if place in (0, 1, len(cells) - 1) else cell.rjust(wide)
-            padded.append(_paint(text, row, last=place == len(cells) - 1) if color else text)
-        lines.append("  ".join(padded).rstrip())
+    console = _console(color)
+    console.width = _width(table)
+    with console.capture() as printed:
+        console.print(table)
+    lines = [line.rstrip() for line in printed.get().splitlines()]
     judges = {row.judge: None for row in rows if row.judge}
     for judge in judges:
         concepts = list(dict.fromkeys(row.concept for row in rows if row.judge == judge))
@@ -161,22 +159,27 @@ def to_terminal(rows: Iterable[TableRow], metrics: Metrics, color: bool = False,
     return "\n".join(lines) + "\n"
 
 
-def _grid(table: pd.DataFrame) -> list[list[str]]:
-    return [list(table.columns), *map(list, table.to_numpy())]
+def _table(printed: pd.DataFrame, rows: Sequence[TableRow]) -> Table:
+    """The table to draw: names and flags on the left of their columns, numbers on the right."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for place, heading in enumerate(printed.columns):
+        names = place in (0, 1, len(printed.columns) - 1)
+        table.add_column(Text(heading), justify="left" if names else "right", no_wrap=True)
+    for row, cells in zip(rows, printed.to_numpy(), strict=True):
+        *texts, flags = map(Text, cells)
+        style = {"failed": "red", "n/a": "dim"}.get(row.status, "")
+        flags.stylize(style or "yellow")
+        table.add_row(*texts, flags, style=style)
+    return table
 
 
-def _width(grid: Sequence[Sequence[str]]) -> int:
-    return sum(max(map(len, column)) + 2 for column in zip(*grid, strict=True)) - 2
+def _width(table: Table) -> int:
+    return _console(color=False).measure(table).maximum
 
 
-def _paint(text: str, row: TableRow | None, last: bool) -> str:
-    if row is None:
-        return click.style(text, bold=True)
-    if row.status == "failed":
-        return click.style(text, fg="red")
-    if row.status == "n/a":
-        return click.style(text, dim=True)
-    return click.style(text, fg="yellow") if last else text
+def _console(color: bool) -> Console:
+    """A console that is wide enough for every table."""
+    return Console(width=100_000, force_terminal=color, color_system="standard" if color else None, highlight=False)
 
 
 def _keys(rows: Iterable[TableRow], metrics: Metrics) -> list[str]:

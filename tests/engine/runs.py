@@ -18,7 +18,7 @@ from erasebench.engine.cells import Cell
 from erasebench.engine.ledger import read_ledger
 from erasebench.images import read_images, read_index, write_images
 from erasebench.judging import Scores, write_scores
-from erasebench.registry import KINDS, PLUGIN_PREFIX, RULES
+from erasebench.registry import KINDS, PLUGIN_PREFIX
 from erasebench.stages import erase
 from erasebench.stages.session import Session
 
@@ -77,7 +77,7 @@ def copy_of(finished: Path, to: Path) -> Path:
 
 def forget_plugins() -> None:
     """Undo what the plug-in files of a test registered."""
-    for registry in (*KINDS.values(), RULES):
+    for registry in KINDS.values():
         for name, plugin in list(registry.loaded.items()):
             if plugin.make.__module__.startswith(PLUGIN_PREFIX):
                 del registry.loaded[name]

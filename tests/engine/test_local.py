@@ -18,7 +18,7 @@ from erasebench.config import make_config, read_layer
 from erasebench.engine.estimate import estimate
 from erasebench.engine.ledger import Ledger, read_ledger
 from erasebench.engine.local import LocalRunner
-from erasebench.engine.progress import ProgressLine
+from erasebench.engine.progress import Progress
 from erasebench.engine.store import MARKER, Store
 from erasebench.runs import run
 from erasebench.stages.session import Session
@@ -273,7 +273,7 @@ def test_a_thousand_finished_cells_are_found_in_two_seconds(tmp_path: Path, monk
     for seconds in (60.0, 60.0, 2.0):  # the second time files are read whose times are those of their notes
         store = Store(tmp_path / "store")
         ledger = Ledger(tmp_path / "out" / "ledger.jsonl")
-        progress = ProgressLine(cells, io.StringIO())
+        progress = Progress(cells, io.StringIO())
         began = time.perf_counter()
         outcome = LocalRunner(FakeWorkshop(store, tmp_path / "signs")).run(cells, store, [ledger, progress])
         assert time.perf_counter() - began < seconds

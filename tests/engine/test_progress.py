@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import io
 
+import click
 import pytest
 
 from erasebench.engine.cells import Cell
-from erasebench.engine.progress import ProgressLine, duration
+from erasebench.engine.progress import Progress, duration
 from erasebench.engine.runner import Corrupt, Failed, Finished, Found, Progressed, Skipped, Started, Waiting
 from erasebench.engine.work import Failure
 
@@ -27,7 +28,7 @@ def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return clock
 
 
-def finish(progress: ProgressLine, now: list[float], cell: Cell, seconds: float) -> None:
+def finish(progress: Progress, now: list[float], cell: Cell, seconds: float) -> None:
     progress(Started(cell))
     now[0] += seconds
     progress(Finished(cell, {"seconds": seconds}))
@@ -35,7 +36,7 @@ def finish(progress: ProgressLine, now: list[float], cell: Cell, seconds: float)
 
 def test_where_there_is_no_terminal_each_cell_is_one_line(now: list[float]) -> None:
     stream = io.StringIO()
-    progress = ProgressLine([ERASURE, CELL], stream)
+    progress = Progress([ERASURE, CELL], stream)
     progress(Started(ERASURE))
     progress(Progressed(ERASURE, 1, 2, "loss 0.1"))
     now[0] = 2.0
@@ -49,7 +50,7 @@ def test_where_there_is_no_terminal_each_cell_is_one_line(now: list[float]) -> N
 
 def test_where_there_is_no_terminal_a_long_cell_is_heard_of_every_half_minute(now: list[float]) -> None:
     stream = io.StringIO()
-    progress = ProgressLine([ERASURE], stream)
+    progress = Progress([ERASURE], stream)
     progress(Started(ERASURE))
     for second in range(100):
         now[0] = float(second)
@@ -57,58 +58,77 @@ def test_where_there_is_no_terminal_a_long_cell_is_heard_of_every_half_minute(no
     assert stream.getvalue().splitlines() == [f"[1/1] erase uce church {n}/100 loss 0.1" for n in (30, 60, 90)]
 
 
-def test_a_terminal_has_one_line_that_changes(now: list[float]) -> None:
-    stream = Terminal()
-    progress = ProgressLine([CELL, MORE], stream)
-    finish(progress, now, CELL, 2.0)
-    progress(Started(MORE))
-    now[0] = 4.0
-    progress(Progressed(MORE, 2, 6, "images"))
-    shown = stream.getvalue().split("\r\x1b[2K")
-    assert shown[-1] == "[2/2] generate sd tench 2/6 images, 1.0 images/s, 4 s left"
-    assert shown[2] == "[1/2] generate sd church: ok, 2.0 s, 1.0 images/s\n"
-    now[0] = 5.0
-    progress(Failed(MORE, Failure("a reason", seconds=1.0)))
-    assert stream.getvalue().endswith("[2/2] generate sd tench: failed (a reason), 1.0 s\n")
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    return Terminal()
 
 
-def test_cells_that_are_computed_at_once_share_the_line_and_the_time(
-    now: list[float], monkeypatch: pytest.MonkeyPatch
+def shown(stream: Terminal) -> list[str]:
+    """The lines that were drawn last, without colours, bars and blanks."""
+    text = click.unstyle(stream.getvalue().split("\x1b[2K")[-1])
+    return [" ".join(line.replace("━", "").replace("╸", "").replace("╺", "").split()) for line in text.splitlines()]
+
+
+def test_a_terminal_has_bars_below_what_is_finished(now: list[float], terminal: Terminal) -> None:
+    with Progress([CELL, MORE], terminal) as progress:
+        finish(progress, now, CELL, 2.0)
+        assert "[1/2] generate sd church: ok, 2.0 s, 1.0 images/s\n" in click.unstyle(terminal.getvalue())
+        assert shown(terminal) == ["[1/2] cells, 6 s left"]
+        progress(Started(MORE))
+        now[0] = 4.0
+        progress(Progressed(MORE, 2, 6, "images"))
+        assert shown(terminal) == ["generate sd tench 2/6 images, 1.0 images/s", "[1/2] cells, 4 s left"]
+        now[0] = 5.0
+        progress(Failed(MORE, Failure("a reason", seconds=1.0)))
+        assert "[2/2] generate sd tench: failed (a reason), 1.0 s\n" in click.unstyle(terminal.getvalue())
+    assert terminal.getvalue().count("\x1b[?25l") == terminal.getvalue().count("\x1b[?25h") == 1, "the cursor is back"
+
+
+def test_cells_that_are_computed_at_once_have_a_bar_each_and_share_the_time(
+    now: list[float], terminal: Terminal
 ) -> None:
-    stream = Terminal()
-    monkeypatch.setenv("COLUMNS", "200")
-    progress = ProgressLine([CELL, MORE, ERASURE], stream, workers=2)
-    finish(progress, now, CELL, 2.0)
-    progress(Started(MORE))
-    progress(Started(ERASURE))
-    now[0] = 4.0
-    progress(Progressed(ERASURE, 1, 9, "loss 0.5"))
-    progress(Progressed(MORE, 2, 6, "images"))
-    shown = stream.getvalue().split("\r\x1b[2K")[-1]
-    assert shown == "[2/3] generate sd tench; erase uce church 1/9 loss 0.5, more than 1 s left"
-    monkeypatch.setenv("COLUMNS", "20")
-    now[0] = 4.5
-    progress(Progressed(MORE, 3, 6, "images"))
-    assert stream.getvalue().endswith("\x1b[2K[2/3] generate sd t…")
+    with Progress([CELL, MORE, ERASURE], terminal, workers=2) as progress:
+        finish(progress, now, CELL, 2.0)
+        progress(Started(MORE))
+        progress(Started(ERASURE))
+        now[0] = 4.0
+        progress(Progressed(ERASURE, 1, 9, "loss 0.5"))
+        progress(Progressed(MORE, 2, 6, "images"))
+        assert shown(terminal) == [
+            "generate sd tench",
+            "erase uce church 1/9 loss 0.5",
+            "[1/3] cells, more than 1 s left",
+        ]
 
 
-def test_the_remaining_time_says_that_erasures_were_not_timed_yet(now: list[float]) -> None:
-    stream = Terminal()
+def test_a_narrow_terminal_shortens(now: list[float], terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    with Progress([MORE], terminal) as progress:
+        progress(Started(MORE))
+        now[0] = 1.0
+        progress(Progressed(MORE, 3, 6, "images"))
+        assert shown(terminal)[0].startswith("generate sd") and shown(terminal)[0].endswith("…")
+
+
+def test_the_remaining_time_says_that_erasures_were_not_timed_yet(now: list[float], terminal: Terminal) -> None:
     erasures = [Cell("erase", {"n": n}, {}, f"c{n}") for n in range(2)]
-    progress = ProgressLine([CELL, *erasures, MORE], stream)
-    finish(progress, now, CELL, 2.0)
-    progress(Started(erasures[0]))
-    assert stream.getvalue().endswith("erase c0, more than 6 s left")
-    now[0] += 10
-    progress(Finished(erasures[0], {"seconds": 10.0}))
-    progress(Started(erasures[1]))
-    assert stream.getvalue().endswith("erase c1, 16 s left")
+    with Progress([CELL, *erasures, MORE], terminal) as progress:
+        finish(progress, now, CELL, 2.0)
+        progress(Started(erasures[0]))
+        assert shown(terminal) == ["erase c0", "[1/4] cells, more than 6 s left"]
+        now[0] += 10
+        progress(Finished(erasures[0], {"seconds": 10.0}))
+        progress(Started(erasures[1]))
+        assert shown(terminal) == ["erase c1", "[2/4] cells, 16 s left"]
 
 
 def test_cells_that_come_and_go_keep_the_count_right(now: list[float]) -> None:
     stream = io.StringIO()
     corrupt, found, skipped, last = (Cell("erase", {"n": n}, {}, f"c{n}") for n in range(4))
-    progress = ProgressLine([CELL, found, skipped, last], stream)
+    progress = Progress([CELL, found, skipped, last], stream)
     progress(Corrupt(corrupt, ""))
     progress(Corrupt(last, ""))
     progress(Found(found))

@@ -169,7 +169,9 @@ def test_a_narrow_terminal_loses_the_intervals_and_says_so(width: int) -> None:
     assert "[83.5" in to_terminal(ROWS, METRICS, width=200)
 
 
-def test_colours_change_nothing_else() -> None:
+def test_colours_change_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
     coloured = to_terminal(ROWS, METRICS, color=True)
     assert "\x1b[31m" in coloured
     plain = [line.rstrip() for line in click.unstyle(coloured).splitlines()]

@@ -1,0 +1,293 @@
+"""What one thing is: a method with its hyper-parameters, a judge, a metric, a concept, a preset."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from textwrap import wrap
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter
+from pydantic.errors import PydanticUserError
+
+from erasebench.config import preset_files
+from erasebench.docstrings import attributes, paragraphs
+from erasebench.errors import EraseBenchError, check_name
+from erasebench.listing import LISTED, names
+from erasebench.plugins import Method, hyper_parameters, make_plugin
+from erasebench.registry import KINDS, Plugin, load_file
+
+if TYPE_CHECKING:
+    from erasebench.concepts import Catalogue, Concept
+
+WIDTH = 80
+DOMAIN, PUBLISHED = "picturebook", "photo"
+"""The domain whose settings are shown, and the one that published defaults are for."""
+SHOWN = 12
+"""Of a list that may be long, such as a judge's labels, so many are shown."""
+UNDECIDED = object()
+"""A hyper-parameter whose value depends on the concept."""
+
+
+def describe(
+    name: str,
+    kind: str | None = None,
+    concept: str | None = None,
+    plugins: Sequence[Path] = (),
+    concept_files: Sequence[Path] = (),
+) -> str:
+    """Describe a method, attack, judge, metric, guidance rule, concept or preset, wrapped at 80 characters.
+
+    Args:
+        name: what users write.
+        kind: one of :data:`~erasebench.listing.LISTED`, where several things have this name.
+        concept: for which a method's hyper-parameters are resolved; if omitted, those are shown that all agree on.
+        plugins: the user's own plug-in files.
+        concept_files: the user's own concept files.
+
+    Raises:
+        EraseBenchError: there is no such thing, or there are several; or the concept is not there or does not fit.
+    """
+    from erasebench.concepts import load_catalogue
+
+    for path in plugins:
+        load_file(path)
+    catalogue = load_catalogue(concept_files)
+    kind = _kind_of(name, kind, catalogue)
+    if concept is not None and kind != "methods":
+        raise EraseBenchError(f"--concept is for methods; '{name}' is one of the {kind}")
+    if kind == "concepts":
+        lines = _concept(catalogue.get(name))
+    elif kind == "presets":
+        path = preset_files()[name]
+        lines = [f"{name}: a preset, {path}", "", *path.read_text(encoding="utf-8").splitlines()]
+    else:
+        plugin = KINDS[kind].get(name)
+        lines = [*_head(kind, plugin), *_entries([("source", _source(plugin)), *_details(kind, plugin)])]
+        if dataclasses.is_dataclass(plugin.make):
+            write = f"; write {name}[name=value;name=value]" if kind == "methods" else ""
+            resolved = f", resolved for {concept}" if concept else ""
+            lines += ["", f"Hyper-parameters{resolved}{write}:", "", *_hyper_parameters(plugin, catalogue, concept)]
+    return "\n".join(lines)
+
+
+def _kind_of(name: str, kind: str | None, catalogue: Catalogue) -> str:
+    """The kind of thing that has a name, if it is one."""
+    known = {each: names(each) for each in LISTED if each != "concepts" and kind in (None, each)}
+    if kind in (None, "concepts"):
+        known["concepts"] = list(catalogue.names())
+        if name.startswith("phrase:"):
+            return "concepts"
+    found = [each for each in LISTED if name in known.get(each, ())]
+    if len(found) > 1:
+        raise EraseBenchError(
+            f"'{name}' is one of the {' and one of the '.join(found)}; choose with --kind {' or --kind '.join(found)}"
+        )
+    if not found:
+        check_name("name", name, dict.fromkeys(each for some in known.values() for each in some))
+    return found[0]
+
+
+def _head(kind: str, plugin: Plugin[Any]) -> list[str]:
+    """Name and origin, and what the docstring says."""
+    what, origin = KINDS[kind].what, KINDS[kind].origin(plugin.name)
+    lines = [f"{plugin.name}: {'an' if what[0] in 'aeiou' else 'a'} {what}, {origin}", ""]
+    for paragraph in paragraphs(plugin.make.__doc__):
+        lines += [*_block(paragraph), ""]
+    return lines
+
+
+def _source(plugin: Plugin[Any]) -> list[str]:
+    """What the plug-in's file says of itself first: of a method, its paper."""
+    return paragraphs(getattr(sys.modules.get(plugin.make.__module__), "__doc__", None))[:1]
+
+
+def _details(kind: str, plugin: Plugin[Any]) -> list[tuple[str, list[str]]]:
+    """What only this kind of plug-in has."""
+    make: Any = plugin.make
+    if kind == "metrics":
+        column = f"{make.title} ({make.unit})" if make.unit else make.title
+        probes = ", ".join(make.probes)
+        return [
+            ("column", [column]),
+            ("meaning", [make.meaning]),
+            ("better", [make.direction]),
+            ("images of", [probes]),
+        ]
+    if kind == "judges" and not plugin.presets:
+        with suppress(EraseBenchError):
+            return [("labels", [_some(make().labels or ["whatever is asked for"])])]
+    return []
+
+
+def _hyper_parameters(plugin: Plugin[Any], catalogue: Catalogue, concept: str | None) -> list[str]:
+    """Each hyper-parameter: its type and range, its default, its value on Picturebook, and what it means."""
+    from erasebench.plan import method_settings
+
+    fields = [field for field in dataclasses.fields(plugin.make) if field.init]  # type: ignore[arg-type]
+    if not fields:
+        return ["none"]
+    every = [catalogue.get(name) for name in catalogue.names()]
+    kinds = {each.kind: each for each in every if DOMAIN in each.views}
+    concepts = list(kinds.values()) if concept is None else [catalogue.get(concept)]
+    here: Mapping[str, Any] = {}
+    if issubclass(plugin.make, Method):  # type: ignore[arg-type]
+        here = method_settings(DOMAIN, {}).get(plugin.name, {})
+    default = _values(plugin, {}, concepts, PUBLISHED, concept is not None)
+    ours = _values(plugin, here, concepts, DOMAIN, concept is not None)
+    types, meanings = _types(plugin.make), _meanings(plugin.make)
+    entries = []
+    for field in fields:
+        own = plugin.presets.get(field.name, field.default)
+        said = _default(own, default.get(field.name, UNDECIDED), field.name in plugin.presets)
+        if field.name in here or ours.get(field.name) != default.get(field.name):
+            said += f"; on Picturebook {_written(ours.get(field.name, UNDECIDED))}"
+        entries.append((field.name, [types.get(field.name, ""), said, meanings.get(field.name, "")]))
+    return _entries(entries)
+
+
+def _values(
+    plugin: Plugin[Any], settings: Mapping[str, Any], concepts: Sequence[Concept], domain: str, strict: bool
+) -> dict[str, Any]:
+    """The hyper-parameters on which the concepts agree when they are resolved for each.
+
+    Args:
+        plugin: the method.
+        settings: over the presets of its name.
+        concepts: for which it is resolved, one by one.
+        domain: in which they are seen.
+        strict: whether to raise where a method does not fit a concept.
+    """
+    lacking = {f.name for f in dataclasses.fields(plugin.make) if f.init and _is_required(f)}  # type: ignore[arg-type]
+    given = {**plugin.presets, **settings}
+    if lacking - set(given):
+        return {f.name: f.default for f in dataclasses.fields(plugin.make) if f.name not in lacking}  # type: ignore[arg-type]
+    made = make_plugin(plugin.make, given)
+    resolved: list[dict[str, Any]] = []
+    for concept in concepts if isinstance(made, Method) else ():
+        try:
+            resolved.append(hyper_parameters(made.resolved([concept.seen_in(domain)])))
+        except EraseBenchError:
+            if strict:
+                raise
+    resolved = resolved or [hyper_parameters(made)]
+    return {name: value for name, value in resolved[0].items() if all(row[name] == value for row in resolved)}
+
+
+def _is_required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def _default(own: Any, decided: Any, by_name: bool) -> str:
+    if own is dataclasses.MISSING:
+        return "required" if decided is UNDECIDED else f"default {_written(decided)}"
+    said = f"default {_written(own)}" + (" by this name" if by_name else "")
+    if decided is UNDECIDED:
+        return f"{said}, which depends on the concept"
+    written = _written(decided)
+    return said if written == _written(own) else f"{said}, which means {written}"
+
+
+def _written(value: Any) -> str:
+    """A value as users write it."""
+    if value is UNDECIDED:
+        return "what depends on the concept"
+    if isinstance(value, str):
+        return value if value and value == value.strip() and "," not in value else f"'{value}'"
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except TypeError:
+        return str(value)
+
+
+def _types(make: Any) -> dict[str, str]:
+    """The type and range of each field, in words."""
+    try:
+        schema = TypeAdapter(make).json_schema()
+    except PydanticUserError:
+        return {field.name: str(field.type) for field in dataclasses.fields(make)}
+    definitions = schema.get("$defs", {})
+    return {name: _type(field, definitions) for name, field in schema["properties"].items()}
+
+
+def _type(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
+    """A JSON Schema in words: ``{"type": "integer", "minimum": 1}`` becomes "integer >= 1"."""
+    if "$ref" in schema:
+        return _type(definitions[schema["$ref"].rpartition("/")[2]], definitions)
+    if "anyOf" in schema:
+        return " or ".join(_type(each, definitions) for each in schema["anyOf"])
+    if "enum" in schema:
+        return ", ".join(map(_written, schema["enum"]))
+    if "const" in schema:
+        return _written(schema["const"])
+    kind = str(schema.get("type", "anything"))
+    if kind == "array":
+        return f"list of {_type(schema.get('items', {}), definitions)}"
+    if kind == "object":
+        return f"mapping of {_type(schema.get('additionalProperties') or {}, definitions)}"
+    words = {"string": "text", "boolean": "true, false"}.get(kind, kind)
+    if "minimum" in schema and "maximum" in schema:
+        return f"{words} from {schema['minimum']:g} to {schema['maximum']:g}"
+    signs = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+    limits = " and ".join(f"{sign} {schema[key]:g}" for key, sign in signs.items() if key in schema)
+    return f"{words} {limits}".strip()
+
+
+def _meanings(make: Any) -> dict[str, str]:
+    """What the docstrings of a class and those above it say of their attributes."""
+    meanings: dict[str, str] = {}
+    for each in reversed(inspect.getmro(make)):
+        meanings |= attributes(each.__doc__)
+    return meanings
+
+
+def _concept(concept: Concept) -> list[str]:
+    entries = [
+        ("phrase", [concept.phrase]),
+        ("synonyms", [", ".join(concept.synonyms)]),
+        ("anchor", [concept.anchor or "the blank prompt"]),
+        ("neighbours", [", ".join(concept.neighbours)]),
+    ]
+    for domain, view in concept.views.items():
+        counts = {"naming": view.naming, "implying": view.implying, "synonym": view.synonyms}
+        prompts = ", ".join(f"{len(texts)} {kind}" for kind, texts in counts.items() if texts)
+        asked = f"{view.prompt_set.name}, from {view.prompt_set.url}" if view.prompt_set else ""
+        entries.append(
+            (
+                domain,
+                [
+                    f"judge {view.judge}, label {view.label}, threshold {view.threshold:g}",
+                    f"anchor {view.anchor or 'the blank prompt'}" if view.anchor is not None else "",
+                    f"prompts: {prompts}; such as: {view.naming[0]}" if view.naming else "",
+                    f"prompt set {asked}" if asked else "",
+                ],
+            )
+        )
+    return [f"{concept.name}: a concept, {concept.kind}", "", *_entries(entries)]
+
+
+def _some(texts: Sequence[str]) -> str:
+    more = f", and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
+    return ", ".join(texts[:SHOWN]) + more
+
+
+def _block(paragraph: str) -> list[str]:
+    """A paragraph in lines; what is indented stays as it is."""
+    return paragraph.splitlines() if paragraph.startswith(" ") else wrap(paragraph, WIDTH)
+
+
+def _entries(entries: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
+    """Names with texts beside them, all texts in one column; what has no text is left out."""
+    filled = [(name, [text for text in texts if text.strip()]) for name, texts in entries]
+    filled = [(name, texts) for name, texts in filled if texts]
+    column = max((len(name) for name, _ in filled), default=0) + 2
+    lines = []
+    for name, texts in filled:
+        rows = [row for text in texts for row in wrap(text, WIDTH - column, break_on_hyphens=False)]
+        lines += [f"{name if k == 0 else '':<{column}}{row}" for k, row in enumerate(rows)]
+    return lines
