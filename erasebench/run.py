@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from erasebench import __version__
 from erasebench.config import RunConfig
-from erasebench.durable import cannot_write, durably, remove_partials, write_durably
+from erasebench.files import cannot_write, durably, remove_partials, write_durably
 from erasebench.engine.cells import with_all_that_they_read
 from erasebench.engine.ledger import Ledger
 from erasebench.engine.local import LocalRunner

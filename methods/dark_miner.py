@@ -44,7 +44,7 @@ from pydantic import Field
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from erasebench.durable import durably
+from erasebench.files import durably
 from erasebench.errors import EraseBenchError
 from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel

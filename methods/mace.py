@@ -57,7 +57,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from erasebench.errors import EraseBenchError, NotApplicable
-from erasebench.judges.weights_files import file_sha256
+from erasebench.files import hash_file_once
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
 from erasebench.plugins import Count, EraseContext, Method, NonNegative, Positive, SamplingSteps, decided
@@ -191,7 +191,7 @@ class MACE(Method):
         Raises:
             EraseBenchError: there is no such file.
         """
-        return {"prior": file_sha256(self._file())} if self._reads_file() else {}
+        return {"prior": hash_file_once(self._file())} if self._reads_file() else {}
 
     def judges(self, domain: str, concepts: Sequence[Concept]) -> tuple[str, ...]:
         """The segmenter; none for styles, which have no region."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +13,8 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from erasebench.engine.cells import Cell
-from erasebench.engine.store import file_sha256
 from erasebench.errors import EraseBenchError
+from erasebench.files import hash_files
 from erasebench.images import read_images, read_index
 from erasebench.judging import Scores
 from erasebench.plugins import Judge
@@ -96,7 +95,7 @@ def hash_images(folder: Path) -> str:
     paths = image_paths(folder)
     if len(paths) < 2:
         raise EraseBenchError(f"{folder} holds {len(paths)} images; FID needs thousands to mean anything")
-    return hashlib.sha256("".join(f"{path.name} {file_sha256(path)}\n" for path in paths).encode()).hexdigest()
+    return hash_files(folder, paths)
 
 
 def image_paths(folder: Path) -> list[Path]:

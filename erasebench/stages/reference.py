@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from erasebench.engine.cells import Cell
-from erasebench.engine.store import file_sha256
+from erasebench.files import hash_file
 from erasebench.images import write_images
 
 if TYPE_CHECKING:
@@ -41,5 +41,5 @@ def _world_version() -> str:
     from importlib.resources import files
 
     folder = Path(str(files("erasebench.picturebook") / "world"))
-    sources = "".join(f"{path.name} {file_sha256(path)}\n" for path in sorted(folder.glob("*.py")))
+    sources = "".join(f"{path.name} {hash_file(path)}\n" for path in sorted(folder.glob("*.py")))
     return hashlib.sha256(sources.encode()).hexdigest()

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from erasebench.durable import durably
+from erasebench.files import durably
 from erasebench.picturebook.world.captions import caption
 from erasebench.picturebook.world.scene import Scene, render, sample_scene
 
