@@ -25,6 +25,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
+from erasebench.concepts import SENSITIVE_KINDS
 from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
@@ -48,8 +49,6 @@ MODES: dict[Mode, Mapping[str, Any]] = {
     "nsfw": {"alpha": 0.1, "steps": 100, "relabel": "anchor"},
 }
 """What an option that is left at None means, in each mode."""
-
-NSFW_KINDS = ("explicit", "violence", "inappropriate")
 
 
 @METHODS.register("salun")
@@ -92,7 +91,7 @@ class SaliencyUnlearning(Method):
 
     def resolved(self, concepts: Sequence[Concept]) -> Self:
         """Decide the mode by the concepts' kinds, and take its settings."""
-        nsfw = all(concept.kind in NSFW_KINDS for concept in concepts)
+        nsfw = all(concept.kind in SENSITIVE_KINDS for concept in concepts)
         mode: Mode = self.mode or ("nsfw" if nsfw else "class")
         return replace(self, mode=mode).filled(MODES[mode])
 

@@ -119,8 +119,12 @@ class PicturebookClip(Judge):
 
     def scores(self, images: Images, prompts: Sequence[str]) -> Scores:
         """One column, ``clip``; features are L2-normalised, float32 ``[n, 128]``."""
-        clip = load_clip()
+        clip = self.model()
         return Scores({"clip": clip.score(images, prompts)}, {"features": clip.image_features(images)})
+
+    def model(self) -> Clip:
+        """Picturebook's CLIP."""
+        return load_clip()
 
 
 @JUDGES.register("picturebook-segmenter")

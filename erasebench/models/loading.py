@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from erasebench.domains import PHOTO, PICTUREBOOK, Domain
 from erasebench.errors import EraseBenchError
+from erasebench.files import hash_files
+from erasebench.picturebook import pipeline_path, quiet
 
 if TYPE_CHECKING:
     from erasebench.models.diffusion import DiffusionModel
@@ -25,7 +27,7 @@ class ModelSource:
     Attributes:
         name: as the user wrote it.
         folder: of the diffusers pipeline.
-        domain: ``"picturebook"`` or ``"photo"``.
+        domain: the name of one of :data:`~erasebench.domains.DOMAINS`.
         fingerprint: SHA-256 over the names and bytes of all files of its parts.
         steps: sampling steps unless the run says otherwise; ``guidance_scale`` likewise.
     """
@@ -45,15 +47,17 @@ def find_model(name: str) -> ModelSource:
         EraseBenchError: the folder is no Stable-Diffusion-shaped pipeline, or the hub model cannot be had.
     """
     if name == "picturebook":
-        from erasebench.picturebook import GUIDANCE, STEPS, pipeline_path
-
-        folder = pipeline_path()
-        return ModelSource(name, folder, "picturebook", _fingerprint(folder), STEPS, GUIDANCE)
+        return _source(name, pipeline_path(), PICTUREBOOK)
     folder = Path(name)
     if not folder.exists():
         folder = _from_hub(name)
     _check_folder(folder)
-    return ModelSource(name, folder, "photo", _fingerprint(folder), 50, 7.5)
+    return _source(name, folder, PHOTO)
+
+
+def _source(name: str, folder: Path, domain: Domain) -> ModelSource:
+    files = (path for part in PARTS for path in (folder / part).rglob("*") if path.is_file())
+    return ModelSource(name, folder, domain.name, hash_files(folder, files), domain.steps, domain.guidance_scale)
 
 
 def load_model(source: ModelSource, device: str = "auto", dtype: str = "auto") -> DiffusionModel:
@@ -71,12 +75,9 @@ def load_model(source: ModelSource, device: str = "auto", dtype: str = "auto") -
     from diffusers import StableDiffusionPipeline
 
     from erasebench.models.diffusion import DiffusionModel
-    from erasebench.picturebook import load_pipeline, quiet
 
     device = resolve_device(device)
     precision = resolve_dtype(dtype, device)
-    if source.domain == "picturebook":
-        return DiffusionModel(load_pipeline(), source.domain, device, getattr(torch, precision))
     quiet()
     try:
         # The index of a model from the hub also lists parts that are not downloaded.
@@ -167,12 +168,3 @@ def _from_hub(name: str) -> Path:
             f"the hub model '{name}' is not on this machine and cannot be downloaded ({type(error).__name__}); where "
             f"there is a network run `hf download {name}`, or give a folder: --model FOLDER"
         ) from error
-
-
-def _fingerprint(folder: Path) -> str:
-    digest = hashlib.sha256()
-    for path in sorted(path for part in PARTS for path in (folder / part).rglob("*") if path.is_file()):
-        with open(path, "rb") as stream:
-            content = hashlib.file_digest(stream, "sha256").hexdigest()
-        digest.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
-    return digest.hexdigest()
