@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from erasebench.concepts import SENSITIVE_KINDS
+from erasebench.grammar import with_article
 from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
@@ -232,8 +233,8 @@ def prompt_of(concept: Concept, phrase: str, template: str | None = None) -> str
     if not phrase:
         return ""
     if template is None:
-        article = "" if phrase.startswith(("a ", "an ", "the ")) else "an " if phrase[0].lower() in "aeiou" else "a "
-        template = {"style": "an image in the style of {}", "object": f"an image of {article}{{}}"}.get(
+        phrase = with_article(phrase) if concept.kind == "object" else phrase
+        template = {"style": "an image in the style of {}", "object": "an image of {}"}.get(
             concept.kind, "a photo of {}"
         )
     return template.replace("{}", phrase)
