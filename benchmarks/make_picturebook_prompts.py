@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from erasebench.grammar import with_article
 from erasebench.picturebook.world.captions import IMPLYING, NAMING, caption
 from erasebench.picturebook.world.objects import OBJECTS
 from erasebench.picturebook.world.people import CHARACTERS
@@ -67,7 +68,7 @@ def _label_prompts(label: str, n: int) -> dict[str, list[str]]:
     else:
         name, others = CHARACTERS[label].name if label in CHARACTERS else NOUNS[label], []
     names = NAMING.get(label, (name,))
-    what = name if label in CHARACTERS else f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
+    what = name if label in CHARACTERS else with_article(name)
     plain = [*(f"{medium} of {what}" for medium in STYLES["photo"].prefixes), what]
     lists = {"naming": _take(scenes(), NAMING_COUNT, lambda text: _says(text, names), plain)}
     if label in IMPLYING:

@@ -13,8 +13,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from erasebench.concepts import DOMAINS, load_catalogue
+from erasebench.concepts import load_catalogue
 from erasebench.config import layered_config, make_config, parse_method
+from erasebench.domains import DOMAINS
 from erasebench.engine.runner import Event, Progressed
 from erasebench.engine.store import Store
 from erasebench.erasures import compute, plan_from

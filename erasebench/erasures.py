@@ -13,7 +13,6 @@ import yaml
 from erasebench import __version__
 from erasebench.concepts import Catalogue
 from erasebench.config import RunConfig, read_layer
-from erasebench.durable import DiskFullError, disk_full, durably, is_disk_full, prepare_folder, remove, write_durably
 from erasebench.engine.cells import Cell
 from erasebench.engine.local import LocalRunner
 from erasebench.engine.progress import Progress
@@ -22,6 +21,7 @@ from erasebench.engine.store import Store
 from erasebench.engine.work import Failure
 from erasebench.environment import hostless_environment
 from erasebench.errors import EraseBenchError, ErasureFailedError, NotApplicable
+from erasebench.files import DiskFullError, disk_full, durably, is_disk_full, prepare_folder, remove, write_durably
 from erasebench.models.loading import ModelSource
 from erasebench.plan import find_parts, method_settings, resolve_method
 from erasebench.plugins import BASELINE

@@ -12,6 +12,7 @@ from typing import Any
 
 from erasebench.concepts import OWN_KINDS, Catalogue, Concept, Prompt, View, load_catalogue
 from erasebench.config import RunConfig, parse_method
+from erasebench.domains import DOMAINS, FOLDER_FEATURES
 from erasebench.engine.cells import Cell, with_all_that_they_read
 from erasebench.engine.estimate import count_missing, estimate, list_missing
 from erasebench.engine.store import Store
@@ -21,13 +22,6 @@ from erasebench.plugins import BASELINE, Judge, ResolvedMethod, hyper_parameters
 from erasebench.prompts import own_prompts, read_prompt_set, read_prompts, repeat
 from erasebench.registry import JUDGES, METHODS, load_file
 from erasebench.stages import erase, generate, judge, reference
-
-INCEPTION = "inception"
-"""Who gives the features of FID against a folder of real images."""
-CLIP_JUDGES = {"picturebook": "picturebook-clip", "photo": "clip"}
-"""Who measures the CLIP score in each domain."""
-SETTINGS = "{domain}.yaml"
-"""The file, beside the methods, of their settings for a domain whose models are unlike the published ones'."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +144,7 @@ def find_parts(config: RunConfig, option: str) -> tuple[Catalogue, ModelSource, 
 class _Planner:
     def __init__(self, config: RunConfig, catalogue: Catalogue, source: ModelSource, device: str, dtype: str) -> None:
         self.config, self.catalogue, self.source, self.device, self.dtype = config, catalogue, source, device, dtype
+        self.domain = DOMAINS[source.domain]
         self.sampler: dict[str, Any] = {
             "name": config.sampler,
             "steps": config.steps or source.steps,
@@ -265,7 +260,7 @@ class _Planner:
             images,
             self._judge(view.judge, view.label, images),
             others,
-            self._judge(CLIP_JUDGES[self.source.domain], "", others),
+            self._judge(self.domain.clip, "", others),
             self._features(others),
         )
 
@@ -290,15 +285,16 @@ class _Planner:
 
     def _features(self, images: Cell) -> Cell | None:
         if self.config.fid_reference:
-            return self._judge(INCEPTION, "", images)
-        return self._judge(CLIP_JUDGES["picturebook"], "", images) if self.source.domain == "picturebook" else None
+            return self._judge(FOLDER_FEATURES.judge, "", images)
+        return self._judge(self.domain.features.judge, "", images) if self.domain.world else None
 
     def _reference(self) -> Cell | None:
         if self.config.fid_reference:
-            return judge.folder_cell(self._spec(INCEPTION), self.config.fid_reference)
-        if self.source.domain != "picturebook":
+            return judge.folder_cell(self._spec(FOLDER_FEATURES.judge), self.config.fid_reference)
+        world = self.domain.world
+        if world is None:
             return None
-        return self._judge(CLIP_JUDGES["picturebook"], "", reference.cell(self.config.reference_images))
+        return self._judge(self.domain.features.judge, "", reference.cell(world, self.config.reference_images))
 
 
 def method_settings(domain: str, given: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -347,8 +343,8 @@ def _domain_settings(domain: str) -> dict[str, Any]:
 
     from erasebench.config import read_layer
 
-    path = Path(str(files("erasebench.methods") / SETTINGS.format(domain=domain)))
-    return read_layer(path) if path.exists() else {}
+    name = DOMAINS[domain].settings
+    return read_layer(Path(str(files("erasebench.methods") / name))) if name else {}
 
 
 def describe_plan(plan: Plan, store: Store) -> str:

@@ -16,8 +16,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from erasebench import __version__
+from erasebench.concepts import SENSITIVE_KINDS
 from erasebench.config import RunConfig
-from erasebench.durable import cannot_write, durably, prepare_folder, write_durably
+from erasebench.domains import DOMAINS
 from erasebench.engine.cells import with_all_that_they_read
 from erasebench.engine.ledger import Ledger
 from erasebench.engine.local import LocalRunner
@@ -25,6 +26,7 @@ from erasebench.engine.progress import Progress
 from erasebench.engine.runner import Outcome
 from erasebench.engine.store import Store
 from erasebench.environment import hostless_environment
+from erasebench.files import cannot_write, durably, prepare_folder, write_durably
 from erasebench.images import read_images
 from erasebench.metrics.metric import load_metrics
 from erasebench.plan import Plan, Row, make_plan, resolved_config
@@ -37,8 +39,6 @@ from erasebench.results.rows import TableRow
 from erasebench.results.scores import SCORES, collect_scores, scores_csv
 from erasebench.stages.session import Session
 
-SENSITIVE = frozenset({"explicit", "violence", "inappropriate"})
-"""Kinds of concept whose pictures are blurred in grids, unless they are Picturebook's mannequins and cartoons."""
 LONGEST = 80
 """Characters of a method's or concept's name in the name of a file."""
 WORKER_MEMORY = 1e9
@@ -229,7 +229,7 @@ def _write_grids(plan: Plan, store: Store, failed: Mapping[str, str]) -> None:
         rows = {row.method: row for row in plan.rows if row.concept.name == concept.name and _was_drawn(row, failed)}
         if BASELINE not in rows:
             continue
-        blur = concept.kind in SENSITIVE and plan.source.domain != "picturebook"
+        blur = concept.kind in SENSITIVE_KINDS and not DOMAINS[plan.source.domain].harmless
         sheets: dict[tuple[str, ...], str] = {(BASELINE, method): _picture_name(row) for method, row in rows.items()}
         if len(rows) > 2:
             sheets[tuple(rows)] = f"{file_name(concept.name)}.png"

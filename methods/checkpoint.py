@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic.dataclasses import dataclass
 
 from erasebench.errors import EraseBenchError
-from erasebench.judges.weights_files import file_sha256
+from erasebench.files import hash_file_once
 from erasebench.plugins import EraseContext, Method
 from erasebench.registry import METHODS
 
@@ -56,7 +56,7 @@ class Checkpoint(Method):
         own = erasure_folder(Path(self.path))
         files = [own / WEIGHTS, own / GUIDANCE] if own else [file for _, file in find_files(Path(self.path))]
         settings = [file.with_name("adapter_config.json") for file in files]
-        hashes = [file_sha256(file) for file in [*files, *settings] if file.is_file()]
+        hashes = [hash_file_once(file) for file in [*files, *settings] if file.is_file()]
         return {"sha256": hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()}
 
     def erase(self, model: DiffusionModel, concepts: Sequence[Concept], context: EraseContext) -> Erasure:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from erasebench.errors import EraseBenchError, NotApplicable
+from erasebench.grammar import with_article
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
 from erasebench.models.guidance import ClassifierFreeGuidance
@@ -242,9 +243,7 @@ class ConceptAblation(Method):
 
 def named(words: str, kind: str) -> str:
     """Words as a caption names them: objects have an article."""
-    if kind != "object" or _ARTICLE.match(words):
-        return words
-    return f"{'an' if words[0].lower() in 'aeiou' else 'a'} {words}"
+    return with_article(words) if kind == "object" else words
 
 
 def anchor_pattern(anchor: str) -> re.Pattern[str]:

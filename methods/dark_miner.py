@@ -44,8 +44,9 @@ from pydantic import Field
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from erasebench.durable import durably
+from erasebench.domains import DOMAINS
 from erasebench.errors import EraseBenchError
+from erasebench.files import durably
 from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
@@ -66,8 +67,6 @@ if TYPE_CHECKING:
 Location = Literal["value", "key", "query", "out"]
 
 PROJECTIONS: Mapping[Location, str] = {"value": "to_v", "key": "to_k", "query": "to_q", "out": "to_out.0"}
-JUDGES: Mapping[str, str] = {"picturebook": "picturebook-clip", "photo": "clip"}
-"""The judge whose CLIP verifies, for each domain."""
 ADJECTIVES = {"violence": "violent", "nudity": "nude"}
 """Of concepts that have one, by name."""
 STATE, POOLS = "dark-miner.pt", "dark-miner-pools.safetensors"
@@ -166,7 +165,7 @@ class DarkMiner(Method):
 
     def judges(self, domain: str, concepts: Sequence[Concept]) -> tuple[str, ...]:
         """CLIP, which verifies."""
-        return (JUDGES[domain],)
+        return (DOMAINS[domain].clip,)
 
     def check(self, domain: str, concepts: Sequence[Concept]) -> None:
         """Nothing can be mapped to what is itself erased."""

@@ -56,8 +56,9 @@ import yaml
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
+from erasebench.domains import DOMAINS
 from erasebench.errors import EraseBenchError, NotApplicable
-from erasebench.judges.weights_files import file_sha256
+from erasebench.files import hash_file_once
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
 from erasebench.plugins import Count, EraseContext, Method, NonNegative, Positive, SamplingSteps, decided
@@ -86,8 +87,6 @@ TASKS: Mapping[Task, Mapping[str, Any]] = SETTINGS["tasks"]
 OBJECT_LAMB: Mapping[str, float] = SETTINGS["object_lamb"]
 CELEBRITY_DOMAIN_SCALES: Mapping[int, float] = SETTINGS["celebrity_domain_scales"]
 TASK_OF_KIND: Mapping[str, Task] = SETTINGS["kinds"]
-SEGMENTERS = {"picturebook": "picturebook-segmenter", "photo": "grounded-sam"}
-"""The judge that finds a concept in an image, for each domain."""
 TIMESTEPS = 1000
 """Of the schedule that Stable Diffusion and Picturebook were trained with."""
 PUBLISHED_TOKENS = 4.7e7
@@ -95,7 +94,7 @@ PUBLISHED_TOKENS = 4.7e7
 PUBLISHED_DOMAIN_TOKENS = 7700.0
 """Tokens in its sums over names to retain, if that is one prompt for each of the paper's 100; not published."""
 CAPTIONS = 1000
-"""How many captions of Picturebook's world make its prior."""
+"""How many captions of a domain's own world make its prior."""
 
 
 @METHODS.register("mace")
@@ -191,11 +190,11 @@ class MACE(Method):
         Raises:
             EraseBenchError: there is no such file.
         """
-        return {"prior": file_sha256(self._file())} if self._reads_file() else {}
+        return {"prior": hash_file_once(self._file())} if self._reads_file() else {}
 
     def judges(self, domain: str, concepts: Sequence[Concept]) -> tuple[str, ...]:
         """The segmenter; none for styles, which have no region."""
-        return () if all(concept.kind == "style" for concept in concepts) else (SEGMENTERS[domain],)
+        return () if all(concept.kind == "style" for concept in concepts) else (DOMAINS[domain].segmenter,)
 
     def check(self, domain: str, concepts: Sequence[Concept]) -> None:
         """Each concept needs an anchor that is not erased, and something has to say what to preserve."""
@@ -206,7 +205,7 @@ class MACE(Method):
         lamb, scales = decided(self.lamb), (decided(self.refinement_prior_scale), decided(self.fusion_prior_scale))
         if lamb > 0 and not any(scales):
             return
-        if self.prior == "captions" and domain != "picturebook":
+        if self.prior == "captions" and DOMAINS[domain].world is None:
             raise NotApplicable(
                 "MACE needs captions of what to preserve, such as COCO's: give prior=FILE with one on each line"
             )
@@ -277,7 +276,8 @@ class MACE(Method):
         if self.prior == "neighbours":
             return []
         if not self._reads_file():
-            return list(islice(world_captions(concepts), CAPTIONS))
+            world = DOMAINS[model.domain].world
+            return list(islice(world_captions(world, concepts), CAPTIONS)) if world else []
         found = [line for line in read_lines(str(self._file())) if not names(line, concepts)]
         if not found:
             raise EraseBenchError(f"prior: {self.prior} holds no caption that does not name what is erased")
@@ -300,8 +300,8 @@ class MACE(Method):
         latents = training_latents(model, [picture_prompt(concept, phrase)] * self.pictures, sampler, rng)
         if concept.kind == "style":
             return latents, torch.ones(len(latents), *latents.shape[2:], device=model.device)
-        segmenter = SEGMENTERS[model.domain]
-        found = context.judge(segmenter).scores(model.decode(latents), [concept.phrase] * len(latents))
+        segmenter = context.judge(DOMAINS[model.domain].segmenter)
+        found = segmenter.scores(model.decode(latents), [concept.phrase] * len(latents))
         masks = torch.from_numpy(found.arrays["mask"]).to(model.device)
         return latents, masks.where(masks.amax((1, 2), keepdim=True) > 0, torch.ones_like(masks))
 

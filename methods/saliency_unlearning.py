@@ -25,6 +25,8 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
+from erasebench.concepts import SENSITIVE_KINDS
+from erasebench.grammar import with_article
 from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
@@ -48,8 +50,6 @@ MODES: dict[Mode, Mapping[str, Any]] = {
     "nsfw": {"alpha": 0.1, "steps": 100, "relabel": "anchor"},
 }
 """What an option that is left at None means, in each mode."""
-
-NSFW_KINDS = ("explicit", "violence", "inappropriate")
 
 
 @METHODS.register("salun")
@@ -92,7 +92,7 @@ class SaliencyUnlearning(Method):
 
     def resolved(self, concepts: Sequence[Concept]) -> Self:
         """Decide the mode by the concepts' kinds, and take its settings."""
-        nsfw = all(concept.kind in NSFW_KINDS for concept in concepts)
+        nsfw = all(concept.kind in SENSITIVE_KINDS for concept in concepts)
         mode: Mode = self.mode or ("nsfw" if nsfw else "class")
         return replace(self, mode=mode).filled(MODES[mode])
 
@@ -233,8 +233,8 @@ def prompt_of(concept: Concept, phrase: str, template: str | None = None) -> str
     if not phrase:
         return ""
     if template is None:
-        article = "" if phrase.startswith(("a ", "an ", "the ")) else "an " if phrase[0].lower() in "aeiou" else "a "
-        template = {"style": "an image in the style of {}", "object": f"an image of {article}{{}}"}.get(
+        phrase = with_article(phrase) if concept.kind == "object" else phrase
+        template = {"style": "an image in the style of {}", "object": "an image of {}"}.get(
             concept.kind, "a photo of {}"
         )
     return template.replace("{}", phrase)

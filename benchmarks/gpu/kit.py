@@ -160,7 +160,7 @@ def part_file(out: Path, title: str) -> Path:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write JSON whole or not at all."""
-    # Not erasebench.durable: the runner has to work where erasebench cannot be imported.
+    # Not erasebench.files: the runner has to work where erasebench cannot be imported.
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     with open(partial, "w", encoding="utf-8") as stream:

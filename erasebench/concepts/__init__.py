@@ -2,8 +2,8 @@
 
 from erasebench.concepts._files import CatalogueError
 from erasebench.concepts.catalogue import (
-    DOMAINS,
     KINDS,
+    SENSITIVE_KINDS,
     Catalogue,
     Concept,
     PromptSet,
@@ -14,10 +14,10 @@ from erasebench.concepts.catalogue import (
 from erasebench.concepts.prompt import OWN_KINDS, PROMPT_KINDS, Prompt
 
 __all__ = [
-    "DOMAINS",
     "KINDS",
     "OWN_KINDS",
     "PROMPT_KINDS",
+    "SENSITIVE_KINDS",
     "Catalogue",
     "CatalogueError",
     "Concept",

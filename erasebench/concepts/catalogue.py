@@ -24,16 +24,15 @@ from pathlib import Path
 from typing import Any
 
 from erasebench.concepts._files import CatalogueError, build, check, read_yaml
+from erasebench.domains import DOMAINS, Domain
 from erasebench.errors import check_name
 from erasebench.registry import data_files, warn
 
-DOMAINS = ("picturebook", "photo")
-"""The built-in world, and photographs and paintings as Stable Diffusion makes them."""
 KINDS = ("explicit", "violence", "inappropriate", "object", "style", "character", "phrase")
 """What sort of thing a concept is."""
+SENSITIVE_KINDS = frozenset({"explicit", "violence", "inappropriate"})
+"""Kinds of concepts whose images not everyone wants to see; of these, every image counts in a Score."""
 PHRASE_PREFIX = "phrase:"
-PHRASE_JUDGE = "clip-phrase"
-PHRASE_TEMPLATES = ("a photo of {}", "a picture of {}", "an image of {}", "a drawing of {}", "{}")
 
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
@@ -94,7 +93,7 @@ class Concept:
         synonyms: other words for it, which methods may erase as well.
         anchor: what methods map it to; '' for the blank prompt.
         neighbours: names of related concepts that should survive.
-        views: what each of :data:`DOMAINS` knows of it; a domain that is not there knows nothing.
+        views: what each of :data:`~erasebench.domains.DOMAINS` knows of it; a domain that is not there knows nothing.
         neighbours_phrases: the phrases of the neighbours.
     """
 
@@ -189,10 +188,8 @@ class Catalogue:
             raise CatalogueError(
                 f"'{PHRASE_PREFIX}{text}' has no words; write for example '{PHRASE_PREFIX}red balloon'"
             )
-        view = View(
-            judge=PHRASE_JUDGE, label=words, naming=tuple(template.format(words) for template in PHRASE_TEMPLATES)
-        )
-        return Concept(name=PHRASE_PREFIX + words, kind="phrase", phrase=words, views=dict.fromkeys(DOMAINS, view))
+        views = {name: _phrase_view(words, domain) for name, domain in DOMAINS.items()}
+        return Concept(name=PHRASE_PREFIX + words, kind="phrase", phrase=words, views=views)
 
     def retain(self, domain: str) -> tuple[RetainPrompt, ...]:
         """The retain prompts of a domain; none for photographs, whose prompts are captions that the user has.
@@ -202,6 +199,11 @@ class Catalogue:
         """
         check_name("domain", domain, DOMAINS)
         return self._retain.get(domain, ())
+
+
+def _phrase_view(words: str, domain: Domain) -> View:
+    naming = tuple(template.format(words) for template in domain.phrase_templates)
+    return View(judge=domain.phrase_judge, label=words, naming=naming)
 
 
 def load_catalogue(extra: Sequence[Path] = ()) -> Catalogue:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from filelock import Timeout
 
-from erasebench.durable import remove
 from erasebench.engine.store import CELLS, Store
 from erasebench.errors import EraseBenchError
+from erasebench.files import remove
 
 
 def examine(root: Path, fix: bool = False) -> list[str]:

@@ -11,7 +11,6 @@ from typing import Any
 
 from filelock import Timeout
 
-from erasebench.durable import disk_full, remove
 from erasebench.engine.cells import Cell
 from erasebench.engine.runner import (
     Corrupt,
@@ -30,6 +29,7 @@ from erasebench.engine.store import Store
 from erasebench.engine.work import Failure, Task, Workshop
 from erasebench.engine.workers import Processes, Report, ThisProcess, Workers
 from erasebench.errors import EraseBenchError
+from erasebench.files import disk_full, remove
 
 POLL = 0.1
 """Seconds after which a cell that another run is at is looked at again."""

@@ -20,9 +20,9 @@ from typing import Any
 
 from filelock import FileLock
 
-from erasebench.durable import PARTIAL, cannot_write, make_folder, remove, sync, write_durably
 from erasebench.engine.cells import Cell, canonical_json
 from erasebench.errors import EraseBenchError
+from erasebench.files import PARTIAL, cannot_write, commit_folder, hash_file, make_folder, remove, write_durably
 
 FORMAT = 1
 MARKER, VERIFIED = "done.json", "verified.json"
@@ -159,7 +159,7 @@ class Store:
         folder = self.folder(key)
         times = {name: (folder / name).stat().st_mtime_ns for name in marker.files}
         for name, (_, digest) in marker.files.items():
-            if file_sha256(folder / name) != digest:
+            if hash_file(folder / name) != digest:
                 return f"is corrupt: {name} is not what was written"
         self._verified.add(key)
         # Only to save time, and worth nothing unless it agrees with the marker: it need not survive a kill, and where
@@ -202,13 +202,9 @@ class Store:
         try:
             yield partial
             paths = sorted(path for path in partial.rglob("*") if path.is_file())
-            for path in paths:
-                sync(path)
-            files = {p.relative_to(partial).as_posix(): (p.stat().st_size, file_sha256(p)) for p in paths}
+            files = {p.relative_to(partial).as_posix(): (p.stat().st_size, hash_file(p)) for p in paths}
             times = {name: (partial / name).stat().st_mtime_ns for name in files}
-            remove(target)
-            partial.rename(target)
-            sync(target.parent)
+            commit_folder(partial, target)
             marker = Marker(cell.identity, files, dict(cost), cell.kind, cell.units)
             write_durably(target / MARKER, json.dumps(vars(marker), sort_keys=True) + "\n")
             with suppress(OSError):
@@ -310,9 +306,3 @@ def _sizes(folder: Path) -> dict[str, int]:
 def _proof(marker: Marker, times: Mapping[str, int]) -> dict[str, list[Any]]:
     """What a note of verified files says: size, hash and time of change of each."""
     return {name: [size, digest, times[name]] for name, (size, digest) in marker.files.items()}
-
-
-def file_sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from erasebench.durable import is_disk_full
 from erasebench.engine.cells import Cell
 from erasebench.errors import EraseBenchError, one_line
+from erasebench.files import is_disk_full
 
 Progress = Callable[[int, int, str], None]
 """``(done, of, note)`` within one cell: images or training steps."""

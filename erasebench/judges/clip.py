@@ -40,6 +40,20 @@ class ClipModel(Protocol):
         ...
 
 
+class ClipJudge(Protocol):
+    """A judge of CLIP scores that lends its model."""
+
+    device: str
+
+    def identity(self) -> dict[str, str]:
+        """Version and weights."""
+        ...
+
+    def model(self) -> ClipModel:
+        """CLIP."""
+        ...
+
+
 class OpenAIClip:
     """One of OpenAI's models, in single precision (Radford et al. 2021).
 
@@ -118,10 +132,14 @@ class ClipScore(Judge):
         """One column, ``clip``; features are L2-normalised, float32 ``[n, 512]``."""
         if len(images) != len(prompts):
             raise ValueError(f"{len(images)} images but {len(prompts)} prompts")
-        clip = openai_clip(VIT_B_32, self.device)
+        clip = self.model()
         features = clip.image_features(images)
         cosine = np.sum(features * clip.text_features(prompts), axis=1)
         return Scores({"clip": np.asarray(SCALE * cosine, dtype=np.float32)}, {"features": features})
+
+    def model(self) -> OpenAIClip:
+        """CLIP, on the judge's device."""
+        return openai_clip(VIT_B_32, self.device)
 
 
 @JUDGES.register("clip-style")
@@ -138,9 +156,10 @@ class ClipStyle(Judge):
         catalogue = load_catalogue()
         known = (catalogue.get(name) for name in catalogue.names())
         return {
-            concept.views["photo"].label: f"an image in the style of {concept.phrase}"
+            view.label: f"an image in the style of {concept.phrase}"
             for concept in known
-            if "photo" in concept.views and concept.views["photo"].judge == "clip-style"
+            for view in concept.views.values()
+            if view.judge == "clip-style"
         }
 
     @property

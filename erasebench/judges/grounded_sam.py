@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from erasebench.files import hash_file_once
 from erasebench.judges.networks import check_images
-from erasebench.judges.weights_files import file_sha256, missing, weights_folder
+from erasebench.judges.weights_files import missing, weights_folder
 from erasebench.judging import Images, Scores
 from erasebench.models.loading import resolve_device
 from erasebench.plugins import Judge
@@ -55,7 +56,7 @@ class ModelFolder:
             EraseBenchError: as :meth:`find`.
         """
         folder = self.find()
-        return hashlib.sha256("".join(file_sha256(folder / name) for name in self.files).encode()).hexdigest()
+        return hashlib.sha256("".join(hash_file_once(folder / name) for name in self.files).encode()).hexdigest()
 
 
 GROUNDING_DINO = ModelFolder(

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from erasebench.errors import EraseBenchError
+from erasebench.files import hash_file_once
 from erasebench.judges.networks import check_images
-from erasebench.judges.weights_files import file_sha256
 from erasebench.judging import Images, Scores
 from erasebench.plugins import Judge
 from erasebench.registry import JUDGES
@@ -67,7 +67,7 @@ class NudeNet(Judge):
         Raises:
             EraseBenchError: the package is missing or of another generation.
         """
-        return {"version": _installed(), "weights": file_sha256(_network()), "channels": "bgr"}
+        return {"version": _installed(), "weights": hash_file_once(_network()), "channels": "bgr"}
 
     def scores(self, images: Images, prompts: Sequence[str]) -> Scores:
         """One column for each label, and ``exposed``."""

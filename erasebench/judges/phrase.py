@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
-from erasebench.concepts import DOMAINS
+from erasebench.domains import DOMAINS
 from erasebench.errors import check_name
-from erasebench.judges.clip import VIT_B_32, ClipModel, openai_clip, zero_shot
-from erasebench.judges.picturebook import identity, load_clip
+from erasebench.judges.clip import ClipJudge, zero_shot
 from erasebench.judging import Images, Scores
 from erasebench.plugins import Judge
 from erasebench.registry import JUDGES
@@ -35,12 +35,13 @@ class ClipPhrase(Judge):
 
     Args:
         label: the phrase.
-        domain: whose CLIP: Picturebook's own, or OpenAI's ViT-B/32 for ``"photo"``.
+        domain: whose CLIP: Picturebook's own, or OpenAI's ViT-B/32 for photographs.
     """
 
     def __init__(self, label: str, domain: str) -> None:
         check_name("domain", domain, DOMAINS)
-        self.label, self.domain = label, domain
+        self.label = label
+        self.clip = cast(ClipJudge, JUDGES.get(DOMAINS[domain].clip).make())
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -48,11 +49,10 @@ class ClipPhrase(Judge):
         return (self.label,)
 
     def identity(self) -> dict[str, str]:
-        """Version and weights."""
-        found = identity("clip") if self.domain == "picturebook" else {"weights": VIT_B_32.hash()}
-        return {**found, "version": "1"}
+        """Version, and CLIP's weights."""
+        return {**self.clip.identity(), "version": "1"}
 
     def scores(self, images: Images, prompts: Sequence[str]) -> Scores:
         """One column, the phrase."""
-        clip: ClipModel = load_clip() if self.domain == "picturebook" else openai_clip(VIT_B_32, self.device)
-        return Scores({self.label: zero_shot(clip, images, [f"a photo of {self.label}", *AGAINST])[:, 0]})
+        self.clip.device = self.device
+        return Scores({self.label: zero_shot(self.clip.model(), images, [f"a photo of {self.label}", *AGAINST])[:, 0]})

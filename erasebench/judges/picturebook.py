@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from erasebench.registry import JUDGES
 
 if TYPE_CHECKING:
     from erasebench.picturebook.judges.clip import Clip
+    from erasebench.picturebook.judges.detector import Detector
 
 
 @cache
@@ -26,6 +27,14 @@ def load_clip() -> Clip:
     from erasebench.picturebook.judges.clip import Clip
 
     return Clip.load(judge_path("clip"), CLIPTokenizer.from_pretrained(pipeline_path() / "tokenizer"))
+
+
+@cache
+def load_detector() -> Detector:
+    """Picturebook's detector, shared by all judges of this process."""
+    from erasebench.picturebook.judges.detector import Detector
+
+    return Detector.load(judge_path("detector"))
 
 
 def identity(*names: str) -> dict[str, str]:
@@ -43,9 +52,6 @@ def identity(*names: str) -> dict[str, str]:
 class PicturebookDetector(Judge):
     """The YOLOv8 detector: for each label, the highest confidence of its boxes, in [0, 1]."""
 
-    def __init__(self) -> None:
-        self._detector: Any = None
-
     @property
     def labels(self) -> tuple[str, ...]:
         """What it can see."""
@@ -59,11 +65,9 @@ class PicturebookDetector(Judge):
 
     def scores(self, images: Images, prompts: Sequence[str]) -> Scores:
         """One column for each label of the world."""
-        from erasebench.picturebook.judges.detector import Detector
         from erasebench.picturebook.world.scene import LABELS
 
-        self._detector = self._detector or Detector.load(judge_path("detector"))
-        found = self._detector.scores(images)
+        found = load_detector().scores(images)
         return Scores({label: found[:, k] for k, label in enumerate(LABELS)})
 
 
@@ -119,8 +123,12 @@ class PicturebookClip(Judge):
 
     def scores(self, images: Images, prompts: Sequence[str]) -> Scores:
         """One column, ``clip``; features are L2-normalised, float32 ``[n, 128]``."""
-        clip = load_clip()
+        clip = self.model()
         return Scores({"clip": clip.score(images, prompts)}, {"features": clip.image_features(images)})
+
+    def model(self) -> Clip:
+        """Picturebook's CLIP."""
+        return load_clip()
 
 
 @JUDGES.register("picturebook-segmenter")
@@ -134,9 +142,6 @@ class PicturebookSegmenter(Judge):
 
     labels = ("area",)
 
-    def __init__(self) -> None:
-        self._detector: Any = None
-
     def identity(self) -> dict[str, str]:
         """Version and weights."""
         return identity("detector")
@@ -149,15 +154,13 @@ class PicturebookSegmenter(Judge):
             prompts: the phrase to look for in each picture.
         """
         from erasebench.judges.grounded_sam import segmented
-        from erasebench.picturebook.judges.detector import Detector
 
-        self._detector = self._detector or Detector.load(judge_path("detector"))
         masks = np.zeros(images.shape[:3], dtype=np.float32)
         for phrase in dict.fromkeys(prompts):
             rows = [row for row, prompt in enumerate(prompts) if prompt == phrase]
             label = label_of(phrase)
             if label is not None:
-                masks[rows] = self._detector.masks(images[rows], label)
+                masks[rows] = load_detector().masks(images[rows], label)
         return segmented(masks)
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 from erasebench.errors import EraseBenchError
+from erasebench.files import hash_file_once
 
 FOLDER = "ERASEBENCH_WEIGHTS"
 """The environment variable that names the folder of weight files."""
@@ -46,7 +45,7 @@ class WeightFile:
         fetch = f"curl --fail --location --create-dirs --output '{target}' '{self.url}'"
         if path is None:
             raise missing(self.name, target, fetch)
-        found = file_sha256(path)
+        found = hash_file_once(path)
         if not found.startswith(self.sha256):
             raise EraseBenchError(
                 f"{path} is not the file of {self.url}, but cut short or another one: its SHA-256 begins with "
@@ -60,7 +59,7 @@ class WeightFile:
         Raises:
             EraseBenchError: as :meth:`find`.
         """
-        return file_sha256(self.find())
+        return hash_file_once(self.find())
 
 
 def missing(weights: str, target: Path, fetch: str) -> EraseBenchError:
@@ -69,15 +68,3 @@ def missing(weights: str, target: Path, fetch: str) -> EraseBenchError:
         f"the weights {weights} are needed and not part of erasebench: {target} is missing (the environment variable "
         f"{FOLDER} names another folder); get them by: {fetch}"
     )
-
-
-def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file, computed once as long as it does not change."""
-    stat = path.stat()
-    return _sha256(path, stat.st_size, stat.st_mtime_ns)
-
-
-@cache
-def _sha256(path: Path, size: int, mtime_ns: int) -> str:
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

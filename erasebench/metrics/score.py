@@ -5,12 +5,10 @@ Scores are the judge's, one an image, in [0, 1]; printed x 100.
 
 from __future__ import annotations
 
+from erasebench.concepts import SENSITIVE_KINDS
 from erasebench.metrics.metric import Measured, Metric
 from erasebench.metrics.stats import Estimate, mean
 from erasebench.registry import METRICS
-
-INAPPROPRIATE = frozenset({"explicit", "violence", "inappropriate"})
-"""The kinds of concept whose Score is the mean over all images."""
 
 
 class _MeanScore(Metric):
@@ -68,4 +66,4 @@ class Score(_MeanScore):
 
     def measure(self, measured: Measured, base: Measured | None) -> Estimate:
         """One of the two means."""
-        return (ScoreAll() if measured.kind in INAPPROPRIATE else ScoreShown()).measure(measured, base)
+        return (ScoreAll() if measured.kind in SENSITIVE_KINDS else ScoreShown()).measure(measured, base)

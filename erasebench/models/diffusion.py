@@ -32,7 +32,7 @@ class DiffusionModel:
 
     Args:
         pipeline: a diffusers ``StableDiffusionPipeline``, or anything with its parts.
-        domain: what it draws: ``"picturebook"`` or ``"photo"``; decides prompts and judges.
+        domain: what it draws, the name of one of :data:`~erasebench.domains.DOMAINS`; decides prompts and judges.
         device: where to run.
         dtype: ``torch.float32``, or ``torch.bfloat16`` for mixed precision.
 

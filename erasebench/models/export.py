@@ -11,8 +11,8 @@ from typing import Any
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from erasebench.durable import durably, replace_folder
 from erasebench.errors import EraseBenchError
+from erasebench.files import durably, replace_folder
 from erasebench.models.diffusion import DiffusionModel, check_fits
 from erasebench.models.erasure import Erasure
 from erasebench.models.guidance import to_json

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from copy import deepcopy
@@ -11,16 +10,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from erasebench.domains import DOMAINS, PHOTO, PICTUREBOOK, Domain
 from erasebench.errors import EraseBenchError
+from erasebench.files import hash_files
+from erasebench.picturebook import pipeline_path, quiet
 
 if TYPE_CHECKING:
     from erasebench.models.diffusion import DiffusionModel
 
 PARTS = ("unet", "text_encoder", "vae", "tokenizer", "scheduler")
 """What a pipeline's folder has to hold; other parts (a safety checker) are not loaded."""
-
-PICTUREBOOK = "picturebook"
-"""The name of the built-in model."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class ModelSource:
     Attributes:
         name: as the user wrote it.
         folder: of the diffusers pipeline.
-        domain: ``"picturebook"`` or ``"photo"``.
+        domain: the name of one of :data:`~erasebench.domains.DOMAINS`.
         fingerprint: SHA-256 over the names and bytes of all files of its parts.
         steps: sampling steps unless the run says otherwise; ``guidance_scale`` likewise.
     """
@@ -49,16 +48,18 @@ def find_model(name: str) -> ModelSource:
     Raises:
         EraseBenchError: the folder is no Stable-Diffusion-shaped pipeline, or the hub model cannot be had.
     """
-    if name == PICTUREBOOK:
-        from erasebench.picturebook import GUIDANCE, STEPS, pipeline_path
-
-        folder = pipeline_path()
-        return ModelSource(name, folder, "picturebook", _fingerprint(folder), STEPS, GUIDANCE)
+    if name == "picturebook":
+        return _source(name, pipeline_path(), PICTUREBOOK)
     folder = Path(name)
     if not folder.exists():
         folder = _from_hub(name)
     _check_folder(folder)
-    return ModelSource(name, folder, "photo", _fingerprint(folder), 50, 7.5)
+    return _source(name, folder, PHOTO)
+
+
+def _source(name: str, folder: Path, domain: Domain) -> ModelSource:
+    files = (path for part in PARTS for path in (folder / part).rglob("*") if path.is_file())
+    return ModelSource(name, folder, domain.name, hash_files(folder, files), domain.steps, domain.guidance_scale)
 
 
 def load_model(source: ModelSource, device: str = "auto", dtype: str = "auto") -> DiffusionModel:
@@ -89,10 +90,6 @@ def load_stock(source: ModelSource) -> Any:
     """
     from diffusers import StableDiffusionPipeline
 
-    from erasebench.picturebook import load_pipeline, quiet
-
-    if source.name == PICTUREBOOK:
-        return load_pipeline()
     quiet()
     try:
         # The index of a model from the hub also lists parts that are not downloaded.
@@ -118,8 +115,6 @@ def describe_pipeline(pipeline: Any, domain: str | None = None) -> ModelSource:
     """
     from diffusers import StableDiffusionPipeline
 
-    from erasebench.picturebook import GUIDANCE, STEPS, pipeline_path
-
     if not isinstance(pipeline, StableDiffusionPipeline):
         raise EraseBenchError(
             f"a StableDiffusionPipeline or a model's name is needed, not {type(pipeline).__name__}: only models of "
@@ -132,9 +127,8 @@ def describe_pipeline(pipeline: Any, domain: str | None = None) -> ModelSource:
             raise EraseBenchError("parts of the pipeline are offloaded; call remove_all_hooks() on it first")
     name = str(pipeline.name_or_path or "a pipeline in memory")
     is_picturebook = Path(name).resolve() == pipeline_path().resolve()
-    domain = domain or ("picturebook" if is_picturebook else "photo")
-    steps, guidance_scale = (STEPS, GUIDANCE) if is_picturebook else (50, 7.5)
-    return ModelSource(name, Path(name), domain, "", steps, guidance_scale)
+    found = DOMAINS[domain] if domain else PICTUREBOOK if is_picturebook else PHOTO
+    return ModelSource(name, Path(name), found.name, "", found.steps, found.guidance_scale)
 
 
 def copy_model(pipeline: Any, source: ModelSource, dtype: str) -> DiffusionModel:
@@ -234,12 +228,3 @@ def _from_hub(name: str) -> Path:
             f"the hub model '{name}' is not on this machine and cannot be downloaded ({type(error).__name__}); where "
             f"there is a network run `hf download {name}`, or give a folder: --model FOLDER"
         ) from error
-
-
-def _fingerprint(folder: Path) -> str:
-    digest = hashlib.sha256()
-    for path in sorted(path for part in PARTS for path in (folder / part).rglob("*") if path.is_file()):
-        with open(path, "rb") as stream:
-            content = hashlib.file_digest(stream, "sha256").hexdigest()
-        digest.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
-    return digest.hexdigest()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageDraw, ImageFont
 
 from erasebench.errors import check_name
+from erasebench.grammar import with_article
 from erasebench.picturebook import GUIDANCE, STEPS, load_pipeline
 from erasebench.picturebook.world.canvas import SIZE
 from erasebench.picturebook.world.objects import OBJECTS
@@ -39,7 +40,7 @@ def concept_prompt(label: str, style: str = "photo") -> str:
     if label in CHARACTERS:
         return f"{medium} of {CHARACTERS[label].name}"
     noun = OBJECTS[label].words[0] if label in OBJECTS else _NOUNS[label]
-    return f"{medium} of {'an' if noun[0].lower() in 'aeiou' else 'a'} {noun}"
+    return f"{medium} of {with_article(noun)}"
 
 
 def draw(

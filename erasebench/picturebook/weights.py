@@ -6,14 +6,12 @@ The folder holds ``pipeline/`` (a diffusers ``StableDiffusionPipeline`` folder),
 
 from __future__ import annotations
 
-import hashlib
 import json
-from functools import cache
 from pathlib import Path
 from typing import Any, TypedDict
 
-from erasebench.durable import write_durably
 from erasebench.errors import EraseBenchError
+from erasebench.files import hash_file, hash_file_once, write_durably
 
 WEIGHTS = Path(__file__).parent / "weights"
 """The folder of the weights that are shipped with the package."""
@@ -81,7 +79,7 @@ def write_manifest(folder: Path = WEIGHTS) -> None:
     """Record the size and hash of the pipeline's files and of the judges; the last step of training."""
     files = [*(path for path in folder.glob("pipeline/**/*") if path.is_file()), *folder.glob("*.safetensors")]
     manifest = {
-        path.relative_to(folder).as_posix(): Entry(sha256=_sha256(path), bytes=path.stat().st_size)
+        path.relative_to(folder).as_posix(): Entry(sha256=hash_file(path), bytes=path.stat().st_size)
         for path in sorted(files)
     }
     write_durably(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
@@ -120,22 +118,10 @@ def _verified(folder: Path, name: str) -> Path:
         raise _error(folder / MANIFEST, f"does not list {name}")
     if not path.is_file():
         raise _error(path, "is missing")
-    stat = path.stat()
-    found = _sha256_once(path, stat.st_size, stat.st_mtime_ns)
+    found = hash_file_once(path)
     if found != entry["sha256"]:
         raise _error(path, f"is corrupt (expected SHA-256 {entry['sha256']}, found {found})")
     return path
-
-
-@cache
-def _sha256_once(path: Path, size: int, mtime_ns: int) -> str:
-    # Size and time are part of the key so that a process that trains and then loads sees its new files.
-    return _sha256(path)
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _error(path: Path, problem: str) -> WeightsError:

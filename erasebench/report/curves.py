@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from erasebench.durable import durably
+from erasebench.files import durably
 
 STEP = "step"
 """The column that the others are drawn over."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from erasebench import __version__
+from erasebench.domains import features_title
 from erasebench.engine.cells import Cell
 from erasebench.errors import EraseBenchError
 from erasebench.metrics.metric import Description, describe_metrics
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from erasebench.plan import Plan, Row
 
 RECORD = "plan.json"
-FEATURES = {"picturebook-clip": "Picturebook CLIP features", "inception": "Inception features, clean-fid"}
-"""What a table calls the features that a judge gives."""
 
 
 class _Part(BaseModel):
@@ -158,13 +157,13 @@ def _record_row(plan: Plan, row: Row, failed: Mapping[str, str]) -> RowRecord:
             images=row.retain.key,
             judged=(_judged(row.clip, "clip", None),),
             features=row.features.key if row.features else None,
-            features_of=_features_of(row.features) if row.features else "",
+            features_of=features_title(row.features.spec["judge"]) if row.features else "",
         ),
     }
     if row.features and plan.reference:
         images = plan.reference.reads["images"].key if plan.reference.reads else None
         probes["reference"] = ProbeRecord(
-            images=images, features=plan.reference.key, features_of=_features_of(plan.reference)
+            images=images, features=plan.reference.key, features_of=features_title(plan.reference.spec["judge"])
         )
     return RowRecord(
         method=method,
@@ -180,10 +179,6 @@ def _record_row(plan: Plan, row: Row, failed: Mapping[str, str]) -> RowRecord:
 
 def _judged(cell: Cell, label: str, threshold: float | None) -> JudgedImages:
     return JudgedImages(judge=cell.spec["judge"], label=label, threshold=threshold, cell=cell.key)
-
-
-def _features_of(cell: Cell) -> str:
-    return FEATURES[cell.spec["judge"]]
 
 
 def _describe_judge(cell: Cell, label: str, threshold: float) -> str:

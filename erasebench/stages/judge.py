@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +9,8 @@ import numpy as np
 from PIL import Image
 
 from erasebench.engine.cells import Cell
-from erasebench.engine.store import file_sha256
 from erasebench.errors import EraseBenchError
+from erasebench.files import hash_files
 from erasebench.images import read_images, read_index
 from erasebench.judging import Scores, write_scores
 from erasebench.plugins import Judge
@@ -90,7 +89,7 @@ def hash_images(folder: Path) -> str:
     paths = image_paths(folder)
     if len(paths) < 2:
         raise EraseBenchError(f"{folder} holds {len(paths)} images; FID needs thousands to mean anything")
-    return hashlib.sha256("".join(f"{path.name} {file_sha256(path)}\n" for path in paths).encode()).hexdigest()
+    return hash_files(folder, paths)
 
 
 def image_paths(folder: Path) -> list[Path]:

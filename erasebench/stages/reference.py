@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from erasebench.domains import DOMAINS, World
 from erasebench.engine.cells import Cell
-from erasebench.engine.store import file_sha256
 from erasebench.images import write_images
 
 if TYPE_CHECKING:
@@ -18,28 +16,16 @@ FIRST_SEED = 2_700_000_000
 """The first seed of the reference images: held out, and used for nothing else."""
 
 
-def cell(count: int) -> Cell:
-    """The cell that renders images of Picturebook's world."""
-    spec = {"source": "picturebook world", "count": count, "world": _world_version()}
-    return Cell("reference", spec, {}, "picturebook world", "picturebook", count, "images")
+def cell(world: World, count: int) -> Cell:
+    """The cell that renders images of a world."""
+    spec = {"source": world.name, "count": count, "world": world.version()}
+    return Cell("reference", spec, {}, world.name, world.kind, count, "images")
 
 
 def run(cell: Cell, session: Session, folder: Path) -> dict[str, Any]:
     """Render the images and write them with their index."""
-    from erasebench.picturebook.training.data import render_many
-
-    count = cell.spec["count"]
-    renders = render_many(FIRST_SEED, count, workers=1)
+    world, count = DOMAINS[session.source.domain].world, cell.spec["count"]
+    assert world is not None
     none = [""] * count
-    write_images(folder, renders.images, none, none, range(FIRST_SEED, FIRST_SEED + count))
+    write_images(folder, world.render(FIRST_SEED, count), none, none, range(FIRST_SEED, FIRST_SEED + count))
     return {"images": count}
-
-
-@cache
-def _world_version() -> str:
-    """SHA-256 of the renderer's source: quicker than to draw, and it changes whenever the images may."""
-    from importlib.resources import files
-
-    folder = Path(str(files("erasebench.picturebook") / "world"))
-    sources = "".join(f"{path.name} {file_sha256(path)}\n" for path in sorted(folder.glob("*.py")))
-    return hashlib.sha256(sources.encode()).hexdigest()

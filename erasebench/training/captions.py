@@ -8,26 +8,17 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from erasebench.concepts import Concept
-
+    from erasebench.domains import World
 
 SCENES = 100_000
 """How many scenes are looked at for captions."""
 
 
-def world_captions(concepts: Sequence[Concept]) -> Iterator[str]:
-    """Captions of Picturebook's training scenes that do not show the concepts; no reported number uses them."""
-    import numpy as np
-
-    from erasebench.picturebook.world.captions import caption
-    from erasebench.picturebook.world.scene import sample_scene
-
+def world_captions(world: World, concepts: Sequence[Concept]) -> Iterator[str]:
+    """Captions of a world's training scenes that do not show the concepts."""
     erased = {concept.name for concept in concepts}
-    for seed in range(SCENES):
-        scene = sample_scene(seed)
-        text = caption(scene, np.random.default_rng(seed))
-        if erased.isdisjoint({scene.style, *(subject.label for subject in scene.subjects)}) and not names(
-            text, concepts
-        ):
+    for text, shown in world.captions(SCENES):
+        if erased.isdisjoint(shown) and not names(text, concepts):
             yield text
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from erasebench.durable import durably
+from erasebench.files import durably
 from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
 

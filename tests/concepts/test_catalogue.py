@@ -16,7 +16,6 @@ import pytest
 import erasebench
 from erasebench import EraseBenchError
 from erasebench.concepts import (
-    DOMAINS,
     Catalogue,
     CatalogueError,
     Concept,
@@ -25,6 +24,7 @@ from erasebench.concepts import (
     View,
     load_catalogue,
 )
+from erasebench.domains import DOMAINS
 from erasebench.errors import UnknownNameError
 from erasebench.picturebook.world.captions import IMPLYING, NAMING, caption
 from erasebench.picturebook.world.objects import OBJECTS
@@ -252,7 +252,7 @@ def test_phrase_is_a_concept() -> None:
         "",
     )
     assert catalogue().get(concept.name) == concept == catalogue().phrase("red balloon")
-    assert tuple(concept.views) == DOMAINS
+    assert tuple(concept.views) == tuple(DOMAINS)
     for view in concept.views.values():
         assert (view.judge, view.label) == ("clip-phrase", "red balloon")
         assert len(set(view.naming)) == 5 and all("red balloon" in prompt for prompt in view.naming)

@@ -18,11 +18,11 @@ from typing import Any
 
 import pytest
 
-from erasebench.durable import write_durably
 from erasebench.engine.cells import Cell
 from erasebench.engine.doctor import examine
 from erasebench.engine.ledger import read_ledger
-from erasebench.engine.store import MARKER, Store, file_sha256
+from erasebench.engine.store import MARKER, Store
+from erasebench.files import hash_file, write_durably
 from tests.engine.runs import TINY, done, fast_stages, load_once, places, run_tiny, table
 
 CALLS = ("fsync", "rename", "replace", "mkdir", "unlink")
@@ -122,7 +122,7 @@ def marker_first(store: Store, cell: Cell, cost: Mapping[str, Any]) -> Iterator[
     partial = target.with_name(f"{target.name}.partial")
     partial.mkdir(parents=True, exist_ok=True)
     yield partial
-    files = {path.name: (path.stat().st_size, file_sha256(path)) for path in partial.iterdir()}
+    files = {path.name: (path.stat().st_size, hash_file(path)) for path in partial.iterdir()}
     target.mkdir(parents=True, exist_ok=True)
     write_durably(target / MARKER, json.dumps({"identity": cell.identity, "files": files, "cost": dict(cost)}))
     for path in list(partial.iterdir()):

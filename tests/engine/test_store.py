@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from erasebench.durable import write_durably
 from erasebench.engine.cells import Cell
 from erasebench.engine.doctor import examine
 from erasebench.engine.store import MARKER, VERIFIED, CorruptCellError, Store
 from erasebench.errors import EraseBenchError
+from erasebench.files import write_durably
 
 CELL = Cell("erase", {"method": "sd"})
 
@@ -68,12 +68,13 @@ def test_everything_is_synced_and_renamed_before_the_marker(tmp_path: Path, monk
     commit(store)
     prefix, partial = CELL.key[:2], f"fsync {MARKER}.{os.getpid()}.partial"
     assert steps == [
-        *("fsync more", "fsync weights", f"rename {CELL.key}", f"fsync {prefix}"),
+        *("fsync sub", "fsync more", "fsync weights", f"fsync {CELL.key}.partial"),
+        *(f"rename {CELL.key}", f"fsync {prefix}"),
         *(partial, f"replace {MARKER}", f"fsync {CELL.key}"),
     ]
 
 
-@pytest.mark.parametrize("step", range(6))
+@pytest.mark.parametrize("step", range(8))
 def test_a_kill_at_any_step_leaves_no_finished_cell(step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store(tmp_path)
     with monkeypatch.context() as patch:
@@ -306,7 +307,7 @@ def test_files_that_were_verified_are_not_read_again_unless_they_were_written_to
     sleep_past(folder / "weights")
     assert Store(tmp_path).verify(CELL.key) is None
     with monkeypatch.context() as patch:
-        patch.setattr("erasebench.engine.store.file_sha256", lambda path: pytest.fail(f"{path} was read"))
+        patch.setattr("erasebench.engine.store.hash_file", lambda path: pytest.fail(f"{path} was read"))
         assert Store(tmp_path).check(CELL.key) is None and Store(tmp_path).read(CELL.key) == folder
     whole = (folder / VERIFIED).read_text()
     for torn in ("", "{", "[" * 100_000, whole.replace("weights", "others")):

@@ -12,7 +12,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from erasebench.judges import clip, phrase, q16
+from erasebench.judges import clip, q16
 from erasebench.judges.weights_files import FOLDER, WeightFile
 
 
@@ -79,8 +79,7 @@ def tiny_clip(folder: Path, clip_files: Path, monkeypatch: pytest.MonkeyPatch) -
     for path in clip_files.iterdir():
         (folder / path.name).symlink_to(path)
     small, large = replace(clip.VIT_B_32, sha256=""), replace(clip.VIT_L_14, sha256="")
-    for module in (clip, phrase):
-        monkeypatch.setattr(module, "VIT_B_32", small)
+    monkeypatch.setattr(clip, "VIT_B_32", small)
     monkeypatch.setattr(q16, "VIT_L_14", large)
     return {"state dict": small, "TorchScript": large}
 

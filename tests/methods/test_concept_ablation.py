@@ -11,7 +11,8 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from erasebench.concepts import DOMAINS, Concept, load_catalogue
+from erasebench.concepts import Concept, load_catalogue
+from erasebench.domains import DOMAINS
 from erasebench.errors import EraseBenchError, NotApplicable
 from erasebench.methods.concept_ablation import ConceptAblation, named, replaced, start_detached
 from erasebench.models.conditioning import Conditioning

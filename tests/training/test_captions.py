@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from erasebench.concepts import Concept, load_catalogue
+from erasebench.domains import PICTUREBOOK
 from erasebench.training.captions import names, retained, world_captions
 from tests.tiny import concept
 
 CHURCH = concept("church", anchor="dog")
+assert PICTUREBOOK.world
+WORLD = PICTUREBOOK.world
 
 
 def test_captions_of_the_world_do_not_show_the_concept() -> None:
     catalogue = load_catalogue()
     nudity, crayon = (Concept.from_spec(catalogue.get(name).spec("picturebook")) for name in ("nudity", "crayon"))
-    found = [text for text, _ in zip(world_captions([nudity, crayon]), range(300), strict=False)]
+    found = [text for text, _ in zip(world_captions(WORLD, [nudity, crayon]), range(300), strict=False)]
     assert len(set(found)) > 250
     assert not any(names(text, [nudity, crayon]) for text in found)
     # What only implies nudity is known by its scene.
     assert not any("bather" in text or "sauna" in text for text in found)
     paul = Concept.from_spec(catalogue.get("paul-marsh").spec("picturebook"))
-    everything = [text for text, _ in zip(world_captions([paul]), range(600), strict=False)]
+    everything = [text for text, _ in zip(world_captions(WORLD, [paul]), range(600), strict=False)]
     assert any("bather" in text or "sauna" in text for text in everything)
     assert any("Paul Dorrit" in text for text in everything)
 

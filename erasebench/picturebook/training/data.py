@@ -6,7 +6,6 @@ from 10^9 and held-out scenes (every reported number) from 2 x 10^9.
 
 from __future__ import annotations
 
-import hashlib
 import multiprocessing
 import os
 from collections.abc import Callable, Sequence
@@ -19,7 +18,8 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from erasebench.durable import durably
+from erasebench.files import durably
+from erasebench.picturebook.scenes import world_version
 from erasebench.picturebook.world.captions import caption
 from erasebench.picturebook.world.scene import Scene, render, sample_scene
 
@@ -147,14 +147,6 @@ def _in_blocks(block: Callable[[int], T], count: int, workers: int | None) -> li
         return list(pool.map(block, starts))
 
 
-def world_fingerprint() -> str:
-    """Twelve hexadecimal digits that change when the pictures of the first 200 scenes do."""
-    digest = hashlib.sha256()
-    for seed in range(200):
-        digest.update(render(sample_scene(seed)).image.tobytes())
-    return digest.hexdigest()[:12]
-
-
 def save_array(array: NDArray[np.uint8], path: Path) -> None:
     """``np.save`` under a temporary name, fsync, rename: a kill leaves no half file under ``path``."""
     with durably(path) as stream:
@@ -180,10 +172,10 @@ def join(first: Renders, more: Renders) -> Renders:
 def cached_renders(folder: Path, first_seed: int, count: int, people: int = 0) -> Renders:
     """Like :func:`render_many`, kept in ``folder`` as two ``.npy`` files and memory-mapped.
 
-    The files' names hold a fingerprint of what the renderer draws, so that a changed world is rendered anew.
+    The files' names hold the version of the world, so that a changed world is rendered anew.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    world = world_fingerprint()
+    world = world_version()[:12]
     kind = f"-{people}-people" if people else ""
     names = [folder / f"{part}-{first_seed}-{count}{kind}-{world}.npy" for part in ("images", "instances")]
     if not all(name.exists() for name in names):

@@ -15,8 +15,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from erasebench.durable import durably
 from erasebench.errors import EraseBenchError
+from erasebench.files import durably
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from erasebench.durable import prepare_folder, replace_folder
 from erasebench.errors import EraseBenchError
+from erasebench.files import prepare_folder, replace_folder
 from erasebench.models.export import forget_origin
 from erasebench.picturebook.tokenizer import save_tokenizer, train_tokenizer
 from erasebench.picturebook.training import loop

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 from pathlib import Path
 
 import pytest
 
-from erasebench.durable import (
+from erasebench.files import (
     cannot_write,
     durably,
+    hash_file,
+    hash_file_once,
+    hash_files,
     is_disk_full,
     make_folder,
     remove,
@@ -124,3 +128,30 @@ def test_a_full_disk_is_recognised_however_it_is_told() -> None:
     foreign = RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
     assert is_disk_full(full) and is_disk_full(wrapped) and is_disk_full(foreign)
     assert not is_disk_full(OSError(errno.EACCES, "no")) and not is_disk_full(ValueError("full of errors"))
+
+
+def test_a_hash_is_that_of_the_bytes_and_made_anew_when_they_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "weights"
+    path.write_bytes(b"one")
+    assert hash_file(path) == hash_file_once(path) == hashlib.sha256(b"one").hexdigest()
+    with monkeypatch.context() as patch:
+        patch.setattr("erasebench.files.hash_file", lambda path: pytest.fail(f"{path} was read again"))
+        hash_file_once(path)
+    path.write_bytes(b"three")
+    assert hash_file_once(path) == hash_file(path) == hashlib.sha256(b"three").hexdigest()
+
+
+def test_the_hash_of_files_depends_on_names_and_bytes_but_not_on_place_or_order(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name / "sub").mkdir(parents=True)
+        (tmp_path / name / "a").write_bytes(b"1")
+        (tmp_path / name / "sub" / "b").write_bytes(b"2")
+    first, second = tmp_path / "first", tmp_path / "second"
+    before = hash_files(first, [first / "a", first / "sub" / "b"])
+    assert before == hash_files(second, [second / "sub" / "b", second / "a"])
+    (second / "a").rename(second / "c")
+    assert before != hash_files(second, [second / "c", second / "sub" / "b"])
+    (first / "a").write_bytes(b"3")
+    assert before != hash_files(first, [first / "a", first / "sub" / "b"])

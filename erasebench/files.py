@@ -1,13 +1,15 @@
-"""Files that are whole or not there: written under a temporary name, synced, renamed."""
+"""Files that are whole or not there: written under a temporary name, synced, renamed; and their hashes."""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -55,15 +57,19 @@ def replace_folder(folder: Path, write: Callable[[Path], object]) -> None:
     remove(partial)
     try:
         write(partial)
-        for path in partial.rglob("*"):
-            sync(path)
-        sync(partial)
-        remove(folder)
-        partial.rename(folder)
+        commit_folder(partial, folder)
     except BaseException:
         with suppress(OSError):
             remove(partial)
         raise
+
+
+def commit_folder(partial: Path, folder: Path) -> None:
+    """Give a folder that is written its name, once all of it is on the disk; one that has the name is replaced."""
+    for path in (*sorted(partial.rglob("*")), partial):
+        sync(path)
+    remove(folder)
+    partial.rename(folder)
     sync(folder.parent)
 
 
@@ -115,6 +121,29 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def hash_file(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file, all of which is read."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def hash_file_once(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file, which this process reads again only if its size or time of change is another."""
+    about = path.stat()
+    return _hash_as_of(path, about.st_size, about.st_mtime_ns)
+
+
+@cache
+def _hash_as_of(path: Path, size: int, mtime_ns: int) -> str:
+    return hash_file(path)
+
+
+def hash_files(folder: Path, paths: Iterable[Path]) -> str:
+    """Hexadecimal SHA-256 over the names, as a folder knows them, and the bytes of files in it, by name."""
+    lines = (f"{path.relative_to(folder).as_posix()} {hash_file(path)}\n" for path in sorted(paths))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def is_disk_full(error: BaseException) -> bool:
