@@ -24,9 +24,11 @@ def world_version() -> str:
 
 def render_images(first_seed: int, count: int) -> Images:
     """Images of scenes of consecutive seeds: uint8 ``[n, 64, 64, 3]``."""
-    from erasebench.picturebook.training.data import render_many
+    import numpy as np
 
-    return render_many(first_seed, count, workers=1).images
+    from erasebench.picturebook.world.scene import render, sample_scene
+
+    return np.stack([render(sample_scene(seed)).image for seed in range(first_seed, first_seed + count)])
 
 
 def read_captions(count: int) -> Iterator[tuple[str, frozenset[str]]]:
