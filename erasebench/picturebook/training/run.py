@@ -35,6 +35,8 @@ TOKENIZER_CAPTIONS = 20_000
 RECONSTRUCTIONS = 12_000
 """How many training scenes the judges also see through the VAE."""
 STAGES = ("vae", "unet", "judges")
+TrainingData = tuple[Tensor, Tensor, Tensor]
+"""Latents, token ids and odds of the training scenes, as ``UnetObjective`` takes them."""
 
 
 def train(
@@ -149,16 +151,17 @@ def train_unet(
     processes: int = 1,
 ) -> None:
     """Train text encoder and U-Net together, in one or several processes, and write the whole pipeline."""
-    cached_latents(_shipped_vae(out).to(device), renders, work)
+    latents = cached_latents(_shipped_vae(out).to(device), renders, work)
     tokenizer = pipeline_path(out) / "tokenizer" if start == "shipped" else _tokenizer(renders, work / "tokenizer")
     print(f"wording {len(renders)} scenes", flush=True)
     ids = torch.from_numpy(caption_ids(renders, tokenizer, unet_stage.CAPTIONS))
+    data = latents, ids, unet_stage.scene_odds(renders.scenes())
     if processes == 1:
-        _fit_unet(renders, ids, tokenizer, work, device, out, start, steps)
+        _fit_unet(data, tokenizer, work, device, out, start, steps)
         return
     with tempfile.TemporaryDirectory() as meeting:
         threads = max(1, torch.get_num_threads() // processes)
-        arguments = (processes, threads, meeting, len(renders), ids, tokenizer, work, device, out, start, steps)
+        arguments = (processes, threads, meeting, data, tokenizer, work, device, out, start, steps)
         torch.multiprocessing.spawn(_unet_process, arguments, nprocs=processes)  # type: ignore[no-untyped-call, attr-defined]
 
 
@@ -167,8 +170,7 @@ def _unet_process(
     processes: int,
     threads: int,
     meeting: str,
-    scenes: int,
-    ids: Tensor,
+    data: TrainingData,
     tokenizer: Path,
     work: Path,
     device: torch.device,
@@ -179,14 +181,12 @@ def _unet_process(
     torch.set_num_threads(threads)
     torch.manual_seed(SEED)
     dist.init_process_group("gloo", init_method=f"file://{meeting}/rendezvous", rank=rank, world_size=processes)
-    renders = cached_renders(work.parent / "renders", 0, scenes)
-    _fit_unet(renders, ids, tokenizer, work, device, out, start, steps)
+    _fit_unet(data, tokenizer, work, device, out, start, steps)
     dist.destroy_process_group()
 
 
 def _fit_unet(
-    renders: Renders,
-    ids: Tensor,
+    data: TrainingData,
     tokenizer: Path,
     work: Path,
     device: torch.device,
@@ -202,9 +202,8 @@ def _fit_unet(
         model = unet_stage.Denoiser(
             unet_stage.build_text_encoder(words), unet_stage.build_unet(vae.config.latent_channels)
         )
-    latents, odds = cached_latents(vae, renders, work), unet_stage.scene_odds(renders.scenes())
     recipe = replace(unet_stage.RECIPE, steps=steps or unet_stage.RECIPE.steps)
-    fit(unet_stage.UnetObjective(model.to(device), latents, ids, odds, SEED, recipe), recipe, work)
+    fit(unet_stage.UnetObjective(model.to(device), *data, SEED, recipe), recipe, work)
     if loop.rank() == 0:
         save_pipeline(model, vae, words, out / "pipeline")
 
