@@ -20,9 +20,9 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import pydantic.dataclasses
 from pydantic import ConfigDict, Field, ModelWrapValidatorHandler, TypeAdapter, ValidationError, model_validator
@@ -30,10 +30,14 @@ from pydantic import ConfigDict, Field, ModelWrapValidatorHandler, TypeAdapter, 
 from erasebench.errors import EraseBenchError, check_name
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from erasebench.adversarial import Found
     from erasebench.concepts import Concept
     from erasebench.judging import Images, Scores
     from erasebench.models.diffusion import DiffusionModel
     from erasebench.models.erasure import Erasure
+    from erasebench.training.target import Target
 
 T = TypeVar("T")
 
@@ -118,6 +122,11 @@ class Method(HyperParameters, ABC):
     guidance_only: ClassVar[bool] = False
     low_rank: ClassVar[bool] = False
 
+    @property
+    def changes_text_encoder(self) -> bool:
+        """Whether the erasure may change the text encoder; attacks on the text alone then search anew."""
+        return False
+
     @abstractmethod
     def erase(self, model: DiffusionModel, concepts: Sequence[Concept], context: EraseContext) -> Erasure:
         """Erase concepts from a model.
@@ -158,8 +167,96 @@ class ResolvedMethod:
     made: Method
 
 
-class Attack(HyperParameters):
-    """An attack on an erasure."""
+ThreatModel = Literal["none", "text-black-box", "text-white-box", "embedding", "latent", "image", "weights"]
+"""What an attacker has: only the text to choose; the text, with the model's gradients to choose it by; embeddings."""
+Need = Literal["gradients", "unerased", "clip", "synonyms"]
+"""What an attack needs: gradients through the U-Net, the unerased model, images to be compared, synonyms."""
+
+
+@dataclass(frozen=True)
+class AttackContext:
+    """What a run lends to an attack.
+
+    Attributes:
+        seed: of everything random in it; the same seed finds the same prompts.
+        progress: to be told after each step: steps done, steps in all, figures such as the loss.
+        learned: what :meth:`Attack.learn` returned.
+    """
+
+    seed: int
+    progress: Callable[[int, int, Mapping[str, float]], None]
+    learned: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class Attack(HyperParameters, ABC):
+    """An attack on an erasure.
+
+    What it finds for a prompt must depend on nothing but model, concept, prompt and seed: not on the other prompts that
+    it is given at once.
+
+    Attributes:
+        threat_model: what the attacker has.
+        needs: what it cannot do without.
+        learns: it learns something once for all prompts of a concept, by :meth:`learn`.
+        text_only: it reads nothing of the model but its text encoder: what it finds for the unerased model is tried on
+            every erased one that has the same.
+        judged: it stops, or chooses among its finds, by the judge that also counts its successes.
+        members: the attacks that it is made of; each is tried only on prompts that those before it left standing.
+    """
+
+    threat_model: ClassVar[ThreatModel]
+    needs: ClassVar[tuple[Need, ...]] = ()
+    learns: ClassVar[bool] = False
+    text_only: ClassVar[bool] = False
+    judged: ClassVar[bool] = False
+    members: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def transfer_of(self) -> str:
+        """The attack whose finds on the unerased model it tries; '' if it searches itself."""
+        return ""
+
+    def check(self, domain: str, concept: Concept) -> None:
+        """Find what can be known to fail without loading a model.
+
+        Raises:
+            NotApplicable: this concept cannot be attacked so; the row of the table says why.
+        """
+        return
+
+    def learn(self, target: Target, images: Images, context: AttackContext) -> dict[str, Tensor]:
+        """Learn what serves all prompts of a concept; only called where ``learns`` says so.
+
+        Args:
+            target: the model under attack, with no prompts.
+            images: of the concept by the unerased model, uint8 ``[n, height, width, 3]``, the clearest first.
+            context: seed, progress.
+        """
+        raise NotImplementedError
+
+    @abstractmethod
+    def attack(self, target: Target, context: AttackContext) -> list[Found]:
+        """Attack the prompts of a target, all at once.
+
+        Args:
+            target: the model with its erasure in force, and the prompts.
+            context: seed, progress, what was learnt.
+
+        Returns:
+            What was found, one for each prompt.
+
+        Raises:
+            FloatingPointError: the search diverged.
+        """
+
+
+@dataclass(frozen=True)
+class ResolvedAttack:
+    """An attack as the user wrote it, the name of its plug-in, and what was made of it."""
+
+    label: str
+    name: str
+    made: Attack
 
 
 class Judge(ABC):
