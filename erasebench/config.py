@@ -30,6 +30,13 @@ class RunConfig(BaseModel):
     concepts: tuple[str, ...] = Field(
         (), description="Concepts of the catalogue, or 'phrase:red balloon'.", json_schema_extra={"minItems": 1}
     )
+    attacks: tuple[str, ...] = Field(
+        (), description="Attacks on what is erased, options in brackets as of methods; 'all' for every one."
+    )
+    attack_prompts: Annotated[int, Field(ge=1)] = Field(20, description="Prompts of each concept to attack, at most.")
+    floor_prompts: Annotated[int, Field(ge=0)] = Field(
+        0, description="Unrelated prompts to attack as well: how often the judge is mistaken after as many looks."
+    )
     prompts: Annotated[int, Field(ge=1)] = Field(40, description="Prompts for each concept, at most.")
     prompt_kinds: tuple[str, ...] = Field(
         ("naming", "implying"), description="Which of a concept's own prompts: naming, implying, synonym."
@@ -46,7 +53,9 @@ class RunConfig(BaseModel):
     )
     size: Annotated[int, Field(ge=8)] | None = Field(None, description="Pixels a side; the model's own if omitted.")
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="Of erasures and images.")
-    settings: dict[str, dict[str, Any]] = Field({}, description="Hyper-parameters by method, over the domain's own.")
+    settings: dict[str, dict[str, Any]] = Field(
+        {}, description="Hyper-parameters by method or attack, over the domain's own."
+    )
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
     dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 on a GPU.")
     batch_size: Annotated[int, Field(ge=1)] = Field(16, description="Images at a time; changes speed only.")

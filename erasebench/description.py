@@ -127,7 +127,7 @@ def _details(kind: str, plugin: Plugin[Any]) -> list[tuple[str, list[str]]]:
 
 def _hyper_parameters(plugin: Plugin[Any], catalogue: Catalogue, concept: str | None) -> list[str]:
     """Each hyper-parameter: its type and range, its default, its value on Picturebook, and what it means."""
-    from erasebench.plan import method_settings
+    from erasebench.settings import plugin_settings
 
     fields = [field for field in dataclasses.fields(plugin.make) if field.init]  # type: ignore[arg-type]
     if not fields:
@@ -137,7 +137,7 @@ def _hyper_parameters(plugin: Plugin[Any], catalogue: Catalogue, concept: str | 
     concepts = list(kinds.values()) if concept is None else [catalogue.get(concept)]
     here: Mapping[str, Any] = {}
     if issubclass(plugin.make, Method):  # type: ignore[arg-type]
-        here = method_settings(DOMAIN, {}).get(plugin.name, {})
+        here = plugin_settings(DOMAIN, {}).get(plugin.name, {})
     default = _values(plugin, {}, concepts, PUBLISHED, concept is not None)
     ours = _values(plugin, here, concepts, DOMAIN, concept is not None)
     types, meanings = _types(plugin.make), _meanings(plugin.make)

@@ -23,8 +23,9 @@ from erasebench.environment import hostless_environment
 from erasebench.errors import EraseBenchError, ErasureFailedError, NotApplicable
 from erasebench.files import DiskFullError, disk_full, durably, is_disk_full, prepare_folder, remove, write_durably
 from erasebench.models.loading import ModelSource
-from erasebench.plan import find_parts, method_settings, resolve_method
+from erasebench.plan import find_parts
 from erasebench.plugins import BASELINE
+from erasebench.settings import plugin_settings, resolve_method
 from erasebench.stages import erase as stage
 from erasebench.stages.judge import judge_spec, make_judge
 from erasebench.stages.session import Session
@@ -78,7 +79,7 @@ def plan_from(
     Raises:
         EraseBenchError: as there.
     """
-    method = resolve_method(config.methods[0], method_settings(source.domain, config.settings))
+    method = resolve_method(config.methods[0], plugin_settings(source.domain, config.settings))
     others = [name for name in config.settings if name != method.name]
     if others:
         raise EraseBenchError(f"--settings has some of '{others[0]}', but the method is '{method.name}'")

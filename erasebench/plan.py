@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from erasebench.attack_plan import Attacked, AttackPlanner, AttackRow
 from erasebench.concepts import OWN_KINDS, Catalogue, Concept, Prompt, View, load_catalogue
 from erasebench.config import RunConfig, parse_method
 from erasebench.domains import DOMAINS, FOLDER_FEATURES
@@ -18,9 +19,10 @@ from erasebench.engine.estimate import count_missing, estimate, list_missing
 from erasebench.engine.store import Store
 from erasebench.errors import EraseBenchError, NotApplicable, check_name
 from erasebench.models.loading import ModelSource, find_model, resolve_device, resolve_dtype
-from erasebench.plugins import BASELINE, Judge, ResolvedMethod, hyper_parameters, make_plugin
+from erasebench.plugins import BASELINE, Judge, ResolvedMethod, hyper_parameters
 from erasebench.prompts import own_prompts, read_prompt_set, read_prompts, repeat
 from erasebench.registry import JUDGES, METHODS, load_file
+from erasebench.settings import plugin_settings, resolve_attack, resolve_method
 from erasebench.stages import erase, generate, judge, reference
 
 
@@ -67,6 +69,7 @@ class Plan:
         rows: of the table, in order.
         reference: the features of FID's reference pictures: Picturebook's world, or the user's folder.
         retained: the other prompts, one for each image of every row.
+        attacks: the rows of the table of attacks, in order.
     """
 
     config: RunConfig
@@ -77,12 +80,14 @@ class Plan:
     rows: tuple[Row, ...]
     reference: Cell | None
     retained: tuple[Prompt, ...]
+    attacks: tuple[AttackRow, ...] = ()
 
     @cached_property
     def cells(self) -> list[Cell]:
         """Every cell once, each after the cells that it reads."""
-        rows = (cell for row in self.rows for cell in row.cells)
-        return with_all_that_they_read((*rows, *([self.reference] if self.reference else [])))
+        own = [cell for row in self.rows for cell in row.cells]
+        attacks = [cell for row in self.attacks for cell in row.cells]
+        return with_all_that_they_read((*own, *([self.reference] if self.reference else []), *attacks))
 
 
 def make_plan(config: RunConfig) -> Plan:
@@ -102,7 +107,7 @@ def resolved_config(plan: Plan) -> RunConfig:
     So do hyper-parameters that are decided by what is erased, where the concepts of the run do not agree on them.
     """
     config, sampler = plan.config, plan.sampler
-    given = method_settings(plan.source.domain, config.settings)
+    given = plugin_settings(plan.source.domain, config.settings)
     settings: dict[str, dict[str, Any]] = {}
     for text in config.methods:
         name, options = parse_method(text)
@@ -115,6 +120,11 @@ def resolved_config(plan: Plan) -> RunConfig:
         agreed = {key for key in parameters if rows and all(row[key] == rows[0][key] for row in rows)}
         parameters |= {key: rows[0][key] for key in agreed}
         settings.setdefault(name, {}).update({key: parameters[key] for key in parameters if key not in options})
+    for row in plan.attacks:
+        for label in row.members:
+            name, options = parse_method(label)
+            parameters = hyper_parameters(resolve_attack(label, given).made)
+            settings.setdefault(name, {}).update({key: parameters[key] for key in parameters if key not in options})
     decided = {"steps": sampler["steps"], "guidance_scale": sampler["guidance_scale"], "dtype": plan.dtype}
     return config.model_copy(update={**decided, "settings": {name: own for name, own in settings.items() if own}})
 
@@ -154,9 +164,9 @@ class _Planner:
         from erasebench.sampling import Sampler
 
         Sampler(**self.sampler)  # names and ranges are checked where they are used
-        self.settings = method_settings(source.domain, config.settings)
+        self.settings = plugin_settings(source.domain, config.settings)
         for name in config.settings:
-            resolve_method(name, self.settings)
+            (resolve_method if name in METHODS.names() else resolve_attack)(name, self.settings)
         for kind in config.prompt_kinds:
             check_name("kind of prompt", kind, OWN_KINDS)
         if config.out.resolve().is_relative_to(config.store.resolve()):
@@ -166,6 +176,9 @@ class _Planner:
         if config.fid_reference and not config.fid_reference.is_dir():
             raise EraseBenchError(f"there is no folder {config.fid_reference} of reference images")
         self.judges: dict[tuple[str, str], tuple[Judge, dict[str, Any]]] = {}
+        self.attacks = AttackPlanner(
+            config.attacks, self.settings, source, dtype, self.sampler, config.seed, self._judge_spec, self.domain.clip
+        )
         _check_size(config.size, source.folder)
         sets = [view.prompt_set for c in map(catalogue.get, catalogue.names()) for view in c.views.values()]
         for name, path in config.prompt_sets.items():
@@ -193,7 +206,28 @@ class _Planner:
             tuple(rows),
             self._reference(),
             tuple(retain),
+            tuple(self._attack_rows(rows, retain)),
         )
+
+    def _attack_rows(self, rows: Sequence[Row], retain: Sequence[Prompt]) -> Iterator[AttackRow]:
+        """The rows of attacks, of each row of the table that can be."""
+        base = {row.concept.name: row for row in rows if row.method == BASELINE}
+        for row in rows if self.attacks.labels else ():
+            unerased = base[row.concept.name]
+            assert unerased.images and unerased.judged
+            own = {prompt.id: prompt for prompt in reversed(row.prompts)}
+            unrelated = [prompt for prompt in retain if row.concept.name not in prompt.shows]
+            attacked = Attacked(
+                row.concept,
+                row.view,
+                tuple(reversed(own.values()))[: self.config.attack_prompts],
+                tuple(unrelated[: self.config.floor_prompts]),
+                unerased.images,
+                unerased.judged,
+                unerased.images.reads["erasure"],
+            )
+            erasure = row.images.reads["erasure"] if row.images else None
+            yield from self.attacks.rows(row.method, erasure, row.reason, attacked)
 
     def _view(self, concept: Concept) -> View:
         view = concept.views.get(self.source.domain)
@@ -276,6 +310,10 @@ class _Planner:
             check_name(f"label of the judge {name}", wanted, made.labels)
         return judge.cell(spec, images)
 
+    def _judge_spec(self, name: str, label: str = "") -> dict[str, Any]:
+        """What identifies a judge of a label."""
+        return self._spec(name, label if JUDGES.get(name).presets.get("phrased") else "")
+
     def _spec(self, name: str, label: str = "") -> dict[str, Any]:
         """What identifies a judge, found once for all cells."""
         if (name, label) not in self.judges:
@@ -297,37 +335,6 @@ class _Planner:
         return self._judge(self.domain.features.judge, "", reference.cell(world, self.config.reference_images))
 
 
-def method_settings(domain: str, given: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Hyper-parameters by method: those ``given`` by the user over those of the domain.
-
-    Raises:
-        UnknownNameError: there is no such method, with the nearest.
-    """
-    for name in given:
-        check_name("method in settings", name, METHODS.names())
-    own = _domain_settings(domain)
-    return {name: {**own.get(name, {}), **given.get(name, {})} for name in (*own, *given)}
-
-
-def resolve_method(text: str, settings: Mapping[str, Mapping[str, Any]]) -> ResolvedMethod:
-    """Make a method with all its hyper-parameters, before it is known what it erases.
-
-    Args:
-        text: name, and options in brackets; these win.
-        settings: hyper-parameters by method, which win over those of the name and of the class.
-
-    Raises:
-        EraseBenchError: no such method, no such hyper-parameter, or a value out of range.
-    """
-    name, options = parse_method(text)
-    plugin = METHODS.get(name)
-    try:
-        made = make_plugin(plugin.make, {**plugin.presets, **settings.get(name, {}), **options})
-    except EraseBenchError as error:
-        raise EraseBenchError(f"method {text}: {error}") from None
-    return ResolvedMethod(text, plugin.name, made)
-
-
 def _check_size(size: int | None, folder: Path) -> None:
     """Raise unless a model can draw pictures of this size: each level but the last of VAE and U-Net halves them."""
     if size is None:
@@ -338,20 +345,14 @@ def _check_size(size: int | None, folder: Path) -> None:
         raise EraseBenchError(f"size must be a multiple of {multiple} for this model, not {size}")
 
 
-def _domain_settings(domain: str) -> dict[str, Any]:
-    from importlib.resources import files
-
-    from erasebench.config import read_layer
-
-    name = DOMAINS[domain].settings
-    return read_layer(Path(str(files("erasebench.methods") / name))) if name else {}
-
-
 def describe_plan(plan: Plan, store: Store) -> str:
     """What a run would do: its cells, its rows that cannot be, what is asked for and not there, and an estimate."""
     missing = [cell for cell in plan.cells if store.marker(cell.key) is None]
     lines = list_missing(missing)
     lines += [f"n/a        {row.method} {row.concept.name}: {row.reason}" for row in plan.rows if row.reason]
+    lines += [
+        f"n/a        {row.attack} {row.method} {row.concept.name}: {row.reason}" for row in plan.attacks if row.reason
+    ]
     lines += count_missing(missing, plan.cells)
     asked = {row.concept.name: len({prompt.id for prompt in row.prompts}) for row in plan.rows}
     lines += [

@@ -51,6 +51,11 @@ class Checkpoint(Method):
     path: str
     kind: Literal["auto", "full", "delta"] = "auto"
 
+    @property
+    def changes_text_encoder(self) -> bool:
+        """Whatever a file holds, it may be of the text encoder."""
+        return True
+
     def identity(self) -> dict[str, str]:
         """SHA-256 of the file, or of the hashes of several."""
         own = erasure_folder(Path(self.path))

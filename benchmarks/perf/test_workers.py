@@ -19,9 +19,9 @@ from erasebench.engine.store import Store
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.loading import find_model
 from erasebench.picturebook import GUIDANCE, STEPS, load_pipeline
-from erasebench.plan import resolve_method
 from erasebench.runs import count_workers
 from erasebench.sampling import starting_noise
+from erasebench.settings import resolve_method
 from erasebench.stages import erase, generate
 from erasebench.stages.session import Session
 

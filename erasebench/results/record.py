@@ -5,9 +5,9 @@ With it, the tidy scores beside it and the store, results are read without a mod
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -15,11 +15,13 @@ from erasebench import __version__
 from erasebench.domains import features_title
 from erasebench.engine.cells import Cell
 from erasebench.errors import EraseBenchError
+from erasebench.files import hash_files
 from erasebench.metrics.metric import Description, describe_metrics
 from erasebench.plugins import BASELINE
 from erasebench.results.rows import Status
 
 if TYPE_CHECKING:
+    from erasebench.attack_plan import AttackRow
     from erasebench.plan import Plan, Row
 
 RECORD = "plan.json"
@@ -82,6 +84,32 @@ class RowRecord(_Part):
     probes: dict[str, ProbeRecord] = {}
 
 
+class AttackRecord(_Part):
+    """A row of the table of attacks.
+
+    Attributes:
+        method: as the user wrote it; ``concept`` what is erased, ``kind`` its kind.
+        attack: as the user wrote it.
+        status: whether the row can be measured; ``reason`` why not.
+        judge: who saw the concept, with version, weights and threshold, for readers.
+        budget: the attack's hyper-parameters, or those of its members, for readers.
+        trials: by member of the attack and id of the prompt: the key of what came of it, where it was tried; an attack
+            that is no ensemble has itself for its only member.
+        floor: likewise, of the unrelated prompts.
+    """
+
+    method: str
+    concept: str
+    kind: str
+    attack: str
+    status: Status
+    reason: str = ""
+    judge: str = ""
+    budget: dict[str, dict[str, Any]] = {}
+    trials: dict[str, dict[str, str]] = {}
+    floor: dict[str, dict[str, str]] = {}
+
+
 class Record(_Part):
     """A run.
 
@@ -90,7 +118,8 @@ class Record(_Part):
         model: the name of the model; ``domain`` what its images are.
         baseline: the method that erases nothing.
         metrics: what a table says of each metric, in the order of its columns.
-        rows: of the table, in order.
+        rows: of the table, in order; ``attacks`` those of the table of attacks.
+        tokenizer: SHA-256 of the tokenizer's files: prompts that attacks found are for models that read alike.
     """
 
     erasebench: str
@@ -99,6 +128,8 @@ class Record(_Part):
     baseline: str
     metrics: dict[str, Description]
     rows: tuple[RowRecord, ...]
+    attacks: tuple[AttackRecord, ...] = ()
+    tokenizer: str = ""
 
     def to_json(self) -> str:
         """The text of ``plan.json``."""
@@ -124,12 +155,13 @@ def read_record(folder: Path) -> Record:
         raise EraseBenchError(f"{path} cannot be read: {where}: {first['msg']}") from None
 
 
-def record_plan(plan: Plan, failed: Mapping[str, str]) -> Record:
+def record_plan(plan: Plan, failed: Mapping[str, str], unneeded: Container[str] = ()) -> Record:
     """The record of a plan that was run.
 
     Args:
         plan: what was run.
         failed: why a cell has no result: key -> reason.
+        unneeded: keys of the cells that were not computed since others had said all.
     """
     rows = tuple(_record_row(plan, row, failed) for row in plan.rows)
     return Record(
@@ -139,6 +171,42 @@ def record_plan(plan: Plan, failed: Mapping[str, str]) -> Record:
         baseline=BASELINE,
         metrics=describe_metrics(),
         rows=rows,
+        attacks=tuple(_record_attack(row, failed, unneeded) for row in plan.attacks),
+        tokenizer=tokenizer_hash(plan.source.folder),
+    )
+
+
+def tokenizer_hash(folder: Path) -> str:
+    """SHA-256 of the files of a model's tokenizer."""
+    return hash_files(folder / "tokenizer", [path for path in (folder / "tokenizer").iterdir() if path.is_file()])
+
+
+def _record_attack(row: AttackRow, failed: Mapping[str, str], unneeded: Container[str]) -> AttackRecord:
+    method, concept, kind = row.method, row.concept.name, row.concept.kind
+    if row.reason:
+        return AttackRecord(
+            method=method, concept=concept, kind=kind, attack=row.attack, status="n/a", reason=row.reason
+        )
+
+    def keys(members: Mapping[str, tuple[Cell, ...]]) -> dict[str, dict[str, str]]:
+        return {
+            member: {cell.spec["prompt"]["id"]: cell.key for cell in cells if cell.key not in unneeded}
+            for member, cells in members.items()
+        }
+
+    reasons = [failed[cell.key] for cell in row.cells if cell.key in failed]
+    first = next(iter(row.members.values()))[0]
+    return AttackRecord(
+        method=method,
+        concept=concept,
+        kind=kind,
+        attack=row.attack,
+        status="failed" if reasons else "ok",
+        reason=reasons[0] if reasons else "",
+        judge=_describe_judge(first.spec["judge"], first.spec["label"], first.spec["threshold"]),
+        budget={member: cells[0].spec["parameters"] for member, cells in row.members.items()},
+        trials=keys(row.members),
+        floor=keys(row.floor),
     )
 
 
@@ -171,7 +239,7 @@ def _record_row(plan: Plan, row: Row, failed: Mapping[str, str]) -> RowRecord:
         kind=kind,
         status="failed" if reasons else "ok",
         reason=reasons[0] if reasons else "",
-        judge="" if reasons else _describe_judge(row.judged, label, threshold),
+        judge="" if reasons else _describe_judge(row.judged.spec, label, threshold),
         erasure=row.images.reads["erasure"].key,
         probes=probes,
     )
@@ -181,8 +249,7 @@ def _judged(cell: Cell, label: str, threshold: float | None) -> JudgedImages:
     return JudgedImages(judge=cell.spec["judge"], label=label, threshold=threshold, cell=cell.key)
 
 
-def _describe_judge(cell: Cell, label: str, threshold: float) -> str:
+def _describe_judge(spec: Mapping[str, Any], label: str, threshold: float) -> str:
     """Who judged, with what weights and from which score on, for readers."""
-    spec = cell.spec
     weights = f" {spec['weights'][:12]}" if spec.get("weights") else ""
     return f"{spec['judge']} {spec['version']}{weights}: {label} >= {threshold:g}"

@@ -13,6 +13,7 @@ from erasebench.plugins import EraseContext, ResolvedMethod, hyper_parameters
 from erasebench.registry import METHODS
 
 if TYPE_CHECKING:
+    from erasebench.models.erasure import Erasure
     from erasebench.models.loading import ModelSource
     from erasebench.stages.session import Session
 
@@ -54,6 +55,7 @@ def cell(
         "parameters": parameters,
         "identity": made.identity(),
         **({"judges": seen_by} if seen_by else {}),
+        **({"changes_text_encoder": True} if made.changes_text_encoder else {}),
         "concepts": [concept.spec(source.domain) for concept in concepts],
         "seed": seed,
         "dtype": dtype,
@@ -80,5 +82,16 @@ def run(cell: Cell, session: Session, folder: Path) -> dict[str, Any]:
     context = EraseContext(spec["seed"], session.store.work(cell.key), on_progress, session.judge)
     erasure = method.erase(session.model, concepts, context)
     check_finite(erasure)
+    _check_text_encoder(cell, erasure)
     erasure.save(folder)
     return {"parameters_changed": erasure.parameters_changed}
+
+
+def _check_text_encoder(cell: Cell, erasure: Erasure) -> None:
+    """Raise unless a method that changes the text encoder says so: attacks on the text would not know."""
+    changed = [name for name in (*erasure.weights, *erasure.low_rank) if name.startswith("text_encoder.")]
+    if changed and not cell.spec.get("changes_text_encoder"):
+        raise EraseBenchError(
+            f"the method {cell.spec['method']} changes the text encoder ({changed[0]}): its class has to say so, by "
+            "`changes_text_encoder = True`"
+        )
