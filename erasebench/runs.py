@@ -26,12 +26,13 @@ from erasebench.engine.progress import Progress
 from erasebench.engine.runner import Outcome
 from erasebench.engine.store import Store
 from erasebench.environment import hostless_environment
-from erasebench.files import cannot_write, durably, prepare_folder, write_durably
+from erasebench.files import cannot_write, prepare_folder, write_durably
 from erasebench.images import read_images
 from erasebench.metrics.metric import load_metrics
 from erasebench.plan import Plan, Row, make_plan, resolved_config
 from erasebench.plugins import BASELINE
 from erasebench.report.costs import Cost, costs_csv
+from erasebench.report.sheets import file_name
 from erasebench.report.table import to_csv, to_latex, to_markdown
 from erasebench.results.measure import measure
 from erasebench.results.record import RECORD, Record, record_plan
@@ -39,8 +40,6 @@ from erasebench.results.rows import TableRow
 from erasebench.results.scores import SCORES, collect_scores, scores_csv
 from erasebench.stages.session import Session
 
-LONGEST = 80
-"""Characters of a method's or concept's name in the name of a file."""
 WORKER_MEMORY = 1e9
 """Bytes that a worker process takes beside its model: its libraries, images and judges."""
 EXAMPLES = 4
@@ -97,6 +96,10 @@ def _run(plan: Plan, store: Store, stream: TextIO | None) -> Result:
         for row in plan.rows:
             if row.reason:
                 ledger.write("n/a", title=f"{row.method} {row.concept.name}", reason=row.reason)
+        for attack in plan.attacks:
+            if attack.reason:
+                title = f"{attack.attack} {attack.method} {attack.concept.name}"
+                ledger.write("n/a", title=title, reason=attack.reason)
         workers = config.workers or count_workers(plan.device, plan.source.folder)
         session = Session(
             plan.source,
@@ -110,7 +113,7 @@ def _run(plan: Plan, store: Store, stream: TextIO | None) -> Result:
         )
         with Progress(missing, stream, workers) as progress:
             outcome = LocalRunner(session, workers).run(plan.cells, store, [ledger, progress])
-        record = record_plan(plan, outcome.failed)
+        record = record_plan(plan, outcome.failed, outcome.unneeded)
         scores = collect_scores(plan, record, store)
         result = Result(plan, outcome, record, scores, measure(record, scores, store))
         write_results(result, store)
@@ -161,6 +164,10 @@ def write_results(result: Result, store: Store) -> None:
     write_durably(out / "costs.csv", costs_csv(_costs(plan, outcome)))
     write_durably(out / "environment.json", json.dumps(_environment(plan), indent=1, sort_keys=True) + "\n")
     _write_grids(plan, store, outcome.failed)
+    if result.record.attacks:
+        from erasebench.report.attacked import draw_attacked
+
+        draw_attacked(result.record, store, out / "grids")
     _write_curves(plan, store, outcome.failed)
 
 
@@ -219,9 +226,8 @@ def _commit() -> str | None:
 
 def _write_grids(plan: Plan, store: Store, failed: Mapping[str, str]) -> None:
     """For each concept a sheet of every method beside the unerased model, and one of all methods side by side."""
-    from PIL.PngImagePlugin import PngInfo
-
     from erasebench.report.grids import sample_grid
+    from erasebench.report.sheets import save_sheet, source_of
 
     folder = plan.config.out / "grids"
     folder.mkdir(exist_ok=True)
@@ -234,16 +240,13 @@ def _write_grids(plan: Plan, store: Store, failed: Mapping[str, str]) -> None:
         if len(rows) > 2:
             sheets[tuple(rows)] = f"{file_name(concept.name)}.png"
         sources = {methods: _grid_source(plan, [rows[method] for method in methods], blur) for methods in sheets}
-        missing = [methods for methods, name in sheets.items() if _drawn_for(folder / name) != sources[methods]]
+        missing = [methods for methods, name in sheets.items() if source_of(folder / name) != sources[methods]]
         needed = {method for methods in missing for method in methods}
         drawn = {method: _examples(plan, rows[method], store) for method in needed}
         for methods in missing:
             title = f"{methods[-1]}: {concept.name}" if len(methods) == 2 else concept.name
             sheet = sample_grid({method: drawn[method][0] for method in methods}, drawn[BASELINE][1], title, blur)
-            text = PngInfo()
-            text.add_text("Source", sources[methods])
-            with durably(folder / sheets[methods]) as stream:
-                sheet.save(stream, format="PNG", pnginfo=text)
+            save_sheet(sheet, folder / sheets[methods], sources[methods])
 
 
 def _grid_source(plan: Plan, rows: Sequence[Row], blur: bool) -> str:
@@ -262,6 +265,7 @@ def _write_curves(plan: Plan, store: Store, failed: Mapping[str, str]) -> None:
     """Draw the training of each row's erasure, where it has a trace."""
     from erasebench.models.erasure import TRACE, read_trace
     from erasebench.report.curves import draw_curves
+    from erasebench.report.sheets import source_of
 
     folder = plan.config.out / "curves"
     for row in plan.rows:
@@ -269,22 +273,9 @@ def _write_curves(plan: Plan, store: Store, failed: Mapping[str, str]) -> None:
             continue
         key, path = row.images.reads["erasure"].key, folder / _picture_name(row)
         trace = read_trace(store.read(key) / TRACE)
-        if trace and _drawn_for(path) != key:
+        if trace and source_of(path) != key:
             folder.mkdir(exist_ok=True)
             draw_curves(trace, path, f"{row.method}: {row.concept.name}", key)
-
-
-def _drawn_for(path: Path) -> str | None:
-    """What a picture of a run folder says that it was drawn from; None if there is no such picture."""
-    if not path.exists():
-        return None
-    from PIL import Image
-
-    try:
-        with Image.open(path) as picture:
-            return str(picture.info.get("Source"))
-    except (OSError, ImportError):  # ultralytics makes Image.open ask for pi_heif where it fails
-        return None
 
 
 def _examples(plan: Plan, row: Row, store: Store) -> tuple[list[NDArray[np.uint8]], list[str]]:
@@ -306,12 +297,6 @@ def _unrelated_examples(plan: Plan, row: Row) -> list[int]:
 
 def _picture_name(row: Row) -> str:
     return f"{file_name(row.method)}-{file_name(row.concept.name)}.png"
-
-
-def file_name(text: str) -> str:
-    """A method's or concept's name as part of a file's, with a hash where it has to be changed or cut for that."""
-    name = "".join(c if c.isalnum() or c in "-_=.+" else "_" for c in text)[:LONGEST]
-    return name if name == text else f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def summary(result: Result) -> str:

@@ -1,0 +1,39 @@
+"""Images of a run folder: their names, and what they say that they were drawn from."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from erasebench.files import durably
+
+LONGEST = 80
+"""Characters of a method's or concept's name in the name of a file."""
+
+
+def file_name(text: str) -> str:
+    """A method's or concept's name as part of a file's, with a hash where it has to be changed or cut for that."""
+    name = "".join(c if c.isalnum() or c in "-_=.+" else "_" for c in text)[:LONGEST]
+    return name if name == text else f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def source_of(path: Path) -> str | None:
+    """What an image of a run folder says that it was drawn from; None if there is no such image."""
+    if not path.exists():
+        return None
+    try:
+        with Image.open(path) as image:
+            return str(image.info.get("Source"))
+    except (OSError, ImportError):  # ultralytics makes Image.open ask for pi_heif where it fails
+        return None
+
+
+def save_sheet(sheet: Image.Image, path: Path, source: str) -> None:
+    """Write a sheet that says what it was drawn from."""
+    text = PngInfo()
+    text.add_text("Source", source)
+    with durably(path) as stream:
+        sheet.save(stream, format="PNG", pnginfo=text)
