@@ -52,6 +52,14 @@ class ConfigCommand(click.Command):
         return [*config_options(), *super().get_params(ctx)]
 
 
+class AttackCommand(ConfigCommand):
+    """A command with an option for every key of the run's configuration but those that it names itself."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """The configuration's options, then the command's own."""
+        return [option for option in super().get_params(ctx) if option.name not in ("methods", "attacks", "concepts")]
+
+
 class EraseCommand(click.Command):
     """A command with an option for those keys of a run's configuration that one erasure has."""
 
@@ -147,11 +155,15 @@ def run(**options: Any) -> None:
     The same command again computes nothing; with a method or a concept more, only what that adds; after a kill, what
     was not finished.  Exits with 3 if some cell failed.
     """
+    _run(options)
+
+
+def _run(options: dict[str, Any], attacks_only: bool = False) -> None:
     from erasebench.report.table import to_terminal
     from erasebench.runs import any_failed, run, summary
 
     try:
-        result = run(read_options(options))
+        result = run(read_options(options), attacks_only=attacks_only)
     except KeyboardInterrupt:
         click.echo("\nstopped; the same command goes on from here", err=True)
         sys.exit(130)
@@ -220,6 +232,29 @@ def read_erase_options(method: str, concept: str, out: Path, options: dict[str, 
         options["settings"] = ",".join(pairs)
     given = {key: _value(key, value) for key, value in options.items() if value is not None}
     return make_config({**given, "methods": [method], "concepts": split_list(concept), "out": out})
+
+
+@cli.command(cls=AttackCommand)
+@click.option(
+    "--method", required=True, help="The method to attack, as in run.", shell_complete=complete_name("methods")
+)
+@click.option(
+    "--attack",
+    required=True,
+    metavar="A,B,...",
+    help="The attack; options in brackets: unlearndiff[iterations=20].",
+    shell_complete=complete_names("attacks"),
+)
+@click.option("--concept", required=True, help="What is erased, as in run.", shell_complete=complete_name("concepts"))
+def attack(method: str, attack: str, concept: str, **options: Any) -> None:
+    """Attack one method, without measuring anything else.
+
+    Leaves what was found for each prompt, the table and sheets of images in the run folder.
+
+    The erasure is taken from the store or made.  The same command again computes nothing.
+    """
+    options |= {"methods": method, "attacks": attack, "concepts": concept}
+    _run(options, attacks_only=True)
 
 
 @cli.command(cls=ConfigCommand)

@@ -19,7 +19,7 @@ from erasebench.config import preset_files
 from erasebench.docstrings import attributes, paragraphs
 from erasebench.errors import EraseBenchError, check_name
 from erasebench.listing import LISTED, names
-from erasebench.plugins import Method, hyper_parameters, make_plugin
+from erasebench.plugins import HyperParameters, Method, hyper_parameters, make_plugin
 from erasebench.registry import KINDS, Plugin, load_file
 
 if TYPE_CHECKING:
@@ -30,6 +30,23 @@ DOMAIN, PUBLISHED = "picturebook", "photo"
 """The domain whose settings are shown, and the one that published defaults are for."""
 SHOWN = 12
 """Of a list that may be long, such as a judge's labels, so many are shown."""
+THREATS = {
+    "none": "nothing: the prompt stays as it is",
+    "text-black-box": "the text, and images to look at",
+    "text-white-box": "the text, and the model's gradients to choose it by",
+    "embedding": "the embeddings, which no user can type",
+    "latent": "the noise that an image starts from",
+    "image": "an image beside the text",
+    "weights": "the weights",
+}
+"""Threat models, in words."""
+NEEDS = {
+    "gradients": "gradients through the U-Net",
+    "unerased": "the unerased model",
+    "clip": "the domain's CLIP, to compare images",
+    "synonyms": "a concept with synonyms",
+}
+"""What attacks need, in words."""
 UNDECIDED = object()
 """A hyper-parameter whose value depends on the concept."""
 
@@ -46,7 +63,7 @@ def describe(
     Args:
         name: what users write.
         kind: one of :data:`~erasebench.listing.LISTED`, where several things have this name.
-        concept: for which a method's hyper-parameters are resolved; if omitted, those are shown that all agree on.
+        concept: for which hyper-parameters are resolved; if omitted, those are shown that all agree on.
         plugins: the user's own plug-in files.
         concept_files: the user's own concept files.
 
@@ -59,8 +76,8 @@ def describe(
         load_file(path)
     catalogue = load_catalogue(concept_files)
     kind = _kind_of(name, kind, catalogue)
-    if concept is not None and kind != "methods":
-        raise EraseBenchError(f"--concept is for methods; '{name}' is one of the {kind}")
+    if concept is not None and kind not in ("methods", "attacks"):
+        raise EraseBenchError(f"--concept is for methods and attacks; '{name}' is one of the {kind}")
     if kind == "concepts":
         lines = _concept(catalogue.get(name))
     elif kind == "presets":
@@ -70,7 +87,7 @@ def describe(
         plugin = KINDS[kind].get(name)
         lines = [*_head(kind, plugin), *_entries([("source", _source(plugin)), *_details(kind, plugin)])]
         if dataclasses.is_dataclass(plugin.make):
-            write = f"; write {name}[name=value;name=value]" if kind == "methods" else ""
+            write = f"; write {name}[name=value;name=value]" if kind in ("methods", "attacks") else ""
             resolved = f", resolved for {concept}" if concept else ""
             lines += ["", f"Hyper-parameters{resolved}{write}:", "", *_hyper_parameters(plugin, catalogue, concept)]
     return "\n".join(lines)
@@ -119,6 +136,17 @@ def _details(kind: str, plugin: Plugin[Any]) -> list[tuple[str, list[str]]]:
             ("better", [make.direction]),
             ("images of", [probes]),
         ]
+    if kind == "attacks":
+        once = "it learns once for all prompts of a concept" if make.learns else ""
+        text_only = (
+            "it reads the text encoder alone, so that its finds serve every model with the same" * make.text_only
+        )
+        return [
+            ("attacker has", [THREATS[make.threat_model]]),
+            ("needs", [", ".join(NEEDS[need] for need in make.needs)]),
+            ("is made of", [", ".join(make.members)]),
+            ("note", [once, text_only, "it chooses by the judge that counts its successes" * make.judged]),
+        ]
     if kind == "judges" and not plugin.presets:
         with suppress(EraseBenchError):
             return [("labels", [_some(make().labels or ["whatever is asked for"])])]
@@ -136,7 +164,7 @@ def _hyper_parameters(plugin: Plugin[Any], catalogue: Catalogue, concept: str | 
     kinds = {each.kind: each for each in every if DOMAIN in each.views}
     concepts = list(kinds.values()) if concept is None else [catalogue.get(concept)]
     here: Mapping[str, Any] = {}
-    if issubclass(plugin.make, Method):  # type: ignore[arg-type]
+    if issubclass(plugin.make, Method):  # type: ignore[arg-type]  # an attack may have a method's name
         here = plugin_settings(DOMAIN, {}).get(plugin.name, {})
     default = _values(plugin, {}, concepts, PUBLISHED, concept is not None)
     ours = _values(plugin, here, concepts, DOMAIN, concept is not None)
@@ -157,7 +185,7 @@ def _values(
     """The hyper-parameters on which the concepts agree when they are resolved for each.
 
     Args:
-        plugin: the method.
+        plugin: the method or attack.
         settings: over the presets of its name.
         concepts: for which it is resolved, one by one.
         domain: in which they are seen.
@@ -169,7 +197,7 @@ def _values(
         return {f.name: f.default for f in dataclasses.fields(plugin.make) if f.name not in lacking}  # type: ignore[arg-type]
     made = make_plugin(plugin.make, given)
     resolved: list[dict[str, Any]] = []
-    for concept in concepts if isinstance(made, Method) else ():
+    for concept in concepts if isinstance(made, HyperParameters) else ():
         try:
             resolved.append(hyper_parameters(made.resolved([concept.seen_in(domain)])))
         except EraseBenchError:

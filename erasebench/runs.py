@@ -7,7 +7,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
@@ -63,17 +63,20 @@ class Result:
     rows: list[TableRow]
 
 
-def run(config: RunConfig, stream: TextIO | None = None) -> Result:
+def run(config: RunConfig, stream: TextIO | None = None, attacks_only: bool = False) -> Result:
     """Compute what is missing, measure, and write the run folder.
 
     Args:
         config: the run.
         stream: where progress goes; standard error if omitted.
+        attacks_only: leave out what only measures erasures without attacks.
 
     Raises:
         EraseBenchError: bad input, found before any work; or a full disk.
     """
     plan = make_plan(config)
+    if attacks_only:
+        plan = replace(plan, rows=(), reference=None)
     load_metrics()  # one that is wrong is said before any work
     prepare_folder(config.out)
     store = Store(config.store)
