@@ -32,14 +32,14 @@ class Replay(Attack):
     Attributes:
         run: the folder of that run.
         method: of that run, as it stands in its table.
-        attack: of that run, likewise.
+        by: the attack of that run, likewise.
     """
 
     threat_model: ClassVar[ThreatModel] = "text-black-box"
 
     run: str
     method: str
-    attack: str
+    by: str
 
     def identity(self) -> dict[str, str]:
         """SHA-256 of what was found for all prompts."""
@@ -49,13 +49,10 @@ class Replay(Attack):
     def check(self, domain: str, concept: Concept) -> None:
         """Raise :class:`NotApplicable` if that run found nothing for the concept."""
         if concept.name not in self._texts():
-            raise NotApplicable(f"{self.run} has no prompts that {self.attack} found for {concept.name}")
-
-    def attack_prompts(self, concept: str) -> dict[str, str]:
-        """The texts found for a concept: prompt id -> text."""
-        return self._texts().get(concept, {})
+            raise NotApplicable(f"{self.run} has no prompts that {self.by} found for {concept.name}")
 
     def _texts(self) -> dict[str, dict[str, str]]:
+        """What was found, by concept and id of the prompt."""
         path = Path(self.run) / FILE
         try:
             with open(path, newline="", encoding="utf-8") as stream:
@@ -67,16 +64,16 @@ class Replay(Attack):
             raise EraseBenchError(f"{path} has no column '{min(lacking)}': it holds no prompts that attacks found")
         check_name(f"method in {path}", self.method, {row["method"] for row in rows})
         own = [row for row in rows if row["method"] == self.method and row["floor"] != "True"]
-        check_name(f"attack on {self.method} in {path}", self.attack, {row["attack"] for row in own})
+        check_name(f"attack on {self.method} in {path}", self.by, {row["attack"] for row in own})
         texts: dict[str, dict[str, str]] = {}
         for row in own:
-            if row["attack"] == self.attack and row["found"]:
+            if row["attack"] == self.by and row["found"]:
                 texts.setdefault(row["concept"], {})[row["prompt_id"]] = row["found"]
         return texts
 
     def attack(self, target: Target, context: AttackContext) -> list[Found]:
         """Return what that run found."""
-        known = self.attack_prompts(target.concept.name)
+        known = self._texts().get(target.concept.name, {})
         return [
             Found(
                 AdversarialPrompt(known.get(prompt.id, prompt.text)),
