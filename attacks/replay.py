@@ -62,9 +62,9 @@ class Replay(Attack):
         lacking = {"method", "concept", "attack", "prompt_id", "found", "floor"} - set(rows[0] if rows else ())
         if lacking:
             raise EraseBenchError(f"{path} has no column '{min(lacking)}': it holds no prompts that attacks found")
-        check_name(f"method in {path}", self.method, {row["method"] for row in rows})
+        check_name(f"method of the run {self.run}", self.method, {row["method"] for row in rows})
         own = [row for row in rows if row["method"] == self.method and row["floor"] != "True"]
-        check_name(f"attack on {self.method} in {path}", self.by, {row["attack"] for row in own})
+        check_name(f"attack on {self.method} in the run {self.run}", self.by, {row["attack"] for row in own})
         texts: dict[str, dict[str, str]] = {}
         for row in own:
             if row["attack"] == self.by and row["found"]:
