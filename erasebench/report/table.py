@@ -62,7 +62,7 @@ def to_frame(rows: Iterable[TableRow], metrics: Metrics) -> pd.DataFrame:
         columns[f"{key}_n"] = [one.n if one else None for one in estimates]
     columns["judge"] = [row.judge for row in rows]
     for key, metric in metrics.items():
-        if metric.noted:
+        if metric.noted and key in keys:
             columns[f"{key}_{metric.noted}"] = [row.notes.get(key, "") for row in rows]
     columns |= {"status": [row.status for row in rows], "reason": [row.reason for row in rows]}
     columns["flags"] = ["; ".join(row.flags) for row in rows]

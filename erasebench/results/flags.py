@@ -298,6 +298,7 @@ ATTACK_FLAGS: dict[str, AttackFlag] = {
 def flag_legend(rows: Iterable[TableRow]) -> list[str]:
     """What the flags that some rows carry mean, one line each."""
     carried = {flag for row in rows for flag in row.flags}
-    meanings = {name: flag.meaning for name, flag in (*FLAGS.items(), *ATTACK_FLAGS.items())}
+    every: dict[str, Flag | AttackFlag] = {**FLAGS, **ATTACK_FLAGS}
+    meanings = {name: flag.meaning for name, flag in every.items()}
     lines = [f"{flag}: {meaning}" for flag, meaning in meanings.items() if flag in carried]
     return lines + [f"{flag}: a flag without a description" for flag in sorted(carried - meanings.keys())]
