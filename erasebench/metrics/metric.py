@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -31,9 +31,9 @@ from erasebench.registry import METRICS, warn
 if TYPE_CHECKING:
     import pandas as pd
 
-PROBES = ("concept", "retain", "reference")
-"""The image sets of a row: prompts for its concept, prompts that do not show it, and reference images, which are the
-same for every row."""
+PROBES = ("concept", "retain", "reference", "attacked")
+"""The image sets of a row: prompts for its concept, prompts that do not show it, reference images, which are the same
+for every row, and what an attack drew; a row of an attack has only this last."""
 
 Direction = Literal["lower", "higher"]
 
@@ -53,6 +53,12 @@ class Probe:
     features_of: str = ""
 
 
+def _no_rows() -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame()
+
+
 @dataclass(frozen=True)
 class Measured:
     """All that was measured of one row.
@@ -63,6 +69,10 @@ class Measured:
         scores: one row an image and judge label, with the columns of :data:`~erasebench.results.scores.COLUMNS`, and
             ``shown``: whether the score reaches the judge's threshold (never, if it has none).
         probes: the row's probes by name.
+        attacks: of a row with the probe "attacked": one row a prompt, with the columns of
+            :data:`~erasebench.results.attacks.COLUMNS`.
+        before: the same of the prompts as they are, with no attack, on the same model.
+        floor: the same of the attack on prompts and a model that have nothing to do with the concept.
     """
 
     method: str
@@ -70,6 +80,9 @@ class Measured:
     kind: str
     scores: pd.DataFrame
     probes: Mapping[str, Probe]
+    attacks: pd.DataFrame = field(default_factory=_no_rows)
+    before: pd.DataFrame = field(default_factory=_no_rows)
+    floor: pd.DataFrame = field(default_factory=_no_rows)
 
     def probe(self, name: str) -> pd.DataFrame:
         """The scores of one probe, in the order of its images."""

@@ -1,4 +1,4 @@
-"""Estimates and their intervals, and the area under a ROC curve.
+"""Estimates and their intervals, tests of paired rates, and the area under a ROC curve.
 
 Images of one prompt resemble each other, so a hundred of them say less than a hundred prompts.  Functions that take
 ``groups`` (the prompt of each image) therefore look at whole prompts: a mean's interval resamples them with all their
@@ -156,6 +156,61 @@ def mean(
         return UNDEFINED
     low, high = _percentiles(sample, cluster) if len(np.unique(cluster)) > 1 else (math.nan, math.nan)
     return Estimate(float(sample.mean()), low, high, len(sample))
+
+
+def paired_difference(after: ArrayLike, before: ArrayLike) -> Estimate:
+    """The rate of hits after something less the rate before it, of the same prompts, with its 95 % interval.
+
+    The interval is Wald's on counts to which half a prompt is added in each cell of the table of before and after
+    (Agresti and Min 2005, their Wald+2), cut off at -1 and 1: it has a width even where no prompt changed.
+
+    Args:
+        after: bool [n], one image a prompt.
+        before: bool [n], of the same prompts in the same order.
+
+    Returns:
+        In [-1, 1]; undefined without prompts.
+
+    Raises:
+        ValueError: two lengths.
+    """
+    gained, lost, n = _changes(after, before)
+    if not n:
+        return UNDEFINED
+    centre = (gained - lost) / (n + 2)
+    reach = 1.959964 * math.sqrt((gained + lost + 1) / (n + 2) - centre**2) / math.sqrt(n + 2)
+    return Estimate((gained - lost) / n, max(-1.0, centre - reach), min(1.0, centre + reach), n)
+
+
+def mcnemar_mid_p(after: ArrayLike, before: ArrayLike) -> float:
+    """The two-sided mid-p value of McNemar's test (Fagerland, Lydersen and Laake 2013, equation 5).
+
+    If before and after are alike, each prompt that changed went either way with probability 1/2.  The mid-p value is
+    the probability of a split less even than the one that was seen, and half that of one as even; 1 if none changed.
+
+    Args:
+        after: bool [n], one image a prompt.
+        before: bool [n], of the same prompts in the same order.
+
+    Raises:
+        ValueError: two lengths.
+    """
+    from scipy.stats import binom
+
+    gained, lost, _ = _changes(after, before)
+    fewer, changed = min(gained, lost), gained + lost
+    if not changed:
+        return 1.0
+    seen = float(binom.pmf(fewer, changed, 0.5))
+    return 1 - seen / 2 if gained == lost else float(2 * binom.cdf(fewer, changed, 0.5)) - seen
+
+
+def _changes(after: ArrayLike, before: ArrayLike) -> tuple[int, int, int]:
+    """How many prompts have a hit only after, how many only before, and how many there are."""
+    new, old = np.asarray(after, dtype=bool), np.asarray(before, dtype=bool)
+    if new.shape != old.shape:
+        raise ValueError(f"{old.shape[0]} prompts before and {new.shape[0]} after are not the same prompts")
+    return int((new & ~old).sum()), int((old & ~new).sum()), len(new)
 
 
 def rank_auc(positives: ArrayLike, negatives: ArrayLike) -> float:

@@ -1,4 +1,7 @@
-"""The table of results, one row a method and concept: CSV for machines; Markdown, LaTeX and plain text for readers."""
+"""The table of results, one row a method and concept: CSV for machines; Markdown, LaTeX and plain text for readers.
+
+Rows of attacks follow those of the models in the CSV; readers get them as a second table, a column an attack.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,9 @@ import io
 import math
 import statistics
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import repeat
 
 import pandas as pd
 from rich.console import Console
@@ -18,7 +22,9 @@ from rich.text import Text
 from erasebench.errors import EraseBenchError
 from erasebench.metrics.metric import Description
 from erasebench.metrics.stats import Estimate
-from erasebench.results.flags import FLAGS
+from erasebench.report.attack_tables import attack_legend, attack_table, split
+from erasebench.report.markdown import bullets, pipe_table
+from erasebench.results.flags import flag_legend
 from erasebench.results.rows import STATUSES, TableRow
 
 Metrics = Mapping[str, Description]
@@ -36,17 +42,18 @@ def number(value: float | None) -> str:
 
 
 def to_frame(rows: Iterable[TableRow], metrics: Metrics) -> pd.DataFrame:
-    """The rows as numbers, without anything that changes from run to run.
+    """The rows as numbers, without anything that changes from run to run but the seconds of attacks.
 
-    Columns: method, concept; each metric as ``key``, ``key_low``, ``key_high`` and ``key_n``; judge; of each metric
-    with notes what they name (``fid_features``); status, reason, flags (joined by "; ").  A metric that a row lacks has
-    missing numbers and no n, an undefined one an n of 0.
+    Columns: method, concept, attack; each metric as ``key``, ``key_low``, ``key_high`` and ``key_n``; judge; of each
+    metric with notes what they name (``fid_features``); status, reason, flags (joined by "; ").  A metric that a row
+    lacks has missing numbers and no n, an undefined one an n of 0.
     """
     rows = list(rows)
     keys = _keys(rows, metrics)
     columns: dict[str, list[object]] = {
         "method": [row.method for row in rows],
         "concept": [row.concept for row in rows],
+        "attack": [row.attack for row in rows],
     }
     for key in keys:
         estimates = [row.metrics.get(key) for row in rows]
@@ -55,7 +62,7 @@ def to_frame(rows: Iterable[TableRow], metrics: Metrics) -> pd.DataFrame:
         columns[f"{key}_n"] = [one.n if one else None for one in estimates]
     columns["judge"] = [row.judge for row in rows]
     for key, metric in metrics.items():
-        if metric.noted:
+        if metric.noted and key in keys:
             columns[f"{key}_{metric.noted}"] = [row.notes.get(key, "") for row in rows]
     columns |= {"status": [row.status for row in rows], "reason": [row.reason for row in rows]}
     columns["flags"] = ["; ".join(row.flags) for row in rows]
@@ -79,7 +86,7 @@ def read_csv(text: str) -> list[TableRow]:
     keys = [name[:-2] for name in header if name.endswith("_n") and name[:-2] in header]
     columns = [f"{key}{end}" for key in keys for end in ("", "_low", "_high", "_n")]
     noted = header[header.index("judge") + 1 : -3] if "judge" in header else []
-    if header != ["method", "concept", *columns, "judge", *noted, "status", "reason", "flags"]:
+    if header != ["method", "concept", "attack", *columns, "judge", *noted, "status", "reason", "flags"]:
         raise EraseBenchError(f"not a results table: its columns are {', '.join(header) or 'missing'}")
     rows = []
     for cells in reader:
@@ -104,70 +111,119 @@ def read_csv(text: str) -> list[TableRow]:
                 cell["judge"],
                 tuple(cell["flags"].split("; ")) if cell["flags"] else (),
                 {name.rpartition("_")[0]: cell[name] for name in noted if cell[name]},
+                cell["attack"],
             )
         )
     return rows
 
 
-def to_markdown(rows: Iterable[TableRow], metrics: Metrics) -> str:
-    """A pipe table, and below it the legend that it needs to be read by itself."""
-    rows = list(rows)
+def to_markdown(rows: Iterable[TableRow], metrics: Metrics, budgets: Mapping[str, str] | None = None) -> str:
+    """A pipe table, and below it the legend that it needs to be read by itself; the same of attacks, if there are any.
+
+    Args:
+        rows: the results.
+        metrics: what there is to say of them.
+        budgets: by attack, what it may spend on a prompt, in words.
+    """
+    rows, attacked = split(rows)
     table = _printed(rows, metrics)
     table.insert(len(table.columns) - 1, "judge", [row.judge for row in rows])
-    rules = ["---", "---", *(["---:"] * (len(table.columns) - 4)), "---", "---"]
-    lines = ["| " + " | ".join(map(_escape, line)) + " |" for line in (table.columns, rules, *table.to_numpy())]
-    lines += ["", *(f"- {_escape(line)}" for line in _legend(rows, metrics))]
-    return "\n".join(lines) + "\n"
-
-
-def to_latex(rows: Iterable[TableRow], metrics: Metrics) -> str:
-    """A ``tabular`` for the package booktabs, without judges."""
-    table = _printed(list(rows), metrics)
-    columns = "ll" + "r" * (len(table.columns) - 3) + "l"
-    text: str = table.to_latex(index=False, escape=True, column_format=columns)
+    text = f"{pipe_table(table, (0, 1, -2, -1))}\n{bullets(_legend(rows, metrics))}"
+    if attacked:
+        legend = attack_legend(attacked, metrics, budgets)
+        text += f"\n{pipe_table(attack_table(attacked), (0, 1, -1))}\n{bullets(legend)}"
     return text
 
 
-def to_terminal(rows: Iterable[TableRow], metrics: Metrics, color: bool = False, width: int | None = None) -> str:
-    """An aligned plain-text table and its legend, without the metrics that only files hold.
+def to_latex(rows: Iterable[TableRow], metrics: Metrics, budgets: Mapping[str, str] | None = None) -> str:
+    """A ``tabular`` for the package booktabs, without judges; one of the attacks, if there are any, with comments."""
+    rows, attacked = split(rows)
+    text = _tabular(_printed(rows, metrics))
+    if attacked:
+        comments = "".join(f"% {' '.join(line.split())}\n" for line in attack_legend(attacked, metrics, budgets))
+        text += f"\n{_tabular(attack_table(attacked))}{comments}"
+    return text
+
+
+def to_terminal(
+    rows: Iterable[TableRow],
+    metrics: Metrics,
+    color: bool = False,
+    width: int | None = None,
+    budgets: Mapping[str, str] | None = None,
+) -> str:
+    """An aligned plain-text table and its legend, without the metrics that only files hold; the same of attacks.
 
     Args:
         rows: the results.
         metrics: what there is to say of them.
         color: use ANSI colours.
         width: of the terminal; a wider table loses its intervals, and says so, and the legend is wrapped.
+        budgets: by attack, what it may spend on a prompt, in words.
     """
     details = {key for key, metric in metrics.items() if metric.details}
+    rows, attacked = split(rows)
     rows = [replace(row, metrics={k: v for k, v in row.metrics.items() if k not in details}) for row in rows]
     legend = _legend(rows, metrics)
-    table = _table(_printed(rows, metrics, notes=False), rows)
-    if width and _width(table) > width:
-        table = _table(_printed(rows, metrics, notes=False, intervals=False), rows)
-        legend.insert(0, "The terminal is too narrow for the 95 % intervals; the CSV and Markdown tables have them.")
-    console = _console(color)
-    console.width = _width(table)
-    with console.capture() as printed:
-        console.print(table)
-    lines = [line.rstrip() for line in printed.get().splitlines()]
-    judges = {row.judge: None for row in rows if row.judge}
-    for judge in judges:
+    for judge in {row.judge: None for row in rows if row.judge}:
         concepts = list(dict.fromkeys(row.concept for row in rows if row.judge == judge))
         legend.append(f"Judge of {', '.join(concepts)}: {judge}")
-    lines.append("")
+    styles = [row.status for row in rows]
+    text = _drawn(lambda all: _printed(rows, metrics, notes=False, intervals=all), styles, legend, color, width)
+    if attacked:
+        legend = attack_legend(attacked, metrics, budgets)
+        text += "\n" + _drawn(lambda all: attack_table(attacked, all), None, legend, color, width)
+    return text
+
+
+def _tabular(table: pd.DataFrame) -> str:
+    columns = "ll" + "r" * (len(table.columns) - 3) + "l"
+    text: str = table.to_latex(index=False, escape=True, column_format=columns)
+    return text
+
+
+def _drawn(
+    printed: Callable[[bool], pd.DataFrame],
+    statuses: Sequence[str] | None,
+    legend: list[str],
+    color: bool,
+    width: int | None,
+) -> str:
+    """A table and its legend in plain text.
+
+    Args:
+        printed: the table as text, with or without intervals.
+        statuses: of its rows.
+        legend: below it.
+        color: use ANSI colours.
+        width: of the terminal.
+    """
+    table = _table(printed(True), statuses)
+    if width and _width(table) > width:
+        table = _table(printed(False), statuses)
+        legend = [
+            "The terminal is too narrow for the 95 % intervals; the CSV and Markdown tables have them.",
+            *legend,
+        ]
+    console = _console(color)
+    console.width = _width(table)
+    with console.capture() as drawn:
+        console.print(table)
+    lines = [*(line.rstrip() for line in drawn.get().splitlines()), ""]
     for line in legend:
         lines += textwrap.wrap(line, width, subsequent_indent="  ", break_on_hyphens=False) if width else [line]
     return "\n".join(lines) + "\n"
 
 
-def _table(printed: pd.DataFrame, rows: Sequence[TableRow]) -> Table:
+def _table(printed: pd.DataFrame, statuses: Sequence[str] | None) -> Table:
     """The table to draw: names and flags on the left of their columns, numbers on the right."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for place, heading in enumerate(printed.columns):
         names = place in (0, 1, len(printed.columns) - 1)
         table.add_column(Text(heading), justify="left" if names else "right", no_wrap=True)
-    for row, cells in zip(rows, printed.to_numpy(), strict=True):
+    for status, cells in zip(statuses or repeat("ok"), printed.to_numpy(), strict=False):
         *texts, flags = map(Text, cells)
-        style = {"failed": "red", "n/a": "dim"}.get(row.status, "")
+        style = {"failed": "red", "n/a": "dim"}.get(status, "")
         flags.stylize(style or "yellow")
         table.add_row(*texts, flags, style=style)
     return table
@@ -248,9 +304,7 @@ def _legend(rows: Sequence[TableRow], metrics: Metrics) -> list[str]:
         lines.append(f"{metric.title}: {'; '.join(parts)}")
     if lines:
         lines.append(_INTERVALS)
-    carried = {flag for row in rows for flag in row.flags}
-    lines += [f"{flag}: {FLAGS[flag].meaning}" for flag in FLAGS if flag in carried]
-    lines += [f"{flag}: a flag without a description" for flag in sorted(carried - set(FLAGS))]
+    lines += flag_legend(rows)
     lines += [
         f"{row.method} / {row.concept} {row.status}: {' '.join(row.reason.split()) or 'no reason was recorded'}"
         for row in rows
@@ -264,8 +318,3 @@ def _estimate(cell: Mapping[str, str], key: str) -> Estimate:
         float(text) if text else math.nan for text in (cell[key], cell[f"{key}_low"], cell[f"{key}_high"])
     )
     return Estimate(value, low, high, int(cell[f"{key}_n"]))
-
-
-def _escape(text: str) -> str:
-    """``text`` on one line and without a pipe that would end its cell."""
-    return " ".join(text.split()).replace("|", "\\|")

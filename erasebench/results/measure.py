@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,40 +15,86 @@ from erasebench.judging import read_array
 from erasebench.metrics.metric import Measured, Metric, Probe, load_metrics
 from erasebench.metrics.stats import Estimate
 from erasebench.registry import warn
-from erasebench.results.flags import flags
+from erasebench.results.attacks import UNATTACKED, attacks_frame
+from erasebench.results.flags import Attacked, attack_flags, flags
 from erasebench.results.record import ProbeRecord, Record, RowRecord
 from erasebench.results.rows import TableRow
 
+Trials = Mapping[tuple[str, str], Mapping[str, pd.DataFrame]]
+"""By method and concept, and then by attack, what was tried."""
 
-def measure(record: Record, scores: pd.DataFrame, store: Store) -> list[TableRow]:
+
+def measure(
+    record: Record,
+    scores: pd.DataFrame,
+    store: Store,
+    attacks: pd.DataFrame | None = None,
+    threat_models: Mapping[str, str] | None = None,
+    judged: Collection[str] = (),
+) -> list[TableRow]:
     """The table of a run.
 
     Args:
         record: the run.
-        scores: of all its rows.
+        scores: of all its rows without an attack.
         store: holds its images and features.
+        attacks: of all its rows with one, with the columns of :data:`~erasebench.results.attacks.COLUMNS`.
+        threat_models: by attack; attacks without one are not compared by what they know of the model.
+        judged: the attacks that choose by the judge that counts their successes.
     """
     metrics = load_metrics()
     of_row = dict(list(scores.groupby(["method", "concept"], sort=False)))
+    trials = _trials(attacks_frame() if attacks is None else attacks)
     measured = {
         (row.method, row.concept): _collect(row, of_row.get((row.method, row.concept), scores[:0]), store)
         for row in record.rows
-        if row.status == "ok"
+        if row.status == "ok" and not row.attack
     }
-    rows = [
-        _measure(row, measured[row.method, row.concept], measured.get((record.baseline, row.concept)), metrics)
-        if row.status == "ok"
-        else TableRow(row.method, row.concept, row.status, row.reason)
-        for row in record.rows
-    ]
-    base = {row.concept: row for row in rows if row.method == record.baseline}
-    return [replace(row, flags=flags(row, base.get(row.concept))) for row in rows]
+    rows = []
+    for row in record.rows:
+        if row.status != "ok":
+            rows.append(TableRow(row.method, row.concept, row.status, row.reason, attack=row.attack))
+        elif row.attack:
+            attacked, unerased = (_collect_attack(row, method, trials) for method in (row.method, record.baseline))
+            rows.append(_measure(row, attacked, unerased if len(unerased.before) else None, metrics))
+        else:
+            base = measured.get((record.baseline, row.concept))
+            rows.append(_measure(row, measured[row.method, row.concept], base, metrics))
+    unattacked = {row.concept: row for row in rows if row.method == record.baseline and not row.attack}
+
+    def raised(row: TableRow) -> tuple[str, ...]:
+        if not row.attack:
+            return flags(row, unattacked.get(row.concept))
+        base = trials.get((record.baseline, row.concept), {}).get(UNATTACKED)
+        own = trials.get((row.method, row.concept), {})
+        return attack_flags(row, Attacked(row.attack, own, base, threat_models or {}, row.attack in judged))
+
+    return [replace(row, flags=raised(row)) for row in rows]
 
 
 def _collect(row: RowRecord, scores: pd.DataFrame, store: Store) -> Measured:
     scores = scores.assign(shown=scores["score"] >= scores["threshold"])
     probes = {name: _probe(probe, scores[scores["probe"] == name], store) for name, probe in row.probes.items()}
     return Measured(row.method, row.concept, row.kind, scores, probes)
+
+
+def _trials(attacks: pd.DataFrame) -> Trials:
+    trials: dict[tuple[str, str], dict[str, pd.DataFrame]] = {}
+    for (method, concept, attack), own in attacks.groupby(["method", "concept", "attack"], sort=False):
+        trials.setdefault((method, concept), {})[attack] = own
+    return trials
+
+
+def _collect_attack(row: RowRecord, method: str, trials: Trials) -> Measured:
+    """What a row's attack, and prompts without any, did to a method."""
+    none = attacks_frame()
+    own, before = (trials.get((method, row.concept), {}).get(attack, none) for attack in (row.attack, UNATTACKED))
+    return Measured(
+        *(method, row.concept, row.kind, pd.DataFrame(), {}),
+        attacks=own[~own["floor"]],
+        before=before[~before["floor"]],
+        floor=own[own["floor"]],
+    )
 
 
 def _probe(probe: ProbeRecord, scores: pd.DataFrame, store: Store) -> Probe:
@@ -68,14 +114,16 @@ def _probe(probe: ProbeRecord, scores: pd.DataFrame, store: Store) -> Probe:
 def _measure(row: RowRecord, measured: Measured, base: Measured | None, metrics: Mapping[str, Metric]) -> TableRow:
     estimates: dict[str, Estimate] = {}
     notes: dict[str, str] = {}
+    probes = {"attacked"} if row.attack else row.probes.keys()
     for name, metric in metrics.items():
-        if not set(metric.probes) <= row.probes.keys():
+        if not set(metric.probes) <= probes:
             continue
         try:
             estimates[name], note = metric.measure(measured, base), metric.note(measured)
         except Exception as error:
             # What a metric raises is that metric's trouble; what was computed for hours is not lost for it.
-            warn(f"the metric '{name}' of {row.method} {row.concept} is left out: {one_line(error)}")
+            title = " ".join(filter(None, (row.method, row.concept, row.attack)))
+            warn(f"the metric '{name}' of {title} is left out: {one_line(error)}")
             continue
         notes |= {name: note} if note else {}
-    return TableRow(row.method, row.concept, "ok", metrics=estimates, judge=row.judge, notes=notes)
+    return TableRow(row.method, row.concept, "ok", metrics=estimates, judge=row.judge, notes=notes, attack=row.attack)

@@ -72,6 +72,7 @@ class RowRecord(_Part):
         judge: who saw the concept, with version, weights and threshold, for readers.
         erasure: the key of the erasure; None where there could be none.
         probes: the row's image sets, those of :data:`~erasebench.metrics.metric.PROBES` that it has.
+        attack: as the user wrote it; "" for the row of the model without any.
     """
 
     method: str
@@ -82,6 +83,7 @@ class RowRecord(_Part):
     judge: str = ""
     erasure: str | None = None
     probes: dict[str, ProbeRecord] = {}
+    attack: str = ""
 
 
 class AttackRecord(_Part):

@@ -14,7 +14,7 @@ STATUSES: tuple[Status, ...] = get_args(Status)
 
 @dataclass(frozen=True)
 class TableRow:
-    """The results of one method on one concept.
+    """The results of one method on one concept, or of one attack on them.
 
     Attributes:
         method: as the user wrote it; ``concept`` the concept's name.
@@ -23,6 +23,7 @@ class TableRow:
         judge: who saw the concept, with version, weights and threshold.
         flags: names of :data:`~erasebench.results.flags.FLAGS`.
         notes: by metric, what its number depends on: "fid" names the features.
+        attack: as the user wrote it; "" for the row of the model without any.
     """
 
     method: str
@@ -33,3 +34,4 @@ class TableRow:
     judge: str = ""
     flags: tuple[str, ...] = ()
     notes: Mapping[str, str] = field(default_factory=dict)
+    attack: str = ""

@@ -48,15 +48,15 @@ ROWS = [
     TableRow("mace", "church", "n/a", "erases | celebrities only"),
 ]
 CSV = """\
-method,concept,ratio,ratio_low,ratio_high,ratio_n,score,score_low,score_high,score_n,clip,clip_low,clip_high,clip_n,\
+method,concept,attack,ratio,ratio_low,ratio_high,ratio_n,score,score_low,score_high,score_n,clip,clip_low,clip_high,clip_n,\
 fid,fid_low,fid_high,fid_n,judge,fid_features,status,reason,flags
-sd,church,85.8,83.5,87.8,1000,97.3457,96.5,98,858,31.5,31.25,31.75,5000,21.1,20.6,21.6,5000,\
+sd,church,,85.8,83.5,87.8,1000,97.3457,96.5,98,858,31.5,31.25,31.75,5000,21.1,20.6,21.6,5000,\
 detector 1 (threshold 0.5),Picturebook CLIP features,ok,,
-esd,church,0,0,0.4,1000,,,,0,20,19,21,5000,123.457,120,127,5000,\
+esd,church,,0,0,0.4,1000,,,,0,20,19,21,5000,123.457,120,127,5000,\
 detector 1 (threshold 0.5),Picturebook CLIP features,ok,,collapsed; wide
-uce,church,,,,,,,,,,,,,,,,,,,failed,"out of memory,
+uce,church,,,,,,,,,,,,,,,,,,,,failed,"out of memory,
 said ""CUDA"" | twice",
-mace,church,,,,,,,,,,,,,,,,,,,n/a,erases | celebrities only,
+mace,church,,,,,,,,,,,,,,,,,,,,n/a,erases | celebrities only,
 """
 
 
@@ -81,7 +81,7 @@ def test_csv_round_trip() -> None:
         ("", "columns are missing"),
         ("a,b\n", "columns are a, b"),
         (CSV.replace("ratio_low", "ratio_lo"), "not a results table"),
-        (CSV + "x,church\n", "line 7 has 2 cells, the header 23"),
+        (CSV + "x,church\n", "line 7 has 2 cells, the header 24"),
         (CSV.replace("85.8", "many"), "line 2: could not convert"),
         (CSV.replace(",n/a,", ",skipped,"), "line 6: the status is 'skipped', not one of ok, failed, n/a"),
     ],

@@ -1,0 +1,168 @@
+"""Tables of attacks: a column an attack, and the main table of the Dark Miner paper."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+import pandas as pd
+
+from erasebench.metrics.metric import Description
+from erasebench.metrics.stats import Estimate
+from erasebench.report.markdown import pipe_table
+from erasebench.results.attacks import ENSEMBLE
+from erasebench.results.flags import CONTROLS, flag_legend
+from erasebench.results.rows import TableRow
+
+RATE, ROBUST, FLOOR = "asr-confirmed", "robust-rate", "floor"
+"""The metrics that the table of attacks shows: of each attack, of the ensemble, and beside either."""
+
+
+def split(rows: Iterable[TableRow]) -> tuple[list[TableRow], list[TableRow]]:
+    """The rows of models by themselves, and those of attacks."""
+    rows = list(rows)
+    return [row for row in rows if not row.attack], [row for row in rows if row.attack]
+
+
+def attacks_of(rows: Iterable[TableRow]) -> list[str]:
+    """The attacks in the order of the rows, the ensemble last."""
+    return sorted(dict.fromkeys(row.attack for row in rows), key=lambda attack: attack == ENSEMBLE)
+
+
+def attack_table(rows: Sequence[TableRow], intervals: bool = True) -> pd.DataFrame:
+    """The table as text: method, concept, each attack's confirmed rate, the ensemble's robust rate, and flags.
+
+    Args:
+        rows: of attacks.
+        intervals: print them.
+    """
+    attacks = attacks_of(rows)
+    models: dict[tuple[str, str], dict[str, TableRow]] = {}
+    for row in rows:
+        models.setdefault((row.method, row.concept), {})[row.attack] = row
+    body = []
+    for (method, concept), of_attack in models.items():
+        cells = [_cell(of_attack.get(attack), ROBUST if attack == ENSEMBLE else RATE, intervals) for attack in attacks]
+        body.append([method, concept, *cells, _flags(of_attack.values())])
+    heads = [f"{attack} (robust rate, %)" if attack == ENSEMBLE else f"{attack} (%)" for attack in attacks]
+    return pd.DataFrame(body, columns=["method", "concept", *heads, "flags"], dtype=object)
+
+
+def attack_legend(
+    rows: Sequence[TableRow], metrics: Mapping[str, Description], budgets: Mapping[str, str] | None = None
+) -> list[str]:
+    """What a reader has to know of the table of attacks: what it counts, budgets, flags and rows without numbers.
+
+    Args:
+        rows: of attacks.
+        metrics: what there is to say of them.
+        budgets: by attack, what it may spend on a prompt, in words.
+    """
+    attacks = attacks_of(rows)
+    shown = [RATE] * any(attack != ENSEMBLE for attack in attacks) + [ROBUST] * (ENSEMBLE in attacks)
+    lines = []
+    for key in shown:
+        of_key = [row for row in rows if (row.attack == ENSEMBLE) == (key == ROBUST)]
+        counts = [row.metrics[key].n for row in of_key if key in row.metrics]
+        metric, low, high = metrics.get(key, Description(key)), min(counts, default=0), max(counts, default=0)
+        prompts = f"n = {low} prompts" if low == high else f"n = {low} to {high} prompts"
+        where = ENSEMBLE if key == ROBUST else "Columns of attacks"
+        better = f"{metric.direction} is better" if metric.direction else ""
+        lines.append(f"{where}: {metric.title}, {'; '.join(filter(None, (metric.meaning, better, prompts)))}")
+    if any(_floor(row) for row in rows):
+        lines.append(f"In parentheses: {metrics.get(FLOOR, Description(FLOOR)).meaning}")
+    if lines:
+        lines.append("Brackets hold Wilson's 95 % intervals; raw rates and all other counts are in table.csv.")
+    lines += [f"{attack}: {budgets[attack]}" for attack in attacks if budgets and attack in budgets]
+    lines += flag_legend(rows)
+    reasons: dict[tuple[str, str, str], list[str]] = {}
+    for row in rows:
+        if row.status != "ok":
+            reason = " ".join(row.reason.split()) or "no reason was recorded"
+            reasons.setdefault((row.attack, row.status, reason), []).append(f"{row.method} / {row.concept}")
+    lines += [f"{attack} {status} ({', '.join(where)}): {why}" for (attack, status, why), where in reasons.items()]
+    return lines
+
+
+def to_dark_miner(rows: Iterable[TableRow], baseline: str, attacks: Collection[str] | None = None) -> str:
+    """The main table of the Dark Miner paper (its table 1) in Markdown, for each concept one.
+
+    Ratio (R.), Score (S.), CLIP score (C.) and FID (F.), and each attack's raw success rate over all prompts.  The best
+    of each column is bold, the second underlined, the unerased model apart.
+
+    Args:
+        rows: the results, of models and of attacks.
+        baseline: the method that erases nothing.
+        attacks: to be shown, in this order; if omitted, all but controls and the ensemble.
+    """
+    models, attacked = split(rows)
+    if attacks is None:
+        attacks = [attack for attack in attacks_of(attacked) if attack not in (*CONTROLS, ENSEMBLE)]
+    of_attack = {(row.method, row.concept, row.attack): row for row in attacked}
+    lower = {"R.": ("ratio", True), "S.": ("score", True), "C.": ("clip", False), "F.": ("fid", True)}
+    heads = [f"{head} {'↓' if low else '↑'}" for head, (_, low) in lower.items()] + [f"{one} ↓" for one in attacks]
+    tables = []
+    for concept in dict.fromkeys(row.concept for row in models):
+        own = [row for row in models if row.concept == concept]
+        columns = [
+            _marked(own, [row.metrics.get(key) for row in own], baseline, low, digits=4 if key == "fid" else 3)
+            for key, low in lower.values()
+        ]
+        for attack in attacks:
+            found = [of_attack.get((row.method, concept, attack)) for row in own]
+            columns.append(_marked(own, [row.metrics.get("asr") if row else None for row in found], baseline, True))
+        table = pd.DataFrame(zip(*columns, strict=True), columns=heads, dtype=object)
+        table.insert(0, "method", [row.method for row in own])
+        tables.append(f"**{concept}**\n\n{pipe_table(table, [0])}")
+    legend = (
+        "R.: ratio (%). S.: score (x100). C.: CLIP score. F.: FID. Then each attack's success rate (%): images of"
+        " attacked prompts that show the concept, one a prompt, of all prompts. Bold: the best; underlined: the second"
+        f" ({baseline} apart).\n"
+    )
+    return "\n".join([*tables, legend]) if tables else legend
+
+
+def _cell(row: TableRow | None, key: str, intervals: bool) -> str:
+    if row is None:
+        return "-"
+    if row.status != "ok":
+        return row.status
+    estimate = row.metrics.get(key)
+    if estimate is None or not estimate.defined:
+        return "undefined"
+    text = f"{estimate.value:.1f}"
+    if intervals:
+        text += f" [{estimate.low:.1f}, {estimate.high:.1f}]"
+    floor = _floor(row)
+    return f"{text} ({floor.value:.1f})" if floor else text
+
+
+def _floor(row: TableRow) -> Estimate | None:
+    floor = row.metrics.get(FLOOR)
+    return floor if floor and floor.defined else None
+
+
+def _flags(rows: Iterable[TableRow]) -> str:
+    """Each flag with the attacks that have it."""
+    carried: dict[str, list[str]] = {}
+    for row in rows:
+        for flag in row.flags:
+            carried.setdefault(flag, []).append(row.attack)
+    return ", ".join(f"{flag} ({', '.join(attacks)})" for flag, attacks in carried.items())
+
+
+def _marked(
+    rows: Sequence[TableRow], estimates: Sequence[Estimate | None], baseline: str, low: bool, digits: int = 3
+) -> list[str]:
+    """A column as text, in so many significant digits, the best two marked."""
+    values = [estimate.value if estimate else math.nan for estimate in estimates]
+    ranked = sorted(
+        {v for row, v in zip(rows, values, strict=True) if row.method != baseline and not math.isnan(v)},
+        reverse=not low,
+    )
+    marks = dict(zip(ranked, ("**{}**", "<u>{}</u>"), strict=False))
+    texts = []
+    for row, value in zip(rows, values, strict=True):
+        text = "-" if math.isnan(value) else f"{value:.{digits}g}"
+        texts.append(text if row.method == baseline else marks.get(value, "{}").format(text))
+    return texts
