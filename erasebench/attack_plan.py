@@ -53,6 +53,8 @@ class AttackRow:
     Attributes:
         method: as the user wrote it; ``concept`` what is erased.
         attack: as the user wrote it.
+        threat_model: what the attacker has.
+        judged: it chooses by the judge that counts its successes.
         reason: why the row cannot be; None where it can.
         members: the attacks that it is made of, in their order: label -> its cells, one for each prompt.  An attack
             that is no ensemble has itself for its only member.
@@ -62,6 +64,8 @@ class AttackRow:
     method: str
     concept: Concept
     attack: str
+    threat_model: str
+    judged: bool
     reason: str | None = None
     members: Mapping[str, tuple[Cell, ...]] = field(default_factory=dict)
     floor: Mapping[str, tuple[Cell, ...]] = field(default_factory=dict)
@@ -117,9 +121,7 @@ class AttackPlanner:
             attacked: the concept.
         """
         return [
-            AttackRow(method, attacked.concept, label, reason)
-            if erasure is None
-            else self._row(method, erasure, attacked, label)
+            self._row(method, erasure, attacked, label) if erasure else self._empty_row(method, attacked, label, reason)
             for label in self.labels
         ]
 
@@ -140,8 +142,12 @@ class AttackPlanner:
             except NotApplicable as error:
                 reasons.append(str(error))
         if not members:
-            return AttackRow(method, attacked.concept, label, "; ".join(dict.fromkeys(reasons)))
-        return AttackRow(method, attacked.concept, label, None, members, floor)
+            return self._empty_row(method, attacked, label, "; ".join(dict.fromkeys(reasons)))
+        return replace(self._empty_row(method, attacked, label, None), members=members, floor=floor)
+
+    def _empty_row(self, method: str, attacked: Attacked, label: str, reason: str | None) -> AttackRow:
+        made = resolve_attack(label, self._settings).made
+        return AttackRow(method, attacked.concept, label, made.threat_model, made.judged, reason)
 
     def _cells(
         self, label: str, erasure: Cell, attacked: Attacked, title: str, earlier: Mapping[str, Sequence[Cell]]

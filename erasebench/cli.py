@@ -169,7 +169,13 @@ def _run(options: dict[str, Any], attacks_only: bool = False) -> None:
         sys.exit(130)
     live = sys.stdout.isatty()
     click.echo(
-        to_terminal(result.rows, result.record.metrics, live, shutil.get_terminal_size().columns if live else None)
+        to_terminal(
+            result.rows,
+            result.record.metrics,
+            live,
+            shutil.get_terminal_size().columns if live else None,
+            result.budgets,
+        )
     )
     click.echo(summary(result), err=True)
     if any_failed(result.rows):

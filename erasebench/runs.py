@@ -34,6 +34,7 @@ from erasebench.plugins import BASELINE
 from erasebench.report.costs import Cost, costs_csv
 from erasebench.report.sheets import file_name
 from erasebench.report.table import to_csv, to_latex, to_markdown
+from erasebench.results.attacks import ATTACKS, attacks_csv, budgets, collect_attacks
 from erasebench.results.measure import measure
 from erasebench.results.record import RECORD, Record, record_plan
 from erasebench.results.rows import TableRow
@@ -53,6 +54,7 @@ class Result:
     Attributes:
         plan: what was run; ``outcome`` what became of its cells.
         record: the rows and where their results are; ``scores`` of every image.
+        attacks: what every attack found.
         rows: the table.
     """
 
@@ -60,7 +62,13 @@ class Result:
     outcome: Outcome
     record: Record
     scores: pd.DataFrame
+    attacks: pd.DataFrame
     rows: list[TableRow]
+
+    @property
+    def budgets(self) -> dict[str, str]:
+        """By attack, what it may spend, in words."""
+        return budgets(self.record)
 
 
 def run(config: RunConfig, stream: TextIO | None = None, attacks_only: bool = False) -> Result:
@@ -118,7 +126,8 @@ def _run(plan: Plan, store: Store, stream: TextIO | None) -> Result:
             outcome = LocalRunner(session, workers).run(plan.cells, store, [ledger, progress])
         record = record_plan(plan, outcome.failed, outcome.unneeded)
         scores = collect_scores(plan, record, store)
-        result = Result(plan, outcome, record, scores, measure(record, scores, store))
+        attacks = collect_attacks(record, scores, store)
+        result = Result(plan, outcome, record, scores, attacks, measure(record, scores, store, attacks))
         write_results(result, store)
     finally:
         ledger.close()
@@ -162,12 +171,14 @@ def write_results(result: Result, store: Store) -> None:
     out = plan.config.out
     write_durably(out / RECORD, result.record.to_json())
     write_durably(out / SCORES, scores_csv(result.scores))
-    for name, write in (("table.csv", to_csv), ("table.md", to_markdown), ("table.tex", to_latex)):
-        write_durably(out / name, write(result.rows, metrics))
+    write_durably(out / "table.csv", to_csv(result.rows, metrics))
+    write_durably(out / "table.md", to_markdown(result.rows, metrics, result.budgets))
+    write_durably(out / "table.tex", to_latex(result.rows, metrics, result.budgets))
     write_durably(out / "costs.csv", costs_csv(_costs(plan, outcome)))
     write_durably(out / "environment.json", json.dumps(_environment(plan), indent=1, sort_keys=True) + "\n")
     _write_grids(plan, store, outcome.failed)
     if result.record.attacks:
+        write_durably(out / ATTACKS, attacks_csv(result.attacks))
         from erasebench.report.attacked import draw_attacked
 
         draw_attacked(result.record, store, out / "grids")

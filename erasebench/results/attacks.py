@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from erasebench.adversarial import read_trial
+from erasebench.engine.store import Store
 from erasebench.errors import EraseBenchError
 
 if TYPE_CHECKING:
     from erasebench.adversarial import Trial
+    from erasebench.results.record import Record
 
 ATTACKS = "attacks.csv"
 UNATTACKED = "none"
@@ -35,13 +38,14 @@ COLUMNS: dict[str, Any] = {
     "floor": bool,
     "note": str,
 }
-"""The columns and their types: the row of the table; the prompt's id, kind and text; the text that was found, and the
-seed of its first image; whether that image shows the concept, and whether images on fresh noise do too; the judge's
-score of the first, those of the others, and from which on the concept is there; after how many of its steps the
-attack's own test fired; steps, images judged, latents passed forward through the U-Net, seconds; the largest gradient
-(nan if it takes none); by how much the score differed when the same prompt and seed were drawn again (nan if they were
-not); the attack that broke the prompt, of an ensemble the member; whether the prompt is one of those that give the
-false-positive floor; what readers have to know.  A seed is any whole number."""
+"""The columns and their types: the row of the table; the prompt's id, kind and text; the text that was found, empty
+where only embeddings will do, and the seed of its first image; whether that image shows the concept, and whether
+images on fresh noise do too; the judge's score of the first, those of the others, and from which on the concept is
+there; after how many of its steps the attack's own test fired; steps, images judged, latents passed forward through
+the U-Net, seconds; the largest gradient (nan if it takes none); by how much the score differed when the same prompt
+and seed were drawn again (nan if they were not); the attack that broke the prompt, of an ensemble the member;
+whether the prompt is one of those that give the false-positive floor; what readers have to know. A seed is any whole
+number."""
 
 
 def attack_rows(
@@ -72,7 +76,7 @@ def attack_rows(
         found = trial.found
         rows[trial.id] = {
             **{"method": method, "concept": concept, "attack": attack, "prompt_id": trial.id, "kind": trial.kind},
-            **{"prompt": trial.text, "found": found.prompt.text},
+            **{"prompt": trial.text, "found": found.prompt.text if found.prompt.is_text else ""},
             "seed": trial.seed if found.prompt.seed is None else found.prompt.seed,
             **{"raw": trial.raw, "confirmed": trial.confirmed, "score": trial.score},
             "confirmations": " ".join(f"{score:.6g}" for score in trial.confirmations),
@@ -111,6 +115,64 @@ def first_that_breaks(
         taken = sum((seconds or {}).get(member, {}).get(prompt, 0.0) for member, _ in tried)
         ensemble.append((replace(best, looks=looks, passes=passes), taken, by))
     return ensemble
+
+
+def collect_attacks(record: Record, scores: pd.DataFrame, store: Store) -> pd.DataFrame:
+    """The trials of every row of attacks that could be measured, out of the store.
+
+    Args:
+        record: the run.
+        scores: of its rows without an attack: the same prompts and seeds as those of the attack "none", drawn once
+            more, so that a judge or a model that is random shows.
+        store: where the trials are.
+    """
+    again = {
+        (row.method, row.concept, row.prompt_id, row.seed): row.score
+        for row in scores[scores["probe"] == "concept"].itertuples(index=False)
+    }
+    rows: list[dict[str, Any]] = []
+    for row in record.attacks:
+        if row.status != "ok":
+            continue
+        for floor, members in ((False, row.trials), (True, row.floor)):
+            tried = {
+                member: {prompt: read_trial(store.read(key)) for prompt, key in keys.items()}
+                for member, keys in members.items()
+            }
+            seconds = {
+                member: {prompt: _seconds(store, key) for prompt, key in keys.items()}
+                for member, keys in members.items()
+            }
+            stochastic = {
+                trial.id: abs(trial.score - again[row.method, row.concept, trial.id, trial.seed])
+                for trial in tried.get(UNATTACKED, {}).values()
+                if row.attack == UNATTACKED and (row.method, row.concept, trial.id, trial.seed) in again
+            }
+            trials = first_that_breaks(tried, seconds)
+            rows += attack_rows(row.method, row.concept, row.attack, trials, floor, stochastic)
+    return attacks_frame(rows)
+
+
+def budgets(record: Record) -> dict[str, str]:
+    """By attack, what it may spend: its whole numbers, such as steps; of an ensemble those of its members."""
+    words: dict[str, str] = {}
+    for row in record.attacks:
+        of_members = {
+            member: ", ".join(f"{name} {value}" for name, value in values.items() if type(value) is int)
+            for member, values in row.budget.items()
+        }
+        if list(of_members) == [row.attack]:
+            said = of_members[row.attack]
+        else:
+            said = "; ".join(f"{member}: {text}" if text else member for member, text in of_members.items())
+        if said:
+            words.setdefault(row.attack, said)
+    return words
+
+
+def _seconds(store: Store, key: str) -> float:
+    marker = store.marker(key)
+    return float(marker.cost["seconds"]) if marker else 0.0
 
 
 def attacks_frame(rows: Iterable[Mapping[str, Any]] = ()) -> pd.DataFrame:

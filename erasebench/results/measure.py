@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from erasebench.metrics.stats import Estimate
 from erasebench.registry import warn
 from erasebench.results.attacks import UNATTACKED, attacks_frame
 from erasebench.results.flags import Attacked, attack_flags, flags
-from erasebench.results.record import ProbeRecord, Record, RowRecord
+from erasebench.results.record import AttackRecord, ProbeRecord, Record, RowRecord
 from erasebench.results.rows import TableRow
 
 Trials = Mapping[tuple[str, str], Mapping[str, pd.DataFrame]]
@@ -29,8 +29,6 @@ def measure(
     scores: pd.DataFrame,
     store: Store,
     attacks: pd.DataFrame | None = None,
-    threat_models: Mapping[str, str] | None = None,
-    judged: Collection[str] = (),
 ) -> list[TableRow]:
     """The table of a run.
 
@@ -39,8 +37,6 @@ def measure(
         scores: of all its rows without an attack.
         store: holds its images and features.
         attacks: of all its rows with one, with the columns of :data:`~erasebench.results.attacks.COLUMNS`.
-        threat_models: by attack; attacks without one are not compared by what they know of the model.
-        judged: the attacks that choose by the judge that counts their successes.
     """
     metrics = load_metrics()
     of_row = dict(list(scores.groupby(["method", "concept"], sort=False)))
@@ -48,28 +44,31 @@ def measure(
     measured = {
         (row.method, row.concept): _collect(row, of_row.get((row.method, row.concept), scores[:0]), store)
         for row in record.rows
-        if row.status == "ok" and not row.attack
+        if row.status == "ok"
     }
     rows = []
     for row in record.rows:
         if row.status != "ok":
-            rows.append(TableRow(row.method, row.concept, row.status, row.reason, attack=row.attack))
-        elif row.attack:
-            attacked, unerased = (_collect_attack(row, method, trials) for method in (row.method, record.baseline))
-            rows.append(_measure(row, attacked, unerased if len(unerased.before) else None, metrics))
-        else:
-            base = measured.get((record.baseline, row.concept))
-            rows.append(_measure(row, measured[row.method, row.concept], base, metrics))
-    unattacked = {row.concept: row for row in rows if row.method == record.baseline and not row.attack}
+            rows.append(TableRow(row.method, row.concept, row.status, row.reason))
+            continue
+        base = measured.get((record.baseline, row.concept))
+        rows.append(_measure(row, measured[row.method, row.concept], base, metrics))
+    unattacked = {row.concept: row for row in rows if row.method == record.baseline}
+    rows = [replace(row, flags=flags(row, unattacked.get(row.concept))) for row in rows]
+    return [*rows, *(_measure_attack(row, record, trials, metrics) for row in record.attacks)]
 
-    def raised(row: TableRow) -> tuple[str, ...]:
-        if not row.attack:
-            return flags(row, unattacked.get(row.concept))
-        base = trials.get((record.baseline, row.concept), {}).get(UNATTACKED)
-        own = trials.get((row.method, row.concept), {})
-        return attack_flags(row, Attacked(row.attack, own, base, threat_models or {}, row.attack in judged))
 
-    return [replace(row, flags=raised(row)) for row in rows]
+def _measure_attack(row: AttackRecord, record: Record, trials: Trials, metrics: Mapping[str, Metric]) -> TableRow:
+    if row.status != "ok":
+        return TableRow(row.method, row.concept, row.status, row.reason, attack=row.attack)
+    own, base = (_collect_attack(row, method, trials) for method in (row.method, record.baseline))
+    measured = _measure(row, own, base if len(base.before) else None, metrics)
+    unerased = trials.get((record.baseline, row.concept), {}).get(UNATTACKED)
+    tried = trials.get((row.method, row.concept), {})
+    threat_models = {one.attack: one.threat_model for one in record.attacks}
+    return replace(
+        measured, flags=attack_flags(measured, Attacked(row.attack, tried, unerased, threat_models, row.judged))
+    )
 
 
 def _collect(row: RowRecord, scores: pd.DataFrame, store: Store) -> Measured:
@@ -85,7 +84,7 @@ def _trials(attacks: pd.DataFrame) -> Trials:
     return trials
 
 
-def _collect_attack(row: RowRecord, method: str, trials: Trials) -> Measured:
+def _collect_attack(row: AttackRecord, method: str, trials: Trials) -> Measured:
     """What a row's attack, and prompts without any, did to a method."""
     none = attacks_frame()
     own, before = (trials.get((method, row.concept), {}).get(attack, none) for attack in (row.attack, UNATTACKED))
@@ -111,10 +110,13 @@ def _probe(probe: ProbeRecord, scores: pd.DataFrame, store: Store) -> Probe:
     )
 
 
-def _measure(row: RowRecord, measured: Measured, base: Measured | None, metrics: Mapping[str, Metric]) -> TableRow:
+def _measure(
+    row: RowRecord | AttackRecord, measured: Measured, base: Measured | None, metrics: Mapping[str, Metric]
+) -> TableRow:
     estimates: dict[str, Estimate] = {}
     notes: dict[str, str] = {}
-    probes = {"attacked"} if row.attack else row.probes.keys()
+    attack = row.attack if isinstance(row, AttackRecord) else ""
+    probes = {"attacked"} if isinstance(row, AttackRecord) else row.probes.keys()
     for name, metric in metrics.items():
         if not set(metric.probes) <= probes:
             continue
@@ -122,8 +124,8 @@ def _measure(row: RowRecord, measured: Measured, base: Measured | None, metrics:
             estimates[name], note = metric.measure(measured, base), metric.note(measured)
         except Exception as error:
             # What a metric raises is that metric's trouble; what was computed for hours is not lost for it.
-            title = " ".join(filter(None, (row.method, row.concept, row.attack)))
+            title = " ".join(filter(None, (row.method, row.concept, attack)))
             warn(f"the metric '{name}' of {title} is left out: {one_line(error)}")
             continue
         notes |= {name: note} if note else {}
-    return TableRow(row.method, row.concept, "ok", metrics=estimates, judge=row.judge, notes=notes, attack=row.attack)
+    return TableRow(row.method, row.concept, "ok", metrics=estimates, judge=row.judge, notes=notes, attack=attack)

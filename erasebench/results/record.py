@@ -72,7 +72,6 @@ class RowRecord(_Part):
         judge: who saw the concept, with version, weights and threshold, for readers.
         erasure: the key of the erasure; None where there could be none.
         probes: the row's image sets, those of :data:`~erasebench.metrics.metric.PROBES` that it has.
-        attack: as the user wrote it; "" for the row of the model without any.
     """
 
     method: str
@@ -83,7 +82,6 @@ class RowRecord(_Part):
     judge: str = ""
     erasure: str | None = None
     probes: dict[str, ProbeRecord] = {}
-    attack: str = ""
 
 
 class AttackRecord(_Part):
@@ -94,6 +92,8 @@ class AttackRecord(_Part):
         attack: as the user wrote it.
         status: whether the row can be measured; ``reason`` why not.
         judge: who saw the concept, with version, weights and threshold, for readers.
+        threat_model: what the attacker has.
+        judged: it chooses by the judge that counts its successes.
         budget: the attack's hyper-parameters, or those of its members, for readers.
         trials: by member of the attack and id of the prompt: the key of what came of it, where it was tried; an attack
             that is no ensemble has itself for its only member.
@@ -107,6 +107,8 @@ class AttackRecord(_Part):
     status: Status
     reason: str = ""
     judge: str = ""
+    threat_model: str = ""
+    judged: bool = False
     budget: dict[str, dict[str, Any]] = {}
     trials: dict[str, dict[str, str]] = {}
     floor: dict[str, dict[str, str]] = {}
@@ -206,6 +208,8 @@ def _record_attack(row: AttackRow, failed: Mapping[str, str], unneeded: Containe
         status="failed" if reasons else "ok",
         reason=reasons[0] if reasons else "",
         judge=_describe_judge(first.spec["judge"], first.spec["label"], first.spec["threshold"]),
+        threat_model=row.threat_model,
+        judged=row.judged,
         budget={member: cells[0].spec["parameters"] for member, cells in row.members.items()},
         trials=keys(row.members),
         floor=keys(row.floor),
