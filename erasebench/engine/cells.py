@@ -65,8 +65,8 @@ class Cell:
 def with_all_that_they_read(cells: Iterable[Cell]) -> list[Cell]:
     """The cells, those that they read or that may make them unneeded, and so on, in the order of their work.
 
-    Every cell is there once, after the cells that it reads and those in its ``unless``.  Of a cell that is there several
-    times only what all of them have in their ``unless`` counts: if one of them has nothing, the cell is needed.
+    Every cell is there once, after the cells that it reads and those in its ``unless``.  Where a cell stands several
+    times, only what all of them have in their ``unless`` counts: if one has nothing there, the cell is needed.
 
     Args:
         cells: those whose results are asked for.
