@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +15,7 @@ IDENTITY_VERSION = 2
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """A stage, its spec, and the cells that it reads.
+    """A stage, its spec, and the cells that it reads; nothing else is part of its identity.
 
     Attributes:
         stage: what does the work; only the stage itself looks into the spec.
@@ -25,6 +25,10 @@ class Cell:
         kind: its stage's cells of one kind take about the same time and space for each unit; the first word is for
             people.
         units: how much there is to do, in ``unit``: 40 ``"images"``; 1 of no name where it is all one.
+        batch: cells of a stage with the same batch are computed together where several can be; what people call them
+            all, such as ``"unlearndiff esd-x church"``; '' for a cell by itself.
+        unless: cells whose results may say that this one is not needed.
+        asked: it is wanted whether or not a cell that reads it is needed; see :func:`with_all_that_they_read`.
     """
 
     stage: str
@@ -34,6 +38,13 @@ class Cell:
     kind: str = ""
     units: int = 1
     unit: str = ""
+    batch: str = ""
+    unless: tuple[Cell, ...] = ()
+    asked: bool = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a worker needs: whether the cell is needed was decided before."""
+        return {**vars(self), "unless": ()}
 
     @cached_property
     def key(self) -> str:
@@ -52,17 +63,35 @@ class Cell:
 
 
 def with_all_that_they_read(cells: Iterable[Cell]) -> list[Cell]:
-    """The cells, and those that they read, and so on: every cell once, each after the cells that it reads."""
+    """The cells, those that they read or that may make them unneeded, and so on, in the order of their work.
+
+    Every cell is there once, after the cells that it reads and those in its ``unless``.  Where a cell stands several
+    times, only what all of them have in their ``unless`` counts: if one has nothing there, the cell is needed.
+
+    Args:
+        cells: those whose results are asked for.
+    """
     ordered: dict[str, Cell] = {}
+    seen: set[Cell] = set()
 
     def visit(cell: Cell) -> None:
-        if cell.key not in ordered:
-            for read in cell.reads.values():
-                visit(read)
-            ordered[cell.key] = cell
+        if cell in seen:
+            return
+        seen.add(cell)
+        for other in (*cell.reads.values(), *cell.unless):
+            visit(other)
+        known = ordered.setdefault(cell.key, cell)
+        keys = {other.key for other in cell.unless}
+        if any(other.key not in keys for other in known.unless):
+            common = tuple(other for other in known.unless if other.key in keys)
+            ordered[cell.key] = replace(known, unless=common)
 
-    for cell in cells:
+    asked = list(cells)
+    for cell in asked:
         visit(cell)
+    read = {other.key for cell in ordered.values() for other in cell.reads.values()}
+    for key in {cell.key for cell in asked} & read:
+        ordered[key] = replace(ordered[key], asked=True)
     return list(ordered.values())
 
 

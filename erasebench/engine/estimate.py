@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from erasebench.engine.cells import Cell
 from erasebench.engine.progress import duration
+from erasebench.engine.schedule import perhaps_unneeded
 from erasebench.engine.store import Store
 
 
@@ -21,21 +21,38 @@ class _Measured:
 
 
 def list_missing(missing: Sequence[Cell]) -> list[str]:
-    """A line for each cell that is to be computed."""
-    width = max((len(cell.title) for cell in missing), default=0)
-    return [f"{cell.stage:<9}  {cell.title:<{width}}  {cell.key[:12]}" for cell in missing]
+    """A line for each cell that is to be computed, and one for all cells of a batch."""
+    perhaps = perhaps_unneeded(missing)
+    batches: dict[tuple[str, str], list[Cell]] = {}
+    for cell in missing:
+        batches.setdefault((cell.stage, cell.batch) if cell.batch else ("", cell.key), []).append(cell)
+    width = max((len(cells[0].batch or cells[0].title) for cells in batches.values()), default=0)
+    lines = []
+    for cells in batches.values():
+        first, most = cells[0], _most(cells, perhaps)
+        what = f"{most}{len(cells)} cells" if first.batch else f"{first.key[:12]}{most and ' if it is needed'}"
+        lines.append(f"{first.stage:<9}  {first.batch or first.title:<{width}}  {what}")
+    return lines
 
 
 def count_missing(missing: Sequence[Cell], cells: Sequence[Cell]) -> list[str]:
     """How many of all cells are missing, by stage, and how many images they hold."""
-    by_stage = Counter(cell.stage for cell in missing)
-    order = dict.fromkeys(cell.stage for cell in cells)
-    stages = ", ".join(f"{by_stage[stage]} {stage}" for stage in order if by_stage[stage]) or "nothing"
-    images = sum(cell.units for cell in missing if cell.unit == "images")
+    perhaps = perhaps_unneeded(missing)
+    by_stage: dict[str, list[Cell]] = {cell.stage: [] for cell in cells}
+    for cell in missing:
+        by_stage[cell.stage].append(cell)
+    parts = [f"{_most(some, perhaps)}{len(some)} {stage}" for stage, some in by_stage.items() if some]
+    images = [cell for cell in missing if cell.unit == "images"]
     return [
-        f"{len(cells)} cells: {len(cells) - len(missing)} already there, {len(missing)} to compute ({stages})",
-        f"{images} images to make",
+        f"{len(cells)} cells: {len(cells) - len(missing)} already there, {_most(missing, perhaps)}{len(missing)} to "
+        f"compute ({', '.join(parts) or 'nothing'})",
+        f"{_most(images, perhaps)}{sum(cell.units for cell in images)} images to make",
     ]
+
+
+def _most(cells: Sequence[Cell], perhaps: Collection[str]) -> str:
+    """The words before a number of cells of which some may prove unneeded."""
+    return "at most " if any(cell.key in perhaps for cell in cells) else ""
 
 
 def estimate(missing: Sequence[Cell], store: Store) -> list[str]:
@@ -56,7 +73,8 @@ def estimate(missing: Sequence[Cell], store: Store) -> list[str]:
     names = ", ".join(sorted(unknown))
     if not seconds:
         return [f"no estimate of time and disk, since never measured in this store: {names}"]
-    about = "more than" if unknown else "about"
+    most = "at most" if perhaps_unneeded(missing) else ""
+    about = ("about" if most else "more than") if unknown else (most or "about")
     lines = [f"{about} {duration(seconds)} for one worker and {size / 1e6:.1f} MB, from speeds measured in this store"]
     if unknown:
         lines.append(f"not in this estimate, since never measured in this store: {names}")

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from erasebench.engine.cells import Cell
-from erasebench.engine.runner import Corrupt, Event, Failed, Finished, Skipped
+from erasebench.engine.runner import Corrupt, Event, Failed, Finished, Skipped, Unneeded
 
 
 class Ledger:
-    """An append-only file; a line is on disk before :meth:`write` returns.
+    """An append-only file; a line is on disk before :meth:`write` returns, unless any run would write it again.
 
     A line that a kill cut short is left as it is: readers skip it.
     """
@@ -35,17 +36,23 @@ class Ledger:
                 self.write("failed", cell, reason=failure.reason, traceback=failure.traceback, seconds=failure.seconds)
             case Skipped(cell, reason):
                 self.write("failed", cell, reason=reason)
+            case Unneeded(cell, reason):
+                # Nothing was done that a kill could undo, and there may be thousands, in each run anew.
+                self._append("n/a", cell, {"reason": reason})
             case Corrupt(cell, reason):
                 self.write("corrupt", cell, reason=reason)
 
     def write(self, event: str, cell: Cell | None = None, **facts: Any) -> None:
         """Append an event: ``"run"``, or ``"ok"``, ``"failed"``, ``"n/a"``, ``"corrupt"`` of a cell."""
+        self._append(event, cell, facts)
+        os.fsync(self._stream.fileno())
+
+    def _append(self, event: str, cell: Cell | None, facts: Mapping[str, Any]) -> None:
         line: dict[str, Any] = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "event": event}
         if cell:
             line |= {"cell": cell.key, "stage": cell.stage, "title": cell.title}
-        self._stream.write(json.dumps(line | facts) + "\n")
+        self._stream.write(json.dumps(line | dict(facts)) + "\n")
         self._stream.flush()
-        os.fsync(self._stream.fileno())
 
     def close(self) -> None:
         """Close the file."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,10 @@ from erasebench.engine.runner import (
     Skipped,
     Started,
     Subscriber,
+    Unneeded,
     Waiting,
 )
+from erasebench.engine.schedule import Queue, Schedule, longest_way_first
 from erasebench.engine.store import Store
 from erasebench.engine.work import Failure, Task, Workshop
 from erasebench.engine.workers import Processes, Report, ThisProcess, Workers
@@ -37,7 +39,7 @@ POLL = 0.1
 
 @dataclass(frozen=True)
 class LocalRunner:
-    """Computes cells in worker processes, independent ones at once.
+    """Computes cells in worker processes, independent ones at once, those of a batch together.
 
     Attributes:
         workshop: how cells are computed.
@@ -57,32 +59,43 @@ class _Abandoned(Exception):
 
 
 @dataclass
-class _Job:
+class _Begun:
     """A cell that is being computed.
 
     Attributes:
         cell: which; its lock is held, and its temporary folder kept, until ``stack`` is closed, which commits it.
         cost: what is committed with it.
-        tasks: those that nobody began; ``running`` how many were begun and did not end.
-        parts: the folders of its parts, in their order; none if it is one piece.
-        done: how much of each task is done.
-        failure: of the first task that failed.
     """
 
     cell: Cell
     stack: ExitStack
     folder: Path
     cost: dict[str, Any]
-    tasks: list[Task] = field(default_factory=list)
-    parts: list[Path] = field(default_factory=list)
-    running: int = 0
-    done: dict[Path, int] = field(default_factory=dict)
-    failure: Failure | None = None
 
     def abandon(self) -> None:
         """Remove what was written, and let go of the lock."""
         with suppress(_Abandoned), self.stack:
             raise _Abandoned
+
+
+@dataclass(eq=False)
+class _Job:
+    """Cells that are computed together, or a single one.
+
+    Attributes:
+        begun: the cells.
+        tasks: those that nobody began; ``running`` how many were begun and did not end.
+        parts: the folders of the single cell's parts, in their order; none if it is one piece.
+        done: how much of each task is done.
+        failure: of the first task that failed.
+    """
+
+    begun: list[_Begun] = field(default_factory=list)
+    tasks: list[Task] = field(default_factory=list)
+    parts: list[Path] = field(default_factory=list)
+    running: int = 0
+    done: dict[Task, int] = field(default_factory=dict)
+    failure: Failure | None = None
 
 
 class _Run:
@@ -95,105 +108,149 @@ class _Run:
         subscribers: Sequence[Subscriber],
     ) -> None:
         self.workshop, self.count, self.store, self.subscribers = workshop, workers, store, subscribers
-        self.cells = cells if workers == 1 else _longest_way_first(cells)
-        self.left: dict[str, Cell] = {}
-        self.jobs: dict[str, _Job] = {}
-        self.waiting: set[str] = set()
+        self.cells = cells
+        self.queue = Queue(cells if workers == 1 else longest_way_first(cells))
+        self.jobs: list[_Job] = []
+        self.divided: dict[str, _Job] = {}
+        """By the cell's key the jobs of several tasks."""
+        self.running: dict[Task, _Job] = {}
+        self.locked: list[Cell] = []
+        """Cells that another run is at, to be looked at again some time after ``looked``."""
+        self.looked = 0.0
+        self.told: set[str] = set()
+        """The keys of the cells of which subscribers know that another run is at them."""
+        self.unclear: dict[str, Failure] = {}
+        """By a cell's key why it could not be found out whether it is needed."""
         self.outcome = Outcome()
 
     def run(self) -> Outcome:
-        """Look at every cell, and compute those that are missing."""
+        """Look at every cell, and compute those that are missing and needed."""
+        left: set[str] = set()
         for cell in self.cells:
-            problem = self.store.check(cell.key)
-            if problem is None:
-                self._note_cost(cell)
+            found = self.store.find(cell.key)
+            if not isinstance(found, str):
+                self.outcome.costs[cell.key] = found.cost
                 continue
-            self.left[cell.key] = cell
-            if "corrupt" in problem:
-                self._tell(Corrupt(cell, problem))
-        if not self.left:
+            left.add(cell.key)
+            if "corrupt" in found:
+                self._tell(Corrupt(cell, found))
+        if not left:
             return self.outcome
+        self.there = {cell.key for cell in self.cells} - left
+        self.schedule = Schedule(self.cells, left, self.queue, self._ask, self._drop, self._skip)
         workers: Workers
         if self.count == 1:
             workers = ThisProcess(self.workshop, self._progress)
         else:
             workers = Processes(self.workshop, self.count, self._progress)
         try:
-            while self.left:
+            while self.schedule.left:
                 self._step(workers)
         finally:
             # First those who write, then what they wrote.
             workers.close()
-            for job in self.jobs.values():
-                job.abandon()
+            for job in self.jobs:
+                for begun in job.begun:
+                    begun.abandon()
         return self.outcome
 
     def _step(self, workers: Workers) -> None:
         """Give every free worker something to do, and take what is done."""
-        while workers.are_free() and (task := self._next_task()):
+        if self.locked and time.monotonic() - self.looked >= POLL:
+            self.looked = time.monotonic()
+            for cell in self.locked:
+                self.queue.add(cell)
+            self.locked.clear()
+        while (free := workers.free()) and (task := self._next_task(free)):
             workers.start(task)
         if not self.jobs:
             # Nobody has anything to do: all that could be computed now is at another run, if there is anything left.
-            if self.left:
+            if self.schedule.left:
+                assert self.locked, "cells are left that nothing can make ready"
                 time.sleep(POLL)
             return
-        for task, report in workers.wait(POLL if self.waiting else None):
-            self._take(self.jobs[task.cell.key], report)
+        for task, report in workers.wait(POLL if self.locked else None):
+            self._take(task, report)
 
-    def _next_task(self) -> Task | None:
+    def _next_task(self, free: int) -> Task | None:
         """A task that can be done now, of the first cell that has one."""
-        for cell in list(self.left.values()):
-            job = self.jobs.get(cell.key) or self._begin(cell)
+        while cell := self.queue.first():
+            cells = self.queue.take(self._size(cell, free))
+            if cell.key not in self.schedule.left:
+                continue  # it failed before all of its parts were begun
+            job = self.divided.get(cell.key) or self._begin(cells)
             if job and job.tasks:
+                task = job.tasks.pop(0)
                 job.running += 1
-                return job.tasks.pop(0)
+                self.running[task] = job
+                if job.tasks:
+                    self.queue.add(cell)
+                return task
         return None
 
-    def _begin(self, cell: Cell) -> _Job | None:
-        """Begin a cell, unless it waits for others, cannot be computed, or another run is at it or did it."""
-        failed = next((read for read in cell.reads.values() if read.key in self.outcome.failed), None)
-        if failed:
-            del self.left[cell.key]
-            self.outcome.failed[cell.key] = self.outcome.failed[failed.key]
-            self._tell(Skipped(cell, f"needs {failed.stage} {failed.title}, which failed"))
+    def _size(self, cell: Cell, free: int) -> int:
+        """How many cells are computed together with one; where there is nothing else to do, every worker gets some."""
+        if not cell.batch:
+            return 1
+        ready, most = self.queue.like(cell), max(1, self.workshop.together(cell))
+        return min(most, -(-ready // free)) if ready == len(self.queue) else most
+
+    def _begin(self, cells: Sequence[Cell]) -> _Job | None:
+        """Begin cells of one batch, or a single one, but for those that another run is at or did."""
+        job = _Job()
+        self.jobs.append(job)
+        for cell in cells:
+            self._begin_cell(cell, job)
+        if not job.begun:
+            self.jobs.remove(job)
             return None
-        if any(read.key in self.left for read in cell.reads.values()):
-            return None
+        first = job.begun[0]
+        parts = [None] if first.cell.batch else self.workshop.divide(first.cell, self.count)
+        if len(parts) > 1:
+            job.parts = [first.folder / f"part-{k}" for k in range(len(parts))]
+            job.tasks = [Task((first.cell,), part, (place,)) for part, place in zip(parts, job.parts, strict=True)]
+            self.divided[first.cell.key] = job
+        else:
+            every = [(begun.cell, begun.folder) for begun in job.begun]
+            job.tasks = [Task(tuple(cell for cell, _ in every), parts[0], tuple(folder for _, folder in every))]
+        return job
+
+    def _begin_cell(self, cell: Cell, job: _Job) -> None:
+        """Add a cell to those of a job, unless another run is at it or did it."""
+        if cell.key in self.unclear:
+            self._fail(cell, self.unclear[cell.key])
+            return
         lock = self.store.lock(cell.key)
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            if cell.key not in self.waiting:
-                self.waiting.add(cell.key)
+            self.locked.append(cell)
+            if cell.key not in self.told:
+                self.told.add(cell.key)
                 self._tell(Waiting(cell))
-            return None
-        self.waiting.discard(cell.key)
+            return
         stack = ExitStack()
         stack.callback(lock.release)
-        if self.store.check(cell.key) is None:
+        found = self.store.find(cell.key)
+        if not isinstance(found, str):
             stack.close()
-            del self.left[cell.key]
-            self._note_cost(cell)
+            self.outcome.costs[cell.key] = found.cost
             self._tell(Found(cell))
-            return None
-        self._tell(Started(cell))
+            self._settle(cell)
+            return
+        self._tell(Started(cell, job.begun[0].cell if job.begun else None))
         cost: dict[str, Any] = {}
         try:
             folder = stack.enter_context(self.store.writing(cell, cost))
         except EraseBenchError as error:
             stack.close()
             self._fail(cell, Failure.of(error))
-            return None
-        job = _Job(cell, stack, folder, cost)
-        parts = self.workshop.divide(cell, self.count)
-        if len(parts) > 1:
-            job.parts = [folder / f"part-{k}" for k in range(len(parts))]
-        job.tasks = [Task(cell, part, place) for part, place in zip(parts, job.parts or [folder], strict=True)]
-        self.jobs[cell.key] = job
-        return job
+            return
+        job.begun.append(_Begun(cell, stack, folder, cost))
 
-    def _take(self, job: _Job, report: Report) -> None:
-        """Note what came of a task, and end its cell if it was the last."""
+    def _take(self, task: Task, report: Report) -> None:
+        """Note what came of a task, and end its cells if it was the last."""
+        job = self.running.pop(task)
         job.running -= 1
         if isinstance(report, Failure):
             if report.disk_full:
@@ -202,64 +259,82 @@ class _Run:
                 raise EraseBenchError(report.reason)
             job.failure, job.tasks = job.failure or report, []
         else:
-            _add_cost(job.cost, report)
+            for begun, cost in zip(job.begun, report, strict=True):
+                _add_cost(begun.cost, cost)
         if job.running or job.tasks:
             return
-        del self.jobs[job.cell.key]
-        if job.failure:
-            job.abandon()
-            self._fail(job.cell, job.failure)
-        else:
-            self._commit(job)
+        failure = job.failure and replace(job.failure, seconds=round(job.failure.seconds / len(job.begun), 3))
+        self.divided.pop(job.begun[0].cell.key, None)
+        while job.begun:
+            begun = job.begun[0]
+            if failure:
+                begun.abandon()
+                self._fail(begun.cell, failure)
+            else:
+                self._commit(begun, job.parts)
+            del job.begun[0]
+        self.jobs.remove(job)
 
-    def _commit(self, job: _Job) -> None:
-        cell = job.cell
+    def _commit(self, begun: _Begun, parts: Sequence[Path]) -> None:
+        cell = begun.cell
         try:
-            if job.parts:
-                self.workshop.join(cell, job.parts, job.folder)
-                for part in job.parts:
+            if parts:
+                self.workshop.join(cell, parts, begun.folder)
+                for part in parts:
                     remove(part)
-            job.stack.close()
+            begun.stack.close()
             self.store.clear_work(cell.key)
         except Exception as error:
-            job.abandon()
-            failure = Failure.of(error, job.cost["seconds"])
+            begun.abandon()
+            failure = Failure.of(error, begun.cost["seconds"])
             if failure.disk_full:
                 raise disk_full(f"the store {self.store.root}") from error
             self._fail(cell, failure)
             return
-        del self.left[cell.key]
         self.outcome.computed.add(cell.key)
-        self._note_cost(cell)
-        self._tell(Finished(cell, job.cost))
-
-    def _fail(self, cell: Cell, failure: Failure) -> None:
-        del self.left[cell.key]
-        self.outcome.failed[cell.key] = failure.reason
-        self._tell(Failed(cell, failure))
-
-    def _note_cost(self, cell: Cell) -> None:
         marker = self.store.marker(cell.key)
         if marker:
             self.outcome.costs[cell.key] = marker.cost
+        self._tell(Finished(cell, begun.cost))
+        self._settle(cell)
+
+    def _settle(self, cell: Cell) -> None:
+        self.there.add(cell.key)
+        self.schedule.settle(cell)
+
+    def _fail(self, cell: Cell, failure: Failure) -> None:
+        self.outcome.failed[cell.key] = failure.reason
+        self._tell(Failed(cell, failure))
+        self.schedule.settle(cell, failed=True)
+
+    def _ask(self, cell: Cell) -> str:
+        """Why a cell is not needed, '' if it is."""
+        known = tuple(other for other in cell.unless if other.key in self.there)
+        if not known:
+            return ""
+        try:
+            return self.workshop.unneeded(replace(cell, unless=known))
+        except Exception as error:
+            self.unclear[cell.key] = Failure.of(error)
+            return ""
+
+    def _drop(self, cell: Cell, reason: str) -> None:
+        self.outcome.unneeded[cell.key] = reason
+        self._tell(Unneeded(cell, reason))
+
+    def _skip(self, cell: Cell, failed: Cell) -> None:
+        self.outcome.failed[cell.key] = self.outcome.failed[failed.key]
+        self._tell(Skipped(cell, f"needs {failed.stage} {failed.title}, which failed"))
 
     def _progress(self, task: Task, done: int, of: int, note: str) -> None:
-        job = self.jobs[task.cell.key]
-        job.done[task.folder] = done
-        self._tell(Progressed(task.cell, sum(job.done.values()), task.cell.units if job.parts else of, note))
+        job = self.running[task]
+        job.done[task] = done
+        cell = task.cells[0]
+        self._tell(Progressed(cell, sum(job.done.values()), cell.units if job.parts else of, note))
 
     def _tell(self, event: Event) -> None:
         for subscriber in self.subscribers:
             subscriber(event)
-
-
-def _longest_way_first(cells: Sequence[Cell]) -> list[Cell]:
-    """Cells on which the most stages wait, first: what trains for minutes must not be left for the end."""
-    ways = {cell.key: 0 for cell in cells}
-    for cell in reversed(cells):  # those that read a cell come after it
-        for read in cell.reads.values():
-            ways[read.key] = max(ways[read.key], ways[cell.key] + 1)
-    return sorted(cells, key=lambda cell: -ways[cell.key])
 
 
 def _add_cost(cost: dict[str, Any], more: Mapping[str, Any]) -> None:

@@ -25,8 +25,11 @@ from erasebench.engine.runner import (
     Progressed,
     Skipped,
     Started,
+    Unneeded,
     Waiting,
 )
+from erasebench.engine.schedule import perhaps_unneeded
+from erasebench.engine.work import Failure
 
 REDRAW, REPORT = 0.2, 30.0
 """Seconds between two states of the bars, and between two lines where the output is no terminal."""
@@ -36,13 +39,29 @@ BAR = 20
 
 @dataclass
 class _Running:
-    """A cell that is being computed, since when, and how far it is."""
+    """A cell that is being computed, beside others of its batch or alone, since when, and how far it is."""
 
     cell: Cell
     began: float
+    cells: int = 1
     done: int = 0
     of: int = 0
     note: str = ""
+
+
+@dataclass
+class _Batch:
+    """What became of the cells of a batch; ``left`` how many are not settled, ``began`` when the first was begun."""
+
+    left: int = 0
+    began: float | None = None
+    ok: int = 0
+    failed: int = 0
+    unneeded: int = 0
+    found: int = 0
+    reason: str = ""
+    seconds: float = 0.0
+    units: int = 0
 
 
 class Progress:
@@ -58,13 +77,19 @@ class Progress:
         self.stream = stream or sys.stderr
         self.screen: Live | None = None
         self.workers = workers
-        self.left = {cell.key: cell for cell in cells}
-        self.total = len(cells)
+        self.left: dict[str, Cell] = {}
+        self.total = 0
+        self.batches: defaultdict[tuple[str, str], _Batch] = defaultdict(_Batch)
+        self.perhaps_unneeded = perhaps_unneeded(cells)
         self.running: dict[str, _Running] = {}
+        """By the key of the cell that the others are computed beside."""
+        self.beside: dict[str, str] = {}
         self.seconds: dict[str, float] = defaultdict(float)
         """By stage, of the cells that are finished; ``units`` what there was to do in them."""
         self.units: dict[str, int] = defaultdict(int)
         self.drawn = time.monotonic()
+        for cell in cells:
+            self._add(cell)
 
     def __enter__(self) -> Self:
         if self.stream.isatty():
@@ -82,15 +107,21 @@ class Progress:
         """Show what happened to a cell."""
         match event:
             case Corrupt(cell) if cell.key not in self.left:
-                self.left[cell.key] = cell
-                self.total += 1
+                self._add(cell)
             case Waiting(cell):
                 self._show(f"waiting for another run at {cell.stage} {cell.title}")
-            case Found(cell) | Skipped(cell):
-                self.left.pop(cell.key, None)
-            case Started(cell):
-                self.running[cell.key] = _Running(cell, time.monotonic())
-                self._draw(first=True)
+            case Found(cell):
+                self._batch(cell).found += 1
+                self._settle(cell)
+            case Skipped(cell, reason):
+                batch = self._batch(cell)
+                batch.failed, batch.reason = batch.failed + 1, batch.reason or reason
+                self._settle(cell)
+            case Unneeded(cell):
+                self._batch(cell).unneeded += 1
+                self._settle(cell)
+            case Started(cell, beside):
+                self._start(cell, beside)
             case Progressed(cell, done, of, note):
                 running = self.running[cell.key]
                 running.done, running.of, running.note = done, of, note
@@ -99,9 +130,29 @@ class Progress:
                 seconds = float(cost["seconds"])
                 self.seconds[cell.stage] += seconds
                 self.units[cell.stage] += cell.units
-                self._finish(cell, "ok", seconds)
+                self._end(cell, seconds)
             case Failed(cell, failure):
-                self._finish(cell, f"failed ({failure.reason})", failure.seconds)
+                self._end(cell, failure.seconds, failure)
+
+    def _add(self, cell: Cell) -> None:
+        self.left[cell.key] = cell
+        self.total += 1
+        self._batch(cell).left += 1
+
+    def _batch(self, cell: Cell) -> _Batch:
+        """The batch of a cell; one without has one of its own, of which nothing is told."""
+        return self.batches[cell.stage, cell.batch] if cell.batch else _Batch()
+
+    def _start(self, cell: Cell, beside: Cell | None) -> None:
+        now = time.monotonic()
+        batch = self._batch(cell)
+        batch.began = now if batch.began is None else batch.began
+        if beside:
+            self.beside[cell.key] = beside.key
+            self.running[beside.key].cells += 1
+            return
+        self.running[cell.key] = _Running(cell, now)
+        self._draw(first=True)
 
     def _draw(self, first: bool = False) -> None:
         now = time.monotonic()
@@ -109,15 +160,10 @@ class Progress:
             if not first and now - self.drawn >= REPORT:
                 self.drawn = now
                 cells = "; ".join(_state(running, now) for running in self.running.values())
-                self._show(f"[{self._number}/{self.total}] {cells}{self._time_left(now)}")
+                self._show(f"[{self.total - len(self.left) + 1}/{self.total}] {cells}{self._time_left(now)}")
         elif first or now - self.drawn >= REDRAW:
             self.drawn = now
             self.screen.update(self._bars(now), refresh=True)
-
-    @property
-    def _number(self) -> int:
-        """Of the cell that is finished next."""
-        return self.total - len(self.left) + 1
 
     def _bars(self, now: float) -> Table:
         """A bar for each cell that is being computed, and below them one for all cells."""
@@ -129,14 +175,50 @@ class Progress:
         table.add_row(Text(f"[{done}/{self.total}] cells{self._time_left(now)}"), ProgressBar(self.total, done, BAR))
         return table
 
-    def _finish(self, cell: Cell, status: str, seconds: float) -> None:
-        number = self._number
-        self.left.pop(cell.key, None)
-        running = self.running.pop(cell.key, None)
+    def _end(self, cell: Cell, seconds: float, failure: Failure | None = None) -> None:
+        """Note that a cell is no longer being computed."""
+        key = self.beside.pop(cell.key, cell.key)
+        running = self.running.get(key)
+        if running:
+            running.cells -= 1
+            if not running.cells:
+                del self.running[key]
+        if cell.batch:
+            batch = self._batch(cell)
+            batch.seconds += seconds
+            if failure:
+                batch.failed, batch.reason = batch.failed + 1, batch.reason or failure.reason
+            else:
+                batch.ok, batch.units = batch.ok + 1, batch.units + cell.units
+        self._settle(cell)
+        if not cell.batch:
+            status, units = (f"failed ({failure.reason})", 0) if failure else ("ok", cell.units)
+            self._report(cell, cell.title, status, seconds, running.began if running else None, units)
+
+    def _settle(self, cell: Cell) -> None:
+        """Note that nothing more will happen to a cell, and tell of its batch if it was the last."""
+        if not self.left.pop(cell.key, None) or not cell.batch:
+            return
+        batch = self._batch(cell)
+        batch.left -= 1
+        if batch.left or not (batch.ok or batch.failed or batch.unneeded):
+            return
+        parts = (
+            (batch.ok, "ok"),
+            (batch.failed, f"failed ({batch.reason})"),
+            (batch.unneeded, "not needed"),
+            (batch.found, "by another run"),
+        )
+        status = ", ".join(f"{count} {name}" for count, name in parts if count)
+        self._report(cell, cell.batch, status, batch.seconds, batch.began, batch.units)
+
+    def _report(self, cell: Cell, title: str, status: str, seconds: float, began: float | None, units: int) -> None:
         # Seconds are those of all workers together; since the start, those of loading what the first cell needs too.
-        took = min(seconds, time.monotonic() - running.began) if running else seconds
-        speed = f", {cell.units / took:.1f} {cell.unit}/s" if status == "ok" and cell.unit and took else ""
-        self._show(f"[{number}/{self.total}] {cell.stage} {cell.title}: {status}, {took:.1f} s{speed}")
+        took = seconds if began is None else min(seconds, time.monotonic() - began)
+        time_taken = f", {took:.1f} s" if took or began is not None else ""
+        speed = f", {units / took:.1f} {cell.unit}/s" if units and cell.unit and took else ""
+        number = self.total - len(self.left)
+        self._show(f"[{number}/{self.total}] {cell.stage} {title}: {status}{time_taken}{speed}")
 
     def _time_left(self, now: float) -> str:
         """From the speeds of this run's finished cells, stage by stage; nothing is said before there are any."""
@@ -146,6 +228,8 @@ class Progress:
         seconds = sum(cell.units * self.seconds[cell.stage] / self.units[cell.stage] for cell in known)
         seconds -= sum(now - running.began for running in self.running.values())
         over = "more than " if len(known) < len(self.left) else ""
+        if not over and any(key in self.perhaps_unneeded for key in self.left):
+            over = "at most "
         return f", {over}{duration(max(0.0, seconds / self.workers))} left"
 
     def _show(self, text: str) -> None:
@@ -159,10 +243,12 @@ class Progress:
 
 def _state(running: _Running, now: float) -> str:
     cell = running.cell
+    title = (cell.batch or cell.title) + (f" ({running.cells} cells)" if running.cells > 1 else "")
     far = f" {running.done}/{running.of} {running.note}" if running.of else ""
     elapsed = now - running.began
-    speed = f", {running.done / elapsed:.1f} {cell.unit}/s" if running.done and cell.unit and elapsed > 0 else ""
-    return f"{cell.stage} {cell.title}{far}{speed}"
+    timed = running.done and cell.unit and not cell.batch  # what cells do together is not in the unit of one
+    speed = f", {running.done / elapsed:.1f} {cell.unit}/s" if timed and elapsed > 0 else ""
+    return f"{cell.stage} {title}{far}{speed}"
 
 
 def duration(seconds: float) -> str:

@@ -35,14 +35,15 @@ class Found:
 
 @dataclass(frozen=True)
 class Started:
-    """A cell is being computed."""
+    """A cell is being computed, by itself or beside another of its batch, whose progress is that of all."""
 
     cell: Cell
+    beside: Cell | None = None
 
 
 @dataclass(frozen=True)
 class Progressed:
-    """How far a cell is."""
+    """How far a cell is, and those that are computed beside it."""
 
     cell: Cell
     done: int
@@ -74,7 +75,15 @@ class Skipped:
     reason: str
 
 
-Event = Corrupt | Waiting | Found | Started | Progressed | Finished | Failed | Skipped
+@dataclass(frozen=True)
+class Unneeded:
+    """A cell need not be computed, as the results of others show."""
+
+    cell: Cell
+    reason: str
+
+
+Event = Corrupt | Waiting | Found | Started | Progressed | Finished | Failed | Skipped | Unneeded
 Subscriber = Callable[[Event], None]
 
 
@@ -83,13 +92,15 @@ class Outcome:
     """What became of cells.
 
     Attributes:
-        computed: keys of the cells that this run computed; the others were there.
+        computed: keys of the cells that this run computed; those that are in none of these were there.
         failed: key -> why.
+        unneeded: key -> why a cell that has no result was not computed.
         costs: key -> seconds, memory and counts of each finished cell, now or when it was computed.
     """
 
     computed: set[str] = field(default_factory=set)
     failed: dict[str, str] = field(default_factory=dict)
+    unneeded: dict[str, str] = field(default_factory=dict)
     costs: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
@@ -99,10 +110,12 @@ class Runner(Protocol):
     def run(self, cells: Sequence[Cell], store: Store, subscribers: Sequence[Subscriber]) -> Outcome:
         """Compute what is missing.
 
-        A cell that fails takes those that read it with it; the rest goes on.
+        A cell that fails takes those that read it with it; the rest goes on.  So does one that is not needed: those
+        that read it are not needed either.  What only cells read that are not needed is not needed itself, unless it is
+        asked for.
 
         Args:
-            cells: each after those that it reads.
+            cells: each after those that it reads and those in its ``unless``.
             store: where results are, and go.
             subscribers: told of every event, in this thread.
 

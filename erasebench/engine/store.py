@@ -110,10 +110,15 @@ class Store:
         """
         if key in self._verified:
             return None
+        found = self.find(key)
+        return found if isinstance(found, str) else None
+
+    def find(self, key: str) -> Marker | str:
+        """The marker of a cell that passes :meth:`check`, or what is wrong with the cell."""
         found = self._look(key)
-        if isinstance(found, str):
+        if isinstance(found, str) or key in self._verified or self._is_verified(key, found):
             return found
-        return None if self._is_verified(key, found) else self._read(key, found)
+        return self._read(key, found) or found
 
     def verify(self, key: str) -> str | None:
         """What is wrong with a cell after reading every byte of it, or None."""

@@ -1,4 +1,4 @@
-"""What a process does with a cell, or with a part of one: the same in this process and in a worker's."""
+"""What a process does with cells, or with a part of one: the same in this process and in a worker's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from erasebench.errors import EraseBenchError, one_line
 from erasebench.files import is_disk_full
 
 Progress = Callable[[int, int, str], None]
-"""``(done, of, note)`` within one cell: images or training steps."""
+"""``(done, of, note)`` within one task: images or training steps."""
 
 
 class Workshop(Protocol):
@@ -35,8 +35,29 @@ class Workshop(Protocol):
         """
         ...
 
-    def work(self, cell: Cell, part: slice | None, folder: Path, progress: Progress) -> dict[str, Any]:
-        """Compute a cell, or a part of it, into an empty folder, and return what it cost beside time and memory."""
+    def work(
+        self, cells: Sequence[Cell], part: slice | None, folders: Sequence[Path], progress: Progress
+    ) -> Sequence[Mapping[str, Any]]:
+        """Compute cells together, each into an empty folder, and return what each cost beside time and memory.
+
+        Args:
+            cells: those of one batch, or a single one.
+            part: of the single cell, of which no more is to be computed; None for the whole.
+            folders: one for each cell.
+            progress: to be told how far all of them are.
+        """
+        ...
+
+    def together(self, cell: Cell) -> int:
+        """How many cells of a cell's batch are worth computing together, at most."""
+        ...
+
+    def unneeded(self, cell: Cell) -> str:
+        """Why a cell need not be computed, as the results of those in its ``unless`` have it; '' if it has to be.
+
+        Called in the process of the run, after all in its ``unless`` were settled, for a cell with only those of them
+        that have results.
+        """
         ...
 
     def divide(self, cell: Cell, workers: int) -> Sequence[slice | None]:
@@ -48,13 +69,13 @@ class Workshop(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Task:
-    """A cell, or a part of it, and the empty folder that it is computed into."""
+    """Cells of one batch, a single cell or a part of one, and the empty folders that they are computed into."""
 
-    cell: Cell
+    cells: tuple[Cell, ...]
     part: slice | None
-    folder: Path
+    folders: tuple[Path, ...]
 
 
 @dataclass(frozen=True)
@@ -84,21 +105,29 @@ class Failure:
         return cls(one_line(error), text, round(seconds, 3), name, fatal, is_disk_full(error))
 
 
-def do(task: Task, workshop: Workshop, progress: Progress) -> Mapping[str, Any] | Failure:
-    """Do a task, and return what it cost: seconds, memory, and what the stage counts."""
+def do(task: Task, workshop: Workshop, progress: Progress) -> list[Mapping[str, Any]] | Failure:
+    """Do a task, and return what each of its cells cost: an equal share of the seconds, memory, the stage's counts."""
     try:
-        workshop.prepare(task.cell)
+        for cell in task.cells:
+            workshop.prepare(cell)
     except Exception as error:
         return Failure.of(error, fatal=isinstance(error, EraseBenchError))
     memory = PeakMemory(workshop.device)
     memory.restart()
     began = time.monotonic()
     try:
-        task.folder.mkdir(exist_ok=True)
-        cost = workshop.work(task.cell, task.part, task.folder, progress)
+        for folder in task.folders:
+            folder.mkdir(exist_ok=True)
+        costs = workshop.work(task.cells, task.part, task.folders, progress)
+        if len(costs) != len(task.cells):
+            raise ValueError(f"the costs of {len(costs)} cells came of {len(task.cells)}")
     except Exception as error:
         return Failure.of(error, time.monotonic() - began)
-    return {**cost, "seconds": round(time.monotonic() - began, 3), "peak_memory_mb": memory.megabytes()}
+    shared = {
+        "seconds": round((time.monotonic() - began) / len(costs), 3),
+        "peak_memory_mb": memory.megabytes(),
+    }
+    return [{**cost, **shared} for cost in costs]
 
 
 class PeakMemory:

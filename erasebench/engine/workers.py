@@ -6,15 +6,15 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
 from erasebench.engine.work import Failure, Task, Workshop, do
 
-Report = Mapping[str, Any] | Failure
-"""What came of a task: its cost, or why it failed."""
+Report = Sequence[Mapping[str, Any]] | Failure
+"""What came of a task: what each of its cells cost, or why it failed."""
 TaskProgress = Callable[[Task, int, int, str], None]
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -22,8 +22,8 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 class Workers(Protocol):
     """Those who do a run's tasks."""
 
-    def are_free(self) -> bool:
-        """Whether one of them could begin a task."""
+    def free(self) -> int:
+        """How many of them could begin a task."""
         ...
 
     def start(self, task: Task) -> None:
@@ -50,9 +50,9 @@ class ThisProcess:
         self._done: list[tuple[Task, Report]] = []
         self._threads: int | None = None
 
-    def are_free(self) -> bool:
-        """Whether what came of the last task was asked for."""
-        return not self._done
+    def free(self) -> int:
+        """One if what came of the last task was asked for."""
+        return 0 if self._done else 1
 
     def start(self, task: Task) -> None:
         """Do a task."""
@@ -84,9 +84,9 @@ class Processes:
         self._workshop, self._count, self._progress = workshop, count, progress
         self._all: list[_Process] = []
 
-    def are_free(self) -> bool:
-        """Whether a process is idle, or may be started."""
-        return len(self._all) < self._count or any(worker.task is None for worker in self._all)
+    def free(self) -> int:
+        """How many processes are idle, or may be started."""
+        return self._count - sum(worker.task is not None for worker in self._all)
 
     def start(self, task: Task) -> None:
         """Have a process begin a task."""

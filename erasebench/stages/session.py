@@ -81,13 +81,26 @@ class Session:
         if cell.stage in ("erase", "generate"):
             _ = self.model
 
-    def work(self, cell: Cell, part: slice | None, folder: Path, progress: Progress) -> dict[str, Any]:
-        """Run the cell's stage, on a part of the cell if one is given."""
+    def work(
+        self, cells: Sequence[Cell], part: slice | None, folders: Sequence[Path], progress: Progress
+    ) -> list[dict[str, Any]]:
+        """Run the cells' stage: on all at once if it can do that, else one after the other, or on a part of one."""
         self.progress = progress
-        stage = import_module(f"{__package__}.{cell.stage}")
+        stage = _stage(cells[0])
+        if hasattr(stage, "run_together"):
+            costs: list[dict[str, Any]] = stage.run_together(cells, self, folders)
+            return costs
         more = () if part is None else (part,)
-        cost: dict[str, Any] = stage.run(cell, self, folder, *more)
-        return cost
+        return [stage.run(cell, self, folder, *more) for cell, folder in zip(cells, folders, strict=True)]
+
+    def together(self, cell: Cell) -> int:
+        """As many cells of a batch as images of one."""
+        return self.batch_size
+
+    def unneeded(self, cell: Cell) -> str:
+        """Ask the cell's stage, if it can tell, whether the results of those in ``unless`` make the cell unneeded."""
+        stage = _stage(cell)
+        return str(stage.unneeded(cell, self)) if hasattr(stage, "unneeded") else ""
 
     def divide(self, cell: Cell, workers: int) -> Sequence[slice | None]:
         """The parts of a cell that several workers may do at once."""
@@ -98,3 +111,7 @@ class Session:
     def join(self, cell: Cell, parts: Sequence[Path], folder: Path) -> None:
         """Make one payload of those of all parts."""
         generate.join(parts, folder)
+
+
+def _stage(cell: Cell) -> Any:
+    return import_module(f"{__package__}.{cell.stage}")

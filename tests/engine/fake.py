@@ -35,7 +35,12 @@ class FakeWorkshop:
         if cell.spec.get("act") == "refuse":
             raise EraseBenchError("the model cannot be loaded")
 
-    def work(self, cell: Cell, part: slice | None, folder: Path, progress: Progress) -> dict[str, Any]:
+    def work(
+        self, cells: Sequence[Cell], part: slice | None, folders: Sequence[Path], progress: Progress
+    ) -> list[dict[str, Any]]:
+        return [self.work_on(cell, part, folder, progress) for cell, folder in zip(cells, folders, strict=True)]
+
+    def work_on(self, cell: Cell, part: slice | None, folder: Path, progress: Progress) -> dict[str, Any]:
         name = cell.title if part is None else f"{cell.title}-{part.start}"
         threads = os.environ.get("OMP_NUM_THREADS")
         (self.signs / f"begun-{name}").write_text(f"{os.getpid()} {self.number} {threads}")

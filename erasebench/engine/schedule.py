@@ -1,0 +1,253 @@
+"""Which cells can be computed now, in which order, and which are not needed."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Collection, Iterable, Sequence
+from heapq import heappop, heappush
+from typing import Any
+
+from erasebench.engine.cells import Cell
+
+NOBODY = "no cell that reads it is needed"
+"""The reason of a cell that is not needed itself."""
+
+
+class Queue:
+    """Cells that can be computed now, those of a batch together.
+
+    Args:
+        cells: all that may come, in the order in which they are to be taken.
+    """
+
+    def __init__(self, cells: Iterable[Cell]) -> None:
+        self._ranks = {cell.key: rank for rank, cell in enumerate(cells)}
+        self._heap: list[tuple[int, Cell]] = []
+        self._batches: defaultdict[tuple[str, str], list[tuple[int, Cell]]] = defaultdict(list)
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def add(self, cell: Cell) -> None:
+        """Add a cell, which must not be in the queue."""
+        entry = self._ranks[cell.key], cell
+        heappush(self._heap, entry)
+        if cell.batch:
+            heappush(self._of_batch(cell), entry)
+        self._size += 1
+
+    def first(self) -> Cell | None:
+        """The cell that :meth:`take` begins with."""
+        while self._heap:
+            cell = self._heap[0][1]
+            # A cell that was taken with an earlier one of its batch is still in the heap.
+            if not cell.batch or self._heap[0] in self._of_batch(cell)[:1]:
+                return cell
+            heappop(self._heap)
+        return None
+
+    def like(self, cell: Cell) -> int:
+        """How many cells of the queue are of a cell's batch."""
+        return len(self._of_batch(cell))
+
+    def take(self, most: int) -> list[Cell]:
+        """Take the first cell, and the next ones of its batch, so many in all at most."""
+        first = self.first()
+        if first is None:
+            return []
+        heappop(self._heap)
+        of_batch = self._of_batch(first)
+        cells = [heappop(of_batch)[1] for _ in range(min(most, len(of_batch)))] if first.batch else [first]
+        self._size -= len(cells)
+        return cells
+
+    def _of_batch(self, cell: Cell) -> list[tuple[int, Cell]]:
+        return self._batches[cell.stage, cell.batch]
+
+
+class Schedule:
+    """What is left of a run's cells.
+
+    A cell is needed if the results of those in its ``unless`` do not say otherwise, if all that it reads is needed by
+    this, and if somebody wants its result: it is asked for, or read by nobody, or by a cell that is needed or has its
+    result already.  It is computed when it is known to be needed and all that it reads has results.
+
+    Args:
+        cells: each after those that it reads and those in its ``unless``.
+        left: the keys of those that have no result.
+        queue: where cells go that can be computed now.
+        ask: whether a cell is needed, after all in its ``unless`` were settled: a reason if it is not, or ''.
+        drop: called for a cell that is not needed, with the reason.
+        skip: called for a cell that is needed, and for one that it reads and that failed.
+    """
+
+    def __init__(
+        self,
+        cells: Sequence[Cell],
+        left: Collection[str],
+        queue: Queue,
+        ask: Callable[[Cell], str],
+        drop: Callable[[Cell, str], None],
+        skip: Callable[[Cell, Cell], None],
+    ) -> None:
+        self.left = {cell.key: cell for cell in cells if cell.key in left}
+        self._queue, self._ask, self._drop, self._skip = queue, ask, drop, skip
+        self._readers: defaultdict[str, list[Cell]] = defaultdict(list)
+        self._decided: defaultdict[str, list[Cell]] = defaultdict(list)
+        """By a cell's key those that read it, and those that have it in their ``unless``."""
+        self._unread: dict[str, int] = {}
+        self._unsettled: dict[str, int] = {}
+        self._open: dict[str, int] = {}
+        """By a cell's key how much of what it reads, and of its ``unless``, is left; how many conditions are open."""
+        self._failed: dict[str, Cell] = {}
+        """By a cell's key the one that it reads and that failed."""
+        self._wanting: Counter[str] = Counter()
+        self._wanted, self._needed = wanted(cells, self.left), set[str]()
+        self._pending: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
+        for cell in self.left.values():
+            reads = self._left_of(cell.reads.values())
+            unless = self._left_of(cell.unless)
+            for other in reads:
+                self._readers[other.key].append(cell)
+            for other in unless:
+                self._decided[other.key].append(cell)
+            self._unread[cell.key], self._unsettled[cell.key] = len(reads), len(unless)
+            self._wanting.update(other.key for other in reads)
+            self._open[cell.key] = bool(cell.unless) + sum(self._open[other.key] > 0 for other in reads)
+        for cell in self.left.values():
+            self._look(cell)
+            if cell.unless and not self._unsettled[cell.key]:
+                self._later(self._question, cell)
+        self._work()
+
+    def settle(self, cell: Cell, failed: bool = False) -> None:
+        """Note that a cell has its result, or failed."""
+        self._settle(cell, failed)
+        self._work()
+
+    def _later(self, step: Callable[..., None], *args: Any) -> None:
+        self._pending.append((step, args))
+
+    def _work(self) -> None:
+        # A queue of steps in place of recursion, whose depth is limited.
+        while self._pending:
+            step, args = self._pending.popleft()
+            step(*args)
+
+    def _left_of(self, cells: Iterable[Cell]) -> list[Cell]:
+        return [self.left[key] for key in {cell.key: None for cell in cells} if key in self.left]
+
+    def _settle(self, cell: Cell, failed: bool = False) -> None:
+        del self.left[cell.key]
+        self._note_settled(cell)
+        for reader in self._readers[cell.key]:
+            if reader.key not in self.left:
+                continue
+            if failed:
+                self._failed.setdefault(reader.key, cell)
+            self._unread[reader.key] -= 1
+            if reader.key in self._needed:
+                self._begin(reader)
+
+    def _unneeded(self, cell: Cell, reason: str) -> None:
+        if cell.key not in self.left:
+            return
+        del self.left[cell.key]
+        self._drop(cell, reason)
+        self._note_settled(cell)
+        for reader in self._readers[cell.key]:
+            self._later(self._unneeded, reader, reason)
+        for read in self._left_of(cell.reads.values()):
+            self._wanting[read.key] -= 1
+            if not self._wanting[read.key] and read.key not in self._wanted:
+                self._later(self._unneeded, read, NOBODY)
+
+    def _note_settled(self, cell: Cell) -> None:
+        for other in self._decided[cell.key]:
+            self._unsettled[other.key] -= 1
+            if not self._unsettled[other.key]:
+                self._later(self._question, other)
+
+    def _question(self, cell: Cell) -> None:
+        if cell.key not in self.left:
+            return
+        reason = self._ask(cell)
+        if reason:
+            self._unneeded(cell, reason)
+        else:
+            self._close(cell)
+
+    def _close(self, cell: Cell) -> None:
+        """Note that one condition of a cell is met."""
+        self._open[cell.key] -= 1
+        if self._open[cell.key]:
+            return
+        for reader in self._readers[cell.key]:
+            self._later(self._close, reader)
+        self._look(cell)
+
+    def _look(self, cell: Cell) -> None:
+        """Note whether a cell is needed; then all that it reads is wanted."""
+        key = cell.key
+        if key not in self.left or key in self._needed or self._open[key] or key not in self._wanted:
+            return
+        self._needed.add(key)
+        for read in self._left_of(cell.reads.values()):
+            self._wanted.add(read.key)
+            self._later(self._look, read)
+        self._begin(cell)
+
+    def _begin(self, cell: Cell) -> None:
+        """Queue a needed cell if all that it reads has results, and give it up if one of them failed."""
+        if cell.key in self._failed:
+            self._later(self._give_up, cell)
+        elif not self._unread[cell.key]:
+            self._queue.add(cell)
+
+    def _give_up(self, cell: Cell) -> None:
+        if cell.key in self.left:
+            self._skip(cell, self._failed[cell.key])
+            self._settle(cell, failed=True)
+
+
+def wanted(cells: Sequence[Cell], left: Collection[str]) -> set[str]:
+    """The keys of the cells whose results somebody wants, as far as that is known before any is computed.
+
+    Args:
+        cells: each after those that it reads and those in its ``unless``.
+        left: the keys of those that have no result.
+    """
+    conditional = find_conditional(cells, left)
+    read = {other.key for cell in cells for other in cell.reads.values()}
+    # What decides on others is wanted: it must not wait for them.
+    found = {other.key for cell in cells for other in cell.unless}
+    found |= {cell.key for cell in cells if cell.asked or cell.key not in read}
+    for cell in reversed(cells):  # those that read a cell come after it
+        if cell.key not in left or (cell.key in found and cell.key not in conditional):
+            found.update(other.key for other in cell.reads.values())
+    return found
+
+
+def find_conditional(cells: Iterable[Cell], left: Collection[str]) -> set[str]:
+    """The keys of the cells that their ``unless``, or that of what they read, may make unneeded."""
+    found: set[str] = set()
+    for cell in cells:
+        if cell.key in left and (cell.unless or any(other.key in found for other in cell.reads.values())):
+            found.add(cell.key)
+    return found
+
+
+def perhaps_unneeded(missing: Sequence[Cell]) -> set[str]:
+    """The keys of those of a run's missing cells of which it is not yet known that they are needed."""
+    keys = {cell.key for cell in missing}
+    return find_conditional(missing, keys) | (keys - wanted(missing, keys))
+
+
+def longest_way_first(cells: Sequence[Cell]) -> list[Cell]:
+    """Cells on which the most stages wait, first: what trains for minutes must not be left for the end."""
+    ways = {cell.key: 0 for cell in cells}
+    for cell in reversed(cells):  # those that wait for a cell come after it
+        for other in (*cell.reads.values(), *cell.unless):
+            ways[other.key] = max(ways[other.key], ways[cell.key] + 1)
+    return sorted(cells, key=lambda cell: -ways[cell.key])
