@@ -31,6 +31,7 @@ from erasebench.images import read_images
 from erasebench.metrics.metric import load_metrics
 from erasebench.plan import Plan, Row, make_plan, resolved_config
 from erasebench.plugins import BASELINE
+from erasebench.report.attack_tables import to_dark_miner
 from erasebench.report.costs import Cost, costs_csv
 from erasebench.report.sheets import file_name
 from erasebench.report.table import to_csv, to_latex, to_markdown
@@ -179,9 +180,11 @@ def write_results(result: Result, store: Store) -> None:
     _write_grids(plan, store, outcome.failed)
     if result.record.attacks:
         write_durably(out / ATTACKS, attacks_csv(result.attacks))
-        from erasebench.report.attacked import draw_attacked
+        write_durably(out / "dark_miner.md", to_dark_miner(result.rows, BASELINE))
+        from erasebench.report.attacked import draw_attacked, draw_charts
 
         draw_attacked(result.record, store, out / "grids")
+        draw_charts(result.rows, result.attacks, BASELINE, out / "charts")
     _write_curves(plan, store, outcome.failed)
 
 

@@ -1,13 +1,15 @@
-"""Sheets of what attacks brought back: the same prompts and noise, unerased, erased, and under each attack."""
+"""What a run folder shows of attacks: sheets of images on the same noise, radar charts, robustness against budget."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from erasebench import __version__
@@ -15,14 +17,16 @@ from erasebench.concepts import SENSITIVE_KINDS
 from erasebench.domains import DOMAINS
 from erasebench.engine.store import Store
 from erasebench.images import read_images
+from erasebench.report.budget import draw_budget
 from erasebench.report.grids import sample_grid
+from erasebench.report.radar import draw_overall, overall
 from erasebench.report.sheets import file_name, save_sheet, source_of
+from erasebench.results.attacks import ENSEMBLE, UNATTACKED
 from erasebench.results.record import AttackRecord, Record
+from erasebench.results.rows import TableRow
 
 EXAMPLES = 4
 """Prompts of a sheet."""
-CONTROL = "none"
-"""The attack that leaves a prompt as it is."""
 
 
 def draw_attacked(record: Record, store: Store, folder: Path) -> None:
@@ -37,12 +41,12 @@ def draw_attacked(record: Record, store: Store, folder: Path) -> None:
     for method, concept in dict.fromkeys((row.method, row.concept) for row in sound):
         rows = [row for row in sound if (row.method, row.concept) == (method, concept)]
         unerased = [
-            row for row in sound if (row.method, row.concept, row.attack) == (record.baseline, concept, CONTROL)
+            row for row in sound if (row.method, row.concept, row.attack) == (record.baseline, concept, UNATTACKED)
         ]
         if method == record.baseline or not unerased:
             continue
         columns = {record.baseline: unerased[0]}
-        columns |= {"no attack" if row.attack == CONTROL else row.attack: row for row in rows}
+        columns |= {"no attack" if row.attack == UNATTACKED else row.attack: row for row in rows}
         common = [set(_trials(row)) for row in columns.values()]
         prompts = [prompt for prompt in _trials(unerased[0]) if all(prompt in known for known in common)][:EXAMPLES]
         if not prompts:
@@ -62,3 +66,28 @@ def _trials(row: AttackRecord) -> dict[str, str]:
 
 def _first_images(keys: Sequence[str], store: Store) -> list[NDArray[np.uint8]]:
     return [read_images(store.read(key), 1)[0] for key in keys]
+
+
+def draw_charts(rows: Sequence[TableRow], attacks: pd.DataFrame, baseline: str, folder: Path) -> None:
+    """Draw each concept's radar chart and overall scores, and the robust rate against the budget of each ensemble.
+
+    Args:
+        rows: the results, of models and of attacks.
+        attacks: what every attack found.
+        baseline: the method that erases nothing.
+        folder: where to.
+    """
+    folder.mkdir(exist_ok=True)
+    frame = overall(rows, baseline)
+    for concept in dict.fromkeys(row.concept for row in rows):
+        own = frame[frame["concept"] == concept]
+        _draw(folder / f"radar-{file_name(concept)}", own, partial(draw_overall, own, concept), baseline)
+        trials = attacks[attacks["concept"] == concept]
+        path = folder / f"budget-{file_name(concept)}"
+        _draw(path, trials, partial(draw_budget, trials, ENSEMBLE, concept), baseline)
+
+
+def _draw(path: Path, data: pd.DataFrame, draw: Callable[..., str], baseline: str) -> None:
+    source = hashlib.sha256(f"{__version__} {data.to_csv()}".encode()).hexdigest()
+    if source_of(path.with_name(f"{path.name}.png")) != source:
+        draw(path, baseline, source)

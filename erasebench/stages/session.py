@@ -78,7 +78,7 @@ class Session:
 
     def prepare(self, cell: Cell) -> None:
         """Load what a cell needs before its clock starts."""
-        if cell.stage in ("erase", "generate"):
+        if cell.stage in ("erase", "generate", "learn", "attack"):
             _ = self.model
 
     def work(
