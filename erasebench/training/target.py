@@ -159,14 +159,20 @@ class Target:
         """Predict the noise as the unerased model does: what :meth:`predict` should give.
 
         Classifier-free guidance takes the rule's place where the erasure is one.  The conditioning should be of the
-        unerased text encoder.
+        unerased text encoder.  Weights are swapped once however many latents there are; they go through the U-Net
+        ``batch_size`` at a time.
         """
-        guided = self.guided
+        guided, predicted = self.guided, []
         with self.as_unerased() as model:
-            if not guided:
-                return model.predict_noise(latents, timesteps, conditioning)
-            prediction = GuidedPrediction(model, conditioning, self.sampler.guidance_scale)
-            return model.as_noise(prediction(latents, timesteps), latents, timesteps)
+            for start in range(0, len(latents), self.batch_size):
+                part = slice(start, start + self.batch_size)
+                x, t, text = latents[part], timesteps[part], conditioning[part]
+                if guided:
+                    prediction = GuidedPrediction(model, text, self.sampler.guidance_scale)
+                    predicted.append(model.as_noise(prediction(x, t), x, t))
+                else:
+                    predicted.append(model.predict_noise(x, t, text))
+        return torch.cat(predicted)
 
     @property
     def passes_of_prediction(self) -> int:

@@ -1,0 +1,441 @@
+"""Searches for hard prompts: discrete tokens in free slots of a prompt, found by gradients.
+
+A step puts tokens into the slots, compares what the erased model predicts from the prompt with what it should predict,
+and hands the gradient with respect to the tokens' embeddings on to what the tokens are chosen by.  Prompts of a batch
+share nothing but the passes through the networks.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from erasebench.adversarial import AdversarialPrompt, Found
+from erasebench.models.conditioning import Conditioning
+from erasebench.models.diffusion import DiffusionModel
+from erasebench.training.parameters import training_attention
+from erasebench.training.simplex import draw_indices, project_on_simplex
+from erasebench.training.target import Target, draw_noise
+from erasebench.training.trace import check_loss
+
+Position = Literal["prefix", "suffix", "middle", "insert"]
+"""Where free tokens go: before the prompt's own, behind them, in their middle, or one by one at equal intervals."""
+LOSSES = 200
+"""How many points of a loss curve are kept."""
+
+
+@dataclass(frozen=True)
+class OpenPrompt:
+    """A prompt with free slots among its tokens.
+
+    Attributes:
+        ids: int64 ``[length]``: start, the prompt's tokens around the slots, end, padding.
+        slots: positions of the free tokens.
+        size: tokens from start to end, both included.
+    """
+
+    ids: Tensor
+    slots: tuple[int, ...]
+    size: int
+
+    def filled(self, tokens: Tensor) -> Tensor:
+        """Token ids ``[length]`` with tokens ``[k]`` in the slots."""
+        ids = self.ids.clone()
+        ids[list(self.slots)] = tokens.to(ids)
+        return ids
+
+
+def count_tokens(model: DiffusionModel, text: str) -> int:
+    """Tokens of a text, start and end included; one more than the model reads stands for any larger number."""
+    most = int(model.tokenizer.model_max_length) + 1
+    return len(model.tokenizer(text, truncation=True, max_length=most).input_ids)
+
+
+def positions(count: int, free: int, position: Position) -> list[int]:
+    """Where ``free`` tokens come to stand when they are put among ``count`` others; both counted from 0 on."""
+    match position:
+        case "prefix":
+            return [*range(free)]
+        case "suffix":
+            return [*range(count, count + free)]
+        case "middle":
+            return [*range(count // 2, count // 2 + free)]
+        case "insert":
+            interval = count // (free + 1)
+            return [interval * (k + 1) + k for k in range(free)]
+
+
+def before_every(count: int, every: int) -> list[int]:
+    """Where free tokens come to stand of which one is put before every few others, and one behind the last full few."""
+    return [*range(0, count + count // every + 1, every + 1)]
+
+
+def open_prompt(model: DiffusionModel, text: str, slots: Sequence[int]) -> OpenPrompt | None:
+    """Make room for free tokens in a prompt; as much of the padding is dropped.
+
+    Args:
+        model: whose tokenizer reads the text.
+        text: of the prompt; '' for free tokens alone.
+        slots: where the free tokens come to stand, counted from the first token after the start.
+
+    Returns:
+        None if the text encoder does not read so many tokens.
+    """
+    (padded,) = model.token_ids([text])
+    size = count_tokens(model, text)
+    if size + len(slots) > len(padded):
+        return None
+    own, places = iter(padded[1 : size - 1].tolist()), frozenset(slots)
+    end = int(model.tokenizer.eos_token_id)
+    middle = [end if k in places else next(own) for k in range(size - 2 + len(slots))]
+    tail = padded[size - 1 : len(padded) - len(slots)].tolist()
+    ids = torch.tensor([int(padded[0]), *middle, *tail], device=padded.device)
+    return OpenPrompt(ids, tuple(slot + 1 for slot in slots), size + len(slots))
+
+
+def read(model: DiffusionModel, prompt: OpenPrompt, tokens: Tensor) -> AdversarialPrompt:
+    """The text of a prompt with tokens ``[k]`` in its slots, and how it is read again.
+
+    Start and end tokens within the text are left out.
+    """
+    ids = prompt.filled(tokens).tolist()[: prompt.size]
+    special = {model.tokenizer.bos_token_id, model.tokenizer.eos_token_id}
+    text = model.tokenizer.decode([token for token in ids[1:-1] if token not in special])
+    return replace(as_it_is(model, text), ids=tuple(ids))
+
+
+def as_it_is(model: DiffusionModel, text: str) -> AdversarialPrompt:
+    """A text as it is typed, with the tokens that it is read as."""
+    read_as = model.token_ids([text])[0].tolist()[: count_tokens(model, text)]
+    return AdversarialPrompt(text, ids=tuple(read_as), reread=tuple(read_as))
+
+
+def vocabulary(model: DiffusionModel) -> Tensor:
+    """Embeddings ``[n, width]`` of the tokens that the tokenizer knows; a table may have more rows."""
+    return model.token_embeddings.detach()[: len(model.tokenizer)]
+
+
+def nearest_tokens(vectors: Tensor, unit_table: Tensor) -> Tensor:
+    """The tokens whose embeddings have the largest cosines with vectors.
+
+    Args:
+        vectors: ``[..., width]``.
+        unit_table: embeddings of all tokens, of unit length ``[n, width]``.
+
+    Returns:
+        int64 ``[...]``.
+    """
+    return (functional.normalize(vectors, dim=-1) @ unit_table.T).argmax(-1)
+
+
+def divide(rows: Tensor, parts: Sequence[Tensor]) -> list[Tensor]:
+    """Divide rows into parts as long as others are."""
+    return [*torch.split(rows, [len(part) for part in parts])]
+
+
+class FreeTokens(ABC):
+    """What the free tokens of prompts are chosen by: a parameter for each prompt.
+
+    Attributes:
+        parameters: one for each prompt.
+    """
+
+    def __init__(self, values: Sequence[Tensor]) -> None:
+        self.parameters = [nn.Parameter(value) for value in values]
+        self.optimizer: torch.optim.Optimizer = torch.optim.SGD(self.parameters)
+
+    @abstractmethod
+    def draw(self, rows: Sequence[int]) -> list[Tensor]:
+        """Tokens to predict from in this step: int64 ``[k]`` for each of some prompts."""
+
+    @abstractmethod
+    def best(self, rows: Sequence[int]) -> list[Tensor]:
+        """Tokens that the search would choose now: int64 ``[k]`` for each of some prompts."""
+
+    @abstractmethod
+    def pull(self, gradient: Tensor) -> Tensor:
+        """The parameters' gradients from those of the drawn tokens' embeddings ``[m, width]``."""
+
+    def step(self, rows: Sequence[int], gradients: Sequence[Tensor]) -> None:
+        """Take a step by the gradients of the drawn tokens' embeddings, ``[k, width]`` for each of some prompts."""
+        pulled = divide(self.pull(torch.cat([*gradients])), gradients)
+        # A parameter without a gradient, and what the optimizer keeps for it, stay as they are.
+        self.optimizer.zero_grad(set_to_none=True)
+        for row, gradient in zip(rows, pulled, strict=True):
+            self.parameters[row].grad = gradient
+        self.optimizer.step()
+
+
+class SimplexTokens(FreeTokens):
+    """Rows of token probabilities: a draw is made of each at each step, and the likeliest tokens are the best.
+
+    Gradients reach the probabilities straight through the draw, each clipped to [-1, 1].
+
+    Args:
+        model: under attack.
+        rngs: of each prompt's draws.
+        count: k, free tokens of a prompt.
+        learning_rate: of Adam; ``weight_decay`` likewise.
+        weight_decay: added to the gradient, as Adam does.
+        project: what puts rows on the simplex after each step.
+    """
+
+    def __init__(
+        self,
+        model: DiffusionModel,
+        rngs: Sequence[torch.Generator],
+        count: int,
+        learning_rate: float,
+        weight_decay: float,
+        project: Callable[[Tensor], Tensor] = project_on_simplex,
+    ) -> None:
+        self._table, self._rngs, self._project = vocabulary(model), rngs, project
+        size = len(self._table)
+        super().__init__([project(self._table.new_full((count, size), 1 / size)) for _ in rngs])
+        self.optimizer = torch.optim.Adam(self.parameters, lr=learning_rate, weight_decay=weight_decay)
+
+    def draw(self, rows: Sequence[int]) -> list[Tensor]:
+        """One draw of each row of probabilities."""
+        weights = self._stacked(rows)
+        count = weights.shape[1]
+        uniform = [torch.rand(count, generator=self._rngs[row], dtype=torch.float64) for row in rows]
+        return [*draw_indices(weights, torch.stack(uniform))]
+
+    def best(self, rows: Sequence[int]) -> list[Tensor]:
+        """The likeliest tokens."""
+        return [*self._stacked(rows).argmax(-1)]
+
+    def pull(self, gradient: Tensor) -> Tensor:
+        """``clip(gradient E^T)``, with the table of embeddings E: of every token, as if it had been drawn in part."""
+        return functional.hardtanh(gradient @ self._table.T)
+
+    def step(self, rows: Sequence[int], gradients: Sequence[Tensor]) -> None:
+        """Take a step, and put the rows back on the simplex."""
+        super().step(rows, gradients)
+        with torch.no_grad():
+            for row, projected in zip(rows, self._project(self._stacked(rows)), strict=True):
+                self.parameters[row].copy_(projected)
+
+    def _stacked(self, rows: Sequence[int]) -> Tensor:
+        return torch.stack([self.parameters[row].detach() for row in rows])
+
+
+class NearestTokens(FreeTokens):
+    """Free vectors, each of which stands for the token whose embedding is nearest by cosine.
+
+    Gradients with respect to that embedding are applied to the vector (Wen et al., NeurIPS 2023).
+
+    Args:
+        model: under attack.
+        rngs: of each prompt's first tokens.
+        counts: free tokens of each prompt.
+        learning_rate: of the optimizer; ``weight_decay`` likewise.
+        weight_decay: added to the gradient by Adam, taken off the vectors by AdamW.
+        optimizer: of the vectors.
+    """
+
+    def __init__(
+        self,
+        model: DiffusionModel,
+        rngs: Sequence[torch.Generator],
+        counts: Sequence[int],
+        learning_rate: float,
+        weight_decay: float,
+        optimizer: type[torch.optim.Adam] | type[torch.optim.AdamW],
+    ) -> None:
+        table = vocabulary(model)
+        self._unit = functional.normalize(table, dim=-1)
+        first = [
+            torch.randint(len(table), (count,), generator=rng).to(table.device)
+            for rng, count in zip(rngs, counts, strict=True)
+        ]
+        super().__init__([table[tokens] for tokens in first])
+        self.optimizer = optimizer(self.parameters, lr=learning_rate, weight_decay=weight_decay)
+
+    def draw(self, rows: Sequence[int]) -> list[Tensor]:
+        """The nearest tokens."""
+        return self.best(rows)
+
+    def best(self, rows: Sequence[int]) -> list[Tensor]:
+        """The nearest tokens."""
+        vectors = [self.parameters[row].detach() for row in rows]
+        return divide(nearest_tokens(torch.cat(vectors), self._unit), vectors)
+
+    def pull(self, gradient: Tensor) -> Tensor:
+        """The same."""
+        return gradient
+
+
+def compare(
+    target: Target,
+    prompts: Sequence[OpenPrompt],
+    tokens: Sequence[Tensor],
+    latents: Tensor,
+    timesteps: Tensor,
+    wanted: Tensor,
+) -> tuple[Tensor, list[Tensor]]:
+    """Compare what the erased model predicts from prompts with tokens in their slots with what it should predict.
+
+    Args:
+        target: under attack.
+        prompts: ``n`` of them.
+        tokens: int64 ``[k]`` for each.
+        latents: noisy ones, ``[n, c, h, w]``.
+        timesteps: ``[n]``.
+        wanted: noise ``[n, c, h, w]``.
+
+    Returns:
+        The mean squared error of each prompt ``[n]``, and its gradients with respect to the embeddings of the tokens,
+        ``[k, width]`` for each prompt.
+    """
+    model = target.model
+    table = model.token_embeddings.detach()
+    ids = torch.stack([prompt.ids for prompt in prompts])
+    rows = torch.tensor([row for row, prompt in enumerate(prompts) for _ in prompt.slots], device=ids.device)
+    places = torch.tensor([slot for prompt in prompts for slot in prompt.slots], device=ids.device)
+    with training_attention(model.device):
+        free = table[torch.cat([*tokens])].requires_grad_()
+        vectors = table[ids].index_put((rows, places), free)
+        conditioning = model.embed_vectors(ids, vectors, range(ids.shape[1]))
+        predicted = target.predict(latents, timesteps, conditioning)
+        losses = (predicted - wanted).square().flatten(1).mean(1)
+        (gradient,) = torch.autograd.grad(losses.sum(), free)
+    return losses.detach(), divide(gradient, tokens)
+
+
+@dataclass
+class Trail:
+    """What became of one prompt.
+
+    Attributes:
+        losses: of each step.
+        gradient: the largest norm of a step's gradient with respect to the free tokens' embeddings.
+        first_success: after how many steps the test fired first.
+        note: for readers.
+    """
+
+    losses: list[float] = field(default_factory=list)
+    gradient: float | None = None
+    first_success: int | None = None
+    note: str = ""
+
+    def add(self, loss: float, gradient: float) -> None:
+        """Note a step.
+
+        Raises:
+            FloatingPointError: the loss is NaN or infinite.
+        """
+        check_loss(loss, len(self.losses) + 1)
+        self.losses.append(loss)
+        self.gradient = max(self.gradient or 0.0, gradient)
+
+    def found(self, prompt: AdversarialPrompt) -> Found:
+        """The same with the prompt that was found."""
+        losses = thinned(self.losses, LOSSES)
+        return Found(prompt, self.first_success, len(self.losses), losses, self.gradient, self.note)
+
+
+def thinned(values: Sequence[float], most: int) -> tuple[float, ...]:
+    """At most so many values: means of equally many in a row, of fewer at the end."""
+    stride = -(-len(values) // most) or 1
+    parts = [values[start : start + stride] for start in range(0, len(values), stride)]
+    return tuple(sum(part) / len(part) for part in parts)
+
+
+def spread_timesteps(count: int, timesteps: int) -> list[int]:
+    """So many of the timesteps, in the middles of equal intervals: 10, 30, ..., 990 for 50 of 1,000."""
+    interval = timesteps // count
+    return [*range(interval // 2, timesteps, interval)][:count]
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """Noisy latents of some prompts, and what should be predicted from them, for some steps.
+
+    Attributes:
+        latents: ``[steps, n, c, h, w]``.
+        timesteps: ``[steps, n]``.
+        wanted: ``[steps, n, c, h, w]``.
+    """
+
+    latents: Tensor
+    timesteps: Tensor
+    wanted: Tensor
+
+
+def prepare(
+    target: Target,
+    rows: Sequence[int],
+    clean: Tensor,
+    timesteps: Tensor,
+    rngs: Sequence[torch.Generator],
+    teacher: Conditioning | None,
+) -> Lessons:
+    """Draw the noise of some steps at once, and predict it by the unerased model if that is the teacher.
+
+    Args:
+        target: under attack.
+        rows: which prompts take part.
+        clean: latents of all prompts' images, ``[prompts, c, h, w]``.
+        timesteps: ``[steps, rows]``.
+        rngs: of all prompts' noise.
+        teacher: what the unerased model predicts from, for all prompts; None: the noise itself is wanted.
+    """
+    steps, device = len(timesteps), target.model.device
+    shape = (steps, *clean.shape[1:])
+    noise = draw_noise([rngs[row] for row in rows], shape).to(device).transpose(0, 1)
+    t = timesteps.to(device)
+    repeated = clean[[*rows] * steps]
+    x = target.model.add_noise(repeated, noise.flatten(0, 1), t.flatten())
+    wanted = noise
+    if teacher is not None:
+        predicted = target.predict_unerased(x, t.flatten(), teacher[[*rows] * steps])
+        wanted = predicted.view(steps, len(rows), *clean.shape[1:])
+        # Classifier-free guidance takes two passes.
+        target.spend(rows, steps * (2 if target.guided else 1))
+    return Lessons(x.view(steps, len(rows), *clean.shape[1:]), t, wanted)
+
+
+def embed_unerased(target: Target) -> Conditioning:
+    """The prompts themselves by the unerased text encoder."""
+    with torch.no_grad(), target.as_unerased() as model:
+        return model.embed([prompt.text for prompt in target.prompts])
+
+
+def practise(
+    target: Target,
+    rows: Sequence[int],
+    prompts: Sequence[OpenPrompt],
+    tokens: FreeTokens,
+    lessons: Lessons,
+    trails: Sequence[Trail],
+    progress: Callable[[float], None],
+) -> None:
+    """Take a gradient step for each of the lessons.
+
+    Args:
+        target: under attack.
+        rows: which prompts take part.
+        prompts: those, with free slots.
+        tokens: of all prompts, by row.
+        lessons: of those that take part.
+        trails: of all prompts, by row.
+        progress: is told the mean loss of each step.
+
+    Raises:
+        FloatingPointError: the search diverged.
+    """
+    for x, t, wanted in zip(lessons.latents, lessons.timesteps, lessons.wanted, strict=True):
+        losses, gradients = compare(target, prompts, tokens.draw(rows), x, t, wanted)
+        norms = torch.stack([gradient.norm() for gradient in gradients])
+        for row, loss, norm in zip(rows, losses.tolist(), norms.tolist(), strict=True):
+            trails[row].add(loss, norm)
+        tokens.step(rows, gradients)
+        target.spend(rows, target.passes_of_prediction)
+        progress(float(losses.mean()))
