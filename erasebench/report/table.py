@@ -126,23 +126,25 @@ def to_markdown(rows: Iterable[TableRow], metrics: Metrics, budgets: Mapping[str
         budgets: by attack, what it may spend on a prompt, in words.
     """
     rows, attacked = split(rows)
-    table = _printed(rows, metrics)
-    table.insert(len(table.columns) - 1, "judge", [row.judge for row in rows])
-    text = f"{pipe_table(table, (0, 1, -2, -1))}\n{bullets(_legend(rows, metrics))}"
+    tables = []
+    if rows or not attacked:
+        table = _printed(rows, metrics)
+        table.insert(len(table.columns) - 1, "judge", [row.judge for row in rows])
+        tables.append(f"{pipe_table(table, (0, 1, -2, -1))}\n{bullets(_legend(rows, metrics))}")
     if attacked:
         legend = attack_legend(attacked, metrics, budgets)
-        text += f"\n{pipe_table(attack_table(attacked), (0, 1, -1))}\n{bullets(legend)}"
-    return text
+        tables.append(f"{pipe_table(attack_table(attacked), (0, 1, -1))}\n{bullets(legend)}")
+    return "\n".join(tables)
 
 
 def to_latex(rows: Iterable[TableRow], metrics: Metrics, budgets: Mapping[str, str] | None = None) -> str:
     """A ``tabular`` for the package booktabs, without judges; one of the attacks, if there are any, with comments."""
     rows, attacked = split(rows)
-    text = _tabular(_printed(rows, metrics))
+    tables = [_tabular(_printed(rows, metrics))] if rows or not attacked else []
     if attacked:
         comments = "".join(f"% {' '.join(line.split())}\n" for line in attack_legend(attacked, metrics, budgets))
-        text += f"\n{_tabular(attack_table(attacked))}{comments}"
-    return text
+        tables.append(f"{_tabular(attack_table(attacked))}{comments}")
+    return "\n".join(tables)
 
 
 def to_terminal(
@@ -168,12 +170,16 @@ def to_terminal(
     for judge in {row.judge: None for row in rows if row.judge}:
         concepts = list(dict.fromkeys(row.concept for row in rows if row.judge == judge))
         legend.append(f"Judge of {', '.join(concepts)}: {judge}")
-    styles = [row.status for row in rows]
-    text = _drawn(lambda all: _printed(rows, metrics, notes=False, intervals=all), styles, legend, color, width)
+    tables = []
+    if rows or not attacked:
+        styles = [row.status for row in rows]
+        tables.append(
+            _drawn(lambda all: _printed(rows, metrics, notes=False, intervals=all), styles, legend, color, width)
+        )
     if attacked:
         legend = attack_legend(attacked, metrics, budgets)
-        text += "\n" + _drawn(lambda all: attack_table(attacked, all), None, legend, color, width)
-    return text
+        tables.append(_drawn(lambda all: attack_table(attacked, all), None, legend, color, width))
+    return "\n".join(tables)
 
 
 def _tabular(table: pd.DataFrame) -> str:
