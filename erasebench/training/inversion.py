@@ -16,6 +16,9 @@ from erasebench.training.latents import noisy
 from erasebench.training.parameters import training_attention
 from erasebench.training.trace import Trace
 
+Objective = Callable[[Tensor, Conditioning, torch.Generator], Tensor]
+"""``(latents [n, c, h, w], conditioning of n prompts, generator) -> loss``, a mean over the n."""
+
 
 @dataclass(frozen=True)
 class TokenPrompts:
@@ -78,12 +81,15 @@ def invert(
     learning_rate: float,
     weight_decay: float = 0.01,
     batch_size: int = 1,
+    at_once: int | None = None,
+    objective: Objective | None = None,
     adjust: Callable[[Tensor], Tensor] | None = None,
+    watch: Callable[[Tensor], None] | None = None,
 ) -> Tensor:
     """Learn new tokens by AdamW: the model, which stays as it is, shall find the noise in the images from them.
 
     Args:
-        model: with whatever erasure is in force; its guidance has no part in it.
+        model: with whatever erasure is in force; its guidance has no part in the default objective.
         latents: of the images, ``[n, c, h, w]``.
         templates: prompts of the images, with a gap ``{}`` for the tokens; each image of a step takes one at random.
         vectors: where the tokens' embeddings start, ``[k, width]``.
@@ -93,7 +99,10 @@ def invert(
         learning_rate: of AdamW.
         weight_decay: of AdamW.
         batch_size: images in a gradient step.
+        at_once: images that go through the U-Net together, the gradients of a step's adding up; all if omitted.
+        objective: what is minimised; the squared error of the model's own noise prediction if omitted.
         adjust: what becomes of the embeddings after each step, such as a norm that they are held to.
+        watch: is shown the gradient of each step, ``[k, width]``.
 
     Returns:
         The tokens' embeddings, ``[k, width]``.
@@ -105,19 +114,37 @@ def invert(
     learned = nn.Parameter(vectors.detach().clone())
     prompts = TokenPrompts.of(model, templates, len(learned))
     adam = torch.optim.AdamW([learned], lr=learning_rate, weight_decay=weight_decay)
+    minimised, size = objective or noise_error(model), at_once or batch_size
     with training_attention(model.device):
         for _ in range(steps):
             chosen = torch.randint(len(latents), (batch_size,), generator=rng)
             rows = [0] * batch_size
             if len(templates) > 1:
                 rows = torch.randint(len(templates), (batch_size,), generator=rng).tolist()
-            x, t, noise = noisy(model, latents[chosen.to(latents.device)], rng)
-            loss = functional.mse_loss(model.predict_noise(x, t, prompts.embed(model, learned, rows)), noise)
-            trace.step(loss=loss.item(), stage="inversion")
             adam.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss = 0.0
+            for start in range(0, batch_size, size):
+                part = chosen[start : start + size]
+                text = prompts.embed(model, learned, rows[start : start + size])
+                share = minimised(latents[part.to(latents.device)], text, rng) * (len(part) / batch_size)
+                share.backward()  # type: ignore[no-untyped-call]
+                loss += share.item()
+            trace.step(loss=loss, stage="inversion")
+            assert learned.grad is not None
+            if watch is not None:
+                watch(learned.grad)
             adam.step()
             if adjust is not None:
                 with torch.no_grad():
                     learned.copy_(adjust(learned))
     return learned.detach()
+
+
+def noise_error(model: DiffusionModel) -> Objective:
+    """The mean squared error of a model's own noise prediction, at timesteps uniform over all."""
+
+    def objective(latents: Tensor, text: Conditioning, rng: torch.Generator) -> Tensor:
+        x, t, noise = noisy(model, latents, rng)
+        return functional.mse_loss(model.predict_noise(x, t, text), noise)
+
+    return objective

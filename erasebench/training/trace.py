@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from erasebench.plugins import EraseContext
+from erasebench.plugins import AttackContext, EraseContext
 
 
 class Trace:
@@ -17,7 +17,9 @@ class Trace:
         done: the rows of the steps that were done before, where training is resumed.
     """
 
-    def __init__(self, context: EraseContext, total: int, done: Sequence[Mapping[str, float | str]] = ()) -> None:
+    def __init__(
+        self, context: EraseContext | AttackContext, total: int, done: Sequence[Mapping[str, float | str]] = ()
+    ) -> None:
         self._context, self._total = context, total
         self.rows: list[Mapping[str, float | str]] = list(done)
 

@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional
 
 from erasebench.errors import EraseBenchError
+from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.training.inversion import TokenPrompts, first_vectors, invert
 from erasebench.training.latents import noisy
@@ -64,12 +65,23 @@ def test_first_vectors_are_those_of_the_first_tokens() -> None:
     assert torch.equal(first_vectors(model, "dog art", 1, rng()), table[[dog]])
 
 
+@pytest.mark.parametrize("at_once", [None, 3, 1, 9])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_two_steps_are_adamws_by_hand(layout: Layout) -> None:
+def test_two_steps_are_adamws_by_hand(layout: Layout, at_once: int | None) -> None:
     model, latents = tiny_model(layout), torch.randn(3, 4, 8, 8, generator=rng(1))
     before, start, rows = state(model), torch.randn(2, model.token_embeddings.shape[1], generator=rng(2)), trace()
-    settings = {"steps": 2, "learning_rate": 3e-3, "weight_decay": 0.5, "batch_size": 4}
-    found = invert(model, latents, TEMPLATES, start, rows, rng(3), **settings)  # type: ignore[arg-type]
+    settings = {"steps": 2, "learning_rate": 3e-3, "weight_decay": 0.5, "batch_size": 4, "at_once": at_once}
+    shown: list[torch.Tensor] = []
+    found = invert(
+        model,
+        latents,
+        TEMPLATES,
+        start,
+        rows,
+        rng(3),
+        watch=lambda gradient: shown.append(gradient.clone()),
+        **settings,  # type: ignore[arg-type]
+    )
     assert not differing(before, state(model)) and not found.requires_grad
     random, vectors, prompts = rng(3), start, TokenPrompts.of(model, TEMPLATES, 2)
     first, second, losses = torch.zeros_like(start), torch.zeros_like(start), []
@@ -77,7 +89,9 @@ def test_two_steps_are_adamws_by_hand(layout: Layout) -> None:
         vectors = vectors.detach().requires_grad_()
         chosen = torch.randint(3, (4,), generator=random)
         templates = torch.randint(3, (4,), generator=random)
-        x, t, noise = noisy(model, latents[chosen], random)
+        size = at_once or 4
+        parts = [noisy(model, latents[chosen[start : start + size]], random) for start in range(0, 4, size)]
+        x, t, noise = (torch.cat([part[k] for part in parts]) for k in range(3))
         errors = []
         for row in range(4):
             text = model.embed_vectors(prompts.ids[templates[row]][None], vectors, prompts.slots[templates[row]])
@@ -86,12 +100,42 @@ def test_two_steps_are_adamws_by_hand(layout: Layout) -> None:
         loss = torch.stack(errors).mean()
         losses.append(loss.item())
         (gradient,) = torch.autograd.grad(loss, vectors)
+        torch.testing.assert_close(shown[step - 1], gradient, rtol=1e-3, atol=1e-6)
         first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
         unbiased = first / (1 - 0.9**step) / ((second / (1 - 0.999**step)).sqrt() + 1e-8)
         vectors = vectors.detach() * (1 - 3e-3 * 0.5) - 3e-3 * unbiased
+    assert len(shown) == 2
     torch.testing.assert_close(found, vectors, rtol=1e-3, atol=1e-4)
     assert [row["loss"] for row in rows.rows] == pytest.approx(losses, rel=1e-3)
     assert {row["stage"] for row in rows.rows} == {"inversion"}
+
+
+def test_another_objective_is_minimised() -> None:
+    model, wanted = tiny_model(), torch.full((1, 16), 0.25)
+    seen: list[tuple[int, float]] = []
+
+    def objective(latents: torch.Tensor, text: Conditioning, random: torch.Generator) -> torch.Tensor:
+        seen.append((len(latents), float(latents.mean())))
+        return (text.embeddings[:, 1:2] - model.embed_vectors(ids, wanted, [1]).embeddings[:, 1:2]).square().mean()
+
+    ids = model.token_ids(["x"])
+    found = invert(
+        model,
+        torch.ones(1, 4, 8, 8),
+        ["{}"],
+        torch.ones(1, 16),
+        trace(),
+        rng(),
+        steps=300,
+        learning_rate=0.05,
+        batch_size=3,
+        at_once=2,
+        weight_decay=0.0,
+        objective=objective,
+    )
+    assert seen == [(2, 1.0), (1, 1.0)] * 300
+    reached = model.embed_vectors(ids, found, [1]).embeddings[0, 1]
+    torch.testing.assert_close(reached, model.embed_vectors(ids, wanted, [1]).embeddings[0, 1], rtol=0, atol=0.02)
 
 
 def test_embeddings_are_adjusted_after_each_step() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import pytest
 
+from erasebench.plugins import AttackContext
 from erasebench.training.trace import Trace, check_loss
 from tests.tiny import erase_context
 
@@ -22,6 +23,12 @@ def test_figures_are_kept_and_told() -> None:
         {"step": 3.0, "loss": 1.0},
     ]
     assert told == [{"done": 2, "total": 3, "loss": 2.0}, {"done": 3, "total": 3, "loss": 1.0}]
+
+
+def test_attacks_are_told_as_methods_are() -> None:
+    told: list[tuple[int, int, Mapping[str, float]]] = []
+    Trace(AttackContext(0, lambda *figures: told.append(figures)), 3).step(loss=2.0)
+    assert told == [(1, 3, {"loss": 2.0})]
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])

@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 
 from erasebench.errors import NotApplicable
-from erasebench.training.words import check_anchors, token_positions
+from erasebench.training.words import check_anchors, name_pattern, token_positions
 from tests.tiny import LENGTH, Layout, concept, tiny_model
 
 LAYOUTS = get_args(Layout)
@@ -41,6 +41,27 @@ def test_positions_of_a_phrase(layout: Layout, prompt: str, phrase: str, positio
     # Whatever stands there, read back as words, is the phrase.
     ids = model.token_ids([prompt])[0, positions].tolist()
     assert set(model.tokenizer.decode(ids).split()) <= set(phrase.lower().split())
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("A Church by a chapel", ["Church", "chapel"]),
+        ("churches, churchyard, a_church", []),
+        # The longest name counts where several begin at one place, whichever is the phrase.
+        ("the church tower's church", ["church tower", "church"]),
+        ("old church!(church)", ["old church", "church"]),
+        ("St. Mary's, not stx mary's", ["St. Mary's"]),
+        ("no such thing", []),
+    ],
+)
+def test_names_of_a_concept(text: str, found: list[str]) -> None:
+    church = concept("church", synonyms=("chapel", "church tower", "old church", "st. mary's"))
+    assert name_pattern([church]).findall(text) == found
+
+
+def test_names_of_several_concepts() -> None:
+    assert name_pattern([concept("church"), concept("dog")]).findall("dog, church, cat") == ["dog", "church"]
 
 
 def test_anchors_that_are_erased_themselves() -> None:
