@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,17 @@ from erasebench.errors import EraseBenchError
 
 @dataclass
 class FakeWorkshop:
-    """Does what a cell's spec says; its folder of signs is shared by all processes."""
+    """Does what a cell's spec says; its folder of signs is shared by all processes.
+
+    Attributes:
+        most: cells of a batch at a time.
+    """
 
     store: Store
     signs: Path
     device: str = "cpu"
     number: int = -1
+    most: int = 4
 
     def open(self, worker: int) -> None:
         self.number = worker
@@ -38,7 +43,20 @@ class FakeWorkshop:
     def work(
         self, cells: Sequence[Cell], part: slice | None, folders: Sequence[Path], progress: Progress
     ) -> list[dict[str, Any]]:
+        if cells[0].batch:
+            groups = self.signs.with_name("groups")
+            groups.mkdir(exist_ok=True)
+            (groups / cells[0].title).write_text(" ".join(cell.title for cell in cells))
         return [self.work_on(cell, part, folder, progress) for cell, folder in zip(cells, folders, strict=True)]
+
+    def together(self, cell: Cell) -> int:
+        return self.most
+
+    def unneeded(self, cell: Cell) -> str:
+        if cell.spec["act"] == "puzzle":
+            raise ValueError("nobody knows")
+        texts = {other.title: (self.store.read(other.key) / "payload").read_text() for other in cell.unless}
+        return next((f"{title} broke it" for title, text in texts.items() if "broken" in text), "")
 
     def work_on(self, cell: Cell, part: slice | None, folder: Path, progress: Progress) -> dict[str, Any]:
         name = cell.title if part is None else f"{cell.title}-{part.start}"
@@ -47,7 +65,8 @@ class FakeWorkshop:
         if part is None or part.start == cell.spec.get("part", 0):
             act(cell.spec.get("act", ""), self.signs)
         read = [(self.store.read(read.key) / "payload").read_text() for read in cell.reads.values()]
-        lines = [f"{cell.title} {k} {read}\n" for k in range(cell.units)[part or slice(None)]]
+        end = "broken" if cell.spec.get("act") == "break" else ""
+        lines = [f"{cell.title} {k} {read}{end}\n" for k in range(cell.units)[part or slice(None)]]
         for k in range(len(lines)):
             progress(k + 1, len(lines), "lines")
         (folder / "payload").write_text("".join(lines))
@@ -72,6 +91,8 @@ def act(what: str, signs: Path) -> None:
             raise ValueError("it cannot be done")
         case ["full"]:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        case ["tick"]:
+            time.sleep(0.01)
         case ["sleep"]:
             time.sleep(60)
         case ["meet", other]:
@@ -81,5 +102,22 @@ def act(what: str, signs: Path) -> None:
                 time.sleep(0.01)
 
 
-def cell(title: str, what: str = "", units: int = 1, part: int = 0, **reads: Cell) -> Cell:
-    return Cell("fake", {"title": title, "act": what, "units": units, "part": part}, reads, title, "fake", units, "l")
+def cell(
+    title: str,
+    what: str = "",
+    units: int = 1,
+    part: int = 0,
+    batch: str = "",
+    unless: Sequence[Cell] = (),
+    **reads: Cell,
+) -> Cell:
+    spec = {"title": title, "act": what, "units": units, "part": part}
+    return Cell("fake", spec, reads, title, "fake", units, "l", batch, tuple(unless))
+
+
+def cascade(prompts: int, broken: Sequence[int], learned: Cell | None = None) -> tuple[list[Cell], list[Cell]]:
+    """Two attacks, prompt by prompt: the second one is tried where the first did not break the erasure."""
+    first = [cell(f"first {k}", "break" if k in broken else "", batch="first") for k in range(prompts)]
+    reads = {"learned": learned} if learned else {}
+    second = [cell(f"second {k}", batch="second", unless=[first[k]]) for k in range(prompts)]
+    return first, [replace(one, reads=reads) for one in second]

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import pickle
 from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,7 @@ def test_an_identity_says_its_version_and_everything_else(monkeypatch: pytest.Mo
     ]
     assert len({cell.key, *(other.key for other in others)}) == 6
     assert cell.key == replace(cell, kind="another", units=3, unit="images").key
+    assert cell.key == replace(cell, batch="some", unless=(upstream,), asked=True).key
     before = cell.key
     monkeypatch.setattr(cells, "IDENTITY_VERSION", IDENTITY_VERSION + 1)
     assert replace(cell).key != before
@@ -63,6 +66,51 @@ def test_all_that_cells_read_comes_before_them_and_once() -> None:
     last = Cell("d", {}, {"z": third, "y": replace(second)})
     found = with_all_that_they_read([last, third, Cell("a", {})])
     assert [cell.stage for cell in found] == ["a", "b", "c", "d"]
+
+
+def test_what_makes_a_cell_unneeded_comes_before_it() -> None:
+    first = Cell("a", {}, {"x": Cell("b", {})})
+    second = Cell("c", {}, unless=(first,))
+    third = Cell("d", {}, unless=(first, second))
+    found = with_all_that_they_read([third, second])
+    assert [(cell.stage, [other.stage for other in cell.unless]) for cell in found] == [
+        *(("b", []), ("a", []), ("c", ["a"]), ("d", ["a", "c"])),
+    ]
+
+
+def test_of_cells_that_are_one_only_what_all_have_in_unless_counts() -> None:
+    first, second, third = (Cell(name, {}) for name in "abc")
+    reader = Cell("e", {}, {"x": Cell("d", {}, unless=(first, second))})
+    others = [Cell("d", {}, unless=(second, third)), Cell("d", {}, unless=(third, second, first))]
+    for order in permutations([reader, *others]):
+        found = {cell.stage: cell for cell in with_all_that_they_read(order)}
+        assert [other.stage for other in found["d"].unless] == ["b"] and set(found) == set("abcde")
+        for place in range(4):
+            asked = [*order[:place], Cell("d", {}), *order[place:]]
+            (needed,) = [cell for cell in with_all_that_they_read(asked) if cell.stage == "d"]
+            assert needed.unless == ()
+    assert others[0].unless == (second, third)
+
+
+def test_what_is_asked_for_and_read_is_marked() -> None:
+    read, asked = Cell("a", {}), Cell("b", {})
+    cells = [Cell("c", {}, {"x": read, "y": asked}), Cell("b", {})]
+    assert {cell.stage: cell.asked for cell in with_all_that_they_read(cells)} == {"a": False, "b": True, "c": False}
+
+
+def test_many_cells_that_decide_on_each_other_are_each_visited_once() -> None:
+    chain: list[Cell] = []
+    for k in range(40):
+        chain.append(Cell("a", {"k": k}, unless=tuple(chain)))  # there are 2 ** 40 ways through them
+    assert [cell.spec["k"] for cell in with_all_that_they_read(reversed(chain))] == list(range(40))
+
+
+def test_a_worker_is_not_told_what_made_a_cell_needed() -> None:
+    cell = Cell("c", {"n": 1}, {"x": Cell("a", {})}, "t", batch="b", unless=(Cell("b", {"long": "x" * 9999}),))
+    sent = pickle.dumps(cell)
+    assert len(sent) < 1000
+    read = pickle.loads(sent)
+    assert (read.key, read.batch, read.unless, read.reads["x"].key) == (cell.key, "b", (), cell.reads["x"].key)
 
 
 def test_canonical_json_is_one_text_for_one_meaning() -> None:

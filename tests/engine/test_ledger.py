@@ -2,9 +2,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from erasebench.engine.cells import Cell
 from erasebench.engine.ledger import Ledger, read_ledger
-from erasebench.engine.runner import Corrupt, Event, Failed, Finished, Found, Progressed, Skipped, Started, Waiting
+from erasebench.engine.runner import (
+    Corrupt,
+    Event,
+    Failed,
+    Finished,
+    Found,
+    Progressed,
+    Skipped,
+    Started,
+    Unneeded,
+    Waiting,
+)
 from erasebench.engine.work import Failure
 
 CELL = Cell("generate", {"n": 2}, {}, "sd church", "ddim", 2, "images")
@@ -33,12 +46,27 @@ def test_events_of_cells_are_lines(tmp_path: Path) -> None:
         Progressed(CELL, 1, 2, ""),
         Found(CELL),
     ]
-    for event in (*events, Failed(CELL, failure), Skipped(CELL, "needs another"), Finished(CELL, {"seconds": 2.0})):
+    events += [Failed(CELL, failure), Skipped(CELL, "needs another"), Finished(CELL, {"seconds": 2.0})]
+    for event in (*events, Unneeded(CELL, "fell before")):
         ledger(event)
-    ledger.close()
     lines = [(line["event"], line.get("reason")) for line in read_ledger(tmp_path / "ledger.jsonl")]
-    assert lines == [("corrupt", "is corrupt"), ("failed", "too bad"), ("failed", "needs another"), ("ok", None)]
+    failed = [("failed", "too bad"), ("failed", "needs another")]
+    assert lines == [("corrupt", "is corrupt"), *failed, ("ok", None), ("n/a", "fell before")]
+    ledger.close()
     assert {line["cell"] for line in read_ledger(tmp_path / "ledger.jsonl")} == {CELL.key}
+
+
+def test_thousands_of_cells_that_are_not_needed_do_not_wait_for_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr("os.fsync", synced.append)
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    ledger(Unneeded(CELL, "fell before"))
+    assert not synced
+    ledger(Finished(CELL, {"seconds": 2.0}))
+    ledger.close()
+    assert len(synced) == 1
 
 
 def test_a_torn_last_line_costs_only_itself(tmp_path: Path) -> None:

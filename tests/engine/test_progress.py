@@ -7,7 +7,7 @@ import pytest
 
 from erasebench.engine.cells import Cell
 from erasebench.engine.progress import Progress, duration
-from erasebench.engine.runner import Corrupt, Failed, Finished, Found, Progressed, Skipped, Started, Waiting
+from erasebench.engine.runner import Corrupt, Failed, Finished, Found, Progressed, Skipped, Started, Unneeded, Waiting
 from erasebench.engine.work import Failure
 
 CELL = Cell("generate", {"n": 2}, {}, "sd church", "ddim", 2, "images")
@@ -139,6 +139,84 @@ def test_cells_that_come_and_go_keep_the_count_right(now: list[float]) -> None:
     waiting, *lines = stream.getvalue().splitlines()
     assert waiting == "waiting for another run at erase c3"
     assert [line.split()[0] for line in lines] == ["[3/5]", "[4/5]", "[5/5]"]
+
+
+def attacks(*ids: int, unless: tuple[Cell, ...] = (), batch: str = "rab uce church") -> list[Cell]:
+    return [Cell("attack", {"n": n}, {}, f"rab {n}", "rab", 1, "prompts", batch, unless) for n in ids]
+
+
+def test_a_batch_is_one_line_when_all_of_its_cells_are_settled(now: list[float]) -> None:
+    stream = io.StringIO()
+    cells = attacks(*range(8))
+    progress = Progress([CELL, *cells], stream)
+    progress(Started(cells[0]))
+    for cell in cells[1:4]:
+        progress(Started(cell, cells[0]))
+    now[0] = 31.0
+    progress(Progressed(cells[0], 3, 40, "loss 0.1"))
+    now[0] = 40.0
+    for cell in cells[:4]:
+        progress(Finished(cell, {"seconds": 10.0}))
+    progress(Unneeded(cells[4], "fell before"))
+    progress(Skipped(cells[5], "needs another"))
+    progress(Found(cells[6]))
+    progress(Started(cells[7]))
+    now[0] = 42.0
+    progress(Failed(cells[7], Failure("bad", seconds=2.0)))
+    finish(progress, now, CELL, 4.0)
+    assert stream.getvalue().splitlines() == [
+        "[1/9] attack rab uce church (4 cells) 3/40 loss 0.1",
+        "[8/9] attack rab uce church: 4 ok, 2 failed (needs another), 1 not needed, 1 by another run, 42.0 s, "
+        "0.1 prompts/s",
+        "[9/9] generate sd church: ok, 4.0 s, 0.5 images/s",
+    ]
+
+
+def test_a_batch_of_which_nothing_was_computed_took_no_time(now: list[float]) -> None:
+    stream = io.StringIO()
+    cells, others = attacks(1, 2), attacks(3, batch="cce uce church")
+    progress = Progress([*cells, *others], stream)
+    for cell in cells:
+        progress(Unneeded(cell, "fell before"))
+    progress(Found(others[0]))
+    assert stream.getvalue() == "[2/3] attack rab uce church: 2 not needed\n"
+
+
+def test_two_tasks_of_a_batch_have_a_bar_each(now: list[float], terminal: Terminal) -> None:
+    cells = attacks(*range(5))
+    with Progress(cells, terminal, workers=2) as progress:
+        for first, others in ((cells[0], cells[1:3]), (cells[3], cells[4:])):
+            progress(Started(first))
+            for cell in others:
+                progress(Started(cell, first))
+        now[0] = 1.0
+        progress(Progressed(cells[3], 2, 4, "steps"))
+        assert shown(terminal) == [
+            "attack rab uce church (3 cells)",
+            "attack rab uce church (2 cells) 2/4 steps",
+            "[0/5] cells",
+        ]
+        for cell in cells[3:]:
+            progress(Finished(cell, {"seconds": 1.0}))
+        now[0] = 2.0
+        progress(Progressed(cells[0], 1, 4, "steps"))
+        assert shown(terminal) == ["attack rab uce church (3 cells) 1/4 steps", "[2/5] cells, 0 s left"]
+
+
+def test_the_remaining_time_is_the_most_where_cells_may_prove_unneeded(now: list[float]) -> None:
+    stream = io.StringIO()
+    first = attacks(1, 2)
+    second = attacks(3, unless=(first[0],))
+    progress = Progress([*first, *second], stream)
+    finish(progress, now, first[0], 40.0)
+    progress(Started(first[1]))
+    now[0] += 30
+    progress(Progressed(first[1], 1, 2, "steps"))
+    progress(Unneeded(second[0], "fell before"))
+    now[0] += 30
+    progress(Progressed(first[1], 2, 2, "steps"))
+    told = [line for line in stream.getvalue().splitlines() if "steps" in line]
+    assert [line.rpartition("steps")[2] for line in told] == [", at most 50 s left", ", 0 s left"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from erasebench.engine.cells import Cell
+from erasebench.engine.estimate import count_missing, estimate, list_missing
+from erasebench.engine.local import LocalRunner
+from erasebench.engine.store import Store
+from tests.engine.fake import FakeWorkshop, cascade, cell
+
+
+def matrix() -> list[Cell]:
+    """A cell by itself, one that prepares the second of two attacks, and both attacks on three prompts."""
+    learned = cell("learned")
+    first, second = cascade(3, [0], learned)
+    image = replace(cell("image", units=4), unit="images")
+    return [image, learned, *first, *second]
+
+
+def test_a_batch_is_one_line_and_what_may_prove_unneeded_is_the_most() -> None:
+    image, learned, *_ = cells = matrix()
+    assert list_missing(cells) == [
+        f"fake       image    {image.key[:12]}",
+        f"fake       learned  {learned.key[:12]} if it is needed",
+        "fake       first    3 cells",
+        "fake       second   at most 3 cells",
+    ]
+    assert list_missing([]) == []
+    assert count_missing(cells, [*cells, cell("there")]) == [
+        "9 cells: 1 already there, at most 8 to compute (at most 8 fake)",
+        "4 images to make",
+    ]
+    assert count_missing(cells[2:5], cells)[0] == "8 cells: 5 already there, 3 to compute (3 fake)"
+
+
+def test_an_estimate_says_where_it_is_the_most(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    (tmp_path / "signs").mkdir()
+    LocalRunner(FakeWorkshop(store, tmp_path / "signs")).run([cell("measured", "tick")], store, [])
+    image, learned, *others = matrix()
+    unknown = replace(cell("never"), kind="never measured")
+    starts = {
+        "about": [image, *others[:3]],
+        "at most": [image, learned, *others],
+        "more than": [image, unknown],
+        "about ": [image, unknown, *others],
+    }
+    for start, cells in starts.items():
+        line = estimate(cells, store)[0]
+        assert line.startswith(f"{start.strip()} ") and not line.startswith("about at"), line
