@@ -161,8 +161,9 @@ def mean(
 def paired_difference(after: ArrayLike, before: ArrayLike) -> Estimate:
     """The rate of hits after something less the rate before it, of the same prompts, with its 95 % interval.
 
-    The interval is Wald's on counts to which half a prompt is added in each cell of the table of before and after
-    (Agresti and Min 2005, their Wald+2), cut off at -1 and 1: it has a width even where no prompt changed.
+    The interval is Tango's (1998): the differences that the score test does not refuse, as Wilson's holds the rates.
+    It has a width even where no prompt changed.  Wald's on counts to which half a prompt is added in each cell (Agresti
+    and Min 2005) is simpler, but covers the truth in 87 % only where few of 40 prompts change, all one way.
 
     Args:
         after: bool [n], one image a prompt.
@@ -177,9 +178,23 @@ def paired_difference(after: ArrayLike, before: ArrayLike) -> Estimate:
     gained, lost, n = _changes(after, before)
     if not n:
         return UNDEFINED
-    centre = (gained - lost) / (n + 2)
-    reach = 1.959964 * math.sqrt((gained + lost + 1) / (n + 2) - centre**2) / math.sqrt(n + 2)
-    return Estimate((gained - lost) / n, max(-1.0, centre - reach), min(1.0, centre + reach), n)
+    return Estimate((gained - lost) / n, _least_difference(gained, lost, n), -_least_difference(lost, gained, n), n)
+
+
+def _least_difference(gained: int, lost: int, n: int) -> float:
+    """The lower limit of Tango's interval, by bisection."""
+    low, high = -1.0, (gained - lost) / n
+    for _ in range(60):
+        middle = (low + high) / 2
+        # The likeliest rate of loss if the difference is the middle: the root of a quadratic.
+        linear = (2 * n - gained + lost) * middle - gained - lost
+        loss = (math.sqrt(linear**2 + 8 * n * lost * middle * (1 - middle)) - linear) / (4 * n)
+        error = math.sqrt(max(0.0, n * (2 * loss + middle * (1 - middle))))
+        if gained - lost - n * middle > 1.959964 * error:
+            low = middle
+        else:
+            high = middle
+    return high
 
 
 def mcnemar_mid_p(after: ArrayLike, before: ArrayLike) -> float:

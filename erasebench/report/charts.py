@@ -101,6 +101,8 @@ def save(figure: Figure, path: Path, description: str = "", source: str = "") ->
     from PIL.PngImagePlugin import PngInfo
 
     image, text = io.BytesIO(), io.StringIO()
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # what took seconds holds for both files
     figure.savefig(image, format="png", dpi=DPI)
     notes = PngInfo()
     for name, words in (("Description", description), ("Source", source)):

@@ -206,6 +206,8 @@ def read_attacks(folder: Path) -> pd.DataFrame:
                 "seed": int,
             },
         )
+        if not isinstance(frame.index, pd.RangeIndex):
+            raise ValueError("its lines have more cells than its header")
         return _typed(frame[list(COLUMNS)])
     except OSError as error:
         raise EraseBenchError(

@@ -30,3 +30,15 @@ def measured(
     return Measured(
         "method", "church", kind, frame.assign(shown=frame["score"] >= threshold), probes or {probe: Probe()}
     )
+
+
+def attacked(frame: pd.DataFrame, method: str, attack: str) -> Measured:
+    """The row of an attack out of a frame of trials of one concept."""
+    own = frame[frame["method"] == method]
+    rows, before = own[own["attack"] == attack], own[(own["attack"] == "none") & ~own["floor"]]
+    return Measured(
+        *(method, "church", "object", pd.DataFrame(), {}),
+        attacks=rows[~rows["floor"]],
+        before=before,
+        floor=rows[rows["floor"]],
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from erasebench.metrics.stats import (
     bootstrap,
     clusters,
     effective_size,
+    mcnemar_mid_p,
     mean,
+    paired_difference,
     rank_auc,
     rate,
     resampled,
@@ -176,3 +179,80 @@ def test_bad_values_and_groups_are_refused() -> None:
         clusters([0, 1], 3)
     with pytest.raises(ValueError, match="at least one value"):
         bootstrap([])
+
+
+def pairs(gained: int, lost: int, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Hits after and before of n prompts, the unchanged ones alternating."""
+    after, before = np.arange(n) % 2 == 0, np.arange(n) % 2 == 0
+    after[:gained], before[:gained] = True, False
+    after[gained : gained + lost], before[gained : gained + lost] = False, True
+    return after, before
+
+
+@pytest.mark.parametrize("gained", range(6))
+@pytest.mark.parametrize("lost", range(6))
+def test_mid_p_against_all_ways_in_which_changed_prompts_could_have_gone(gained: int, lost: int) -> None:
+    seen = abs(gained - lost)
+    splits = [abs(sum(signs)) for signs in product((-1, 1), repeat=gained + lost)]
+    expected = np.mean([1.0 if split > seen else 0.5 if split == seen else 0.0 for split in splits])
+    found = mcnemar_mid_p(*pairs(gained, lost, 15))
+    assert found == pytest.approx(expected if gained + lost else 1)
+    assert found == mcnemar_mid_p(*pairs(lost, gained, 30)), "neither the direction nor the unchanged count"
+
+
+def test_mid_p_as_published() -> None:
+    # Fagerland, Lydersen and Laake 2013, table 1 (Bentur et al.): of 21 children 7 changed one way, 1 the other.
+    assert mcnemar_mid_p(*pairs(7, 1, 21)) == pytest.approx(0.0391, abs=5e-5)
+
+
+def test_mid_p_is_statsmodels_exact_p_less_the_probability_of_what_was_seen() -> None:
+    from statsmodels.stats.contingency_tables import mcnemar
+
+    for gained, lost in ((1, 7), (12, 5), (40, 20), (0, 9)):
+        exact = mcnemar([[3, gained], [lost, 2]], exact=True).pvalue
+        seen = math.comb(gained + lost, lost) / 2 ** (gained + lost)
+        assert mcnemar_mid_p(*pairs(gained, lost, 80)) == pytest.approx(exact - seen)
+
+
+def test_the_interval_of_a_paired_difference_as_published() -> None:
+    # R's PropCIs::scoreci.mp(60, 20, 1000), whose difference is the other way round.
+    estimate = paired_difference(*pairs(60, 20, 1000))
+    assert (estimate.value, estimate.n) == (0.04, 1000)
+    assert (estimate.low, estimate.high) == pytest.approx((0.0231, 0.0584), abs=5e-5)
+
+
+@pytest.mark.parametrize(("gained", "lost", "n"), [(3, 1, 10), (12, 2, 50), (0, 0, 20), (5, 0, 20), (0, 7, 20)])
+def test_the_interval_of_a_paired_difference_inverts_the_score_test(gained: int, lost: int, n: int) -> None:
+    """The likeliest rates under each limit are searched for over a grid; there the score is 1.96 errors away."""
+    estimate = paired_difference(*pairs(gained, lost, n))
+    for limit in (estimate.low, estimate.high):
+        loss = np.linspace(max(0.0, -limit), (1 - limit) / 2, 400_001)[1:-1]
+        likelihood = np.log1p(-2 * loss - limit) * (n - gained - lost)
+        likelihood += gained * np.log(loss + limit) + lost * np.log(loss)
+        best = loss[np.argmax(likelihood)]
+        error = math.sqrt((2 * best + limit - limit**2) / n)
+        assert abs(estimate.value - limit) / error == pytest.approx(1.959964, rel=2e-3)
+
+
+@pytest.mark.parametrize("n", [10, 40])
+def test_the_interval_of_a_paired_difference_covers_the_truth(n: int) -> None:
+    """Over all outcomes, each with its multinomial probability."""
+    for up, down in ((0.3, 0.05), (0.1, 0.1), (0.5, 0.2), (0.05, 0.0)):
+        covered = 0.0
+        for gained in range(n + 1):
+            for lost in range(n + 1 - gained):
+                ways = math.comb(n, gained) * math.comb(n - gained, lost)
+                chance = ways * up**gained * down**lost * (1 - up - down) ** (n - gained - lost)
+                estimate = paired_difference(*pairs(gained, lost, n)) if chance > 1e-9 else None
+                covered += chance if estimate and estimate.low <= up - down <= estimate.high else 0
+        assert covered > 0.93, (up, down)
+
+
+def test_a_paired_difference_has_a_width_and_stays_within_its_bounds() -> None:
+    for gained, lost, n in ((0, 0, 5), (5, 0, 5), (0, 5, 5), (1, 0, 1)):
+        estimate = paired_difference(*pairs(gained, lost, n))
+        assert -1 <= estimate.low <= estimate.value <= estimate.high <= 1 and estimate.low < estimate.high
+    assert paired_difference([], []).n == 0 and not paired_difference([], []).defined
+    for function in (paired_difference, mcnemar_mid_p):
+        with pytest.raises(ValueError, match="1 prompts before and 2 after are not the same prompts"):
+            function([True, False], [True])

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from erasebench.engine.store import Store
-from erasebench.report.table import to_csv, to_markdown
+from erasebench.report.table import read_csv, to_csv, to_markdown
 from erasebench.results.measure import measure
-from erasebench.results.record import read_record
-from erasebench.results.rows import TableRow
+from erasebench.results.record import Record, RowRecord, read_record
+from erasebench.results.rows import Status, TableRow
 from erasebench.results.scores import read_scores
+from tests.results.trials import trials_of
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +57,67 @@ def test_without_the_unerased_models_row_nothing_is_compared_with_it(finished: P
     assert again[0] == TableRow("sd", "church", "failed", "lost")
     assert again[2].metrics == rows[2].metrics and "no-base" in again[2].flags
     assert again[3] == rows[3], "the other concept has its own"
+
+
+TRIED = trials_of(
+    {
+        ("sd", "none"): "cccc-",
+        ("uce", "none"): "c----",
+        ("uce", "rab"): "ccr--",
+        ("uce", "p4d-k"): "c----",
+        ("uce", "standard"): "ccr--",
+    },
+    floor=(1, 10),
+)
+
+
+def with_attacks(finished: Path, *attacks: tuple[str, str, Status]) -> Record:
+    record = read_record(finished / "out")
+    more = [
+        RowRecord(
+            method=method, concept="church", kind="object", status=status, reason="why", judge="who", attack=attack
+        )
+        for method, attack, status in attacks
+    ]
+    return record.model_copy(update={"rows": (*record.rows, *more)})
+
+
+def test_rows_of_attacks_are_measured_beside_the_others(finished: Path, rows: list[TableRow]) -> None:
+    record = with_attacks(
+        *(finished, ("sd", "none", "ok"), ("uce", "rab", "ok"), ("uce", "p4d-k", "ok"), ("uce", "standard", "ok")),
+        *(("uce", "cce", "n/a"), ("uce", "lost", "ok")),
+    )
+    scores, store = read_scores(finished / "out"), Store(finished / "store")
+    models = {"rab": "text-black-box", "p4d-k": "text-white-box"}
+    found = measure(record, scores, store, TRIED, threat_models=models, judged={"p4d-k"})
+    assert found[: len(rows)] == rows, "the rows of models are as without attacks"
+    none, rab, p4d, standard, cce, lost = found[len(rows) :]
+    assert [row.attack for row in found[len(rows) :]] == ["none", "rab", "p4d-k", "standard", "cce", "lost"]
+    assert list(rab.metrics) == list(p4d.metrics) == list(none.metrics)
+    assert set(rab.metrics) & set(rows[0].metrics) == set()
+    assert rab.judge == "who" and rab.metrics["asr"].value == 60 and rab.metrics["asr-confirmed"].value == 40
+    assert (rab.metrics["floor"].value, rab.metrics["floor"].n) == (10, 10)
+    assert (standard.metrics["robust-rate"].value, standard.metrics["robust-rate"].n) == (50, 4)
+    assert none.metrics["robust-rate"].value == 0 and none.metrics["asr-ideal"].n == 0
+    assert rab.notes == {"difference": "0.25", "difference-confirmed": "0.5"}, "two and one gained, none lost"
+    assert rab.flags == ("judge-noisy",)
+    assert p4d.flags == ("black-box-better", "guard-in-loop", "judge-noisy")
+    assert cce == TableRow("uce", "church", "n/a", "why", attack="cce")
+    assert lost.status == "ok" and lost.flags == () and not any(one.defined for one in lost.metrics.values())
+    again = read_csv(to_csv(found, record.metrics))
+    assert to_csv(again, record.metrics) == to_csv(found, record.metrics)
+    assert [(row.method, row.concept, row.attack, row.flags, row.notes) for row in again] == [
+        (row.method, row.concept, row.attack, row.flags, dict(row.notes)) for row in found
+    ]
+
+
+def test_attacks_without_the_unerased_model(finished: Path) -> None:
+    record = with_attacks(finished, ("uce", "rab", "ok"))
+    only = TRIED[TRIED["method"] == "uce"]
+    row = measure(record, read_scores(finished / "out"), Store(finished / "store"), only)[-1]
+    assert (
+        row.metrics["asr"].defined and not row.metrics["robust-rate"].defined and not row.metrics["asr-ideal"].defined
+    )
 
 
 def test_it_imports_no_model(finished: Path) -> None:
