@@ -11,7 +11,7 @@ import pytest
 from erasebench.engine.store import Store
 from erasebench.report.table import read_csv, to_csv, to_markdown
 from erasebench.results.measure import measure
-from erasebench.results.record import Record, RowRecord, read_record
+from erasebench.results.record import AttackRecord, Record, read_record
 from erasebench.results.rows import Status, TableRow
 from erasebench.results.scores import read_scores
 from tests.results.trials import trials_of
@@ -72,14 +72,22 @@ TRIED = trials_of(
 
 
 def with_attacks(finished: Path, *attacks: tuple[str, str, Status]) -> Record:
-    record = read_record(finished / "out")
+    models = {"rab": "text-black-box", "p4d-k": "text-white-box"}
     more = [
-        RowRecord(
-            method=method, concept="church", kind="object", status=status, reason="why", judge="who", attack=attack
+        AttackRecord(
+            method=method,
+            concept="church",
+            kind="object",
+            status=status,
+            reason="why",
+            judge="who",
+            attack=attack,
+            threat_model=models.get(attack, ""),
+            judged=attack == "p4d-k",
         )
         for method, attack, status in attacks
     ]
-    return record.model_copy(update={"rows": (*record.rows, *more)})
+    return read_record(finished / "out").model_copy(update={"attacks": tuple(more)})
 
 
 def test_rows_of_attacks_are_measured_beside_the_others(finished: Path, rows: list[TableRow]) -> None:
@@ -88,8 +96,7 @@ def test_rows_of_attacks_are_measured_beside_the_others(finished: Path, rows: li
         *(("uce", "cce", "n/a"), ("uce", "lost", "ok")),
     )
     scores, store = read_scores(finished / "out"), Store(finished / "store")
-    models = {"rab": "text-black-box", "p4d-k": "text-white-box"}
-    found = measure(record, scores, store, TRIED, threat_models=models, judged={"p4d-k"})
+    found = measure(record, scores, store, TRIED)
     assert found[: len(rows)] == rows, "the rows of models are as without attacks"
     none, rab, p4d, standard, cce, lost = found[len(rows) :]
     assert [row.attack for row in found[len(rows) :]] == ["none", "rab", "p4d-k", "standard", "cce", "lost"]
@@ -124,7 +131,7 @@ def test_it_imports_no_model(finished: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from erasebench.engine.store import Store\n"
         "from erasebench.results.measure import measure\n"
-        "from erasebench.results.record import read_record\nfrom erasebench.results.scores import read_scores\n"
+        "from erasebench.results.record import AttackRecord, read_record\nfrom erasebench.results.scores import read_scores\n"
         f"out, store = Path({str(finished / 'out')!r}), Store(Path({str(finished / 'store')!r}))\n"
         "assert len(measure(read_record(out), read_scores(out), store)) == 6\n"
         "assert not {'torch', 'diffusers', 'ultralytics', 'open_clip'} & set(sys.modules)"
