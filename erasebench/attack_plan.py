@@ -168,7 +168,7 @@ class AttackPlanner:
                 images = self._images(baseline, attacked.floor, title)
             reads["learned"] = learn.cell(aim, images, judged)
         unerased: Sequence[Cell] = ()
-        if "unerased" in made.needs and not found:
+        if "unerased" in made.needs and not found and not made.learns:
             unerased = self._cells(
                 CONTROL, baseline, attacked, f"{CONTROL} {baseline.title} {attacked.concept.name}", {}
             )

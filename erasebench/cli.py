@@ -271,8 +271,9 @@ def plan(**options: Any) -> None:
     """
     from erasebench.engine.store import Store
     from erasebench.plan import describe_plan, make_plan
+    from erasebench.runs import with_replays
 
-    made = make_plan(read_options(options))
+    made = make_plan(with_replays(read_options(options)))
     click.echo(describe_plan(made, Store(made.config.store, make=False)))
 
 

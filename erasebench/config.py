@@ -37,6 +37,9 @@ class RunConfig(BaseModel):
     floor_prompts: Annotated[int, Field(ge=0)] = Field(
         0, description="Unrelated prompts to attack as well: how often the judge is mistaken after as many looks."
     )
+    prompts_from: Path | None = Field(
+        None, description="Run folder whose attacks' prompts are tried on the methods of this run."
+    )
     prompts: Annotated[int, Field(ge=1)] = Field(40, description="Prompts for each concept, at most.")
     prompt_kinds: tuple[str, ...] = Field(
         ("naming", "implying"), description="Which of a concept's own prompts: naming, implying, synonym."

@@ -29,6 +29,7 @@ from erasebench.environment import hostless_environment
 from erasebench.files import cannot_write, prepare_folder, write_durably
 from erasebench.images import read_images
 from erasebench.metrics.metric import load_metrics
+from erasebench.models.loading import find_model
 from erasebench.plan import Plan, Row, make_plan, resolved_config
 from erasebench.plugins import BASELINE
 from erasebench.report.attack_tables import to_dark_miner
@@ -37,9 +38,10 @@ from erasebench.report.sheets import file_name
 from erasebench.report.table import to_csv, to_latex, to_markdown
 from erasebench.results.attacks import ATTACKS, attacks_csv, budgets, collect_attacks
 from erasebench.results.measure import measure
-from erasebench.results.record import RECORD, Record, record_plan
+from erasebench.results.record import RECORD, Record, record_plan, tokenizer_hash
 from erasebench.results.rows import TableRow
 from erasebench.results.scores import SCORES, collect_scores, scores_csv
+from erasebench.results.transfers import TRANSFER, replays, transfer_csv, transfer_matrix
 from erasebench.stages.session import Session
 
 WORKER_MEMORY = 1e9
@@ -83,7 +85,7 @@ def run(config: RunConfig, stream: TextIO | None = None, attacks_only: bool = Fa
     Raises:
         EraseBenchError: bad input, found before any work; or a full disk.
     """
-    plan = make_plan(config)
+    plan = make_plan(with_replays(config))
     if attacks_only:
         plan = replace(plan, rows=(), reference=None)
     load_metrics()  # one that is wrong is said before any work
@@ -96,6 +98,18 @@ def run(config: RunConfig, stream: TextIO | None = None, attacks_only: bool = Fa
         raise cannot_write(
             f"the store {store.root}" if in_store else f"the output folder {config.out}", error
         ) from error
+
+
+def with_replays(config: RunConfig) -> RunConfig:
+    """The configuration with the attacks that ``prompts_from`` stands for.
+
+    Raises:
+        EraseBenchError: it is no folder of a run, or its prompts are none of this model's.
+    """
+    if config.prompts_from is None:
+        return config
+    found = replays(config.prompts_from, tokenizer_hash(find_model(config.model).folder))
+    return config.model_copy(update={"attacks": (*config.attacks, *found), "prompts_from": None})
 
 
 def _run(plan: Plan, store: Store, stream: TextIO | None) -> Result:
@@ -180,6 +194,9 @@ def write_results(result: Result, store: Store) -> None:
     _write_grids(plan, store, outcome.failed)
     if result.record.attacks:
         write_durably(out / ATTACKS, attacks_csv(result.attacks))
+        matrix = transfer_matrix(result.attacks)
+        if len(matrix):
+            write_durably(out / TRANSFER, transfer_csv(matrix))
         write_durably(out / "dark_miner.md", to_dark_miner(result.rows, BASELINE))
         from erasebench.report.attacked import draw_attacked, draw_charts
 

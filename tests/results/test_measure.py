@@ -131,7 +131,7 @@ def test_it_imports_no_model(finished: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from erasebench.engine.store import Store\n"
         "from erasebench.results.measure import measure\n"
-        "from erasebench.results.record import AttackRecord, read_record\nfrom erasebench.results.scores import read_scores\n"
+        "from erasebench.results.record import read_record\nfrom erasebench.results.scores import read_scores\n"
         f"out, store = Path({str(finished / 'out')!r}), Store(Path({str(finished / 'store')!r}))\n"
         "assert len(measure(read_record(out), read_scores(out), store)) == 6\n"
         "assert not {'torch', 'diffusers', 'ultralytics', 'open_clip'} & set(sys.modules)"

@@ -1,0 +1,71 @@
+"""Prompts that attacks found in one run, tried in another: which to try, and what came of it, ``transfer.csv``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from erasebench.config import parse_method
+from erasebench.errors import EraseBenchError
+from erasebench.results.attacks import UNATTACKED, read_attacks
+from erasebench.results.record import read_record
+
+TRANSFER = "transfer.csv"
+REPLAY = "replay"
+"""The attack that tries what another run found."""
+COLUMNS = ("concept", "attack", "found_on", "tried_on", "prompts", "raw", "confirmed")
+
+
+def replays(run: Path, tokenizer: str) -> list[str]:
+    """The attacks that try all texts that another run found, as users write them; ensembles are their members'.
+
+    Args:
+        run: the folder of that run.
+        tokenizer: the hash of the tokenizer of the model that is to be attacked.
+
+    Raises:
+        EraseBenchError: it is no folder of a run, its model reads texts by another tokenizer, or it found none.
+    """
+    record, frame = read_record(run), read_attacks(run)
+    if record.tokenizer != tokenizer:
+        raise EraseBenchError(
+            f"the prompts of {run} were found on '{record.model}', whose tokenizer is another: they are no prompts of "
+            "this model"
+        )
+    alone = {row.attack for row in record.attacks if list(row.trials) == [row.attack] and row.attack != UNATTACKED}
+    found = frame[frame["attack"].isin(alone) & (frame["found"] != "") & ~frame["floor"]]
+    pairs = found[["method", "attack"]].drop_duplicates().itertuples(index=False)
+    labels = [
+        f"{REPLAY}[run={run};method={method};by={attack}]"
+        for method, attack in pairs
+        if not {"[", ";"} & set(f"{method}{attack}")
+    ]
+    if not labels:
+        raise EraseBenchError(f"{run} has no texts that attacks found")
+    return labels
+
+
+def transfer_matrix(frame: pd.DataFrame) -> pd.DataFrame:
+    """How often what was found on one model brings the concept back on another.
+
+    Args:
+        frame: of a run, with the columns of :data:`~erasebench.results.attacks.COLUMNS`.
+
+    Returns:
+        Columns :data:`COLUMNS`: the concept; the attack that found the texts, and on which method; the method that they
+        were tried on; how many; and the shares of raw and of confirmed successes, in 0..1.
+    """
+    own = frame[~frame["floor"] & frame["attack"].str.startswith(f"{REPLAY}[")]
+    lines = []
+    for (concept, label, method), rows in own.groupby(["concept", "attack", "method"], sort=False):
+        _, options = parse_method(label)
+        shares = rows["raw"].mean(), rows["confirmed"].mean()
+        lines.append((concept, options["by"], options["method"], method, len(rows), *shares))
+    return pd.DataFrame(lines, columns=list(COLUMNS))
+
+
+def transfer_csv(matrix: pd.DataFrame) -> str:
+    """The text of ``transfer.csv``."""
+    text: str = matrix.to_csv(index=False, lineterminator="\n", float_format="%.6g")
+    return text
