@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
+
+from erasebench.training.words import name_pattern
 
 if TYPE_CHECKING:
     from erasebench.concepts import Concept
@@ -30,5 +31,4 @@ def retained(concepts: Sequence[Concept]) -> list[str]:
 
 def names(text: str, concepts: Sequence[Concept]) -> bool:
     """Whether a text names one of the concepts or a synonym, in whole words."""
-    words = [re.escape(word) for concept in concepts for word in (concept.phrase, *concept.synonyms)]
-    return re.search(rf"(?<!\w)({'|'.join(words)})(?!\w)", text, re.IGNORECASE) is not None
+    return name_pattern(concepts).search(text) is not None

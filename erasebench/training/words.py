@@ -27,6 +27,12 @@ def token_positions(model: DiffusionModel, prompt: str, phrase: str) -> list[int
     return sorted({start + offset for start in starts for offset in range(length)})
 
 
+def name_pattern(concepts: Iterable[Concept]) -> re.Pattern[str]:
+    """Matches the phrase or a synonym of one of the concepts, in whole words and any case, the longest there is."""
+    words = {re.escape(word) for concept in concepts for word in (concept.phrase, *concept.synonyms)}
+    return re.compile(rf"(?<!\w)(?:{'|'.join(sorted(words, key=len, reverse=True))})(?!\w)", re.IGNORECASE)
+
+
 def check_anchors(concepts: Sequence[Concept], mapped: Iterable[tuple[Concept, str]]) -> None:
     """Check that no concept is mapped to what is itself to be erased; articles do not count.
 
