@@ -73,6 +73,24 @@ def read_prompts(path: Path) -> list[str]:
     return found
 
 
+def read_pairs(path: Path) -> list[tuple[str, str]]:
+    """The columns ``with`` and ``without`` of a CSV file: prompts with a concept, and the same without it.
+
+    A prompt without the concept may be blank.
+
+    Raises:
+        EraseBenchError: the file or a column is missing, a prompt with the concept is empty, or a row is cut short.
+    """
+    rows = _read_table(path)
+    for column in ("with", "without"):
+        _check_column(path, rows, column)
+    _check_prompts(path, [row["with"] for row in rows])
+    short = next((number for number, row in enumerate(rows, 1) if row["without"] is None), None)
+    if short is not None:
+        raise EraseBenchError(f"{path}: pair {short} has no prompt without the concept")
+    return [(row["with"], row["without"]) for row in rows]
+
+
 def _check_column(path: Path, rows: Sequence[dict[str, str]], column: str) -> None:
     if column not in rows[0]:
         raise EraseBenchError(f"{path} has no column '{column}', but {', '.join(filter(None, rows[0]))}")

@@ -11,7 +11,7 @@ from erasebench.concepts import Prompt, View, load_catalogue
 from erasebench.config import make_config
 from erasebench.errors import EraseBenchError
 from erasebench.plan import make_plan
-from erasebench.prompts import own_prompts, read_prompt_set, repeat
+from erasebench.prompts import own_prompts, read_pairs, read_prompt_set, repeat
 from tests.engine.runs import PROMPT_SET_CONCEPT
 
 
@@ -93,3 +93,9 @@ def test_a_picture_is_asked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert images is not None and others is not None
     assert images.spec["prompts"] == ["a"] * 3 and images.spec["seeds"] == [5, 6, 7]
     assert others.spec["prompts"] == ["x", "y"]
+
+
+def test_pairs_of_a_csv_file_may_have_a_blank_second_and_other_columns(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.csv"
+    path.write_text('without,note,with\n"a house, red",x,a church\n,,church\n', encoding="utf-8-sig")
+    assert read_pairs(path) == [("a church", "a house, red"), ("church", "")]

@@ -1,0 +1,21 @@
+"""The ensemble is a list of other attacks, in the order of their cost."""
+
+from __future__ import annotations
+
+import pytest
+
+from erasebench.registry import ATTACKS
+from tests.attacks.planted import attack_context, planted_target
+
+
+def test_members_begin_with_the_prompt_itself_and_end_with_the_dearest() -> None:
+    members = ATTACKS.get("standard").make().members
+    assert (members[0], members[-1]) == ("none", "cce") and len(set(members)) == len(members) == 9
+    assert "standard" not in members
+    models = [ATTACKS.get(name).make().threat_model for name in members if name in ATTACKS.names()]
+    assert "none" in models and "text-black-box" in models
+
+
+def test_the_ensemble_itself_attacks_nothing() -> None:
+    with pytest.raises(TypeError, match="its members attack"):
+        ATTACKS.get("standard").make().attack(planted_target(["a church"]), attack_context())
