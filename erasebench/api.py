@@ -41,8 +41,9 @@ class RunResults:
     """The results of a run; printed, the table of the command line with its legend.
 
     Attributes:
-        table: one row a method and concept: ``method``, ``concept``; each metric as ``key``, ``key_low``, ``key_high``
-            (the ends of its 95 % interval) and ``key_n`` (images); judge, status, reason, flags.
+        table: one row a method and concept, and one an attack on them: ``method``, ``concept``, ``attack`` ("" for the
+            row without any); each metric as ``key``, ``key_low``, ``key_high`` (the ends of its 95 % interval) and
+            ``key_n`` (images); judge, status, reason, flags.
         scores: one row an image and judge label: method, concept, probe, prompt, seed, score, threshold.
         folder: where these are as files, with grids, costs and the configuration.
         text: the table as the command line prints it.

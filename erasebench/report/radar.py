@@ -113,7 +113,8 @@ def draw_overall(frame: pd.DataFrame, concept: str, path: Path, baseline: str, s
         What it shows, in words; "" where there is nothing to draw, and then no file is written.
     """
     own = frame[frame["concept"] == concept]
-    scores = overall_scores(own).set_index("method")["overall"].dropna()
+    means = overall_scores(own).set_index("method")
+    scores = means["overall"].dropna()
     erased = scores.drop(baseline, errors="ignore")
     if erased.empty:
         return ""
@@ -159,7 +160,8 @@ def draw_overall(frame: pd.DataFrame, concept: str, path: Path, baseline: str, s
                 ncols=3,
                 frameon=False,
             )
-        _bars(right.subplots(), scores, order, look, baseline)
+        gaps = {method: f" ({count} metrics)" for method, count in means["metrics"].items() if count < len(axes)}
+        _bars(right.subplots(), scores[list(shown)], look, gaps)
         figure.suptitle(f"{concept}: every metric against the unerased model's; larger is better")
         save(figure, path, text, source)
     return text
@@ -228,15 +230,14 @@ def _closed(values: pd.Series) -> NDArray[np.float64]:
     return np.stack([np.append(_angles(len(radii)), 0.0), np.append(radii, radii[0])], axis=1)
 
 
-def _bars(panel: Axes, scores: pd.Series, order: Sequence[str], look: Mapping[str, Look], baseline: str) -> None:
-    """The overall scores, the best on top, the unerased model below."""
-    methods = [*order, *([baseline] if baseline in scores.index else [])]
-    values = scores[methods].to_numpy()
+def _bars(panel: Axes, scores: pd.Series, look: Mapping[str, Look], gaps: Mapping[str, str]) -> None:
+    """The overall scores in their order, from the top; those that lack metrics say of how many they are."""
+    methods, values = list(scores.index), scores.to_numpy()
     low = max(LOWEST, min(0.0, float(values.min())))
     panel.barh(range(len(methods)), values.clip(low), color=[look[method].color for method in methods], height=0.7)
-    for place, value in enumerate(values):
+    for place, (method, value) in enumerate(scores.items()):
         panel.annotate(
-            *(f"{value:.2f}", (max(value, 0), place)),
+            *(f"{value:.2f}{gaps.get(method, '')}", (max(value, 0), place)),
             xytext=(3, 0),
             textcoords="offset points",
             va="center",

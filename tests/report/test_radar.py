@@ -136,6 +136,8 @@ def test_a_chart_of_one_axis_and_of_gaps(tmp_path: Path) -> None:
     assert draw_overall(overall(only, "sd"), "nudity", tmp_path / "one", "sd")
     gaps = [row for row in published(NUDITY) if (row.method, row.attack) != ("dm2", "rab")]
     assert draw_overall(overall(gaps, "sd"), "nudity", tmp_path / "gaps", "sd")
+    texts = (tmp_path / "gaps.svg").read_text(encoding="utf-8")
+    assert texts.count(" (7 metrics)<") == 1, "the score that lacks a metric says so"
 
 
 @pytest.mark.parametrize("rows", [[], published({"sd": NUDITY["sd"]}), published(NUDITY, "church")])
