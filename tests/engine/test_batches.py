@@ -7,7 +7,9 @@ import os
 import signal
 import warnings
 from collections.abc import Callable, Sequence
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -58,7 +60,7 @@ def titles(cells: Sequence[Cell], keys: Sequence[str] | set[str]) -> list[str]:
 
 
 def test_cells_of_a_batch_are_computed_together_and_committed_each(tmp_path: Path) -> None:
-    cells = [*batch("tick", *[""] * 5), cell("alone")]
+    cells = [*batch(*[""] * 6), cell("alone")]
     events: list[Event] = []
     outcome = run(tmp_path, cells, 1, 4, events.append)
     assert groups(tmp_path) == [["x0", "x1", "x2", "x3"], ["x4", "x5"]]
@@ -67,10 +69,17 @@ def test_cells_of_a_batch_are_computed_together_and_committed_each(tmp_path: Pat
     assert [event.beside and event.beside.title for event in started] == [None, "x0", "x0", "x0", None, "x4", None]
     store = Store(tmp_path / "store")
     assert [store.verify(one.key) for one in cells] == [None] * 7
-    seconds = [outcome.costs[one.key]["seconds"] for one in cells]
-    assert len(set(seconds[:4])) == 1 and 0.01 <= sum(seconds[:4]) < 1, "of the group, divided evenly"
     assert all(outcome.costs[one.key]["lines"] == 1 for one in cells)
     check_nothing_is_left(tmp_path)
+
+
+def test_the_seconds_of_a_task_are_divided_evenly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("erasebench.engine.work.time", SimpleNamespace(monotonic=count(0.0, 6.0).__next__))
+    cells, failing = batch("", "", ""), batch("", "raise", name="y")
+    events: list[Event] = []
+    outcome = run(tmp_path, [*cells, *failing], 1, 4, events.append)
+    assert [outcome.costs[one.key]["seconds"] for one in cells] == [2.0] * 3
+    assert [event.failure.seconds for event in events if isinstance(event, Failed)] == [3.0] * 2
 
 
 def mixed() -> list[Cell]:
@@ -129,6 +138,15 @@ def test_a_failure_is_that_of_all_cells_of_a_task(what: str, workers: int, reaso
     assert titles(cells, {event.cell.key for event in events if isinstance(event, Failed)}) == ["x0", "x1"]
     check_nothing_is_left(tmp_path)
     assert run(tmp_path, [*batch("", ""), *cells[2:]], workers).failed == {}
+
+
+def test_a_part_that_fails_takes_the_parts_that_nobody_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeWorkshop, "divide", lambda self, one, workers: [slice(k, k + 1) for k in range(one.units)])
+    cells = [cell("bad", "raise", units=3, part=1), cell("fine", units=2)]
+    outcome = run(tmp_path, cells)
+    assert titles(cells, set(outcome.failed)) == ["bad"] and titles(cells, outcome.computed) == ["fine"]
+    begun = sorted(path.name for path in (tmp_path / "signs").iterdir())
+    assert begun == ["begun-bad-0", "begun-bad-1", "begun-fine-0", "begun-fine-1"]
 
 
 def test_costs_of_too_few_cells_are_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
