@@ -125,7 +125,9 @@ def invert(
             loss = 0.0
             for start in range(0, batch_size, size):
                 part = chosen[start : start + size]
-                text = prompts.embed(model, learned, rows[start : start + size])
+                own = rows[start : start + size]
+                distinct = sorted(set(own))
+                text = prompts.embed(model, learned, distinct)[[distinct.index(row) for row in own]]
                 share = minimised(latents[part.to(latents.device)], text, rng) * (len(part) / batch_size)
                 share.backward()  # type: ignore[no-untyped-call]
                 loss += share.item()
