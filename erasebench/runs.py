@@ -207,12 +207,15 @@ def write_results(result: Result, store: Store) -> None:
 
 def _costs(plan: Plan, outcome: Outcome) -> list[Cost]:
     costs, seen = [], set()
-    of_rows = [(row.method, row.concept.name, row.cells) for row in plan.rows]
+    of_rows = [(row.method, row.concept.name, row.cells) for row in (*plan.rows, *plan.attacks)]
     for method, concept, last in (*of_rows, ("reference", "", (plan.reference,) if plan.reference else ())):
         for cell in with_all_that_they_read(last):
             if cell.key in seen:
                 continue
             seen.add(cell.key)
+            # What attacks cost stands with each of their prompts, in attacks.csv.
+            if cell.key in outcome.unneeded or cell.stage == "attack":
+                continue
             cost = outcome.costs.get(cell.key, {})
             costs.append(
                 Cost(
@@ -336,8 +339,11 @@ def _picture_name(row: Row) -> str:
 def summary(result: Result) -> str:
     """One line: how many cells were computed, were there, failed."""
     cells = len(result.plan.cells)
-    computed, failed = len(result.outcome.computed), len(result.outcome.failed)
-    parts = [f"{computed} computed", f"{cells - computed - failed} from the store"]
+    outcome = result.outcome
+    computed, failed, unneeded = len(outcome.computed), len(outcome.failed), len(outcome.unneeded)
+    parts = [f"{computed} computed", f"{cells - computed - failed - unneeded} from the store"]
+    if unneeded:
+        parts.append(f"{unneeded} not needed")
     if failed:
         parts.append(f"{failed} failed")
     return f"{cells} cells: {', '.join(parts)}; results in {result.plan.config.out}"

@@ -205,17 +205,6 @@ class Passes(_Cost):
     column = "passes"
 
 
-@METRICS.register("attack-seconds")
-class AttackSeconds(_Cost):
-    """How long an attack takes on the machine that it ran on."""
-
-    title = "Time"
-    unit = "s"
-    meaning = "seconds for a prompt, its share of the batch that it was attacked in"
-    order = 222
-    column = "seconds"
-
-
 def drawn_prompts(before: pd.DataFrame) -> pd.Series:
     """The ids of the prompts that a model draws as they are, confirmed on fresh seeds.
 

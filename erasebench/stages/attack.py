@@ -132,7 +132,7 @@ def run_together(cells: Sequence[Cell], session: Session, folders: Sequence[Path
 def unneeded(cell: Cell, session: Session) -> str:
     """Why a prompt needs no further attack; '' if it does."""
     for earlier in cell.unless:
-        if session.store.marker(earlier.key) and read_trial(session.store.read(earlier.key)).confirmed:
+        if read_trial(session.store.read(earlier.key)).confirmed:
             return f"the prompt fell to {earlier.spec['attack']}"
     return ""
 
