@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from erasebench.stages.session import Session
     from erasebench.training.target import Target
 
+LEARNED = "learned.safetensors"
+"""What the stage learn writes."""
 FIRST_FRESH_SEED = 3_100_000_000
 """Added to a prompt's seed for its first confirmation: noise that no attack has seen."""
 
@@ -170,8 +172,6 @@ def aimed(session: Session, cell: Cell, prompts: Sequence[Prompt]) -> Iterator[T
 def context(session: Session, cell: Cell) -> AttackContext:
     """What a cell's attack is lent."""
     from safetensors.torch import load_file
-
-    from erasebench.stages.learn import LEARNED
 
     def on_progress(done: int, of: int, figures: Mapping[str, float]) -> None:
         session.progress(done, of, "  ".join(f"{name} {value:.4g}" for name, value in figures.items()))

@@ -11,12 +11,10 @@ from erasebench.engine.cells import Cell
 from erasebench.images import read_images
 from erasebench.judging import read_column
 from erasebench.registry import ATTACKS
-from erasebench.stages.attack import Aim, aimed, context
+from erasebench.stages.attack import LEARNED, Aim, aimed, context
 
 if TYPE_CHECKING:
     from erasebench.stages.session import Session
-
-LEARNED = "learned.safetensors"
 
 
 def cell(aim: Aim, images: Cell, judged: Cell | None) -> Cell:
