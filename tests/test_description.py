@@ -112,7 +112,7 @@ def test_names_that_are_wrong() -> None:
         describe("esd-u", "judges")
     with pytest.raises(EraseBenchError, match="'clip' is one of the judges and one of the metrics; choose with --kind"):
         describe("clip")
-    with pytest.raises(EraseBenchError, match="--concept is for methods; 'church' is one of the concepts"):
+    with pytest.raises(EraseBenchError, match="--concept is for methods and attacks; 'church' is one of the concepts"):
         describe("church", concept="nudity")
     with pytest.raises(UnknownNameError, match="unknown concept 'chuch'; nearest: church"):
         describe("esd-u", concept="chuch")
