@@ -19,7 +19,6 @@ from torch.nn import functional
 from erasebench.adversarial import AdversarialPrompt, Found
 from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
-from erasebench.training.parameters import training_attention
 from erasebench.training.simplex import draw_indices, project_on_simplex
 from erasebench.training.target import Target, draw_noise
 from erasebench.training.trace import check_loss
@@ -299,13 +298,12 @@ def compare(
     ids = torch.stack([prompt.ids for prompt in prompts])
     rows = torch.tensor([row for row, prompt in enumerate(prompts) for _ in prompt.slots], device=ids.device)
     places = torch.tensor([slot for prompt in prompts for slot in prompt.slots], device=ids.device)
-    with training_attention(model.device):
-        free = table[torch.cat([*tokens])].requires_grad_()
-        vectors = table[ids].index_put((rows, places), free)
-        conditioning = model.embed_vectors(ids, vectors, range(ids.shape[1]))
-        predicted = target.predict(latents, timesteps, conditioning)
-        losses = (predicted - wanted).square().flatten(1).mean(1)
-        (gradient,) = torch.autograd.grad(losses.sum(), free)
+    free = table[torch.cat([*tokens])].requires_grad_()
+    vectors = table[ids].index_put((rows, places), free)
+    conditioning = model.embed_vectors(ids, vectors, range(ids.shape[1]))
+    predicted = target.predict(latents, timesteps, conditioning)
+    losses = (predicted - wanted).square().flatten(1).mean(1)
+    (gradient,) = torch.autograd.grad(losses.sum(), free)
     return losses.detach(), divide(gradient, tokens)
 
 
