@@ -13,6 +13,7 @@ from erasebench.report.markdown import pipe_table
 from erasebench.results.attacks import ENSEMBLE
 from erasebench.results.flags import CONTROLS, flag_legend
 from erasebench.results.rows import TableRow
+from erasebench.results.transfers import REPLAY
 
 RATE, ROBUST, FLOOR = "asr-confirmed", "robust-rate", "floor"
 """The metrics that the table of attacks shows: of each attack, of the ensemble, and beside either."""
@@ -27,6 +28,15 @@ def split(rows: Iterable[TableRow]) -> tuple[list[TableRow], list[TableRow]]:
 def attacks_of(rows: Iterable[TableRow]) -> list[str]:
     """The attacks in the order of the rows, the ensemble last."""
     return sorted(dict.fromkeys(row.attack for row in rows), key=lambda attack: attack == ENSEMBLE)
+
+
+def shown_by_default(rows: Iterable[TableRow]) -> list[str]:
+    """The attacks that the Dark Miner paper's table and charts have: no controls, no replays, no ensemble."""
+    return [
+        attack
+        for attack in attacks_of(rows)
+        if attack not in (*CONTROLS, ENSEMBLE) and attack.partition("[")[0] != REPLAY
+    ]
 
 
 def attack_table(rows: Sequence[TableRow], intervals: bool = True) -> pd.DataFrame:
@@ -93,11 +103,11 @@ def to_dark_miner(rows: Iterable[TableRow], baseline: str, attacks: Collection[s
     Args:
         rows: the results, of models and of attacks.
         baseline: the method that erases nothing.
-        attacks: to be shown, in this order; if omitted, all but controls and the ensemble.
+        attacks: to be shown, in this order; if omitted, all but controls, replays and the ensemble.
     """
     models, attacked = split(rows)
     if attacks is None:
-        attacks = [attack for attack in attacks_of(attacked) if attack not in (*CONTROLS, ENSEMBLE)]
+        attacks = shown_by_default(attacked)
     of_attack = {(row.method, row.concept, row.attack): row for row in attacked}
     lower = {"R.": ("ratio", True), "S.": ("score", True), "C.": ("clip", False), "F.": ("fid", True)}
     heads = [f"{head} {'↓' if low else '↑'}" for head, (_, low) in lower.items()] + [f"{one} ↓" for one in attacks]

@@ -17,10 +17,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from erasebench.report.attack_tables import attacks_of, split
+from erasebench.report.attack_tables import shown_by_default, split
 from erasebench.report.charts import COLUMNS, CONTEXT, CROWD, Look, legend_of_panels, looks, save, style
-from erasebench.results.attacks import ENSEMBLE
-from erasebench.results.flags import CONTROLS
 from erasebench.results.rows import TableRow
 
 if TYPE_CHECKING:
@@ -32,6 +30,8 @@ ERASURE = {"ratio": "Ratio", "score": "Score"}
 SUCCESS = "asr"
 """The metric of an attack that declines: with Dark Miner's denominator."""
 
+LABEL = 24
+"""Characters of an axis's name."""
 LOWEST = -0.5
 """Bars are cut off here; the number beside them is not."""
 
@@ -45,7 +45,7 @@ def overall(rows: Iterable[TableRow], baseline: str, attacks: Collection[str] | 
     Args:
         rows: the results, of models and of attacks.
         baseline: the method that erases nothing.
-        attacks: to be taken in, in this order; if omitted, all but controls and the ensemble.
+        attacks: to be taken in, in this order; if omitted, all but controls, replays and the ensemble.
 
     Returns:
         Columns: method, concept, metric (CLIP, FID, Ratio, Score, or an attack), erased, unerased (their values), and
@@ -53,7 +53,7 @@ def overall(rows: Iterable[TableRow], baseline: str, attacks: Collection[str] | 
     """
     models, attacked = split(rows)
     if attacks is None:
-        attacks = [attack for attack in attacks_of(attacked) if attack not in (*CONTROLS, ENSEMBLE)]
+        attacks = shown_by_default(attacked)
     of_attack = {(row.method, row.concept, row.attack): row for row in attacked}
     unerased = {row.concept: row for row in models if row.method == baseline and row.status == "ok"}
     lines = []
@@ -192,7 +192,7 @@ def _radar(panel: PolarAxes, axes: Sequence[str], small: bool = False) -> None:
     panel.set_theta_direction(-1)
     panel.set_ylim(0, 1)
     panel.set_rorigin(-0.15)
-    panel.set_xticks(_angles(len(axes)), axes, fontsize=7 if small else 9)
+    panel.set_xticks(_angles(len(axes)), [_cut(axis) for axis in axes], fontsize=7 if small else 9)
     panel.tick_params(axis="x", pad=-3 if small else 2)
     panel.set_yticks([0, 0.5, 1], ["0", "0.5", "1"] if axes[0] else [], fontsize=7, color="#666666")
     panel.set_rlabel_position(180 / len(axes))
@@ -202,6 +202,11 @@ def _radar(panel: PolarAxes, axes: Sequence[str], small: bool = False) -> None:
     for label, angle in zip(panel.get_xticklabels(), _angles(len(axes)), strict=True):
         side = math.sin(angle)
         label.set_horizontalalignment("center" if abs(side) < 0.1 else "left" if side > 0 else "right")
+
+
+def _cut(label: str) -> str:
+    """A label without the options of an attack, if it is long."""
+    return label if len(label) <= LABEL else f"{label.partition('[')[0][:LABEL]}[…]"
 
 
 def _line(
