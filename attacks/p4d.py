@@ -43,20 +43,9 @@ from torch import Tensor
 from erasebench.models.diffusion import full_precision
 from erasebench.plugins import Attack, AttackContext, Count, Need, NonNegative, Positive, ThreatModel
 from erasebench.registry import ATTACKS
-from erasebench.training.hard_prompts import (
-    NearestTokens,
-    OpenPrompt,
-    Trail,
-    as_it_is,
-    before_every,
-    count_tokens,
-    embed_unerased,
-    open_prompt,
-    practise,
-    prepare,
-    read,
-)
+from erasebench.training.hard_prompts import NearestTokens, Trail, embed_unerased, practise, prepare
 from erasebench.training.target import generators
+from erasebench.training.token_ids import OpenPrompt, as_it_is, before_every, count_tokens, open_prompt, read
 
 if TYPE_CHECKING:
     from erasebench.adversarial import AdversarialPrompt, Found

@@ -38,22 +38,16 @@ from erasebench.registry import ATTACKS
 from erasebench.training.hard_prompts import (
     FreeTokens,
     NearestTokens,
-    OpenPrompt,
-    Position,
     SimplexTokens,
     Trail,
-    as_it_is,
-    count_tokens,
     embed_unerased,
-    open_prompt,
-    positions,
     practise,
     prepare,
-    read,
     spread_timesteps,
 )
 from erasebench.training.simplex import project_by_bisection, project_on_simplex
 from erasebench.training.target import as_images, generators
+from erasebench.training.token_ids import OpenPrompt, Position, as_it_is, count_tokens, open_prompt, positions, read
 
 if TYPE_CHECKING:
     from erasebench.adversarial import AdversarialPrompt, Found

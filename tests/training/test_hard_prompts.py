@@ -14,26 +14,20 @@ from erasebench.models.guidance import ClassifierFreeGuidance, SafeLatentGuidanc
 from erasebench.sampling import Sampler
 from erasebench.training.hard_prompts import (
     NearestTokens,
-    OpenPrompt,
-    Position,
     SimplexTokens,
     Trail,
-    before_every,
     compare,
-    count_tokens,
     embed_unerased,
     nearest_tokens,
-    open_prompt,
-    positions,
     practise,
     prepare,
-    read,
     spread_timesteps,
     thinned,
     vocabulary,
 )
 from erasebench.training.simplex import project_on_simplex
 from erasebench.training.target import Target, generators
+from erasebench.training.token_ids import OpenPrompt, Position, before_every, count_tokens, open_prompt, positions, read
 from tests.attacks.planted import as_prompts
 from tests.tiny import Layout, concept, exact_model, tiny_model
 
