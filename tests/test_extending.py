@@ -112,6 +112,14 @@ def test_a_method_changes_the_text_encoder_alone(folder: Path, tmp_path: Path, m
     assert len(weights) == 1 and all(name.startswith("text_encoder.") for name in weights)
 
 
+def test_an_attack_is_tried_on_every_method(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [row for row in run(folder, tmp_path, monkeypatch, "repeat_concept.py") if row.attack]
+    assert [(row.method, row.attack) for row in rows] == [
+        (method, attack) for method in ("sd", "uce") for attack in ("none", "repeat-concept[times=3]")
+    ]
+    assert rows[-1].metrics["looks"].value >= 3 and "guard-in-loop" in rows[-1].flags
+
+
 def test_a_package_brings_them_all(folder: Path, tmp_path: Path) -> None:
     points = tomllib.loads(FILES["pyproject.toml"])["project"]["entry-points"]
     assert set(points) <= {*(registry.group for registry in (*KINDS.values(), RULES)), "erasebench.concepts"}
@@ -129,6 +137,7 @@ def test_a_package_brings_them_all(folder: Path, tmp_path: Path) -> None:
     run = subprocess.run(
         [
             *(sys.executable, "-m", "erasebench", "run", *TINY, "--methods", "not,read-as-anchor"),
+            *("--attacks", "repeat-concept", "--attack-prompts", "1"),
             *("--concepts", "snowy-field", "--store", str(folder / "store"), "--out", str(tmp_path / "out")),
         ],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},
@@ -137,5 +146,7 @@ def test_a_package_brings_them_all(folder: Path, tmp_path: Path) -> None:
     )
     assert run.returncode == 0, run.stderr
     rows = read_csv((tmp_path / "out" / "table.csv").read_text(encoding="utf-8"))
+    assert {row.attack for row in rows} == {"", "none", "repeat-concept"}
+    rows = [row for row in rows if not row.attack]
     assert [row.method for row in rows] == ["sd", "not", "read-as-anchor"]
     assert all(row.judge == "whiteness 1: white >= 0.25" and "saturation_change" in row.metrics for row in rows)
