@@ -5,9 +5,10 @@ ICLR 2023) against the erased model, from images of the concept by the unerased 
 back, no prompt can, soft or hard, as far as the optimizer finds the best; what they bring back, nobody need be able to
 type.
 
-There is no publication of this, so that all settings are this project's.  Budget and optimizer are those of CCE where
-they can be, so that the two differ in what is free: batches of 16, 5,000 steps, and the guided budgets.  The learning
-rate is lower, because tokens that are free together need less of each.
+There is no publication of this, so that all settings are this project's.  Steps, images and optimizer are those of CCE
+against changed weights, also where the erasure is a rule of guidance, so that the two differ in what is free.  The
+learning rate is lower: on the built-in model .01 and .1 did about as well, and the lower leaves the embeddings near
+those of words.  Momentum is not rolled unless it is asked for: that takes as many passes as there are timesteps.
 """
 
 from __future__ import annotations
