@@ -39,6 +39,8 @@ from erasebench import METHODS, Erasure, Method
 @METHODS.register("text-eraser")
 @dataclass(frozen=True)
 class TextEraser(Method):
+    changes_text_encoder = True
+
     def erase(self, model, concepts, context):
         name = "text_encoder." + next(name for name, _ in model.text_encoder.named_parameters())
         return Erasure(low_rank={name: (torch.ones(len(model.parameters()[name]), 1), torch.ones(1, 16))})

@@ -114,7 +114,7 @@ BAD: list[tuple[Sequence[str], Sequence[str]]] = [
     (["--methods", "esd-x[steps=0]"], ["method esd-x[steps=0]: steps: ", "greater than or equal to 1, not 0"]),
     (["--methods", "checkpoint"], ["method checkpoint: path: "]),
     (["--methods", "checkpoint[path=missing.safetensors]"], ["the checkpoint missing.safetensors does not exist"]),
-    (["--settings", "ucee.lamb=1"], ["unknown method in settings 'ucee'; nearest: uce"]),
+    (["--settings", "ucee.lamb=1"], ["unknown method or attack in settings 'ucee'; nearest: uce"]),
     (["--settings", "uce.lam=1"], ["method uce: unknown hyper-parameter 'lam'; nearest: lamb"]),
     (["--settings", "lamb=1"], ["'lamb' in --settings is no setting; write method.option=value"]),
     (["--settings", "uce.lamb"], ["'uce.lamb' in --settings is no setting; write method.option=value"]),

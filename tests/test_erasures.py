@@ -240,7 +240,7 @@ BAD: list[tuple[Sequence[str], str]] = [
     (["--settings", "step=3"], "method careful: unknown hyper-parameter 'step'; nearest: steps"),
     (["--settings", "steps"], "'careful.steps' in --settings is no setting"),
     (["--settings", "uce.lamb=3"], "--settings has some of 'uce', but the method is 'careful'"),
-    (["--settings", "ucee.lamb=3"], "unknown method in settings 'ucee'; nearest: uce"),
+    (["--settings", "ucee.lamb=3"], "unknown method or attack in settings 'ucee'; nearest: uce"),
     (["--seed", "-1"], "configuration key seed: "),
     (["--dtype", "float16"], "configuration key dtype: "),
     (["--device", "gpu"], "unknown device 'gpu'"),

@@ -82,12 +82,12 @@ def run(cell: Cell, session: Session, folder: Path) -> dict[str, Any]:
     context = EraseContext(spec["seed"], session.store.work(cell.key), on_progress, session.judge)
     erasure = method.erase(session.model, concepts, context)
     check_finite(erasure)
-    _check_text_encoder(cell, erasure)
+    check_text_encoder(cell, erasure)
     erasure.save(folder)
     return {"parameters_changed": erasure.parameters_changed}
 
 
-def _check_text_encoder(cell: Cell, erasure: Erasure) -> None:
+def check_text_encoder(cell: Cell, erasure: Erasure) -> None:
     """Raise unless a method that changes the text encoder says so: attacks on the text would not know."""
     changed = [name for name in (*erasure.weights, *erasure.low_rank) if name.startswith("text_encoder.")]
     if changed and not cell.spec.get("changes_text_encoder"):
