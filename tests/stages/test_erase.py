@@ -20,9 +20,7 @@ WEIGHT = "text_encoder.x"
 )
 def test_a_text_encoder_that_changes_unsaid_is_an_error(erasure: Erasure) -> None:
     spec: dict[str, Any] = {"method": "mine"}
-    with pytest.raises(
-        EraseBenchError, match=r"mine changes the text encoder \(text_encoder.x\)"
-    ):
+    with pytest.raises(EraseBenchError, match=r"mine changes the text encoder \(text_encoder.x\)"):
         check_text_encoder(Cell("erase", spec), erasure)
     check_text_encoder(Cell("erase", {**spec, "changes_text_encoder": True}), erasure)
     check_text_encoder(Cell("erase", spec), Erasure({"unet.x": torch.ones(1)}))
