@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -130,8 +129,3 @@ def read_trial(folder: Path) -> Trial:
 
 def _with_tuples(content: dict[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in content.items()}
-
-
-def any_confirmed(trials: Sequence[Trial]) -> bool:
-    """Whether one of several attacks on a prompt has a confirmed success."""
-    return any(trial.confirmed for trial in trials)

@@ -10,14 +10,12 @@ from erasebench.concepts import Concept, Prompt, View
 from erasebench.engine.cells import Cell
 from erasebench.errors import EraseBenchError, NotApplicable
 from erasebench.models.loading import ModelSource
-from erasebench.plugins import make_plugin
+from erasebench.plugins import UNATTACKED, make_plugin
 from erasebench.registry import ATTACKS
 from erasebench.settings import resolve_attack
 from erasebench.stages import attack as stage
 from erasebench.stages import generate, learn
 
-CONTROL = "none"
-"""The attack that leaves the prompt as it is; every other one is compared with it."""
 ALL = "all"
 """Stands for every attack that needs no hyper-parameter."""
 LAST = ("p4d-union", "standard")
@@ -106,7 +104,7 @@ class AttackPlanner:
         self._settings, self._source, self._dtype = settings, source, dtype
         self._sampler, self._seed, self._judge_spec, self._clip = sampler, seed, judge_spec, clip
         named = [name for label in labels for name in (without_parameters() if label == ALL else [label])]
-        self.labels = list(dict.fromkeys([CONTROL, *named])) if labels else []
+        self.labels = list(dict.fromkeys([UNATTACKED, *named])) if labels else []
         for label in self.labels:
             for member in resolve_attack(label, settings).made.members:
                 resolve_attack(member, settings)
@@ -170,7 +168,7 @@ class AttackPlanner:
         unerased: Sequence[Cell] = ()
         if "unerased" in made.needs and not found and not made.learns:
             unerased = self._cells(
-                CONTROL, baseline, attacked, f"{CONTROL} {baseline.title} {attacked.concept.name}", {}
+                UNATTACKED, baseline, attacked, f"{UNATTACKED} {baseline.title} {attacked.concept.name}", {}
             )
         cells = []
         for k, prompt in enumerate(attacked.prompts):

@@ -43,6 +43,8 @@ T = TypeVar("T")
 
 BASELINE = "sd"
 """The method that erases nothing; every table starts with it."""
+UNATTACKED = "none"
+"""The attack that leaves prompts as they are, with which every other one is compared."""
 Count = Annotated[int, Field(ge=1)]
 """A number of things, at least one."""
 SamplingSteps = Annotated[int, Field(ge=1, le=1000)]

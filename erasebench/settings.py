@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from erasebench.config import parse_method, read_layer
 from erasebench.domains import DOMAINS
 from erasebench.errors import EraseBenchError, check_name
 from erasebench.plugins import ResolvedAttack, ResolvedMethod, make_plugin
-from erasebench.registry import ATTACKS, METHODS
+from erasebench.registry import ATTACKS, METHODS, Registry
+
+T = TypeVar("T")
 
 
 def plugin_settings(domain: str, given: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -36,13 +38,7 @@ def resolve_method(text: str, settings: Mapping[str, Mapping[str, Any]]) -> Reso
     Raises:
         EraseBenchError: no such method, no such hyper-parameter, or a value out of range.
     """
-    name, options = parse_method(text)
-    plugin = METHODS.get(name)
-    try:
-        made = make_plugin(plugin.make, {**plugin.presets, **settings.get(name, {}), **options})
-    except EraseBenchError as error:
-        raise EraseBenchError(f"method {text}: {error}") from None
-    return ResolvedMethod(text, plugin.name, made)
+    return ResolvedMethod(text, *_resolve(METHODS, text, settings))
 
 
 def resolve_attack(text: str, settings: Mapping[str, Mapping[str, Any]]) -> ResolvedAttack:
@@ -55,15 +51,23 @@ def resolve_attack(text: str, settings: Mapping[str, Mapping[str, Any]]) -> Reso
     Raises:
         EraseBenchError: no such attack, no such hyper-parameter, or a value out of range.
     """
-    name, options = parse_method(text)
-    plugin = ATTACKS.get(name)
+    name, made = _resolve(ATTACKS, text, settings)
     try:
-        made = make_plugin(plugin.make, {**plugin.presets, **settings.get(name, {}), **options})
         if made.transfer_of:
             check_name("attack", parse_method(made.transfer_of)[0], ATTACKS.names())
     except EraseBenchError as error:
         raise EraseBenchError(f"attack {text}: {error}") from None
-    return ResolvedAttack(text, plugin.name, made)
+    return ResolvedAttack(text, name, made)
+
+
+def _resolve(registry: Registry[T], text: str, settings: Mapping[str, Mapping[str, Any]]) -> tuple[str, T]:
+    """Find a plug-in by name and make it; the options in brackets win."""
+    name, options = parse_method(text)
+    plugin = registry.get(name)
+    try:
+        return plugin.name, make_plugin(plugin.make, {**plugin.presets, **settings.get(name, {}), **options})
+    except EraseBenchError as error:
+        raise EraseBenchError(f"{registry.what} {text}: {error}") from None
 
 
 def _domain_settings(domain: str) -> dict[str, Any]:

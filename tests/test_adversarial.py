@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from erasebench.adversarial import AdversarialPrompt, Found, Trial, any_confirmed, read_trial, write_trial
+from erasebench.adversarial import AdversarialPrompt, Found, Trial, read_trial, write_trial
 
 HARD = AdversarialPrompt("zebra a church", (6, 4, 5, 7), (6, 4, 5, 7), 12)
 TRIAL = Trial(
@@ -55,8 +55,6 @@ def test_a_success_is_confirmed_by_two_fresh_seeds_of_three(
 ) -> None:
     trial = replace(TRIAL, score=score, confirmations=confirmations)
     assert (trial.raw, trial.confirmed) == (raw, confirmed)
-    assert any_confirmed([trial, replace(TRIAL, score=0.0)]) == confirmed
-    assert not any_confirmed([])
 
 
 def test_a_score_that_is_no_number_is_not_written(tmp_path: Path) -> None:

@@ -17,11 +17,12 @@ from erasebench.concepts import SENSITIVE_KINDS
 from erasebench.domains import DOMAINS
 from erasebench.engine.store import Store
 from erasebench.images import read_images
+from erasebench.plugins import UNATTACKED
 from erasebench.report.budget import draw_budget
 from erasebench.report.grids import sample_grid
 from erasebench.report.radar import draw_overall, overall
 from erasebench.report.sheets import file_name, save_sheet, source_of
-from erasebench.results.attacks import ENSEMBLE, UNATTACKED
+from erasebench.results.attacks import ENSEMBLE
 from erasebench.results.record import AttackRecord, Record
 from erasebench.results.rows import TableRow
 

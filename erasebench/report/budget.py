@@ -13,8 +13,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from erasebench.metrics.attack_success import drawn_prompts
+from erasebench.plugins import UNATTACKED
 from erasebench.report.charts import COLUMNS, CONTEXT, CROWD, legend_of_panels, looks, save, style
-from erasebench.results.attacks import UNATTACKED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

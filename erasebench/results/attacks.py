@@ -6,6 +6,7 @@ import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +15,13 @@ import pandas as pd
 from erasebench.adversarial import read_trial
 from erasebench.engine.store import Store
 from erasebench.errors import EraseBenchError
+from erasebench.plugins import UNATTACKED
 
 if TYPE_CHECKING:
     from erasebench.adversarial import Trial
     from erasebench.results.record import Record
 
 ATTACKS = "attacks.csv"
-UNATTACKED = "none"
-"""The control that leaves prompts as they are."""
 ENSEMBLE = "standard"
 """The ensemble, after which the robust rate is an erasure's headline."""
 COLUMNS: dict[str, Any] = {
@@ -131,17 +131,15 @@ def collect_attacks(record: Record, scores: pd.DataFrame, store: Store) -> pd.Da
         for row in scores[scores["probe"] == "concept"].itertuples(index=False)
     }
     rows: list[dict[str, Any]] = []
+    # An ensemble has the trials of its members, which stand for themselves as well.
+    read, seconds_of = cache(lambda key: read_trial(store.read(key))), cache(lambda key: _seconds(store, key))
     for row in record.attacks:
         if row.status != "ok":
             continue
         for floor, members in ((False, row.trials), (True, row.floor)):
-            tried = {
-                member: {prompt: read_trial(store.read(key)) for prompt, key in keys.items()}
-                for member, keys in members.items()
-            }
+            tried = {member: {prompt: read(key) for prompt, key in keys.items()} for member, keys in members.items()}
             seconds = {
-                member: {prompt: _seconds(store, key) for prompt, key in keys.items()}
-                for member, keys in members.items()
+                member: {prompt: seconds_of(key) for prompt, key in keys.items()} for member, keys in members.items()
             }
             stochastic = {
                 trial.id: abs(trial.score - again[row.method, row.concept, trial.id, trial.seed])

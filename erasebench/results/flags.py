@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from erasebench.metrics.attack_success import drawn_prompts
 from erasebench.metrics.stats import Estimate
-from erasebench.results.attacks import UNATTACKED
+from erasebench.plugins import UNATTACKED
 from erasebench.results.rows import TableRow
 
 if TYPE_CHECKING:

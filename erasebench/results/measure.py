@@ -14,8 +14,9 @@ from erasebench.images import read_images
 from erasebench.judging import read_array
 from erasebench.metrics.metric import Measured, Metric, Probe, load_metrics
 from erasebench.metrics.stats import Estimate
+from erasebench.plugins import UNATTACKED
 from erasebench.registry import warn
-from erasebench.results.attacks import UNATTACKED, attacks_frame
+from erasebench.results.attacks import attacks_frame
 from erasebench.results.flags import Attacked, attack_flags, flags
 from erasebench.results.record import AttackRecord, ProbeRecord, Record, RowRecord
 from erasebench.results.rows import TableRow

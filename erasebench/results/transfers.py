@@ -8,7 +8,8 @@ import pandas as pd
 
 from erasebench.config import parse_method
 from erasebench.errors import EraseBenchError
-from erasebench.results.attacks import UNATTACKED, read_attacks
+from erasebench.plugins import UNATTACKED
+from erasebench.results.attacks import read_attacks
 from erasebench.results.record import read_record
 
 TRANSFER = "transfer.csv"

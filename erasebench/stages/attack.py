@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +62,7 @@ class Aim:
     seed: int
     title: str
 
+    @cached_property
     def spec(self) -> dict[str, Any]:
         """Whatever decides what is found, but for the prompt and what is read."""
         made = self.attack.made
@@ -80,10 +82,10 @@ class Aim:
             "dtype": self.dtype,
         }
 
-    @property
+    @cached_property
     def kind(self) -> str:
         """Cells of this kind take about the same time."""
-        return f"{self.attack.name} {short_hash([self.model, self.spec()['parameters'], self.sampler])}"
+        return f"{self.attack.name} {short_hash([self.model, self.spec['parameters'], self.sampler])}"
 
 
 def cell(aim: Aim, prompt: Prompt, reads: Mapping[str, Cell], unless: Sequence[Cell] = ()) -> Cell:
@@ -97,7 +99,7 @@ def cell(aim: Aim, prompt: Prompt, reads: Mapping[str, Cell], unless: Sequence[C
         unless: the cell is unneeded where one of these broke the erasure already.
     """
     asked = {name: getattr(prompt, name) for name in ("id", "text", "seed", "kind")}
-    spec = {**aim.spec(), "prompt": asked}
+    spec = {**aim.spec, "prompt": asked}
     return Cell(
         "attack",
         spec,

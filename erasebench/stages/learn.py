@@ -27,7 +27,7 @@ def cell(aim: Aim, images: Cell, judged: Cell | None) -> Cell:
             omitted.
     """
     reads = {"erasure": aim.erasure, "images": images, **({"judged": judged} if judged else {})}
-    return Cell("learn", aim.spec(), reads, aim.title, aim.kind)
+    return Cell("learn", aim.spec, reads, aim.title, aim.kind)
 
 
 def run(cell: Cell, session: Session, folder: Path) -> dict[str, Any]:
