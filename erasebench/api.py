@@ -198,7 +198,8 @@ def run(
         EraseBenchError: bad input, found before any work; or a full disk.
     """
     from erasebench import runs
-    from erasebench.report.table import to_frame, to_terminal
+    from erasebench.report.table import to_terminal
+    from erasebench.results.table import to_frame
 
     given = {"methods": methods, "concepts": concepts, **options}
     made = layered_config(

@@ -33,14 +33,16 @@ from erasebench.models.loading import find_model
 from erasebench.plan import Plan, Row, make_plan, resolved_config
 from erasebench.plugins import BASELINE
 from erasebench.report.attack_tables import to_dark_miner
-from erasebench.report.costs import Cost, costs_csv
 from erasebench.report.sheets import file_name
-from erasebench.report.table import to_csv, to_latex, to_markdown
+from erasebench.report.table import to_latex, to_markdown
 from erasebench.results.attacks import ATTACKS, attacks_csv, budgets, collect_attacks
+from erasebench.results.costs import COSTS, Cost, costs_csv
 from erasebench.results.measure import measure
 from erasebench.results.record import RECORD, Record, record_plan, tokenizer_hash
 from erasebench.results.rows import TableRow
+from erasebench.results.run_folder import CONFIG, ENVIRONMENT
 from erasebench.results.scores import SCORES, collect_scores, scores_csv
+from erasebench.results.table import TABLE, to_csv
 from erasebench.results.transfers import TRANSFER, replays, transfer_csv, transfer_matrix
 from erasebench.stages.session import Session
 
@@ -116,7 +118,7 @@ def _run(plan: Plan, store: Store, stream: TextIO | None) -> Result:
     config = plan.config
     ledger = Ledger(config.out / "ledger.jsonl")
     try:
-        write_durably(config.out / "run.yaml", resolved_config(plan).to_yaml())
+        write_durably(config.out / CONFIG, resolved_config(plan).to_yaml())
         missing = [cell for cell in plan.cells if store.marker(cell.key) is None]
         ledger.write("run", version=__version__, cells=len(plan.cells), already_there=len(plan.cells) - len(missing))
         for row in plan.rows:
@@ -184,16 +186,23 @@ def write_results(result: Result, store: Store) -> None:
     """Write the record of the run, its scores, tables, costs, environment and grids into the run folder."""
     plan, outcome, metrics = result.plan, result.outcome, result.record.metrics
     out = plan.config.out
-    write_durably(out / RECORD, result.record.to_json())
-    write_durably(out / SCORES, scores_csv(result.scores))
-    write_durably(out / "table.csv", to_csv(result.rows, metrics))
+    results = {
+        SCORES: scores_csv(result.scores),
+        TABLE: to_csv(result.rows, metrics),
+        COSTS: costs_csv(_costs(plan, outcome)),
+        ENVIRONMENT: json.dumps(_environment(plan), indent=1, sort_keys=True) + "\n",
+    }
+    if result.record.attacks:
+        results[ATTACKS] = attacks_csv(result.attacks)
+    for name, text in results.items():
+        write_durably(out / name, text)
+    hashes = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in results.items()}
+    # Last of what holds results: it vouches for the others.
+    write_durably(out / RECORD, result.record.model_copy(update={"files": hashes}).to_json())
     write_durably(out / "table.md", to_markdown(result.rows, metrics, result.budgets))
     write_durably(out / "table.tex", to_latex(result.rows, metrics, result.budgets))
-    write_durably(out / "costs.csv", costs_csv(_costs(plan, outcome)))
-    write_durably(out / "environment.json", json.dumps(_environment(plan), indent=1, sort_keys=True) + "\n")
     _write_grids(plan, store, outcome.failed)
     if result.record.attacks:
-        write_durably(out / ATTACKS, attacks_csv(result.attacks))
         matrix = transfer_matrix(result.attacks)
         if len(matrix):
             write_durably(out / TRANSFER, transfer_csv(matrix))

@@ -9,10 +9,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from erasebench.report.table import read_csv
 from erasebench.results.attacks import read_attacks
 from erasebench.results.record import read_record
 from erasebench.results.rows import TableRow
+from erasebench.results.table import read_csv
 from erasebench.stages import attack as stage
 from tests.engine.runs import command, done, load_once
 

@@ -20,8 +20,8 @@ from erasebench.engine.store import Store
 from erasebench.images import read_images
 from erasebench.models.erasure import Erasure
 from erasebench.registry import KINDS, RULES
-from erasebench.report.table import read_csv
 from erasebench.results.rows import TableRow
+from erasebench.results.table import read_csv
 from tests.engine.runs import command, forget_plugins, load_once
 
 ROOT = Path(__file__).parents[1]

@@ -28,7 +28,7 @@ from erasebench.picturebook import GUIDANCE
 from erasebench.plan import make_plan
 from erasebench.registry import METHODS
 from erasebench.report.sheets import file_name
-from erasebench.report.table import read_csv
+from erasebench.results.table import read_csv
 from erasebench.runs import _grid_source, count_workers
 from erasebench.stages.session import Session
 from tests.engine.runs import CELLS, copy_of, done, forget_plugins, load_once, run_tiny, table

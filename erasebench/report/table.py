@@ -1,12 +1,10 @@
-"""The table of results, one row a method and concept: CSV for machines; Markdown, LaTeX and plain text for readers.
+"""The table of results for readers: Markdown, LaTeX and plain text.
 
-Rows of attacks follow those of the models in the CSV; readers get them as a second table, a column an attack.
+Rows of attacks are a second table there, a column an attack.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import statistics
 import textwrap
@@ -19,102 +17,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from erasebench.errors import EraseBenchError
 from erasebench.metrics.metric import Description
-from erasebench.metrics.stats import Estimate
 from erasebench.report.attack_tables import attack_legend, attack_table, split
 from erasebench.report.markdown import bullets, pipe_table
 from erasebench.results.flags import flag_legend
-from erasebench.results.rows import STATUSES, TableRow
-
-Metrics = Mapping[str, Description]
-"""What a table says of each metric, in the order of its columns."""
+from erasebench.results.rows import TableRow
+from erasebench.results.table import Metrics, measured_keys
 
 _INTERVALS = (
     "Brackets hold 95 % intervals: Wilson's for Ratio, on the effective number of images where prompts have several;"
     " normal with the bootstrap's standard deviation for FID; bootstrap percentiles otherwise."
 )
-
-
-def number(value: float | None) -> str:
-    """Six significant digits at most, as short as that allows; empty for None and nan."""
-    return "" if value is None or math.isnan(value) else f"{value + 0.0:.6g}"
-
-
-def to_frame(rows: Iterable[TableRow], metrics: Metrics) -> pd.DataFrame:
-    """The rows as numbers, without anything that changes from run to run but the seconds of attacks.
-
-    Columns: method, concept, attack; each metric as ``key``, ``key_low``, ``key_high`` and ``key_n``; judge; of each
-    metric with notes what they name (``fid_features``); status, reason, flags (joined by "; ").  A metric that a row
-    lacks has missing numbers and no n, an undefined one an n of 0.
-    """
-    rows = list(rows)
-    keys = _keys(rows, metrics)
-    columns: dict[str, list[object]] = {
-        "method": [row.method for row in rows],
-        "concept": [row.concept for row in rows],
-        "attack": [row.attack for row in rows],
-    }
-    for key in keys:
-        estimates = [row.metrics.get(key) for row in rows]
-        for end, name in (("", "value"), ("_low", "low"), ("_high", "high")):
-            columns[key + end] = [getattr(one, name) + 0.0 if one else math.nan for one in estimates]
-        columns[f"{key}_n"] = [one.n if one else None for one in estimates]
-    columns["judge"] = [row.judge for row in rows]
-    for key, metric in metrics.items():
-        if metric.noted and key in keys:
-            columns[f"{key}_{metric.noted}"] = [row.notes.get(key, "") for row in rows]
-    columns |= {"status": [row.status for row in rows], "reason": [row.reason for row in rows]}
-    columns["flags"] = ["; ".join(row.flags) for row in rows]
-    return pd.DataFrame(columns).astype({f"{key}_n": "Int64" for key in keys})
-
-
-def to_csv(rows: Iterable[TableRow], metrics: Metrics) -> str:
-    """The frame of the rows as CSV, numbers in six digits at most."""
-    text: str = to_frame(rows, metrics).to_csv(index=False, lineterminator="\n", float_format="%.6g")
-    return text
-
-
-def read_csv(text: str) -> list[TableRow]:
-    """Read the rows of :func:`to_csv`.
-
-    Raises:
-        EraseBenchError: it is no such table; says which line and what is wrong with it.
-    """
-    reader = csv.reader(io.StringIO(text, newline=""))
-    header = next(reader, [])
-    keys = [name[:-2] for name in header if name.endswith("_n") and name[:-2] in header]
-    columns = [f"{key}{end}" for key in keys for end in ("", "_low", "_high", "_n")]
-    noted = header[header.index("judge") + 1 : -3] if "judge" in header else []
-    if header != ["method", "concept", "attack", *columns, "judge", *noted, "status", "reason", "flags"]:
-        raise EraseBenchError(f"not a results table: its columns are {', '.join(header) or 'missing'}")
-    rows = []
-    for cells in reader:
-        if len(cells) != len(header):
-            raise EraseBenchError(f"line {reader.line_num} has {len(cells)} cells, the header {len(header)}")
-        cell = dict(zip(header, cells, strict=True))
-        try:
-            metrics = {key: _estimate(cell, key) for key in keys if cell[f"{key}_n"]}
-        except ValueError as error:
-            raise EraseBenchError(f"line {reader.line_num}: {error}") from error
-        if cell["status"] not in STATUSES:
-            raise EraseBenchError(
-                f"line {reader.line_num}: the status is {cell['status']!r}, not one of {', '.join(STATUSES)}"
-            )
-        rows.append(
-            TableRow(
-                cell["method"],
-                cell["concept"],
-                cell["status"],
-                cell["reason"],
-                metrics,
-                cell["judge"],
-                tuple(cell["flags"].split("; ")) if cell["flags"] else (),
-                {name.rpartition("_")[0]: cell[name] for name in noted if cell[name]},
-                cell["attack"],
-            )
-        )
-    return rows
 
 
 def to_markdown(rows: Iterable[TableRow], metrics: Metrics, budgets: Mapping[str, str] | None = None) -> str:
@@ -244,12 +157,6 @@ def _console(color: bool) -> Console:
     return Console(width=100_000, force_terminal=color, color_system="standard" if color else None, highlight=False)
 
 
-def _keys(rows: Iterable[TableRow], metrics: Metrics) -> list[str]:
-    """The metrics that some row has; those that nothing is known of come last."""
-    present = dict.fromkeys(key for row in rows for key in row.metrics)
-    return [*(key for key in metrics if key in present), *(key for key in present if key not in metrics)]
-
-
 def _printed(rows: Sequence[TableRow], metrics: Metrics, notes: bool = True, intervals: bool = True) -> pd.DataFrame:
     """The table as text: method, concept, the metrics under their headings, and flags.
 
@@ -259,7 +166,7 @@ def _printed(rows: Sequence[TableRow], metrics: Metrics, notes: bool = True, int
         notes: name in a heading what its numbers depend on.
         intervals: print them.
     """
-    keys = _keys(rows, metrics)
+    keys = measured_keys(rows, metrics)
     digits = {key: _decimals([row.metrics[key].value for row in rows if key in row.metrics]) for key in keys}
 
     def show(row: TableRow, key: str) -> str:
@@ -299,7 +206,7 @@ def _heading(rows: Sequence[TableRow], key: str, metrics: Metrics, notes: bool) 
 
 def _legend(rows: Sequence[TableRow], metrics: Metrics) -> list[str]:
     lines = []
-    for key in _keys(rows, metrics):
+    for key in measured_keys(rows, metrics):
         metric = metrics.get(key, Description(key))
         counts = [row.metrics[key].n for row in rows if row.status == "ok" and key in row.metrics]
         low, high = (min(counts), max(counts)) if counts else (0, 0)
@@ -317,10 +224,3 @@ def _legend(rows: Sequence[TableRow], metrics: Metrics) -> list[str]:
         if row.status != "ok"
     ]
     return lines
-
-
-def _estimate(cell: Mapping[str, str], key: str) -> Estimate:
-    value, low, high = (
-        float(text) if text else math.nan for text in (cell[key], cell[f"{key}_low"], cell[f"{key}_high"])
-    )
-    return Estimate(value, low, high, int(cell[f"{key}_n"]))

@@ -5,6 +5,7 @@ With it, the tidy scores beside it and the store, results are read without a mod
 
 from __future__ import annotations
 
+import json
 from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from erasebench.errors import EraseBenchError
 from erasebench.files import hash_files
 from erasebench.metrics.metric import Description, describe_metrics
 from erasebench.plugins import BASELINE
+from erasebench.results.protocol import Protocol, describe_spec, protocol_of
 from erasebench.results.rows import Status
 
 if TYPE_CHECKING:
@@ -124,6 +126,10 @@ class Record(_Part):
         metrics: what a table says of each metric, in the order of its columns.
         rows: of the table, in order; ``attacks`` those of the table of attacks.
         tokenizer: SHA-256 of the tokenizer's files: prompts that attacks found are for models that read alike.
+        seed: of erasures and images.
+        protocol: how it measured; None in a record of a version that did not keep it.
+        files: SHA-256 of the other files of the run folder that hold results, by name; whoever reads one of them knows
+            whether it is of this run.
     """
 
     erasebench: str
@@ -134,6 +140,9 @@ class Record(_Part):
     rows: tuple[RowRecord, ...]
     attacks: tuple[AttackRecord, ...] = ()
     tokenizer: str = ""
+    seed: int = 0
+    protocol: Protocol | None = None
+    files: dict[str, str] = {}
 
     def to_json(self) -> str:
         """The text of ``plan.json``."""
@@ -156,7 +165,18 @@ def read_record(folder: Path) -> Record:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise EraseBenchError(f"{path} cannot be read: {where}: {first['msg']}") from None
+        raise EraseBenchError(f"{path} cannot be read{_written_by(path)}: {where}: {first['msg']}") from None
+
+
+def _written_by(path: Path) -> str:
+    """What version wrote a record that cannot be read, for an error; "" where it is this one or does not say."""
+    try:
+        version = json.loads(path.read_bytes()).get("erasebench", __version__)
+    except (ValueError, AttributeError):
+        return ""
+    if version == __version__:
+        return ""
+    return f", erasebench {version} wrote it and this is {__version__}; the same `erasebench run` again writes it anew"
 
 
 def record_plan(plan: Plan, failed: Mapping[str, str], unneeded: Container[str] = ()) -> Record:
@@ -177,6 +197,8 @@ def record_plan(plan: Plan, failed: Mapping[str, str], unneeded: Container[str] 
         rows=rows,
         attacks=tuple(_record_attack(row, failed, unneeded) for row in plan.attacks),
         tokenizer=tokenizer_hash(plan.source.folder),
+        seed=plan.config.seed,
+        protocol=protocol_of(plan),
     )
 
 
@@ -257,5 +279,4 @@ def _judged(cell: Cell, label: str, threshold: float | None) -> JudgedImages:
 
 def _describe_judge(spec: Mapping[str, Any], label: str, threshold: float) -> str:
     """Who judged, with what weights and from which score on, for readers."""
-    weights = f" {spec['weights'][:12]}" if spec.get("weights") else ""
-    return f"{spec['judge']} {spec['version']}{weights}: {label} >= {threshold:g}"
+    return f"{describe_spec(spec)}: {label} >= {threshold:g}"

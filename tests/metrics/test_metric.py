@@ -18,8 +18,9 @@ from erasebench.errors import EraseBenchError
 from erasebench.images import read_images
 from erasebench.metrics.metric import PROBES, Probe, load_metrics
 from erasebench.registry import METRICS, load_file
-from erasebench.report.table import read_csv, to_markdown
+from erasebench.report.table import to_markdown
 from erasebench.results.record import read_record
+from erasebench.results.table import read_csv
 from tests.engine.runs import fast_stages, forget_plugins, run_tiny
 from tests.metrics.measurements import measured
 from tests.test_readme import block
@@ -144,7 +145,7 @@ def test_metrics_do_not_import_torch() -> None:
         "import sys, erasebench.metrics.metric\n"
         "assert {'torch', 'scipy', 'statsmodels', 'pandas'}.isdisjoint(sys.modules)\n"
         "erasebench.metrics.metric.load_metrics()\n"
-        "import erasebench.report.table, erasebench.report.costs, erasebench.report.grids\n"
+        "import erasebench.report.table, erasebench.results.costs, erasebench.report.grids\n"
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

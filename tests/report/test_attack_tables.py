@@ -10,9 +10,10 @@ import pytest
 from erasebench.metrics.metric import describe_metrics
 from erasebench.metrics.stats import UNDEFINED, Estimate
 from erasebench.report.attack_tables import attack_legend, attack_table, attacks_of, to_dark_miner
-from erasebench.report.table import read_csv, to_csv, to_latex, to_markdown, to_terminal
+from erasebench.report.table import to_latex, to_markdown, to_terminal
 from erasebench.results.flags import ATTACK_FLAGS
 from erasebench.results.rows import Status, TableRow
+from erasebench.results.table import read_csv, to_csv
 from tests.report.published import NUDITY, published
 
 METRICS = describe_metrics()

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from erasebench.engine.store import Store
-from erasebench.report.table import read_csv, to_csv, to_markdown
+from erasebench.report.table import to_markdown
 from erasebench.results.measure import measure
 from erasebench.results.record import AttackRecord, Record, read_record
 from erasebench.results.rows import Status, TableRow
 from erasebench.results.scores import read_scores
+from erasebench.results.table import read_csv, to_csv
 from tests.results.trials import trials_of
 
 

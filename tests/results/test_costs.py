@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from erasebench.report.costs import Cost, costs_csv
+from erasebench.results.costs import Cost, costs_csv
 
 
 def test_costs_csv() -> None:

@@ -8,8 +8,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from erasebench.report.table import number
+import pandas as pd
 
+from erasebench.results.table import number
+
+COSTS = "costs.csv"
 _COLUMNS = (
     "method",
     "concept",
@@ -60,3 +63,17 @@ def costs_csv(rows: Iterable[Cost]) -> str:
             ]
         )
     return text.getvalue()
+
+
+def read_costs(text: str) -> pd.DataFrame:
+    """The frame of :func:`costs_csv`, with ``nan`` where nothing ran or was measured.
+
+    Raises:
+        ValueError: it is no such table.
+    """
+    names = ("method", "concept", "stage", "cell", "status", "computed")
+    frame = pd.read_csv(io.StringIO(text, newline=""), keep_default_na=False, dtype=dict.fromkeys(names, str))
+    if list(frame.columns) != list(_COLUMNS):
+        raise ValueError(f"its columns are {', '.join(frame.columns)}")
+    numbers = [name for name in _COLUMNS if name not in names]
+    return frame.astype(dict.fromkeys(names, str)).assign(**{n: pd.to_numeric(frame[n]) for n in numbers})

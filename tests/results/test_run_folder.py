@@ -1,0 +1,54 @@
+"""A run folder is read whole, or refused with what is wrong with it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from erasebench.errors import EraseBenchError
+from erasebench.results.record import RECORD
+from erasebench.results.run_folder import read_run
+from erasebench.results.scores import read_scores
+
+
+@pytest.fixture
+def folder(finished: Path, tmp_path: Path) -> Path:
+    """A copy to damage."""
+    return Path(shutil.copytree(finished / "out", tmp_path / "run"))
+
+
+def test_everything_that_a_run_left(folder: Path) -> None:
+    run = read_run(folder)
+    assert [(row.method, row.concept) for row in run.rows] == [(row.method, row.concept) for row in run.record.rows]
+    assert run.scores.equals(read_scores(folder)) and not len(run.attacks)
+    assert set(run.costs["stage"]) == {"erase", "generate", "judge", "reference"}
+    assert run.costs["cell"].map(len).eq(12).all() and run.costs["seconds"].dropna().ge(0).all()
+    assert run.environment["model"]["name"] == "picturebook" and run.config.concepts == ("church", "nudity")
+    assert set(run.record.files) == {"scores.csv", "table.csv", "costs.csv", "environment.json"}
+
+
+@pytest.mark.parametrize("name", ["scores.csv", "table.csv", "costs.csv", "environment.json"])
+def test_what_was_edited_or_lost_is_refused(name: str, folder: Path) -> None:
+    path = folder / name
+    path.write_text(path.read_text(encoding="utf-8").replace("1", "2", 1), encoding="utf-8")
+    with pytest.raises(EraseBenchError, match=f"{name} is not the file that plan.json vouches for"):
+        read_run(folder)
+    path.unlink()
+    with pytest.raises(EraseBenchError, match=f"cannot read .*{name}: No such file"):
+        read_run(folder)
+
+
+def test_a_run_that_was_cut_short_is_refused(folder: Path) -> None:
+    (folder / RECORD).unlink()
+    with pytest.raises(EraseBenchError, match=r"no folder of a finished run: cannot read .*plan\.json"):
+        read_run(folder)
+
+
+def test_a_folder_of_another_version_says_so(folder: Path) -> None:
+    record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    (folder / RECORD).write_text(json.dumps({**record, "erasebench": "99.0", "dreams": 1}), encoding="utf-8")
+    with pytest.raises(EraseBenchError, match=r"erasebench 99\.0 wrote it and this is .*: dreams: Extra inputs"):
+        read_run(folder)
