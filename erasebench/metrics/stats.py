@@ -178,10 +178,20 @@ def paired_difference(after: ArrayLike, before: ArrayLike) -> Estimate:
     gained, lost, n = _changes(after, before)
     if not n:
         return UNDEFINED
-    return Estimate((gained - lost) / n, _least_difference(gained, lost, n), -_least_difference(lost, gained, n), n)
+    return Estimate((gained - lost) / n, *tango(gained, lost, n), n)
 
 
-def _least_difference(gained: int, lost: int, n: int) -> float:
+def tango(gained: float, lost: float, n: float) -> tuple[float, float]:
+    """Tango's 95 % interval of a difference of paired rates, in [-1, 1].
+
+    Args:
+        gained: how many of the prompts have a hit only after; ``lost`` only before.  None of the numbers need be whole.
+        n: how many prompts there are, at least ``gained + lost`` and more than 0.
+    """
+    return _least_difference(gained, lost, n), -_least_difference(lost, gained, n)
+
+
+def _least_difference(gained: float, lost: float, n: float) -> float:
     """The lower limit of Tango's interval, by bisection."""
     low, high = -1.0, (gained - lost) / n
     for _ in range(60):
