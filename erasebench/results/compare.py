@@ -1,0 +1,469 @@
+"""Two runs compared, prompt by prompt: whether a method got worse, for people and for continuous integration.
+
+Both runs drew the same prompts with the same judges, so that every difference is one of pairs.  What is decided on them
+is in :mod:`erasebench.results.verdicts`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from erasebench.config import parse_method
+from erasebench.engine.cells import short_hash
+from erasebench.errors import EraseBenchError, check_name
+from erasebench.metrics.attack_success import drawn_prompts
+from erasebench.metrics.metric import Description
+from erasebench.metrics.paired import Comparison, compare_paired
+from erasebench.metrics.stats import Estimate
+from erasebench.plugins import BASELINE, UNATTACKED
+from erasebench.results.attacks import ENSEMBLE
+from erasebench.results.flags import DRIFT
+from erasebench.results.protocol import differences
+from erasebench.results.record import AttackRecord
+from erasebench.results.rows import TableRow
+from erasebench.results.run_folder import RunFolder
+from erasebench.results.verdicts import (
+    ALL,
+    Z_POWER,
+    Change,
+    Evidence,
+    Margin,
+    Verdict,
+    Z,
+    evidence_of,
+    judge,
+    margin_of,
+    title_of,
+)
+
+FAIL_ON = ("ratio", "clip", "robust-rate")
+"""What is judged unless it is said otherwise: the concept, everything else, and attacks."""
+
+RAW = {"ratio": "concept", "score_all": "concept", "clip": "retain"}
+"""Metrics whose values of single images are compared, and the probe that these are of."""
+
+RAW_OF_ATTACKS = ("robust-rate", "asr-confirmed", "asr")
+"""Metrics of attacks whose values of single prompts are compared."""
+
+SHOWN = ("fid",)
+"""Metrics without such values that are shown all the same, by their intervals."""
+
+
+@dataclass(frozen=True)
+class RunComparison:
+    """What changed from one run to another.
+
+    Attributes:
+        metrics: what there is to say of each metric.
+        changes: in the order of the rows, those over all concepts of a method before those of each.
+        renamed: methods that have another name in the new run: (before, after).
+        only_in_base: rows that the new run lacks, in words; ``only_in_new`` likewise.
+        notes: what readers have to know, such as that a library has another version.
+    """
+
+    metrics: Mapping[str, Description]
+    changes: tuple[Change, ...]
+    renamed: tuple[tuple[str, str], ...] = ()
+    only_in_base: tuple[str, ...] = ()
+    only_in_new: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst of all: worse, inconclusive, no worse, or, where nothing is judged, that."""
+        verdicts = {change.verdict for change in self.changes if change.decisive or change.verdict == "worse"}
+        worst: tuple[Verdict, ...] = ("worse", "inconclusive", "no worse")
+        return next((verdict for verdict in worst if verdict in verdicts), "not judged")
+
+
+def compare(
+    base: RunFolder,
+    new: RunFolder,
+    fail_on: Sequence[str] | None = None,
+    margins: Mapping[str, Margin] | None = None,
+    renames: Mapping[str, str] | None = None,
+) -> RunComparison:
+    """Compare a run with the one before.
+
+    Rows are paired by method, concept and attack.  Where each run has one method that the other lacks and both are
+    settings of one plug-in, such as ``checkpoint[path=a]`` and ``checkpoint[path=b]``, these two are paired as well.
+    Seeds may differ: they are another sample of the same.  The unerased model is shown, never judged.
+
+    Args:
+        base: what it is compared with.
+        new: what may have got worse.
+        fail_on: the metrics that are judged, none if empty; if omitted those of :data:`FAIL_ON` that there are.  The
+            robust rate is judged after the ensemble alone where that was run, otherwise after every attack but "none".
+            A metric without values of single images, such as FID, is judged by the intervals of the two tables, which
+            know of no pairs.
+        margins: by metric, how much worse is too little to matter; "" for all rates, scores and points.
+        renames: by a method's name in the base run, its name in the new run.
+
+    Raises:
+        EraseBenchError: the runs measured in different ways (all differences are listed), one does not say how it
+            measured, nothing can be paired, or a name is unknown.
+    """
+    margins = margins or {}
+    names = _pair_methods(base, new, renames or {})
+    pairs, lost = _pair_rows(base, new, names)
+    if not any(pair.erased for pair in (*pairs, *lost)):
+        raise EraseBenchError(
+            f"{base.folder} and {new.folder} have no row of an erased model in common; pair two methods with "
+            f"--rename OLD=NEW: {', '.join(_methods(base))} before, {', '.join(_methods(new))} after"
+        )
+    _check_comparable(base, new, pairs)
+    known = dict.fromkeys((*RAW, *RAW_OF_ATTACKS, *(key for pair in pairs for key in pair.new.metrics)))
+    for key in (*(fail_on or ()), *filter(None, margins)):
+        check_name("metric", key, known)
+    tests = list(_tests(pairs, base, new, FAIL_ON if fail_on is None else fail_on, margins))
+    for key in fail_on or ():
+        if not any(test.judged and test.change.metric == key for test in tests):
+            raise EraseBenchError(f"nothing tells whether '{key}' got worse: no erased row of both runs has it")
+    changes = judge(tests)
+    before, after = ({_key(getattr(pair, side)) for pair in (*pairs, *lost)} for side in ("old", "new"))
+    return RunComparison(
+        {**base.record.metrics, **new.record.metrics},
+        (*map(_lose, lost), *changes),
+        tuple((old, to) for old, to in names.items() if old != to),
+        tuple(title_of(*_key(row)) for row in base.rows if _key(row) not in before),
+        tuple(title_of(*_key(row)) for row in new.rows if _key(row) not in after),
+        _notes(base, new, changes),
+    )
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """A row in two runs."""
+
+    old: TableRow
+    new: TableRow
+
+    @property
+    def erased(self) -> bool:
+        """Whether it is another than the unerased model."""
+        return BASELINE not in (self.old.method, self.new.method)
+
+    @property
+    def is_ensemble(self) -> bool:
+        """Whether it is of the ensemble of attacks."""
+        return bool(self.new.attack) and parse_method(self.new.attack)[0] == ENSEMBLE
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """The values of single images in two runs, with the prompts as index."""
+
+    before: pd.Series
+    after: pd.Series
+    unmoved: bool
+
+
+def _methods(run: RunFolder) -> list[str]:
+    return list(dict.fromkeys(row.method for row in run.rows))
+
+
+def _pair_methods(base: RunFolder, new: RunFolder, renames: Mapping[str, str]) -> dict[str, str]:
+    """By a method's name in the base run, its name in the new run; methods without a partner are left out."""
+    before, after = _methods(base), _methods(new)
+    for old, to in renames.items():
+        check_name(f"method of {base.folder}", old, before)
+        check_name(f"method of {new.folder}", to, after)
+    if len(set(renames.values())) < len(renames):
+        raise EraseBenchError("two methods cannot be renamed to one")
+    taken = set(renames.values())
+    names = {old: renames.get(old, old) for old in before if old in renames or old in {*after} - taken}
+    for plugin in dict.fromkeys(parse_method(old)[0] for old in before):
+        own = [old for old in before if old not in names and parse_method(old)[0] == plugin]
+        other = [to for to in after if to not in names.values() and parse_method(to)[0] == plugin]
+        if len(own) == len(other) == 1:
+            names[own[0]] = other[0]
+    return names
+
+
+def _pair_rows(base: RunFolder, new: RunFolder, names: Mapping[str, str]) -> tuple[list[_Pair], list[_Pair]]:
+    """The rows that both runs measured, and those that only the base run could measure."""
+    rows = {_key(row): row for row in new.rows}
+    found = [
+        _Pair(row, rows[names[row.method], row.concept, row.attack])
+        for row in base.rows
+        if row.status == "ok" and (names.get(row.method), row.concept, row.attack) in rows
+    ]
+    pairs = [pair for pair in found if pair.new.status == "ok"]
+    return pairs, [pair for pair in found if pair.new.status != "ok"]
+
+
+def _key(row: TableRow | AttackRecord) -> tuple[str, str, str]:
+    return row.method, row.concept, row.attack
+
+
+def _lose(pair: _Pair) -> Change:
+    reason = " ".join((pair.new.reason or "no reason was recorded").split())
+    return Change(
+        *(pair.new.method, pair.old.method, pair.new.concept, pair.new.attack, ""),
+        verdict="worse",
+        reason=f"{pair.new.status}: {reason}",
+    )
+
+
+def _check_comparable(base: RunFolder, new: RunFolder, pairs: Sequence[_Pair]) -> None:
+    first, second = base.record.protocol, new.record.protocol
+    for run, protocol in ((base, first), (new, second)):
+        if protocol is None:
+            raise EraseBenchError(
+                f"{run.folder} does not say how it measured, since an older erasebench wrote it: whether it can be "
+                "compared is not known; run it again"
+            )
+    assert first and second
+    concepts = list(dict.fromkeys(pair.new.concept for pair in pairs))
+    # A run of attacks alone has no facts of concepts; what it measured with stands with the attacks.
+    first, second = (
+        one.model_copy(update={"concepts": {name: one.concepts.get(name, {}) for name in concepts}})
+        for one in (first, second)
+    )
+    found: dict[str, list[str]] = {}
+    for concept in concepts:
+        for line in differences(first, second, concept):
+            found.setdefault(line, []).append(concept)
+    before, after = ({_key(row): row for row in run.record.attacks} for run in (base, new))
+    for pair in pairs:
+        if pair.new.attack:
+            for line in _attack_differences(before[_key(pair.old)], after[_key(pair.new)], pair, base, new):
+                found.setdefault(line, []).append(pair.new.attack)
+    if found:
+        lines = [
+            line if set(names) >= set(concepts) else f"{', '.join(dict.fromkeys(names))}: {line}"
+            for line, names in found.items()
+        ]
+        raise EraseBenchError(
+            f"{base.folder} and {new.folder} measured in different ways and cannot be compared: {'; '.join(lines)}"
+        )
+
+
+def _attack_differences(
+    before: AttackRecord, after: AttackRecord, pair: _Pair, base: RunFolder, new: RunFolder
+) -> Iterator[str]:
+    """In what two attacks on a row differ, one line each."""
+    facts: list[dict[str, object]] = []
+    for record, row, run in ((before, pair.old, base), (after, pair.new, new)):
+        trials = _rows_of(run.attacks, _key(row))
+        prompts = {prompt for keys in record.trials.values() for prompt in keys}
+        budget = {f"{name} of {one}": value for one, own in record.budget.items() for name, value in own.items()}
+        facts.append(
+            {
+                **{"judge": record.judge, "threat model": record.threat_model, "attacked prompts": len(prompts)},
+                "prompts": short_hash(sorted(prompts)),
+                "confirmations": max(map(len, trials["confirmations"].str.split()), default=0),
+                **budget,
+            }
+        )
+    one, other = facts
+    # Without a raw success nothing is confirmed.
+    if not (one["confirmations"] and other["confirmations"]):
+        other["confirmations"] = one["confirmations"]
+    for name in dict.fromkeys((*one, *other)):
+        if one.get(name) != other.get(name):
+            yield f"{name}: {one.get(name)} and {other.get(name)}"
+
+
+def _rows_of(attacks: pd.DataFrame, key: tuple[str, str, str]) -> pd.DataFrame:
+    """The trials of a row, without those of the floor."""
+    method, concept, attack = key
+    own = (attacks["method"] == method) & (attacks["concept"] == concept) & (attacks["attack"] == attack)
+    return attacks[own & ~attacks["floor"]]
+
+
+class _Values:
+    """The values of single images of a run."""
+
+    def __init__(self, run: RunFolder) -> None:
+        self.run = run
+
+    @cached_property
+    def images(self) -> dict[tuple[str, str, str], pd.DataFrame]:
+        """By method, concept and probe."""
+        return dict(list(self.run.scores.groupby(["method", "concept", "probe"], sort=False)))
+
+    def of(self, metric: str, row: TableRow) -> pd.DataFrame | None:
+        """``value`` and ``score`` of each image, by prompt and seed; None if the row has none."""
+        if metric in RAW and not row.attack:
+            images = self.images.get((row.method, row.concept, RAW[metric]))
+            if images is None:
+                return None
+            return images.assign(value=images["score"] >= images["threshold"] if metric == "ratio" else images["score"])
+        if metric in RAW_OF_ATTACKS and row.attack:
+            trials = _rows_of(self.run.attacks, _key(row))
+            values = {"asr": trials["raw"], "asr-confirmed": trials["confirmed"], "robust-rate": ~trials["confirmed"]}
+            return trials.assign(value=values[metric].astype(bool)) if len(trials) else None
+        return None
+
+    def drawn(self, concept: str) -> set[str]:
+        """The prompts that the unerased model draws as they are."""
+        return set(drawn_prompts(_rows_of(self.run.attacks, (BASELINE, concept, UNATTACKED))))
+
+
+def _sample(metric: str, pair: _Pair, base: _Values, new: _Values) -> _Sample | None:
+    """The values of a row's images in two runs; None if there are none."""
+    before, after = base.of(metric, pair.old), new.of(metric, pair.new)
+    if before is None or after is None:
+        return None
+    if metric == "robust-rate":
+        drawn = base.drawn(pair.new.concept) & new.drawn(pair.new.concept)
+        before, after = (one[one["prompt_id"].isin(drawn)] for one in (before, after))
+    if not len(before) or not len(after):
+        return None
+    # CLIP scores are 100 times a cosine.
+    unmoved = _is_unmoved(before, after, DRIFT * (100 if metric == "clip" else 1))
+    return _Sample(before.set_index("prompt_id")["value"], after.set_index("prompt_id")["value"], unmoved)
+
+
+def _is_unmoved(before: pd.DataFrame, after: pd.DataFrame, drift: float) -> bool:
+    """Whether the same prompts and seeds, which runs have in the same order, have the same scores and values."""
+    if len(before) != len(after):
+        return False
+    same = all((before[name].to_numpy() == after[name].to_numpy()).all() for name in ("prompt_id", "seed"))
+    one, other = before["value"].to_numpy(), after["value"].to_numpy()
+    moved = np.abs(before["score"].to_numpy() - after["score"].to_numpy()) > drift
+    return same and not moved.any() and (one.dtype != bool or bool((one == other).all()))
+
+
+def _pool(samples: Mapping[str, _Sample], shared: bool) -> _Sample:
+    """The images of several concepts together.
+
+    Args:
+        samples: by concept.
+        shared: the prompts are the same for all of them, so that a prompt has an image of each.
+    """
+    before, after = (
+        pd.concat([_renamed(getattr(sample, side), "" if shared else concept) for concept, sample in samples.items()])
+        for side in ("before", "after")
+    )
+    return _Sample(before, after, all(sample.unmoved for sample in samples.values()))
+
+
+def _renamed(values: pd.Series, concept: str) -> pd.Series:
+    return values.set_axis(f"{concept}/" + values.index) if concept else values
+
+
+def _tests(
+    pairs: Sequence[_Pair], base: RunFolder, new: RunFolder, fail_on: Sequence[str], margins: Mapping[str, Margin]
+) -> Iterator[Evidence]:
+    """Every comparison that there are values for, those over all concepts before those of single rows."""
+    metrics = {**base.record.metrics, **new.record.metrics}
+    before, after = _Values(base), _Values(new)
+    with_ensemble = {(pair.new.method, pair.new.concept) for pair in pairs if pair.is_ensemble}
+    groups: dict[tuple[str, str], dict[str, _Pair]] = {}
+    for pair in pairs:
+        groups.setdefault((pair.new.method, pair.new.attack), {})[pair.new.concept] = pair
+
+    def is_judged(metric: str, pair: _Pair) -> bool:
+        beside = pair.new.attack == UNATTACKED or (pair.new.method, pair.new.concept) in with_ensemble
+        return metric in fail_on and pair.erased and not (metric == "robust-rate" and beside and not pair.is_ensemble)
+
+    for rows in groups.values():
+        first = next(iter(rows.values()))
+        found: list[Evidence] = []
+        for metric in dict.fromkeys((*RAW, *RAW_OF_ATTACKS, *SHOWN, *fail_on)):
+            known = metrics.get(metric, Description(metric))
+            judged = {concept: is_judged(metric, pair) for concept, pair in rows.items()}
+            found_samples = ((concept, _sample(metric, pair, before, after)) for concept, pair in rows.items())
+            own = {concept: sample for concept, sample in found_samples if sample}
+            whole = {ALL: _pool(own, RAW.get(metric) == "retain")} if len(own) > 1 else {}
+            samples = {**whole, **own}
+            judged[ALL] = all(judged[concept] for concept in own)
+            compared = {concept: _compare_sample(metric, sample) for concept, sample in samples.items()}
+            if metric not in (*RAW, *RAW_OF_ATTACKS):
+                intervals = {concept: _compare_intervals(metric, pair) for concept, pair in rows.items()}
+                compared |= {concept: one for concept, one in intervals.items() if one}
+            for concept, (comparison, old, to) in compared.items():
+                change = Change(
+                    *(first.new.method, first.old.method, concept, first.new.attack, metric),
+                    before=old,
+                    after=to,
+                    margin=margin_of(metric, known, margins).of(old),
+                    decisive=concept == ALL or not whole,
+                    unmoved=concept in samples and samples[concept].unmoved,
+                )
+                found.append(evidence_of(change, comparison, known, judged[concept]))
+        order = [ALL, *rows]
+        yield from sorted(found, key=lambda test: order.index(test.change.concept))
+
+
+_Compared = tuple[Comparison, float, float]
+"""A comparison, and the values before and after, all in the metric's unit."""
+
+
+def _compare_sample(metric: str, sample: _Sample) -> _Compared:
+    try:
+        compared = compare_paired(sample.after, sample.before)
+    except ValueError as error:
+        raise EraseBenchError(f"the values of {metric} cannot be compared: {error}") from error
+    scale = 1 if metric == "clip" else 100
+    before, after = (scale * float(side.groupby(level=0).mean().mean()) for side in (sample.before, sample.after))
+    difference, detectable = compared.difference.scaled(scale), scale * compared.detectable
+    return replace(compared, difference=difference, detectable=detectable), before, after
+
+
+def _compare_intervals(metric: str, pair: _Pair) -> _Compared | None:
+    """Compare two estimates by their intervals, as if normal and independent; None if one has none.
+
+    The same prompts and seeds make two runs resemble each other, so that this finds less than there is.
+    """
+    from scipy.stats import norm
+
+    before, after = pair.old.metrics.get(metric), pair.new.metrics.get(metric)
+    # Upper limits: FID's lower one is cut off at 0.
+    reach = math.hypot(before.high - before.value, after.high - after.value) if before and after else math.nan
+    if not before or not after or math.isnan(reach):
+        return None
+    difference, error = after.value - before.value, reach / Z
+    p = float(2 * norm.sf(abs(difference) / error)) if error else float(difference == 0)
+    estimate = Estimate(difference, difference - reach, difference + reach, min(before.n, after.n))
+    return Comparison(estimate, p, "two intervals, unpaired", (Z + Z_POWER) * error), before.value, after.value
+
+
+def read_renames(texts: Iterable[str]) -> dict[str, str]:
+    """Names of methods as the command line has them, ``old=new``; an equals sign in brackets is the name's own.
+
+    Raises:
+        EraseBenchError: it is no such pair, or a name is given twice.
+    """
+    renames: dict[str, str] = {}
+    for text in texts:
+        parts = [part.strip() for part in re.split(r"=(?![^\[]*\])", text)]
+        if len(parts) != 2 or not all(parts):
+            raise EraseBenchError(f"'{text}' renames nothing; write OLD=NEW, the names of a method in the two runs")
+        if parts[0] in renames:
+            raise EraseBenchError(f"'{parts[0]}' is renamed twice")
+        renames[parts[0]] = parts[1]
+    return renames
+
+
+def _notes(base: RunFolder, new: RunFolder, changes: Iterable[Change]) -> tuple[str, ...]:
+    """What explains differences beside the methods: versions and devices, and the unerased model if it moved."""
+    before, after = (_versions(run.environment) for run in (base, new))
+    notes = [
+        f"{name} {before.get(name, 'missing')} before, {after.get(name, 'missing')} after"
+        for name in dict.fromkeys((*before, *after))
+        if before.get(name) != after.get(name)
+    ]
+    moved = [change for change in changes if change.method == BASELINE and change.moved]
+    if moved:
+        notes.append(
+            f"the unerased model moved itself ({', '.join(dict.fromkeys(change.metric for change in moved))}): "
+            "something else than the methods changed"
+        )
+    return tuple(notes)
+
+
+def _versions(environment: Mapping[str, Any]) -> dict[str, str]:
+    names = ("erasebench", "python", "system", "device")
+    own = {name: str(environment[name]) for name in names if name in environment}
+    return own | {name: str(version) for name, version in environment.get("packages", {}).items()}
