@@ -26,6 +26,7 @@ from erasebench.results.verdicts import LEVEL, POINTS, Change
 
 _STYLES = {"worse": "bold red", "inconclusive": "yellow", "better": "green"}
 _NUMBERS = ("before", "after", "difference", "p", "sees")
+_COULD = "could only have seen "
 _COLUMNS = ("verdict", "method", "concept", "attack", "metric", *_NUMBERS)
 
 
@@ -129,7 +130,7 @@ def to_json(comparison: RunComparison) -> str:
         "only_in_new": comparison.only_in_new,
         "notes": comparison.notes,
     }
-    return json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(_finite(content), indent=1, allow_nan=False) + "\n"
 
 
 def headline(comparison: RunComparison) -> str:
@@ -179,9 +180,8 @@ def _verdict(change: Change) -> str:
 
 def _frame(comparison: RunComparison, changes: Iterable[Change], intervals: bool = True) -> pd.DataFrame:
     """The table as text, without columns that would be empty."""
-    frame = pd.DataFrame(
-        [_cells(comparison, change, intervals) for change in changes], columns=list(_COLUMNS), dtype=object
-    )
+    lines = [{name: _line(cell) for name, cell in _cells(comparison, one, intervals).items()} for one in changes]
+    frame = pd.DataFrame(lines, columns=list(_COLUMNS), dtype=object)
     kept = [name for name in _COLUMNS if name not in ("attack", "sees") or frame[name].any()]
     return frame[kept].rename(columns={"sees": "could see"})
 
@@ -197,6 +197,7 @@ def _cells(comparison: RunComparison, change: Change, intervals: bool = True) ->
     ends = f" [{show(difference.low, '+')}, {show(difference.high, '+')}]"
     interval = ends if intervals and not math.isnan(difference.low) else ""
     p = "" if math.isnan(change.p) else "< .001" if change.p < 0.001 else f"{change.p:.3f}".removeprefix("0")
+    sees = _sees(comparison, change)
     cells = dict(zip(_COLUMNS, (_verdict(change), change.method, change.concept, change.attack), strict=False))
     if change.reason:
         return {**cells, **dict.fromkeys(_COLUMNS[4:], ""), "metric": change.reason}
@@ -205,7 +206,7 @@ def _cells(comparison: RunComparison, change: Change, intervals: bool = True) ->
         "metric": _title(comparison, change),
         **{"before": show(change.before), "after": show(change.after)},
         **{"difference": f"{show(difference.value, '+')}{interval}", "p": p},
-        "sees": _sees(comparison, change).removeprefix("could only have seen "),
+        "sees": "nothing" if sees and math.isinf(change.sees) else sees.removeprefix(_COULD),
     }
 
 
@@ -218,7 +219,7 @@ def _sees(comparison: RunComparison, change: Change) -> str:
     digits = 0 if _metric(comparison, change).unit in POINTS else decimals([change.sees])
     step = 10.0**-digits
     # Rounded up: it could not have seen less.
-    return f"could only have seen >= {math.ceil(change.sees / step) * step:.{digits}f}{_unit(comparison, change)}"
+    return f"{_COULD}>= {math.ceil(change.sees / step) * step:.{digits}f}{_unit(comparison, change)}"
 
 
 def _metric(comparison: RunComparison, change: Change) -> Description:
@@ -260,7 +261,7 @@ def _legend(comparison: RunComparison, moved: list[Change]) -> list[str]:
     if any(change.verdict == "inconclusive" for change in moved):
         lines.append("Inconclusive: could only have seen what stands under 'could see', in 80 % of repeats")
     lines.append("Brackets hold 95 % intervals of the difference, over prompts")
-    return lines
+    return [_line(line) for line in lines]
 
 
 def _literal(text: str) -> str:
@@ -268,9 +269,14 @@ def _literal(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]#~!])", r"\\\1", html.escape(text, quote=False))
 
 
+def _line(text: str) -> str:
+    """Text that stays on its line and tells the terminal nothing."""
+    return _printable(" ".join(text.split()))
+
+
 def _printable(text: str) -> str:
     """Text that XML can hold: control characters and halves of surrogate pairs are replaced."""
-    return re.sub("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", text)
+    return re.sub("[^\t\n\r\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", text)
 
 
 def _finite(content: Any) -> Any:

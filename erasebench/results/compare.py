@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from erasebench.config import parse_method
 from erasebench.engine.cells import short_hash
 from erasebench.errors import EraseBenchError, check_name
 from erasebench.metrics.attack_success import drawn_prompts
@@ -154,7 +153,7 @@ class _Pair:
     @property
     def is_ensemble(self) -> bool:
         """Whether it is of the ensemble of attacks."""
-        return bool(self.new.attack) and parse_method(self.new.attack)[0] == ENSEMBLE
+        return bool(self.new.attack) and _plugin(self.new.attack) == ENSEMBLE
 
 
 @dataclass(frozen=True)
@@ -164,6 +163,11 @@ class _Sample:
     before: pd.Series
     after: pd.Series
     unmoved: bool
+
+
+def _plugin(label: str) -> str:
+    """The name without options, whatever these hold."""
+    return label.partition("[")[0].strip()
 
 
 def _methods(run: RunFolder) -> list[str]:
@@ -180,9 +184,9 @@ def _pair_methods(base: RunFolder, new: RunFolder, renames: Mapping[str, str]) -
         raise EraseBenchError("two methods cannot be renamed to one")
     taken = set(renames.values())
     names = {old: renames.get(old, old) for old in before if old in renames or old in {*after} - taken}
-    for plugin in dict.fromkeys(parse_method(old)[0] for old in before):
-        own = [old for old in before if old not in names and parse_method(old)[0] == plugin]
-        other = [to for to in after if to not in names.values() and parse_method(to)[0] == plugin]
+    for plugin in dict.fromkeys(_plugin(old) for old in before):
+        own = [old for old in before if old not in names and _plugin(old) == plugin]
+        other = [to for to in after if to not in names.values() and _plugin(to) == plugin]
         if len(own) == len(other) == 1:
             names[own[0]] = other[0]
     return names
@@ -378,7 +382,12 @@ def _tests(
             whole = {ALL: _pool(own, RAW.get(metric) == "retain")} if len(own) > 1 else {}
             samples = {**whole, **own}
             judged[ALL] = all(judged[concept] for concept in own)
-            compared = {concept: _compare_sample(metric, sample) for concept, sample in samples.items()}
+            compared = {
+                concept: _compare_sample(
+                    f"{metric} of {title_of(first.new.method, concept, first.new.attack)}", metric, sample
+                )
+                for concept, sample in samples.items()
+            }
             if metric not in (*RAW, *RAW_OF_ATTACKS):
                 intervals = {concept: _compare_intervals(metric, pair) for concept, pair in rows.items()}
                 compared |= {concept: one for concept, one in intervals.items() if one}
@@ -400,15 +409,19 @@ _Compared = tuple[Comparison, float, float]
 """A comparison, and the values before and after, all in the metric's unit."""
 
 
-def _compare_sample(metric: str, sample: _Sample) -> _Compared:
+def _compare_sample(title: str, metric: str, sample: _Sample) -> _Compared:
     try:
         compared = compare_paired(sample.after, sample.before)
     except ValueError as error:
-        raise EraseBenchError(f"the values of {metric} cannot be compared: {error}") from error
+        raise EraseBenchError(f"{title} cannot be compared: {error}") from error
     scale = 1 if metric == "clip" else 100
-    before, after = (scale * float(side.groupby(level=0).mean().mean()) for side in (sample.before, sample.after))
+    means = [scale * float(_prompt_means(side).mean()) for side in (sample.before, sample.after)]
     difference, detectable = compared.difference.scaled(scale), scale * compared.detectable
-    return replace(compared, difference=difference, detectable=detectable), before, after
+    return replace(compared, difference=difference, detectable=detectable), means[0], means[1]
+
+
+def _prompt_means(values: pd.Series) -> pd.Series:
+    return values if values.index.is_unique else values.groupby(level=0).mean()
 
 
 def _compare_intervals(metric: str, pair: _Pair) -> _Compared | None:
