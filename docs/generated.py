@@ -95,16 +95,16 @@ def plugins(kind: str) -> str:
     parts = []
     for together in _classes(KINDS[kind]):
         make = together[0].make
-        parts += [f"## {', '.join(f'`{plugin.name}`' for plugin in together)}", prose(make.__doc__)]
+        module = sys.modules[make.__module__]
+        paper, _, notes = prose(module.__doc__).partition("\n\n") if kind in ("methods", "attacks") else ("", "", "")
+        parts += [f"## {', '.join(f'`{plugin.name}`' for plugin in together)}", paper, prose(make.__doc__)]
         details = [
             f"{heading}\n: {escape(_sentences(texts))}"
             for heading, texts in plugin_details(kind, together[0])
             if any(texts)
         ]
         parts += [*details, _hyper_parameter_table(together)] if dataclasses.is_dataclass(make) else details
-        module = sys.modules[make.__module__]
-        if kind in ("methods", "attacks") and module.__doc__:
-            parts.append(f"**Source.** {prose(module.__doc__)}")
+        parts.append(notes)
     return "\n\n".join(filter(None, parts))
 
 
@@ -132,7 +132,9 @@ def _hyper_parameter_table(together: Sequence[Plugin[Any]]) -> str:
         rows.append([f"`{same[0].name}`", escape(same[0].type), *cells, escape(same[0].meaning)])
     if not rows:
         return "No hyper-parameters."
-    return table(("hyper-parameter", "type and range", "default", "on Picturebook", "meaning"), rows)
+    return "{.hyper-parameters}\n" + table(
+        ("hyper-parameter", "type and range", "default", "on Picturebook", "meaning"), rows
+    )
 
 
 def _cell(together: Sequence[Plugin[Any]], texts: Sequence[str]) -> str:
@@ -175,7 +177,8 @@ def concepts() -> str:
             own = ("phrase", "synonyms", "anchor", "neighbours")
             seen = [f"**{domain}**: {escape(text)}" for domain, text in details.items() if domain not in own]
             rows.append([f"`{concept.name}`", *(escape(details[name]) for name in own), "<br>".join(seen)])
-        parts.append(table(("concept", "phrase", "synonyms", "anchor", "neighbours", "seen by, prompts"), rows))
+        header = ("concept", "phrase", "synonyms", "anchor", "neighbours", "seen by, prompts")
+        parts.append("{.concepts}\n" + table(header, rows))
     return "\n\n".join(parts)
 
 
@@ -187,11 +190,13 @@ def presets() -> str:
 
 def flag_tables() -> str:
     """Every flag with cause and remedy."""
-    kinds = {"Rows of methods": flags.FLAGS, "Rows of attacks": flags.ATTACK_FLAGS}
+    kinds: dict[str, Mapping[str, Any]] = {"Rows of methods": flags.FLAGS, "Rows of attacks": flags.ATTACK_FLAGS}
     parts = []
     for title, known in kinds.items():
-        rows = [[f"`{name}`", escape(flag.meaning)] for name, flag in known.items()]  # type: ignore[attr-defined]
-        parts += [f"### {title}", table(("flag", "what it says, and what to do"), rows)]
+        kind = type(next(iter(known.values())))
+        said = [field.name for field in dataclasses.fields(kind) if field.type == "str"]
+        rows = [[f"`{name}`", *(escape(getattr(flag, each)) for each in said)] for name, flag in known.items()]
+        parts += [f"### {title}", table(("flag", *said), rows)]
     return "\n\n".join(parts)
 
 
