@@ -11,7 +11,7 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import groupby
 from pathlib import Path
@@ -150,13 +150,10 @@ def metrics() -> str:
         unit = f" ({description.unit})" if description.unit else ""
         make = KINDS["metrics"].get(name).make
         parts += [f"## `{name}`: {escape(description.title + unit)}", f"{_sentence(description.meaning)}"]
-        facts = {
-            "better": description.direction,
-            "of the images of": ", ".join(make.probes),  # type: ignore[attr-defined]
-            "beware": description.caveat,
-            "where": "in the files only, not in the table that is printed" if description.details else "",
-        }
-        parts += [f"{heading}\n: {escape(text)}" for heading, text in facts.items() if text]
+        probes = " and ".join(f"`{probe}`" for probe in make.probes)  # type: ignore[attr-defined]
+        facts = [f"Better: **{description.direction}**", f"images: {probes}", escape(description.caveat)]
+        facts.append("in files only, not in the printed table" if description.details else "")
+        parts.append("; ".join(filter(None, facts)) + ".")
         parts.append(prose(make.__doc__))
     return "\n\n".join(parts)
 
@@ -196,7 +193,7 @@ def flag_tables() -> str:
         kind = type(next(iter(known.values())))
         said = [field.name for field in dataclasses.fields(kind) if field.type == "str"]
         rows = [[f"`{name}`", *(escape(getattr(flag, each)) for each in said)] for name, flag in known.items()]
-        parts += [f"### {title}", table(("flag", *said), rows)]
+        parts += [f"### {title}", "{.flags}\n" + table(("flag", *said), rows)]
     return "\n\n".join(parts)
 
 
@@ -211,13 +208,18 @@ def record_tables() -> str:
 
 def cost_table() -> str:
     """The columns of ``costs.csv``."""
-    source = inspect.getsource(Cost)
-    meanings = dict(re.findall(r'^    (\w+): .+\n    """(.+?)"""', source, re.MULTILINE))
-    return _fields({field.name: field for field in dataclasses.fields(Cost)}, meanings)
+    return _fields([field.name for field in dataclasses.fields(Cost)], attributes(Cost.__doc__))
 
 
-def _fields(names: Mapping[str, object], meanings: Mapping[str, str]) -> str:
-    return table(("field", "what it is"), [[f"`{name}`", escape(meanings.get(name, ""))] for name in names])
+def _fields(names: Iterable[str], meanings: Mapping[str, str]) -> str:
+    """A table of fields; one that is explained with the one before it stands in its row."""
+    rows: list[list[str]] = []
+    for name in names:
+        if name in meanings:
+            rows.append([f"`{name}`", escape(meanings[name])])
+        else:
+            rows[-1][0] += f", `{name}`"
+    return table(("field", "what it is"), rows)
 
 
 def python() -> str:
