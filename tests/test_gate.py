@@ -1,4 +1,4 @@
-"""The project gates itself: the run in ``results/picturebook/smoke``, made anew, must be no worse, a broken one worse."""
+"""The project gates itself: ``results/picturebook/smoke``, made anew, must be no worse, and a broken run worse."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+import yaml
 
+from erasebench.cli import config_options, read_options
+from erasebench.config import RunConfig
 from erasebench.results.run_folder import read_run
 from tests.engine.runs import command, load_once
-from tests.pages import ROOT, blocks
+from tests.pages import DOCS, ROOT, blocks
 
 BASE = ROOT / "results" / "picturebook" / "smoke"
 RUN, COMPARE = (words for block in blocks(BASE / "README.md") for words in block.commands)
@@ -83,9 +86,23 @@ def test_the_committed_run_is_small_whole_and_of_no_machine() -> None:
     assert shlex.join(RUN[-2:]) == "--out results/picturebook/smoke" and run.config.out == Path(RUN[-1])
 
 
-def test_its_page_says_how_it_was_made() -> None:
-    from erasebench.cli import config_options, read_options
+def test_the_workflow_of_the_page_hangs_together() -> None:
+    [block] = [block for block in blocks(DOCS / "gate.md") if block.language == "yaml"]
+    workflow = yaml.load(block.text, yaml.BaseLoader)  # whose `on` is no truth value
+    assert set(workflow) == {"name", "on", "jobs"}
+    steps = workflow["jobs"]["gate"]["steps"]
+    assert all(("uses" in step) != ("run" in step) for step in steps)
+    assert all(step["uses"].startswith("actions/") and "@v" in step["uses"] for step in steps if "uses" in step)
+    run, compare = block.commands
+    assert (run[0], run[run.index("--out") + 1]) == ("run", "gate/new")
+    assert compare[:3] == ["compare", "gate/base", "gate/new"]
+    summary = compare[compare.index("--markdown") + 1]
+    assert any(step.get("run", "").startswith(f"cat {summary} ") and step["if"] == "always()" for step in steps)
+    store = RunConfig.model_fields["store"].default
+    assert [step["with"]["path"] for step in steps if "path" in step.get("with", {})] == [str(store), "gate"]
 
+
+def test_its_page_says_how_it_was_made() -> None:
     known = {option.opts[0]: option.name for option in config_options()}
     words = RUN[1:]
     options: dict[str, Any] = {known[name]: value for name, value in zip(words[::2], words[1::2], strict=True)}
