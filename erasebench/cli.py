@@ -175,6 +175,8 @@ def _run(options: dict[str, Any], attacks_only: bool = False) -> None:
             live,
             shutil.get_terminal_size().columns if live else None,
             result.budgets,
+            result.ranks,
+            result.seeds,
         )
     )
     click.echo(summary(result), err=True)
