@@ -131,7 +131,7 @@ def read_ranks(folder: Path) -> pd.DataFrame:
 def describe_ranks(frame: pd.DataFrame, metrics: Metrics) -> list[str]:
     """Ranks for readers: what they are, and a line for each concept and attack, in groups of the same ranks.
 
-    For example ``Ranks, church: Ratio: 1-3 uce, mace, esd-x; 4 ca | no two of 4 methods can be told apart by FID``.
+    For example ``Ranks, church: Ratio: 1-3 uce, mace, esd-x; 4 ca. No two of 4 methods can be told apart by FID``.
     """
     lines = []
     for (concept, attack), family in frame.groupby(["concept", "attack"], sort=False):
@@ -145,6 +145,6 @@ def describe_ranks(frame: pd.DataFrame, metrics: Metrics) -> list[str]:
             ranks = (f"{low if low == high else f'{low}-{high}'} {names}" for (low, high), names in groups.items())
             parts.append(f"{title}: {'; '.join(ranks)}")
         if alike:
-            parts.append(f"no two of {family['of'].max()} methods can be told apart by {', '.join(alike)}")
-        lines.append(f"Ranks, {f'{attack} on {concept}' if attack else concept}: {' | '.join(parts)}")
+            parts.append(f"No two of {family['of'].max()} methods can be told apart by {', '.join(alike)}")
+        lines.append(f"Ranks, {f'{attack} on {concept}' if attack else concept}: {'. '.join(parts)}")
     return [EXPLANATION, *lines] if lines else []

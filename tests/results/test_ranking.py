@@ -109,7 +109,7 @@ def test_readers_get_groups() -> None:
     attacked = frame.assign(attack="p4d", metric="asr-confirmed")
     assert describe_ranks(pd.concat([frame, same, attacked]), METRICS) == [
         EXPLANATION,
-        "Ranks, church: Ratio: 1-3 uce, mace, esd-x; 4 ca | no two of 4 methods can be told apart by CLIP score",
+        "Ranks, church: Ratio: 1-3 uce, mace, esd-x; 4 ca. No two of 4 methods can be told apart by CLIP score",
         "Ranks, p4d on church: Confirmed ASR: 1-3 uce, mace, esd-x; 4 ca",
     ]
     assert describe_ranks(ranks_frame(), METRICS) == []
@@ -138,4 +138,4 @@ def test_a_run_leaves_its_ranks(tmp_path: Path, capsys: pytest.CaptureFixture[st
         assert row.value == pytest.approx(values[row.method, row.metric], rel=1e-5)
     printed, markdown = capsys.readouterr().out, (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
     for text in (printed, markdown):
-        assert "Ranks, church: no two of 2 methods can be told apart by Ratio, CLIP score" in text
+        assert "Ranks, church: No two of 2 methods can be told apart by Ratio, CLIP score" in text
