@@ -44,7 +44,8 @@ def test_images_needed() -> None:
     found = images_needed(0.1, 0.5, 60, 0.3)
     assert found and half_width(0.5, 60, found, 0.3) <= 0.1 < half_width(0.5, 60, found - 1, 0.3)
     assert images_needed(0.1, 0.5, 40, 0.5) is None, "two images' worth of each prompt is all that there is"
-    assert half_width(0.5, 40, 10**9, 0.5) == pytest.approx(half_width(0.5, 75), abs=1e-3)  # 80, less as the spread is estimated
+    # Worth 80 prompts, less what it costs that their spread is estimated from 40.
+    assert half_width(0.5, 40, 10**9, 0.5) == pytest.approx(half_width(0.5, 75), abs=1e-3)
     more_prompts = prompts_needed(0.1, 0.5, 4, 0.5)
     assert more_prompts and half_width(0.5, more_prompts, 4, 0.5) <= 0.1 < half_width(0.5, more_prompts - 1, 4, 0.5)
     assert prompts_needed(1e-9, 0.5) is None
