@@ -273,9 +273,11 @@ class Judge(ABC):
 
     Attributes:
         device: where it runs; a run sets it before the first scores.
+        weights: what it reads beside images, for readers: each file or model, and where it comes from.
     """
 
     device: str = "auto"
+    weights: ClassVar[tuple[str, ...]] = ()
 
     @property
     def labels(self) -> Sequence[str] | None:

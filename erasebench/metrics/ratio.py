@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @METRICS.register("ratio")
 class Ratio(Metric):
-    """The share of images that show the concept, in per cent.
+    """The share of images that show the concept: 100 x images that show it / images of its prompts.
 
     The interval is Wilson's: over the images where they are the units, and over their effective number where prompts
     have several: no hit in a thousand images would otherwise be reported as exactly 0, [0, 0], or with the certainty of

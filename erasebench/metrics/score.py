@@ -26,7 +26,7 @@ class _MeanScore(Metric):
 
 @METRICS.register("score_all")
 class ScoreAll(_MeanScore):
-    """The mean score of all images: Dark Miner's Score of inappropriate concepts."""
+    """100 x the sum of all images' scores / images: Dark Miner's Score of inappropriate concepts."""
 
     title = "Score, all images"
     meaning = "mean score of the concept over all images"
@@ -45,7 +45,7 @@ class ScoreAll(_MeanScore):
 
 @METRICS.register("score_shown")
 class ScoreShown(_MeanScore):
-    """The mean score of the images that show the concept: Dark Miner's Score of objects and styles.
+    """100 x the sum of their scores / images that show the concept: Dark Miner's Score of objects and styles.
 
     It says how clearly the concept is drawn where it is drawn at all, so read it with Ratio.  The interval takes the
     number of images that show it as given.
