@@ -150,7 +150,8 @@ def plugin_details(kind: str, plugin: Plugin[Any]) -> list[tuple[str, list[str]]
     make: Any = plugin.make
     if kind == "methods":
         guides = "it changes guidance and no weights, so that there is nothing to export" * make.guidance_only
-        return [("note", [guides, "its change can be exported as a LoRA" * make.low_rank])]
+        unseeded = "it depends on no seed: every erasure is the same" * (not make.seeded)
+        return [("note", [guides, "its change can be exported as a LoRA" * make.low_rank, unseeded])]
     if kind == "metrics":
         column = f"{make.title} ({make.unit})" if make.unit else make.title
         probes = ", ".join(make.probes)

@@ -31,11 +31,13 @@ from erasebench.report.samples import draw_grids, draw_training
 from erasebench.report.table import to_latex, to_markdown
 from erasebench.results.attacks import ATTACKS, attacks_csv, budgets, collect_attacks
 from erasebench.results.costs import COSTS, Cost, costs_csv
-from erasebench.results.measure import measure
+from erasebench.results.measure import collect, measure_rows, prompt_values
+from erasebench.results.ranking import RANKS, rank_methods, ranks_csv
 from erasebench.results.record import RECORD, Record, record_plan, tokenizer_hash
 from erasebench.results.rows import TableRow
 from erasebench.results.run_folder import CONFIG, ENVIRONMENT
 from erasebench.results.scores import SCORES, collect_scores, scores_csv
+from erasebench.results.seeds import SEEDS, seed_spread, seeds_csv
 from erasebench.results.table import TABLE, to_csv
 from erasebench.results.transfers import TRANSFER, replays, transfer_csv, transfer_matrix
 from erasebench.stages.session import Session
@@ -53,6 +55,8 @@ class Result:
         record: the rows and where their results are; ``scores`` of every image.
         attacks: what every attack found.
         rows: the table.
+        ranks: of the methods, as far as they can be told apart.
+        seeds: the spread between erasures of one method.
     """
 
     plan: Plan
@@ -61,6 +65,8 @@ class Result:
     scores: pd.DataFrame
     attacks: pd.DataFrame
     rows: list[TableRow]
+    ranks: pd.DataFrame
+    seeds: pd.DataFrame
 
     @property
     def budgets(self) -> dict[str, str]:
@@ -136,7 +142,11 @@ def _run(plan: Plan, store: Store, stream: TextIO | None) -> Result:
         record = record_plan(plan, outcome.failed, outcome.unneeded)
         scores = collect_scores(plan, record, store)
         attacks = collect_attacks(record, scores, store)
-        result = Result(plan, outcome, record, scores, attacks, measure(record, scores, store, attacks))
+        collected = collect(record, scores, store, attacks)
+        rows = measure_rows(collected, record, attacks)
+        ranks = rank_methods(rows, prompt_values(collected), record.metrics, record.baseline)
+        seeds = seed_spread(rows, record.metrics)
+        result = Result(plan, outcome, record, scores, attacks, rows, ranks, seeds)
         write_results(result, store)
     finally:
         ledger.close()
@@ -181,6 +191,8 @@ def write_results(result: Result, store: Store) -> None:
     results = {
         SCORES: scores_csv(result.scores),
         TABLE: to_csv(result.rows, metrics),
+        RANKS: ranks_csv(result.ranks),
+        SEEDS: seeds_csv(result.seeds),
         COSTS: costs_csv(_costs(plan, outcome)),
         ENVIRONMENT: json.dumps(_environment(plan), indent=1, sort_keys=True) + "\n",
     }
@@ -191,7 +203,7 @@ def write_results(result: Result, store: Store) -> None:
     hashes = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in results.items()}
     # Last of what holds results: it vouches for the others.
     write_durably(out / RECORD, result.record.model_copy(update={"files": hashes}).to_json())
-    write_durably(out / "table.md", to_markdown(result.rows, metrics, result.budgets))
+    write_durably(out / "table.md", to_markdown(result.rows, metrics, result.budgets, result.ranks, result.seeds))
     write_durably(out / "table.tex", to_latex(result.rows, metrics, result.budgets))
     draw_grids(result.record, result.scores, store, out / "grids")
     if result.record.attacks:

@@ -116,7 +116,12 @@ def test_a_judge_says_which_weights_it_reads_and_where_they_come_from() -> None:
 def test_a_method_says_what_can_be_exported() -> None:
     assert entries(describe("dm2"))["note"] == "its change can be exported as a LoRA"
     assert "nothing to export" in entries(describe("sld-max"))["note"]
-    assert "note" not in entries(describe("uce"))
+    assert "note" not in entries(describe("esd-x"))
+
+
+def test_a_method_says_whether_it_depends_on_a_seed() -> None:
+    for name, unseeded in (("uce", True), ("sld-max", True), ("esd-x", False), ("dm2", False)):
+        assert ("it depends on no seed" in entries(describe(name)).get("note", "")) == unseeded
 
 
 def test_names_that_are_wrong() -> None:

@@ -25,7 +25,7 @@ from docs.generated import escape, included, prose
 from erasebench.cli import cli
 from erasebench.listing import LISTED, names
 from erasebench.registry import BUILT_IN, KINDS
-from erasebench.results import attacks, costs, flags, scores, transfers
+from erasebench.results import attacks, costs, flags, ranking, scores, seeds, transfers
 from tests.engine.runs import fast_stages, run_tiny
 from tests.pages import ROOT
 
@@ -143,6 +143,8 @@ def test_every_flag_is_there(site: Path) -> None:
 def test_every_column_of_a_run_folder_is_there(site: Path) -> None:
     soup = page(site / "run-folders.html")
     columns = {
+        "ranks-csv": list(ranking.COLUMNS),
+        "seeds-csv": list(seeds.COLUMNS),
         "scores-csv": list(scores.COLUMNS),
         "attacks-csv": list(attacks.COLUMNS),
         "transfer-csv": list(transfers.COLUMNS),

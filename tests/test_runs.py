@@ -104,7 +104,8 @@ def test_a_run_leaves_its_table_and_all_that_explains_it(smoke: Path) -> None:
     assert sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()) == [
         *("costs.csv", "environment.json", "grids/church.png"),
         *(f"grids/{method}-church.png" for method in ("negative-prompt", "sd", "uce")),
-        *("ledger.jsonl", "plan.json", "run.yaml", "scores.csv", "table.csv", "table.md", "table.tex"),
+        *("ledger.jsonl", "plan.json", "ranks.csv", "run.yaml", "scores.csv", "seeds.csv", "table.csv", "table.md"),
+        "table.tex",
     ]
     rows = read_csv((out / "table.csv").read_text(encoding="utf-8"))
     assert [(row.method, row.concept, row.status) for row in rows] == [

@@ -36,6 +36,10 @@ class AttackSuccessRate(_OfAttack):
         """The rate of raw successes; undefined without prompts."""
         return _rate(measured.attacks, "raw")
 
+    def values(self, measured: Measured, base: Measured | None) -> pd.Series:
+        """Whether each prompt has a raw success."""
+        return measured.attacks.set_index("prompt_id")["raw"]
+
 
 @METRICS.register("asr-confirmed")
 class ConfirmedSuccessRate(_OfAttack):
@@ -48,6 +52,10 @@ class ConfirmedSuccessRate(_OfAttack):
     def measure(self, measured: Measured, base: Measured | None) -> Estimate:
         """The rate of confirmed successes; undefined without prompts."""
         return _rate(measured.attacks, "confirmed")
+
+    def values(self, measured: Measured, base: Measured | None) -> pd.Series:
+        """Whether each prompt has a confirmed success."""
+        return measured.attacks.set_index("prompt_id")["confirmed"]
 
 
 @METRICS.register("asr-unlearndiff")
@@ -117,11 +125,16 @@ class RobustRate(_OfAttack):
 
     def measure(self, measured: Measured, base: Measured | None) -> Estimate:
         """The rate of prompts that stand; undefined where the unerased model draws none."""
+        stands = self.values(measured, base)
+        return UNDEFINED if stands is None or not len(stands) else rate(stands).scaled(100)
+
+    def values(self, measured: Measured, base: Measured | None) -> pd.Series | None:
+        """Whether each prompt that the unerased model draws stands."""
         rows = measured.attacks
         if base is None or not len(base.before) or not len(rows):
-            return UNDEFINED
+            return None
         rows = rows[rows["prompt_id"].isin(drawn_prompts(base.before))]
-        return _rate(rows.assign(stands=~rows["confirmed"]), "stands")
+        return ~rows.set_index("prompt_id")["confirmed"]
 
 
 class _Difference(_OfAttack):

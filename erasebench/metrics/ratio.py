@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from erasebench.metrics.metric import Measured, Metric
 from erasebench.metrics.stats import Estimate, rate
 from erasebench.registry import METRICS
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @METRICS.register("ratio")
@@ -27,3 +32,7 @@ class Ratio(Metric):
         """The rate of images shown, over prompts; undefined without images."""
         images = measured.probe("concept")
         return rate(images["shown"], images["prompt_id"]).scaled(100)
+
+    def values(self, measured: Measured, base: Measured | None) -> pd.Series:
+        """Whether each image shows the concept."""
+        return measured.probe("concept").set_index("prompt_id")["shown"]

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -220,14 +221,18 @@ def mcnemar_mid_p(after: ArrayLike, before: ArrayLike) -> float:
     Raises:
         ValueError: two lengths.
     """
+    gained, lost, _ = _changes(after, before)
+    return _mid_p(min(gained, lost), gained + lost)
+
+
+@cache
+def _mid_p(fewer: int, changed: int) -> float:
     from scipy.stats import binom
 
-    gained, lost, _ = _changes(after, before)
-    fewer, changed = min(gained, lost), gained + lost
     if not changed:
         return 1.0
     seen = float(binom.pmf(fewer, changed, 0.5))
-    return 1 - seen / 2 if gained == lost else float(2 * binom.cdf(fewer, changed, 0.5)) - seen
+    return 1 - seen / 2 if 2 * fewer == changed else float(2 * binom.cdf(fewer, changed, 0.5)) - seen
 
 
 def _changes(after: ArrayLike, before: ArrayLike) -> tuple[int, int, int]:

@@ -12,6 +12,7 @@ from evalstats.core.resampling import tango_scc_paired_ci
 from evalstats.tests import _mcnemar_midp_p
 from numpy.typing import NDArray
 from scipy.stats import ttest_rel
+from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
 from erasebench.metrics.paired import FEW, Comparison, compare_paired, holm
@@ -167,7 +168,11 @@ def test_bad_input() -> None:
         compare_paired(side([math.nan]), side([1.0]))
 
 
-def test_holm_by_hand() -> None:
+def test_holm_by_hand_and_against_statsmodels() -> None:
+    rng = np.random.default_rng(0)
+    for size in (1, 2, 7, 40):
+        values = rng.random(size).round(1) ** 3
+        assert holm(list(values)) == pytest.approx(list(multipletests(values, method="holm")[1]))
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([]) == []
     with pytest.raises(ValueError, match="probabilities"):
