@@ -138,10 +138,11 @@ def headline(comparison: RunComparison) -> str:
     judged = [change for change in comparison.changes if change.verdict != "not judged"]
     worse = sum(change.verdict == "worse" for change in judged)
     undecided = sum(change.verdict == "inconclusive" and change.decisive for change in judged)
+    all_judged = _count(len(judged))
     return {
-        "worse": f"worse: {worse} of {len(judged)} comparisons",
-        "inconclusive": f"inconclusive: nothing is worse, but {undecided} of {len(judged)} comparisons cannot tell",
-        "no worse": f"no worse: none of {len(judged)} comparisons",
+        "worse": f"worse: {worse} of {all_judged}",
+        "inconclusive": f"inconclusive: nothing is worse, but {undecided} of {all_judged} cannot tell",
+        "no worse": f"no worse: none of {all_judged}",
         "not judged": "nothing was judged",
     }[comparison.verdict]
 
@@ -154,8 +155,15 @@ def describe(comparison: RunComparison, change: Change) -> str:
     of, n = _unit(comparison, change), change.difference.n
     words = f"{cells['before']} -> {cells['after']}, difference {cells['difference']}{of}, {n} prompts, {change.test}"
     margin = f"margin {change.margin:.3g}{of}"
-    verdict = f"inconclusive: {_sees(comparison, change)}" if change.verdict == "inconclusive" else change.verdict
+    same = ", every score is the same" if change.unmoved else ""
+    verdict = (
+        f"inconclusive: {_sees(comparison, change)}" if change.verdict == "inconclusive" else change.verdict + same
+    )
     return f"{verdict}; {words}, p {cells['p'] if '<' in cells['p'] else '= ' + cells['p']}; {margin}"
+
+
+def _count(number: int) -> str:
+    return f"{number} comparison{'' if number == 1 else 's'}"
 
 
 def _moved(comparison: RunComparison) -> list[Change]:
@@ -240,7 +248,7 @@ def _legend(comparison: RunComparison, moved: list[Change]) -> list[str]:
     lines = []
     rest = len(comparison.changes) - len(moved)
     if rest:
-        lines.append(f"Nothing moved in {'the other ' if moved else ''}{rest} comparisons")
+        lines.append(f"Nothing moved in {'the other ' if moved else ''}{_count(rest)}")
     if comparison.renamed:
         pairs = (f"{before} -> {after}" for before, after in comparison.renamed)
         lines.append(f"Compared under two names: {', '.join(pairs)}")

@@ -140,7 +140,7 @@ def seed_table(seeds: pd.DataFrame, metrics: Metrics, intervals: bool = True) ->
         if line.attack and line.metric != headline(line.attack):
             continue
         metric = metrics.get(line.metric, Description(line.metric))
-        digits = _decimals([line.mean])
+        digits = decimals([line.mean])
         mean, sd, least, greatest, low, high = (
             "-" if math.isnan(value) else f"{value + 0.0:.{digits}f}"
             for value in (line.mean, line.sd, line.min, line.max, line.low, line.high)

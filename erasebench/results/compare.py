@@ -10,21 +10,21 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from erasebench.engine.cells import short_hash
+from erasebench.engine.store import Store
 from erasebench.errors import EraseBenchError, check_name
-from erasebench.metrics.attack_success import drawn_prompts
-from erasebench.metrics.metric import Description
+from erasebench.metrics.metric import Description, load_metrics
 from erasebench.metrics.paired import Comparison, compare_paired
 from erasebench.metrics.stats import Estimate
 from erasebench.plugins import BASELINE, UNATTACKED
 from erasebench.results.attacks import ENSEMBLE
 from erasebench.results.flags import DRIFT
+from erasebench.results.measure import collect, prompt_values
 from erasebench.results.protocol import differences
 from erasebench.results.record import AttackRecord
 from erasebench.results.rows import TableRow
@@ -42,18 +42,13 @@ from erasebench.results.verdicts import (
     margin_of,
     title_of,
 )
+from erasebench.settings import split_seed
 
 FAIL_ON = ("ratio", "clip", "robust-rate")
 """What is judged unless it is said otherwise: the concept, everything else, and attacks."""
 
-RAW = {"ratio": "concept", "score_all": "concept", "clip": "retain"}
-"""Metrics whose values of single images are compared, and the probe that these are of."""
-
-RAW_OF_ATTACKS = ("robust-rate", "asr-confirmed", "asr")
-"""Metrics of attacks whose values of single prompts are compared."""
-
 SHOWN = ("fid",)
-"""Metrics without such values that are shown all the same, by their intervals."""
+"""Metrics without values of single images that are shown all the same, by their intervals."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +114,7 @@ def compare(
             f"--rename OLD=NEW: {', '.join(_methods(base))} before, {', '.join(_methods(new))} after"
         )
     _check_comparable(base, new, pairs)
-    known = dict.fromkeys((*RAW, *RAW_OF_ATTACKS, *(key for pair in pairs for key in pair.new.metrics)))
+    known = dict.fromkeys((*load_metrics(), *(key for pair in pairs for key in pair.new.metrics)))
     for key in (*(fail_on or ()), *filter(None, margins)):
         check_name("metric", key, known)
     tests = list(_tests(pairs, base, new, FAIL_ON if fail_on is None else fail_on, margins))
@@ -144,6 +139,10 @@ class _Pair:
 
     old: TableRow
     new: TableRow
+
+    def change(self, metric: str) -> Change:
+        """What is to be said of a metric, before anything is."""
+        return Change(self.new.method, self.old.method, self.new.concept, self.new.attack, metric)
 
     @property
     def erased(self) -> bool:
@@ -210,11 +209,7 @@ def _key(row: TableRow | AttackRecord) -> tuple[str, str, str]:
 
 def _lose(pair: _Pair) -> Change:
     reason = " ".join((pair.new.reason or "no reason was recorded").split())
-    return Change(
-        *(pair.new.method, pair.old.method, pair.new.concept, pair.new.attack, ""),
-        verdict="worse",
-        reason=f"{pair.new.status}: {reason}",
-    )
+    return replace(pair.change(""), verdict="worse", reason=f"{pair.new.status}: {reason}")
 
 
 def _check_comparable(base: RunFolder, new: RunFolder, pairs: Sequence[_Pair]) -> None:
@@ -285,136 +280,127 @@ def _rows_of(attacks: pd.DataFrame, key: tuple[str, str, str]) -> pd.DataFrame:
 
 
 class _Values:
-    """The values of single images of a run."""
+    """The values of single images of a run.
+
+    Attributes:
+        of: by method, concept and attack, and then by metric: one value an image, with the prompt as index.
+    """
 
     def __init__(self, run: RunFolder) -> None:
-        self.run = run
+        self._run = run
+        self._images = dict(list(run.scores.groupby(["method", "concept", "probe"], sort=False)))
+        # Where it is not there, neither are the images, which few metrics ask for.
+        store = Store(run.config.store, make=False)
+        self.of = prompt_values(collect(run.record, run.scores, store, run.attacks))
 
-    @cached_property
-    def images(self) -> dict[tuple[str, str, str], pd.DataFrame]:
-        """By method, concept and probe."""
-        return dict(list(self.run.scores.groupby(["method", "concept", "probe"], sort=False)))
-
-    def of(self, metric: str, row: TableRow) -> pd.DataFrame | None:
-        """``value`` and ``score`` of each image, by prompt and seed; None if the row has none."""
-        if metric in RAW and not row.attack:
-            images = self.images.get((row.method, row.concept, RAW[metric]))
-            if images is None:
-                return None
-            return images.assign(value=images["score"] >= images["threshold"] if metric == "ratio" else images["score"])
-        if metric in RAW_OF_ATTACKS and row.attack:
-            trials = _rows_of(self.run.attacks, _key(row))
-            values = {"asr": trials["raw"], "asr-confirmed": trials["confirmed"], "robust-rate": ~trials["confirmed"]}
-            return trials.assign(value=values[metric].astype(bool)) if len(trials) else None
-        return None
-
-    def drawn(self, concept: str) -> set[str]:
-        """The prompts that the unerased model draws as they are."""
-        return set(drawn_prompts(_rows_of(self.run.attacks, (BASELINE, concept, UNATTACKED))))
+    def scores(self, row: TableRow, probe: str) -> pd.DataFrame:
+        """What was drawn for a row, in the run's order, and what judges said of it."""
+        if row.attack:
+            return _rows_of(self._run.attacks, _key(row))
+        return self._images.get((row.method, row.concept, probe), self._run.scores[:0])
 
 
-def _sample(metric: str, pair: _Pair, base: _Values, new: _Values) -> _Sample | None:
-    """The values of a row's images in two runs; None if there are none."""
-    before, after = base.of(metric, pair.old), new.of(metric, pair.new)
+def _sample(metric: str, probes: Iterable[str], pair: _Pair, base: _Values, new: _Values) -> _Sample | None:
+    """The values of a row's images in two runs, of prompts that have some in both; None if there are none."""
+    before, after = base.of[_key(pair.old)].get(metric), new.of[_key(pair.new)].get(metric)
     if before is None or after is None:
         return None
-    if metric == "robust-rate":
-        drawn = base.drawn(pair.new.concept) & new.drawn(pair.new.concept)
-        before, after = (one[one["prompt_id"].isin(drawn)] for one in (before, after))
-    if not len(before) or not len(after):
+    # Which prompts a robust rate is of depends on what the unerased model draws.
+    before, after = before[before.index.isin(after.index)], after[after.index.isin(before.index)]
+    if not len(before):
         return None
-    # CLIP scores are 100 times a cosine.
-    unmoved = _is_unmoved(before, after, DRIFT * (100 if metric == "clip" else 1))
-    return _Sample(before.set_index("prompt_id")["value"], after.set_index("prompt_id")["value"], unmoved)
+    unmoved = all(
+        _is_unmoved(
+            base.scores(pair.old, probe), new.scores(pair.new, probe), 100 * DRIFT if probe == "retain" else DRIFT
+        )
+        for probe in probes
+    )
+    if before.dtype == bool:
+        unmoved = unmoved and before.equals(after)
+    return _Sample(before, after, unmoved)
 
 
 def _is_unmoved(before: pd.DataFrame, after: pd.DataFrame, drift: float) -> bool:
-    """Whether the same prompts and seeds, which runs have in the same order, have the same scores and values."""
+    """Whether the same prompts and seeds, which runs have in the same order, have the same scores."""
     if len(before) != len(after):
         return False
     same = all((before[name].to_numpy() == after[name].to_numpy()).all() for name in ("prompt_id", "seed"))
-    one, other = before["value"].to_numpy(), after["value"].to_numpy()
-    moved = np.abs(before["score"].to_numpy() - after["score"].to_numpy()) > drift
-    return same and not moved.any() and (one.dtype != bool or bool((one == other).all()))
+    return same and not (np.abs(before["score"].to_numpy() - after["score"].to_numpy()) > drift).any()
 
 
-def _pool(samples: Mapping[str, _Sample], shared: bool) -> _Sample:
-    """The images of several concepts together.
+def _pool(samples: Sequence[tuple[_Pair, _Sample]], shared: bool) -> _Sample:
+    """The images of several rows of a method together.
 
     Args:
-        samples: by concept.
-        shared: the prompts are the same for all of them, so that a prompt has an image of each.
+        samples: of each row.
+        shared: the prompts are the same for every concept, so that a prompt has an image of each.
     """
     before, after = (
-        pd.concat([_renamed(getattr(sample, side), "" if shared else concept) for concept, sample in samples.items()])
+        pd.concat([_under(getattr(sample, side), "" if shared else f"{pair.new.concept}/") for pair, sample in samples])
         for side in ("before", "after")
     )
-    return _Sample(before, after, all(sample.unmoved for sample in samples.values()))
+    return _Sample(before, after, all(sample.unmoved for _, sample in samples))
 
 
-def _renamed(values: pd.Series, concept: str) -> pd.Series:
-    return values.set_axis(f"{concept}/" + values.index) if concept else values
+def _under(values: pd.Series, prefix: str) -> pd.Series:
+    return values.set_axis(prefix + values.index) if prefix else values
 
 
 def _tests(
     pairs: Sequence[_Pair], base: RunFolder, new: RunFolder, fail_on: Sequence[str], margins: Mapping[str, Margin]
 ) -> Iterator[Evidence]:
-    """Every comparison that there are values for, those over all concepts before those of single rows."""
-    metrics = {**base.record.metrics, **new.record.metrics}
+    """Every comparison that there are values for, method by method, those over all of its rows first."""
+    described, metrics = {**base.record.metrics, **new.record.metrics}, load_metrics()
     before, after = _Values(base), _Values(new)
     with_ensemble = {(pair.new.method, pair.new.concept) for pair in pairs if pair.is_ensemble}
-    groups: dict[tuple[str, str], dict[str, _Pair]] = {}
+    groups: dict[tuple[str, str], list[_Pair]] = {}
     for pair in pairs:
-        groups.setdefault((pair.new.method, pair.new.attack), {})[pair.new.concept] = pair
+        groups.setdefault((split_seed(pair.new.method)[0], pair.new.attack), []).append(pair)
 
     def is_judged(metric: str, pair: _Pair) -> bool:
         beside = pair.new.attack == UNATTACKED or (pair.new.method, pair.new.concept) in with_ensemble
         return metric in fail_on and pair.erased and not (metric == "robust-rate" and beside and not pair.is_ensemble)
 
-    for rows in groups.values():
-        first = next(iter(rows.values()))
-        found: list[Evidence] = []
-        for metric in dict.fromkeys((*RAW, *RAW_OF_ATTACKS, *SHOWN, *fail_on)):
-            known = metrics.get(metric, Description(metric))
-            judged = {concept: is_judged(metric, pair) for concept, pair in rows.items()}
-            found_samples = ((concept, _sample(metric, pair, before, after)) for concept, pair in rows.items())
-            own = {concept: sample for concept, sample in found_samples if sample}
-            whole = {ALL: _pool(own, RAW.get(metric) == "retain")} if len(own) > 1 else {}
-            samples = {**whole, **own}
-            judged[ALL] = all(judged[concept] for concept in own)
-            compared = {
-                concept: _compare_sample(
-                    f"{metric} of {title_of(first.new.method, concept, first.new.attack)}", metric, sample
-                )
-                for concept, sample in samples.items()
-            }
-            if metric not in (*RAW, *RAW_OF_ATTACKS):
-                intervals = {concept: _compare_intervals(metric, pair) for concept, pair in rows.items()}
-                compared |= {concept: one for concept, one in intervals.items() if one}
-            for concept, (comparison, old, to) in compared.items():
-                change = Change(
-                    *(first.new.method, first.old.method, concept, first.new.attack, metric),
-                    before=old,
-                    after=to,
-                    margin=margin_of(metric, known, margins).of(old),
-                    decisive=concept == ALL or not whole,
-                    unmoved=concept in samples and samples[concept].unmoved,
-                )
-                found.append(evidence_of(change, comparison, known, judged[concept]))
-        order = [ALL, *rows]
-        yield from sorted(found, key=lambda test: order.index(test.change.concept))
+    def evidence(metric: str, change: Change, compared: _Compared, judged: bool) -> Evidence:
+        comparison, old, to = compared
+        known = described.get(metric, Description(metric))
+        margin = margin_of(metric, known, margins).of(old)
+        return evidence_of(replace(change, before=old, after=to, margin=margin), comparison, known, judged)
+
+    shown = [name for name in metrics if not described.get(name, Description(name)).details]
+    for (method, attack), rows in groups.items():
+        whole: list[Evidence] = []
+        single: list[list[Evidence]] = [[] for _ in rows]
+        for metric in dict.fromkeys((*shown, *fail_on)):
+            probes = metrics[metric].probes if metric in metrics else ()
+            found = [(pair, _sample(metric, probes, pair, before, after)) for pair in rows]
+            samples = [(pair, sample) for pair, sample in found if sample]
+            if len(samples) > 1:
+                pooled = _pool(samples, shared=probes == ("retain",))
+                old_method = split_seed(rows[0].old.method)[0]
+                change = Change(method, old_method, ALL, attack, metric, unmoved=pooled.unmoved)
+                judged = all(is_judged(metric, pair) for pair, _ in samples)
+                whole.append(evidence(metric, change, _compare_sample(change, pooled), judged))
+            for (pair, sample), own in zip(found, single, strict=True):
+                change = pair.change(metric)
+                if sample:
+                    change = replace(change, decisive=len(samples) == 1, unmoved=sample.unmoved)
+                    own.append(evidence(metric, change, _compare_sample(change, sample), is_judged(metric, pair)))
+                elif metric in (*SHOWN, *fail_on) and (intervals := _compare_intervals(metric, pair)):
+                    own.append(evidence(metric, change, intervals, is_judged(metric, pair)))
+        yield from (*whole, *(one for own in single for one in own))
 
 
 _Compared = tuple[Comparison, float, float]
 """A comparison, and the values before and after, all in the metric's unit."""
 
 
-def _compare_sample(title: str, metric: str, sample: _Sample) -> _Compared:
+def _compare_sample(change: Change, sample: _Sample) -> _Compared:
     try:
         compared = compare_paired(sample.after, sample.before)
     except ValueError as error:
-        raise EraseBenchError(f"{title} cannot be compared: {error}") from error
-    scale = 1 if metric == "clip" else 100
+        raise EraseBenchError(f"{change.metric} of {change.row} cannot be compared: {error}") from error
+    scale = 100 if sample.before.dtype == bool else 1
     means = [scale * float(_prompt_means(side).mean()) for side in (sample.before, sample.after)]
     difference, detectable = compared.difference.scaled(scale), scale * compared.detectable
     return replace(compared, difference=difference, detectable=detectable), means[0], means[1]

@@ -8,11 +8,12 @@
 
 The same prompts and seeds with the same scores are *no worse* whatever their number: the model did not change.
 
-How sure is decided one-sided, since only a worsening can fail, and over two families: each method over all its
-concepts, where it has several, and each row.  Holm's method adjusts within a family, and each has half of the 5 %, or
-all of it if it is alone, so that a run of the same thing fails in at most 5 % of repeats however many rows there are.
-The first family sees what is small and everywhere, the second what is large and in one place.  A row below a comparison
-over all concepts may be worse; that it alone is too small to tell makes no gate inconclusive.
+How sure is decided one-sided, since only a worsening can fail, and over two families: each method over all of its rows
+(its concepts, and its erasure's seeds), where it has several, and each row.  Holm's method adjusts within a family, and
+each has half of the 5 %, or all of it if it is alone, so that a run of the same thing fails in at most 5 % of repeats
+however many rows there are.  The first family sees what is small and everywhere, the second what is large and in one
+place.  A row below a comparison over all rows may be worse; that it alone is too small to tell makes no gate
+inconclusive.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ LEVEL = 0.05
 """The chance, at most, that a run of the same thing is found worse."""
 
 ALL = "(all)"
-"""Stands for the concept where a method is compared over all of its concepts."""
+"""Stands for the concept where a method is compared over all of its rows: its concepts, and its erasure's seeds."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Change:
 
     Attributes:
         method: as the new run has it; ``before_method`` as the base run has it.
-        concept: its name; :data:`ALL` for all concepts of the method together.
+        concept: its name; :data:`ALL` for all rows of the method together.
         attack: "" for a row without any.
         metric: its key; "" for a row that can be measured no more, which is worse.
         before: the value in the base run, over the prompts that were compared; ``after`` that in the new run.

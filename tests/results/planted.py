@@ -15,7 +15,7 @@ from erasebench.metrics.metric import describe_metrics
 from erasebench.metrics.stats import Estimate
 from erasebench.results.attacks import attacks_frame
 from erasebench.results.protocol import Protocol
-from erasebench.results.record import AttackRecord, Record
+from erasebench.results.record import AttackRecord, JudgedImages, ProbeRecord, Record, RowRecord
 from erasebench.results.rows import TableRow
 from erasebench.results.run_folder import RunFolder
 from erasebench.results.scores import COLUMNS
@@ -33,6 +33,7 @@ def make_run(
     *,
     folder: str = "run",
     seed: int = 0,
+    kind: str = "object",
     facts: Mapping[str, Any] | None = None,
     fid: float | None = None,
     environment: Mapping[str, Any] | None = None,
@@ -45,6 +46,7 @@ def make_run(
         confirmed: by method, concept and attack: bool [prompts], whether the attack has a confirmed success.
         folder: its name.
         seed: of the first image of each prompt.
+        kind: of every concept.
         facts: of the protocol, over its common ones.
         fid: of every row, +- .1.
         environment: versions.
@@ -58,6 +60,11 @@ def make_run(
         )
     ]
     scores = pd.concat(lines, ignore_index=True) if lines else pd.DataFrame(columns=list(COLUMNS))
+    judged = JudgedImages(judge="detector", label="x", threshold=THRESHOLD, cell="0")
+    found = {"concept": ProbeRecord(judged=(judged,)), **({"retain": ProbeRecord(judged=(judged,))} if clip else {})}
+    records = [
+        RowRecord(method=method, concept=concept, kind=kind, status="ok", probes=found) for method, concept in shown
+    ]
     metrics = {"fid": Estimate(fid, fid - 0.1, fid + 0.1, 100)} if fid is not None else {}
     rows = [TableRow(*row, "ok", metrics=metrics) for row in shown]
     trials: list[dict[str, Any]] = []
@@ -102,15 +109,15 @@ def make_run(
         domain="picturebook",
         baseline="sd",
         metrics=METRICS,
-        rows=(),
+        rows=tuple(records),
         attacks=tuple(attacks),
         seed=seed,
         protocol=protocol,
     )
-    costs = pd.DataFrame()
+    nothing = pd.DataFrame()
     return RunFolder(
-        *(Path(folder), make_config({}), record, tuple(rows)),
-        *(scores, attacks_frame(trials), costs, dict(environment or {})),
+        *(Path(folder), make_config({"store": "no-store"}), record, tuple(rows)),
+        *(scores, attacks_frame(trials), nothing, nothing, nothing, dict(environment or {})),
     )
 
 

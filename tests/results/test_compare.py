@@ -104,6 +104,26 @@ def test_much_in_one_concept_is_seen_there() -> None:
     assert find(comparison, "ratio", ALL).difference.value < 5 and comparison.verdict == "worse"
 
 
+def test_erasures_with_several_seeds_are_compared_together_as_well() -> None:
+    names = ("esd-x", "esd-x[seed=1]", "esd-x[seed=2]")
+    before = make_run({(name, "church"): np.arange(40) < 2 for name in names})
+    after = make_run({(name, "church"): np.roll(np.arange(40) < 7, 5 * k) for k, name in enumerate(names)}, seed=1)
+    whole = find(compare(before, after), "ratio", ALL, "esd-x")
+    assert (whole.before, whole.after, whole.difference.n) == (5, 17.5, 40) and whole.verdict == "worse"
+    assert {change.concept for change in compare(before, after).changes if change.verdict == "worse"} == {ALL}
+
+
+def test_the_score_is_compared_where_it_is_a_mean_over_all_images() -> None:
+    row = {("uce", "nudity"): np.linspace(0, 0.4, 30)}, {("uce", "nudity"): np.linspace(0, 0.4, 30) + 0.1}
+    base, new = (make_run(shown, kind="explicit") for shown in row)
+    change = find(compare(base, new), "score", "nudity")
+    assert change.difference.value == pytest.approx(10) and change.verdict == "not judged" and change.moved
+    assert find(compare(base, new, ["score"]), "score", "nudity").verdict == "worse"
+    objects = [make_run(shown) for shown in row]
+    assert "score" not in {change.metric for change in compare(objects[0], objects[1]).changes}
+    assert find(compare(objects[0], objects[1], ["score_all"]), "score_all", "nudity").verdict == "worse"
+
+
 def test_unrelated_prompts_of_several_concepts_are_the_same_prompts() -> None:
     rows = [("uce", "church"), ("uce", "dog")]
     hits = dict.fromkeys(rows, NONE[:10])
@@ -118,9 +138,7 @@ def test_the_unerased_model_is_shown_but_never_judged() -> None:
     new = make_run({("sd", "church"): ~MANY, ("uce", "church"): NONE})
     comparison = compare(base, new)
     assert find(comparison, "ratio", method="sd").verdict == "not judged" and comparison.verdict == "no worse"
-    assert comparison.notes == (
-        "the unerased model moved itself (ratio, score_all): something else than the methods changed",
-    )
+    assert comparison.notes == ("the unerased model moved itself (ratio): something else than the methods changed",)
 
 
 def test_versions_that_differ_are_noted() -> None:
