@@ -339,14 +339,12 @@ def show(name: str, kind: str | None, concept: str | None, **options: Any) -> No
 )
 @click.option(
     "--margin",
-    "margins",
     metavar="[METRIC=]NUMBER[%]",
     multiple=True,
     help="How much worse does not matter: 5 (points), clip=1, fid=10%.  [default: 5 points; 2% of CLIP; 10% of others]",
 )
 @click.option(
     "--rename",
-    "renames",
     metavar="OLD=NEW",
     multiple=True,
     help="Compare a method of BASE with one of another name in NEW.",
@@ -354,17 +352,17 @@ def show(name: str, kind: str | None, concept: str | None, **options: Any) -> No
 @click.option("--fail-on-inconclusive", is_flag=True, help="Exit with 4 if there is too little to tell.")
 @click.option("--junit", type=click.Path(path_type=Path, dir_okay=False), help="Write JUnit's XML.")
 @click.option("--markdown", type=click.Path(path_type=Path, dir_okay=False), help="Write a summary in Markdown.")
-@click.option("--json", "json_", type=click.Path(path_type=Path, dir_okay=False), help="Write all of it as JSON.")
+@click.option("--json", type=click.Path(path_type=Path, dir_okay=False), help="Write all of it as JSON.")
 def compare(
     base: Path,
     new: Path,
     fail_on: str | None,
-    margins: Sequence[str],
-    renames: Sequence[str],
+    margin: Sequence[str],
+    rename: Sequence[str],
     fail_on_inconclusive: bool,
     junit: Path | None,
     markdown: Path | None,
-    json_: Path | None,
+    json: Path | None,
 ) -> None:
     """Say whether a run is worse than the one before.
 
@@ -381,10 +379,12 @@ def compare(
     from erasebench.results.verdicts import read_margins
 
     judged = None if fail_on is None else [] if fail_on == "none" else split_list(fail_on)
-    result = compare(read_run(base), read_run(new), judged, read_margins(margins), read_renames(renames))
+    if judged == [] and fail_on != "none":
+        raise EraseBenchError("--fail-on names no metric; write none if nothing may fail")
+    result = compare(read_run(base), read_run(new), judged, read_margins(margin), read_renames(rename))
     live = sys.stdout.isatty()
     click.echo(to_terminal(result, live, shutil.get_terminal_size().columns if live else None), nl=False)
-    files = {junit: to_junit(result, fail_on_inconclusive), markdown: to_markdown(result), json_: to_json(result)}
+    files = {junit: to_junit(result, fail_on_inconclusive), markdown: to_markdown(result), json: to_json(result)}
     for path, text in files.items():
         if path:
             try:

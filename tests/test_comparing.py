@@ -118,6 +118,7 @@ def test_other_judges_and_samplers(finished: Path, folder: Path, capsys: pytest.
     ("words", "said"),
     [
         (("--fail-on", "ratoi"), "unknown metric 'ratoi'; nearest: ratio"),
+        (("--fail-on", ""), "--fail-on names no metric; write none if nothing may fail"),
         (("--fail-on", "ratio,robust-rate"), "nothing tells whether 'robust-rate' got worse"),
         (("--margin", "lots"), "'lots' is no margin; write points as 5"),
         (("--margin", "klip=1"), "unknown metric 'klip'; nearest: clip"),

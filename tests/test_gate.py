@@ -65,7 +65,7 @@ def test_a_method_that_erases_no_more_is_worse(
     assert compare(broken, *(word for name, path in files.items() for word in (f"--{name}", path))) == 1
     printed = capsys.readouterr().out
     assert printed.startswith("worse: 1 of 2 comparisons\n")
-    assert "Only in the base run: sd, nudity; uce, nudity; sld-max, church; sld-max, nudity" in printed
+    assert "Not compared, of the base run: sd, nudity; uce, nudity; sld-max, church; sld-max, nudity" in printed
     content = json.loads(files["json"].read_text(encoding="utf-8"))
     [worse] = [change for change in content["changes"] if change["verdict"] == "worse"]
     assert (worse["method"], worse["concept"], worse["metric"]) == ("uce", "church", "ratio")

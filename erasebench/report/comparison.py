@@ -126,8 +126,8 @@ def to_json(comparison: RunComparison) -> str:
         "verdict": comparison.verdict,
         "changes": [asdict(change) for change in comparison.changes],
         "renamed": [{"before": before, "after": after} for before, after in comparison.renamed],
-        "only_in_base": comparison.only_in_base,
-        "only_in_new": comparison.only_in_new,
+        "unpaired_base": comparison.unpaired_base,
+        "unpaired_new": comparison.unpaired_new,
         "notes": comparison.notes,
     }
     return json.dumps(_finite(content), indent=1, allow_nan=False) + "\n"
@@ -252,9 +252,9 @@ def _legend(comparison: RunComparison, moved: list[Change]) -> list[str]:
     if comparison.renamed:
         pairs = (f"{before} -> {after}" for before, after in comparison.renamed)
         lines.append(f"Compared under two names: {', '.join(pairs)}")
-    for which, rows in (("base", comparison.only_in_base), ("new", comparison.only_in_new)):
+    for which, rows in (("base", comparison.unpaired_base), ("new", comparison.unpaired_new)):
         if rows:
-            lines.append(f"Only in the {which} run: {'; '.join(rows)}")
+            lines.append(f"Not compared, of the {which} run: {'; '.join(rows)}")
     lines += [f"Note: {note}" for note in comparison.notes]
     margins = {
         _metric(comparison, change).title: f"{change.margin:.3g}{_unit(comparison, change)}"

@@ -59,15 +59,15 @@ class RunComparison:
         metrics: what there is to say of each metric.
         changes: in the order of the rows, those over all concepts of a method before those of each.
         renamed: methods that have another name in the new run: (before, after).
-        only_in_base: rows that the new run lacks, in words; ``only_in_new`` likewise.
+        unpaired_base: rows that the new run lacks, or that failed, in words; ``unpaired_new`` likewise.
         notes: what readers have to know, such as that a library has another version.
     """
 
     metrics: Mapping[str, Description]
     changes: tuple[Change, ...]
     renamed: tuple[tuple[str, str], ...] = ()
-    only_in_base: tuple[str, ...] = ()
-    only_in_new: tuple[str, ...] = ()
+    unpaired_base: tuple[str, ...] = ()
+    unpaired_new: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -127,8 +127,8 @@ def compare(
         {**base.record.metrics, **new.record.metrics},
         (*map(_lose, lost), *changes),
         tuple((old, to) for old, to in names.items() if old != to),
-        tuple(title_of(*_key(row)) for row in base.rows if _key(row) not in before),
-        tuple(title_of(*_key(row)) for row in new.rows if _key(row) not in after),
+        tuple(_describe(row) for row in base.rows if _key(row) not in before),
+        tuple(_describe(row) for row in new.rows if _key(row) not in after),
         _notes(base, new, changes),
     )
 
@@ -205,6 +205,10 @@ def _pair_rows(base: RunFolder, new: RunFolder, names: Mapping[str, str]) -> tup
 
 def _key(row: TableRow | AttackRecord) -> tuple[str, str, str]:
     return row.method, row.concept, row.attack
+
+
+def _describe(row: TableRow) -> str:
+    return title_of(*_key(row)) + ("" if row.status == "ok" else f" ({row.status})")
 
 
 def _lose(pair: _Pair) -> Change:

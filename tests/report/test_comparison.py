@@ -83,7 +83,10 @@ def test_names_of_methods_rows_of_one_run_and_notes_are_told() -> None:
     new = make_run({("checkpoint[path=b]", "church"): FEW, ("mace", "church"): FEW}, environment={"python": "3.12"})
     for text in (to_terminal(compare(old, new)), to_markdown(compare(old, new)).replace("\\", "").replace("&gt;", ">")):
         assert "Compared under two names: checkpoint[path=a] -> checkpoint[path=b]" in text
-        assert "Only in the base run: uce, church" in text and "Only in the new run: mace, church" in text
+        assert (
+            "Not compared, of the base run: uce, church" in text
+            and "Not compared, of the new run: mace, church" in text
+        )
         assert "Note: python 3.11 before, 3.12 after" in text
 
 

@@ -160,12 +160,20 @@ def test_a_row_that_can_be_measured_no_more_is_worse() -> None:
         compare(failed, failed)
 
 
+def test_a_row_that_failed_before_is_not_compared() -> None:
+    new = make_run({("uce", "church"): NONE, ("mace", "church"): NONE})
+    base = replace(new, rows=(new.rows[0], replace(new.rows[1], status="failed", reason="diverged")))
+    comparison = compare(base, new)
+    assert comparison.verdict == "no worse"
+    assert (comparison.unpaired_base, comparison.unpaired_new) == (("mace, church (failed)",), ("mace, church",))
+
+
 def test_rows_of_one_run_only_are_listed() -> None:
     base = make_run({("uce", "church"): NONE, ("uce", "dog"): NONE, ("esd-x", "church"): NONE})
     new = make_run({("uce", "church"): NONE, ("mace", "church"): NONE, ("mace", "dog"): NONE})
     comparison = compare(base, new)
-    assert comparison.only_in_base == ("uce, dog", "esd-x, church")
-    assert comparison.only_in_new == ("mace, church", "mace, dog")
+    assert comparison.unpaired_base == ("uce, dog", "esd-x, church")
+    assert comparison.unpaired_new == ("mace, church", "mace, dog")
     assert not comparison.renamed
 
 
@@ -173,7 +181,7 @@ def test_one_checkpoint_is_compared_with_the_next_without_being_told() -> None:
     base = one_row(NONE, "checkpoint[path=epoch-1.safetensors]")
     new = one_row(MANY, "checkpoint[path=epoch-2.safetensors]")
     comparison = compare(base, new)
-    assert comparison.verdict == "worse" and not comparison.only_in_base
+    assert comparison.verdict == "worse" and not comparison.unpaired_base
     assert comparison.renamed == (("checkpoint[path=epoch-1.safetensors]", "checkpoint[path=epoch-2.safetensors]"),)
 
 
@@ -183,14 +191,14 @@ def test_which_of_two_checkpoints_is_not_guessed() -> None:
     with pytest.raises(EraseBenchError, match=r"--rename OLD=NEW: checkpoint\[path=a\], checkpoint\[path=b\] before"):
         compare(base, one_row(NONE, third))
     comparison = compare(base, one_row(MANY, third), renames={second: third})
-    assert comparison.renamed == ((second, third),) and comparison.only_in_base == (f"{first}, church",)
+    assert comparison.renamed == ((second, third),) and comparison.unpaired_base == (f"{first}, church",)
 
 
 def test_any_two_methods_can_be_compared_even_of_one_run() -> None:
     run = make_run({("uce", "church"): NONE, ("mace", "church"): MANY})
     comparison = compare(run, run, renames={"uce": "mace"})
     assert comparison.renamed == (("uce", "mace"),) and comparison.verdict == "worse"
-    assert comparison.only_in_base == ("mace, church",) and comparison.only_in_new == ("uce, church",)
+    assert comparison.unpaired_base == ("mace, church",) and comparison.unpaired_new == ("uce, church",)
     both = compare(run, run, renames={"uce": "mace", "mace": "uce"})
     assert find(both, "ratio", method="mace").verdict == "worse" and find(both, "ratio").verdict == "no worse"
 
