@@ -150,7 +150,7 @@ def headline(comparison: RunComparison) -> str:
 def describe(comparison: RunComparison, change: Change) -> str:
     """A change and its verdict in a sentence."""
     if change.reason:
-        return f"worse: could be measured before, now {change.reason}"
+        return f"{change.verdict}: could be measured before, now {change.reason}"
     cells = _cells(comparison, change)
     of, n = _unit(comparison, change), change.difference.n
     words = f"{cells['before']} -> {cells['after']}, difference {cells['difference']}{of}, {n} prompts, {change.test}"
@@ -168,11 +168,17 @@ def _count(number: int) -> str:
 
 def _moved(comparison: RunComparison) -> list[Change]:
     """The changes to show, worst first."""
-    order = ("worse", "inconclusive", "worse, within the margin", "better", "not judged: worse", "not judged: better")
+    order = (
+        *("worse", "inconclusive", "worse, within the margin", "better"),
+        *("not judged", "not judged: worse", "not judged: better"),
+    )
     shown = [
         change
         for change in comparison.changes
-        if change.verdict == "worse" or change.moved or (change.verdict == "inconclusive" and change.decisive)
+        if change.verdict == "worse"
+        or change.reason
+        or change.moved
+        or (change.verdict == "inconclusive" and change.decisive)
     ]
     return sorted(shown, key=lambda change: order.index(_verdict(change)))
 

@@ -118,14 +118,20 @@ def compare(
     for key in (*(fail_on or ()), *filter(None, margins)):
         check_name("metric", key, known)
     tests = list(_tests(pairs, base, new, FAIL_ON if fail_on is None else fail_on, margins))
+    judged = {test.change.metric for test in tests if test.judged}
     for key in fail_on or ():
-        if not any(test.judged and test.change.metric == key for test in tests):
+        if key not in judged:
             raise EraseBenchError(f"nothing tells whether '{key}' got worse: no erased row of both runs has it")
+    if fail_on is None and not judged and not lost:
+        raise EraseBenchError(
+            f"no row of {base.folder} and {new.folder} has any of {', '.join(FAIL_ON)}, so that nothing would be judged;"
+            " name other metrics with --fail-on, or none"
+        )
     changes = judge(tests)
     before, after = ({_key(getattr(pair, side)) for pair in (*pairs, *lost)} for side in ("old", "new"))
     return RunComparison(
         {**base.record.metrics, **new.record.metrics},
-        (*map(_lose, lost), *changes),
+        (*(_lose(pair, "not judged" if fail_on is not None and not fail_on else "worse") for pair in lost), *changes),
         tuple((old, to) for old, to in names.items() if old != to),
         tuple(_describe(row) for row in base.rows if _key(row) not in before),
         tuple(_describe(row) for row in new.rows if _key(row) not in after),
@@ -211,9 +217,9 @@ def _describe(row: TableRow) -> str:
     return title_of(*_key(row)) + ("" if row.status == "ok" else f" ({row.status})")
 
 
-def _lose(pair: _Pair) -> Change:
+def _lose(pair: _Pair, verdict: Verdict) -> Change:
     reason = " ".join((pair.new.reason or "no reason was recorded").split())
-    return replace(pair.change(""), verdict="worse", reason=f"{pair.new.status}: {reason}")
+    return replace(pair.change(""), verdict=verdict, reason=f"{pair.new.status}: {reason}")
 
 
 def _check_comparable(base: RunFolder, new: RunFolder, pairs: Sequence[_Pair]) -> None:

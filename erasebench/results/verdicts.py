@@ -71,7 +71,7 @@ class Change:
         method: as the new run has it; ``before_method`` as the base run has it.
         concept: its name; :data:`ALL` for all rows of the method together.
         attack: "" for a row without any.
-        metric: its key; "" for a row that can be measured no more, which is worse.
+        metric: its key; "" for a row that can be measured no more, which is worse unless nothing is judged.
         before: the value in the base run, over the prompts that were compared; ``after`` that in the new run.
         difference: after less before, with its 95 % interval; ``n`` is the number of prompts.
         test: what gave ``p``.

@@ -95,6 +95,8 @@ def test_a_row_that_failed_says_why() -> None:
     rows = (run.rows[0], replace(run.rows[1], status="failed", reason="diverged"))
     comparison = compare(run, replace(run, rows=rows))
     assert re.search(r"worse +mace +church +failed: diverged", to_terminal(comparison))
+    shown = compare(run, replace(run, rows=rows), [])
+    assert re.search(r"not judged +mace +church +failed: diverged", to_terminal(shown))
     case = ElementTree.fromstring(to_junit(comparison)).find(".//testcase[failure]")
     assert case is not None and case.get("classname") == "mace, church"
     assert case[0].get("message") == "worse: could be measured before, now failed: diverged"

@@ -156,6 +156,7 @@ def test_a_row_that_can_be_measured_no_more_is_worse() -> None:
     assert comparison.verdict == "worse"
     (change,) = (change for change in comparison.changes if change.method == "uce")
     assert change.reason == "failed: diverged at once" and not change.metric
+    assert compare(base, failed, []).verdict == "not judged"
     with pytest.raises(EraseBenchError, match="no row of an erased model in common"):
         compare(failed, failed)
 
@@ -353,6 +354,16 @@ def test_fid_is_shown_and_fails_only_if_asked_to() -> None:
     assert find(compare(base, new, ["fid"]), "fid").verdict == "worse"
     assert compare(base, new, ["fid"], {"fid": Margin(150, relative=True)}).verdict == "no worse"
     assert compare(base, one_row(NONE, fid=1.11), ["fid"]).verdict == "inconclusive"
+
+
+def test_a_gate_that_judges_nothing_is_refused() -> None:
+    control = attacked({"none": ~NONE})
+    record = control.record.model_copy(update={"rows": ()})
+    control = replace(control, rows=tuple(row for row in control.rows if row.attack), record=record)
+    with pytest.raises(EraseBenchError, match="so that nothing would be judged; name other metrics with --fail-on"):
+        compare(control, control)
+    assert compare(control, control, ["asr"]).verdict == "no worse"
+    assert compare(control, control, []).verdict == "not judged"
 
 
 def test_nothing_fails_if_nothing_may() -> None:
