@@ -16,9 +16,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from erasebench import __version__
-from erasebench.concepts import SENSITIVE_KINDS
+from erasebench.concepts import is_sensitive
 from erasebench.config import RunConfig
-from erasebench.domains import DOMAINS
 from erasebench.engine.cells import with_all_that_they_read
 from erasebench.engine.ledger import Ledger
 from erasebench.engine.local import LocalRunner
@@ -282,7 +281,7 @@ def _write_grids(plan: Plan, store: Store, failed: Mapping[str, str]) -> None:
         rows = {row.method: row for row in plan.rows if row.concept.name == concept.name and _was_drawn(row, failed)}
         if BASELINE not in rows:
             continue
-        blur = concept.kind in SENSITIVE_KINDS and not DOMAINS[plan.source.domain].harmless
+        blur = is_sensitive(concept.kind, plan.source.domain)
         sheets: dict[tuple[str, ...], str] = {(BASELINE, method): _picture_name(row) for method, row in rows.items()}
         if len(rows) > 2:
             sheets[tuple(rows)] = f"{file_name(concept.name)}.png"

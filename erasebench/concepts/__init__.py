@@ -9,6 +9,7 @@ from erasebench.concepts.catalogue import (
     PromptSet,
     RetainPrompt,
     View,
+    is_sensitive,
     load_catalogue,
 )
 from erasebench.concepts.prompt import OWN_KINDS, PROMPT_KINDS, Prompt
@@ -25,5 +26,6 @@ __all__ = [
     "PromptSet",
     "RetainPrompt",
     "View",
+    "is_sensitive",
     "load_catalogue",
 ]

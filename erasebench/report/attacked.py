@@ -13,8 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from erasebench import __version__
-from erasebench.concepts import SENSITIVE_KINDS
-from erasebench.domains import DOMAINS
+from erasebench.concepts import is_sensitive
 from erasebench.engine.store import Store
 from erasebench.images import read_images
 from erasebench.plugins import UNATTACKED
@@ -53,7 +52,7 @@ def draw_attacked(record: Record, store: Store, folder: Path) -> None:
         if not prompts:
             continue
         keys = {name: [_trials(row)[prompt] for prompt in prompts] for name, row in columns.items()}
-        blur = rows[0].kind in SENSITIVE_KINDS and not DOMAINS[record.domain].harmless
+        blur = is_sensitive(rows[0].kind, record.domain)
         source = hashlib.sha256(json.dumps([__version__, keys, blur]).encode()).hexdigest()
         path = folder / f"attacked-{file_name(method)}-{file_name(concept)}.png"
         if source_of(path) != source:
