@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
-from erasebench.images import ARCHIVE, INDEX, join_images, read_images, read_index, write_images
+from erasebench.images import ARCHIVE, INDEX, join_images, read_images, read_index, read_png, write_images
 
 
 def test_pictures_are_kept_to_the_byte_and_the_index_names_their_prompts(tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ class Thumbnails:
             return
         self._kept.add(name)
         try:
-            self.folder.mkdir(exist_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
             if path.is_file() and path.read_bytes() == png:
                 return
             with durably(path) as stream:
