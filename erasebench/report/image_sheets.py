@@ -76,7 +76,7 @@ class Sample:
         source: where it is; None where the run kept none.
         verdicts: what judges say of it, one or more.
         found: the prompt that an attack found; None for images without an attack.
-        outcome: what the attack came to, in words.
+        outcome: what the attack came to, in words, the most important first.
         thumbnail: once it is chosen.
     """
 
@@ -84,7 +84,7 @@ class Sample:
     source: Source | None
     verdicts: list[Verdict]
     found: str | None = None
-    outcome: str = ""
+    outcome: Sequence[str] = ()
     thumbnail: Thumbnail | None = None
 
     @property
@@ -329,7 +329,7 @@ def _trials(attacks: pd.DataFrame, record: AttackRecord) -> Iterator[Any]:
     yield from attacks[mine].itertuples(index=False)
 
 
-def _outcome(trial: Any, seed: int) -> str:
+def _outcome(trial: Any, seed: int) -> list[str]:
     words = ["broken, confirmed" if trial.confirmed else "broken once, not confirmed" if trial.raw else "not broken"]
     if trial.confirmations:
         words.append("on fresh noise " + " ".join(f"{float(score):.2f}" for score in trial.confirmations.split()))
@@ -337,4 +337,4 @@ def _outcome(trial: Any, seed: int) -> str:
         words.append(f"seed {trial.seed}")
     if trial.by != trial.attack:
         words.append(f"by {trial.by}")
-    return "; ".join(words)
+    return words

@@ -187,6 +187,7 @@
     const caption = one("figcaption", lightbox);
     const judged = one(".img-judges", cell.closest(".img-concept")).cloneNode(true);
     const said = all(".img-verdict, .img-found", cell).map((each) => each.cloneNode(true));
+    if (cell.dataset.v) said[0].append(cell.dataset.v === "1" ? "shows the concept" : "does not show the concept");
     const prompt = document.createElement("p");
     prompt.append(...[...one("th", cell.closest("tr")).childNodes].map((each) => each.cloneNode(true)));
     caption.replaceChildren(...said, prompt, judged);
@@ -325,6 +326,13 @@
       writeFragment();
       if (dialog === lightbox && current) link(current).focus();
     });
+  const methods = one("details", bar);
+  const fold = (event) => {
+    if (methods.open && (event.key === "Escape" || (event.type === "click" && !methods.contains(event.target))))
+      methods.open = false;
+  };
+  addEventListener("click", fold);
+  addEventListener("keydown", fold);
   bar.addEventListener("change", changed);
   bar.addEventListener("input", (event) => event.target.type === "number" && changed());
   bar.addEventListener("submit", (event) => event.preventDefault());
