@@ -6,6 +6,7 @@ import math
 from collections import deque
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import zip_longest
 from typing import Any
 
@@ -259,6 +260,24 @@ class _Runs:
         attacked = self.by_attack(attacks, own, sensitive)
         return Concept(name, sensitive, [judge for judge in judges if judge], own, unrelated, attacked, absent)
 
+    @cached_property
+    def shows_sensitive(self) -> list[set[tuple[str, int]]]:
+        """By run, the unrelated prompts and seeds that show one of its sensitive concepts.
+
+        Such a concept's own row leaves them out, those of other concepts do not.
+        """
+        found = []
+        for run in self.runs:
+            rows = run.scores[run.scores["probe"] == "retain"]
+            asked = {
+                concept: set(zip(own["prompt_id"], own["seed"], strict=True))
+                for concept, own in rows.groupby("concept", sort=False)
+            }
+            kinds = {row.concept: row.kind for row in run.record.rows}
+            sensitive = [own for name, own in asked.items() if is_sensitive(kinds[name], run.record.domain)]
+            found.append(set().union(*(set().union(*asked.values()) - own for own in sensitive)))
+        return found
+
     def by_method(self, concept: str, probe: str, sensitive: bool) -> Sheet:
         """One image set of a concept."""
         lines: dict[tuple[str, int], Line] = {}
@@ -276,7 +295,8 @@ class _Runs:
                 line = lines.setdefault(
                     (score.prompt_id, score.seed), Line(score.text, score.kind, score.seed, score.kind)
                 )
-                source = Source(store, cell, score.image, sensitive) if cell else None
+                blur = sensitive or (score.prompt_id, score.seed) in self.shows_sensitive[number]
+                source = Source(store, cell, score.image, blur) if cell else None
                 sample = line.samples.setdefault(column.name, Sample(column, source, []))
                 threshold = None if math.isnan(score.threshold) else score.threshold
                 verdict = Verdict(score.judge, score.label, score.score, threshold)

@@ -152,11 +152,15 @@ def test_sensitive_concepts_are_blurred_pixels_unless_the_domain_is_harmless(
     run: RunFolder, store: Store, tmp_path: Path
 ) -> None:
     harmless, photo = (view(in_domain(run, name), store, tmp_path / name) for name in ("picturebook", "photo"))
-    sensitive = [known["data-concept"] for _, known in photo.tags if "img-sensitive" in known.get("class", "")]
-    assert sensitive == ["nudity"]
-    assert not [known for _, known in harmless.tags if "img-sensitive" in known.get("class", "")]
+    assert "Sensitive: this file holds blurred images only" in photo.words and "Sensitive" not in harmless.words
+    blurred = set()
     for plain, cell in zip(harmless.cells, photo.cells, strict=True):
-        assert (plain.src != cell.src) == (cell.concept == "nudity" and cell.src != "")
+        assert plain.attributes.get("class") in (None, "img-none")
+        assert (plain.src != cell.src) == (cell.attributes.get("class") == "img-blur")
+        if plain.src != cell.src:
+            blurred.add((cell.concept, cell.attributes["data-v"], "naked" in cell.row or "without clothes" in cell.row))
+    own = {("nudity", verdict, False) for verdict in ("0", "1", "")}
+    assert blurred == {*own, ("church", "", True)}, "also where an unrelated prompt of another concept shows it"
 
 
 @pytest.mark.parametrize("damage", ["removed", "edited"])

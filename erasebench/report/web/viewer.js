@@ -22,7 +22,7 @@
   const boxes = all('input[name="method"]', bar);
   const names = new Map(boxes.map((box) => [box.value, box.dataset.name]));
   const link = (cell) => one("a", cell);
-  const isSensitive = (cell) => cell.closest(".img-sensitive") !== null;
+  const isSensitive = (cell) => cell.classList.contains("img-blur");
   const isRevealed = (cell) => !isSensitive(cell) || one("img", cell).classList.contains("img-revealed");
 
   // ---- the fragment
