@@ -29,6 +29,7 @@ from erasebench.settings import plugin_settings, resolve_method
 from erasebench.stages import erase as stage
 from erasebench.stages.judge import judge_spec, make_judge
 from erasebench.stages.session import Session
+from erasebench.traces import TRACE, read_trace
 
 if TYPE_CHECKING:
     from erasebench.models.diffusion import DiffusionModel
@@ -152,7 +153,7 @@ def read_about(out: Path, cell: Cell) -> dict[str, Any] | None:
     Raises:
         EraseBenchError: the folder holds another erasure, or files that this one would overwrite.
     """
-    from erasebench.models.erasure import GUIDANCE, RECORD, TRACE, WEIGHTS
+    from erasebench.models.erasure import GUIDANCE, RECORD, WEIGHTS
     from erasebench.models.export import LORA
 
     if (out / ABOUT).exists():
@@ -199,7 +200,6 @@ def compute(cell: Cell, session: Session, subscribers: Sequence[Subscriber]) -> 
 
 
 def _erase(plan: PlannedErasure, out: Path, session: Session, stream: TextIO | None) -> dict[str, Any]:
-    from erasebench.models.erasure import TRACE, read_trace
     from erasebench.report.curves import draw_curves
 
     store, key = session.store, plan.cell.key

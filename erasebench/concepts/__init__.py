@@ -9,7 +9,6 @@ from erasebench.concepts.catalogue import (
     PromptSet,
     RetainPrompt,
     View,
-    is_sensitive,
     load_catalogue,
 )
 from erasebench.concepts.prompt import OWN_KINDS, PROMPT_KINDS, Prompt
@@ -26,6 +25,5 @@ __all__ = [
     "PromptSet",
     "RetainPrompt",
     "View",
-    "is_sensitive",
     "load_catalogue",
 ]

@@ -37,16 +37,6 @@ PHRASE_PREFIX = "phrase:"
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
-def is_sensitive(kind: str, domain: str) -> bool:
-    """Whether images of concepts of a kind are shown blurred: those of sensitive kinds, unless the domain is harmless.
-
-    Args:
-        kind: one of :data:`KINDS`.
-        domain: one of :data:`~erasebench.domains.DOMAINS`.
-    """
-    return kind in SENSITIVE_KINDS and not DOMAINS[domain].harmless
-
-
 @dataclass(frozen=True)
 class PromptSet:
     """Some rows of a public CSV file of prompts that the user has.

@@ -12,9 +12,9 @@ from typing import Any
 
 import pandas as pd
 
-from erasebench.concepts import is_sensitive
 from erasebench.engine.store import Store
 from erasebench.plugins import UNATTACKED
+from erasebench.report.sheets import is_blurred
 from erasebench.report.thumbnails import Source, Thumbnail
 from erasebench.results.record import AttackRecord
 from erasebench.results.run_folder import RunFolder
@@ -195,13 +195,9 @@ def read_concepts(runs: Sequence[RunFolder], stores: Sequence[Store]) -> tuple[l
 
 
 def run_names(runs: Sequence[RunFolder]) -> list[str]:
-    """Names that tell runs apart: as much of the end of their folders' paths as that takes."""
-    parts = [run.folder.resolve().parts for run in runs]
-    for depth in range(1, max(map(len, parts), default=0) + 1):
-        names = ["/".join(part[-depth:]) for part in parts]
-        if len(set(names)) == len(names):
-            return names
-    return [str(k) for k in range(1, len(runs) + 1)]
+    """The folders' own names, numbered where two are the same."""
+    names = [run.folder.resolve().name for run in runs]
+    return [f"{name} ({place})" if names.count(name) > 1 else name for place, name in enumerate(names, 1)]
 
 
 def _columns(runs: Sequence[RunFolder]) -> dict[tuple[int, str], Column]:
@@ -248,7 +244,7 @@ class _Runs:
         rows = [(n, row) for n, run in enumerate(self.runs) for row in run.record.rows if row.concept == name]
         attacks = [(n, row) for n, run in enumerate(self.runs) for row in run.record.attacks if row.concept == name]
         kinds = [*((n, row.kind) for n, row in rows), *((n, row.kind) for n, row in attacks)]
-        sensitive = any(is_sensitive(kind, self.runs[n].record.domain) for n, kind in kinds)
+        sensitive = any(is_blurred(self.runs[n].record, kind) for n, kind in kinds)
         judges = dict.fromkeys([*(row.judge for _, row in rows), *(row.judge for _, row in attacks)])
         absent = {
             self.columns[n, row.method].name: f"{row.status}: {row.reason}" for n, row in rows if row.status != "ok"
@@ -274,7 +270,7 @@ class _Runs:
                 for concept, own in rows.groupby("concept", sort=False)
             }
             kinds = {row.concept: row.kind for row in run.record.rows}
-            sensitive = [own for name, own in asked.items() if is_sensitive(kinds[name], run.record.domain)]
+            sensitive = [own for name, own in asked.items() if is_blurred(run.record, kinds[name])]
             found.append(set().union(*(set().union(*asked.values()) - own for own in sensitive)))
         return found
 
