@@ -1,5 +1,6 @@
 // The image viewer: filters, a lightbox, and two methods compared.  Everything it knows it reads from the page's HTML;
-// its state is in the fragment, in keys that start with "img.".  What is revealed is never part of it.
+// its state is in the address, #section?key=value&…, in keys that start with "img.", and leaves other keys alone.  What
+// is revealed is never part of it.
 (() => {
   "use strict";
   const section = document.getElementById("images");
@@ -26,7 +27,14 @@
   const isRevealed = (cell) => !isSensitive(cell) || one("img", cell).classList.contains("img-revealed");
 
   // ---- the fragment
-  const parts = () => location.hash.slice(1).split("&").filter(Boolean);
+  // The page's section and the pairs after it; pairs alone will do as well.
+  const address = () => {
+    const text = location.hash.slice(1);
+    const mark = text.indexOf("?");
+    const bare = mark < 0 && text.includes("=");
+    const query = bare ? text : mark < 0 ? "" : text.slice(mark + 1);
+    return { place: bare ? "" : mark < 0 ? text : text.slice(0, mark), parts: query.split("&").filter(Boolean) };
+  };
   const decode = (text) => {
     try {
       return decodeURIComponent(text);
@@ -36,11 +44,12 @@
   };
   const readFragment = () =>
     new Map(
-      parts()
-        .filter((part) => part.startsWith(PREFIX) && part.includes("="))
+      address()
+        .parts.filter((part) => part.startsWith(PREFIX) && part.includes("="))
         .map((part) => [part.slice(PREFIX.length, part.indexOf("=")), part.slice(part.indexOf("=") + 1)]),
     );
   let opened = ["", ""]; // a dialog's key and value
+  let restoring = false;
   const writeFragment = () => {
     const mine = [];
     const put = (key, value) => value && mine.push(`${PREFIX}${key}=${value}`);
@@ -52,12 +61,17 @@
     if (form.a && (form.a.value !== "0" || form.b.value !== "1" || form.diff.checked || opened[0] === "pair"))
       for (const key of ["a", "b"]) put(key, encodeURIComponent(names.get(form[key].value)));
     put(...opened);
-    const text = [...parts().filter((part) => !part.startsWith(PREFIX)), ...mine].join("&");
-    history.replaceState(history.state, "", text ? "#" + text : location.href.split("#")[0]);
+    const { place, parts } = address();
+    const query = [...parts.filter((part) => !part.startsWith(PREFIX)), ...mine].join("&");
+    const section = place || (query ? "images" : "");
+    const hash = section ? `#${section}${query && "?" + query}` : location.href.split("#")[0];
+    history.replaceState(history.state, "", hash);
   };
   const restore = () => {
     const state = readFragment();
+    restoring = true; // a reset by the user is written into the address, this one is not
     bar.reset();
+    restoring = false;
     for (const key of KEYS) if (state.has(key)) form[key].value = decode(state.get(key));
     for (const key of SWITCHES) if (form[key] && !form[key].disabled) form[key].checked = state.get(key) === "1";
     if (state.has("method")) {
@@ -336,7 +350,7 @@
   bar.addEventListener("change", changed);
   bar.addEventListener("input", (event) => event.target.type === "number" && changed());
   bar.addEventListener("submit", (event) => event.preventDefault());
-  bar.addEventListener("reset", () => setTimeout(changed));
+  bar.addEventListener("reset", () => restoring || setTimeout(changed));
   addEventListener("hashchange", restore);
   bar.hidden = false;
   for (const button of all('[data-do="reveal"]')) button.hidden = false;
