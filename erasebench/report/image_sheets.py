@@ -220,13 +220,17 @@ def _columns(runs: Sequence[RunFolder]) -> dict[tuple[int, str], Column]:
             else:
                 distinct.append((method, own, [number]))
     baselines = [method == runs[of[0]].record.baseline for method, _, of in distinct]
-    order = sorted(range(len(distinct)), key=lambda k: not baselines[k])
+    methods = [method for method, _, _ in distinct]
+    order = sorted(range(len(distinct)), key=lambda k: (not baselines[k], methods.index(methods[k])))
     names = run_names(runs)
     columns: dict[tuple[int, str], Column] = {}
     for place, k in enumerate(order):
         method, _, of = distinct[k]
-        alone = sum(name == method for name, _, _ in distinct) == 1
-        column = Column(place, method if alone else f"{method} ({', '.join(names[n] for n in of)})", baselines[k])
+        column = Column(
+            place,
+            method if methods.count(method) == 1 else f"{method} ({', '.join(names[n] for n in of)})",
+            baselines[k],
+        )
         columns |= {(number, method): column for number in of}
     return columns
 
