@@ -26,68 +26,53 @@
   const isSensitive = (cell) => cell.classList.contains("img-blur");
   const isRevealed = (cell) => !isSensitive(cell) || one("img", cell).classList.contains("img-revealed");
 
-  // ---- the fragment
+  // ---- the address
   // The page's section and the pairs after it; pairs alone will do as well.
   const address = () => {
     const text = location.hash.slice(1);
     const mark = text.indexOf("?");
     const bare = mark < 0 && text.includes("=");
-    const query = bare ? text : mark < 0 ? "" : text.slice(mark + 1);
-    return { place: bare ? "" : mark < 0 ? text : text.slice(0, mark), parts: query.split("&").filter(Boolean) };
+    const query = new URLSearchParams(bare ? text : mark < 0 ? "" : text.slice(mark + 1));
+    return [bare ? "" : mark < 0 ? text : text.slice(0, mark), query];
   };
-  const decode = (text) => {
-    try {
-      return decodeURIComponent(text);
-    } catch {
-      return "";
-    }
-  };
-  const readFragment = () =>
-    new Map(
-      address()
-        .parts.filter((part) => part.startsWith(PREFIX) && part.includes("="))
-        .map((part) => [part.slice(PREFIX.length, part.indexOf("=")), part.slice(part.indexOf("=") + 1)]),
-    );
   let opened = ["", ""]; // a dialog's key and value
   let restoring = false;
-  const writeFragment = () => {
-    const mine = [];
-    const put = (key, value) => value && mine.push(`${PREFIX}${key}=${value}`);
-    for (const key of KEYS) put(key, encodeURIComponent(form[key].value));
-    for (const key of SWITCHES) put(key, form[key] && form[key].checked ? "1" : "");
+  const remember = () => {
+    const [place, query] = address();
+    for (const key of [...query.keys()]) if (key.startsWith(PREFIX)) query.delete(key);
+    const put = (key, value) => value && query.append(PREFIX + key, value);
+    for (const key of KEYS) put(key, form[key].value);
+    for (const key of SWITCHES) put(key, form[key]?.checked ? "1" : "");
     const chosen = boxes.filter((box) => box.checked);
-    if (chosen.length < boxes.length)
-      put("method", chosen.map((box) => encodeURIComponent(box.dataset.name)).join(",") || "-");
+    if (!chosen.length) query.append(PREFIX + "method", "");
+    else if (chosen.length < boxes.length) for (const box of chosen) put("method", box.dataset.name);
     if (form.a && (form.a.value !== "0" || form.b.value !== "1" || form.diff.checked || opened[0] === "pair"))
-      for (const key of ["a", "b"]) put(key, encodeURIComponent(names.get(form[key].value)));
+      for (const key of ["a", "b"]) put(key, names.get(form[key].value));
     put(...opened);
-    const { place, parts } = address();
-    const query = [...parts.filter((part) => !part.startsWith(PREFIX)), ...mine].join("&");
-    const section = place || (query ? "images" : "");
-    const hash = section ? `#${section}${query && "?" + query}` : location.href.split("#")[0];
+    const text = query.toString();
+    const section = place || (text ? "images" : "");
+    const hash = section ? `#${section}${text && "?" + text}` : location.href.split("#")[0];
     history.replaceState(history.state, "", hash);
   };
   const restore = () => {
-    const state = readFragment();
+    const query = address()[1];
+    const state = (key) => query.get(PREFIX + key);
     restoring = true; // a reset by the user is written into the address, this one is not
     bar.reset();
     restoring = false;
-    for (const key of KEYS) if (state.has(key)) form[key].value = decode(state.get(key));
-    for (const key of SWITCHES) if (form[key] && !form[key].disabled) form[key].checked = state.get(key) === "1";
-    if (state.has("method")) {
-      const chosen = state.get("method").split(",").map(decode);
-      for (const box of boxes) box.checked = chosen.includes(box.dataset.name);
-    }
+    for (const key of KEYS) if (state(key)) form[key].value = state(key);
+    for (const key of SWITCHES) if (form[key] && !form[key].disabled) form[key].checked = state(key) === "1";
+    const chosen = query.getAll(PREFIX + "method");
+    if (chosen.length) for (const box of boxes) box.checked = chosen.includes(box.dataset.name);
     for (const key of ["a", "b"])
-      if (form[key] && state.has(key))
-        for (const [place, name] of names) if (name === decode(state.get(key))) form[key].value = place;
+      if (form[key]) for (const [place, name] of names) if (name === state(key)) form[key].value = place;
     apply();
     for (const dialog of all("dialog")) if (dialog.open) dialog.close();
-    const cell = at(state.get("open"));
-    const pair = state.get("pair");
+    const cell = at(state("open"));
+    const pair = state("pair");
     if (cell && link(cell)) openCell(cell);
     else if (pair) openPair(pair);
-    return state.size > 0;
+    return [...query.keys()].some((key) => key.startsWith(PREFIX));
   };
   // Where a cell or row is, for a link: table, row and column.
   const placeOf = (cell) => {
@@ -148,7 +133,7 @@
   }
   const changed = () => {
     apply();
-    writeFragment();
+    remember();
   };
 
   // ---- originals
@@ -210,7 +195,7 @@
     file.hidden = !isRevealed(cell);
     file.href = link(cell).href;
     opened = ["open", placeOf(cell)];
-    writeFragment();
+    remember();
     if (!lightbox.open) lightbox.showModal();
   }
   const step = (by) => {
@@ -268,7 +253,7 @@
     one('[data-do="back"]', compare).disabled = place === 0;
     one('[data-do="next"]', compare).disabled = place === known.length - 1;
     opened = ["pair", placeOf(row)];
-    writeFragment();
+    remember();
     if (!compare.open) compare.showModal();
   }
   const slide = () => pairBox.style.setProperty("--x", slider.value + "%");
@@ -337,7 +322,7 @@
     dialog.addEventListener("close", () => {
       if (all("dialog").some((each) => each.open)) return; // another image or pair was opened meanwhile
       opened = ["", ""];
-      writeFragment();
+      remember();
       if (dialog === lightbox && current) link(current).focus();
     });
   const methods = one("details", bar);
