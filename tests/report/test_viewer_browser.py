@@ -137,6 +137,9 @@ def test_a_link_restores_what_was_seen_and_leaves_other_keys_alone(browser: Brow
         page.evaluate("location.hash = 'img.concept=nudity&q=a'")
         page.wait_for_function("document.querySelector('[name=concept]').value === 'nudity'")
         assert page.is_checked("[name=method][data-name=sd]")
+        page.evaluate("location.hash = 'elsewhere'")
+        page.wait_for_timeout(100)
+        assert page.input_value("[name=concept]") == "nudity", "a link to another section changes no filter"
         page.goto(report.as_uri() + "#images?img.concept=%E0%A4%A&img.method=nobody&img.open=9-9-9&img.pair=x")
         page.reload()
         assert page.locator("dialog[open]").count() == 0 and counted(page) == 0, "nonsense is no error"

@@ -72,7 +72,6 @@
     const pair = state("pair");
     if (cell && link(cell)) openCell(cell);
     else if (pair) openPair(pair);
-    return [...query.keys()].some((key) => key.startsWith(PREFIX));
   };
   // Where a cell or row is, for a link: table, row and column.
   const placeOf = (cell) => {
@@ -336,8 +335,11 @@
   bar.addEventListener("input", (event) => event.target.type === "number" && changed());
   bar.addEventListener("submit", (event) => event.preventDefault());
   bar.addEventListener("reset", () => restoring || setTimeout(changed));
-  addEventListener("hashchange", restore);
+  // A link to another section, which says nothing of images, leaves the filters as they are.
+  const isTold = () => [...address()[1].keys()].some((key) => key.startsWith(PREFIX));
+  addEventListener("hashchange", () => isTold() && restore());
   bar.hidden = false;
   for (const button of all('[data-do="reveal"]')) button.hidden = false;
-  if (restore()) section.scrollIntoView();
+  restore();
+  if (isTold()) section.scrollIntoView();
 })();
