@@ -124,8 +124,8 @@ def compare(
             raise EraseBenchError(f"nothing tells whether '{key}' got worse: no erased row of both runs has it")
     if fail_on is None and not judged and not lost:
         raise EraseBenchError(
-            f"no row of {base.folder} and {new.folder} has any of {', '.join(FAIL_ON)}, so that nothing would be judged;"
-            " name other metrics with --fail-on, or none"
+            f"no row of {base.folder} and {new.folder} has any of {', '.join(FAIL_ON)}: nothing would be judged; "
+            "name other metrics with --fail-on, or none"
         )
     changes = judge(tests)
     before, after = ({_key(getattr(pair, side)) for pair in (*pairs, *lost)} for side in ("old", "new"))
@@ -324,6 +324,7 @@ def _sample(metric: str, probes: Iterable[str], pair: _Pair, base: _Values, new:
             base.scores(pair.old, probe), new.scores(pair.new, probe), 100 * DRIFT if probe == "retain" else DRIFT
         )
         for probe in probes
+        if probe != "reference"  # which the protocol says is the same
     )
     if before.dtype == bool:
         unmoved = unmoved and before.equals(after)
@@ -332,7 +333,7 @@ def _sample(metric: str, probes: Iterable[str], pair: _Pair, base: _Values, new:
 
 def _is_unmoved(before: pd.DataFrame, after: pd.DataFrame, drift: float) -> bool:
     """Whether the same prompts and seeds, which runs have in the same order, have the same scores."""
-    if len(before) != len(after):
+    if not len(before) or len(before) != len(after):
         return False
     same = all((before[name].to_numpy() == after[name].to_numpy()).all() for name in ("prompt_id", "seed"))
     return same and not (np.abs(before["score"].to_numpy() - after["score"].to_numpy()) > drift).any()
