@@ -163,7 +163,12 @@ def _curve(rows: pd.DataFrame) -> Curve:
 
 
 def _prepare(panel: Axes, low: float, high: float) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
     panel.set_xscale("log")
+    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda passes, _: f"{passes:g}"))
+    panel.xaxis.set_minor_formatter(NullFormatter())
     panel.set_xlim(low, high)
     panel.set_ylim(-3, 103)
     panel.grid(alpha=0.3)
