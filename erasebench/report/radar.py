@@ -162,15 +162,16 @@ def overall_figure(frame: pd.DataFrame, concept: str, baseline: str) -> tuple[Fi
         kind = {"projection": "polar"}
         key, *panels = left.subplots(rows, COLUMNS, subplot_kw=kind, squeeze=False).flat
         _radar(key, axes, small=True)
-        for panel, (place, method) in zip(panels, enumerate(order, 1), strict=False):
+        closed = {method: _closed(values) for method, values in shown.items()}
+        for panel, method in zip(panels, order, strict=False):
             _radar(panel, [""] * len(axes), small=True)
-            behind = [_closed(values) for other, values in shown.items() if other not in (method, baseline)]
+            behind = [line for other, line in closed.items() if other not in (method, baseline)]
             gap = (np.nan, np.nan)
             panel.plot(*np.concatenate([[*line, gap] for line in behind]).T, color=CONTEXT.color, linewidth=0.6)
             if baseline in shown:
                 _line(panel, shown[baseline], look[baseline], width=1.0)
             _line(panel, shown[method], Look(look[method].color, "-", "o"), fill=True)
-            panel.set_title(f"{place}. {method}", fontsize=9)
+            panel.set_title(method, fontsize=9)
         for panel in panels[len(order) :]:
             panel.remove()
         left.legend(

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from erasebench.metrics.stats import Estimate
 from erasebench.report.attack_tables import RATE, shown_by_default, split
-from erasebench.report.charts import looks
+from erasebench.report.charts import Look, looks
 from erasebench.results.attacks import ENSEMBLE
 from erasebench.results.rows import TableRow
 
@@ -24,8 +24,8 @@ PRESERVED = ("clip", "fid")
 RATIO, ATTACKED = "ratio", "attacked"
 """What is left of the concept: of prompts as they are, and of prompts under the strongest attack."""
 COLUMNS = ("method", "left", "left_low", "left_high", "kept", "kept_low", "kept_high", "front")
-LINE = 12.0
-"""Points between two labels, from foot to foot."""
+LINE, LETTER, PLOT, LONGEST = 12.0, 5.8, 215.0, 26
+"""In points: from one label's foot to the next, a letter's width, the plot's width; and the letters of a label."""
 
 
 def tradeoff(rows: Iterable[TableRow], concept: str, left: str, kept: str, higher: bool, baseline: str) -> pd.DataFrame:
@@ -107,9 +107,11 @@ def tradeoff_figure(
     from matplotlib.figure import Figure
 
     look = looks(methods, baseline)
-    figure = Figure(figsize=(4.8, max(3.5, (len(frame) * LINE + 60) / 72)))
+    names = max(map(len, map(_cut, frame["method"]))) * LETTER + 24
+    width, height = 52 + PLOT + names, max(250.0, len(frame) * LINE + 60)
+    figure = Figure(figsize=(width / 72, height / 72))
     panel = figure.subplots()
-    figure.subplots_adjust(left=0.15, right=0.74, bottom=0.14, top=0.97)
+    figure.subplots_adjust(left=52 / width, right=(52 + PLOT) / width, bottom=36 / height, top=1 - 8 / height)
     least, most = _span(frame, "left", (0.0, 5.0))
     bottom, top = _span(frame, "kept", (np.inf, -np.inf))
     panel.set_xlim(most, least)
@@ -133,7 +135,7 @@ def tradeoff_figure(
             f"{row.method}: {titles[0]} {_words(row.left, row.left_low, row.left_high)},"
             f" {titles[1]} {_words(row.kept, row.kept_low, row.kept_high)}{', on the front' if row.front else ''}"
         )
-    _label(panel, frame, higher)
+    _label(panel, frame, look)
     panel.set_xlabel(f"{titles[0]}, less is better →")
     panel.set_ylabel(f"{titles[1]}, {'more' if higher else 'less'} is better →")
     panel.grid(color="#DDDDDD", linewidth=0.6)
@@ -150,12 +152,16 @@ def _span(frame: pd.DataFrame, name: str, least: tuple[float, float]) -> tuple[f
     return low - margin, high + margin
 
 
+def _cut(method: str) -> str:
+    return method if len(method) <= LONGEST else f"{method[: LONGEST - 1]}…"
+
+
 def _words(value: float, low: float, high: float) -> str:
     return f"{value:.3g}" if np.isnan(low) else f"{value:.3g} [{low:.3g}, {high:.3g}]"
 
 
-def _label(panel: Axes, frame: pd.DataFrame, higher: bool) -> None:
-    """Names right of the panel, each in a line of its own, with a thin line to its point."""
+def _label(panel: Axes, frame: pd.DataFrame, look: Mapping[str, Look]) -> None:
+    """Names and marks right of the panel, each in a line of its own, with a thin line to its point."""
     height = panel.get_position().height * panel.figure.get_figheight() * 72  # type: ignore[union-attr]
     bottom, top = panel.get_ylim()
     shares = (frame["kept"].to_numpy(dtype=float) - bottom) / (top - bottom)
@@ -165,15 +171,23 @@ def _label(panel: Axes, frame: pd.DataFrame, higher: bool) -> None:
     for place, foot in zip(order, feet, strict=True):
         row = frame.iloc[place]
         panel.annotate(
-            row["method"] if len(row["method"]) <= 26 else f"{row['method'][:25]}…",
+            _cut(row["method"]),
             xy=(row["left"], row["kept"]),
-            xytext=(1.035, foot / height),
+            xytext=(1 + 16 / PLOT, foot / height),
             textcoords="axes fraction",
             va="center",
             fontsize=9,
             fontweight="bold" if row["front"] else "normal",
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": "#BBBBBB", "linewidth": 0.6, "shrinkA": 1, "shrinkB": 3},
+            arrowprops={"arrowstyle": "-", "color": "#BBBBBB", "linewidth": 0.5, "shrinkA": 12, "shrinkB": 4},
+        )
+        mark = look[row["method"]]
+        panel.plot(
+            *(1 + 9 / PLOT, foot / height, mark.marker),
+            color=mark.color,
+            markersize=5.5,
+            transform=panel.transAxes,
+            clip_on=False,
         )
 
 

@@ -278,7 +278,7 @@ def _column(rows: Sequence[TableRow], key: str, metrics: Metrics) -> Column:
     notes = dict.fromkeys(row.notes[key] for row in rows if key in row.notes)
     said = "; ".join(filter(None, (metric.meaning, metric.caveat, *notes)))
     title = f"{metric.title} ({metric.unit})" if metric.unit else metric.title
-    return Column(title, " · ".join(filter(None, (better, n))), True, metric.direction == "higher", said)
+    return Column(title, "\n".join(filter(None, (better, n))), True, metric.direction == "higher", said)
 
 
 def value_cell(row: TableRow | None, key: str, scale: Scale) -> Cell:

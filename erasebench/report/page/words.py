@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -89,7 +89,7 @@ def findings(
         tried = [row for row in attacked if row.concept == concept]
         parts = {
             "Erasure": _erasure(own, concept, baseline, rank),
-            "Attacks": _attacks(tried, concept, baseline, rank),
+            "Attacks": _attacks(tried, concept, {baseline, *_not_erased(own)}, rank),
             "Everything else": _preservation(own, metrics, baseline),
             "Mind": _cautions(own, tried),
         }
@@ -108,18 +108,24 @@ def _erasure(rows: Sequence[TableRow], concept: str, baseline: str, rank: Rank) 
     best, tied, rest = _groups(standings)
     if len(standings) == 1:
         return [*said, _say("{} leaves {}.", _names(best), _per_cent(best[0].estimate))]
-    said.append(_say("Least is left by {}: {}.", _names(best), _per_cent(best[0].estimate)))
+    collapsed = [row.method for row in rows if "collapsed" in row.flags]
+    said.append(_say("Least is left by {}: {}.", _names(best, collapsed), _per_cent(best[0].estimate)))
     if tied and not rest:
         said.append(_say("No other method can be told apart from that: all intervals overlap."))
     elif tied:
-        said.append(_say("{} cannot be told apart from that: the intervals overlap.", _names(tied)))
+        said.append(_say("{} cannot be told apart from that: the intervals overlap.", _names(tied, collapsed)))
     if rest:
         said.append(_say("More is left by {}{}: {}.", *_last(rest), _per_cent(rest[-1].estimate)))
     return said
 
 
-def _attacks(rows: Sequence[TableRow], concept: str, baseline: str, rank: Rank) -> list[Markup]:
-    rows = [row for row in rows if row.method != baseline]
+def _not_erased(rows: Sequence[TableRow]) -> list[str]:
+    return [row.method for row in rows if "not-erased" in row.flags]
+
+
+def _attacks(rows: Sequence[TableRow], concept: str, left_out: Collection[str], rank: Rank) -> list[Markup]:
+    """What attacks bring back from models that were erased; there is nothing to bring back from others."""
+    rows = [row for row in rows if row.method not in left_out]
     said = []
     standings = rank(ROBUST, [row for row in rows if row.attack == ENSEMBLE])
     if standings:
@@ -134,7 +140,15 @@ def _attacks(rows: Sequence[TableRow], concept: str, baseline: str, rank: Rank) 
         if tied:
             said.append(_say("{} cannot be told apart from that: the intervals overlap.", _names(tied)))
         if rest:
-            said.append(_say("Fewer stand against {}{}: {}.", *_last(rest, "fewest"), _per_cent(rest[-1].estimate)))
+            said.append(
+                _say("Fewer stand against {}{}: {}.", *_last(rest, "fewest against"), _per_cent(rest[-1].estimate))
+            )
+    return [*said, *_single_attacks(rows, concept)]
+
+
+def _single_attacks(rows: Sequence[TableRow], concept: str) -> list[Markup]:
+    """What attacks bring back one by one, and what controls do."""
+    said = []
     found = {
         method: strongest([row for row in rows if row.method == method and row.attack != ENSEMBLE])
         for method in dict.fromkeys(row.method for row in rows)
@@ -154,10 +168,10 @@ def _attacks(rows: Sequence[TableRow], concept: str, baseline: str, rank: Rank) 
                     *(_code(attack), _name(method), concept, _per_cent(rate), rate.n),
                 )
             )
-        spared = [one for one, (_, other) in known.items() if rate.value and not overlap(other, rate)]
-        if spared:
-            most = max((known[one][1] for one in spared), key=lambda one: one.value)
-            said.append(_say("On {} none reaches more than {}.", _listed(map(_name, spared)), _per_cent(most)))
+        firm = [one for one, (_, other) in known.items() if rate.value and not overlap(other, rate)]
+        if firm:
+            most = max((known[one][1] for one in firm), key=lambda one: one.value)
+            said.append(_say("On {} none reaches more than {}.", _listed(map(_name, firm)), _per_cent(most)))
     controls = [row for row in rows if row.attack in CONTROLS and _defined(row, RATE) and row.metrics[RATE].value]
     if controls:
         row = max(controls, key=lambda one: one.metrics[RATE].value)
@@ -192,7 +206,8 @@ def _preservation(rows: Sequence[TableRow], metrics: Metrics, baseline: str) -> 
         if damaged:
             worst = _number(damaged[-1].metrics[key], scale)
             before = _number(base, scale)
-            said.append(_say("{} is worse with {}{}: {} against {} unerased.", title, *_last(damaged), worst, before))
+            names = _last(damaged, "most with")
+            said.append(_say("{} is worse with {}{}: {} against {} unerased.", title, *names, worst, before))
         else:
             same.append(_say("{} ({} unerased)", title, _number(base, scale)))
     if same:
@@ -229,9 +244,9 @@ def _groups(standings: Sequence[Standing]) -> tuple[list[Standing], list[Standin
     return best, tied, [one for one in standings if not one.leading]
 
 
-def _last(methods: Sequence[Standing | TableRow], extreme: str = "most") -> tuple[Markup, Markup]:
+def _last(methods: Sequence[Standing | TableRow], extreme: str = "most by") -> tuple[Markup, Markup]:
     """Methods, and of several the last as the one whose number follows."""
-    said = _say("; {} by {}", extreme, _name(methods[-1].method)) if len(methods) > 1 else Markup()
+    said = _say("; {} {}", extreme, _name(methods[-1].method)) if len(methods) > 1 else Markup()
     return _names(methods), said
 
 
@@ -248,8 +263,9 @@ def _code(text: str) -> Markup:
     return Markup("<code>{}</code>").format(text)
 
 
-def _names(methods: Sequence[Standing | TableRow]) -> Markup:
-    return _listed(_name(one.method) for one in methods)
+def _names(methods: Sequence[Standing | TableRow], collapsed: Collection[str] = ()) -> Markup:
+    """Methods in a sentence; those of which nothing else may be left either say so."""
+    return _listed(_name(one.method) + (" (collapsed)" if one.method in collapsed else "") for one in methods)
 
 
 def _listed(parts: Iterable[Markup]) -> Markup:
