@@ -6,9 +6,6 @@ import pytest
 
 from erasebench.report.html import render_report
 from tests.report.synthetic import METHODS, matrix, run_of
-from tests.results.conftest import finished
-
-__all__ = ["finished"]
 
 
 @pytest.fixture(scope="session")
