@@ -17,10 +17,12 @@ import pytest
 from erasebench.engine.store import Store
 from erasebench.errors import EraseBenchError
 from erasebench.report.html import REPORT, SCRIPTS, STYLES, render_report, write_report
+from erasebench.results.ranking import ranks_frame
 from erasebench.results.rows import TableRow
 from erasebench.results.run_folder import RunFolder, read_run
+from erasebench.results.seeds import seeds_frame
 from tests.engine.runs import command
-from tests.report.synthetic import HOSTILE, METHODS, matrix, run_of
+from tests.report.synthetic import HOSTILE, METHODS, matrix, model_row, run_of
 
 WEB = files("erasebench.report") / "web"
 LOADS = {"src", "srcset", "data", "poster", "action", "formaction", "background", "xlink:href", "ping"}
@@ -187,6 +189,23 @@ def test_the_command_writes_beside_the_run_and_says_so(finished: Path, capsys: p
     words = "".join(page.text)
     assert "failing" in words and "diverged" in words and "no nudity" in words
     assert "picturebook-detector" in words and read_run(out).record.protocol.run_checksum() in words  # type: ignore[union-attr]
+
+
+def test_ranks_and_several_seeds_are_shown_where_a_run_has_them() -> None:
+    methods = ("a[seed=1]", "a[seed=2]", "b")
+    rows = [model_row(method, "church", hits) for method, hits in zip(methods, (1, 2, 9), strict=True)]
+    known = {"concept": "church", "attack": "", "metric": "ratio"}
+    ranks = [{**known, "method": method, "value": 1, "rank_low": 1, "rank_high": 2, "of": 2} for method in ("a", "b")]
+    spread = {**known, "method": "a", "seeds": 2, "mean": 3.75, "sd": 1.8, "min": 2.5, "max": 5, "low": 0, "high": 20}
+    run = run_of(rows, ranks=ranks_frame(ranks), seeds=seeds_frame([spread]))
+    page = Page(render_report([run], [], Path("report.html")))
+    check_links(page)
+    text = " ".join("".join(page.text).split())
+    assert {"ranks", "seeds"} <= set(page.ids) and "No two of 2 methods can be told apart by Ratio" in text
+    assert "Least is left by a: 3.8 % [0.0, 20.0]. No other method can be told apart from that: paired tests" in text
+    assert "2.50 to 5.00" in text
+    without = Page(render_report([run_of(rows)], [], Path("report.html")))
+    assert not {"ranks", "seeds"} & set(without.ids)
 
 
 def test_training_curves_come_from_the_store(finished: Path, tmp_path: Path) -> None:
