@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -35,7 +36,7 @@ def trained(store: Store, trace: Sequence[Mapping[str, float | str]]) -> RunFold
 
 def test_a_curve_is_the_loss_smoothed_and_no_longer_than_can_be_seen(tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
-    trace = [{"step": float(k), "norm": 1.0, "loss": 10.0 ** -(k / 250)} for k in range(1, 1001)]
+    trace = [{"step": float(k), "norm": 1.0, "loss": 1 + 0.5 * math.sin(k / 20)} for k in range(1, 1001)]
     (chart,) = curve_charts(trained(store, trace), store, "r1-")
     assert (chart.identity, chart.title) == ("r1-curve-a~church", "a · church")
     first, last = (sum(step["loss"] for step in steps) / 26 for steps in (trace[:26], trace[-26:]))
