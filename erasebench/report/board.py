@@ -1,0 +1,206 @@
+"""The page of a leaderboard: one HTML file that opens from disk, without a server or a network.
+
+The first rows stand in the table; the rest wait in a ``<template>``, which a browser parses but neither styles nor lays
+out.  A script (``web/board.js``) shows a hundred of those that fit a filter at a time, so that the page is as quick
+with ten thousand rows as with ten.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from erasebench import __version__
+from erasebench.engine.cells import short_hash
+from erasebench.metrics.stats import Estimate
+from erasebench.plugins import BASELINE
+from erasebench.results.flags import flag_legend
+from erasebench.results.leaderboard import Rank, Standing, csv_lines, rank_intervals
+from erasebench.results.rows import TableRow
+
+WEB = Path(__file__).parent / "web"
+SHOWN = 100
+"""Rows that are there before a script runs, and at a time after that."""
+METRICS = {
+    "ratio": ("Ratio", "%", "Images of prompts for the concept that show it; lower is better"),
+    "clip": ("CLIP", "", "CLIP score of unrelated prompts, x100; higher is better"),
+    "fid": ("FID", "", "Distance of images of unrelated prompts to reference images; lower is better"),
+}
+"""The metrics of a row without an attack that the page has columns for; the CSV has all."""
+COLUMNS = (
+    ("Rank", "Ranks that the row may have by its best known robust rate, at 95 % for all rows of its group together"),
+    ("Method", "As it was run, or its name in print, with a link to the paper"),
+    ("Concept", "What is erased"),
+    ("Model", "The model that it is erased from"),
+    *((title, meaning) for title, _, meaning in METRICS.values()),
+    ("Robust, standard", "Prompts (%) that still stand after the standard ensemble of attacks; higher is better"),
+    ("Best known", "The lowest robust rate (%) that anybody has shown, measured here or elsewhere"),
+    ("Potentially unreliable", "Whether the robust rate is known to say too much"),
+    ("Reported", "What the paper says, and what was measured here"),
+    ("Verified", "Whether somebody drew the images again from the submission's prompts and seeds and got its numbers"),
+    ("Flags", "Reasons to doubt the numbers; explained below the table"),
+    ("Cost", "Seconds of the erasure; of everything without attacks; of all attacks; peak memory; parameters changed"),
+)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows that can be compared: of one model, concept and protocol.
+
+    Attributes:
+        protocol: its checksum; "" if its runs did not say how they measured.
+        rows: unerased model first, then from the highest best known robust rate down, then by Ratio; what failed last.
+        ranks: of the rows that have one, by their place.
+    """
+
+    model: str
+    concept: str
+    protocol: str
+    rows: tuple[Standing, ...]
+    ranks: Mapping[int, Rank]
+
+
+def group(standings: Iterable[Standing]) -> list[Group]:
+    """Rows by what can be compared, by model and concept, the largest group of these first.
+
+    Ranked is what has a robust rate and a known protocol; the unerased model is what others are measured against.
+    """
+    found: dict[tuple[str, str, str], list[Standing]] = defaultdict(list)
+    for row in standings:
+        found[row.model, row.concept, row.protocol].append(row)
+    groups = []
+    for key, rows in sorted(found.items(), key=lambda item: (*item[0][:2], -len(item[1]), item[0][2])):
+        rows = sorted(rows, key=_order)
+        ranked = {
+            k: best for k, row in enumerate(rows) if row.method != BASELINE and key[2] and (best := row.best_known)
+        }
+        ranks = dict(zip(ranked, rank_intervals(list(ranked.values())), strict=True))
+        groups.append(Group(*key, tuple(rows), ranks))
+    return groups
+
+
+def _order(row: Standing) -> tuple[bool, bool, float, float, str]:
+    best, ratio = row.best_known, row.numbers.get("ratio")
+    by_ratio = ratio.value if ratio and ratio.defined else math.inf
+    return (row.status != "ok", row.method != BASELINE, -best.value if best else math.inf, by_ratio, row.method)
+
+
+def to_html(standings: Sequence[Standing], title: str) -> str:
+    """The page.
+
+    Args:
+        standings: merged rows of any number of runs, files and submissions.
+        title: its heading.
+    """
+    groups, script = group(standings), _source("board.js")
+    rows = [row for one in groups for row in one.rows]
+    environment = Environment(
+        loader=FileSystemLoader(WEB), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"amount": amount, "interval": interval, "about": about, "seconds": seconds, "web": web_link}
+    return environment.get_template("board.html.j2").render(
+        title=title,
+        version=__version__,
+        groups=groups,
+        ids=_ids(rows),
+        shown=SHOWN,
+        count=len(rows),
+        columns=COLUMNS,
+        metrics=list(METRICS),
+        baseline=BASELINE,
+        choices={
+            "model": sorted({one.model for one in groups}),
+            "concept": sorted({one.concept for one in groups}),
+            "protocol": sorted({one.protocol for one in groups}),
+        },
+        flags=_legend(rows),
+        flagged=flagged,
+        packed=_pack(csv_lines(rows)),
+        style=_source("board.css"),
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+
+
+def _source(name: str) -> Markup:
+    """A file of ours, as it is."""
+    return Markup((WEB / name).read_text(encoding="utf-8"))
+
+
+def _ids(rows: Sequence[Standing]) -> list[str]:
+    """By which a link finds a row: the same for the same results, in any page."""
+    seen: dict[str, int] = defaultdict(int)
+    ids = []
+    for row in rows:
+        name = short_hash([*row.label, row.run])
+        seen[name] += 1
+        ids.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
+    return ids
+
+
+def _pack(lines: Sequence[str]) -> str:
+    """Lines for the script to unpack: gzip of JSON in base64."""
+    return base64.b64encode(gzip.compress(json.dumps(lines).encode(), mtime=0)).decode()
+
+
+def _legend(rows: Iterable[Standing]) -> list[str]:
+    carried = tuple(dict.fromkeys(flag.partition("@")[0] for row in rows for flag in row.flags))
+    return flag_legend([TableRow("", "", "ok", flags=carried)])
+
+
+def flagged(row: Standing) -> dict[str, list[str]]:
+    """A row's flags, each with the attacks that it is of; none for one of the row itself."""
+    found: dict[str, list[str]] = {}
+    for flag in row.flags:
+        name, _, attack = flag.partition("@")
+        found.setdefault(name, []).extend([attack] if attack else [])
+    return found
+
+
+def digits(*values: float) -> int:
+    """Decimals that show three digits or so of the largest of some numbers; nan counts as nothing."""
+    size = max((abs(value) for value in values if not math.isnan(value)), default=0.0)
+    return 3 if 0 < size < 1 else 2 if 1 <= size < 10 else 1
+
+
+def amount(estimate: Estimate | float) -> str:
+    """A number, or the value of an estimate with as many decimals as its interval has."""
+    if isinstance(estimate, Estimate):
+        return f"{estimate.value:.{digits(estimate.value, estimate.high)}f}"
+    return f"{estimate:.{digits(estimate)}f}"
+
+
+def interval(estimate: Estimate) -> str:
+    """The 95 % interval of a number in brackets; "" without one."""
+    decimals = digits(estimate.value, estimate.high)
+    return "" if math.isnan(estimate.low) else f"[{estimate.low:.{decimals}f}, {estimate.high:.{decimals}f}]"
+
+
+def about(value: float) -> str:
+    """A large number in short."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value:.3g}"
+
+
+def seconds(value: float) -> str:
+    """A time in the unit that people would use."""
+    if value >= 5400:
+        return f"{value / 3600:.1f} h"
+    return f"{value / 60:.0f} min" if value >= 90 else f"{value:.3g} s"
+
+
+def web_link(text: str) -> str:
+    """A link, if it is one to the web; "" otherwise."""
+    return text if text.startswith(("https://", "http://")) else ""
