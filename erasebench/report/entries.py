@@ -48,7 +48,8 @@ from erasebench.results.scores import SCORES, scores_csv
 def write_entries(run: RunFolder, folder: Path, weights: bool = True) -> tuple[list[Path], list[str]]:
     """Write an entry for each row of a run that has numbers, but those of the unerased model.
 
-    Entries and artefacts of the same names are replaced; what people filled in there stays.
+    Entries and artefacts of the same names are replaced; what people filled in there stays, and
+    so does who verified it, which holds as long as nothing is measured otherwise.
 
     Args:
         run: what was measured.
@@ -86,7 +87,7 @@ def write_entries(run: RunFolder, folder: Path, weights: bool = True) -> tuple[l
         entry = _entry(run, part, store, cost, own.run, artefact_folder(path))
         if path.exists():
             known = read_entry(path)
-            entry = entry.model_copy(update={name: getattr(known, name) for name in SUBMITTED})
+            entry = entry.model_copy(update={name: getattr(known, name) for name in (*SUBMITTED, "verified_by")})
         write_entry(path, entry)
         written.append(path)
     return written, left_out
