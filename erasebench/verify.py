@@ -7,8 +7,10 @@ these numbers.  It cannot say that no stronger attack exists.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -30,8 +32,8 @@ from erasebench.images import ARCHIVE
 from erasebench.metrics.stats import Estimate
 from erasebench.models.loading import ModelSource, find_model, resolve_device
 from erasebench.plan import Plan, Row
-from erasebench.plugins import BASELINE, UNATTACKED, ResolvedMethod
-from erasebench.registry import METHODS, load_file
+from erasebench.plugins import BASELINE, UNATTACKED
+from erasebench.registry import load_file
 from erasebench.results.attacks import collect_attacks
 from erasebench.results.entry import (
     GUIDANCE,
@@ -210,9 +212,7 @@ class _Replanner:
             return self.baseline
         if self.how.make_erasure:
             return Cell("erase", self.entry.erasure, {}, f"{method} {self.entry.concept}")
-        checkpoint = METHODS.get("checkpoint").make(path=str(self.artefacts.folder.resolve()))
-        read = ResolvedMethod(method, "checkpoint", checkpoint)
-        return erase.cell(read, (), self.source, self.entry.seed, self.dtype, _no_judge)
+        return erasure_cell(self.entry)
 
     def _row(self, row: RowRecord) -> Row:
         drawn, judges, erasure = self.artefacts.drawn, self.entry.judges, self._erasure(row.method)
@@ -303,7 +303,7 @@ class _Replanner:
 
 
 def _no_judge(name: str) -> dict[str, Any]:
-    raise EraseBenchError(f"an erasure that is read asks no judge, and not '{name}'")
+    raise EraseBenchError(f"the unerased model asks no judge, and not '{name}'")
 
 
 def _units(spec: Mapping[str, object]) -> tuple[str, int, str]:
@@ -311,6 +311,12 @@ def _units(spec: Mapping[str, object]) -> tuple[str, int, str]:
     ids = spec["ids"]
     assert isinstance(ids, list)
     return f"images {short_hash([spec['model'], spec['sampler']])}", len(ids), "images"
+
+
+def erasure_cell(entry: Entry) -> Cell:
+    """The cell of an erasure that was submitted, known by its content."""
+    files = {name: entry.artefacts[name] for name in (WEIGHTS, GUIDANCE) if name in entry.artefacts}
+    return Cell("erase", {"method": "submission", "files": files}, {}, f"submitted: {entry.method}")
 
 
 def found_cell(trial: Trial) -> Cell:
@@ -397,7 +403,7 @@ def _draw(
 ) -> Verification:
     """Draw and judge everything again, and compare; ``rows`` is what the submitted scores give, by attack."""
     store = Store(how.store)
-    _submit(artefacts, store)
+    _submit(entry, artefacts, store)
     workers = how.workers or count_workers(plan.device, plan.source.folder)
     session = Session(
         plan.source, plan.device, plan.dtype, store, how.batch_size, False, how.fid_reference, how.plugins
@@ -418,13 +424,24 @@ def _draw(
     return Verification(entry, tuple(compared.differences), tuple(compared.notes))
 
 
-def _submit(artefacts: Artefacts, store: Store) -> None:
-    """Put what was found into the store, as cells that were computed elsewhere."""
-    for trial, _ in artefacts.trials.values():
-        cell = found_cell(trial)
-        if store.check(cell.key) is not None:
-            with store.lock(cell.key), store.writing(cell, {"seconds": 0.0}) as folder:
-                write_trial(folder, trial)
+def _submit(entry: Entry, artefacts: Artefacts, store: Store) -> None:
+    """Put what was submitted into the store, as cells that were computed elsewhere."""
+    given: dict[Cell, Callable[[Path], object]] = {
+        found_cell(trial): partial(write_trial, trial=trial) for trial, _ in artefacts.trials.values()
+    }
+    erasure = erasure_cell(entry)
+    given[erasure] = partial(_copy, artefacts.folder, erasure.spec["files"])
+    for cell, write in given.items():
+        with store.lock(cell.key):
+            if store.check(cell.key) is not None:
+                with store.writing(cell, {"seconds": 0.0}) as folder:
+                    write(folder)
+
+
+def _copy(source: Path, names: Iterable[str], folder: Path) -> None:
+    for name in names:
+        if (source / name).exists():  # one that is made anew is never read
+            shutil.copyfile(source / name, folder / name)
 
 
 class _Comparison:
