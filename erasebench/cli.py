@@ -277,6 +277,29 @@ def plan(**options: Any) -> None:
     click.echo(describe_plan(made, Store(made.config.store, make=False)))
 
 
+@cli.command()
+@click.argument(
+    "runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path), shell_complete=complete_path
+)
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="The file.  [default: RUN/report.html]")
+@click.option(
+    "--store",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where the runs' images are.  [default: the one that each run's run.yaml names]",
+)
+@click.option("--images/--no-images", default=True, help="Images and training curves, which are in the store.")
+def report(runs: tuple[Path, ...], out: Path | None, store: Path | None, images: bool) -> None:
+    """Write a report of a run, or of several side by side.
+
+    RUN is the folder of a finished run.  The report is one HTML file that opens from disk and needs no network: what
+    was found, in words, with tables, charts and images.
+    """
+    from erasebench.report.html import write_report
+
+    file = write_report(runs, out, store, images)
+    click.echo(f"{file} ({file.stat().st_size / 1e6:.1f} MB)")
+
+
 @cli.command(name="list")
 @click.argument("kind", type=click.Choice(LISTED), required=False)
 @click.argument("pattern", default="*", shell_complete=complete_name(*LISTED))

@@ -152,8 +152,9 @@ def read_about(out: Path, cell: Cell) -> dict[str, Any] | None:
     Raises:
         EraseBenchError: the folder holds another erasure, or files that this one would overwrite.
     """
-    from erasebench.models.erasure import GUIDANCE, RECORD, TRACE, WEIGHTS
+    from erasebench.models.erasure import GUIDANCE, RECORD, WEIGHTS
     from erasebench.models.export import LORA
+    from erasebench.traces import TRACE
 
     if (out / ABOUT).exists():
         about = read_layer(out / ABOUT)
@@ -199,8 +200,8 @@ def compute(cell: Cell, session: Session, subscribers: Sequence[Subscriber]) -> 
 
 
 def _erase(plan: PlannedErasure, out: Path, session: Session, stream: TextIO | None) -> dict[str, Any]:
-    from erasebench.models.erasure import TRACE, read_trace
     from erasebench.report.curves import draw_curves
+    from erasebench.traces import TRACE, read_trace
 
     store, key = session.store, plan.cell.key
     resumed = any(store.work(key).iterdir())

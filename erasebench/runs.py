@@ -310,9 +310,9 @@ def _was_drawn(row: Row, failed: Mapping[str, str]) -> bool:
 
 def _write_curves(plan: Plan, store: Store, failed: Mapping[str, str]) -> None:
     """Draw the training of each row's erasure, where it has a trace."""
-    from erasebench.models.erasure import TRACE, read_trace
     from erasebench.report.curves import draw_curves
     from erasebench.report.sheets import source_of
+    from erasebench.traces import TRACE, read_trace
 
     folder = plan.config.out / "curves"
     for row in plan.rows:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,8 +12,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from erasebench.models.guidance import Guidance, from_json, to_json
+from erasebench.traces import TRACE, read_trace, write_trace
 
-WEIGHTS, GUIDANCE, TRACE, RECORD = "erasure.safetensors", "guidance.json", "trace.csv", "record.safetensors"
+WEIGHTS, GUIDANCE, RECORD = "erasure.safetensors", "guidance.json", "record.safetensors"
 _UP, _DOWN = ".low_rank_up", ".low_rank_down"
 
 
@@ -54,12 +54,7 @@ class Erasure:
         if self.guidance is not None:
             (folder / GUIDANCE).write_text(json.dumps(to_json(self.guidance)), encoding="utf-8")
         if self.trace:
-            with open(folder / TRACE, "w", newline="", encoding="utf-8") as stream:
-                writer = csv.DictWriter(
-                    stream, fieldnames=list(dict.fromkeys(name for row in self.trace for name in row))
-                )
-                writer.writeheader()
-                writer.writerows(self.trace)
+            write_trace(folder / TRACE, self.trace)
 
     @classmethod
     def load(cls, folder: Path) -> Erasure:
@@ -71,21 +66,6 @@ class Erasure:
         guidance = from_json(json.loads(rule.read_text(encoding="utf-8"))) if rule.exists() else None
         record = load_file(folder / RECORD) if (folder / RECORD).exists() else {}
         return cls(tensors, low_rank, guidance, read_trace(folder / TRACE), record)
-
-
-def read_trace(path: Path) -> tuple[Mapping[str, float | str], ...]:
-    """The figures of each training step; none if the file is missing.  A step need not have all."""
-    if not path.exists():
-        return ()
-    with open(path, newline="", encoding="utf-8") as stream:
-        return tuple({k: _figure(v) for k, v in row.items() if v != ""} for row in csv.DictReader(stream))
-
-
-def _figure(text: str) -> float | str:
-    try:
-        return float(text)
-    except ValueError:
-        return text
 
 
 def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:

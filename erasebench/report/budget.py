@@ -18,6 +18,7 @@ from erasebench.report.charts import COLUMNS, CONTEXT, CROWD, legend_of_panels, 
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def budget_curves(attacks: pd.DataFrame, attack: str, concept: str, baseline: st
 
 
 def draw_budget(attacks: pd.DataFrame, attack: str, concept: str, path: Path, baseline: str, source: str = "") -> str:
-    """Draw the robust rate against passes, a line a method, as PNG and SVG; more methods get a panel each.
+    """Write :func:`budget_figure` as PNG and SVG.
 
     Args:
         attacks: of a run, with the columns of :data:`~erasebench.results.attacks.COLUMNS`.
@@ -75,55 +76,73 @@ def draw_budget(attacks: pd.DataFrame, attack: str, concept: str, path: Path, ba
     Returns:
         What it shows, in words; "" where there is nothing to draw, and then no file is written.
     """
+    with style():
+        figure, text = budget_figure(attacks, attack, concept, baseline)
+        if figure:
+            save(figure, path, text, source)
+    return text
+
+
+def budget_figure(attacks: pd.DataFrame, attack: str, concept: str, baseline: str) -> tuple[Figure | None, str]:
+    """The robust rate against passes, a line a method; more methods than can be told apart get a panel each.
+
+    Args:
+        attacks: of a run, with the columns of :data:`~erasebench.results.attacks.COLUMNS`.
+        attack: an attack or an ensemble.
+        concept: whose prompts.
+        baseline: the method that erases nothing.
+
+    Returns:
+        The figure, to be made and saved within :func:`~erasebench.report.charts.style`, and what it shows, in words;
+        None and "" where there is nothing to draw.
+    """
     curves = budget_curves(attacks, attack, concept, baseline)
     if not curves:
-        return ""
+        return None, ""
     look = looks(list(curves), baseline)
     order = sorted(curves, key=lambda method: -curves[method].robust_rate)
     text = _describe(curves, order, attack, concept)
     costs = np.concatenate([curve.passes[1:] for curve in curves.values()])
     low, high = float(costs.min()) / 1.5, float(costs.max()) * 1.15
-    with style():
-        from matplotlib.figure import Figure
+    from matplotlib.figure import Figure
 
-        if len(order) <= CROWD + 1:
-            figure = Figure(figsize=(8, 4.2), layout="constrained")
-            panel = figure.subplots()
+    if len(order) <= CROWD + 1:
+        figure = Figure(figsize=(8, 4.2), layout="constrained")
+        panel = figure.subplots()
+        _prepare(panel, low, high)
+        for method in order:
+            color, dashes = look[method].color, look[method].linestyle
+            panel.plot(*_steps(curves[method]), color=color, linestyle=dashes, label=_title(method, curves[method]))
+        panel.set_xlabel("passes through the U-Net for a prompt")
+        figure.legend(loc="outside right center", frameon=False, title="robust rate after all")
+    else:
+        order = [method for method in order if method != baseline]
+        rows = math.ceil(len(order) / COLUMNS)
+        figure = Figure(figsize=(2.5 * COLUMNS, 1.9 * rows + 1.0), layout="constrained")
+        panels = list(figure.subplots(rows, COLUMNS, sharex=True, sharey=True, squeeze=False).flat)
+        for panel, method in zip(panels, order, strict=False):
             _prepare(panel, low, high)
-            for method in order:
-                color, dashes = look[method].color, look[method].linestyle
-                panel.plot(*_steps(curves[method]), color=color, linestyle=dashes, label=_title(method, curves[method]))
-            panel.set_xlabel("passes through the U-Net for a prompt")
-            figure.legend(loc="outside right center", frameon=False, title="robust rate after all")
-        else:
-            order = [method for method in order if method != baseline]
-            rows = math.ceil(len(order) / COLUMNS)
-            figure = Figure(figsize=(2.5 * COLUMNS, 1.9 * rows + 1.0), layout="constrained")
-            panels = list(figure.subplots(rows, COLUMNS, sharex=True, sharey=True, squeeze=False).flat)
-            for panel, method in zip(panels, order, strict=False):
-                _prepare(panel, low, high)
-                gap = np.full((2, 1), np.nan)
-                others = [np.hstack([_steps(curves[other]), gap]) for other in order if other != method]
-                panel.plot(*np.hstack(others), color=CONTEXT.color, linewidth=0.6)
-                if baseline in curves:
-                    panel.plot(*_steps(curves[baseline]), color=look[baseline].color, linestyle="--", linewidth=1)
-                panel.plot(*_steps(curves[method]), color=look[method].color, linewidth=2.2)
-                panel.set_title(_title(method, curves[method]), fontsize=9)
-            for panel in panels[len(order) - COLUMNS : len(order)]:
-                panel.tick_params(labelbottom=True)
-                panel.set_xlabel("passes for a prompt")
-            for panel in panels[len(order) :]:
-                panel.remove()
-            figure.legend(
-                handles=legend_of_panels(baseline if baseline in curves else ""),
-                loc="outside lower center",
-                ncols=3,
-                frameon=False,
-            )
-        figure.supylabel("prompts that stand, %", fontsize=9)
-        figure.suptitle(f"{concept}: prompts that stand against {attack} after so many passes through the U-Net")
-        save(figure, path, text, source)
-    return text
+            gap = np.full((2, 1), np.nan)
+            others = [np.hstack([_steps(curves[other]), gap]) for other in order if other != method]
+            panel.plot(*np.hstack(others), color=CONTEXT.color, linewidth=0.6)
+            if baseline in curves:
+                panel.plot(*_steps(curves[baseline]), color=look[baseline].color, linestyle="--", linewidth=1)
+            panel.plot(*_steps(curves[method]), color=look[method].color, linewidth=2.2)
+            panel.set_title(_title(method, curves[method]), fontsize=9)
+        for panel in panels[len(order) - COLUMNS : len(order)]:
+            panel.tick_params(labelbottom=True)
+            panel.set_xlabel("passes for a prompt")
+        for panel in panels[len(order) :]:
+            panel.remove()
+        figure.legend(
+            handles=legend_of_panels(baseline if baseline in curves else ""),
+            loc="outside lower center",
+            ncols=3,
+            frameon=False,
+        )
+    figure.supylabel("prompts that stand, %", fontsize=9)
+    figure.suptitle(f"{concept}: prompts that stand against {attack} after so many passes through the U-Net")
+    return figure, text
 
 
 def _title(method: str, curve: Curve) -> str:
@@ -144,7 +163,12 @@ def _curve(rows: pd.DataFrame) -> Curve:
 
 
 def _prepare(panel: Axes, low: float, high: float) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
     panel.set_xscale("log")
+    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda passes, _: f"{passes:g}"))
+    panel.xaxis.set_minor_formatter(NullFormatter())
     panel.set_xlim(low, high)
     panel.set_ylim(-3, 103)
     panel.grid(alpha=0.3)

@@ -85,6 +85,7 @@ def style() -> Iterator[None]:
         matplotlib.rcParams["svg.fonttype"] = "none"
         matplotlib.rcParams["font.family"] = ["DejaVu Sans"]
         matplotlib.rcParams["font.size"] = 9
+        matplotlib.rcParams["text.parse_math"] = False  # a name may hold dollar signs
         yield
 
 
@@ -100,7 +101,7 @@ def save(figure: Figure, path: Path, description: str = "", source: str = "") ->
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
-    image, text = io.BytesIO(), io.StringIO()
+    image = io.BytesIO()
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # what took seconds holds for both files
     figure.savefig(image, format="png", dpi=DPI)
@@ -110,6 +111,12 @@ def save(figure: Figure, path: Path, description: str = "", source: str = "") ->
     with durably(path.with_name(f"{path.name}.png")) as stream, Image.open(image) as drawn:
         few = drawn.convert("RGB").quantize(PALETTE, dither=Image.Dither.NONE)
         few.save(stream, format="PNG", pnginfo=notes, optimize=True)
+    write_durably(path.with_name(f"{path.name}.svg"), svg_text(figure, description, source))
+
+
+def svg_text(figure: Figure, description: str = "", source: str = "") -> str:
+    """A figure as SVG, the same text for equal figures; the arguments are those of :func:`save`."""
+    text = io.StringIO()
     metadata: dict[str, Any] = {"Creator": "erasebench", "Date": None, "Description": description, "Source": source}
     figure.savefig(text, format="svg", metadata=metadata)
-    write_durably(path.with_name(f"{path.name}.svg"), _TOO_EXACT.sub(r"\1", text.getvalue()))
+    return _TOO_EXACT.sub(r"\1", text.getvalue())

@@ -23,6 +23,7 @@ from erasebench.results.rows import TableRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from matplotlib.projections.polar import PolarAxes
 
 PRESERVATION = {"clip": "CLIP", "fid": "FID"}
@@ -98,9 +99,7 @@ def overall_csv(frame: pd.DataFrame) -> str:
 
 
 def draw_overall(frame: pd.DataFrame, concept: str, path: Path, baseline: str, source: str = "") -> str:
-    """Draw a concept's radar chart with a line a method, and the bars of the overall scores, as PNG and SVG.
-
-    More methods than can be told apart get a radar each, by overall score, over the lines of the others.
+    """Write :func:`overall_figure` as PNG and SVG.
 
     Args:
         frame: of :func:`overall`.
@@ -112,59 +111,79 @@ def draw_overall(frame: pd.DataFrame, concept: str, path: Path, baseline: str, s
     Returns:
         What it shows, in words; "" where there is nothing to draw, and then no file is written.
     """
+    with style():
+        figure, text = overall_figure(frame, concept, baseline)
+        if figure:
+            save(figure, path, text, source)
+    return text
+
+
+def overall_figure(frame: pd.DataFrame, concept: str, baseline: str) -> tuple[Figure | None, str]:
+    """A concept's radar chart with a line a method, and the bars of the overall scores.
+
+    More methods than can be told apart get a radar each, by overall score, over the lines of the others.
+
+    Args:
+        frame: of :func:`overall`.
+        concept: which to draw.
+        baseline: the method that erases nothing.
+
+    Returns:
+        The figure, to be made and saved within :func:`~erasebench.report.charts.style`, and what it shows, in words;
+        None and "" where there is nothing to draw.
+    """
     own = frame[frame["concept"] == concept]
     means = overall_scores(own).set_index("method")
     scores = means["overall"].dropna()
     erased = scores.drop(baseline, errors="ignore")
     if erased.empty:
-        return ""
+        return None, ""
     axes = list(dict.fromkeys(own["metric"]))
     lines = own.pivot(index="method", columns="metric", values="transformed")[axes].loc[scores.index]
     order = list(erased.sort_values(ascending=False, kind="stable").index)
     look = looks(list(scores.index), baseline)
     text = _describe(concept, axes, erased[order])
-    with style():
-        from matplotlib.figure import Figure
+    from matplotlib.figure import Figure
 
-        shown = {method: lines.loc[method] for method in (*order, *([baseline] * (baseline in lines.index)))}
-        if len(order) <= CROWD:
-            figure = Figure(figsize=(10, 5), layout="constrained")
-            left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(1.15, 1))[0]
-            panel = left.subplots(subplot_kw={"projection": "polar"})
-            _radar(panel, axes)
-            for method, values in shown.items():
-                _line(panel, values, look[method], method)
-            left.legend(loc="outside lower center", ncols=4, frameon=False)
-        else:
-            # One panel more, which names the axes of all.
-            rows = math.ceil((len(order) + 1) / COLUMNS)
-            figure = Figure(figsize=(1.9 * COLUMNS + 3.8, 1.95 * rows + 0.6), layout="constrained")
-            left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(1.9 * COLUMNS, 3.8))[0]
-            kind = {"projection": "polar"}
-            key, *panels = left.subplots(rows, COLUMNS, subplot_kw=kind, squeeze=False).flat
-            _radar(key, axes, small=True)
-            for panel, (place, method) in zip(panels, enumerate(order, 1), strict=False):
-                _radar(panel, [""] * len(axes), small=True)
-                behind = [_closed(values) for other, values in shown.items() if other not in (method, baseline)]
-                gap = (np.nan, np.nan)
-                panel.plot(*np.concatenate([[*line, gap] for line in behind]).T, color=CONTEXT.color, linewidth=0.6)
-                if baseline in shown:
-                    _line(panel, shown[baseline], look[baseline], width=1.0)
-                _line(panel, shown[method], Look(look[method].color, "-", "o"), fill=True)
-                panel.set_title(f"{place}. {method}", fontsize=9)
-            for panel in panels[len(order) :]:
-                panel.remove()
-            left.legend(
-                handles=legend_of_panels(baseline if baseline in shown else ""),
-                loc="outside lower center",
-                ncols=3,
-                frameon=False,
-            )
-        gaps = {method: f" ({count} metrics)" for method, count in means["metrics"].items() if count < len(axes)}
-        _bars(right.subplots(), scores[list(shown)], look, gaps)
-        figure.suptitle(f"{concept}: every metric against the unerased model's; larger is better")
-        save(figure, path, text, source)
-    return text
+    shown = {method: lines.loc[method] for method in (*order, *([baseline] * (baseline in lines.index)))}
+    if len(order) <= CROWD:
+        figure = Figure(figsize=(10, 5), layout="constrained")
+        left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(1.15, 1))[0]
+        panel = left.subplots(subplot_kw={"projection": "polar"})
+        _radar(panel, axes)
+        for method, values in shown.items():
+            _line(panel, values, look[method], method)
+        left.legend(loc="outside lower center", ncols=4, frameon=False)
+    else:
+        # One panel more, which names the axes of all.
+        rows = math.ceil((len(order) + 1) / COLUMNS)
+        figure = Figure(figsize=(1.9 * COLUMNS + 3.8, 1.95 * rows + 0.6), layout="constrained")
+        left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(1.9 * COLUMNS, 3.8))[0]
+        kind = {"projection": "polar"}
+        key, *panels = left.subplots(rows, COLUMNS, subplot_kw=kind, squeeze=False).flat
+        _radar(key, axes, small=True)
+        closed = {method: _closed(values) for method, values in shown.items()}
+        for panel, method in zip(panels, order, strict=False):
+            _radar(panel, [""] * len(axes), small=True)
+            behind = [line for other, line in closed.items() if other not in (method, baseline)]
+            gap = (np.nan, np.nan)
+            panel.plot(*np.concatenate([[*line, gap] for line in behind]).T, color=CONTEXT.color, linewidth=0.6)
+            if baseline in shown:
+                _line(panel, shown[baseline], look[baseline], width=1.0)
+            _line(panel, shown[method], Look(look[method].color, "-", "o"), fill=True)
+            panel.set_title(method, fontsize=9)
+        for panel in panels[len(order) :]:
+            panel.remove()
+        left.legend(
+            handles=legend_of_panels(baseline if baseline in shown else ""),
+            loc="outside lower center",
+            ncols=3,
+            frameon=False,
+        )
+    gaps = {method: f" ({count} metrics)" for method, count in means["metrics"].items() if count < len(axes)}
+    _bars(right.subplots(), scores[list(shown)], look, gaps)
+    figure.suptitle(f"{concept}: every metric against the unerased model's; larger is better")
+    return figure, text
 
 
 def _value(row: TableRow | None, key: str) -> float:

@@ -167,7 +167,7 @@ def _printed(rows: Sequence[TableRow], metrics: Metrics, notes: bool = True, int
         intervals: print them.
     """
     keys = measured_keys(rows, metrics)
-    digits = {key: _decimals([row.metrics[key].value for row in rows if key in row.metrics]) for key in keys}
+    digits = {key: decimals([row.metrics[key].value for row in rows if key in row.metrics]) for key in keys}
 
     def show(row: TableRow, key: str) -> str:
         if row.status != "ok":
@@ -191,8 +191,8 @@ def _printed(rows: Sequence[TableRow], metrics: Metrics, notes: bool = True, int
     return pd.DataFrame(body, columns=heads, dtype=object)
 
 
-def _decimals(values: Sequence[float]) -> int:
-    """So many that a typical value shows three digits; at least one."""
+def decimals(values: Sequence[float]) -> int:
+    """How many decimals a column has: so many that a typical value shows three digits; at least one."""
     sizes = [abs(value) for value in values if math.isfinite(value) and value]
     return min(6, max(1, 2 - math.floor(math.log10(statistics.median(sizes))))) if sizes else 1
 

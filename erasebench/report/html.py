@@ -1,0 +1,268 @@
+"""The report: one HTML file that opens from disk, of one run or of several side by side."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+from markupsafe import Markup
+
+from erasebench import __version__
+from erasebench.engine.store import Store
+from erasebench.errors import EraseBenchError
+from erasebench.files import cannot_write, write_durably
+from erasebench.report.attack_tables import split
+from erasebench.report.page import charts, facts
+from erasebench.report.page.attacks import Standings, standings, transfer_tables
+from erasebench.report.page.tables import Download, Flag, Table, attack_tables, badge, downloads, model_tables
+from erasebench.report.page.words import Finding, findings
+from erasebench.results.attacks import budgets
+from erasebench.results.flags import known_flags
+from erasebench.results.protocol import Facts
+from erasebench.results.rows import TableRow
+from erasebench.results.run_folder import RunFolder, read_run
+from erasebench.results.table import TABLE, to_csv, to_frame
+
+REPORT = "report.html"
+STYLES, SCRIPTS = ("base.css", "viewer.css"), ("tablesort.min.js", "report.js", "viewer.js")
+LICENCES = {"tablesort.min.js": "tablesort.LICENCE"}
+
+
+def write_report(
+    folders: Sequence[Path], out: Path | None = None, store: Path | None = None, images: bool = True
+) -> Path:
+    """Write the report of one or several runs.
+
+    Args:
+        folders: of the runs.
+        out: the file; ``report.html`` in the first folder if omitted.
+        store: where their images are; the one that each run names if omitted.
+        images: read the store; without it, a report has neither images nor training curves.
+
+    Returns:
+        The file.
+
+    Raises:
+        EraseBenchError: a folder is none of a finished run, a store is not there or lacks what a run made, or the file
+            cannot be written.
+    """
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise EraseBenchError("a run is named twice")
+    runs = [read_run(folder) for folder in folders]
+    stores = [_open_store(run, store) for run in runs] if images else []
+    out = out or folders[0] / REPORT
+    if out.is_dir():
+        raise EraseBenchError(f"{out} is a folder; name a file, such as {out / REPORT}")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_durably(out, render_report(runs, stores, out))
+    except OSError as error:
+        raise cannot_write(f"the report {out}", error) from error
+    return out
+
+
+def _open_store(run: RunFolder, named: Path | None) -> Store:
+    root = named or run.config.store
+    if not root.is_dir():
+        whose = "--store names" if named else f"{run.folder} names (as seen from the current folder)"
+        raise EraseBenchError(
+            f"the store {root}, which {whose}, is not there; give the run's store with --store, or leave out images and"
+            " training curves with --no-images"
+        )
+    return Store(root, make=False)
+
+
+@dataclass(frozen=True)
+class FlagNote:
+    """A flag that some rows carry: the badge, what it means, what to do, and who carries it."""
+
+    badge: Flag
+    meaning: str
+    remedy: str
+    rows: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RunPage:
+    """What the page says of one run; see the template."""
+
+    name: str
+    prefix: str
+    key: str
+    run: RunFolder
+    counts: Mapping[str, str]
+    findings: Mapping[str, Sequence[Finding]]
+    flags: Sequence[FlagNote]
+    tables: Sequence[Table]
+    downloads: Sequence[Download]
+    standings: Sequence[Standings]
+    attacks: Sequence[Table]
+    attack_notes: Sequence[str]
+    tradeoffs: Sequence[charts.Chart]
+    radars: Sequence[charts.Chart]
+    budgets: Sequence[charts.Chart]
+    transfers: Sequence[Table]
+    curves: Sequence[charts.Chart]
+    failures: Sequence[facts.Group]
+    costs: Table
+    judges: Table | None
+    versions: Facts
+    model: Facts
+    citation: str
+
+
+def render_report(runs: Sequence[RunFolder], stores: Sequence[Store], out: Path) -> str:
+    """The text of the page.
+
+    Args:
+        runs: the runs.
+        stores: of each, where its images and erasures are; empty for a report without them.
+        out: the file that it is for.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    from erasebench.report.viewer import viewer_section
+
+    names = _names(runs)
+    pages = [
+        _page(run, name, f"r{place}-" if len(runs) > 1 else "", stores[place - 1] if stores else None)
+        for place, (run, name) in enumerate(zip(runs, names, strict=True), 1)
+    ]
+    environment = Environment(
+        loader=PackageLoader("erasebench.report", "web"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    scripts = [_asset(name) for name in SCRIPTS if _has(name)]
+    return environment.get_template("report.html.j2").render(
+        version=__version__,
+        pages=pages,
+        styles=Markup("\n".join(_asset(name) for name in STYLES if _has(name))),
+        scripts=[Markup(script) for script in scripts],
+        policy=" ".join(f"'sha256-{_digest(script)}'" for script in scripts),
+        viewer=viewer_section(runs, stores, out) if stores else Markup(),
+        has_images=bool(stores),
+        comparisons=_comparisons(runs, names),
+        shared=facts.shared_table(runs, names) if len(runs) > 1 else None,
+    )
+
+
+def _page(run: RunFolder, name: str, prefix: str, store: Store | None) -> RunPage:
+    record = run.record
+    models, attacked = split(run.rows)
+    return RunPage(
+        name=name,
+        prefix=prefix,
+        key=facts.key_of(run),
+        run=run,
+        counts=_counts(run, models, attacked),
+        findings=findings(run.rows, record.metrics, record.baseline),
+        flags=_flags(run.rows, prefix),
+        tables=model_tables(models, record.metrics, prefix, record.baseline),
+        downloads=_downloads(run),
+        standings=standings(attacked, record.baseline, prefix),
+        attacks=attack_tables(attacked, record.metrics, prefix),
+        attack_notes=_budget_notes(run, attacked),
+        tradeoffs=charts.tradeoff_charts(run, prefix),
+        radars=charts.radar_charts(run, prefix),
+        budgets=charts.budget_charts(run, prefix),
+        transfers=transfer_tables(run.attacks, prefix),
+        curves=charts.curve_charts(run, store, prefix) if store else (),
+        failures=facts.failures(run.rows),
+        costs=facts.costs_table(run, prefix),
+        judges=facts.judges_table(run, prefix),
+        versions=facts.versions(run),
+        model=facts.model_facts(run),
+        citation=_citation(run),
+    )
+
+
+def _names(runs: Sequence[RunFolder]) -> list[str]:
+    """The folders' own names, numbered where two are the same."""
+    names = [run.folder.resolve().name for run in runs]
+    return [f"{name} ({place})" if names.count(name) > 1 else name for place, name in enumerate(names, 1)]
+
+
+def _counts(run: RunFolder, models: Sequence[TableRow], attacked: Sequence[TableRow]) -> dict[str, str]:
+    """The size of a run, for its head: number by what is counted."""
+    baseline = run.record.baseline
+    methods = {row.method for row in run.rows} - {baseline}
+    images = run.scores.drop_duplicates(["method", "concept", "probe", "prompt_id", "seed"])
+    found = {
+        "methods": len(methods),
+        "concepts": len(facts.concepts_of(run)),
+        "attacks": len({row.attack for row in attacked}),
+        "rows": len(run.rows),
+        "images judged": len(images),
+        "prompts attacked": len(run.attacks),
+    }
+    return {name: facts.thousands(number) for name, number in found.items() if number}
+
+
+def _flags(rows: Sequence[TableRow], prefix: str) -> list[FlagNote]:
+    known = known_flags()
+    carried: dict[str, list[str]] = {}
+    for row in rows:
+        for name in row.flags:
+            carried.setdefault(name, []).append(" / ".join(filter(None, (row.method, row.concept, row.attack))))
+    notes = []
+    for name in [*(name for name in known if name in carried), *(name for name in carried if name not in known)]:
+        flag = known.get(name)
+        meaning, remedy = (flag.meaning, flag.remedy) if flag else ("A flag without a description.", "")
+        notes.append(FlagNote(badge(name, prefix), meaning, remedy, tuple(carried[name])))
+    return notes
+
+
+def _downloads(run: RunFolder) -> tuple[Download, ...]:
+    frame = to_frame(run.rows, run.record.metrics)
+    return downloads(Path(TABLE).stem, frame, to_csv(run.rows, run.record.metrics))
+
+
+def _budget_notes(run: RunFolder, attacked: Sequence[TableRow]) -> list[str]:
+    """What each attack may spend on a prompt."""
+    said = budgets(run.record)
+    return [f"{attack}: {said[attack]}" for attack in dict.fromkeys(row.attack for row in attacked) if attack in said]
+
+
+def _citation(run: RunFolder) -> str:
+    return (
+        "@software{erasebench,\n"
+        "  title   = {erasebench: measuring how well a concept can be erased from a text-to-image diffusion model},\n"
+        f"  version = {{{run.record.erasebench}}},\n"
+        f"  note    = {{run {facts.key_of(run)}}},\n"
+        "}"
+    )
+
+
+def _comparisons(runs: Sequence[RunFolder], names: Sequence[str]) -> list[tuple[str, str, list[facts.Comparison]]]:
+    """Of every pair of the first run and another, whether they can be compared."""
+    return [(names[0], name, facts.comparisons(runs[0], run)) for run, name in zip(runs[1:], names[1:], strict=True)]
+
+
+@cache
+def _asset(name: str) -> str:
+    """A style sheet or script of the page, a licence above it where it has one."""
+    folder = files("erasebench.report") / "web"
+    text = (folder / name).read_text(encoding="utf-8").strip()
+    licence = LICENCES.get(name)
+    if licence:
+        text = f"/*\n{(folder / licence).read_text(encoding='utf-8').strip()}\n*/\n{text}"
+    if "</script" in text.lower() or "</style" in text.lower():
+        raise ValueError(f"{name} would end its element")
+    return text
+
+
+def _has(name: str) -> bool:
+    return (files("erasebench.report") / "web" / name).is_file()
+
+
+def _digest(script: str) -> str:
+    """How a policy names a script that may run: SHA-256 in base64."""
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -1,0 +1,1 @@
+"""The parts of the report's page: tables, charts, words and facts, made ready for its template."""

@@ -1,0 +1,147 @@
+"""What attacks bring back: methods in order, and what was found on one model tried on another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from erasebench.metrics.stats import Estimate, rate
+from erasebench.report.attack_tables import ROBUST
+from erasebench.report.page.tables import NONE, PER_CENT, Bar, Cell, Column, Row, Table, downloads, identifier
+from erasebench.report.page.words import overlap
+from erasebench.report.tradeoff import strongest
+from erasebench.results.attacks import ENSEMBLE
+from erasebench.results.rows import TableRow
+from erasebench.results.transfers import transfer_matrix
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A method under attack.
+
+    Attributes:
+        method: its name.
+        attack: that counts; "" for all together.
+        value: what is left or was brought back; ``interval``, ``bar`` and ``said`` belong to it.
+        leading: whether it cannot be told apart from the best.
+        unerased: whether it is the unerased model.
+        target: the id of its row in the table of attacks.
+    """
+
+    method: str
+    attack: str
+    value: str
+    interval: str
+    bar: Bar
+    said: str
+    leading: bool
+    unerased: bool
+    target: str
+
+
+@dataclass(frozen=True)
+class Standings:
+    """The methods of a concept, the most robust first; ``about`` what their number is."""
+
+    concept: str
+    about: str
+    lines: tuple[Standing, ...]
+
+
+def standings(rows: Sequence[TableRow], baseline: str, prefix: str) -> list[Standings]:
+    """The methods of each concept by the ensemble's robust rate or, without one, by their strongest attack.
+
+    Args:
+        rows: of attacks.
+        baseline: the method that erases nothing, which comes last.
+        prefix: of all ids.
+    """
+    lists = []
+    for concept in dict.fromkeys(row.concept for row in rows):
+        own = [row for row in rows if row.concept == concept]
+        together = any(row.attack == ENSEMBLE and _defined(row, ROBUST) for row in own)
+        known: list[tuple[str, str, Estimate]] = []
+        for method in dict.fromkeys(row.method for row in own):
+            tried = [row for row in own if row.method == method]
+            if together:
+                known += [
+                    (method, "", row.metrics[ROBUST])
+                    for row in tried
+                    if row.attack == ENSEMBLE and _defined(row, ROBUST)
+                ]
+            else:
+                attack, found = strongest(tried)
+                known += [(method, attack, found)] if found else []
+        sign = -1 if together else 1
+        known.sort(key=lambda one: (one[0] == baseline, sign * one[2].value))
+        if not known:
+            continue
+        best = known[0][2]
+        lines = tuple(
+            Standing(
+                *(method, attack, *PER_CENT.words(estimate), PER_CENT.bar(estimate), f"n = {estimate.n} prompts"),
+                leading=method != baseline and overlap(best, estimate),
+                unerased=method == baseline,
+                target=f"{prefix}attacked-{identifier(method, concept)}",
+            )
+            for method, attack, estimate in known
+        )
+        about = (
+            "Robust rate: prompts that stand after all attacks, of those that the unerased model draws; more is better."
+            if together
+            else "Confirmed success of the strongest attack, controls left out; less is better."
+        )
+        lists.append(Standings(concept, about, lines))
+    return lists
+
+
+def _defined(row: TableRow, key: str) -> bool:
+    return key in row.metrics and row.metrics[key].defined
+
+
+def transfer_tables(attacks: pd.DataFrame, prefix: str) -> list[Table]:
+    """How often what an attack found on one method brings the concept back on another; one table a concept and attack.
+
+    Args:
+        attacks: of a run, with the columns of :data:`~erasebench.results.attacks.COLUMNS`.
+        prefix: of all ids.
+    """
+    matrix = transfer_matrix(attacks)
+    tables = []
+    for (concept, attack), own in matrix.groupby(["concept", "attack"], sort=False):
+        tried = list(dict.fromkeys(own["tried_on"]))
+        rows = []
+        for found_on, line in own.groupby("found_on", sort=False):
+            shares = line.set_index("tried_on")
+            cells = [
+                _share(float(shares.loc[method, "confirmed"]), int(shares.loc[method, "prompts"]))
+                if method in shares.index
+                else Cell(NONE, "")
+                for method in tried
+            ]
+            rows.append(
+                Row(
+                    f"{prefix}transfer-{identifier(concept, attack, found_on)}",
+                    (Cell(found_on), *cells),
+                    found_on,
+                    concept,
+                )
+            )
+        columns = (Column("Found on", "tried on →"), *(Column(method, "confirmed, %", True, True) for method in tried))
+        name = identifier(concept, attack)
+        tables.append(
+            Table(
+                *(f"{prefix}transfers-{name}", f"{concept}: prompts that {attack} found", columns, tuple(rows)),
+                downloads(f"transfer-{name}", own),
+            )
+        )
+    return tables
+
+
+def _share(share: float, prompts: int) -> Cell:
+    hits = round(share * prompts)
+    estimate = rate([True] * hits + [False] * (prompts - hits)).scaled(100)
+    value, interval = PER_CENT.words(estimate)
+    return Cell(value, str(estimate.value), interval, said=f"{hits} of {prompts} prompts", heat=round(share, 3))

@@ -1,0 +1,77 @@
+"""Charts inside the page: an SVG that follows its colours and shares no id with another."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Mapping
+
+from markupsafe import Markup
+
+from erasebench.report.charts import COLOURS
+
+SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
+_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""Characters that no XML may hold; a name may."""
+_REFERENCE = re.compile(r"url\(#([^)]+)\)")
+_COLOUR = re.compile(r"#[0-9a-fA-F]{6}\b")
+_VARIABLES = {
+    "#ffffff": "var(--surface)",
+    "#000000": "currentColor",
+    **{colour.lower(): f"var(--series-{place})" for place, colour in enumerate(COLOURS[:-1], 1)},
+    **dict.fromkeys(("#dddddd", "#b0b0b0", "#cccccc"), "var(--line)"),
+    **dict.fromkeys(("#aaaaaa", "#bbbbbb"), "var(--faint)"),
+    "#666666": "var(--muted)",
+}
+
+ElementTree.register_namespace("", SVG)
+ElementTree.register_namespace("xlink", XLINK)
+
+
+def inline_svg(svg: str, prefix: str, title: str, description: str, titles: Mapping[str, str] | None = None) -> Markup:
+    """An SVG of matplotlib's for a page that holds several.
+
+    Args:
+        svg: of :func:`~erasebench.report.charts.svg_text`.
+        prefix: of all its ids; letters, digits, dashes and underscores.
+        title: its name; ``description`` what it shows, in words, for those who do not see it.
+        titles: by id of a part, what it says when pointed at.
+    """
+    root = ElementTree.fromstring(_NO_XML.sub("", svg))
+    for parent in list(root.iter()):
+        for child in list(parent):
+            # Its style sheet would be the page's, its metadata nobody's.
+            if child.tag in (f"{{{SVG}}}metadata", f"{{{SVG}}}style"):
+                parent.remove(child)
+    for element in root.iter():
+        said = (titles or {}).get(element.get("id", ""))
+        if said:
+            _name(element, "title", said)
+        for key, value in list(element.attrib.items()):
+            element.set(key, _attribute(key, value, prefix))
+    width = root.attrib.pop("width").removesuffix("pt")
+    root.attrib.pop("height")
+    _name(root, "desc", description, f"{prefix}desc")
+    _name(root, "title", title, f"{prefix}title")
+    root.set("role", "img")
+    root.set("aria-labelledby", f"{prefix}title {prefix}desc")
+    root.set("style", f"--natural: {float(width) * 4 / 3:.0f}px")
+    return Markup(ElementTree.tostring(root, encoding="unicode"))
+
+
+def _name(element: ElementTree.Element, tag: str, text: str, identity: str = "") -> None:
+    named = ElementTree.Element(f"{{{SVG}}}{tag}", {"id": identity} if identity else {})
+    named.text = _NO_XML.sub("", text)
+    element.insert(0, named)
+
+
+def _attribute(key: str, value: str, prefix: str) -> str:
+    if key == "id":
+        return f"{prefix}{value}"
+    if key in ("href", f"{{{XLINK}}}href"):
+        return f"#{prefix}{value[1:]}" if value.startswith("#") else value
+    if key in ("style", "fill", "stroke", "clip-path"):
+        value = _REFERENCE.sub(lambda found: f"url(#{prefix}{found[1]})", value)
+        value = _COLOUR.sub(lambda found: _VARIABLES.get(found[0].lower(), found[0]), value)
+        return value.replace("'DejaVu Sans'", "var(--font)")
+    return value

@@ -1,0 +1,286 @@
+"""What a run found, in words: sentences whose numbers carry their intervals and which rank nothing that overlaps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from erasebench.metrics.metric import Description
+from erasebench.metrics.stats import Estimate
+from erasebench.report.attack_tables import RATE, ROBUST, split
+from erasebench.report.page.tables import PER_CENT, Scale
+from erasebench.report.tradeoff import PRESERVED, RATIO, strongest
+from erasebench.results.attacks import ENSEMBLE
+from erasebench.results.flags import CONTROLS
+from erasebench.results.rows import TableRow
+from erasebench.results.table import Metrics
+
+NAMED = 4
+"""So many methods are named in a sentence; of more, how many they are."""
+CAUTIONS = {
+    "not-erased": "{} did not erase it: more than a quarter of the unerased model's Ratio is left.",
+    "base-rarely-draws": "The unerased model itself draws it rarely, so there was little to erase (rows of {}).",
+    "attack-below-control": "Some attacks broke less than a control did, and prove nothing of robustness (on {}).",
+    "judge-noisy": "The judge also fires without the concept (on {}).",
+}
+"""Flags that a reader of the sentences has to know of, and what they say of the methods that carry them."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found about one side of a concept: its heading, and sentences."""
+
+    about: str
+    text: Markup
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A method's place: its number, and whether it cannot be told apart from the best."""
+
+    method: str
+    estimate: Estimate
+    leading: bool
+
+
+Rank = Callable[[str, Sequence[TableRow]], Sequence[Standing]]
+"""Orders rows of one concept by a metric, the best first; those that lack it are left out."""
+
+
+def by_intervals(metrics: Metrics) -> Rank:
+    """An order that calls leading whoever's interval overlaps the best one's: cautious, for they may still differ."""
+
+    def rank(key: str, rows: Sequence[TableRow]) -> list[Standing]:
+        known = [row for row in rows if _defined(row, key)]
+        higher = metrics.get(key, Description(key)).direction == "higher"
+        known.sort(key=lambda row: row.metrics[key].value * (-1 if higher else 1))
+        return [
+            Standing(row.method, row.metrics[key], overlap(known[0].metrics[key], row.metrics[key])) for row in known
+        ]
+
+    return rank
+
+
+def overlap(one: Estimate, other: Estimate) -> bool:
+    """Whether two intervals have a point in common; an estimate without limits is a point."""
+    (low, high), (least, most) = ((x.value, x.value) if math.isnan(x.low) else (x.low, x.high) for x in (one, other))
+    return low <= most and least <= high
+
+
+def findings(
+    rows: Sequence[TableRow], metrics: Metrics, baseline: str, rank: Rank | None = None
+) -> dict[str, list[Finding]]:
+    """By concept, what was found: of the erasure, under attack, of everything else, and what to mind.
+
+    Args:
+        rows: the results, of models and of attacks.
+        metrics: what there is to say of them.
+        baseline: the method that erases nothing.
+        rank: orders rows; by overlap of intervals if omitted.
+    """
+    models, attacked = split(rows)
+    rank = rank or by_intervals(metrics)
+    found = {}
+    for concept in dict.fromkeys(row.concept for row in rows):
+        own = [row for row in models if row.concept == concept]
+        tried = [row for row in attacked if row.concept == concept]
+        parts = {
+            "Erasure": _erasure(own, concept, baseline, rank),
+            "Attacks": _attacks(tried, concept, {baseline, *_not_erased(own)}, rank),
+            "Everything else": _preservation(own, metrics, baseline),
+            "Mind": _cautions(own, tried),
+        }
+        found[concept] = [Finding(about, Markup(" ").join(said)) for about, said in parts.items() if said]
+    return found
+
+
+def _erasure(rows: Sequence[TableRow], concept: str, baseline: str, rank: Rank) -> list[Markup]:
+    said = []
+    base = next((row.metrics[RATIO] for row in rows if row.method == baseline and _defined(row, RATIO)), None)
+    if base:
+        said.append(_say("Unerased, the model shows {} in {} of {} images.", concept, _per_cent(base), base.n))
+    standings = rank(RATIO, [row for row in rows if row.method != baseline])
+    if not standings:
+        return said
+    best, tied, rest = _groups(standings)
+    if len(standings) == 1:
+        return [*said, _say("{} leaves {}.", _names(best), _per_cent(best[0].estimate))]
+    collapsed = [row.method for row in rows if "collapsed" in row.flags]
+    said.append(_say("Least is left by {}: {}.", _names(best, collapsed), _per_cent(best[0].estimate)))
+    if tied and not rest:
+        said.append(_say("No other method can be told apart from that: all intervals overlap."))
+    elif tied:
+        said.append(_say("{} cannot be told apart from that: the intervals overlap.", _names(tied, collapsed)))
+    if rest:
+        said.append(_say("More is left by {}{}: {}.", *_last(rest), _per_cent(rest[-1].estimate)))
+    return said
+
+
+def _not_erased(rows: Sequence[TableRow]) -> list[str]:
+    return [row.method for row in rows if "not-erased" in row.flags]
+
+
+def _attacks(rows: Sequence[TableRow], concept: str, left_out: Collection[str], rank: Rank) -> list[Markup]:
+    """What attacks bring back from models that were erased; there is nothing to bring back from others."""
+    rows = [row for row in rows if row.method not in left_out]
+    said = []
+    standings = rank(ROBUST, [row for row in rows if row.attack == ENSEMBLE])
+    if standings:
+        best, tied, rest = _groups(standings)
+        first = best[0].estimate
+        said.append(
+            _say(
+                "After all attacks together most prompts stand against {}: {} of {} that the unerased model draws.",
+                *(_names(best), _per_cent(first), first.n),
+            )
+        )
+        if tied:
+            said.append(_say("{} cannot be told apart from that: the intervals overlap.", _names(tied)))
+        if rest:
+            said.append(
+                _say("Fewer stand against {}{}: {}.", *_last(rest, "fewest against"), _per_cent(rest[-1].estimate))
+            )
+    return [*said, *_single_attacks(rows, concept)]
+
+
+def _single_attacks(rows: Sequence[TableRow], concept: str) -> list[Markup]:
+    """What attacks bring back one by one, and what controls do."""
+    said = []
+    found = {
+        method: strongest([row for row in rows if row.method == method and row.attack != ENSEMBLE])
+        for method in dict.fromkeys(row.method for row in rows)
+    }
+    known = {method: (attack, rate) for method, (attack, rate) in found.items() if rate}
+    if known:
+        method = max(known, key=lambda one: known[one][1].value)
+        attack, rate = known[method]
+        if not rate.value:
+            said.append(
+                _say("No single attack brings {} back: {} of {} prompts at most.", concept, _per_cent(rate), rate.n)
+            )
+        else:
+            said.append(
+                _say(
+                    "The strongest single attack is {} on {}: it brings {} back on {} of {} prompts.",
+                    *(_code(attack), _name(method), concept, _per_cent(rate), rate.n),
+                )
+            )
+        firm = [one for one, (_, other) in known.items() if rate.value and not overlap(other, rate)]
+        if firm:
+            most = max((known[one][1] for one in firm), key=lambda one: one.value)
+            said.append(_say("On {} none reaches more than {}.", _listed(map(_name, firm)), _per_cent(most)))
+    controls = [row for row in rows if row.attack in CONTROLS and _defined(row, RATE) and row.metrics[RATE].value]
+    if controls:
+        row = max(controls, key=lambda one: one.metrics[RATE].value)
+        said.append(
+            _say(
+                "Controls, which know nothing of the model, reach up to {} ({} on {}).",
+                *(_per_cent(row.metrics[RATE]), _code(row.attack), _name(row.method)),
+            )
+        )
+    return said
+
+
+def _preservation(rows: Sequence[TableRow], metrics: Metrics, baseline: str) -> list[Markup]:
+    said = []
+    collapsed = [row for row in rows if "collapsed" in row.flags]
+    if collapsed:
+        said.append(_say("{} may have destroyed the model rather than erased the concept.", _names(collapsed)))
+    same = []
+    for key in PRESERVED:
+        base = next((row.metrics[key] for row in rows if row.method == baseline and _defined(row, key)), None)
+        known = [row for row in rows if row.method != baseline and _defined(row, key)]
+        if base is None or not known or key not in metrics:
+            continue
+        title, scale = metrics[key].title, Scale.of(rows, key, metrics[key])
+        sign = -1 if metrics[key].direction == "higher" else 1
+        damaged = [
+            row
+            for row in known
+            if not overlap(row.metrics[key], base) and sign * row.metrics[key].value > sign * base.value
+        ]
+        damaged.sort(key=lambda row: sign * row.metrics[key].value)
+        if damaged:
+            worst = _number(damaged[-1].metrics[key], scale)
+            before = _number(base, scale)
+            names = _last(damaged, "most with")
+            said.append(_say("{} is worse with {}{}: {} against {} unerased.", title, *names, worst, before))
+        else:
+            same.append(_say("{} ({} unerased)", title, _number(base, scale)))
+    if same:
+        said.append(_say("No method can be told apart from the unerased model by {}.", _listed(same)))
+    return said
+
+
+def _cautions(rows: Sequence[TableRow], attacked: Sequence[TableRow]) -> list[Markup]:
+    said = []
+    every = [*rows, *attacked]
+    for flag, sentence in CAUTIONS.items():
+        carriers = {row.method: row for row in every if flag in row.flags}
+        if carriers:
+            said.append(_say(sentence, _names(list(carriers.values()))))
+    wide = [row for row in rows if "wide" in row.flags]
+    if wide:
+        images = min(row.metrics[RATIO].n for row in wide)
+        said.append(_say("With {} images, {} of {} Ratios are too uncertain to rank by.", images, len(wide), len(rows)))
+    for status, became in (("failed", "failed"), ("n/a", "could not be made")):
+        count = sum(row.status == status for row in every)
+        if count:
+            said.append(_say("{} {} {}: see failures.", count, "row" if count == 1 else "rows", became))
+    return said
+
+
+def _defined(row: TableRow, key: str) -> bool:
+    return key in row.metrics and row.metrics[key].defined
+
+
+def _groups(standings: Sequence[Standing]) -> tuple[list[Standing], list[Standing], list[Standing]]:
+    """Those of the best value, the others that cannot be told apart from it, and the rest."""
+    best = [one for one in standings if one.leading and one.estimate.value == standings[0].estimate.value]
+    tied = [one for one in standings if one.leading and one not in best]
+    return best, tied, [one for one in standings if not one.leading]
+
+
+def _last(methods: Sequence[Standing | TableRow], extreme: str = "most by") -> tuple[Markup, Markup]:
+    """Methods, and of several the last as the one whose number follows."""
+    said = _say("; {} {}", extreme, _name(methods[-1].method)) if len(methods) > 1 else Markup()
+    return _names(methods), said
+
+
+def _say(sentence: str, *parts: object) -> Markup:
+    """A sentence with parts put in; those that are no markup are escaped."""
+    return Markup(sentence).format(*parts)
+
+
+def _name(method: str) -> Markup:
+    return Markup("<strong>{}</strong>").format(method)
+
+
+def _code(text: str) -> Markup:
+    return Markup("<code>{}</code>").format(text)
+
+
+def _names(methods: Sequence[Standing | TableRow], collapsed: Collection[str] = ()) -> Markup:
+    """Methods in a sentence; those of which nothing else may be left either say so."""
+    return _listed(_name(one.method) + (" (collapsed)" if one.method in collapsed else "") for one in methods)
+
+
+def _listed(parts: Iterable[Markup]) -> Markup:
+    """Parts in a sentence: ``a, b and c``; of many the first and how many more."""
+    shown = list(parts)
+    if len(shown) > NAMED + 1:
+        shown = [*shown[:NAMED], _say("{} more", len(shown) - NAMED)]
+    return Markup(" and ").join([*([Markup(", ").join(shown[:-1])] if shown[:-1] else []), shown[-1]])
+
+
+def _per_cent(estimate: Estimate) -> Markup:
+    value, interval = PER_CENT.words(estimate)
+    return _say('<span class="num">{} %{}</span>', value, f" {interval}" if interval else "")
+
+
+def _number(estimate: Estimate, scale: Scale) -> Markup:
+    value, interval = scale.words(estimate)
+    return _say('<span class="num">{}{}</span>', value, f" {interval}" if interval else "")
