@@ -9,26 +9,22 @@ from __future__ import annotations
 
 import base64
 import gzip
-import hashlib
 import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from erasebench import __version__
 from erasebench.engine.cells import short_hash
 from erasebench.metrics.stats import Estimate
 from erasebench.plugins import BASELINE
-from erasebench.results.flags import flag_legend
+from erasebench.report.assets import asset, assets, digest, environment
+from erasebench.results.flags import known_flags
 from erasebench.results.leaderboard import Rank, Standing, csv_lines, rank_intervals
-from erasebench.results.rows import TableRow
 
-WEB = Path(__file__).parent / "web"
 SHOWN = 100
 """Rows that are there before a script runs, and at a time after that."""
 METRICS = {
@@ -102,39 +98,31 @@ def to_html(standings: Sequence[Standing], title: str) -> str:
         standings: merged rows of any number of runs, files and submissions.
         title: its heading.
     """
-    groups, script = group(standings), _source("board.js")
+    groups, script = group(standings), asset("board.js")
     rows = [row for one in groups for row in one.rows]
-    environment = Environment(
-        loader=FileSystemLoader(WEB), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"amount": amount, "interval": interval, "about": about, "seconds": seconds, "web": web_link}
-    return environment.get_template("board.html.j2").render(
+    templates = environment()
+    templates.filters |= {"amount": amount, "interval": interval, "about": about, "seconds": seconds, "web": web_link}
+    choices = {name: sorted({getattr(one, name) for one in groups}) for name in ("model", "concept", "protocol")}
+    counts = {"rows": len(rows), "methods": len({row.method for row in rows} - {BASELINE})}
+    return templates.get_template("board.html.j2").render(
         title=title,
         version=__version__,
         groups=groups,
         ids=_ids(rows),
         shown=SHOWN,
         count=len(rows),
+        counts=counts | {f"{name}s": len(values) for name, values in choices.items()},
         columns=COLUMNS,
         metrics=list(METRICS),
         baseline=BASELINE,
-        choices={
-            "model": sorted({one.model for one in groups}),
-            "concept": sorted({one.concept for one in groups}),
-            "protocol": sorted({one.protocol for one in groups}),
-        },
+        choices=choices,
         flags=_legend(rows),
         flagged=flagged,
         packed=_pack(csv_lines(rows)),
-        style=_source("board.css"),
-        script=script,
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        styles=Markup(assets(("base.css", "board.css"))),
+        script=Markup(script),
+        digest=digest(script),
     )
-
-
-def _source(name: str) -> Markup:
-    """A file of ours, as it is."""
-    return Markup((WEB / name).read_text(encoding="utf-8"))
 
 
 def _ids(rows: Sequence[Standing]) -> list[str]:
@@ -153,9 +141,15 @@ def _pack(lines: Sequence[str]) -> str:
     return base64.b64encode(gzip.compress(json.dumps(lines).encode(), mtime=0)).decode()
 
 
-def _legend(rows: Iterable[Standing]) -> list[str]:
-    carried = tuple(dict.fromkeys(flag.partition("@")[0] for row in rows for flag in row.flags))
-    return flag_legend([TableRow("", "", "ok", flags=carried)])
+def _legend(rows: Iterable[Standing]) -> dict[str, str]:
+    """The flags that some rows carry: what they mean, and what to do."""
+    carried = dict.fromkeys(flag.partition("@")[0] for row in rows for flag in row.flags)
+    known = known_flags()
+    ordered = [*(name for name in known if name in carried), *(name for name in carried if name not in known)]
+    return {
+        name: f"{known[name].meaning} {known[name].remedy}" if name in known else "A flag without a description."
+        for name in ordered
+    }
 
 
 def flagged(row: Standing) -> dict[str, list[str]]:

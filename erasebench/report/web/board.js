@@ -1,7 +1,8 @@
 "use strict";
 (() => {
   const SIZE = 100;
-  const form = document.querySelector(".controls"), status = document.querySelector(".status");
+  document.documentElement.classList.add("scripted");
+  const form = document.querySelector(".filter"), status = form.querySelector("output");
   const pages = document.querySelector(".pages"), body = document.querySelector("tbody");
   const rest = document.getElementById("rest").content;
   const all = (selector) => [...body.querySelectorAll(selector), ...rest.querySelectorAll(selector)];
@@ -64,7 +65,7 @@
     }
     body.replaceChildren(...lines);
     const some = found.length < rows.length ? ` of ${rows.length.toLocaleString("en")}` : "";
-    status.textContent = `${found.length.toLocaleString("en")}${some} rows`;
+    status.value = `${found.length.toLocaleString("en")}${some} rows`;
     pages.hidden = last === 0;
     pages.querySelector("span").textContent = `page ${page + 1} of ${last + 1}`;
     pages.querySelector(".previous").disabled = page === 0;
@@ -87,25 +88,19 @@
 
   function read() {
     const hash = location.hash.slice(1);
-    document.querySelector(".here")?.classList.remove("here");
-    if (hash.startsWith("row=")) {
-      const place = rows.findIndex((row) => row.id === hash);
-      if (place < 0) return search(false);
-      form.reset();
-      setSort(null);
-      search(false);
-      page = Math.floor(found.indexOf(place) / SIZE);
-      show();
-      rows[place].classList.add("here");
-      rows[place].scrollIntoView({ block: "center" });
-      return;
-    }
-    const state = new URLSearchParams(hash);
+    const place = hash.startsWith("row=") ? rows.findIndex((row) => row.id === hash) : -1;
+    const state = new URLSearchParams(place < 0 ? hash : "");
     for (const field of form.elements) if (field.name) field.value = state.get(field.name) ?? "";
     for (const field of form.querySelectorAll("select")) if (field.selectedIndex < 0) field.selectedIndex = 0;
     const order = /^(\d+)([ +-])$/.exec(state.get("sort") ?? "");
     setSort(order ? { column: Number(order[1]), down: order[2] === "-" } : null);
     search(false);
+    document.querySelector(".here")?.classList.remove("here");
+    if (place < 0) return;
+    page = Math.floor(found.indexOf(place) / SIZE);
+    show();
+    rows[place].classList.add("here");
+    rows[place].scrollIntoView({ block: "center" });
   }
 
   function setSort(order) {
@@ -147,6 +142,5 @@
   pages.querySelector(".previous").addEventListener("click", () => { page--; show(); scrollTo(0, 0); });
   pages.querySelector(".next").addEventListener("click", () => { page++; show(); scrollTo(0, 0); });
   addEventListener("hashchange", read);
-  form.hidden = false;
   read();
 })();
