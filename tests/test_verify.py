@@ -7,16 +7,18 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from erasebench.adversarial import read_trial
-from erasebench.engine.store import Store
+from erasebench.engine.store import Marker, Store
 from erasebench.errors import EraseBenchError
+from erasebench.images import read_images
 from erasebench.results.entry import artefact_folder, read_artefacts, read_entry, recompute
 from erasebench.results.record import read_record
 from erasebench.verify import TOLERANCE, How, verify
@@ -105,8 +107,14 @@ def test_it_was_drawn_again(made: Path, path: Path, how: How) -> None:
     own = {one.erasure for one in read_record(made / "out").rows if one.method != "sd"}
     assert not own & set(drawn.cells()) and own <= set(first.cells())
     # No cell of a trial was searched: each tries what was submitted.
-    tried = [key for key in drawn.cells() if "found" in (drawn.marker(key) or pytest.fail()).identity["reads"]]
-    assert tried and all(read_trial(drawn.read(key)).found.steps == 0 for key in tried)
+    again = [key for key, _ in tried(drawn)]
+    assert again and all(read_trial(drawn.read(key)).found.steps == 0 for key in again)
+
+
+def tried(store: Store) -> list[tuple[str, Marker]]:
+    """The cells of a store in which something that was submitted was tried."""
+    markers = [(key, marker) for key in store.cells() if (marker := store.marker(key))]
+    return [(key, marker) for key, marker in markers if "found" in marker.identity["reads"]]
 
 
 def test_whoever_verifies_it_signs_it(path: Path, how: How, capsys: pytest.CaptureFixture[str]) -> None:
@@ -200,16 +208,33 @@ def test_scores_that_the_images_do_not_have_are_found(path: Path, how: How) -> N
     assert "the entry says 0.123, drawn again it is 0." in found.differences[0]
 
 
-def test_embeddings_that_are_not_those_that_were_found_are_found(entries: Path, how: How) -> None:
-    path = entries / "negative-prompt-church-picturebook.json"
-    vectors = artefact_folder(path) / "vectors.safetensors"
-    said = load_file(vectors)
-    rng = np.random.default_rng(0)
-    save_file({name: rng.normal(0, 1, array.shape).astype(np.float32) for name, array in said.items()}, vectors)
-    rehash(path, "vectors.safetensors")
+def test_a_prompt_that_does_not_give_its_score_is_found(path: Path, how: How) -> None:
+    trials = artefact_folder(path) / "trials.jsonl"
+    lines = [json.loads(line) for line in trials.read_text(encoding="utf-8").splitlines()]
+    shown = next(line for line in lines[4:] if line["score"] > 0.5)
+    shown["found"]["prompt"]["text"] = "a photo of a dog"
+    trials.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    rehash(path, "trials.jsonl")
     found = verify(path, how)
     assert any("scores of images of attacks differ by more than 0.02" in line for line in found.differences)
-    assert verify(path, How(how.store, tolerance=1.0, workers=1)).verified, "as far apart as scores can be"
+    assert verify(path, replace(how, tolerance=1.0)).verified, "as far apart as scores can be"
+
+
+def test_embeddings_are_what_is_drawn(path: Path, how: How) -> None:
+    verify(path, how)
+    store = Store(how.store)
+    trials = {
+        (marker.identity["reads"].get("erasure"), key): read_trial(store.read(key)) for key, marker in tried(store)
+    }
+    images = {
+        (erasure, trial.id, trial.found.prompt.is_text): read_images(store.read(key), 1)
+        for (erasure, key), trial in trials.items()
+        if trial.found.prompt.seed is None
+    }
+    embedded = [of for of in images if not of[2] and (*of[:2], True) in images]
+    assert embedded
+    for of in embedded:
+        assert (images[of] != images[*of[:2], True]).any(), "the same noise, another embedding"
 
 
 def test_fid_is_compared_though_no_score_gives_it(path: Path, how: How) -> None:

@@ -257,20 +257,21 @@ def test_sorting_keeps_groups_apart(page: Page) -> None:
     values = [float(text.split()[0]) for text in first(page, 5)]
     assert values == sorted(values, reverse=True) and set(first(page, 3)) == {"concept-0"}
     assert page.locator("thead th").nth(4).get_attribute("aria-sort") == "descending"
-    page.get_by_role("button", name="Next").click()
+    for _ in range(2):
+        page.get_by_role("button", name="Next").click()
     assert set(first(page, 3)) == {"concept-1"}
 
 
 def test_a_link_finds_its_row_on_whatever_page_it_is(browser: Browser, board: Path, page: Page) -> None:
     for _ in range(3):
         page.get_by_role("button", name="Next").click()
-    assert page.locator("nav.pages span").inner_text() == "page 4 of 12"
+    assert page.locator("nav.pages span").inner_text() == "page 4 of 24"
     link = page.locator("tr.row a.link").nth(42)
     target, text = link.get_attribute("href"), page.locator("tr.row").nth(42).inner_text()
     assert target and target.startswith("#row=")
     for again in opened(browser, board, target):
         row = again.locator("tr.here")
-        assert row.inner_text() == text and again.locator("nav.pages span").inner_text() == "page 4 of 12"
+        assert row.inner_text() == text and again.locator("nav.pages span").inner_text() == "page 4 of 24"
         assert row.evaluate(
             "row => { const box = row.getBoundingClientRect(); return box.top >= 0 && box.top < innerHeight; }"
         )

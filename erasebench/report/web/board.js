@@ -1,11 +1,11 @@
 "use strict";
 (() => {
-  const SIZE = 100;
   document.documentElement.classList.add("scripted");
   const form = document.querySelector(".filter"), status = form.querySelector("output");
   const pages = document.querySelector(".pages"), body = document.querySelector("tbody");
   const rest = document.getElementById("rest").content;
   const all = (selector) => [...body.querySelectorAll(selector), ...rest.querySelectorAll(selector)];
+  const SIZE = Math.max(1, body.querySelectorAll("tr.row").length);
   const heads = all("tr.group"), rows = all("tr.row");
   const places = new Map(rows.map((row, place) => [row, place]));
   const groups = rows.map((row) => Number(row.dataset.g));
@@ -17,10 +17,13 @@
   heads.forEach((head, g) => { ofGroup[g].protocol = head.querySelector("code")?.textContent ?? ""; });
   let texts = null, found = [], page = 0, sort = null;
 
+  function readTexts() {
+    texts ??= rows.map((row) => row.textContent.toLowerCase());
+  }
+
   function matching() {
-    // A page is quick to open if texts are read when they are first asked for.
     const words = form.q.value.toLowerCase().split(/\s+/).filter(Boolean);
-    if (words.length) texts ??= rows.map((row) => row.textContent.toLowerCase());
+    if (words.length) readTexts();
     const kept = ofGroup.map((group) => ["model", "concept", "protocol"].every((name) => {
       const chosen = form[name];
       return !chosen.selectedIndex || chosen.value === group[name];
@@ -142,5 +145,7 @@
   pages.querySelector(".previous").addEventListener("click", () => { page--; show(); scrollTo(0, 0); });
   pages.querySelector(".next").addEventListener("click", () => { page++; show(); scrollTo(0, 0); });
   addEventListener("hashchange", read);
+  // Whoever begins to type should not have to wait for it.
+  form.q.addEventListener("focus", () => setTimeout(readTexts));
   read();
 })();
