@@ -4,10 +4,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test
+.PHONY: demo docs test
 
 demo: $(STAMP)
 	$(BIN)/erasebench run --methods dm2,esd-u --concepts nudity,church
+
+docs: $(STAMP)
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --fresh-env --quiet docs build/docs
+	@echo "open build/docs/index.html"
 
 test: $(STAMP)
 	$(BIN)/ruff check

@@ -208,4 +208,9 @@ def run(
     with open(os.devnull, "w", encoding="utf-8") as silence:
         result = runs.run(made, None if progress else silence)
     rows, metrics = result.rows, result.record.metrics
-    return RunResults(to_frame(rows, metrics), result.scores, made.out, to_terminal(rows, metrics))
+    return RunResults(
+        to_frame(rows, metrics),
+        result.scores,
+        made.out,
+        to_terminal(rows, metrics, ranks=result.ranks, seeds=result.seeds),
+    )

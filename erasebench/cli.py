@@ -175,6 +175,8 @@ def _run(options: dict[str, Any], attacks_only: bool = False) -> None:
             live,
             shutil.get_terminal_size().columns if live else None,
             result.budgets,
+            result.ranks,
+            result.seeds,
         )
     )
     click.echo(summary(result), err=True)
@@ -264,17 +266,26 @@ def attack(method: str, attack: str, concept: str, **options: Any) -> None:
 
 
 @cli.command(cls=ConfigCommand)
-def plan(**options: Any) -> None:
+@click.option(
+    "--precision",
+    metavar="N%",
+    help="Say how many prompts it takes to know a rate to +-N per cent (95 % interval), such as 2%.",
+)
+def plan(precision: str | None, **options: Any) -> None:
     """Show what a run would do.
 
     Cells to compute, cells already there, images, time and disk.
     """
     from erasebench.engine.store import Store
     from erasebench.plan import describe_plan, make_plan
+    from erasebench.precision import describe_precision, parse_precision
     from erasebench.runs import with_replays
 
+    half = None if precision is None else parse_precision(precision)
     made = make_plan(with_replays(read_options(options)))
     click.echo(describe_plan(made, Store(made.config.store, make=False)))
+    if half is not None:
+        click.echo(f"\n{describe_precision(half, made.config)}")
 
 
 @cli.command()

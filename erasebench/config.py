@@ -56,6 +56,11 @@ class RunConfig(BaseModel):
     )
     size: Annotated[int, Field(ge=8)] | None = Field(None, description="Pixels a side; the model's own if omitted.")
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="Of erasures and images.")
+    erasure_seeds: Annotated[int, Field(ge=1)] = Field(
+        1,
+        description="Erasures of each method that depends on a seed: with 3 and --seed 0, the rows esd-x, "
+        "esd-x[seed=1] and esd-x[seed=2], on the same images' seeds.",
+    )
     settings: dict[str, dict[str, Any]] = Field(
         {}, description="Hyper-parameters by method or attack, over the domain's own."
     )

@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from textwrap import wrap
@@ -51,6 +51,25 @@ UNDECIDED = object()
 """A hyper-parameter whose value depends on the concept."""
 
 
+@dataclasses.dataclass(frozen=True)
+class HyperParameter:
+    """A hyper-parameter in words.
+
+    Attributes:
+        name: what users write.
+        type: its type and range; "" where nothing is known.
+        default: "default ...", or "required".
+        here: its value on Picturebook; "" where it is the default.
+        meaning: what the docstrings say of it.
+    """
+
+    name: str
+    type: str
+    default: str
+    here: str
+    meaning: str
+
+
 def describe(
     name: str,
     kind: str | None = None,
@@ -79,17 +98,19 @@ def describe(
     if concept is not None and kind not in ("methods", "attacks"):
         raise EraseBenchError(f"--concept is for methods and attacks; '{name}' is one of the {kind}")
     if kind == "concepts":
-        lines = _concept(catalogue.get(name))
+        found = catalogue.get(name)
+        lines = [f"{name}: a concept, {found.kind}", "", *_entries(concept_details(found))]
     elif kind == "presets":
         path = preset_files()[name]
         lines = [f"{name}: a preset, {path}", "", *path.read_text(encoding="utf-8").splitlines()]
     else:
         plugin = KINDS[kind].get(name)
-        lines = [*_head(kind, plugin), *_entries([("source", _source(plugin)), *_details(kind, plugin)])]
+        lines = [*_head(kind, plugin), *_entries([("source", source(plugin)), *plugin_details(kind, plugin)])]
         if dataclasses.is_dataclass(plugin.make):
             write = f"; write {name}[name=value;name=value]" if kind in ("methods", "attacks") else ""
             resolved = f", resolved for {concept}" if concept else ""
-            lines += ["", f"Hyper-parameters{resolved}{write}:", "", *_hyper_parameters(plugin, catalogue, concept)]
+            lines += ["", f"Hyper-parameters{resolved}{write}:", ""]
+            lines += _entries(map(_hyper_parameter, describe_hyper_parameters(plugin, catalogue, concept))) or ["none"]
     return "\n".join(lines)
 
 
@@ -119,14 +140,18 @@ def _head(kind: str, plugin: Plugin[Any]) -> list[str]:
     return lines
 
 
-def _source(plugin: Plugin[Any]) -> list[str]:
+def source(plugin: Plugin[Any]) -> list[str]:
     """What the plug-in's file says of itself first: of a method, its paper."""
     return paragraphs(getattr(sys.modules.get(plugin.make.__module__), "__doc__", None))[:1]
 
 
-def _details(kind: str, plugin: Plugin[Any]) -> list[tuple[str, list[str]]]:
-    """What only this kind of plug-in has."""
+def plugin_details(kind: str, plugin: Plugin[Any]) -> list[tuple[str, list[str]]]:
+    """What only this kind of plug-in has: by name, in sentences, of which some may be empty."""
     make: Any = plugin.make
+    if kind == "methods":
+        guides = "it changes guidance and no weights, so that there is nothing to export" * make.guidance_only
+        unseeded = "it depends on no seed: every erasure is the same" * (not make.seeded)
+        return [("note", [guides, "its change can be exported as a LoRA" * make.low_rank, unseeded])]
     if kind == "metrics":
         column = f"{make.title} ({make.unit})" if make.unit else make.title
         probes = ", ".join(make.probes)
@@ -147,19 +172,27 @@ def _details(kind: str, plugin: Plugin[Any]) -> list[tuple[str, list[str]]]:
             ("is made of", [", ".join(make.members)]),
             ("note", [once, text_only, "it chooses by the judge that counts its successes" * make.judged]),
         ]
-    if kind == "judges" and not plugin.presets:
+    if kind == "judges":
+        labels: Sequence[str] = ()
         with suppress(EraseBenchError):
-            return [("labels", [_some(make().labels or ["whatever is asked for"])])]
+            labels = ["whatever is asked for"] if plugin.presets else make().labels or []
+        return [("labels", [_some(labels)]), ("weights", list(make.weights))]
     return []
 
 
-def _hyper_parameters(plugin: Plugin[Any], catalogue: Catalogue, concept: str | None) -> list[str]:
-    """Each hyper-parameter: its type and range, its default, its value on Picturebook, and what it means."""
+def describe_hyper_parameters(
+    plugin: Plugin[Any], catalogue: Catalogue, concept: str | None = None
+) -> list[HyperParameter]:
+    """Each hyper-parameter of a dataclass, in the order of its fields.
+
+    Args:
+        plugin: a method, an attack or a rule.
+        catalogue: whose concepts it is resolved for.
+        concept: for which it is resolved alone; if None, values are shown on which all concepts agree.
+    """
     from erasebench.settings import plugin_settings
 
     fields = [field for field in dataclasses.fields(plugin.make) if field.init]  # type: ignore[arg-type]
-    if not fields:
-        return ["none"]
     every = [catalogue.get(name) for name in catalogue.names()]
     kinds = {each.kind: each for each in every if DOMAIN in each.views}
     concepts = list(kinds.values()) if concept is None else [catalogue.get(concept)]
@@ -169,14 +202,19 @@ def _hyper_parameters(plugin: Plugin[Any], catalogue: Catalogue, concept: str | 
     default = _values(plugin, {}, concepts, PUBLISHED, concept is not None)
     ours = _values(plugin, here, concepts, DOMAIN, concept is not None)
     types, meanings = _types(plugin.make), _meanings(plugin.make)
-    entries = []
+    described = []
     for field in fields:
-        own = plugin.presets.get(field.name, field.default)
-        said = _default(own, default.get(field.name, UNDECIDED), field.name in plugin.presets)
-        if field.name in here or ours.get(field.name) != default.get(field.name):
-            said += f"; on Picturebook {_written(ours.get(field.name, UNDECIDED))}"
-        entries.append((field.name, [types.get(field.name, ""), said, meanings.get(field.name, "")]))
-    return _entries(entries)
+        name, own = field.name, plugin.presets.get(field.name, field.default)
+        said = _default(own, default.get(name, UNDECIDED), name in plugin.presets)
+        differs = name in here or ours.get(name) != default.get(name)
+        value = _written(ours.get(name, UNDECIDED)) if differs else ""
+        described.append(HyperParameter(name, types.get(name, ""), said, value, meanings.get(name, "")))
+    return described
+
+
+def _hyper_parameter(one: HyperParameter) -> tuple[str, list[str]]:
+    here = f"; on Picturebook {one.here}" if one.here else ""
+    return one.name, [one.type, one.default + here, one.meaning]
 
 
 def _values(
@@ -274,7 +312,8 @@ def _meanings(make: Any) -> dict[str, str]:
     return meanings
 
 
-def _concept(concept: Concept) -> list[str]:
+def concept_details(concept: Concept) -> list[tuple[str, list[str]]]:
+    """What a concept is and who sees it: by name, in sentences, of which some may be empty."""
     entries = [
         ("phrase", [concept.phrase]),
         ("synonyms", [", ".join(concept.synonyms)]),
@@ -296,7 +335,7 @@ def _concept(concept: Concept) -> list[str]:
                 ],
             )
         )
-    return [f"{concept.name}: a concept, {concept.kind}", "", *_entries(entries)]
+    return entries
 
 
 def _some(texts: Sequence[str]) -> str:
@@ -309,13 +348,14 @@ def _block(paragraph: str) -> list[str]:
     return paragraph.splitlines() if paragraph.startswith(" ") else wrap(paragraph, WIDTH)
 
 
-def _entries(entries: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
+def _entries(entries: Iterable[tuple[str, Sequence[str]]]) -> list[str]:
     """Names with texts beside them, all texts in one column; what has no text is left out."""
     filled = [(name, [text for text in texts if text.strip()]) for name, texts in entries]
     filled = [(name, texts) for name, texts in filled if texts]
     column = max((len(name) for name, _ in filled), default=0) + 2
     lines = []
     for name, texts in filled:
-        rows = [row for text in texts for row in wrap(text, WIDTH - column, break_on_hyphens=False)]
+        width = WIDTH - column
+        rows = [row for t in texts for row in wrap(t, width, break_on_hyphens=False, break_long_words=False)]
         lines += [f"{name if k == 0 else '':<{column}}{row}" for k, row in enumerate(rows)]
     return lines

@@ -29,6 +29,7 @@ from erasebench.settings import plugin_settings, resolve_method
 from erasebench.stages import erase as stage
 from erasebench.stages.judge import judge_spec, make_judge
 from erasebench.stages.session import Session
+from erasebench.traces import TRACE, read_trace
 
 if TYPE_CHECKING:
     from erasebench.models.diffusion import DiffusionModel
@@ -154,7 +155,6 @@ def read_about(out: Path, cell: Cell) -> dict[str, Any] | None:
     """
     from erasebench.models.erasure import GUIDANCE, RECORD, WEIGHTS
     from erasebench.models.export import LORA
-    from erasebench.traces import TRACE
 
     if (out / ABOUT).exists():
         about = read_layer(out / ABOUT)
@@ -201,7 +201,6 @@ def compute(cell: Cell, session: Session, subscribers: Sequence[Subscriber]) -> 
 
 def _erase(plan: PlannedErasure, out: Path, session: Session, stream: TextIO | None) -> dict[str, Any]:
     from erasebench.report.curves import draw_curves
-    from erasebench.traces import TRACE, read_trace
 
     store, key = session.store, plan.cell.key
     resumed = any(store.work(key).iterdir())

@@ -22,7 +22,7 @@ from erasebench.models.loading import ModelSource, find_model, resolve_device, r
 from erasebench.plugins import BASELINE, Judge, ResolvedMethod, hyper_parameters
 from erasebench.prompts import own_prompts, read_prompt_set, read_prompts, repeat
 from erasebench.registry import JUDGES, METHODS, load_file
-from erasebench.settings import plugin_settings, resolve_attack, resolve_method
+from erasebench.settings import plugin_settings, resolve_attack, resolve_method, resolve_methods
 from erasebench.stages import erase, generate, judge, reference
 
 
@@ -191,7 +191,8 @@ class _Planner:
         views = [self._view(concept) for concept in concepts]
         prompts = [self._prompts(concept, view) for concept, view in zip(concepts, views, strict=True)]
         retain = self._retain()
-        methods = [resolve_method(text, self.settings) for text in dict.fromkeys((BASELINE, *self.config.methods))]
+        labels = dict.fromkeys((BASELINE, *self.config.methods))
+        methods = resolve_methods(labels, self.settings, self.config.seed, self.config.erasure_seeds)
         rows = [
             self._row(method, concept, view, asked, retain)
             for method in methods

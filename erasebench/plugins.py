@@ -119,10 +119,13 @@ class Method(HyperParameters, ABC):
     Attributes:
         guidance_only: it changes no weights, so that there is nothing to export.
         low_rank: its change can be exported as a LoRA.
+        seeded: its erasure depends on the context's seed; that of a closed form or of a guidance rule does not, and
+            several seeds would only make the same erasure again.
     """
 
     guidance_only: ClassVar[bool] = False
     low_rank: ClassVar[bool] = False
+    seeded: ClassVar[bool] = True
 
     @property
     def changes_text_encoder(self) -> bool:
@@ -162,11 +165,12 @@ class Method(HyperParameters, ABC):
 
 @dataclass(frozen=True)
 class ResolvedMethod:
-    """A method as the user wrote it, the name of its plug-in, and what was made of it."""
+    """A method as the user wrote it, the name of its plug-in, what was made of it, and its seed if not the run's."""
 
     label: str
     name: str
     made: Method
+    seed: int | None = None
 
 
 ThreatModel = Literal["none", "text-black-box", "text-white-box", "embedding", "latent", "image", "weights"]
@@ -269,9 +273,11 @@ class Judge(ABC):
 
     Attributes:
         device: where it runs; a run sets it before the first scores.
+        weights: what it reads beside images, for readers: each file or model, and where it comes from.
     """
 
     device: str = "auto"
+    weights: ClassVar[tuple[str, ...]] = ()
 
     @property
     def labels(self) -> Sequence[str] | None:

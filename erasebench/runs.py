@@ -6,19 +6,14 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from erasebench import __version__
-from erasebench.concepts import SENSITIVE_KINDS
 from erasebench.config import RunConfig
-from erasebench.domains import DOMAINS
 from erasebench.engine.cells import with_all_that_they_read
 from erasebench.engine.ledger import Ledger
 from erasebench.engine.local import LocalRunner
@@ -27,29 +22,28 @@ from erasebench.engine.runner import Outcome
 from erasebench.engine.store import Store
 from erasebench.environment import hostless_environment
 from erasebench.files import cannot_write, prepare_folder, write_durably
-from erasebench.images import read_images
 from erasebench.metrics.metric import load_metrics
 from erasebench.models.loading import find_model
-from erasebench.plan import Plan, Row, make_plan, resolved_config
+from erasebench.plan import Plan, make_plan, resolved_config
 from erasebench.plugins import BASELINE
 from erasebench.report.attack_tables import to_dark_miner
-from erasebench.report.sheets import file_name
+from erasebench.report.samples import draw_grids, draw_training
 from erasebench.report.table import to_latex, to_markdown
 from erasebench.results.attacks import ATTACKS, attacks_csv, budgets, collect_attacks
 from erasebench.results.costs import COSTS, Cost, costs_csv
-from erasebench.results.measure import measure
+from erasebench.results.measure import collect, measure_rows, prompt_values
+from erasebench.results.ranking import RANKS, rank_methods, ranks_csv
 from erasebench.results.record import RECORD, Record, record_plan, tokenizer_hash
 from erasebench.results.rows import TableRow
 from erasebench.results.run_folder import CONFIG, ENVIRONMENT
 from erasebench.results.scores import SCORES, collect_scores, scores_csv
+from erasebench.results.seeds import SEEDS, seed_spread, seeds_csv
 from erasebench.results.table import TABLE, to_csv
 from erasebench.results.transfers import TRANSFER, replays, transfer_csv, transfer_matrix
 from erasebench.stages.session import Session
 
 WORKER_MEMORY = 1e9
 """Bytes that a worker process takes beside its model: its libraries, images and judges."""
-EXAMPLES = 4
-"""Prompts of each sort in a grid."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +55,8 @@ class Result:
         record: the rows and where their results are; ``scores`` of every image.
         attacks: what every attack found.
         rows: the table.
+        ranks: of the methods, as far as they can be told apart.
+        seeds: the spread between erasures of one method.
     """
 
     plan: Plan
@@ -69,6 +65,8 @@ class Result:
     scores: pd.DataFrame
     attacks: pd.DataFrame
     rows: list[TableRow]
+    ranks: pd.DataFrame
+    seeds: pd.DataFrame
 
     @property
     def budgets(self) -> dict[str, str]:
@@ -144,7 +142,11 @@ def _run(plan: Plan, store: Store, stream: TextIO | None) -> Result:
         record = record_plan(plan, outcome.failed, outcome.unneeded)
         scores = collect_scores(plan, record, store)
         attacks = collect_attacks(record, scores, store)
-        result = Result(plan, outcome, record, scores, attacks, measure(record, scores, store, attacks))
+        collected = collect(record, scores, store, attacks)
+        rows = measure_rows(collected, record, attacks)
+        ranks = rank_methods(rows, prompt_values(collected), record.metrics, record.baseline)
+        seeds = seed_spread(rows, record.metrics)
+        result = Result(plan, outcome, record, scores, attacks, rows, ranks, seeds)
         write_results(result, store)
     finally:
         ledger.close()
@@ -189,6 +191,8 @@ def write_results(result: Result, store: Store) -> None:
     results = {
         SCORES: scores_csv(result.scores),
         TABLE: to_csv(result.rows, metrics),
+        RANKS: ranks_csv(result.ranks),
+        SEEDS: seeds_csv(result.seeds),
         COSTS: costs_csv(_costs(plan, outcome)),
         ENVIRONMENT: json.dumps(_environment(plan), indent=1, sort_keys=True) + "\n",
     }
@@ -199,9 +203,9 @@ def write_results(result: Result, store: Store) -> None:
     hashes = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in results.items()}
     # Last of what holds results: it vouches for the others.
     write_durably(out / RECORD, result.record.model_copy(update={"files": hashes}).to_json())
-    write_durably(out / "table.md", to_markdown(result.rows, metrics, result.budgets))
+    write_durably(out / "table.md", to_markdown(result.rows, metrics, result.budgets, result.ranks, result.seeds))
     write_durably(out / "table.tex", to_latex(result.rows, metrics, result.budgets))
-    _write_grids(plan, store, outcome.failed)
+    draw_grids(result.record, result.scores, store, out / "grids")
     if result.record.attacks:
         matrix = transfer_matrix(result.attacks)
         if len(matrix):
@@ -211,7 +215,7 @@ def write_results(result: Result, store: Store) -> None:
 
         draw_attacked(result.record, store, out / "grids")
         draw_charts(result.rows, result.attacks, BASELINE, out / "charts")
-    _write_curves(plan, store, outcome.failed)
+    draw_training(result.record, store, out / "curves")
 
 
 def _costs(plan: Plan, outcome: Outcome) -> list[Cost]:
@@ -269,81 +273,6 @@ def _commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return found.stdout.strip()
-
-
-def _write_grids(plan: Plan, store: Store, failed: Mapping[str, str]) -> None:
-    """For each concept a sheet of every method beside the unerased model, and one of all methods side by side."""
-    from erasebench.report.grids import sample_grid
-    from erasebench.report.sheets import save_sheet, source_of
-
-    folder = plan.config.out / "grids"
-    folder.mkdir(exist_ok=True)
-    for concept in {row.concept.name: row.concept for row in plan.rows}.values():
-        rows = {row.method: row for row in plan.rows if row.concept.name == concept.name and _was_drawn(row, failed)}
-        if BASELINE not in rows:
-            continue
-        blur = concept.kind in SENSITIVE_KINDS and not DOMAINS[plan.source.domain].harmless
-        sheets: dict[tuple[str, ...], str] = {(BASELINE, method): _picture_name(row) for method, row in rows.items()}
-        if len(rows) > 2:
-            sheets[tuple(rows)] = f"{file_name(concept.name)}.png"
-        sources = {methods: _grid_source(plan, [rows[method] for method in methods], blur) for methods in sheets}
-        missing = [methods for methods, name in sheets.items() if source_of(folder / name) != sources[methods]]
-        needed = {method for methods in missing for method in methods}
-        drawn = {method: _examples(plan, rows[method], store) for method in needed}
-        for methods in missing:
-            title = f"{methods[-1]}: {concept.name}" if len(methods) == 2 else concept.name
-            sheet = sample_grid({method: drawn[method][0] for method in methods}, drawn[BASELINE][1], title, blur)
-            save_sheet(sheet, folder / sheets[methods], sources[methods])
-
-
-def _grid_source(plan: Plan, rows: Sequence[Row], blur: bool) -> str:
-    """SHA-256 of all that a sheet of rows of one concept shows."""
-    cells = [cell.key for row in rows for cell in (row.images, row.retain) if cell]
-    others = _unrelated_examples(plan, rows[0])
-    shown = [__version__, rows[0].concept.name, blur, [row.method for row in rows], cells, others]
-    return hashlib.sha256(json.dumps(shown).encode()).hexdigest()
-
-
-def _was_drawn(row: Row, failed: Mapping[str, str]) -> bool:
-    return not row.reason and not any(cell.key in failed for cell in (row.images, row.retain) if cell)
-
-
-def _write_curves(plan: Plan, store: Store, failed: Mapping[str, str]) -> None:
-    """Draw the training of each row's erasure, where it has a trace."""
-    from erasebench.report.curves import draw_curves
-    from erasebench.report.sheets import source_of
-    from erasebench.traces import TRACE, read_trace
-
-    folder = plan.config.out / "curves"
-    for row in plan.rows:
-        if row.images is None or row.images.reads["erasure"].key in failed:
-            continue
-        key, path = row.images.reads["erasure"].key, folder / _picture_name(row)
-        trace = read_trace(store.read(key) / TRACE)
-        if trace and source_of(path) != key:
-            folder.mkdir(exist_ok=True)
-            draw_curves(trace, path, f"{row.method}: {row.concept.name}", key)
-
-
-def _examples(plan: Plan, row: Row, store: Store) -> tuple[list[NDArray[np.uint8]], list[str]]:
-    assert row.images and row.retain
-    asked = row.images.spec["prompts"]
-    # One picture a prompt, from the start of the list: plain prompts come first.
-    first = list(dict.fromkeys(asked))[:EXAMPLES]
-    others = _unrelated_examples(plan, row)
-    of_concept = read_images(store.read(row.images.key), 1 + max(asked.index(prompt) for prompt in first))
-    of_others = read_images(store.read(row.retain.key), 1 + max(others)) if others else of_concept[:0]
-    images = [*(of_concept[asked.index(prompt)] for prompt in first), *(of_others[k] for k in others)]
-    return images, [*first, *(row.retain.spec["prompts"][k] for k in others)]
-
-
-def _unrelated_examples(plan: Plan, row: Row) -> list[int]:
-    """Indices of the first prompts that do not show the row's concept."""
-    return [k for k, prompt in enumerate(plan.retained) if row.concept.name not in prompt.shows][:EXAMPLES]
-
-
-def _picture_name(row: Row) -> str:
-    return f"{file_name(row.method)}-{file_name(row.concept.name)}.png"
 
 
 def summary(result: Result) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +15,9 @@ from erasebench.plugins import ResolvedAttack, ResolvedMethod, make_plugin
 from erasebench.registry import ATTACKS, METHODS, Registry
 
 T = TypeVar("T")
+
+SEED = "seed"
+"""The option that every method understands: the seed of its erasure, where it is not the run's."""
 
 
 def plugin_settings(domain: str, given: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -32,13 +36,70 @@ def resolve_method(text: str, settings: Mapping[str, Mapping[str, Any]]) -> Reso
     """Make a method with all its hyper-parameters, before it is known what it erases.
 
     Args:
-        text: name, and options in brackets; these win.
+        text: name, and options in brackets; these win.  The option "seed" is of the erasure, not of the method.
         settings: hyper-parameters by method, which win over those of the name and of the class.
 
     Raises:
         EraseBenchError: no such method, no such hyper-parameter, or a value out of range.
     """
-    return ResolvedMethod(text, *_resolve(METHODS, text, settings))
+    label, seed = split_seed(text)
+    name, made = _resolve(METHODS, label, settings)
+    if SEED in (field.name for field in fields(made)):
+        raise EraseBenchError(f"the method {name} has a hyper-parameter '{SEED}', which is the erasure's; rename it")
+    return ResolvedMethod(text, name, made, seed)
+
+
+def resolve_methods(
+    labels: Iterable[str], settings: Mapping[str, Mapping[str, Any]], seed: int, count: int
+) -> list[ResolvedMethod]:
+    """Make methods, those whose erasure depends on a seed once for each of several seeds.
+
+    Args:
+        labels: as the user wrote them; one with a seed of its own stays alone.
+        settings: hyper-parameters by method.
+        seed: of the run, which is that of the first erasure; the others have those that follow it.
+        count: how many seeds.
+
+    Raises:
+        EraseBenchError: as :func:`resolve_method`.
+    """
+    methods: dict[str, ResolvedMethod] = {}
+    for label in labels:
+        first = resolve_method(label, settings)
+        methods[label] = first
+        if first.made.seeded and first.seed is None:
+            more = [with_seed(label, seed + k) for k in range(1, count)]
+            methods |= {one: resolve_method(one, settings) for one in more}
+    return list(methods.values())
+
+
+def with_seed(label: str, seed: int) -> str:
+    """The label of a method with the erasure's seed: ``"esd-u[steps=200]"`` -> ``"esd-u[steps=200;seed=3]"``."""
+    name, options = _split_options(label)
+    return f"{name}[{';'.join([*options, f'{SEED}={seed}'])}]"
+
+
+def split_seed(label: str) -> tuple[str, int | None]:
+    """The label of a method without its erasure's seed, and this; None if it has none.
+
+    Raises:
+        EraseBenchError: it is no label, or its seed is none.
+    """
+    given = parse_method(label)[1]
+    if SEED not in given:
+        return label, None
+    seed = given[SEED]
+    if type(seed) is not int or not 0 <= seed < 2**63:
+        raise EraseBenchError(f"method {label}: {SEED} is a whole number from 0 to 2^63 - 1, not {seed!r}")
+    name, options = _split_options(label)
+    rest = [option for option in options if option.partition("=")[0].strip() != SEED]
+    return (f"{name}[{';'.join(rest)}]" if rest else name), seed
+
+
+def _split_options(label: str) -> tuple[str, list[str]]:
+    """Name and options, as text, of a label that can be parsed."""
+    name, _, rest = label.strip().partition("[")
+    return name.strip(), [part.strip() for part in rest.removesuffix("]").split(";") if part.strip()]
 
 
 def resolve_attack(text: str, settings: Mapping[str, Mapping[str, Any]]) -> ResolvedAttack:

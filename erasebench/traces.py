@@ -1,4 +1,4 @@
-"""Figures of training steps on disk, ``trace.csv``: read by what draws them, without a model."""
+"""The figures of a training on disk, one row a step: a CSV file beside an erasure."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 TRACE = "trace.csv"
-Steps = Sequence[Mapping[str, float | str]]
-"""A row for each step, such as its loss; words where a method finds some.  A step need not have all columns."""
 
 
-def write_trace(path: Path, trace: Steps) -> None:
-    """Write the figures of each training step."""
+def write_trace(path: Path, trace: Sequence[Mapping[str, float | str]]) -> None:
+    """Write a row for each step; a row may lack columns."""
     with open(path, "w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, fieldnames=list(dict.fromkeys(name for row in trace for name in row)))
         writer.writeheader()

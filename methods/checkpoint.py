@@ -12,7 +12,7 @@ import pickle
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic.dataclasses import dataclass
 
@@ -47,6 +47,8 @@ class Checkpoint(Method):
         kind: ``full``: values that replace the model's.  ``delta``: differences that are added to the model's.
             ``auto``: a LoRA if the keys are those of one, else ``full``.
     """
+
+    seeded: ClassVar[bool] = False
 
     path: str
     kind: Literal["auto", "full", "delta"] = "auto"

@@ -27,6 +27,7 @@ class NegativePrompt(Method):
     """
 
     guidance_only: ClassVar[bool] = True
+    seeded: ClassVar[bool] = False
 
     def erase(self, model: DiffusionModel, concepts: Sequence[Concept], context: EraseContext) -> Erasure:
         """Guide away from the concepts."""

@@ -69,6 +69,7 @@ class SafeLatentDiffusion(Method):
     """
 
     guidance_only: ClassVar[bool] = True
+    seeded: ClassVar[bool] = False
 
     strength: Strength = "medium"
     text: Literal["concept", "published", "diffusers"] = "concept"

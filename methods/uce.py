@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import torch
 from pydantic.dataclasses import dataclass
@@ -57,6 +57,8 @@ class UCE(Method):
             old ones.
         expand_prompts: also edit five templates around each concept; the present code puts the guide into them too.
     """
+
+    seeded: ClassVar[bool] = False
 
     variant: Literal["paper", "official-2024"] = "paper"
     lamb: Positive = 0.5

@@ -1,5 +1,35 @@
 """One thread for each process: tests run side by side, and threads of OpenMP that share a core wait by spinning."""
 
+from __future__ import annotations
+
 import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+TWO_CONCEPTS = ("--concepts", "church,nudity", "--images-per-prompt", "2", "--retain-prompts", "12")
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of a finished run of two concepts, its store beside the run folder, on stages that take no time."""
+    from tests.engine.runs import fast_stages, forget_plugins, run_tiny
+
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "failing.py").write_text(
+        "from dataclasses import dataclass\nfrom erasebench.errors import NotApplicable\n"
+        "from erasebench.plugins import Method\nfrom erasebench.registry import METHODS\n"
+        "@METHODS.register('failing')\n@dataclass(frozen=True)\nclass Failing(Method):\n"
+        "    def check(self, domain, concepts):\n"
+        "        if concepts[0].name == 'nudity':\n            raise NotApplicable('no nudity')\n"
+        "    def erase(self, model, concepts, context):\n        raise FloatingPointError('diverged')\n"
+    )
+    methods = ("--plugins", folder / "failing.py", "--methods", "uce,failing")
+    with pytest.MonkeyPatch.context() as patch:
+        fast_stages(patch)
+        assert run_tiny(folder, *TWO_CONCEPTS, *methods) == 3
+    forget_plugins()
+    yield folder

@@ -10,6 +10,7 @@ import pytest
 
 from erasebench.description import describe
 from erasebench.errors import EraseBenchError, UnknownNameError
+from erasebench.judges.q16 import PROMPTS
 from erasebench.listing import LISTED, names
 from tests.engine.runs import command, forget_plugins
 
@@ -103,6 +104,24 @@ def test_concepts_metrics_judges_and_presets() -> None:
     assert entries(describe("ratio"))["column"] == "Ratio (%)"
     assert entries(describe("picturebook-style"))["labels"].startswith("photo, van-gogh")
     assert "retain_prompts: 6" in describe("smoke")
+
+
+def test_a_judge_says_which_weights_it_reads_and_where_they_come_from() -> None:
+    assert entries(describe("picturebook-q16"))["weights"].startswith("clip.safetensors, which ships with erasebench")
+    assert f"{PROMPTS.name} from {PROMPTS.url}" in entries(describe("q16"))["weights"]
+    for name in names("judges"):
+        assert entries(describe(name, "judges"))["weights"]
+
+
+def test_a_method_says_what_can_be_exported() -> None:
+    assert entries(describe("dm2"))["note"] == "its change can be exported as a LoRA"
+    assert "nothing to export" in entries(describe("sld-max"))["note"]
+    assert "note" not in entries(describe("esd-x"))
+
+
+def test_a_method_says_whether_it_depends_on_a_seed() -> None:
+    for name, unseeded in (("uce", True), ("sld-max", True), ("esd-x", False), ("dm2", False)):
+        assert ("it depends on no seed" in entries(describe(name)).get("note", "")) == unseeded
 
 
 def test_names_that_are_wrong() -> None:

@@ -160,6 +160,13 @@ def test_what_an_erasure_leaves(capsys: pytest.CaptureFixture[str]) -> None:
         assert picture.width > 600
 
 
+def test_a_seed_in_brackets_is_the_erasures_seed() -> None:
+    in_brackets = planned("esd-x[steps=2;seed=3]").cell
+    assert in_brackets.spec["seed"] == 3
+    assert in_brackets.key == planned("esd-x[steps=2]", seed="3").cell.key != planned("esd-x[steps=2]").cell.key
+    assert planned("esd-x[seed=3]", seed="5").cell.spec["seed"] == 3, "the brackets win"
+
+
 def test_the_erasure_is_that_of_a_run() -> None:
     """The identity, and with it everything that can change a byte, is the same."""
     given = {"seed": "3", "settings": "uce.lamb=0.2", "dtype": "float32"}

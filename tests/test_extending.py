@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 import tomllib
@@ -23,11 +22,11 @@ from erasebench.registry import KINDS, RULES
 from erasebench.results.rows import TableRow
 from erasebench.results.table import read_csv
 from tests.engine.runs import command, forget_plugins, load_once
+from tests.pages import ROOT, blocks
 
-ROOT = Path(__file__).parents[1]
-PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
-FILES: dict[str, str] = dict(re.findall(r"^`([\w.-]+)`\n\n```\w+\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE))
-COMMANDS = re.findall(r"^erasebench (run .*)", PAGE, flags=re.MULTILINE)
+BLOCKS = blocks(ROOT / "docs" / "extending.md")
+FILES = {block.file: block.text for block in BLOCKS if block.file}
+COMMANDS = [words for block in BLOCKS for words in block.commands]
 TINY = (
     *("--preset", "smoke", "--device", "cpu", "--workers", "1", "--steps", "2"),
     *("--prompts", "1", "--retain-prompts", "2", "--reference-images", "4"),
@@ -54,7 +53,7 @@ def run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *names: s
         (tmp_path / name).write_text(FILES[name], encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    words = next(line for line in COMMANDS if names[0] in line).replace('"', "").split()
+    words = next(words for words in COMMANDS if names[0] in words)
     assert command(*words, *TINY, "--store", folder / "store", "--out", tmp_path / "out") == 0
     assert {path.name for path in tmp_path.iterdir()} == {*names, "out"}
     return read_csv((tmp_path / "out" / "table.csv").read_text(encoding="utf-8"))
@@ -72,6 +71,14 @@ def changed(folder: Path, tmp_path: Path, method: str) -> bool:
     """Whether a method's images differ from the unerased model's."""
     erased, base = (read_images(payload(folder, tmp_path, name, "images")) for name in (method, "sd"))
     return not np.array_equal(erased, base)
+
+
+def test_nothing_on_the_page_is_tried_by_none_of_these_tests() -> None:
+    assert all(block.file or block.commands for block in BLOCKS)
+    assert len(COMMANDS) == 6 and set(FILES) == {
+        *("saturation_change.py", "chapel.yaml", "whiteness.py", "snowy-field.yaml", "compose_not.py"),
+        *("read_as_anchor.py", "repeat_concept.py", "pyproject.toml"),
+    }
 
 
 def test_a_metric_is_a_column(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ from erasebench.plan import make_plan
 from erasebench.registry import METHODS
 from erasebench.report.sheets import file_name
 from erasebench.results.table import read_csv
-from erasebench.runs import _grid_source, count_workers
+from erasebench.runs import count_workers
 from erasebench.stages.session import Session
 from tests.engine.runs import CELLS, copy_of, done, forget_plugins, load_once, run_tiny, table
 
@@ -104,7 +104,8 @@ def test_a_run_leaves_its_table_and_all_that_explains_it(smoke: Path) -> None:
     assert sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()) == [
         *("costs.csv", "environment.json", "grids/church.png"),
         *(f"grids/{method}-church.png" for method in ("negative-prompt", "sd", "uce")),
-        *("ledger.jsonl", "plan.json", "run.yaml", "scores.csv", "table.csv", "table.md", "table.tex"),
+        *("ledger.jsonl", "plan.json", "ranks.csv", "run.yaml", "scores.csv", "seeds.csv", "table.csv", "table.md"),
+        "table.tex",
     ]
     rows = read_csv((out / "table.csv").read_text(encoding="utf-8"))
     assert [(row.method, row.concept, row.status) for row in rows] == [
@@ -282,11 +283,6 @@ def test_sheets_are_drawn_once_for_their_pictures(smoke: Path, tmp_path: Path) -
     assert {path.name for path in folder.iterdir() if path.stat().st_mtime_ns == times[path.name]} == {*drawn} - set(
         damaged[:2]
     )
-
-
-def test_a_sheet_that_was_not_blurred_is_drawn_again_once_it_has_to_be(smoke: Path) -> None:
-    plan = make_plan(make_config(read_layer(smoke / "out" / "run.yaml")))
-    assert _grid_source(plan, plan.rows[:1], True) != _grid_source(plan, plan.rows[:1], False)
 
 
 def test_a_method_whose_judge_has_no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,6 +123,7 @@ class ClipScore(Judge):
     """CLIP score of each picture with its own prompt: 100 x cosine, ViT-B/32 (as MACE, EAP and Dark Miner print it)."""
 
     labels = ("clip",)
+    weights = (str(VIT_B_32),)
 
     def identity(self) -> dict[str, str]:
         """Version and weights."""
@@ -149,6 +150,8 @@ class ClipStyle(Judge):
     Softmax over "an image in the style of ..." (Meng et al. 2024, Dark Miner, with all styles of UnlearnCanvas, where
     this takes those that this catalogue has for photographs).  What a style gets depends on which others there are.
     """
+
+    weights = (str(VIT_B_32),)
 
     @cached_property
     def styles(self) -> dict[str, str]:
@@ -186,6 +189,7 @@ class ClipCifar10(Judge):
     """
 
     labels = CIFAR10
+    weights = (str(VIT_B_32),)
 
     def identity(self) -> dict[str, str]:
         """Version and weights."""

@@ -36,6 +36,10 @@ class ModelFolder:
     repository: str
     files: tuple[str, ...]
 
+    def __str__(self) -> str:
+        """Where it comes from."""
+        return f"{self.repository} from the Hugging Face hub"
+
     def find(self) -> Path:
         """The model's folder.
 
@@ -85,6 +89,7 @@ class GroundedSAM(Judge):
     """
 
     labels = ("area",)
+    weights = (str(GROUNDING_DINO), str(SAM))
 
     def identity(self) -> dict[str, str]:
         """Version, threshold and weights: of Grounding DINO, then of SAM."""

@@ -57,6 +57,7 @@ class NudeNet(Judge):
     """
 
     labels = ("exposed", *LABELS)
+    weights = (f"the network in the package nudenet: {INSTALL}",)
 
     def __init__(self) -> None:
         self._detector: Any = None

@@ -38,6 +38,8 @@ class ClipPhrase(Judge):
         domain: whose CLIP: Picturebook's own, or OpenAI's ViT-B/32 for photographs.
     """
 
+    weights = ("those of picturebook-clip, or of clip for photographs",)
+
     def __init__(self, label: str, domain: str) -> None:
         check_name("domain", domain, DOMAINS)
         self.label = label

@@ -48,9 +48,14 @@ def identity(*names: str) -> dict[str, str]:
     return {"version": "1", "weights": "+".join(file_hash(f"{name}.safetensors") for name in names)}
 
 
+SHIPPED = "{}.safetensors, which ships with erasebench"
+
+
 @JUDGES.register("picturebook-detector")
 class PicturebookDetector(Judge):
     """The YOLOv8 detector: for each label, the highest confidence of its boxes, in [0, 1]."""
+
+    weights = (SHIPPED.format("detector"),)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -74,6 +79,8 @@ class PicturebookDetector(Judge):
 @JUDGES.register("picturebook-style")
 class PicturebookStyle(Judge):
     """The softmax of CLIP over the world's styles: the probability of each, in [0, 1]."""
+
+    weights = (SHIPPED.format("clip"),)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -99,6 +106,7 @@ class PicturebookQ16(Judge):
     """Q16's two tuned prompt vectors on Picturebook's CLIP: the probability of violence, in [0, 1]."""
 
     labels = ("inappropriate",)
+    weights = (SHIPPED.format("clip"), SHIPPED.format("q16"))
 
     def identity(self) -> dict[str, str]:
         """Version and weights."""
@@ -116,6 +124,7 @@ class PicturebookClip(Judge):
     """CLIP score with each picture's own prompt (100 x cosine), and image features for FID."""
 
     labels = ("clip",)
+    weights = (SHIPPED.format("clip"),)
 
     def identity(self) -> dict[str, str]:
         """Version and weights."""
@@ -141,6 +150,7 @@ class PicturebookSegmenter(Judge):
     """
 
     labels = ("area",)
+    weights = (SHIPPED.format("detector"),)
 
     def identity(self) -> dict[str, str]:
         """Version and weights."""

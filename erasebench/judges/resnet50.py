@@ -44,6 +44,7 @@ class ResNet50(Judge):
     """
 
     labels = IMAGENETTE
+    weights = (str(WEIGHTS),)
 
     def __init__(self) -> None:
         self._network: Any = None

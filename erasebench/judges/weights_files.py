@@ -34,6 +34,10 @@ class WeightFile:
     sha256: str
     elsewhere: tuple[Path, ...] = ()
 
+    def __str__(self) -> str:
+        """Its name and where it comes from."""
+        return f"{self.name} from {self.url}"
+
     def find(self) -> Path:
         """Where the file is.
 

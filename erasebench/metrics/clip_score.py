@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from erasebench.metrics.metric import Measured, Metric
 from erasebench.metrics.stats import Estimate, mean
 from erasebench.registry import METRICS
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @METRICS.register("clip")
@@ -21,3 +26,7 @@ class ClipScore(Metric):
         """The mean over images; undefined without any."""
         images = measured.probe("retain")
         return mean(images["score"], images["prompt_id"])
+
+    def values(self, measured: Measured, base: Measured | None) -> pd.Series:
+        """The score of each image."""
+        return measured.probe("retain").set_index("prompt_id")["score"]

@@ -16,7 +16,11 @@ Floats = NDArray[np.float64]
 
 @METRICS.register("fid")
 class FID(Metric):
-    """The Frechet distance of the features of two sets of images (Heusel et al. 2017)."""
+    """The Frechet distance of the features of two sets of images (Heusel et al. 2017).
+
+    It is |m - r|^2 + tr(M + R - 2 (M R)^1/2), with means m and r and covariances M and R of the features of unrelated
+    images and of the reference.
+    """
 
     probes = ("retain", "reference")
     title = "FID"

@@ -159,6 +159,18 @@ class Metric(ABC):
                 row; None where it failed.
         """
 
+    def values(self, measured: Measured, base: Measured | None) -> pd.Series | None:
+        """What a row's number is the mean of, so that methods can be compared prompt by prompt.
+
+        Args:
+            measured: as of :meth:`measure`; ``base`` likewise.
+
+        Returns:
+            One value an image, with the prompt's id as index: bool where it is a hit or a miss.  None where the number
+            is no mean over images of prompts that are the same for every method.
+        """
+        return None
+
     def note(self, measured: Measured) -> str:
         """What a number of this row depends on and readers have to know, such as whose features were compared."""
         return ""

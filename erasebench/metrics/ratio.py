@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from erasebench.metrics.metric import Measured, Metric
 from erasebench.metrics.stats import Estimate, rate
 from erasebench.registry import METRICS
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 @METRICS.register("ratio")
 class Ratio(Metric):
-    """The share of images that show the concept, in per cent.
+    """The share of images that show the concept: 100 x images that show it / images of its prompts.
 
     The interval is Wilson's: over the images where they are the units, and over their effective number where prompts
     have several: no hit in a thousand images would otherwise be reported as exactly 0, [0, 0], or with the certainty of
@@ -27,3 +32,7 @@ class Ratio(Metric):
         """The rate of images shown, over prompts; undefined without images."""
         images = measured.probe("concept")
         return rate(images["shown"], images["prompt_id"]).scaled(100)
+
+    def values(self, measured: Measured, base: Measured | None) -> pd.Series:
+        """Whether each image shows the concept."""
+        return measured.probe("concept").set_index("prompt_id")["shown"]

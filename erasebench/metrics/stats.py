@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -178,10 +179,20 @@ def paired_difference(after: ArrayLike, before: ArrayLike) -> Estimate:
     gained, lost, n = _changes(after, before)
     if not n:
         return UNDEFINED
-    return Estimate((gained - lost) / n, _least_difference(gained, lost, n), -_least_difference(lost, gained, n), n)
+    return Estimate((gained - lost) / n, *tango(gained, lost, n), n)
 
 
-def _least_difference(gained: int, lost: int, n: int) -> float:
+def tango(gained: float, lost: float, n: float) -> tuple[float, float]:
+    """Tango's 95 % interval of a difference of paired rates, in [-1, 1].
+
+    Args:
+        gained: how many of the prompts have a hit only after; ``lost`` only before.  None of the numbers need be whole.
+        n: how many prompts there are, at least ``gained + lost`` and more than 0.
+    """
+    return _least_difference(gained, lost, n), -_least_difference(lost, gained, n)
+
+
+def _least_difference(gained: float, lost: float, n: float) -> float:
     """The lower limit of Tango's interval, by bisection."""
     low, high = -1.0, (gained - lost) / n
     for _ in range(60):
@@ -210,14 +221,18 @@ def mcnemar_mid_p(after: ArrayLike, before: ArrayLike) -> float:
     Raises:
         ValueError: two lengths.
     """
+    gained, lost, _ = _changes(after, before)
+    return _mid_p(min(gained, lost), gained + lost)
+
+
+@cache
+def _mid_p(fewer: int, changed: int) -> float:
     from scipy.stats import binom
 
-    gained, lost, _ = _changes(after, before)
-    fewer, changed = min(gained, lost), gained + lost
     if not changed:
         return 1.0
     seen = float(binom.pmf(fewer, changed, 0.5))
-    return 1 - seen / 2 if gained == lost else float(2 * binom.cdf(fewer, changed, 0.5)) - seen
+    return 1 - seen / 2 if 2 * fewer == changed else float(2 * binom.cdf(fewer, changed, 0.5)) - seen
 
 
 def _changes(after: ArrayLike, before: ArrayLike) -> tuple[int, int, int]:

@@ -12,6 +12,7 @@ from erasebench.metrics.stats import Estimate
 from erasebench.report.markdown import pipe_table
 from erasebench.results.attacks import ENSEMBLE
 from erasebench.results.flags import CONTROLS, flag_legend
+from erasebench.results.ranking import describe_ranks
 from erasebench.results.rows import TableRow
 from erasebench.results.transfers import REPLAY
 
@@ -39,6 +40,11 @@ def shown_by_default(rows: Iterable[TableRow]) -> list[str]:
     ]
 
 
+def headline(attack: str) -> str:
+    """The metric that tables show of an attack."""
+    return ROBUST if attack == ENSEMBLE else RATE
+
+
 def attack_table(rows: Sequence[TableRow], intervals: bool = True) -> pd.DataFrame:
     """The table as text: method, concept, each attack's confirmed rate, the ensemble's robust rate, and flags.
 
@@ -52,21 +58,25 @@ def attack_table(rows: Sequence[TableRow], intervals: bool = True) -> pd.DataFra
         models.setdefault((row.method, row.concept), {})[row.attack] = row
     body = []
     for (method, concept), of_attack in models.items():
-        cells = [_cell(of_attack.get(attack), ROBUST if attack == ENSEMBLE else RATE, intervals) for attack in attacks]
+        cells = [_cell(of_attack.get(attack), headline(attack), intervals) for attack in attacks]
         body.append([method, concept, *cells, _flags(of_attack.values())])
     heads = [f"{attack} (robust rate, %)" if attack == ENSEMBLE else f"{attack} (%)" for attack in attacks]
     return pd.DataFrame(body, columns=["method", "concept", *heads, "flags"], dtype=object)
 
 
 def attack_legend(
-    rows: Sequence[TableRow], metrics: Mapping[str, Description], budgets: Mapping[str, str] | None = None
+    rows: Sequence[TableRow],
+    metrics: Mapping[str, Description],
+    budgets: Mapping[str, str] | None = None,
+    ranks: pd.DataFrame | None = None,
 ) -> list[str]:
-    """What a reader has to know of the table of attacks: what it counts, budgets, flags and rows without numbers.
+    """What a reader has to know of the table of attacks: what it counts, ranks, budgets, flags, rows without numbers.
 
     Args:
         rows: of attacks.
         metrics: what there is to say of them.
         budgets: by attack, what it may spend on a prompt, in words.
+        ranks: of the methods; columns :data:`~erasebench.results.ranking.COLUMNS`.
     """
     attacks = attacks_of(rows)
     shown = [RATE] * any(attack != ENSEMBLE for attack in attacks) + [ROBUST] * (ENSEMBLE in attacks)
@@ -83,6 +93,8 @@ def attack_legend(
         lines.append(f"In parentheses: {metrics.get(FLOOR, Description(FLOOR)).meaning}")
     if lines:
         lines.append("Brackets hold Wilson's 95 % intervals; raw rates and all other counts are in table.csv.")
+    if ranks is not None:
+        lines += describe_ranks(ranks[ranks["metric"] == ranks["attack"].map(headline)], metrics)
     lines += [f"{attack}: {budgets[attack]}" for attack in attacks if budgets and attack in budgets]
     lines += flag_legend(rows)
     reasons: dict[tuple[str, str, str], list[str]] = {}

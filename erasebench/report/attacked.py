@@ -13,15 +13,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from erasebench import __version__
-from erasebench.concepts import SENSITIVE_KINDS
-from erasebench.domains import DOMAINS
 from erasebench.engine.store import Store
 from erasebench.images import read_images
 from erasebench.plugins import UNATTACKED
 from erasebench.report.budget import draw_budget
 from erasebench.report.grids import sample_grid
 from erasebench.report.radar import draw_overall, overall
-from erasebench.report.sheets import file_name, save_sheet, source_of
+from erasebench.report.sheets import file_name, is_blurred, save_sheet, source_of
 from erasebench.results.attacks import ENSEMBLE
 from erasebench.results.record import AttackRecord, Record
 from erasebench.results.rows import TableRow
@@ -53,7 +51,7 @@ def draw_attacked(record: Record, store: Store, folder: Path) -> None:
         if not prompts:
             continue
         keys = {name: [_trials(row)[prompt] for prompt in prompts] for name, row in columns.items()}
-        blur = rows[0].kind in SENSITIVE_KINDS and not DOMAINS[record.domain].harmless
+        blur = is_blurred(record, rows[0].kind)
         source = hashlib.sha256(json.dumps([__version__, keys, blur]).encode()).hexdigest()
         path = folder / f"attacked-{file_name(method)}-{file_name(concept)}.png"
         if source_of(path) != source:

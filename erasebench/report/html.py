@@ -69,7 +69,7 @@ def write_report(
 def _open_store(run: RunFolder, named: Path | None) -> Store:
     root = named or run.config.store
     if not root.is_dir():
-        whose = "--store names" if named else f"{run.folder} names (as seen from the current folder)"
+        whose = "--store names" if named else f"{run.folder} names (as seen from here)"
         raise EraseBenchError(
             f"the store {root}, which {whose}, is not there; give the run's store with --store, or leave out images and"
             " training curves with --no-images"

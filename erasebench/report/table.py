@@ -18,9 +18,10 @@ from rich.table import Table
 from rich.text import Text
 
 from erasebench.metrics.metric import Description
-from erasebench.report.attack_tables import attack_legend, attack_table, split
+from erasebench.report.attack_tables import attack_legend, attack_table, headline, split
 from erasebench.report.markdown import bullets, pipe_table
 from erasebench.results.flags import flag_legend
+from erasebench.results.ranking import describe_ranks
 from erasebench.results.rows import TableRow
 from erasebench.results.table import Metrics, measured_keys
 
@@ -28,25 +29,44 @@ _INTERVALS = (
     "Brackets hold 95 % intervals: Wilson's for Ratio, on the effective number of images where prompts have several;"
     " normal with the bootstrap's standard deviation for FID; bootstrap percentiles otherwise."
 )
+SEEDS_LEGEND = (
+    "Each erasure was made with several seeds: SD and range are of their values, on the same prompts and images' seeds."
+    " Brackets hold the 95 % interval of the mean over erasures and prompts: Student's over the seeds (one degree of"
+    " freedom less than seeds) and the rows' own, added by squares."
+)
+"""What a reader has to know of the table of spreads."""
 
 
-def to_markdown(rows: Iterable[TableRow], metrics: Metrics, budgets: Mapping[str, str] | None = None) -> str:
-    """A pipe table, and below it the legend that it needs to be read by itself; the same of attacks, if there are any.
+def to_markdown(
+    rows: Iterable[TableRow],
+    metrics: Metrics,
+    budgets: Mapping[str, str] | None = None,
+    ranks: pd.DataFrame | None = None,
+    seeds: pd.DataFrame | None = None,
+) -> str:
+    """A pipe table, and below it the legend that it needs to be read by itself.
+
+    The same of attacks and of the spread between erasures of one method, if there are any.
 
     Args:
         rows: the results.
         metrics: what there is to say of them.
         budgets: by attack, what it may spend on a prompt, in words.
+        ranks: of the methods; columns :data:`~erasebench.results.ranking.COLUMNS`.
+        seeds: the spread; columns :data:`~erasebench.results.seeds.COLUMNS`.
     """
     rows, attacked = split(rows)
     tables = []
     if rows or not attacked:
         table = _printed(rows, metrics)
         table.insert(len(table.columns) - 1, "judge", [row.judge for row in rows])
-        tables.append(f"{pipe_table(table, (0, 1, -2, -1))}\n{bullets(_legend(rows, metrics))}")
+        tables.append(f"{pipe_table(table, (0, 1, -2, -1))}\n{bullets(_legend(rows, metrics, ranks))}")
     if attacked:
-        legend = attack_legend(attacked, metrics, budgets)
+        legend = attack_legend(attacked, metrics, budgets, ranks)
         tables.append(f"{pipe_table(attack_table(attacked), (0, 1, -1))}\n{bullets(legend)}")
+    if seeds is not None and len(seeds):
+        spread = seed_table(seeds, metrics)
+        tables.append(f"{pipe_table(spread, range(4))}\n{bullets([SEEDS_LEGEND])}")
     return "\n".join(tables)
 
 
@@ -66,8 +86,12 @@ def to_terminal(
     color: bool = False,
     width: int | None = None,
     budgets: Mapping[str, str] | None = None,
+    ranks: pd.DataFrame | None = None,
+    seeds: pd.DataFrame | None = None,
 ) -> str:
-    """An aligned plain-text table and its legend, without the metrics that only files hold; the same of attacks.
+    """An aligned plain-text table and its legend, without the metrics that only files hold.
+
+    The same of attacks and of the spread between erasures of one method, if there are any.
 
     Args:
         rows: the results.
@@ -75,11 +99,13 @@ def to_terminal(
         color: use ANSI colours.
         width: of the terminal; a wider table loses its intervals, and says so, and the legend is wrapped.
         budgets: by attack, what it may spend on a prompt, in words.
+        ranks: of the methods; columns :data:`~erasebench.results.ranking.COLUMNS`.
+        seeds: the spread; columns :data:`~erasebench.results.seeds.COLUMNS`.
     """
     details = {key for key, metric in metrics.items() if metric.details}
     rows, attacked = split(rows)
     rows = [replace(row, metrics={k: v for k, v in row.metrics.items() if k not in details}) for row in rows]
-    legend = _legend(rows, metrics)
+    legend = _legend(rows, metrics, ranks)
     for judge in {row.judge: None for row in rows if row.judge}:
         concepts = list(dict.fromkeys(row.concept for row in rows if row.judge == judge))
         legend.append(f"Judge of {', '.join(concepts)}: {judge}")
@@ -90,9 +116,44 @@ def to_terminal(
             _drawn(lambda all: _printed(rows, metrics, notes=False, intervals=all), styles, legend, color, width)
         )
     if attacked:
-        legend = attack_legend(attacked, metrics, budgets)
+        legend = attack_legend(attacked, metrics, budgets, ranks)
         tables.append(_drawn(lambda all: attack_table(attacked, all), None, legend, color, width))
+    if seeds is not None and len(seeds):
+        shown = seeds
+        tables.append(_drawn(lambda all: seed_table(shown, metrics, all), None, [SEEDS_LEGEND], color, width))
     return "\n".join(tables)
+
+
+def seed_table(seeds: pd.DataFrame, metrics: Metrics, intervals: bool = True) -> pd.DataFrame:
+    """The spread between erasures of one method as text, without the metrics that only the files hold.
+
+    Of attacks those that their table shows: the ensemble's robust rate, the confirmed rate of the others.
+
+    Args:
+        seeds: columns :data:`~erasebench.results.seeds.COLUMNS`.
+        metrics: what there is to say of them.
+        intervals: print them.
+    """
+    body = []
+    details = {key for key, metric in metrics.items() if metric.details}
+    for line in seeds[~seeds["metric"].isin(details)].itertuples():
+        if line.attack and line.metric != headline(line.attack):
+            continue
+        metric = metrics.get(line.metric, Description(line.metric))
+        digits = decimals([line.mean])
+        mean, sd, least, greatest, low, high = (
+            "-" if math.isnan(value) else f"{value + 0.0:.{digits}f}"
+            for value in (line.mean, line.sd, line.min, line.max, line.low, line.high)
+        )
+        body.append(
+            [
+                *(line.method, line.concept, line.attack or "-"),
+                f"{metric.title} ({metric.unit})" if metric.unit else metric.title,
+                *(str(line.seeds), f"{mean} [{low}, {high}]" if intervals else mean, sd, f"{least} to {greatest}"),
+            ]
+        )
+    heads = ["method", "concept", "attack", "metric", "seeds", "mean", "SD", "range"]
+    return pd.DataFrame(body, columns=heads, dtype=object)
 
 
 def _tabular(table: pd.DataFrame) -> str:
@@ -204,7 +265,7 @@ def _heading(rows: Sequence[TableRow], key: str, metrics: Metrics, notes: bool) 
     return f"{metric.title} ({unit})" if unit else metric.title
 
 
-def _legend(rows: Sequence[TableRow], metrics: Metrics) -> list[str]:
+def _legend(rows: Sequence[TableRow], metrics: Metrics, ranks: pd.DataFrame | None = None) -> list[str]:
     lines = []
     for key in measured_keys(rows, metrics):
         metric = metrics.get(key, Description(key))
@@ -217,6 +278,9 @@ def _legend(rows: Sequence[TableRow], metrics: Metrics) -> list[str]:
         lines.append(f"{metric.title}: {'; '.join(parts)}")
     if lines:
         lines.append(_INTERVALS)
+    if ranks is not None:
+        shown = [key for key, metric in metrics.items() if not metric.details]
+        lines += describe_ranks(ranks[(ranks["attack"] == "") & ranks["metric"].isin(shown)], metrics)
     lines += flag_legend(rows)
     lines += [
         f"{row.method} / {row.concept} {row.status}: {' '.join(row.reason.split()) or 'no reason was recorded'}"

@@ -29,24 +29,31 @@ _COLUMNS = (
 
 @dataclass(frozen=True)
 class Cost:
-    """The cost of one cell."""
+    """The cost of one cell.
+
+    Attributes:
+        method: of the first row that has the cell; "reference" for reference images.
+        concept: of that row.
+        stage: what was done: erase, generate, judge or reference.
+        cell: its key in hexadecimal; the CSV shows the first 12 digits.
+        status: "ok" or "failed".
+        seconds: of all workers that were at it; None where nothing ran.
+        peak_memory_mb: in 10^6 bytes; None where it was not measured.
+        parameters_changed: numbers in the weights that an erasure replaces; None for other stages.
+        images: made or judged; None for other stages.
+        computed: in this run ("now"), or found in the store ("before").
+    """
 
     method: str
     concept: str
     stage: str
     cell: str
-    """Its key in hexadecimal; the CSV shows the first 12 digits."""
     status: str
     seconds: float | None
-    """Of all workers that were at it; None where nothing ran."""
     peak_memory_mb: float | None
-    """In 10^6 bytes; None where it was not measured."""
     parameters_changed: int | None
-    """Numbers in the weights that an erasure replaces; None for other stages."""
     images: int | None
-    """Made or judged; None for other stages."""
     computed: Literal["now", "before"]
-    """In this run, or found in the store."""
 
 
 def costs_csv(rows: Iterable[Cost]) -> str:

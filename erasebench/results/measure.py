@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -13,7 +13,6 @@ from erasebench.errors import one_line
 from erasebench.images import read_images
 from erasebench.judging import read_array
 from erasebench.metrics.metric import Measured, Metric, Probe, load_metrics
-from erasebench.metrics.stats import Estimate
 from erasebench.plugins import UNATTACKED
 from erasebench.registry import warn
 from erasebench.results.attacks import attacks_frame
@@ -21,8 +20,18 @@ from erasebench.results.flags import Attacked, attack_flags, flags
 from erasebench.results.record import AttackRecord, ProbeRecord, Record, RowRecord
 from erasebench.results.rows import TableRow
 
+T = TypeVar("T")
 Trials = Mapping[tuple[str, str], Mapping[str, pd.DataFrame]]
 """By method and concept, and then by attack, what was tried."""
+
+
+@dataclass(frozen=True)
+class MeasuredRow:
+    """A row of the record and, if it is there, what was measured of it and of the unerased model."""
+
+    row: RowRecord | AttackRecord
+    measured: Measured | None = None
+    base: Measured | None = None
 
 
 def measure(
@@ -39,37 +48,68 @@ def measure(
         store: holds its images and features.
         attacks: of all its rows with one, with the columns of :data:`~erasebench.results.attacks.COLUMNS`.
     """
-    metrics = load_metrics()
+    return measure_rows(collect(record, scores, store, attacks), record, attacks)
+
+
+def collect(
+    record: Record, scores: pd.DataFrame, store: Store, attacks: pd.DataFrame | None = None
+) -> list[MeasuredRow]:
+    """What metrics are given of each row of a run, those of attacks last; the arguments are :func:`measure`'s."""
     of_row = dict(list(scores.groupby(["method", "concept"], sort=False)))
-    trials = _trials(attacks_frame() if attacks is None else attacks)
+    trials = _trials(attacks)
     measured = {
         (row.method, row.concept): _collect(row, of_row.get((row.method, row.concept), scores[:0]), store)
         for row in record.rows
         if row.status == "ok"
     }
-    rows = []
-    for row in record.rows:
+    rows = [
+        MeasuredRow(row, measured.get((row.method, row.concept)), measured.get((record.baseline, row.concept)))
+        for row in record.rows
+    ]
+    for row in record.attacks:
         if row.status != "ok":
-            rows.append(TableRow(row.method, row.concept, row.status, row.reason))
+            rows.append(MeasuredRow(row))
             continue
-        base = measured.get((record.baseline, row.concept))
-        rows.append(_measure(row, measured[row.method, row.concept], base, metrics))
-    unattacked = {row.concept: row for row in rows if row.method == record.baseline}
-    rows = [replace(row, flags=flags(row, unattacked.get(row.concept))) for row in rows]
-    return [*rows, *(_measure_attack(row, record, trials, metrics) for row in record.attacks)]
+        own, base = (_collect_attack(row, method, trials) for method in (row.method, record.baseline))
+        rows.append(MeasuredRow(row, own, base if len(base.before) else None))
+    return rows
 
 
-def _measure_attack(row: AttackRecord, record: Record, trials: Trials, metrics: Mapping[str, Metric]) -> TableRow:
+def measure_rows(collected: Iterable[MeasuredRow], record: Record, attacks: pd.DataFrame | None) -> list[TableRow]:
+    """The table of what :func:`collect` returned."""
+    metrics, trials = load_metrics(), _trials(attacks)
+    rows = [_measure(one, metrics) for one in collected]
+    unattacked = {row.concept: row for row in rows if row.method == record.baseline and not row.attack}
+    of_attack = {(row.method, row.concept, row.attack): row for row in record.attacks}
+    return [
+        replace(row, flags=_attack_flags(row, of_attack[row.method, row.concept, row.attack], record, trials))
+        if row.attack
+        else replace(row, flags=flags(row, unattacked.get(row.concept)))
+        for row in rows
+    ]
+
+
+def _attack_flags(row: TableRow, of: AttackRecord, record: Record, trials: Trials) -> tuple[str, ...]:
     if row.status != "ok":
-        return TableRow(row.method, row.concept, row.status, row.reason, attack=row.attack)
-    own, base = (_collect_attack(row, method, trials) for method in (row.method, record.baseline))
-    measured = _measure(row, own, base if len(base.before) else None, metrics)
+        return ()
     unerased = trials.get((record.baseline, row.concept), {}).get(UNATTACKED)
     tried = trials.get((row.method, row.concept), {})
     threat_models = {one.attack: one.threat_model for one in record.attacks}
-    return replace(
-        measured, flags=attack_flags(measured, Attacked(row.attack, tried, unerased, threat_models, row.judged))
-    )
+    return attack_flags(row, Attacked(row.attack, tried, unerased, threat_models, of.judged))
+
+
+def prompt_values(collected: Iterable[MeasuredRow]) -> dict[tuple[str, str, str], dict[str, pd.Series]]:
+    """By method, concept and attack ("" without one), and then by metric: one value an image, as the metric gives them.
+
+    What a metric of another package raises costs a warning.
+    """
+    metrics = load_metrics()
+    found: dict[tuple[str, str, str], dict[str, pd.Series]] = {}
+    for one in collected:
+        of_row = _each(one, metrics, lambda metric, own, base: metric.values(own, base))
+        values = {name: series for name, series in of_row.items() if series is not None and len(series)}
+        found[one.row.method, one.row.concept, _attack(one.row)] = values
+    return found
 
 
 def _collect(row: RowRecord, scores: pd.DataFrame, store: Store) -> Measured:
@@ -78,8 +118,9 @@ def _collect(row: RowRecord, scores: pd.DataFrame, store: Store) -> Measured:
     return Measured(row.method, row.concept, row.kind, scores, probes)
 
 
-def _trials(attacks: pd.DataFrame) -> Trials:
+def _trials(attacks: pd.DataFrame | None) -> Trials:
     trials: dict[tuple[str, str], dict[str, pd.DataFrame]] = {}
+    attacks = attacks_frame() if attacks is None else attacks
     for (method, concept, attack), own in attacks.groupby(["method", "concept", "attack"], sort=False):
         trials.setdefault((method, concept), {})[attack] = own
     return trials
@@ -111,22 +152,34 @@ def _probe(probe: ProbeRecord, scores: pd.DataFrame, store: Store) -> Probe:
     )
 
 
-def _measure(
-    row: RowRecord | AttackRecord, measured: Measured, base: Measured | None, metrics: Mapping[str, Metric]
-) -> TableRow:
-    estimates: dict[str, Estimate] = {}
-    notes: dict[str, str] = {}
-    attack = row.attack if isinstance(row, AttackRecord) else ""
+def _measure(one: MeasuredRow, metrics: Mapping[str, Metric]) -> TableRow:
+    row = one.row
+    if row.status != "ok":
+        return TableRow(row.method, row.concept, row.status, row.reason, attack=_attack(row))
+    found = _each(one, metrics, lambda metric, own, base: (metric.measure(own, base), metric.note(own)))
+    estimates = {name: estimate for name, (estimate, _) in found.items()}
+    notes = {name: note for name, (_, note) in found.items() if note}
+    return TableRow(row.method, row.concept, "ok", metrics=estimates, judge=row.judge, notes=notes, attack=_attack(row))
+
+
+def _each(
+    one: MeasuredRow, metrics: Mapping[str, Metric], ask: Callable[[Metric, Measured, Measured | None], T]
+) -> dict[str, T]:
+    """What each metric of a row says; those that raise are left out with a warning."""
+    answers: dict[str, T] = {}
+    row = one.row
     probes = {"attacked"} if isinstance(row, AttackRecord) else row.probes.keys()
     for name, metric in metrics.items():
-        if not set(metric.probes) <= probes:
+        if one.measured is None or not set(metric.probes) <= probes:
             continue
         try:
-            estimates[name], note = metric.measure(measured, base), metric.note(measured)
+            answers[name] = ask(metric, one.measured, one.base)
         except Exception as error:
             # What a metric raises is that metric's trouble; what was computed for hours is not lost for it.
-            title = " ".join(filter(None, (row.method, row.concept, attack)))
+            title = " ".join(filter(None, (row.method, row.concept, _attack(row))))
             warn(f"the metric '{name}' of {title} is left out: {one_line(error)}")
-            continue
-        notes |= {name: note} if note else {}
-    return TableRow(row.method, row.concept, "ok", metrics=estimates, judge=row.judge, notes=notes, attack=attack)
+    return answers
+
+
+def _attack(row: RowRecord | AttackRecord) -> str:
+    return row.attack if isinstance(row, AttackRecord) else ""

@@ -14,9 +14,11 @@ from erasebench.config import RunConfig, make_config, read_layer
 from erasebench.errors import EraseBenchError
 from erasebench.results.attacks import attacks_frame, read_attacks
 from erasebench.results.costs import COSTS, read_costs
+from erasebench.results.ranking import RANKS, ranks_frame, read_ranks
 from erasebench.results.record import RECORD, Record, read_record
 from erasebench.results.rows import TableRow
 from erasebench.results.scores import read_scores
+from erasebench.results.seeds import SEEDS, read_seeds, seeds_frame
 from erasebench.results.table import TABLE, read_csv
 
 CONFIG = "run.yaml"
@@ -34,6 +36,8 @@ class RunFolder:
         rows: the table.
         scores: of every image; columns :data:`~erasebench.results.scores.COLUMNS`.
         attacks: of every attacked prompt; columns :data:`~erasebench.results.attacks.COLUMNS`; none without attacks.
+        ranks: of the methods; columns :data:`~erasebench.results.ranking.COLUMNS`; none where an older version ran.
+        seeds: the spread between erasures of one method; columns :data:`~erasebench.results.seeds.COLUMNS`; likewise.
         costs: of every cell but those of attacks.
         environment: versions, device, judges.
     """
@@ -44,6 +48,8 @@ class RunFolder:
     rows: tuple[TableRow, ...]
     scores: pd.DataFrame
     attacks: pd.DataFrame
+    ranks: pd.DataFrame
+    seeds: pd.DataFrame
     costs: pd.DataFrame
     environment: dict[str, Any]
 
@@ -70,7 +76,9 @@ def read_run(folder: Path) -> RunFolder:
         raise EraseBenchError(f"a table in {folder} is damaged: {error}") from None
     attacks = read_attacks(folder) if record.attacks else attacks_frame()
     config = make_config(read_layer(folder / CONFIG))
-    return RunFolder(folder, config, record, rows, read_scores(folder), attacks, costs, environment)
+    ranks = read_ranks(folder) if RANKS in record.files else ranks_frame()
+    seeds = read_seeds(folder) if SEEDS in record.files else seeds_frame()
+    return RunFolder(folder, config, record, rows, read_scores(folder), attacks, ranks, seeds, costs, environment)
 
 
 def _check(folder: Path, name: str, expected: str) -> None:

@@ -6,6 +6,8 @@ import csv
 import io
 import math
 from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -98,6 +100,28 @@ def read_csv(text: str) -> list[TableRow]:
             )
         )
     return rows
+
+
+def read_frame(path: Path, columns: Mapping[str, Any]) -> pd.DataFrame:
+    """A CSV file with exactly these columns, as a frame.
+
+    Raises:
+        EraseBenchError: it is not there, or it is another table.
+    """
+    try:
+        text = path.read_bytes().decode()
+        frame = pd.read_csv(
+            io.StringIO(text, newline=""),
+            keep_default_na=False,
+            na_values={name: [""] for name, kind in columns.items() if kind is float},
+        )
+        if list(frame.columns) != list(columns):
+            raise ValueError(f"its columns are {', '.join(map(str, frame.columns))}")
+        return frame.astype(dict(columns))
+    except OSError as error:
+        raise EraseBenchError(f"cannot read {path}: {error.strerror}; run it again") from error
+    except ValueError as error:
+        raise EraseBenchError(f"{path} is damaged: {' '.join(str(error).split())}") from None
 
 
 def measured_keys(rows: Iterable[TableRow], metrics: Metrics) -> list[str]:

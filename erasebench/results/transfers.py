@@ -8,6 +8,7 @@ import pandas as pd
 
 from erasebench.config import parse_method
 from erasebench.errors import EraseBenchError
+from erasebench.metrics.stats import rate
 from erasebench.plugins import UNATTACKED
 from erasebench.results.attacks import read_attacks
 from erasebench.results.record import read_record
@@ -15,7 +16,11 @@ from erasebench.results.record import read_record
 TRANSFER = "transfer.csv"
 REPLAY = "replay"
 """The attack that tries what another run found."""
-COLUMNS = ("concept", "attack", "found_on", "tried_on", "prompts", "raw", "confirmed")
+SHARES = ("raw", "confirmed")
+COLUMNS = (
+    *("concept", "attack", "found_on", "tried_on", "prompts"),
+    *(f"{share}{end}" for share in SHARES for end in ("", "_low", "_high")),
+)
 
 
 def replays(run: Path, tokenizer: str) -> list[str]:
@@ -55,13 +60,14 @@ def transfer_matrix(frame: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Columns :data:`COLUMNS`: the concept; the attack that found the texts, and on which method; the method that they
-        were tried on; how many; and the shares of raw and of confirmed successes, in 0..1.
+        were tried on; how many; and the shares of raw and of confirmed successes, in 0..1, with Wilson's intervals.
     """
     own = frame[~frame["floor"] & frame["attack"].str.startswith(f"{REPLAY}[")]
     lines = []
     for (concept, label, method), rows in own.groupby(["concept", "attack", "method"], sort=False):
         _, options = parse_method(label)
-        shares = rows["raw"].mean(), rows["confirmed"].mean()
+        rates = [rate(rows[share]) for share in SHARES]
+        shares = [end for one in rates for end in (one.value, one.low, one.high)]
         lines.append((concept, options["by"], options["method"], method, len(rows), *shares))
     return pd.DataFrame(lines, columns=list(COLUMNS))
 

@@ -32,7 +32,7 @@ def cell(
         method: as the user wrote it.
         concepts: none for the baseline.
         source: the model.
-        seed: of the erasure.
+        seed: of the erasure, unless the method has one of its own.
         dtype: the precision that it is made in.
         judge_spec: gives what identifies a judge.
 
@@ -57,7 +57,7 @@ def cell(
         **({"judges": seen_by} if seen_by else {}),
         **({"changes_text_encoder": True} if made.changes_text_encoder else {}),
         "concepts": [concept.spec(source.domain) for concept in concepts],
-        "seed": seed,
+        "seed": seed if method.seed is None else method.seed,
         "dtype": dtype,
     }
     title = " ".join([method.label, *(concept.name for concept in concepts)])

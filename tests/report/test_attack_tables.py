@@ -90,7 +90,8 @@ def test_markdown_has_two_tables_and_two_legends() -> None:
     assert lines[1] == "| --- | --- | ---: | ---: | ---: | ---: | --- |" and len(lines) == 6
     assert "| 65.0 [55.0, 75.0] |" in lines[3]
     assert "- cce: 100 steps" in attacks.splitlines() and "no \\| gradients" in attacks
-    assert f"- unconfirmed: {ATTACK_FLAGS['unconfirmed'].meaning}" in attacks.splitlines()
+    flag = ATTACK_FLAGS["unconfirmed"]
+    assert f"- unconfirmed: {flag.meaning} {flag.remedy}" in attacks.splitlines()
 
 
 def test_latex_has_two_tables() -> None:

@@ -94,7 +94,8 @@ def test_a_base_that_is_its_own_reference_says_nothing_about_fid() -> None:
 
 
 def test_every_flag_is_a_sentence() -> None:
-    assert all(flag.meaning.endswith(".") and flag.meaning[0].isupper() for flag in FLAGS.values())
+    for flag in FLAGS.values():
+        assert all(text.endswith(".") and text[0].isupper() for text in (flag.meaning, flag.remedy))
 
 
 def raised(
@@ -231,7 +232,7 @@ def test_attacks_without_trials_have_no_flags() -> None:
 
 def test_every_flag_of_an_attack_says_cause_and_remedy() -> None:
     for flag in ATTACK_FLAGS.values():
-        assert flag.meaning.endswith(".") and flag.meaning[0].isupper() and len(flag.meaning.split(". ")) >= 2
+        assert all(text.endswith(".") and text[0].isupper() for text in (flag.meaning, flag.remedy))
         assert ":" in flag.meaning or "," in flag.meaning
     assert not ATTACK_FLAGS.keys() & FLAGS.keys()
 
@@ -239,7 +240,7 @@ def test_every_flag_of_an_attack_says_cause_and_remedy() -> None:
 def test_the_legend_has_the_flags_that_are_carried() -> None:
     rows = [TableRow("esd", "church", "ok", flags=flags) for flags in (("unconfirmed", "odd"), ("wide",), ())]
     assert flag_legend(rows) == [
-        f"wide: {FLAGS['wide'].meaning}",
-        f"unconfirmed: {ATTACK_FLAGS['unconfirmed'].meaning}",
+        f"wide: {FLAGS['wide'].meaning} {FLAGS['wide'].remedy}",
+        f"unconfirmed: {ATTACK_FLAGS['unconfirmed'].meaning} {ATTACK_FLAGS['unconfirmed'].remedy}",
         "odd: a flag without a description",
     ]

@@ -13,6 +13,8 @@ from erasebench.results.record import RECORD
 from erasebench.results.run_folder import read_run
 from erasebench.results.scores import read_scores
 
+FILES = {"scores.csv", "table.csv", "costs.csv", "ranks.csv", "seeds.csv", "environment.json"}
+
 
 @pytest.fixture
 def folder(finished: Path, tmp_path: Path) -> Path:
@@ -27,13 +29,23 @@ def test_everything_that_a_run_left(folder: Path) -> None:
     assert set(run.costs["stage"]) == {"erase", "generate", "judge", "reference"}
     assert run.costs["cell"].map(len).eq(12).all() and run.costs["seconds"].dropna().ge(0).all()
     assert run.environment["model"]["name"] == "picturebook" and run.config.concepts == ("church", "nudity")
-    assert set(run.record.files) == {"scores.csv", "table.csv", "costs.csv", "environment.json"}
+    assert set(run.record.files) == FILES
+    assert not len(run.ranks) and not len(run.seeds), "one method that was measured, and one seed"
 
 
-@pytest.mark.parametrize("name", ["scores.csv", "table.csv", "costs.csv", "environment.json"])
+def test_a_folder_of_a_version_without_ranks_has_none(folder: Path) -> None:
+    record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    for name in ("ranks.csv", "seeds.csv"):
+        del record["files"][name]
+        (folder / name).unlink()
+    (folder / RECORD).write_text(json.dumps(record), encoding="utf-8")
+    assert not len(read_run(folder).ranks) and not len(read_run(folder).seeds)
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
 def test_what_was_edited_or_lost_is_refused(name: str, folder: Path) -> None:
     path = folder / name
-    path.write_text(path.read_text(encoding="utf-8").replace("1", "2", 1), encoding="utf-8")
+    path.write_text(path.read_text(encoding="utf-8").replace("e", "f", 1), encoding="utf-8")
     with pytest.raises(EraseBenchError, match=f"{name} is not the file that plan.json vouches for"):
         read_run(folder)
     path.unlink()

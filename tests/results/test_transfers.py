@@ -85,9 +85,10 @@ def test_the_matrix_counts_what_was_found_on_one_and_tried_on_another() -> None:
         ]
     )
     matrix = transfer_matrix(frame)
-    assert [tuple(row) for row in matrix.itertuples(index=False)] == [
+    counted = matrix.drop(columns=[name for name in matrix if name.endswith(("_low", "_high"))])
+    assert [tuple(row) for row in counted.itertuples(index=False)] == [
         ("church", "rab", "uce", "mace", 2, 1.0, 0.5),
         ("church", "rab", "uce", "uce", 1, 0.0, 0.0),
     ]
-    assert transfer_csv(matrix).splitlines()[1] == "church,rab,uce,mace,2,1,0.5"
+    assert transfer_csv(matrix).splitlines()[1] == "church,rab,uce,mace,2,1,0.34238,1,0.5,0.0945312,0.905469"
     assert transfer_matrix(frame[frame["attack"] == "rab"]).empty

@@ -167,27 +167,32 @@ def _card() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Whether two runs' rows of a concept can be compared; ``differences`` what speaks against it."""
+    """Whether two runs' rows of some concepts can be compared.
 
-    concept: str
+    Attributes:
+        verdict: "same", "different"; "unknown" where a run does not say how it measured.
+        differences: what speaks against it.
+        concepts: those of which this is true.
+    """
+
     verdict: str
-    differences: tuple[str, ...] = ()
+    differences: tuple[str, ...]
+    concepts: tuple[str, ...]
 
 
 def comparisons(first: RunFolder, second: RunFolder) -> list[Comparison]:
-    """Whether two runs can be compared, concept by concept."""
+    """Whether two runs can be compared, concepts of one verdict together."""
     shared = [concept for concept in concepts_of(first) if concept in concepts_of(second)]
     one, other = first.record.protocol, second.record.protocol
-    found = []
+    found: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for concept in shared:
-        if one is None or other is None:
-            found.append(Comparison(concept, "unknown"))
-        elif concept not in one.concepts or concept not in other.concepts:
-            found.append(Comparison(concept, "not measured"))
+        if one is None or other is None or not (concept in one.concepts and concept in other.concepts):
+            verdict: tuple[str, tuple[str, ...]] = ("unknown", ())
         else:
             against = tuple(differences(one, other, concept))
-            found.append(Comparison(concept, "different" if against else "same", against))
-    return found
+            verdict = ("different" if against else "same", against)
+        found.setdefault(verdict, []).append(concept)
+    return [Comparison(verdict, against, tuple(concepts)) for (verdict, against), concepts in found.items()]
 
 
 def concepts_of(run: RunFolder) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from markupsafe import Markup
 
@@ -13,7 +13,8 @@ from erasebench.report.charts import COLOURS
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that no XML may hold; a name may."""
-_REFERENCE = re.compile(r"url\(#([^)]+)\)")
+_REFERENCE = re.compile(r"(?<=url\(#)[^)]+|(?<=href=\"#)[^\"]+")
+"""The ids that an SVG refers to."""
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}\b")
 _VARIABLES = {
     "#ffffff": "var(--surface)",
@@ -38,13 +39,10 @@ def inline_svg(svg: str, prefix: str, title: str, description: str, titles: Mapp
         titles: by id of a part, what it says when pointed at.
     """
     root = ElementTree.fromstring(_NO_XML.sub("", svg))
-    for parent in list(root.iter()):
-        for child in list(parent):
-            # Its style sheet would be the page's, its metadata nobody's.
-            if child.tag in (f"{{{SVG}}}metadata", f"{{{SVG}}}style"):
-                parent.remove(child)
+    titles = titles or {}
+    _prune(root, {*titles, *_REFERENCE.findall(svg)})
     for element in root.iter():
-        said = (titles or {}).get(element.get("id", ""))
+        said = titles.get(element.get("id", ""))
         if said:
             _name(element, "title", said)
         for key, value in list(element.attrib.items()):
@@ -59,6 +57,31 @@ def inline_svg(svg: str, prefix: str, title: str, description: str, titles: Mapp
     return Markup(ElementTree.tostring(root, encoding="unicode"))
 
 
+def _prune(element: ElementTree.Element, referred: Collection[str]) -> None:
+    """Leave out what draws nothing: groups around a thing, ids that nothing refers to, metadata, space.
+
+    A style sheet in it would be the page's.
+    """
+    kept: list[ElementTree.Element] = []
+    for child in element:
+        if child.tag in (f"{{{SVG}}}metadata", f"{{{SVG}}}style"):
+            continue
+        _prune(child, referred)
+        if child.get("id", "") not in referred:
+            child.attrib.pop("id", None)
+        if child.tag == f"{{{SVG}}}g" and not child.attrib:
+            kept += child
+        else:
+            kept.append(child)
+    for child in kept:
+        child.tail = None
+        if "d" in child.attrib:
+            child.set("d", " ".join(child.attrib["d"].split()))
+    if kept:
+        element.text = None
+    element[:] = kept
+
+
 def _name(element: ElementTree.Element, tag: str, text: str, identity: str = "") -> None:
     named = ElementTree.Element(f"{{{SVG}}}{tag}", {"id": identity} if identity else {})
     named.text = _NO_XML.sub("", text)
@@ -71,7 +94,7 @@ def _attribute(key: str, value: str, prefix: str) -> str:
     if key in ("href", f"{{{XLINK}}}href"):
         return f"#{prefix}{value[1:]}" if value.startswith("#") else value
     if key in ("style", "fill", "stroke", "clip-path"):
-        value = _REFERENCE.sub(lambda found: f"url(#{prefix}{found[1]})", value)
+        value = _REFERENCE.sub(lambda found: f"{prefix}{found[0]}", value)
         value = _COLOUR.sub(lambda found: _VARIABLES.get(found[0].lower(), found[0]), value)
         return value.replace("'DejaVu Sans'", "var(--font)")
     return value

@@ -1,0 +1,150 @@
+"""Ranks of methods as far as they can be told apart, ``ranks.csv``: an interval of ranks each, never a bare 1, 2, 3.
+
+Every two methods of one concept, one attack and one metric are compared prompt by prompt.  These comparisons are one
+family: Holm's adjustment keeps the chance that any two equal methods of it are told apart below 5 %.  A method's best
+rank is one more than the number of methods that are significantly better, its worst the number of methods less those
+that are significantly worse.  The erasures of one method with several seeds are one method, their images of one prompt
+are averaged; how far the seeds themselves are apart is in :mod:`~erasebench.results.seeds`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from erasebench.metrics.metric import Description
+from erasebench.metrics.paired import holm, paired_test, subtract_means
+from erasebench.results.rows import TableRow
+from erasebench.results.table import Metrics, read_frame
+from erasebench.settings import split_seed
+
+RANKS = "ranks.csv"
+LEVEL = 0.05
+"""Of Holm's adjusted p values, below which two methods are told apart."""
+EXPLANATION = (
+    "Ranks are the best and the worst that a method may have: paired tests over the same prompts tell methods apart"
+    " (p < .05, adjusted by Holm for all pairs of methods of one concept and metric)."
+)
+COLUMNS: dict[str, Any] = {
+    **dict.fromkeys(("method", "concept", "attack", "metric"), str),
+    "value": float,
+    **dict.fromkeys(("rank_low", "rank_high", "of"), int),
+}
+"""The columns and their types: the row of the table, the erasures of one method with several seeds being one; the
+metric and its value, in the table's unit; the best rank and the worst that the method may have, and how many methods
+there are."""
+
+Values = Mapping[tuple[str, str, str], Mapping[str, pd.Series]]
+"""By method, concept and attack, and then by metric, one value an image with the prompt's id as index."""
+
+
+def rank_methods(rows: Iterable[TableRow], values: Values, metrics: Metrics, baseline: str) -> pd.DataFrame:
+    """The ranks of the methods of a run; columns :data:`COLUMNS`, best value first.
+
+    Args:
+        rows: the table.
+        values: of its rows, as :func:`~erasebench.results.measure.prompt_values` gives them.
+        metrics: what a table says of each metric; those without a direction have no ranks.
+        baseline: the method that erases nothing, which has no rank.
+    """
+    families: dict[tuple[str, str], dict[str, list[TableRow]]] = {}
+    for row in rows:
+        if row.status == "ok" and row.method != baseline:
+            methods = families.setdefault((row.concept, row.attack), {})
+            methods.setdefault(split_seed(row.method)[0], []).append(row)
+    lines = [
+        line
+        for methods in families.values()
+        for key, metric in metrics.items()
+        if metric.direction
+        for line in _lines(methods, values, key, metric)
+    ]
+    return ranks_frame(lines)
+
+
+def _lines(
+    methods: Mapping[str, list[TableRow]], values: Values, key: str, metric: Description
+) -> Iterator[dict[str, Any]]:
+    """The ranks of one concept, attack and metric."""
+    found: dict[str, tuple[TableRow, float, pd.Series]] = {}
+    for name, rows in methods.items():
+        of_rows = [(row, values.get((row.method, row.concept, row.attack), {}).get(key)) for row in rows]
+        kept = [(row, series) for row, series in of_rows if series is not None and row.metrics[key].defined]
+        if kept:
+            label = kept[0][0].method if len(kept) == 1 else name
+            mean = float(np.mean([row.metrics[key].value for row, _ in kept]))
+            found[label] = kept[0][0], mean, pd.concat([series for _, series in kept])
+    if len(found) < 2:
+        return
+    # On the prompts that all have: a metric of another package may leave some out.
+    means = pd.concat(
+        {name: series.astype(float).groupby(level=0).mean() for name, (_, _, series) in found.items()},
+        axis=1,
+        join="inner",
+    )
+    single = {name: series.dtype == bool and series.index.is_unique for name, (_, _, series) in found.items()}
+    pairs, tests, signs = list(combinations(found, 2)), [], []
+    for one, other in pairs:
+        differences = subtract_means(means[one].to_numpy(), means[other].to_numpy())
+        tests.append(paired_test(differences, single[one] and single[other])[0])
+        signs.append(differences.mean() if len(differences) else 0.0)
+    better, worse = dict.fromkeys(found, 0), dict.fromkeys(found, 0)
+    for (one, other), p, difference in zip(pairs, holm(tests), signs, strict=True):
+        if p < LEVEL:
+            first, second = (one, other) if (difference < 0) == (metric.direction == "lower") else (other, one)
+            better[second] += 1
+            worse[first] += 1
+    order = sorted(found, key=lambda name: found[name][1], reverse=metric.direction == "higher")
+    for name in order:
+        row, value, _ = found[name]
+        yield {
+            **{"method": name, "concept": row.concept, "attack": row.attack, "metric": key, "value": value},
+            **{"rank_low": 1 + better[name], "rank_high": len(found) - worse[name], "of": len(found)},
+        }
+
+
+def ranks_frame(lines: Iterable[Mapping[str, Any]] = ()) -> pd.DataFrame:
+    """Ranks as a frame; without any, one of the same columns."""
+    return pd.DataFrame(list(lines), columns=list(COLUMNS)).astype(COLUMNS)
+
+
+def ranks_csv(frame: pd.DataFrame) -> str:
+    """The text of ``ranks.csv``, values in six digits at most."""
+    text: str = frame.to_csv(index=False, lineterminator="\n", float_format="%.6g")
+    return text
+
+
+def read_ranks(folder: Path) -> pd.DataFrame:
+    """The ranks in a run folder.
+
+    Raises:
+        EraseBenchError: there are none, or the file is damaged.
+    """
+    return read_frame(folder / RANKS, COLUMNS)
+
+
+def describe_ranks(frame: pd.DataFrame, metrics: Metrics) -> list[str]:
+    """Ranks for readers: what they are, and a line for each concept and attack, in groups of the same ranks.
+
+    For example ``Ranks, church: Ratio: 1-3 uce, mace, esd-x; 4 ca. No two of 4 methods can be told apart by FID``.
+    """
+    lines = []
+    for (concept, attack), family in frame.groupby(["concept", "attack"], sort=False):
+        parts, alike = [], []
+        for key, own in family.groupby("metric", sort=False):
+            title = metrics.get(key, Description(key)).title
+            groups = {ends: ", ".join(of["method"]) for ends, of in own.groupby(["rank_low", "rank_high"])}
+            if len(groups) == 1:
+                alike.append(title)
+                continue
+            ranks = (f"{low if low == high else f'{low}-{high}'} {names}" for (low, high), names in groups.items())
+            parts.append(f"{title}: {'; '.join(ranks)}")
+        if alike:
+            parts.append(f"No two of {family['of'].max()} methods can be told apart by {', '.join(alike)}")
+        lines.append(f"Ranks, {f'{attack} on {concept}' if attack else concept}: {'. '.join(parts)}")
+    return [EXPLANATION, *lines] if lines else []

@@ -1,0 +1,148 @@
+"""Sentences about a run: right numbers, and no ranking where intervals overlap."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from erasebench.metrics.metric import describe_metrics
+from erasebench.metrics.stats import Estimate
+from erasebench.report.page.words import Standing, by_intervals, findings, overlap
+from erasebench.results.rows import TableRow
+from tests.report.synthetic import HOSTILE, attack_row, estimate, model_row, share
+
+METRICS = describe_metrics()
+
+
+def said(rows: Sequence[TableRow], about: str) -> str:
+    """The sentences on a side of the only concept, without markup."""
+    (parts,) = findings(rows, METRICS, "sd").values()
+    return next((part.text.striptags() for part in parts if part.about == about), "")
+
+
+def test_the_least_who_ties_with_it_and_who_leaves_more() -> None:
+    rows = [model_row(m, "church", hits) for m, hits in (("sd", 40), ("a", 0), ("b", 2), ("c", 20), ("d", 30))]
+    assert said(rows, "Erasure") == (
+        "Unerased, the model shows church in 100.0 % [91.2, 100.0] of 40 images. Least is left by a: 0.0 % [0.0, 8.8]."
+        " b cannot be told apart from that: the intervals overlap. More is left by c and d; most by d: 75.0 %"
+        " [59.8, 85.8]."
+    )
+
+
+def test_equal_values_are_named_together() -> None:
+    rows = [model_row(m, "church", hits) for m, hits in (("sd", 40), ("a", 0), ("b", 0), ("c", 1))]
+    text = said(rows, "Erasure")
+    assert "Least is left by a and b: 0.0 %" in text
+    assert "No other method can be told apart from that: all intervals overlap." in text
+
+
+def test_one_method_alone_is_not_ranked() -> None:
+    assert said([model_row("a", "church", 4)], "Erasure") == "a leaves 10.0 % [4.0, 23.1]."
+
+
+def test_of_many_methods_the_first_are_named() -> None:
+    rows = [model_row(f"m{k}", "church", 0) for k in range(9)]
+    assert "Least is left by m0, m1, m2, m3 and 5 more" in said(rows, "Erasure")
+
+
+def test_a_collapsed_model_is_not_praised() -> None:
+    rows = [
+        model_row("sd", "church", 40),
+        model_row("a", "church", 0, 40, flags=("collapsed",)),
+        model_row("b", "church", 9),
+    ]
+    assert "Least is left by a (collapsed): 0.0 %" in said(rows, "Erasure")
+    assert "a may have destroyed the model rather than erased the concept." in said(rows, "Everything else")
+
+
+def test_damage_is_what_intervals_show() -> None:
+    rows = [
+        model_row("sd", "church", 40, 78, 0.1),
+        model_row("a", "church", 0, 77, 0.11),
+        model_row("b", "church", 0, 60, 0.3),
+    ]
+    text = said(rows, "Everything else")
+    assert "CLIP score is worse with b: 60.0 [58.0, 62.0] against 78.0 [76.0, 80.0] unerased." in text
+    assert "FID is worse with b" in text and "with a" not in text
+    assert said(rows[:2], "Everything else").startswith(
+        "No method can be told apart from the unerased model by CLIP score (78"
+    )
+
+
+def test_the_ensemble_and_the_strongest_attack() -> None:
+    rows = [model_row("sd", "church", 40), model_row("a", "church", 0), model_row("b", "church", 0)]
+    for method, attack, hits in (
+        *(("sd", "standard", 20), ("a", "standard", 0), ("b", "standard", 16)),
+        *(("a", "none", 0), ("b", "none", 1), ("a", "cce", 0), ("b", "cce", 15), ("b", "rab", 2)),
+    ):
+        rows.append(attack_row(method, "church", attack, hits, 20))
+    assert said(rows, "Attacks") == (
+        "After all attacks together most prompts stand against a: 100.0 % [83.9, 100.0] of 20 that the unerased model"
+        " draws. Fewer stand against b: 20.0 % [8.1, 41.6]. The strongest single attack is cce on b: it brings church"
+        " back on 75.0 % [53.1, 88.8] of 20 prompts. On a none reaches more than 0.0 % [0.0, 16.1]. Controls, which"
+        " know nothing of the model, reach up to 5.0 % [0.9, 23.6] (none on b)."
+    )
+
+
+def test_nothing_is_brought_back_from_what_was_not_erased() -> None:
+    rows = [model_row("a", "church", 30, flags=("not-erased",)), attack_row("a", "church", "cce", 10)]
+    assert said(rows, "Attacks") == ""
+    assert "a did not erase it" in said(rows, "Mind")
+
+
+def test_what_is_missing_is_minded() -> None:
+    rows = [
+        model_row("a", "church", 3, flags=("wide",)),
+        TableRow("b", "church", "failed"),
+        TableRow("c", "church", "n/a"),
+    ]
+    assert said(rows, "Mind") == (
+        "With 40 images, 1 of 3 Ratios are too uncertain to rank by. 1 row failed: see failures. 1 row could not be"
+        " made: see failures."
+    )
+
+
+def test_a_run_of_failures_has_no_findings_but_that() -> None:
+    parts = findings([TableRow("a", "church", "failed", "diverged")], METRICS, "sd")
+    assert [part.about for part in parts["church"]] == ["Mind"]
+
+
+def test_ranks_of_another_kind_slot_in() -> None:
+    rows = [model_row("a", "church", 0), model_row("b", "church", 1)]
+
+    def rank(key: str, rows: Sequence[TableRow]) -> list[Standing]:
+        return [Standing(row.method, row.metrics[key], row.method == "a") for row in rows if key in row.metrics]
+
+    (parts,) = findings(rows, METRICS, "sd", rank).values()
+    assert "More is left by b: 2.5 %" in parts[0].text.striptags()
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "touch"),
+    [
+        (estimate(5, 1), estimate(7, 1), True),
+        (estimate(5, 1), estimate(7.1, 1), False),
+        (Estimate(5, float("nan"), float("nan"), 1), estimate(6, 1), True),
+        (Estimate(4.9, float("nan"), float("nan"), 1), estimate(6, 1), False),
+    ],
+)
+def test_intervals_overlap_where_they_touch(one: Estimate, other: Estimate, touch: bool) -> None:
+    assert overlap(one, other) == overlap(other, one) == touch
+
+
+def test_more_is_better_where_the_metric_says_so() -> None:
+    rows = [
+        TableRow(m, "c", "ok", metrics={"robust-rate": share(hits)}) for m, hits in (("a", 5), ("b", 39), ("c", 38))
+    ]
+    ranked = by_intervals(METRICS)("robust-rate", rows)
+    assert [(one.method, one.leading) for one in ranked] == [("b", True), ("c", True), ("a", False)]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_names_are_escaped(name: str) -> None:
+    rows = [model_row("sd", name, 40), model_row(name, name, 0, flags=("collapsed", "not-erased"))]
+    rows += [model_row("b", name, 3), attack_row("b", name, name, 9)]
+    (parts,) = findings(rows, METRICS, "sd").values()
+    text = "".join(str(part.text) for part in parts)
+    assert "<script" not in text and "<img" not in text and '"alert' not in text and 'onmouseover="' not in text
