@@ -362,7 +362,8 @@ def export(sources: tuple[Path, ...], table: Path | None, entries: Path | None, 
     SOURCES are run folders; for the rows also CSV files of rows, and folders of entries.  Without --csv and --entries,
     the rows are printed as CSV.
     """
-    from erasebench.results.leaderboard import merge, read_standings, to_csv
+    from erasebench.results.entry import read_rows
+    from erasebench.results.leaderboard import merge, to_csv
 
     if entries:
         from erasebench.report.entries import describe_entry, write_entries
@@ -374,7 +375,7 @@ def export(sources: tuple[Path, ...], table: Path | None, entries: Path | None, 
             for line in left_out:
                 click.echo(f"no entry: {line}", err=True)
     if table or not entries:
-        rows = merge(row for source in sources for row in read_standings(source))
+        rows = merge(row for source in sources for row in read_rows(source))
         twice = [row for row in rows if row.note]
         if twice:
             click.echo(
@@ -439,9 +440,10 @@ def leaderboard(sources: tuple[Path, ...], out: Path, title: str) -> None:
     """
     from erasebench.files import write_durably
     from erasebench.report.board import to_html
-    from erasebench.results.leaderboard import merge, read_standings
+    from erasebench.results.entry import read_rows
+    from erasebench.results.leaderboard import merge
 
-    rows = merge(row for source in sources for row in read_standings(source))
+    rows = merge(row for source in sources for row in read_rows(source))
     text = to_html(rows, title)
     write_durably(out, text)
     click.echo(f"{len(rows)} rows in {out} ({len(text.encode()) / 1e6:.1f} MB)", err=True)

@@ -122,7 +122,7 @@ def test_whoever_verifies_it_signs_it(path: Path, how: How, capsys: pytest.Captu
     assert capsys.readouterr().out.startswith("verified: negative-prompt, church, picturebook\n  ")
     entry = read_entry(path)
     assert entry.verified and entry.verified_by and entry.verified_by.name == "the maintainers"
-    assert entry.verified_by.tolerance == TOLERANCE and entry.standing().entered.verified_by == "the maintainers"
+    assert entry.verified_by.tolerance == TOLERANCE and entry.row().entered.verified_by == "the maintainers"
 
 
 def test_a_changed_artefact_is_refused(path: Path, how: How, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,7 @@ from playwright.sync_api import sync_playwright
 
 from benchmarks.perf.conftest import Show
 from erasebench.report.board import to_html
-from erasebench.results.leaderboard import Standing, merge, read_leaderboard, to_csv
+from erasebench.results.leaderboard import BoardRow, merge, read_leaderboard, to_csv
 from tests.report.test_board import CHROMIUM, FLAGS
 from tests.results.boards import many
 
@@ -39,7 +39,7 @@ TYPE = """async (text) => {
 """Types a text, and says how many seconds pass from each letter to the picture of what fits."""
 
 
-def write(rows: Sequence[Standing], folder: Path) -> None:
+def write(rows: Sequence[BoardRow], folder: Path) -> None:
     """What ``export`` and ``leaderboard`` do with rows."""
     (folder / "leaderboard.csv").write_text(to_csv(merge(rows)), encoding="utf-8")
     read = merge(read_leaderboard(folder / "leaderboard.csv"))

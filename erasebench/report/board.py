@@ -25,7 +25,7 @@ from erasebench.metrics.stats import Estimate
 from erasebench.plugins import BASELINE
 from erasebench.report.assets import asset, assets, digest, environment
 from erasebench.results.flags import known_flags
-from erasebench.results.leaderboard import Rank, Standing, csv_lines, rank_intervals
+from erasebench.results.leaderboard import BoardRow, Rank, csv_lines, rank_intervals
 
 SHOWN = 50
 """Rows that are there before a script runs, and at a time after that."""
@@ -64,43 +64,43 @@ class Group:
     model: str
     concept: str
     protocol: str
-    rows: tuple[Standing, ...]
+    rows: tuple[BoardRow, ...]
     ranks: Mapping[int, Rank]
 
 
-def group(standings: Iterable[Standing]) -> list[Group]:
+def group(rows: Iterable[BoardRow]) -> list[Group]:
     """Rows by what can be compared, by model and concept, the largest group of these first.
 
     Ranked is what has a robust rate and a known protocol; the unerased model is what others are measured against.
     """
-    found: dict[tuple[str, str, str], list[Standing]] = defaultdict(list)
-    for row in standings:
+    found: dict[tuple[str, str, str], list[BoardRow]] = defaultdict(list)
+    for row in rows:
         found[row.model, row.concept, row.protocol].append(row)
     groups = []
-    for key, rows in sorted(found.items(), key=lambda item: (*item[0][:2], -len(item[1]), item[0][2])):
-        rows = sorted(rows, key=_order)
+    for key, own in sorted(found.items(), key=lambda item: (*item[0][:2], -len(item[1]), item[0][2])):
+        ordered = sorted(own, key=_order)
         ranked = {
-            k: best for k, row in enumerate(rows) if row.method != BASELINE and key[2] and (best := row.best_known)
+            k: best for k, row in enumerate(ordered) if row.method != BASELINE and key[2] and (best := row.best_known)
         }
         ranks = dict(zip(ranked, rank_intervals(list(ranked.values())), strict=True))
-        groups.append(Group(*key, tuple(rows), ranks))
+        groups.append(Group(*key, tuple(ordered), ranks))
     return groups
 
 
-def _order(row: Standing) -> tuple[bool, bool, float, float, str]:
+def _order(row: BoardRow) -> tuple[bool, bool, float, float, str]:
     best, ratio = row.best_known, row.numbers.get("ratio")
     by_ratio = ratio.value if ratio and ratio.defined else math.inf
     return (row.status != "ok", row.method != BASELINE, -best.value if best else math.inf, by_ratio, row.method)
 
 
-def to_html(standings: Sequence[Standing], title: str) -> str:
+def to_html(rows: Sequence[BoardRow], title: str) -> str:
     """The page.
 
     Args:
-        standings: merged rows of any number of runs, files and submissions.
+        rows: merged rows of any number of runs, files and submissions.
         title: its heading.
     """
-    groups, script = group(standings), asset("board.js")
+    groups, script = group(rows), asset("board.js")
     rows = [row for one in groups for row in one.rows]
     templates = environment()
     templates.filters |= {"amount": amount, "interval": interval, "about": about, "seconds": seconds, "web": web_link}
@@ -127,7 +127,7 @@ def to_html(standings: Sequence[Standing], title: str) -> str:
     )
 
 
-def _ids(rows: Sequence[Standing]) -> list[str]:
+def _ids(rows: Sequence[BoardRow]) -> list[str]:
     """By which a link finds a row: the same for the same results, in any page."""
     seen: dict[str, int] = defaultdict(int)
     ids = []
@@ -143,7 +143,7 @@ def _pack(lines: Sequence[str]) -> str:
     return base64.b64encode(gzip.compress(json.dumps(lines).encode(), 6, mtime=0)).decode()
 
 
-def _legend(rows: Iterable[Standing]) -> dict[str, str]:
+def _legend(rows: Iterable[BoardRow]) -> dict[str, str]:
     """The flags that some rows carry: what they mean, and what to do."""
     carried = dict.fromkeys(flag.partition("@")[0] for row in rows for flag in row.flags)
     known = known_flags()
@@ -154,7 +154,7 @@ def _legend(rows: Iterable[Standing]) -> dict[str, str]:
     }
 
 
-def flagged(row: Standing) -> dict[str, list[str]]:
+def flagged(row: BoardRow) -> dict[str, list[str]]:
     """A row's flags, each with the attacks that it is of; none for one of the row itself."""
     found: dict[str, list[str]] = {}
     for flag in row.flags:

@@ -38,7 +38,7 @@ from erasebench.results.entry import (
     read_entry,
     write_entry,
 )
-from erasebench.results.leaderboard import standings_of_run
+from erasebench.results.leaderboard import rows_of_run
 from erasebench.results.record import RECORD, AttackRecord, Record, RowRecord
 from erasebench.results.rows import TableRow
 from erasebench.results.run_folder import RunFolder
@@ -69,7 +69,7 @@ def write_entries(run: RunFolder, folder: Path, weights: bool = True) -> tuple[l
             "`erasebench run` again writes it anew, without computing anything"
         )
     store = Store(run.config.store, make=False)
-    costs = {(row.method, row.concept): row for row in standings_of_run(run)}
+    costs = {(row.method, row.concept): row for row in rows_of_run(run)}
     written, left_out = [], []
     for row in record.rows:
         if row.status != "ok":

@@ -34,11 +34,12 @@ from erasebench.errors import EraseBenchError, check_name
 from erasebench.files import hash_file, write_durably
 from erasebench.metrics.stats import Estimate
 from erasebench.results.attacks import ENSEMBLE, frame_trials
-from erasebench.results.leaderboard import CONFIRMED, ROBUST, Entered, Standing
+from erasebench.results.leaderboard import CONFIRMED, ROBUST, BoardRow, Entered, read_leaderboard, rows_of_run
 from erasebench.results.measure import measure
 from erasebench.results.protocol import Facts
 from erasebench.results.record import RECORD, ProbeRecord, Record, read_record
 from erasebench.results.rows import Status, TableRow
+from erasebench.results.run_folder import read_run
 from erasebench.results.scores import SCORES, read_scores
 
 WEIGHTS, GUIDANCE, IMAGES, TRIALS, VECTORS = (
@@ -140,7 +141,7 @@ class Entry(_Part):
     erasure: dict[str, Any] = Field(
         description="All that decides the erasure: plug-in, version, every hyper-parameter, concepts, seed, precision."
     )
-    seed: int = Field(description="Of erasures and images.")
+    seed: int = Field(description="Of images, and of the erasure where the method's brackets hold no other.")
     metrics: dict[str, Number] = Field(description="Without an attack.")
     attacks: tuple[AttackEntry, ...] = ()
     flags: tuple[str, ...] = Field(default=(), description="Reasons to doubt the numbers.")
@@ -183,7 +184,7 @@ class Entry(_Part):
         """The text of the entry's file."""
         return self.model_dump_json(indent=1) + "\n"
 
-    def standing(self) -> Standing:
+    def row(self) -> BoardRow:
         """The entry as a row of the leaderboard."""
         numbers, shown = self.numbers, list(self.metrics)
         shown += [f"{ROBUST}@{one.attack}" for one in self.attacks if one.attack == ENSEMBLE]
@@ -191,7 +192,7 @@ class Entry(_Part):
         shown += self.reported
         failed = [f"{one.attack} {one.status}: {one.reason}" for one in self.attacks if one.status != "ok"]
         changed = self.verified_by is not None and not self.verified
-        return Standing(
+        return BoardRow(
             model=self.model,
             method=self.method,
             hyper_parameters=self.erasure.get("parameters", {}),
@@ -244,6 +245,24 @@ def read_entries(folder: Path) -> list[Entry]:
         EraseBenchError: a JSON file is no entry.
     """
     return [read_entry(path) for path in sorted(folder.glob("*.json"))]
+
+
+def read_rows(path: Path) -> list[BoardRow]:
+    """The rows of a run folder, of a leaderboard's CSV file, or of a folder of entries.
+
+    Raises:
+        EraseBenchError: it is none of these, or damaged.
+    """
+    if path.is_file():
+        return read_leaderboard(path)
+    if (path / RECORD).exists():
+        return rows_of_run(read_run(path))
+    entries = read_entries(path) if path.is_dir() else []
+    if not entries:
+        raise EraseBenchError(
+            f"{path} is neither the folder of a finished run, nor a leaderboard.csv, nor a folder of entries"
+        )
+    return [entry.row() for entry in entries]
 
 
 def write_entry(path: Path, entry: Entry) -> None:

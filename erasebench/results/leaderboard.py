@@ -7,7 +7,7 @@ column                      what it holds
 ``method``                  as the user wrote it
 ``hyper_parameters``        JSON: all of the method's
 ``concept``, ``kind``       what is erased, and of which sort it is
-``seed``                    of erasures and images
+``seed``                    of images, and of the erasure where the method's brackets hold no other
 ``status``, ``reason``      ``ok``, ``failed`` or ``n/a``, and why the row, or an attack on it, has no numbers
 ``protocol``                checksum of how it was measured: only rows with the same one can be compared; empty where
                             the run does not say
@@ -52,10 +52,11 @@ from erasebench.engine.cells import short_hash
 from erasebench.errors import EraseBenchError
 from erasebench.metrics.stats import Estimate
 from erasebench.results.attacks import ENSEMBLE
-from erasebench.results.record import RECORD, AttackRecord, RowRecord
+from erasebench.results.record import AttackRecord, RowRecord
 from erasebench.results.rows import STATUSES, Status
-from erasebench.results.run_folder import RunFolder, read_run
+from erasebench.results.run_folder import RunFolder
 from erasebench.results.table import number
+from erasebench.settings import split_seed
 
 ROBUST, CONFIRMED = "robust-rate", "asr-confirmed"
 """The metrics of attacks that a leaderboard holds: the first of the ensemble, the second of every attack."""
@@ -87,7 +88,7 @@ class Entered:
 
 
 @dataclass(frozen=True)
-class Standing:
+class BoardRow:
     """A row of the leaderboard; see the top of this file.
 
     Attributes:
@@ -140,12 +141,12 @@ class Standing:
         return Estimate(external, max(0.0, own.low - lower), max(external, own.high - lower), own.n)
 
 
-_OWN = [f.name for f in fields(Standing) if f.name not in ("numbers", "entered")]
+_OWN = [f.name for f in fields(BoardRow) if f.name not in ("numbers", "entered")]
 _ENTERED = [f.name for f in fields(Entered)]
 _ENDS = ("", "_low", "_high", "_n")
 
 
-def standings_of_run(run: RunFolder) -> list[Standing]:
+def rows_of_run(run: RunFolder) -> list[BoardRow]:
     """The rows of one run, in the order of its table; attacks are columns of the rows that they are on.
 
     Raises:
@@ -159,7 +160,7 @@ def standings_of_run(run: RunFolder) -> list[Standing]:
         )
     table = {(row.method, row.concept, row.attack): row for row in run.rows}
     costs = run.costs.set_index("cell")
-    standings = []
+    rows = []
     for row in record.rows:
         own = table[row.method, row.concept, ""]
         attacks = [one for one in record.attacks if (one.method, one.concept) == (row.method, row.concept)]
@@ -173,8 +174,8 @@ def standings_of_run(run: RunFolder) -> list[Standing]:
             for key in (ROBUST, CONFIRMED) if attack.attack == ENSEMBLE else (CONFIRMED,):
                 if key in found.metrics:
                     numbers[f"{key}@{attack.attack}"] = found.metrics[key]
-        standings.append(
-            Standing(
+        rows.append(
+            BoardRow(
                 model=record.model,
                 method=row.method,
                 hyper_parameters=_hyper_parameters(run, row.method),
@@ -195,7 +196,7 @@ def standings_of_run(run: RunFolder) -> list[Standing]:
                 numbers=numbers,
             )
         )
-    return standings
+    return rows
 
 
 def run_key(row: RowRecord, attacks: Iterable[AttackRecord]) -> str:
@@ -206,7 +207,7 @@ def run_key(row: RowRecord, attacks: Iterable[AttackRecord]) -> str:
 
 
 def _hyper_parameters(run: RunFolder, label: str) -> dict[str, Any]:
-    name, options = parse_method(label)
+    name, options = parse_method(split_seed(label)[0])
     return {**run.config.settings.get(name, {}), **options}
 
 
@@ -248,25 +249,25 @@ def _attack_seconds(run: RunFolder, row: RowRecord) -> float | None:
     return float(own.loc[~own["attack"].isin(doubled), "seconds"].sum())
 
 
-def merge(standings: Iterable[Standing]) -> list[Standing]:
+def merge(rows: Iterable[BoardRow]) -> list[BoardRow]:
     """The rows of many runs together, each once.
 
     A row with the label of another, the same numbers and no attack that the other lacks says nothing new, and is left
     out, unless it is a submission.  Rows with one label and different numbers all stay, with a note.
     """
-    groups: dict[tuple[str, ...], list[Standing]] = defaultdict(list)
-    for row in standings:
+    groups: dict[tuple[str, ...], list[BoardRow]] = defaultdict(list)
+    for row in rows:
         same = groups[row.model, row.method, row.concept, row.protocol]
         if any(_says_as_much(known, row) for known in same):
             continue
         same[:] = [known for known in same if not _says_as_much(row, known)] + [row]
-    rows = [row for same in groups.values() for row in same]
-    results = Counter(row.label for row in rows)
+    merged = [row for same in groups.values() for row in same]
+    results = Counter(row.label for row in merged)
     note = "one of {} results of the same label"
-    return [replace(row, note=note.format(results[row.label])) if results[row.label] > 1 else row for row in rows]
+    return [replace(row, note=note.format(results[row.label])) if results[row.label] > 1 else row for row in merged]
 
 
-def _says_as_much(one: Standing, other: Standing) -> bool:
+def _says_as_much(one: BoardRow, other: BoardRow) -> bool:
     """Whether one row holds all that another does, of the same method, concept, model and protocol."""
     if other.entered != Entered() and one.entered != other.entered:
         return False
@@ -283,16 +284,16 @@ def _shown(estimate: Estimate) -> tuple[str, ...]:
     return (*map(number, (estimate.value, estimate.low, estimate.high)), str(estimate.n))
 
 
-def to_csv(standings: Iterable[Standing]) -> str:
+def to_csv(rows: Iterable[BoardRow]) -> str:
     """The text of ``leaderboard.csv``; numbers have six digits at most."""
-    return "".join(csv_lines(list(standings)))
+    return "".join(csv_lines(list(rows)))
 
 
-def csv_lines(standings: Sequence[Standing]) -> list[str]:
+def csv_lines(rows: Sequence[BoardRow]) -> list[str]:
     """The lines of ``leaderboard.csv``, first the header, then one a row; texts may hold line breaks themselves."""
-    keys = number_keys(standings)
+    keys = number_keys(rows)
     lines = [_csv_line([*_OWN, *_ENTERED, *(f"{key}{end}" for key in keys for end in _ENDS)])]
-    for row in standings:
+    for row in rows:
         own = [_to_text(getattr(row, name)) for name in _OWN]
         entered = [_to_text(getattr(row.entered, name)) for name in _ENTERED]
         found = [row.numbers.get(key) for key in keys]
@@ -308,9 +309,9 @@ def _csv_line(cells: Sequence[str]) -> str:
     return text.getvalue()
 
 
-def number_keys(standings: Iterable[Standing]) -> list[str]:
+def number_keys(rows: Iterable[BoardRow]) -> list[str]:
     """The keys of all numbers that some row has: metrics first, then the ensemble, then attacks, as first seen."""
-    keys = dict.fromkeys(key for row in standings for key in row.numbers)
+    keys = dict.fromkeys(key for row in rows for key in row.numbers)
     return sorted(keys, key=lambda key: 0 if "@" not in key else 1 if key.startswith(f"{ROBUST}@") else 2)
 
 
@@ -329,7 +330,7 @@ def _to_text(value: Any) -> str:
     return str(value)
 
 
-def read_leaderboard(path: Path) -> list[Standing]:
+def read_leaderboard(path: Path) -> list[BoardRow]:
     """The rows of a CSV file that :func:`to_csv` wrote.
 
     Raises:
@@ -364,7 +365,7 @@ def read_leaderboard(path: Path) -> list[Standing]:
             }
         except ValueError as error:
             raise EraseBenchError(f"{path}, line {reader.line_num}: {error}") from None
-        rows.append(Standing(**own, numbers=numbers, entered=Entered(**entered)))
+        rows.append(BoardRow(**own, numbers=numbers, entered=Entered(**entered)))
     return rows
 
 
@@ -430,23 +431,3 @@ def rank_intervals(estimates: Sequence[Estimate], level: float = 0.95) -> list[R
     better = n - np.searchsorted(np.sort(lows), highs, side="right")
     worse = np.searchsorted(np.sort(highs), lows, side="left")
     return [Rank(int(1 + b), int(n - w), n) for b, w in zip(better, worse, strict=True)]
-
-
-def read_standings(path: Path) -> list[Standing]:
-    """The rows of a run folder, of a leaderboard's CSV file, or of a folder of entries.
-
-    Raises:
-        EraseBenchError: it is none of these, or damaged.
-    """
-    from erasebench.results.entry import read_entries
-
-    if path.is_file():
-        return read_leaderboard(path)
-    if (path / RECORD).exists():
-        return standings_of_run(read_run(path))
-    entries = read_entries(path) if path.is_dir() else []
-    if not entries:
-        raise EraseBenchError(
-            f"{path} is neither the folder of a finished run, nor a leaderboard.csv, nor a folder of entries"
-        )
-    return [entry.standing() for entry in entries]

@@ -15,9 +15,9 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from erasebench.metrics.stats import UNDEFINED, Estimate
 from erasebench.report.board import COLUMNS, SHOWN, about, amount, group, interval, seconds, to_html, web_link
-from erasebench.results.leaderboard import Entered, Standing, csv_lines, read_leaderboard, to_csv
+from erasebench.results.leaderboard import BoardRow, Entered, csv_lines, read_leaderboard, to_csv
 from tests.engine.runs import command
-from tests.results.boards import many, standing
+from tests.results.boards import board_row, many
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = (
@@ -64,24 +64,24 @@ class Reader(HTMLParser):
             self._open = False
 
 
-def read(rows: list[Standing]) -> Reader:
+def read(rows: list[BoardRow]) -> Reader:
     reader = Reader()
     reader.feed(to_html(rows, "Board"))
     return reader
 
 
-def cells(row: Standing) -> dict[str, str]:
+def cells(row: BoardRow) -> dict[str, str]:
     (texts,) = read([row]).rows
     return {name: " ".join(text.split()) for (name, _), text in zip(COLUMNS, texts, strict=True)}
 
 
 def test_only_rows_of_one_model_concept_and_protocol_are_ranked_together() -> None:
-    best, worst = standing(method="a", numbers=robust(90)), standing(method="b", numbers=robust(10))
-    alone = standing(method="c", numbers=robust(50), protocol="other")
-    unknown = standing(method="d", numbers=robust(50), protocol="")
-    base = standing(method="sd", numbers=robust(0))
-    bare = standing(method="e", numbers={"ratio": Estimate(5.0, 1.0, 10.0, 40)})
-    failed = standing(method="f", status="failed", reason="diverged", numbers={})
+    best, worst = board_row(method="a", numbers=robust(90)), board_row(method="b", numbers=robust(10))
+    alone = board_row(method="c", numbers=robust(50), protocol="other")
+    unknown = board_row(method="d", numbers=robust(50), protocol="")
+    base = board_row(method="sd", numbers=robust(0))
+    bare = board_row(method="e", numbers={"ratio": Estimate(5.0, 1.0, 10.0, 40)})
+    failed = board_row(method="f", status="failed", reason="diverged", numbers={})
     groups = group([failed, bare, worst, unknown, alone, base, best])
     assert [[row.method for row in one.rows] for one in groups] == [["sd", "a", "b", "e", "f"], ["d"], ["c"]]
     assert {(rank.first, rank.last, rank.of) for rank in groups[0].ranks.values()} == {(1, 1, 2), (2, 2, 2)}
@@ -89,7 +89,7 @@ def test_only_rows_of_one_model_concept_and_protocol_are_ranked_together() -> No
 
 
 def test_a_rate_that_others_lowered_lowers_the_rank() -> None:
-    rows = [standing(method="a", numbers=robust(90)), standing(method="b", numbers=robust(50))]
+    rows = [board_row(method="a", numbers=robust(90)), board_row(method="b", numbers=robust(50))]
     lowered = replace(rows[0], entered=Entered(external=10.0, source="Doe 2026"))
     (one,) = group([lowered, rows[1]])
     assert [row.method for row in one.rows] == ["b", "a"]
@@ -101,7 +101,7 @@ def test_a_row_says_all_that_its_columns_promise() -> None:
     entered = Entered(
         "ESD", "https://example.org", "Gandikota et al.", "ICCV 2023", {"ratio": 3.0}, None, "", False, "a note", "me"
     )
-    shown = cells(standing(entered=entered, reason="rab failed: diverged", note="one of 2 results of the same label"))
+    shown = cells(board_row(entered=entered, reason="rab failed: diverged", note="one of 2 results of the same label"))
     assert shown == {
         "Rank": "1 of 1 #",
         "Method": "ESD esd-x[steps=20] Gandikota et al., ICCV 2023",
@@ -118,10 +118,10 @@ def test_a_row_says_all_that_its_columns_promise() -> None:
         "Flags": "wide weak-budget standard rab failed: diverged one of 2 results of the same label",
         "Cost": "12.5 s erasing, 30 s in all, 10 min attacks, 900 MB, 1.23 M parameters",
     }
-    bare = cells(standing(numbers={"ratio": UNDEFINED}, flags=(), erasure_seconds=None))
+    bare = cells(board_row(numbers={"ratio": UNDEFINED}, flags=(), erasure_seconds=None))
     assert bare["Ratio"] == "undefined" and bare["FID"] == bare["Cost"] == bare["Potentially unreliable"] == ""
     assert bare["Rank"] == "\u2013 #" and bare["Verified"] == "self-reported"
-    assert cells(standing(numbers=robust(50)))["Potentially unreliable"] == "unknown"
+    assert cells(board_row(numbers=robust(50)))["Potentially unreliable"] == "unknown"
 
 
 def test_all_that_people_name_is_escaped() -> None:
@@ -129,8 +129,8 @@ def test_all_that_people_name_is_escaped() -> None:
         *(HOSTILE,) * 4, {HOSTILE: 1.0}, 1.0, HOSTILE, True, HOSTILE, HOSTILE
     )  # the paper's link is no link
     names = dict.fromkeys(("model", "method", "concept", "kind", "reason", "protocol", "judge", "note"), HOSTILE)
-    hostile = standing(**names, run=HOSTILE, erasebench=HOSTILE, flags=(f"{HOSTILE}@{HOSTILE}",), entered=entered)
-    rows = [hostile, standing(**names, entered=replace(entered, paper="javascript:alert(3)"), run="x")]
+    hostile = board_row(**names, run=HOSTILE, erasebench=HOSTILE, flags=(f"{HOSTILE}@{HOSTILE}",), entered=entered)
+    rows = [hostile, board_row(**names, entered=replace(entered, paper="javascript:alert(3)"), run="x")]
     page = to_html([*rows, *many(SHOWN + 1), *rows], HOSTILE)
     assert "<script>alert" not in page and "<img src=x" not in page and "{{ 7" in page and "49" not in page[:50]
     reader = Reader()
@@ -191,12 +191,12 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def rows() -> list[Standing]:
+def rows() -> list[BoardRow]:
     return [row for one in group(many(1200)) for row in one.rows]
 
 
 @pytest.fixture(scope="module")
-def board(rows: list[Standing], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def board(rows: list[BoardRow], tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("board") / "board.html"
     path.write_text(to_html(rows, "Board"), encoding="utf-8")
     return path
@@ -290,7 +290,7 @@ def test_a_link_keeps_filter_and_order(browser: Browser, board: Path, page: Page
         assert again.get_by_label("Concept").input_value() == ""
 
 
-def test_the_csv_holds_the_rows_that_are_shown(page: Page, rows: list[Standing], tmp_path: Path) -> None:
+def test_the_csv_holds_the_rows_that_are_shown(page: Page, rows: list[BoardRow], tmp_path: Path) -> None:
     page.get_by_label("Search").fill("model-0 concept-3 verified by")
     with page.expect_download() as download:
         page.get_by_role("button", name="CSV of these rows").click()
@@ -303,7 +303,7 @@ def test_the_csv_holds_the_rows_that_are_shown(page: Page, rows: list[Standing],
 
 
 def test_hostile_names_do_nothing_but_stand_there(browser: Browser, tmp_path: Path) -> None:
-    rows = [standing(method=HOSTILE, concept=HOSTILE, entered=Entered(name=HOSTILE, paper="javascript:alert(1)"))]
+    rows = [board_row(method=HOSTILE, concept=HOSTILE, entered=Entered(name=HOSTILE, paper="javascript:alert(1)"))]
     path = tmp_path / "hostile.html"
     path.write_text(to_html([*many(150), *rows], HOSTILE), encoding="utf-8")
     for page in opened(browser, path):

@@ -7,12 +7,12 @@ from functools import cache
 from typing import Any
 
 from erasebench.metrics.stats import Estimate, wilson
-from erasebench.results.leaderboard import Entered, Standing
+from erasebench.results.leaderboard import BoardRow, Entered
 
 ATTACKS = ("none", "synonyms", "seed-search", "rab", "unlearndiff", "p4d-n", "cce", "soft-prompt", "standard")
 
 
-def standing(**fields: Any) -> Standing:
+def board_row(**fields: Any) -> BoardRow:
     """A row with numbers; fields that are given win."""
     numbers = {
         "ratio": Estimate(7.5, 2.58, 19.9, 40),
@@ -28,7 +28,7 @@ def standing(**fields: Any) -> Standing:
         **{"flags": ("wide", "weak-budget@standard"), "erasure_seconds": 12.5, "seconds": 30.0},
         **{"attack_seconds": 600.0, "peak_memory_mb": 900.5, "parameters_changed": 1234567, "numbers": numbers},
     }
-    return Standing(**{**known, **fields})
+    return BoardRow(**{**known, **fields})
 
 
 @cache
@@ -37,7 +37,7 @@ def _share(hits: int, n: int) -> Estimate:
     return Estimate(100 * hits / n, 100 * low, 100 * high, n)
 
 
-def many(count: int, seed: int = 0) -> list[Standing]:
+def many(count: int, seed: int = 0) -> list[BoardRow]:
     """So many rows, a hundred methods on each of ten concepts and then the next model, some of them submissions."""
     rng = random.Random(seed)
     rows = []
@@ -65,7 +65,7 @@ def many(count: int, seed: int = 0) -> list[Standing]:
             verified_by="maintainers" if method % 4 == 1 else "",
         )
         rows.append(
-            standing(
+            board_row(
                 model=f"model-{model}",
                 method=f"esd-x[steps={100 + method};learning_rate=1e-{method % 5 + 3}]" if method else "sd",
                 hyper_parameters={"steps": 100 + method, "learning_rate": 10.0 ** -(method % 5 + 3)},

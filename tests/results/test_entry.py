@@ -19,10 +19,11 @@ from erasebench.results.entry import (
     read_artefacts,
     read_entries,
     read_entry,
+    read_rows,
     recompute,
     write_entry,
 )
-from erasebench.results.leaderboard import Entered, read_standings, standings_of_run
+from erasebench.results.leaderboard import Entered, rows_of_run
 from erasebench.results.record import RECORD
 from erasebench.results.run_folder import read_run
 
@@ -54,13 +55,13 @@ def test_every_row_with_numbers_is_an_entry_but_the_unerased_models(finished: Pa
 
 def test_an_entry_is_the_row_of_its_run(finished: Path, path: Path) -> None:
     run = read_run(finished / "out")
-    entry, row = read_entry(path), standings_of_run(run)[2]
+    entry, row = read_entry(path), rows_of_run(run)[2]
     assert run.record.protocol
     assert entry.protocol == run.record.protocol.of("church") and entry.checksum == row.protocol
-    standing = entry.standing()
-    assert standing.numbers == row.numbers and standing.run == row.run and standing.flags == row.flags
-    assert (standing.seconds, standing.peak_memory_mb) == (row.seconds, row.peak_memory_mb)
-    assert standing.hyper_parameters == row.hyper_parameters and standing.entered == Entered()
+    own = entry.row()
+    assert own.numbers == row.numbers and own.run == row.run and own.flags == row.flags
+    assert (own.seconds, own.peak_memory_mb) == (row.seconds, row.peak_memory_mb)
+    assert own.hyper_parameters == row.hyper_parameters and own.entered == Entered()
     # Together with the run, nothing is there twice.
     assert entry.erasure["method"] == "uce" and entry.judges["concept"]["judge"] == "picturebook-detector"
     assert all(len(digest) == 64 for digest in (*entry.artefacts.values(), *entry.images.values()))
@@ -98,7 +99,7 @@ def test_what_people_fill_in_stays_and_is_not_measured(finished: Path, path: Pat
     write_entries(read_run(finished / "out"), path.parent)
     again = read_entry(path)
     assert {name: getattr(again, name) for name in SUBMITTED} == filled and again.verified
-    assert again.standing().entered == Entered(**filled, verified_by="somebody")
+    assert again.row().entered == Entered(**filled, verified_by="somebody")
 
 
 def _verified(content: str) -> Verified:
@@ -111,8 +112,8 @@ def test_what_changed_since_it_was_verified_is_not_verified(path: Path) -> None:
     assert read_entry(path).verified
     edit(path, flags=[])
     entry = read_entry(path)
-    assert not entry.verified and entry.standing().note == "changed since it was verified"
-    assert entry.standing().entered.verified_by == ""
+    assert not entry.verified and entry.row().note == "changed since it was verified"
+    assert entry.row().entered.verified_by == ""
 
 
 @pytest.mark.parametrize(
@@ -170,11 +171,11 @@ def test_a_run_that_does_not_say_how_it_measured_has_no_entries(finished: Path, 
     (old / RECORD).write_text(json.dumps({**record, "protocol": None}), encoding="utf-8")
     with pytest.raises(EraseBenchError, match="does not say how it measured"):
         write_entries(read_run(old), tmp_path / "entries")
-    assert {row.protocol for row in read_standings(old)} == {""}
+    assert {row.protocol for row in read_rows(old)} == {""}
 
 
 def test_a_folder_of_entries_is_rows(entries: Path) -> None:
-    assert [(row.method, row.concept) for row in read_standings(entries)] == [("uce", "church"), ("uce", "nudity")]
+    assert [(row.method, row.concept) for row in read_rows(entries)] == [("uce", "church"), ("uce", "nudity")]
 
 
 def test_weights_can_stay_where_they_are(finished: Path, tmp_path: Path) -> None:

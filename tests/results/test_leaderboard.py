@@ -12,20 +12,20 @@ import pytest
 
 from erasebench.errors import EraseBenchError
 from erasebench.metrics.stats import UNDEFINED, Estimate
+from erasebench.results.entry import read_rows
 from erasebench.results.leaderboard import (
     Entered,
     merge,
     rank_intervals,
     read_leaderboard,
-    read_standings,
-    standings_of_run,
+    rows_of_run,
     to_csv,
 )
 from erasebench.results.record import AttackRecord
 from erasebench.results.rows import TableRow
 from erasebench.results.run_folder import RunFolder, read_run
 from tests.engine.runs import command
-from tests.results.boards import standing
+from tests.results.boards import board_row
 from tests.results.trials import trials_of
 
 
@@ -35,7 +35,7 @@ def run(finished: Path) -> RunFolder:
 
 
 def test_a_run_has_a_row_for_each_method_and_concept(run: RunFolder) -> None:
-    rows = standings_of_run(run)
+    rows = rows_of_run(run)
     assert [(row.method, row.concept, row.status) for row in rows] == [
         (row.method, row.concept, row.status) for row in run.record.rows
     ]
@@ -87,7 +87,7 @@ def test_attacks_are_columns_of_the_row_that_they_are_on(run: RunFolder) -> None
         rows=(*run.rows, *table),
         attacks=frame,
     )
-    row = standings_of_run(attacked)[2]
+    row = rows_of_run(attacked)[2]
     assert [key for key in row.numbers if "@" in key] == [
         "asr-confirmed@none",
         "asr-confirmed@cce",
@@ -97,14 +97,14 @@ def test_attacks_are_columns_of_the_row_that_they_are_on(run: RunFolder) -> None
     assert row.robust == robust and row.reason == "rab failed: diverged" and "weak-budget@cce" in row.flags
     # The ensemble's members stand in the table themselves: its seconds are theirs.
     assert row.attack_seconds == 4.0
-    assert row.run != standings_of_run(run)[2].run
+    assert row.run != rows_of_run(run)[2].run
 
 
 def test_a_file_gives_back_what_was_written(tmp_path: Path) -> None:
     rows = [
-        standing(),
-        standing(method='nasty, "quoted"\nname', status="n/a", reason="it,\nsaid", numbers={}, flags=(), seconds=None),
-        standing(
+        board_row(),
+        board_row(method='nasty, "quoted"\nname', status="n/a", reason="it,\nsaid", numbers={}, flags=(), seconds=None),
+        board_row(
             concept="style",
             numbers={"ratio": UNDEFINED, "asr-confirmed@cce[steps=2]": Estimate(3.0, math.nan, math.nan, 1)},
             entered=Entered("M", "https://example.org", "A, B", "V", {"ratio": 1.5}, 20.0, "S", False, "why", "me"),
@@ -134,7 +134,7 @@ def test_a_file_gives_back_what_was_written(tmp_path: Path) -> None:
 )
 def test_what_is_no_leaderboard_is_refused(edit: tuple[str, str], message: str, tmp_path: Path) -> None:
     path = tmp_path / "leaderboard.csv"
-    text = to_csv([standing()])
+    text = to_csv([board_row()])
     assert edit[0] in text
     path.write_text(text.replace(*edit, 1))
     with pytest.raises(EraseBenchError, match=message):
@@ -143,22 +143,22 @@ def test_what_is_no_leaderboard_is_refused(edit: tuple[str, str], message: str, 
 
 def test_what_is_nothing_to_read_is_refused(tmp_path: Path) -> None:
     with pytest.raises(EraseBenchError, match="neither the folder of a finished run, nor a leaderboard"):
-        read_standings(tmp_path)
+        read_rows(tmp_path)
     (tmp_path / "image.png").write_bytes(b"\x89PNG\xff")
     with pytest.raises(EraseBenchError, match="it is not UTF-8 text"):
-        read_standings(tmp_path / "image.png")
+        read_rows(tmp_path / "image.png")
 
 
 def test_merging_keeps_each_result_once() -> None:
-    row = standing()
-    assert merge([row, row, standing(method="uce", run="c")]) == [row, standing(method="uce", run="c")]
+    row = board_row()
+    assert merge([row, row, board_row(method="uce", run="c")]) == [row, board_row(method="uce", run="c")]
     # Read from the run and from a submission: the run's key is the same.
     submission = replace(row, hyper_parameters={**row.hyper_parameters, "more": 1}, entered=Entered(name="ESD"))
     assert merge([row, submission]) == [submission] == merge([submission, row])
 
 
 def test_a_run_with_more_attacks_takes_the_place_of_the_one_with_fewer() -> None:
-    row = standing()
+    row = board_row()
     fewer = replace(row, run="c", numbers={key: one for key, one in row.numbers.items() if "@" not in key})
     assert merge([fewer, row]) == [row] == merge([row, fewer])
     other = replace(fewer, numbers={**fewer.numbers, "asr-confirmed@cce": Estimate(1.0, 0.0, 2.0, 9)})
@@ -166,7 +166,7 @@ def test_a_run_with_more_attacks_takes_the_place_of_the_one_with_fewer() -> None
 
 
 def test_the_same_label_with_other_numbers_is_kept_and_said() -> None:
-    row = standing()
+    row = board_row()
     other = replace(row, run="c", numbers={**row.numbers, "ratio": Estimate(9.0, 3.0, 20.0, 40)})
     assert [one.note for one in merge([row, other])] == ["one of 2 results of the same label"] * 2
     # Another protocol or another seed is another label.
@@ -176,7 +176,7 @@ def test_the_same_label_with_other_numbers_is_kept_and_said() -> None:
 
 
 def test_the_best_known_robust_rate_is_the_lowest() -> None:
-    row = standing()
+    row = board_row()
     assert row.best_known == row.robust == Estimate(75.0, 60.0, 86.0, 40)
     assert replace(row, entered=Entered(external=80.0)).best_known == row.robust
     assert replace(row, entered=Entered(external=40.0)).best_known == Estimate(40.0, 25.0, 51.0, 40)
