@@ -45,6 +45,12 @@ def read_images(folder: Path, first: int | None = None) -> NDArray[np.uint8]:
         return np.stack([np.asarray(Image.open(io.BytesIO(archive.read(name))).convert("RGB")) for name in names])
 
 
+def read_png(folder: Path, place: int) -> bytes:
+    """The file of one picture of a folder, as it was written; places count from 0."""
+    with zipfile.ZipFile(folder / ARCHIVE) as archive:
+        return archive.read(_name(place))
+
+
 def read_index(folder: Path) -> tuple[list[str], list[str], list[int]]:
     """The ids, texts and seeds of the prompts of a folder's pictures, in their order."""
     with open(folder / INDEX, newline="", encoding="utf-8") as stream:

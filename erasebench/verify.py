@@ -1,7 +1,8 @@
 """Verification of an entry of the leaderboard: its images drawn again from its artefacts, and nothing attacked.
 
 It says that what was submitted happened: these weights, prompts, embeddings and seeds give these scores, and the scores
-these numbers.  It cannot say that no stronger attack exists.
+these numbers.  It cannot say that no stronger attack exists, and a signature is a name, not a proof: whoever keeps a
+leaderboard verifies what comes in.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from erasebench.engine.cells import Cell, short_hash
 from erasebench.engine.local import LocalRunner
 from erasebench.engine.progress import Progress
 from erasebench.engine.store import Store
-from erasebench.errors import EraseBenchError
+from erasebench.errors import EraseBenchError, one_line
 from erasebench.files import hash_file
 from erasebench.images import ARCHIVE
 from erasebench.metrics.stats import Estimate
@@ -147,8 +148,11 @@ def verify(path: Path, how: How, sign: str = "", stream: TextIO | None = None) -
         return Verification(entry, tuple(changed))
     artefacts = read_artefacts(folder)
     source = _source(entry, how)
-    plan = _Replanner(entry, artefacts, source, how).plan()
-    rows = recompute(artefacts)
+    try:
+        rows = recompute(artefacts)
+        plan = _Replanner(entry, artefacts, source, how).plan()
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise EraseBenchError(f"{path} and its artefacts do not fit together: {one_line(error)}") from error
     wrong = [*_misstated(entry, plan), *_unlike(entry, rows)]
     if wrong:
         return Verification(entry, tuple(wrong))

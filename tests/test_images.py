@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
-from erasebench.images import ARCHIVE, INDEX, join_images, read_images, read_index, write_images
+from erasebench.images import ARCHIVE, INDEX, join_images, read_images, read_index, read_png, write_images
 
 
 def test_pictures_are_kept_to_the_byte_and_the_index_names_their_prompts(tmp_path: Path) -> None:
@@ -17,6 +19,7 @@ def test_pictures_are_kept_to_the_byte_and_the_index_names_their_prompts(tmp_pat
         write_images(tmp_path / name, images, ["i", "j"], ["a, b", "c"], [5, 6])
     assert np.array_equal(read_images(tmp_path / "once"), images)
     assert np.array_equal(read_images(tmp_path / "once", 1), images[:1])
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(read_png(tmp_path / "once", 1)))), images[1])
     assert (tmp_path / "once" / ARCHIVE).read_bytes() == (tmp_path / "again" / ARCHIVE).read_bytes()
     with open(tmp_path / "once" / INDEX, newline="", encoding="utf-8") as stream:
         assert list(csv.DictReader(stream)) == [

@@ -282,6 +282,27 @@ def test_another_model_or_judge_verifies_nothing(path: Path, how: How, capsys: p
     assert "the model picturebook is not the entry's: its fingerprint is" in capsys.readouterr().err
 
 
+def _lose_a_judge(content: dict[str, Any]) -> None:
+    del content["judges"]["clip"]
+
+
+def _lose_the_precision(content: dict[str, Any]) -> None:
+    del content["erasure"]["dtype"]
+
+
+@pytest.mark.parametrize("change", [_lose_a_judge, _lose_the_precision])
+def test_parts_that_do_not_fit_are_bad_input(change: Callable[[dict[str, Any]], None], path: Path, how: How) -> None:
+    edit(path, change)
+    with pytest.raises(EraseBenchError, match="and its artefacts do not fit together: KeyError"):
+        verify(path, how)
+
+
+def test_what_the_entry_does_not_vouch_for_is_not_read(path: Path, how: How) -> None:
+    edit(path, lambda content: content["artefacts"].pop("scores.csv"))
+    (difference,) = verify(path, how).differences
+    assert difference.startswith("scores.csv is in ") and difference.endswith("but the entry does not vouch for it")
+
+
 def test_bad_files_are_bad_input(path: Path, how: How, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("verify", path.with_name("none.json"), "--store", how.store) == 2
     (artefact_folder(path) / "trials.jsonl").write_text("{}\n")

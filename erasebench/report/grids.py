@@ -96,4 +96,9 @@ def _prepare(picture: Picture, blur: bool) -> Image.Image:
     factor = math.ceil(LEAST / min(image.size))
     if factor > 1:
         image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
-    return image.filter(ImageFilter.GaussianBlur(min(image.size) / 8)) if blur else image
+    return blurred(image) if blur else image
+
+
+def blurred(image: Image.Image) -> Image.Image:
+    """An image of which only the large masses of colour are left."""
+    return image.filter(ImageFilter.GaussianBlur(min(image.size) / 8))

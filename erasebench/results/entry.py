@@ -49,6 +49,8 @@ WEIGHTS, GUIDANCE, IMAGES, TRIALS, VECTORS = (
     "trials.jsonl",
     "vectors.safetensors",
 )
+ARTEFACTS = (WEIGHTS, GUIDANCE, IMAGES, RECORD, SCORES, TRIALS, VECTORS)
+"""Every file that an entry may have."""
 SUBMITTED = ("name", "paper", "authors", "venue", "reported", "external", "source", "unreliable", "footnote")
 """The fields that people fill in, and may change later; everything else was measured."""
 
@@ -320,7 +322,11 @@ def changed_artefacts(entry: Entry, folder: Path, without: frozenset[str] = froz
     Raises:
         EraseBenchError: a file cannot be read.
     """
-    wrong = []
+    wrong = [
+        f"{name} is in {folder}, but the entry does not vouch for it"
+        for name in ARTEFACTS
+        if name not in entry.artefacts and (folder / name).exists()
+    ]
     for name, expected in entry.artefacts.items():
         path = folder / name
         if Path(name).name != name:
@@ -395,7 +401,3 @@ def rows_by_attack(rows: list[TableRow], record: Record) -> dict[str, TableRow]:
     """Of a table of an entry's record, the entry's own rows by attack, "" for the one without; the last row is it."""
     method = record.rows[-1].method
     return {row.attack: row for row in rows if row.method == method}
-
-
-ARTEFACTS = (WEIGHTS, GUIDANCE, IMAGES, RECORD, SCORES, TRIALS, VECTORS)
-"""Every file that an entry may have."""
