@@ -292,6 +292,7 @@ class _Replanner:
             return {
                 member: tuple(self._again(aim, self.artefacts.trials[key][0]) for key in trials.values())
                 for member, trials in members.items()
+                if trials  # nothing was left for those after the one that broke the last prompt
             }
 
         reason = None if row.status == "ok" else row.reason or row.status

@@ -38,7 +38,7 @@ from erasebench.registry import ATTACKS
 @dataclass(frozen=True)
 class Both(Attack):
     threat_model: ClassVar[str] = "text-black-box"
-    members: ClassVar[tuple[str, ...]] = ("none", "seed-search")
+    members: ClassVar[tuple[str, ...]] = ("none", "seed-search", "random-prefix")
     def attack(self, target, context): raise TypeError
 """
 
@@ -91,6 +91,8 @@ def test_an_entry_is_verified_from_its_artefacts_alone(method: str, entries: Pat
     found = verify(path, how)
     assert found.differences == () and found.verified and path.read_bytes() == before
     entry, artefacts = read_entry(path), read_artefacts(artefact_folder(path))
+    ensemble = artefacts.record.attacks[-3]
+    assert ensemble.attack == "both" and bool(ensemble.trials["random-prefix"]) == (method == "uce"), "all fell before"
     assert {one.attack for one in entry.attacks} == {"none", "seed-search", "cce", "rab-embed", "both"}
     assert any(trial.found.prompt.vectors is not None for trial, _ in artefacts.trials.values()), "cce"
     assert any(trial.found.prompt.embedding is not None for trial, _ in artefacts.trials.values()), "rab-embed"
