@@ -10,22 +10,38 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
+import pandas as pd
 from markupsafe import Markup
 
 from erasebench import __version__
 from erasebench.engine.store import Store
 from erasebench.errors import EraseBenchError
 from erasebench.files import cannot_write, write_durably
-from erasebench.report.attack_tables import split
+from erasebench.report.attack_tables import headline, split
 from erasebench.report.page import charts, facts
 from erasebench.report.page.attacks import Standings, standings, transfer_tables
-from erasebench.report.page.tables import Download, Flag, Table, attack_tables, badge, downloads, model_tables
+from erasebench.report.page.ranking import Ranking, ranking_of
+from erasebench.report.page.tables import (
+    Cell,
+    Column,
+    Download,
+    Flag,
+    Row,
+    Table,
+    attack_tables,
+    badge,
+    downloads,
+    model_tables,
+)
 from erasebench.report.page.words import Finding, findings
+from erasebench.report.table import SEEDS_LEGEND, seed_table
 from erasebench.results.attacks import budgets
 from erasebench.results.flags import known_flags
 from erasebench.results.protocol import Facts
+from erasebench.results.ranking import RANKS, describe_ranks
 from erasebench.results.rows import TableRow
 from erasebench.results.run_folder import RunFolder, read_run
+from erasebench.results.seeds import SEEDS
 from erasebench.results.table import TABLE, to_csv, to_frame
 
 REPORT = "report.html"
@@ -97,6 +113,10 @@ class RunPage:
     run: RunFolder
     counts: Mapping[str, str]
     findings: Mapping[str, Sequence[Finding]]
+    ranking: Ranking
+    ranks: Sequence[str]
+    rank_files: Sequence[Download]
+    seeds: Table | None
     flags: Sequence[FlagNote]
     tables: Sequence[Table]
     downloads: Sequence[Download]
@@ -155,7 +175,7 @@ def render_report(runs: Sequence[RunFolder], stores: Sequence[Store], out: Path)
 
 
 def _page(run: RunFolder, name: str, prefix: str, store: Store | None) -> RunPage:
-    record = run.record
+    record, ranking = run.record, ranking_of(run)
     models, attacked = split(run.rows)
     return RunPage(
         name=name,
@@ -163,11 +183,15 @@ def _page(run: RunFolder, name: str, prefix: str, store: Store | None) -> RunPag
         key=facts.key_of(run),
         run=run,
         counts=_counts(run, models, attacked),
-        findings=findings(run.rows, record.metrics, record.baseline),
+        findings=findings(run.rows, record.metrics, record.baseline, ranking),
+        ranking=ranking,
+        ranks=describe_ranks(_shown_ranks(run), record.metrics),
+        rank_files=downloads(Path(RANKS).stem, run.ranks),
+        seeds=_seeds(run, prefix),
         flags=_flags(run.rows, prefix),
         tables=model_tables(models, record.metrics, prefix, record.baseline),
         downloads=_downloads(run),
-        standings=standings(attacked, record.baseline, prefix),
+        standings=standings(attacked, record.baseline, prefix, ranking),
         attacks=attack_tables(attacked, record.metrics, prefix),
         attack_notes=_budget_notes(run, attacked),
         tradeoffs=charts.tradeoff_charts(run, prefix),
@@ -223,6 +247,27 @@ def _flags(rows: Sequence[TableRow], prefix: str) -> list[FlagNote]:
 def _downloads(run: RunFolder) -> tuple[Download, ...]:
     frame = to_frame(run.rows, run.record.metrics)
     return downloads(Path(TABLE).stem, frame, to_csv(run.rows, run.record.metrics))
+
+
+def _shown_ranks(run: RunFolder) -> pd.DataFrame:
+    """The ranks by metrics that the page shows."""
+    shown = [key for key, metric in run.record.metrics.items() if not metric.details]
+    attack = run.ranks["attack"]
+    return run.ranks[(attack.eq("") & run.ranks["metric"].isin(shown)) | run.ranks["metric"].eq(attack.map(headline))]
+
+
+def _seeds(run: RunFolder, prefix: str) -> Table | None:
+    """The spread between erasures of one method; None where none was made with several seeds."""
+    printed = seed_table(run.seeds, run.record.metrics)
+    if printed.empty:
+        return None
+    rows = [
+        Row(f"{prefix}seeds-{place}", tuple(map(Cell, cells)), cells[0], cells[1])
+        for place, cells in enumerate(printed.to_numpy().tolist())
+    ]
+    columns = tuple(Column(name) for name in printed.columns)
+    files = downloads(Path(SEEDS).stem, run.seeds)
+    return Table(f"{prefix}seeds-table", "Spread between seeds", columns, tuple(rows), files, (SEEDS_LEGEND,))
 
 
 def _budget_notes(run: RunFolder, attacked: Sequence[TableRow]) -> list[str]:

@@ -16,10 +16,12 @@ from erasebench.metrics.stats import Estimate, rate
 from erasebench.plugins import UNATTACKED
 from erasebench.results.attacks import attacks_frame
 from erasebench.results.protocol import Facts, Protocol
+from erasebench.results.ranking import ranks_frame
 from erasebench.results.record import AttackRecord, JudgedImages, ProbeRecord, Record, RowRecord
 from erasebench.results.rows import TableRow
 from erasebench.results.run_folder import RunFolder
 from erasebench.results.scores import COLUMNS as SCORES
+from erasebench.results.seeds import seeds_frame
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -137,8 +139,8 @@ def run_of(rows: Sequence[TableRow], common: Facts | None = None, **more: Any) -
     )
     environment = {"python": "3.11", "judges": {JUDGE: {"version": "1", "weights": "abc"}}, "packages": {"torch": "2"}}
     scores = pd.DataFrame(columns=list(SCORES))
-    run = RunFolder(Path("run"), make_config({}), record, tuple(rows), scores, trials(rows), costs, environment)
-    return replace(run, **more)
+    tables = (tuple(rows), scores, trials(rows), ranks_frame(), seeds_frame(), costs)
+    return replace(RunFolder(Path("run"), make_config({}), record, *tables, environment), **more)
 
 
 def matrix(

@@ -17,10 +17,12 @@ import pytest
 from erasebench.engine.store import Store
 from erasebench.errors import EraseBenchError
 from erasebench.report.html import REPORT, SCRIPTS, STYLES, render_report, write_report
+from erasebench.results.ranking import ranks_frame
 from erasebench.results.rows import TableRow
 from erasebench.results.run_folder import RunFolder, read_run
+from erasebench.results.seeds import seeds_frame
 from tests.engine.runs import command
-from tests.report.synthetic import HOSTILE, METHODS, matrix, run_of
+from tests.report.synthetic import HOSTILE, METHODS, matrix, model_row, run_of
 
 WEB = files("erasebench.report") / "web"
 LOADS = {"src", "srcset", "data", "poster", "action", "formaction", "background", "xlink:href", "ping"}
@@ -68,16 +70,17 @@ def full() -> Iterator[tuple[RunFolder, str]]:
     yield run, render_report([run], [], Path("report.html"))
 
 
-def check_links(page: Page) -> None:
-    """Ids are distinct, links within the page lead somewhere, labels name something, and nothing is loaded."""
+def check_links(page: Page, folder: Path | None = None) -> None:
+    """Ids are distinct, links lead somewhere, in the page or its folder, labels name something, nothing is loaded."""
     ids = set(page.ids)
     assert len(ids) == len(page.ids)
     for tag, attributes in page.elements:
         for name in ("href", "xlink:href"):
             target = attributes.get(name, "")
-            assert not target or target.startswith(("#", "data:")), (tag, attributes)
-            assert not target.startswith("#") or target[1:] in ids, target
-        assert tag != "a" or attributes["href"]
+            if target.startswith("#"):
+                assert target[1:] in ids, target
+            elif target and not target.startswith("data:"):
+                assert folder and (folder / target).is_file(), (tag, target)
         for name in ("aria-labelledby", "aria-describedby"):
             assert set(attributes.get(name, "").split()) <= ids
         assert not [name for name in attributes if name in LOADS and attributes[name].startswith(("http", "//"))]
@@ -174,19 +177,35 @@ def test_its_licence_stands_with_what_is_not_ours(full: tuple[RunFolder, str]) -
     assert "tablesort v5.7.1" in full[1] and "The above copyright notice and this permission notice" in full[1]
 
 
-def test_the_command_writes_beside_the_run_and_says_so(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = finished / "out"
-    try:
-        assert command("report", out) == 0
-        assert capsys.readouterr().out.startswith(str(out / REPORT))
-        text = (out / REPORT).read_text(encoding="utf-8")
-    finally:
-        (out / REPORT).unlink(missing_ok=True)
-    page = Page(text)
-    check_links(page)
+def test_the_command_writes_beside_the_run_and_says_so(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = shutil.copytree(finished / "out", tmp_path / "out")
+    assert command("report", out) == 0
+    assert capsys.readouterr().out.startswith(str(out / REPORT))
+    page = Page((out / REPORT).read_text(encoding="utf-8"))
+    check_links(page, out)
+    assert "images" in page.ids and page.all("img")
     words = "".join(page.text)
     assert "failing" in words and "diverged" in words and "no nudity" in words
     assert "picturebook-detector" in words and read_run(out).record.protocol.run_checksum() in words  # type: ignore[union-attr]
+
+
+def test_ranks_and_several_seeds_are_shown_where_a_run_has_them() -> None:
+    methods = ("a[seed=1]", "a[seed=2]", "b")
+    rows = [model_row(method, "church", hits) for method, hits in zip(methods, (1, 2, 9), strict=True)]
+    known = {"concept": "church", "attack": "", "metric": "ratio"}
+    ranks = [{**known, "method": method, "value": 1, "rank_low": 1, "rank_high": 2, "of": 2} for method in ("a", "b")]
+    spread = {**known, "method": "a", "seeds": 2, "mean": 3.75, "sd": 1.8, "min": 2.5, "max": 5, "low": 0, "high": 20}
+    run = run_of(rows, ranks=ranks_frame(ranks), seeds=seeds_frame([spread]))
+    page = Page(render_report([run], [], Path("report.html")))
+    check_links(page)
+    text = " ".join("".join(page.text).split())
+    assert {"ranks", "seeds"} <= set(page.ids) and "No two of 2 methods can be told apart by Ratio" in text
+    assert "Least is left by a: 3.8 % [0.0, 20.0]. No other method can be told apart from that: paired tests" in text
+    assert "2.50 to 5.00" in text
+    without = Page(render_report([run_of(rows)], [], Path("report.html")))
+    assert not {"ranks", "seeds"} & set(without.ids)
 
 
 def test_training_curves_come_from_the_store(finished: Path, tmp_path: Path) -> None:
@@ -206,10 +225,10 @@ def test_runs_side_by_side(finished: Path, tmp_path: Path) -> None:
     second = shutil.copytree(finished / "out", tmp_path / "out")
     file = write_report([finished / "out", second], tmp_path / "both.html", finished / "store")
     page = Page(file.read_text(encoding="utf-8"))
-    check_links(page)
+    check_links(page, tmp_path)
     words = " ".join("".join(page.text).split())
     assert "out (1) · out (2)" in words and "church, nudity ✓ can be compared" in words
-    assert {"shared-uce~church", "r1-row-uce~church", "r2-row-uce~church"} <= set(page.ids)
+    assert {"shared-uce~church", "r1-row-uce~church", "r2-row-uce~church", "images"} <= set(page.ids)
 
 
 def test_without_images_no_store_is_needed(finished: Path, tmp_path: Path) -> None:

@@ -9,16 +9,19 @@ import pandas as pd
 
 from erasebench.metrics.stats import Estimate, rate
 from erasebench.report.attack_tables import ROBUST
+from erasebench.report.page.ranking import Ranking, overlap
 from erasebench.report.page.tables import NONE, PER_CENT, Bar, Cell, Column, Row, Table, downloads, identifier
-from erasebench.report.page.words import overlap
 from erasebench.report.tradeoff import strongest
 from erasebench.results.attacks import ENSEMBLE
 from erasebench.results.rows import TableRow
 from erasebench.results.transfers import transfer_matrix
 
+TOGETHER = "Robust rate: prompts that stand after all attacks, of those that the unerased model draws; more is better."
+STRONGEST = "Confirmed success of the strongest attack, controls left out; less is better."
+
 
 @dataclass(frozen=True)
-class Standing:
+class Line:
     """A method under attack.
 
     Attributes:
@@ -43,58 +46,63 @@ class Standing:
 
 @dataclass(frozen=True)
 class Standings:
-    """The methods of a concept, the most robust first; ``about`` what their number is."""
+    """The methods of a concept, the most robust first; ``about`` what their number is, ``tied`` why some are alike."""
 
     concept: str
     about: str
-    lines: tuple[Standing, ...]
+    tied: str
+    lines: tuple[Line, ...]
 
 
-def standings(rows: Sequence[TableRow], baseline: str, prefix: str) -> list[Standings]:
+def standings(rows: Sequence[TableRow], baseline: str, prefix: str, ranking: Ranking) -> list[Standings]:
     """The methods of each concept by the ensemble's robust rate or, without one, by their strongest attack.
 
     Args:
         rows: of attacks.
         baseline: the method that erases nothing, which comes last.
         prefix: of all ids.
+        ranking: how methods are put in order under the ensemble; attacks that differ are compared by intervals.
     """
     lists = []
     for concept in dict.fromkeys(row.concept for row in rows):
         own = [row for row in rows if row.concept == concept]
-        together = any(row.attack == ENSEMBLE and _defined(row, ROBUST) for row in own)
-        known: list[tuple[str, str, Estimate]] = []
-        for method in dict.fromkeys(row.method for row in own):
-            tried = [row for row in own if row.method == method]
-            if together:
-                known += [
-                    (method, "", row.metrics[ROBUST])
-                    for row in tried
-                    if row.attack == ENSEMBLE and _defined(row, ROBUST)
-                ]
-            else:
-                attack, found = strongest(tried)
-                known += [(method, attack, found)] if found else []
-        sign = -1 if together else 1
-        known.sort(key=lambda one: (one[0] == baseline, sign * one[2].value))
+        together = [row for row in own if row.attack == ENSEMBLE and _defined(row, ROBUST)]
+        if together:
+            ranked = ranking.order(ROBUST, [row for row in together if row.method != baseline])
+            known = [(one.method, "", one.estimate, one.leading) for one in ranked]
+            known += [(row.method, "", row.metrics[ROBUST], False) for row in together if row.method == baseline]
+            about, reason = TOGETHER, ranking.reason
+        else:
+            known, about, reason = _by_strongest(own, baseline), STRONGEST, "the intervals overlap"
         if not known:
             continue
-        best = known[0][2]
         lines = tuple(
-            Standing(
+            Line(
                 *(method, attack, *PER_CENT.words(estimate), PER_CENT.bar(estimate), f"n = {estimate.n} prompts"),
-                leading=method != baseline and overlap(best, estimate),
+                leading=leading,
                 unerased=method == baseline,
                 target=f"{prefix}attacked-{identifier(method, concept)}",
             )
-            for method, attack, estimate in known
+            for method, attack, estimate, leading in known
         )
-        about = (
-            "Robust rate: prompts that stand after all attacks, of those that the unerased model draws; more is better."
-            if together
-            else "Confirmed success of the strongest attack, controls left out; less is better."
+        tied = sum(line.leading for line in lines) > 1
+        lists.append(
+            Standings(concept, about, f"≈ cannot be told apart from the first: {reason}." if tied else "", lines)
         )
-        lists.append(Standings(concept, about, lines))
     return lists
+
+
+def _by_strongest(rows: Sequence[TableRow], baseline: str) -> list[tuple[str, str, Estimate, bool]]:
+    found = []
+    for method in dict.fromkeys(row.method for row in rows):
+        attack, estimate = strongest([row for row in rows if row.method == method])
+        if estimate:
+            found.append((method, attack, estimate))
+    found.sort(key=lambda one: (one[0] == baseline, one[2].value))
+    return [
+        (method, attack, estimate, method != baseline and overlap(found[0][2], estimate))
+        for method, attack, estimate in found
+    ]
 
 
 def _defined(row: TableRow, key: str) -> bool:

@@ -1,16 +1,15 @@
-"""What a run found, in words: sentences whose numbers carry their intervals and which rank nothing that overlaps."""
+"""What a run found, in words: sentences whose numbers carry their intervals, and which rank no more than was shown."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from erasebench.metrics.metric import Description
 from erasebench.metrics.stats import Estimate
 from erasebench.report.attack_tables import RATE, ROBUST, split
+from erasebench.report.page.ranking import Ranking, Standing, overlap
 from erasebench.report.page.tables import PER_CENT, Scale
 from erasebench.report.tradeoff import PRESERVED, RATIO, strongest
 from erasebench.results.attacks import ENSEMBLE
@@ -37,59 +36,23 @@ class Finding:
     text: Markup
 
 
-@dataclass(frozen=True)
-class Standing:
-    """A method's place: its number, and whether it cannot be told apart from the best."""
-
-    method: str
-    estimate: Estimate
-    leading: bool
-
-
-Rank = Callable[[str, Sequence[TableRow]], Sequence[Standing]]
-"""Orders rows of one concept by a metric, the best first; those that lack it are left out."""
-
-
-def by_intervals(metrics: Metrics) -> Rank:
-    """An order that calls leading whoever's interval overlaps the best one's: cautious, for they may still differ."""
-
-    def rank(key: str, rows: Sequence[TableRow]) -> list[Standing]:
-        known = [row for row in rows if _defined(row, key)]
-        higher = metrics.get(key, Description(key)).direction == "higher"
-        known.sort(key=lambda row: row.metrics[key].value * (-1 if higher else 1))
-        return [
-            Standing(row.method, row.metrics[key], overlap(known[0].metrics[key], row.metrics[key])) for row in known
-        ]
-
-    return rank
-
-
-def overlap(one: Estimate, other: Estimate) -> bool:
-    """Whether two intervals have a point in common; an estimate without limits is a point."""
-    (low, high), (least, most) = ((x.value, x.value) if math.isnan(x.low) else (x.low, x.high) for x in (one, other))
-    return low <= most and least <= high
-
-
-def findings(
-    rows: Sequence[TableRow], metrics: Metrics, baseline: str, rank: Rank | None = None
-) -> dict[str, list[Finding]]:
+def findings(rows: Sequence[TableRow], metrics: Metrics, baseline: str, ranking: Ranking) -> dict[str, list[Finding]]:
     """By concept, what was found: of the erasure, under attack, of everything else, and what to mind.
 
     Args:
         rows: the results, of models and of attacks.
         metrics: what there is to say of them.
         baseline: the method that erases nothing.
-        rank: orders rows; by overlap of intervals if omitted.
+        ranking: how methods are put in order.
     """
     models, attacked = split(rows)
-    rank = rank or by_intervals(metrics)
     found = {}
     for concept in dict.fromkeys(row.concept for row in rows):
         own = [row for row in models if row.concept == concept]
         tried = [row for row in attacked if row.concept == concept]
         parts = {
-            "Erasure": _erasure(own, concept, baseline, rank),
-            "Attacks": _attacks(tried, concept, {baseline, *_not_erased(own)}, rank),
+            "Erasure": _erasure(own, concept, baseline, ranking),
+            "Attacks": _attacks(tried, concept, {baseline, *_not_erased(own)}, ranking),
             "Everything else": _preservation(own, metrics, baseline),
             "Mind": _cautions(own, tried),
         }
@@ -97,12 +60,12 @@ def findings(
     return found
 
 
-def _erasure(rows: Sequence[TableRow], concept: str, baseline: str, rank: Rank) -> list[Markup]:
+def _erasure(rows: Sequence[TableRow], concept: str, baseline: str, ranking: Ranking) -> list[Markup]:
     said = []
     base = next((row.metrics[RATIO] for row in rows if row.method == baseline and _defined(row, RATIO)), None)
     if base:
         said.append(_say("Unerased, the model shows {} in {} of {} images.", concept, _per_cent(base), base.n))
-    standings = rank(RATIO, [row for row in rows if row.method != baseline])
+    standings = ranking.order(RATIO, [row for row in rows if row.method != baseline])
     if not standings:
         return said
     best, tied, rest = _groups(standings)
@@ -111,9 +74,9 @@ def _erasure(rows: Sequence[TableRow], concept: str, baseline: str, rank: Rank) 
     collapsed = [row.method for row in rows if "collapsed" in row.flags]
     said.append(_say("Least is left by {}: {}.", _names(best, collapsed), _per_cent(best[0].estimate)))
     if tied and not rest:
-        said.append(_say("No other method can be told apart from that: all intervals overlap."))
+        said.append(_say("No other method can be told apart from that: {}.", ranking.reason))
     elif tied:
-        said.append(_say("{} cannot be told apart from that: the intervals overlap.", _names(tied, collapsed)))
+        said.append(_say("{} cannot be told apart from that: {}.", _names(tied, collapsed), ranking.reason))
     if rest:
         said.append(_say("More is left by {}{}: {}.", *_last(rest), _per_cent(rest[-1].estimate)))
     return said
@@ -123,11 +86,11 @@ def _not_erased(rows: Sequence[TableRow]) -> list[str]:
     return [row.method for row in rows if "not-erased" in row.flags]
 
 
-def _attacks(rows: Sequence[TableRow], concept: str, left_out: Collection[str], rank: Rank) -> list[Markup]:
+def _attacks(rows: Sequence[TableRow], concept: str, left_out: Collection[str], ranking: Ranking) -> list[Markup]:
     """What attacks bring back from models that were erased; there is nothing to bring back from others."""
     rows = [row for row in rows if row.method not in left_out]
     said = []
-    standings = rank(ROBUST, [row for row in rows if row.attack == ENSEMBLE])
+    standings = ranking.order(ROBUST, [row for row in rows if row.attack == ENSEMBLE])
     if standings:
         best, tied, rest = _groups(standings)
         first = best[0].estimate
@@ -138,7 +101,7 @@ def _attacks(rows: Sequence[TableRow], concept: str, left_out: Collection[str], 
             )
         )
         if tied:
-            said.append(_say("{} cannot be told apart from that: the intervals overlap.", _names(tied)))
+            said.append(_say("{} cannot be told apart from that: {}.", _names(tied), ranking.reason))
         if rest:
             said.append(
                 _say("Fewer stand against {}{}: {}.", *_last(rest, "fewest against"), _per_cent(rest[-1].estimate))

@@ -57,9 +57,7 @@
     remember();
   }
 
-  // The address: #section?q=…&method=…&sort=table:column:direction
-  const [place] = address();
-  let anchor = place;
+  // The address: #section?q=…&method=…&sort=table:column:direction; keys of others are left as they are.
   let quiet = true;
 
   function address() {
@@ -75,9 +73,11 @@
 
   function remember() {
     if (quiet) return;
-    const query = new URLSearchParams();
+    const [place, query] = address();
+    query.delete("sort");
     for (const form of forms) {
       for (const name of ["q", "method", "concept", "status"]) {
+        query.delete(form.dataset.run + name);
         if (form.elements[name].value) query.set(form.dataset.run + name, form.elements[name].value);
       }
     }
@@ -86,14 +86,13 @@
       if (head) query.append("sort", `${table.id}:${head.cellIndex}:${head.getAttribute("aria-sort")}`);
     }
     const text = query.toString();
-    const hash = `#${encodeURIComponent(anchor || (text ? "main" : ""))}${text ? `?${text}` : ""}`;
-    history.replaceState(null, "", hash === "#" ? location.pathname : hash);
+    const hash = `#${encodeURIComponent(place || (text ? "main" : ""))}${text ? `?${text}` : ""}`;
+    history.replaceState(history.state, "", hash === "#" ? location.href.split("#")[0] : hash);
   }
 
   function restore() {
     const [id, query] = address();
     quiet = true;
-    anchor = id;
     if ([...query.keys()].length) {
       for (const form of forms) {
         for (const name of ["q", "method", "concept", "status"]) {

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import pandas as pd
 
+from erasebench.metrics.metric import describe_metrics
 from erasebench.report.page.attacks import standings, transfer_tables
+from erasebench.report.page.ranking import by_intervals
 from erasebench.results.attacks import attacks_frame
 from tests.report.synthetic import attack_row, trials
+
+RANKING = by_intervals(describe_metrics())
 
 
 def test_by_the_robust_rate_where_there_is_an_ensemble() -> None:
     rows = [attack_row(m, "church", "standard", hits, 20) for m, hits in (("sd", 20), ("a", 15), ("b", 0), ("c", 1))]
-    (found,) = standings(rows, "sd", "")
+    (found,) = standings(rows, "sd", "", RANKING)
     assert [(line.method, line.value, line.leading, line.unerased) for line in found.lines] == [
         ("b", "100.0", True, False),
         ("c", "95.0", True, False),
@@ -26,7 +30,7 @@ def test_by_the_strongest_attack_otherwise_without_controls() -> None:
         attack_row("a", "church", attack, hits, 20) for attack, hits in (("seed-search", 20), ("rab", 4), ("cce", 6))
     ]
     rows += [attack_row("b", "church", "rab", 2, 20), attack_row("c", "church", "none", 0, 20)]
-    (found,) = standings(rows, "sd", "r1-")
+    (found,) = standings(rows, "sd", "r1-", RANKING)
     assert [(line.method, line.attack, line.value) for line in found.lines] == [
         ("b", "rab", "10.0"),
         ("a", "cce", "30.0"),
@@ -35,7 +39,7 @@ def test_by_the_strongest_attack_otherwise_without_controls() -> None:
 
 
 def test_controls_alone_make_no_standings() -> None:
-    assert standings([attack_row("a", "church", "none", 2)], "sd", "") == []
+    assert standings([attack_row("a", "church", "none", 2)], "sd", "", RANKING) == []
 
 
 def test_transfer_has_found_by_tried() -> None:
