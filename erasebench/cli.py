@@ -376,10 +376,9 @@ def export(sources: tuple[Path, ...], table: Path | None, entries: Path | None, 
                 click.echo(f"no entry: {line}", err=True)
     if table or not entries:
         rows = merge(row for source in sources for row in read_rows(source))
-        twice = [row for row in rows if row.note]
-        if twice:
+        if twice := len(rows) - len({row.label for row in rows}):
             click.echo(
-                f"{len(twice)} rows have the label of another and other numbers; see the column 'note'", err=True
+                f"rows with the label of another: {twice}; their column 'note' says in what they differ", err=True
             )
         if table:
             from erasebench.files import write_durably

@@ -38,7 +38,7 @@ import csv
 import io
 import json
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -262,9 +262,23 @@ def merge(rows: Iterable[BoardRow]) -> list[BoardRow]:
             continue
         same[:] = [known for known in same if not _says_as_much(row, known)] + [row]
     merged = [row for same in groups.values() for row in same]
-    results = Counter(row.label for row in merged)
-    note = "one of {} results of the same label"
-    return [replace(row, note=note.format(results[row.label])) if results[row.label] > 1 else row for row in merged]
+    labels: dict[tuple[str, ...], list[BoardRow]] = defaultdict(list)
+    for row in merged:
+        labels[row.label].append(row)
+    return [replace(row, note=_note(row, labels[row.label])) for row in merged]
+
+
+def _note(row: BoardRow, same: Sequence[BoardRow]) -> str:
+    """What to say of a row beside those with its label, after what it says already."""
+    own = [part for part in row.note.split("; ") if part and not part.startswith("one of ")]
+    if len(same) > 1:
+        shown: dict[str, set[tuple[str, ...]]] = defaultdict(set)
+        for one in same:
+            for key, estimate in one.numbers.items():
+                shown[key].add(_shown(estimate))
+        differ = any(len(values) > 1 for values in shown.values()) or len({one.status for one in same}) > 1
+        own.append(f"one of {len(same)} results of the same label: other {'numbers' if differ else 'attacks'}")
+    return "; ".join(own)
 
 
 def _says_as_much(one: BoardRow, other: BoardRow) -> bool:

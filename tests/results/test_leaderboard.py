@@ -162,13 +162,16 @@ def test_a_run_with_more_attacks_takes_the_place_of_the_one_with_fewer() -> None
     fewer = replace(row, run="c", numbers={key: one for key, one in row.numbers.items() if "@" not in key})
     assert merge([fewer, row]) == [row] == merge([row, fewer])
     other = replace(fewer, numbers={**fewer.numbers, "asr-confirmed@cce": Estimate(1.0, 0.0, 2.0, 9)})
-    assert len(merge([row, other])) == 2
+    assert [one.note for one in merge([row, other])] == ["one of 2 results of the same label: other attacks"] * 2
+    changed = replace(other, note="changed since it was verified")
+    assert merge([row, changed])[1].note == f"changed since it was verified; {merge([row, other])[1].note}"
 
 
 def test_the_same_label_with_other_numbers_is_kept_and_said() -> None:
     row = board_row()
     other = replace(row, run="c", numbers={**row.numbers, "ratio": Estimate(9.0, 3.0, 20.0, 40)})
-    assert [one.note for one in merge([row, other])] == ["one of 2 results of the same label"] * 2
+    assert [one.note for one in merge([row, other])] == ["one of 2 results of the same label: other numbers"] * 2
+    assert merge(merge([row, other])) == merge([row, other])
     # Another protocol or another seed is another label.
     apart = [row, replace(other, protocol="d"), replace(other, seed=1, run="e")]
     apart.append(replace(other, hyper_parameters={}, run="f"))
@@ -228,7 +231,7 @@ def test_the_command_writes_rows_and_says_what_it_did(
     other = [replace(row, run="x", numbers={**row.numbers, "ratio": Estimate(1.0, 0.0, 2.0, 4)}) for row in rows[2:3]]
     (tmp_path / "other.csv").write_text(to_csv(other))
     assert command("export", tmp_path / "l.csv", tmp_path / "other.csv") == 0
-    assert "2 rows have the label of another and other numbers" in capsys.readouterr().err
+    assert "rows with the label of another: 1; their column 'note' says" in capsys.readouterr().err
 
 
 def test_bad_input_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

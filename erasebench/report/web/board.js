@@ -140,7 +140,12 @@
   });
   form.addEventListener("input", () => search());
   form.addEventListener("submit", (event) => event.preventDefault());
-  form.addEventListener("reset", () => setTimeout(() => { setSort(null); search(); }));
+  form.addEventListener("reset", (event) => {
+    event.preventDefault();
+    for (const field of form.elements) if (field.name) field.value = "";
+    setSort(null);
+    search();
+  });
   form.querySelector(".csv").addEventListener("click", download);
   pages.querySelector(".previous").addEventListener("click", () => { page--; show(); scrollTo(0, 0); });
   pages.querySelector(".next").addEventListener("click", () => { page++; show(); scrollTo(0, 0); });
