@@ -143,6 +143,8 @@ class BoardRow:
 
 _OWN = [f.name for f in fields(BoardRow) if f.name not in ("numbers", "entered")]
 _ENTERED = [f.name for f in fields(Entered)]
+COLUMNS = (*_OWN, *_ENTERED)
+"""The columns of every leaderboard, in their order; those of numbers follow them."""
 _ENDS = ("", "_low", "_high", "_n")
 
 
@@ -306,7 +308,7 @@ def to_csv(rows: Iterable[BoardRow]) -> str:
 def csv_lines(rows: Sequence[BoardRow]) -> list[str]:
     """The lines of ``leaderboard.csv``, first the header, then one a row; texts may hold line breaks themselves."""
     keys = number_keys(rows)
-    lines = [_csv_line([*_OWN, *_ENTERED, *(f"{key}{end}" for key in keys for end in _ENDS)])]
+    lines = [_csv_line([*COLUMNS, *(f"{key}{end}" for key in keys for end in _ENDS)])]
     for row in rows:
         own = [_to_text(getattr(row, name)) for name in _OWN]
         entered = [_to_text(getattr(row.entered, name)) for name in _ENTERED]
@@ -357,10 +359,10 @@ def read_leaderboard(path: Path) -> list[BoardRow]:
     except UnicodeDecodeError as error:
         raise EraseBenchError(f"{path} is no leaderboard: it is not UTF-8 text") from error
     header = next(reader, [])
-    first = len(_OWN) + len(_ENTERED)
+    first = len(COLUMNS)
     keys = header[first::4]
-    if header[:first] != [*_OWN, *_ENTERED] or header[first:] != [f"{key}{end}" for key in keys for end in _ENDS]:
-        lacking = [name for name in (*_OWN, *_ENTERED) if name not in header]
+    if header[:first] != list(COLUMNS) or header[first:] != [f"{key}{end}" for key in keys for end in _ENDS]:
+        lacking = [name for name in COLUMNS if name not in header]
         why = f"it has no column '{lacking[0]}'" if lacking else "its columns are in another order"
         raise EraseBenchError(f"{path} is no leaderboard: {why}; `erasebench export RUN --csv FILE` writes one")
     rows = []

@@ -12,8 +12,10 @@ import pytest
 
 from erasebench.errors import EraseBenchError
 from erasebench.metrics.stats import UNDEFINED, Estimate
+from erasebench.results import leaderboard
 from erasebench.results.entry import read_rows
 from erasebench.results.leaderboard import (
+    COLUMNS,
     Entered,
     merge,
     rank_intervals,
@@ -98,6 +100,12 @@ def test_attacks_are_columns_of_the_row_that_they_are_on(run: RunFolder) -> None
     # The ensemble's members stand in the table themselves: its seconds are theirs.
     assert row.attack_seconds == 4.0
     assert row.run != rows_of_run(run)[2].run
+
+
+def test_every_column_is_explained() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "leaderboard.md").read_text(encoding="utf-8")
+    for text in (page.partition("## `leaderboard.csv`")[2], (leaderboard.__doc__ or "").replace("``", "`")):
+        assert [name for name in COLUMNS if f"`{name}`" not in text] == []
 
 
 def test_a_file_gives_back_what_was_written(tmp_path: Path) -> None:
