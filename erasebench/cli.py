@@ -392,7 +392,7 @@ def export(sources: tuple[Path, ...], table: Path | None, entries: Path | None, 
 @cli.command()
 @click.argument("entry", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--artefacts", type=click.Path(path_type=Path, file_okay=False), help="Its folder.  [default: beside it]")
-@click.option("--sign", metavar="NAME", default="", help="Write into the entry who verified it.")
+@click.option("--sign", metavar="NAME", help="Write into the entry who verified it.")
 @click.option("--tolerance", type=click.FloatRange(min=0), help="By how much a score may differ.  [default: 0.02]")
 @click.option("--erase", "make_erasure", is_flag=True, help="Make the erasure anew instead of reading its file.")
 @click.option("--model", help="The entry's model here: a diffusers folder or a hub id.")
@@ -403,21 +403,21 @@ def export(sources: tuple[Path, ...], table: Path | None, entries: Path | None, 
 @click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=16, help="Images at a time.")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: as run]")
-@click.option(
-    "--plugins", multiple=True, type=click.Path(path_type=Path), help="A file with judges or metrics of the entry."
-)
-def verify(entry: Path, sign: str, tolerance: float | None, **options: Any) -> None:
+@click.option("--plugins", metavar="A,B,...", help="Python files with judges, metrics or methods of the entry.")
+def verify(entry: Path, sign: str | None, tolerance: float | None, plugins: str | None, **options: Any) -> None:
     """Check an entry of a leaderboard.
 
     Draws its images again from its artefacts (erasure, prompts, embeddings and seeds), attacks nothing, and compares.
 
     The same command again goes on after a kill.  Exits with 1 if the entry is not what its artefacts give.
     """
+    from erasebench.config import split_list
     from erasebench.verify import TOLERANCE, How, verify
 
-    how = How(tolerance=TOLERANCE if tolerance is None else tolerance, **options)
+    files = tuple(Path(path) for path in split_list(plugins or ""))
+    how = How(tolerance=TOLERANCE if tolerance is None else tolerance, plugins=files, **options)
     try:
-        found = verify(entry, how, sign)
+        found = verify(entry, how, sign or "")
     except KeyboardInterrupt:
         click.echo("\nstopped; the same command goes on from here", err=True)
         sys.exit(130)
