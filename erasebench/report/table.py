@@ -141,15 +141,20 @@ def seed_table(seeds: pd.DataFrame, metrics: Metrics, intervals: bool = True) ->
             continue
         metric = metrics.get(line.metric, Description(line.metric))
         digits = decimals([line.mean])
-        mean, sd, least, greatest, low, high = (
+        mean, least, greatest, low, high = (
             "-" if math.isnan(value) else f"{value + 0.0:.{digits}f}"
-            for value in (line.mean, line.sd, line.min, line.max, line.low, line.high)
+            for value in (line.mean, line.min, line.max, line.low, line.high)
         )
         body.append(
             [
                 *(line.method, line.concept, line.attack or "-"),
                 f"{metric.title} ({metric.unit})" if metric.unit else metric.title,
-                *(str(line.seeds), f"{mean} [{low}, {high}]" if intervals else mean, sd, f"{least} to {greatest}"),
+                *(
+                    str(line.seeds),
+                    f"{mean} [{low}, {high}]" if intervals else mean,
+                    f"{line.sd:.2g}",
+                    f"{least} to {greatest}",
+                ),
             ]
         )
     heads = ["method", "concept", "attack", "metric", "seeds", "mean", "SD", "range"]

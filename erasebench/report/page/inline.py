@@ -15,6 +15,7 @@ _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that no XML may hold; a name may."""
 _REFERENCE = re.compile(r"(?<=url\(#)[^)]+|(?<=href=\"#)[^\"]+")
 """The ids that an SVG refers to."""
+_DECIMALS, _UNTURNED = re.compile(r"-?\d+\.\d+"), re.compile(r"rotate\(-?0 [\d. -]+\)$")
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}\b")
 _VARIABLES = {
     "#ffffff": "var(--surface)",
@@ -40,13 +41,16 @@ def inline_svg(svg: str, prefix: str, title: str, description: str, titles: Mapp
     """
     root = ElementTree.fromstring(_NO_XML.sub("", svg))
     titles = titles or {}
-    _prune(root, {*titles, *_REFERENCE.findall(svg)})
+    names = {identity: f"{prefix}{place}" for place, identity in enumerate(sorted(set(_REFERENCE.findall(svg))))}
+    _prune(root, {*titles, *names})
     for element in root.iter():
-        said = titles.get(element.get("id", ""))
-        if said:
-            _name(element, "title", said)
+        identity = element.attrib.pop("id", "")
+        if identity in names:
+            element.set("id", names[identity])
         for key, value in list(element.attrib.items()):
-            element.set(key, _attribute(key, value, prefix))
+            element.set(key, _attribute(key, value, names))
+        if identity in titles:
+            _name(element, "title", titles[identity])
     width = root.attrib.pop("width").removesuffix("pt")
     root.attrib.pop("height")
     _name(root, "desc", description, f"{prefix}desc")
@@ -58,7 +62,7 @@ def inline_svg(svg: str, prefix: str, title: str, description: str, titles: Mapp
 
 
 def _prune(element: ElementTree.Element, referred: Collection[str]) -> None:
-    """Leave out what draws nothing: groups around a thing, ids that nothing refers to, metadata, space.
+    """Leave out what draws nothing: groups around a thing, ids that nothing refers to, metadata, space, far decimals.
 
     A style sheet in it would be the page's.
     """
@@ -76,10 +80,23 @@ def _prune(element: ElementTree.Element, referred: Collection[str]) -> None:
     for child in kept:
         child.tail = None
         if "d" in child.attrib:
-            child.set("d", " ".join(child.attrib["d"].split()))
+            # What is drawn many times is small, and stays as exact as it is.
+            exact = element.tag == f"{{{SVG}}}defs"
+            path = " ".join(child.attrib["d"].split())
+            child.set("d", path if exact else _DECIMALS.sub(_rounded, path))
+        for key in ("x", "y"):
+            if key in child.attrib:
+                child.set(key, _DECIMALS.sub(_rounded, child.attrib[key]))
+        if _UNTURNED.match(child.get("transform", "")):
+            child.attrib.pop("transform")
     if kept:
         element.text = None
     element[:] = kept
+
+
+def _rounded(number: re.Match[str]) -> str:
+    """A number to a tenth of a point."""
+    return f"{float(number[0]):.1f}".removesuffix(".0")
 
 
 def _name(element: ElementTree.Element, tag: str, text: str, identity: str = "") -> None:
@@ -88,13 +105,11 @@ def _name(element: ElementTree.Element, tag: str, text: str, identity: str = "")
     element.insert(0, named)
 
 
-def _attribute(key: str, value: str, prefix: str) -> str:
-    if key == "id":
-        return f"{prefix}{value}"
+def _attribute(key: str, value: str, names: Mapping[str, str]) -> str:
     if key in ("href", f"{{{XLINK}}}href"):
-        return f"#{prefix}{value[1:]}" if value.startswith("#") else value
+        return f"#{names[value[1:]]}"
     if key in ("style", "fill", "stroke", "clip-path"):
-        value = _REFERENCE.sub(lambda found: f"{prefix}{found[0]}", value)
+        value = _REFERENCE.sub(lambda found: names[found[0]], value)
         value = _COLOUR.sub(lambda found: _VARIABLES.get(found[0].lower(), found[0]), value)
         return value.replace("'DejaVu Sans'", "var(--font)")
     return value

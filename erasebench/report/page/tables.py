@@ -309,6 +309,8 @@ def _attacked(row: TableRow | None, ensemble: bool) -> Cell:
     said = _said(estimate, "prompts")
     if floor and floor.defined:
         said += f"; the same attack on unrelated prompts: {floor.value:.1f} %"
+    if row.flags:
+        said += f"; flags: {', '.join(row.flags)}"
     left = 100 - estimate.value if ensemble else estimate.value
     return Cell(value, str(estimate.value), interval, said=said, heat=round(left / 100, 3))
 

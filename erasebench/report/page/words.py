@@ -122,7 +122,10 @@ def _single_attacks(rows: Sequence[TableRow], concept: str) -> list[Markup]:
         attack, rate = known[method]
         if not rate.value:
             said.append(
-                _say("No single attack brings {} back: {} of {} prompts at most.", concept, _per_cent(rate), rate.n)
+                _say(
+                    "No single attack brings {} back from {}: {} of {} prompts.",
+                    *(concept, _listed(map(_name, known)), _per_cent(rate), rate.n),
+                )
             )
         else:
             said.append(

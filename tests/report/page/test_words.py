@@ -85,6 +85,12 @@ def test_the_ensemble_and_the_strongest_attack() -> None:
     )
 
 
+def test_attacks_that_bring_nothing_back() -> None:
+    rows = [model_row("a", "church", 0), model_row("b", "church", 0)]
+    rows += [attack_row(method, "church", "cce", 0, 20) for method in ("a", "b")]
+    assert said(rows, "Attacks") == "No single attack brings church back from a and b: 0.0 % [0.0, 16.1] of 20 prompts."
+
+
 def test_nothing_is_brought_back_from_what_was_not_erased() -> None:
     rows = [model_row("a", "church", 30, flags=("not-erased",)), attack_row("a", "church", "cce", 10)]
     assert said(rows, "Attacks") == ""
