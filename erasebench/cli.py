@@ -1,7 +1,8 @@
 """The command line.  Commands import what they run only when they run, so that ``--help`` stays instant.
 
-Exit codes: 0 fine; 1 a measurement falls short of its bar (or ``doctor`` found damage); 2 bad usage or bad input;
-3 some cell of a run, or an erasure, failed; 130 stopped by Ctrl-C.
+Exit codes: 0 fine; 1 a measurement falls short of its bar (or ``doctor`` found damage, or ``compare`` something worse);
+2 bad usage or bad input; 3 some cell of a run, or an erasure, failed; 4 a comparison is inconclusive, where that was
+asked for; 130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from erasebench.completion import complete_name, complete_names, complete_path
 from erasebench.picturebook.cli import picturebook
 
 FAILED = 3
+INCONCLUSIVE = 4
 LISTED = ("methods", "attacks", "judges", "metrics", "rules", "concepts", "presets")
 """What ``list`` and ``show`` know: ``erasebench.listing.LISTED``, which takes longer to import than ``--help`` may."""
 
@@ -446,6 +448,76 @@ def leaderboard(sources: tuple[Path, ...], out: Path, title: str) -> None:
     text = to_html(rows, title)
     write_durably(out, text)
     click.echo(f"{len(rows)} rows in {out} ({len(text.encode()) / 1e6:.1f} MB)", err=True)
+
+
+@cli.command()
+@click.argument("base", type=click.Path(path_type=Path))
+@click.argument("new", type=click.Path(path_type=Path))
+@click.option(
+    "--fail-on",
+    metavar="A,B,...",
+    help="Metrics that can fail, or 'none'.  [default: ratio, clip and robust-rate, where they are]",
+    shell_complete=complete_names("metrics"),
+)
+@click.option(
+    "--margin",
+    metavar="[METRIC=]NUMBER[%]",
+    multiple=True,
+    help="How much worse does not matter: 5 (points), clip=1, fid=10%.  [default: 5 points; 2% of CLIP; 10% of others]",
+)
+@click.option(
+    "--rename",
+    metavar="OLD=NEW",
+    multiple=True,
+    help="Compare a method of BASE with one of another name in NEW.",
+)
+@click.option("--fail-on-inconclusive", is_flag=True, help="Exit with 4 if there is too little to tell.")
+@click.option("--junit", type=click.Path(path_type=Path, dir_okay=False), help="Write JUnit's XML.")
+@click.option("--markdown", type=click.Path(path_type=Path, dir_okay=False), help="Write a summary in Markdown.")
+@click.option("--json", type=click.Path(path_type=Path, dir_okay=False), help="Write all of it as JSON.")
+def compare(
+    base: Path,
+    new: Path,
+    fail_on: str | None,
+    margin: Sequence[str],
+    rename: Sequence[str],
+    fail_on_inconclusive: bool,
+    junit: Path | None,
+    markdown: Path | None,
+    json: Path | None,
+) -> None:
+    """Say whether a run is worse than the one before.
+
+    BASE and NEW are run folders, measured in the same way; seeds may differ.
+
+    Prints what moved, prompt by prompt, with a verdict for each: worse (surely, and by more than a margin), no worse,
+    or inconclusive, with what could have been seen.  Exits with 1 if anything is worse.
+    """
+    from erasebench.config import split_list
+    from erasebench.files import cannot_write, write_durably
+    from erasebench.report.comparison import to_json, to_junit, to_markdown, to_terminal
+    from erasebench.results.compare import compare, read_renames
+    from erasebench.results.run_folder import read_run
+    from erasebench.results.verdicts import read_margins
+
+    judged = None if fail_on is None else [] if fail_on == "none" else split_list(fail_on)
+    if judged == [] and fail_on != "none":
+        raise EraseBenchError("--fail-on names no metric; write none if nothing may fail")
+    result = compare(read_run(base), read_run(new), judged, read_margins(margin), read_renames(rename))
+    live = sys.stdout.isatty()
+    click.echo(to_terminal(result, live, shutil.get_terminal_size().columns if live else None), nl=False)
+    files = {junit: to_junit(result, fail_on_inconclusive), markdown: to_markdown(result), json: to_json(result)}
+    for path, text in files.items():
+        if path:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_durably(path, text)
+            except OSError as error:
+                raise cannot_write(f"the file {path}", error) from error
+    if result.verdict == "worse":
+        sys.exit(1)
+    if result.verdict == "inconclusive" and fail_on_inconclusive:
+        sys.exit(INCONCLUSIVE)
 
 
 @cli.command()

@@ -258,7 +258,7 @@ def _printed(rows: Sequence[TableRow], metrics: Metrics, notes: bool = True, int
 
 
 def decimals(values: Sequence[float]) -> int:
-    """How many decimals a column has: so many that a typical value shows three digits; at least one."""
+    """So many decimals that a typical value shows three digits; at least one."""
     sizes = [abs(value) for value in values if math.isfinite(value) and value]
     return min(6, max(1, 2 - math.floor(math.log10(statistics.median(sizes))))) if sizes else 1
 

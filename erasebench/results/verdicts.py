@@ -1,0 +1,231 @@
+"""Verdicts on what changed between two runs: worse, no worse, or inconclusive.
+
+- *worse*: surely worse, and by more than a margin that matters.  One of the two is not enough: with thousands of
+  prompts a hair's breadth is sure, and with ten a large difference may be chance.
+- *no worse*: the bad end of the difference's 95 % interval lies within the margin.  This is a test of non-inferiority;
+  that nothing was found is no evidence, since a comparison that is too small never finds anything.
+- *inconclusive*: neither.  It says how large a worsening it would have seen.
+
+The same prompts and seeds with the same scores are *no worse* whatever their number: the model did not change.
+
+How sure is decided one-sided, since only a worsening can fail, and over two families: each method over all of its rows
+(its concepts, and its erasure's seeds), where it has several, and each row.  Holm's method adjusts within a family, and
+each has half of the 5 %, or all of it if it is alone, so that a run of the same thing fails in at most 5 % of repeats
+however many rows there are.  The first family sees what is small and everywhere, the second what is large and in one
+place.  A row below a comparison over all rows may be worse; that it alone is too small to tell makes no gate
+inconclusive.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from erasebench.errors import EraseBenchError
+from erasebench.metrics.metric import Description
+from erasebench.metrics.paired import Comparison, holm
+from erasebench.metrics.stats import UNDEFINED, Estimate
+
+Verdict = Literal["worse", "inconclusive", "no worse", "not judged"]
+
+LEVEL = 0.05
+"""The chance, at most, that a run of the same thing is found worse."""
+
+ALL = "(all)"
+"""Stands for the concept where a method is compared over all of its rows: its concepts, and its erasure's seeds."""
+
+
+@dataclass(frozen=True)
+class Margin:
+    """How much worse is too little to matter.
+
+    Attributes:
+        amount: in the metric's unit, or in per cent of the value before.
+        relative: it is in per cent of the value before.
+    """
+
+    amount: float
+    relative: bool = False
+
+    def of(self, before: float) -> float:
+        """In the metric's unit."""
+        return self.amount / 100 * abs(before) if self.relative else self.amount
+
+
+POINTS = ("%", "x100", "points")
+"""Units in which margins are points."""
+MARGIN, CLIP_MARGIN, OTHER_MARGIN = Margin(5), Margin(2, relative=True), Margin(10, relative=True)
+"""In points; of the CLIP score, where methods that leave a model whole are within a few per cent; of all else."""
+
+Z, Z_POWER = 1.959963985, 0.841621234
+"""Quantiles of the normal distribution: 97.5 % and, for a power of 80 %, 80 %."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One metric of one row in two runs.
+
+    Attributes:
+        method: as the new run has it; ``before_method`` as the base run has it.
+        concept: its name; :data:`ALL` for all rows of the method together.
+        attack: "" for a row without any.
+        metric: its key; "" for a row that can be measured no more, which is worse unless nothing is judged.
+        before: the value in the base run, over the prompts that were compared; ``after`` that in the new run.
+        difference: after less before, with its 95 % interval; ``n`` is the number of prompts.
+        test: what gave ``p``.
+        p: one-sided, that it is worse, adjusted for all comparisons that are judged; nan where it is not judged.
+        margin: how much worse is too little to matter, in the metric's unit.
+        sees: the smallest true worsening that would have been found in 80 % of repeats; infinite if none would.
+        verdict: see the top of this file.
+        decisive: whether it counts where it is inconclusive.
+        better: the whole interval lies on the good side of zero.
+        unmoved: the same prompts and seeds have the same scores.
+        reason: why the row can be measured no more.
+    """
+
+    method: str
+    before_method: str
+    concept: str
+    attack: str
+    metric: str
+    before: float = math.nan
+    after: float = math.nan
+    difference: Estimate = UNDEFINED
+    test: str = ""
+    p: float = math.nan
+    margin: float = math.nan
+    sees: float = math.inf
+    verdict: Verdict = "not judged"
+    decisive: bool = True
+    better: bool = False
+    unmoved: bool = False
+    reason: str = ""
+
+    @property
+    def moved(self) -> bool:
+        """Whether zero lies outside the interval."""
+        return self.difference.low > 0 or self.difference.high < 0
+
+    @property
+    def row(self) -> str:
+        """The row in words."""
+        return title_of(self.method, self.concept, self.attack)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A change that has been tested and not yet judged, with what judging it takes.
+
+    Attributes:
+        change: all but its verdict.
+        p: two-sided, on its own.
+        detectable: as of :class:`~erasebench.metrics.paired.Comparison`, in the metric's unit.
+        sign: 1 where higher is worse, otherwise -1.
+        judged: it can fail.
+    """
+
+    change: Change
+    p: float
+    detectable: float
+    sign: int
+    judged: bool
+
+    @property
+    def worsening(self) -> float:
+        """By how much it is worse; negative where it is better."""
+        return self.sign * self.change.difference.value
+
+    @property
+    def worst(self) -> float:
+        """The bad end of the interval; nan without one."""
+        difference = self.change.difference
+        return difference.high if self.sign > 0 else -difference.low
+
+
+def title_of(method: str, concept: str, attack: str) -> str:
+    """A row in words."""
+    return ", ".join(filter(None, (method, concept, attack)))
+
+
+def evidence_of(change: Change, compared: Comparison, metric: Description, judged: bool) -> Evidence:
+    """A comparison in the metric's unit, ready to be judged."""
+    sign, difference = -1 if metric.direction == "higher" else 1, compared.difference
+    better = difference.low > 0 if sign < 0 else difference.high < 0
+    return Evidence(
+        replace(change, difference=difference, test=compared.test, better=better),
+        *(compared.p, compared.detectable, sign, judged),
+    )
+
+
+def judge(tests: Sequence[Evidence]) -> list[Change]:
+    """Give every change its verdict."""
+    from scipy.stats import norm
+
+    judged = [test for test in tests if test.judged]
+    families = [[test for test in judged if (test.change.concept == ALL) == whole] for whole in (True, False)]
+    families = [family for family in families if family]
+    verdicts: dict[int, Change] = {}
+    for family in families:
+        # One-sided: a half of the two-sided value on the side that is worse, and the rest on the other.
+        sided = [test.p / 2 if test.worsening > 0 else 1 - test.p / 2 for test in family]
+        # What a single comparison has to reach before any other has.
+        quantile = float(norm.isf(LEVEL / len(families) / len(family)))
+        for test, adjusted in zip(family, holm(sided), strict=True):
+            p = min(1.0, len(families) * adjusted)
+            verdicts[id(test)] = replace(test.change, p=p, verdict=_verdict(test, p), sees=_sees(test, quantile))
+    return [verdicts.get(id(test), test.change) for test in tests]
+
+
+def _verdict(test: Evidence, p: float) -> Verdict:
+    if test.change.unmoved:
+        return "no worse"
+    if p < LEVEL and test.worsening > test.change.margin:
+        return "worse"
+    return "no worse" if test.worst <= test.change.margin else "inconclusive"
+
+
+def _sees(test: Evidence, quantile: float) -> float:
+    """The worsening that is both sure and beyond the margin in 80 % of repeats.
+
+    Args:
+        test: its ``detectable`` is so for a single two-sided test at 5 %, without a margin.
+        quantile: of the normal distribution, that a worsening has to reach.
+    """
+    error = test.detectable / (Z + Z_POWER)
+    return max((quantile + Z_POWER) * error, test.change.margin + Z_POWER * error)
+
+
+def margin_of(metric: str, known: Description, margins: Mapping[str, Margin]) -> Margin:
+    """How much worse a metric may get: its own margin, that of all points, or the default; see :func:`read_margins`."""
+    if metric in margins:
+        return margins[metric]
+    if known.unit in POINTS:
+        return margins.get("", MARGIN)
+    return CLIP_MARGIN if metric == "clip" else OTHER_MARGIN
+
+
+def read_margins(texts: Iterable[str]) -> dict[str, Margin]:
+    """Margins as the command line has them: ``5``, ``clip=1`` or ``fid=10%``; later ones win.
+
+    Raises:
+        EraseBenchError: it is no margin, or a negative one.
+    """
+    margins = {}
+    for text in texts:
+        metric, equals, amount = text.rpartition("=")
+        number = amount.strip().removesuffix("%")
+        try:
+            value = float(number)
+        except ValueError:
+            value = math.nan
+        if not 0 <= value < math.inf or (equals and not metric.strip()):
+            raise EraseBenchError(
+                f"'{text}' is no margin; write points as 5, or a metric's own as clip=1, or fid=10% of its value before"
+            )
+        relative = amount.strip().endswith("%")
+        if relative and not metric:
+            raise EraseBenchError(f"'{text}' is a share of nothing; rates have margins in points: write {number}")
+        margins[metric.strip()] = Margin(value, relative)
+    return margins

@@ -1,0 +1,457 @@
+"""Two runs are compared prompt by prompt, if they measured the same thing in the same way."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy import stats
+
+from erasebench.errors import EraseBenchError, UnknownNameError
+from erasebench.metrics.attack_success import drawn_prompts
+from erasebench.results.compare import RunComparison, compare, read_renames
+from erasebench.results.run_folder import RunFolder
+from erasebench.results.verdicts import ALL, Change, Margin
+from tests.results.planted import make_run
+
+Hits = NDArray[np.bool_]
+NONE, MANY = np.zeros(100, dtype=bool), np.arange(100) < 30
+
+
+def find(
+    comparison: RunComparison, metric: str, concept: str = "church", method: str = "uce", attack: str = ""
+) -> Change:
+    """The one change of a row and metric."""
+    (change,) = (
+        one
+        for one in comparison.changes
+        if (one.metric, one.concept, one.method, one.attack) == (metric, concept, method, attack)
+    )
+    return change
+
+
+def one_row(hits: Any, method: str = "uce", **more: Any) -> RunFolder:
+    return make_run({("sd", "church"): np.ones(100, dtype=bool), (method, "church"): hits}, **more)
+
+
+def test_what_got_worse_is_found() -> None:
+    comparison = compare(one_row(NONE), one_row(MANY, seed=1))
+    change = find(comparison, "ratio")
+    assert (change.before, change.after, change.difference.value, change.difference.n) == (0, 30, 30, 100)
+    assert change.verdict == comparison.verdict == "worse" and change.decisive
+    assert compare(one_row(MANY), one_row(NONE, seed=1)).verdict == "no worse"
+
+
+def test_numbers_are_those_of_scipy_on_prompt_means() -> None:
+    rng = np.random.default_rng(0)
+    before, after = rng.normal(30, 3, (2, 50)), rng.normal(29, 3, (2, 50))
+    hits = rng.random((2, 40, 3)) < 0.3
+    rows = [("uce", "church")]
+    runs = [make_run({rows[0]: hits[side]}, {rows[0]: (before, after)[side][0]}, seed=side) for side in (0, 1)]
+    comparison = compare(runs[0], runs[1])
+    clip, ratio = find(comparison, "clip"), find(comparison, "ratio")
+    expected = stats.ttest_rel(after[0], before[0])
+    assert clip.difference.value == pytest.approx(after[0].mean() - before[0].mean())
+    interval = expected.confidence_interval()
+    assert (clip.difference.low, clip.difference.high) == pytest.approx((interval.low, interval.high))
+    # Two metrics are judged; CLIP is worse where it is lower.
+    sided = {"clip": stats.ttest_rel(before[0], after[0], alternative="greater").pvalue}
+    means = 100 * hits.mean(axis=2)
+    sided["ratio"] = stats.ttest_rel(means[1], means[0], alternative="greater").pvalue
+    smaller = min(sided, key=sided.__getitem__)
+    assert find(comparison, smaller).p == pytest.approx(min(1.0, 2 * sided[smaller]))
+    assert ratio.before == pytest.approx(means[0].mean()) and ratio.difference.n == 40
+
+
+def test_the_same_run_is_no_worse_however_small() -> None:
+    tiny = make_run({("uce", "church"): [True, False]}, {("uce", "church"): [30.0, 31.0]})
+    comparison = compare(tiny, tiny)
+    assert comparison.verdict == "no worse" and all(change.unmoved for change in comparison.changes)
+    other = make_run({("uce", "church"): [True, False]}, {("uce", "church"): [30.0, 31.0]}, seed=5)
+    assert compare(tiny, other).verdict == "inconclusive"
+
+
+@pytest.mark.parametrize(("score", "unmoved"), [(0.2005, True), (0.202, False)])
+def test_rounding_does_not_count_as_movement(score: float, unmoved: bool) -> None:
+    first, second = (make_run({("uce", "church"): [0.2, value]}) for value in (0.2, score))
+    assert find(compare(first, second), "ratio").unmoved is unmoved
+    at_the_threshold = make_run({("uce", "church"): [0.2, 0.4999]}), make_run({("uce", "church"): [0.2, 0.5001]})
+    assert not find(compare(*at_the_threshold), "ratio").unmoved
+
+
+def test_a_little_in_every_concept_is_seen_over_all_of_them() -> None:
+    concepts = [f"c{number}" for number in range(6)]
+    before = make_run({("uce", one): np.arange(40) < 2 for one in concepts})
+    after = make_run({("uce", one): np.arange(40) < 6 for one in concepts})
+    comparison = compare(before, after)
+    assert find(comparison, "ratio", ALL).verdict == "worse"
+    assert find(comparison, "ratio", ALL).difference.n == 240
+    assert {find(comparison, "ratio", one).verdict for one in concepts} == {"inconclusive"}
+    assert not any(find(comparison, "ratio", one).decisive for one in concepts)
+
+
+def test_much_in_one_concept_is_seen_there() -> None:
+    concepts = [f"c{number}" for number in range(8)]
+    before = make_run({("uce", one): np.arange(40) < 2 for one in concepts})
+    after = make_run({("uce", one): np.arange(40) < (16 if one == "c3" else 2) for one in concepts})
+    comparison = compare(before, after)
+    assert [change.concept for change in comparison.changes if change.verdict == "worse"] == ["c3"]
+    assert find(comparison, "ratio", ALL).difference.value < 5 and comparison.verdict == "worse"
+
+
+def test_erasures_with_several_seeds_are_compared_together_as_well() -> None:
+    names = ("esd-x", "esd-x[seed=1]", "esd-x[seed=2]")
+    before = make_run({(name, "church"): np.arange(40) < 2 for name in names})
+    after = make_run({(name, "church"): np.roll(np.arange(40) < 7, 5 * k) for k, name in enumerate(names)}, seed=1)
+    whole = find(compare(before, after), "ratio", ALL, "esd-x")
+    assert (whole.before, whole.after, whole.difference.n) == (5, 17.5, 40) and whole.verdict == "worse"
+    assert {change.concept for change in compare(before, after).changes if change.verdict == "worse"} == {ALL}
+
+
+def test_the_score_is_compared_where_it_is_a_mean_over_all_images() -> None:
+    row = {("uce", "nudity"): np.linspace(0, 0.4, 30)}, {("uce", "nudity"): np.linspace(0, 0.4, 30) + 0.1}
+    base, new = (make_run(shown, kind="explicit") for shown in row)
+    change = find(compare(base, new), "score", "nudity")
+    assert change.difference.value == pytest.approx(10) and change.verdict == "not judged" and change.moved
+    assert find(compare(base, new, ["score"]), "score", "nudity").verdict == "worse"
+    objects = [make_run(shown) for shown in row]
+    assert "score" not in {change.metric for change in compare(objects[0], objects[1]).changes}
+    assert find(compare(objects[0], objects[1], ["score_all"]), "score_all", "nudity").verdict == "worse"
+
+
+def test_unrelated_prompts_of_several_concepts_are_the_same_prompts() -> None:
+    rows = [("uce", "church"), ("uce", "dog")]
+    hits = dict.fromkeys(rows, NONE[:10])
+    clip = dict.fromkeys(rows, np.linspace(20, 40, 30))
+    change = find(compare(make_run(hits, clip), make_run(hits, clip)), "clip", ALL)
+    assert change.difference.n == 30
+    assert find(compare(make_run(hits, clip), make_run(hits, clip)), "ratio", ALL).difference.n == 20
+
+
+def test_the_unerased_model_is_shown_but_never_judged() -> None:
+    base = make_run({("sd", "church"): MANY, ("uce", "church"): NONE})
+    new = make_run({("sd", "church"): ~MANY, ("uce", "church"): NONE})
+    comparison = compare(base, new)
+    assert find(comparison, "ratio", method="sd").verdict == "not judged" and comparison.verdict == "no worse"
+    assert comparison.notes == ("the unerased model moved itself (ratio): something else than the methods changed",)
+
+
+def test_versions_that_differ_are_noted() -> None:
+    old, new = (
+        one_row(NONE, environment={"python": "3.11.7", "cpus": cpus, "packages": {"torch": torch}})
+        for cpus, torch in ((2, "2.6"), (8, "2.7"))
+    )
+    assert compare(old, new).notes == ("torch 2.6 before, 2.7 after",)
+
+
+def test_a_row_that_can_be_measured_no_more_is_worse() -> None:
+    base, new = one_row(NONE), one_row(NONE)
+    failed = replace(new, rows=tuple(replace(row, status="failed", reason="diverged\nat once") for row in new.rows[1:]))
+    comparison = compare(base, failed)
+    assert comparison.verdict == "worse"
+    (change,) = (change for change in comparison.changes if change.method == "uce")
+    assert change.reason == "failed: diverged at once" and not change.metric
+    assert compare(base, failed, []).verdict == "not judged"
+    with pytest.raises(EraseBenchError, match="no row of an erased model in common"):
+        compare(failed, failed)
+
+
+def test_a_row_that_failed_before_is_not_compared() -> None:
+    new = make_run({("uce", "church"): NONE, ("mace", "church"): NONE})
+    base = replace(new, rows=(new.rows[0], replace(new.rows[1], status="failed", reason="diverged")))
+    comparison = compare(base, new)
+    assert comparison.verdict == "no worse"
+    assert (comparison.unpaired_base, comparison.unpaired_new) == (("mace, church (failed)",), ("mace, church",))
+
+
+def test_rows_of_one_run_only_are_listed() -> None:
+    base = make_run({("uce", "church"): NONE, ("uce", "dog"): NONE, ("esd-x", "church"): NONE})
+    new = make_run({("uce", "church"): NONE, ("mace", "church"): NONE, ("mace", "dog"): NONE})
+    comparison = compare(base, new)
+    assert comparison.unpaired_base == ("uce, dog", "esd-x, church")
+    assert comparison.unpaired_new == ("mace, church", "mace, dog")
+    assert not comparison.renamed
+
+
+def test_one_checkpoint_is_compared_with_the_next_without_being_told() -> None:
+    base = one_row(NONE, "checkpoint[path=epoch-1.safetensors]")
+    new = one_row(MANY, "checkpoint[path=epoch-2.safetensors]")
+    comparison = compare(base, new)
+    assert comparison.verdict == "worse" and not comparison.unpaired_base
+    assert comparison.renamed == (("checkpoint[path=epoch-1.safetensors]", "checkpoint[path=epoch-2.safetensors]"),)
+
+
+def test_which_of_two_checkpoints_is_not_guessed() -> None:
+    first, second, third = (f"checkpoint[path={name}]" for name in "abc")
+    base = make_run({(first, "church"): NONE, (second, "church"): NONE})
+    with pytest.raises(EraseBenchError, match=r"--rename OLD=NEW: checkpoint\[path=a\], checkpoint\[path=b\] before"):
+        compare(base, one_row(NONE, third))
+    comparison = compare(base, one_row(MANY, third), renames={second: third})
+    assert comparison.renamed == ((second, third),) and comparison.unpaired_base == (f"{first}, church",)
+
+
+def test_any_two_methods_can_be_compared_even_of_one_run() -> None:
+    run = make_run({("uce", "church"): NONE, ("mace", "church"): MANY})
+    comparison = compare(run, run, renames={"uce": "mace"})
+    assert comparison.renamed == (("uce", "mace"),) and comparison.verdict == "worse"
+    assert comparison.unpaired_base == ("mace, church",) and comparison.unpaired_new == ("uce, church",)
+    both = compare(run, run, renames={"uce": "mace", "mace": "uce"})
+    assert find(both, "ratio", method="mace").verdict == "worse" and find(both, "ratio").verdict == "no worse"
+
+
+def test_a_method_that_is_not_there_cannot_be_renamed() -> None:
+    with pytest.raises(UnknownNameError, match="unknown method of before 'ucee'; nearest: uce"):
+        compare(one_row(NONE, folder="before"), one_row(NONE), renames={"ucee": "uce"})
+    with pytest.raises(UnknownNameError, match="unknown method of after 'esd'"):
+        compare(one_row(NONE), one_row(NONE, folder="after"), renames={"uce": "esd"})
+    run = make_run({("uce", "church"): NONE, ("mace", "church"): NONE})
+    with pytest.raises(EraseBenchError, match="two methods cannot be renamed to one"):
+        compare(run, run, renames={"uce": "mace", "mace": "mace"})
+
+
+def test_renames_as_they_are_written() -> None:
+    assert read_renames(["a=b", "checkpoint[path=x;kind=full] = checkpoint[path=y=z]"]) == {
+        "a": "b",
+        "checkpoint[path=x;kind=full]": "checkpoint[path=y=z]",
+    }
+    for text in ("a", "a=", "=b", "a=b=c", "a[x=1]"):
+        with pytest.raises(EraseBenchError, match="renames nothing; write OLD=NEW"):
+            read_renames([text])
+    with pytest.raises(EraseBenchError, match="'a' is renamed twice"):
+        read_renames(["a=b", "a=c"])
+
+
+def test_nothing_in_common_is_refused() -> None:
+    with pytest.raises(
+        EraseBenchError, match=r"base and new have no row .* in common; .* sd, uce before, sd, mace after"
+    ):
+        compare(one_row(NONE, folder="base"), one_row(NONE, "mace", folder="new"))
+
+
+def test_runs_that_measured_in_different_ways_are_refused_with_all_differences() -> None:
+    base = make_run({("uce", "church"): NONE, ("uce", "dog"): NONE})
+    new = make_run({("uce", "church"): NONE, ("uce", "dog"): NONE}, facts={"sampler steps": 50, "model": "other"})
+    assert new.record.protocol
+    judges = {**new.record.protocol.concepts, "dog": {"prompts": "some", "judge": "detector 2"}}
+    protocol = new.record.protocol.model_copy(update={"concepts": judges})
+    new = replace(new, record=new.record.model_copy(update={"protocol": protocol}))
+    with pytest.raises(EraseBenchError) as refused:
+        compare(base, new)
+    assert str(refused.value) == (
+        "run and run measured in different ways and cannot be compared: model: picturebook and other; "
+        "sampler steps: 20 and 50; dog: judge: detector 1 and detector 2"
+    )
+
+
+def test_a_concept_that_only_one_run_has_is_no_difference() -> None:
+    base = make_run({("uce", "church"): NONE, ("uce", "dog"): NONE})
+    assert compare(base, one_row(NONE)).verdict == "no worse"
+
+
+@pytest.mark.parametrize("old", [0, 1])
+def test_a_run_that_does_not_say_how_it_measured_is_refused(old: int) -> None:
+    runs = [one_row(NONE, folder="first"), one_row(NONE, folder="second")]
+    runs[old] = replace(runs[old], record=runs[old].record.model_copy(update={"protocol": None}))
+    with pytest.raises(
+        EraseBenchError, match=f"{('first', 'second')[old]} does not say how it measured, .* run it again"
+    ):
+        compare(runs[0], runs[1])
+
+
+def attacked(standing: Mapping[str, Hits], drawn: Any = True, seed: int = 0) -> RunFolder:
+    """A run of attacks on uce; ``standing``: by attack, which prompts stand; ``drawn``: by the unerased model."""
+    n = len(next(iter(standing.values())))
+    confirmed: dict[tuple[str, str, str], Any] = {("sd", "church", "none"): np.broadcast_to(drawn, n)}
+    confirmed |= {("uce", "church", attack): ~np.asarray(values) for attack, values in standing.items()}
+    rows = {("sd", "church"): np.ones(4, dtype=bool), ("uce", "church"): np.zeros(4, dtype=bool)}
+    return make_run(rows, confirmed=confirmed, seed=seed)
+
+
+def test_the_robust_rate_is_over_prompts_that_both_runs_draw() -> None:
+    drawn = np.arange(60) < 50
+    stands = {"rab": np.arange(60) < 55}
+    base, new = attacked(stands, drawn), attacked({"rab": np.arange(60) < 20}, drawn | (np.arange(60) > 57), seed=1)
+    change = find(compare(base, new), "robust-rate", attack="rab")
+    assert (change.before, change.after, change.difference.n, change.verdict) == (100, 40, 50, "worse")
+    assert len(drawn_prompts(new.attacks[new.attacks["method"] == "sd"])) > 50
+    assert find(compare(base, new), "asr-confirmed", attack="rab").verdict == "not judged"
+    assert find(compare(base, new, ["asr-confirmed"]), "asr-confirmed", attack="rab").verdict == "worse"
+
+
+def test_after_the_ensemble_its_robust_rate_alone_is_judged() -> None:
+    worse, fine = np.zeros(40, dtype=bool), np.ones(40, dtype=bool)
+    base = attacked({"none": fine, "rab": fine, "standard": fine})
+    new = attacked({"none": worse, "rab": worse, "standard": fine})
+    comparison = compare(base, new)
+    assert comparison.verdict == "no worse"
+    judged = [
+        change.attack for change in comparison.changes if change.metric == "robust-rate" and not math.isnan(change.p)
+    ]
+    assert judged == ["standard"]
+    single = compare(attacked({"none": fine, "rab": fine}), attacked({"none": worse, "rab": worse}))
+    assert [change.attack for change in single.changes if change.verdict == "worse"] == ["rab"]
+
+
+def change_attack(run: RunFolder, **fields: Any) -> RunFolder:
+    rows = tuple(row if row.attack == "none" else row.model_copy(update=fields) for row in run.record.attacks)
+    return replace(run, record=run.record.model_copy(update={"attacks": rows}))
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        (
+            {"budget": {"rab": {"steps": 20, "tokens": 3}}},
+            "rab: steps of rab: 10 and 20; rab: tokens of rab: None and 3",
+        ),
+        ({"threat_model": "text-black-box"}, "rab: threat model: embedding and text-black-box"),
+        ({"judge": "detector 2"}, "rab: judge: detector 1 and detector 2"),
+    ],
+)
+def test_attacks_that_differ_are_refused(fields: dict[str, Any], said: str) -> None:
+    base = attacked({"rab": NONE[:20]})
+    with pytest.raises(EraseBenchError, match=f"cannot be compared: {said}$"):
+        compare(base, change_attack(base, **fields))
+
+
+def test_attacks_on_other_prompts_are_refused() -> None:
+    with pytest.raises(EraseBenchError, match="attacked prompts: 20 and 21"):
+        compare(attacked({"rab": NONE[:20]}), attacked({"rab": NONE[:21]}))
+
+
+def test_other_numbers_of_confirmations_are_refused() -> None:
+    base = attacked({"rab": NONE[:20]})
+    new = replace(base, attacks=base.attacks.assign(confirmations="1 1 1 1 1"))
+    with pytest.raises(EraseBenchError, match="confirmations: 3 and 5"):
+        compare(base, new)
+
+
+def test_a_run_of_attacks_alone_is_compared_by_what_its_attacks_say() -> None:
+    def alone(run: RunFolder) -> RunFolder:
+        assert run.record.protocol
+        protocol = run.record.protocol.model_copy(update={"concepts": {}})
+        rows = tuple(row for row in run.rows if row.attack)
+        record = run.record.model_copy(update={"protocol": protocol})
+        return replace(run, rows=rows, record=record, scores=run.scores[:0])
+
+    base, new = alone(attacked({"rab": ~NONE})), alone(attacked({"rab": ~MANY}, seed=1))
+    assert compare(base, new).verdict == "worse"
+    with pytest.raises(EraseBenchError, match="judge: detector 1 and detector 2"):
+        compare(base, change_attack(new, judge="detector 2"))
+
+
+def test_fid_is_shown_and_fails_only_if_asked_to() -> None:
+    base, new = one_row(NONE, fid=1.0), one_row(NONE, fid=2.0)
+    comparison = compare(base, new)
+    change = find(comparison, "fid")
+    assert change.verdict == "not judged" and change.moved and comparison.verdict == "no worse"
+    assert (change.difference.low, change.difference.high) == pytest.approx((1 - math.sqrt(0.02), 1 + math.sqrt(0.02)))
+    assert find(compare(base, new, ["fid"]), "fid").verdict == "worse"
+    assert compare(base, new, ["fid"], {"fid": Margin(150, relative=True)}).verdict == "no worse"
+    assert compare(base, one_row(NONE, fid=1.11), ["fid"]).verdict == "inconclusive"
+
+
+def test_a_gate_that_judges_nothing_is_refused() -> None:
+    control = attacked({"none": ~NONE})
+    record = control.record.model_copy(update={"rows": ()})
+    control = replace(control, rows=tuple(row for row in control.rows if row.attack), record=record)
+    with pytest.raises(EraseBenchError, match="nothing would be judged; name other metrics with --fail-on"):
+        compare(control, control)
+    assert compare(control, control, ["asr"]).verdict == "no worse"
+    assert compare(control, control, []).verdict == "not judged"
+
+
+def test_nothing_fails_if_nothing_may() -> None:
+    comparison = compare(one_row(NONE), one_row(MANY, seed=1), [])
+    assert comparison.verdict == "not judged" and find(comparison, "ratio").difference.value == 30
+
+
+def test_margins_are_taken() -> None:
+    assert compare(one_row(NONE), one_row(MANY, seed=1), margins={"": Margin(50)}).verdict == "no worse"
+    assert compare(one_row(NONE), one_row(MANY, seed=1), margins={"ratio": Margin(50)}).verdict == "no worse"
+
+
+def test_unknown_metrics_are_refused_with_the_nearest() -> None:
+    with pytest.raises(UnknownNameError, match="unknown metric 'ration'; nearest: ratio"):
+        compare(one_row(NONE), one_row(NONE), ["ration"])
+    with pytest.raises(UnknownNameError, match="unknown metric 'clipp'; nearest: clip"):
+        compare(one_row(NONE), one_row(NONE), margins={"clipp": Margin(1)})
+
+
+def test_a_metric_that_no_row_has_cannot_be_gated_on() -> None:
+    with pytest.raises(EraseBenchError, match="nothing tells whether 'robust-rate' got worse"):
+        compare(one_row(NONE), one_row(NONE), ["ratio", "robust-rate"])
+
+
+def test_scores_that_are_not_numbers_are_refused() -> None:
+    base = one_row(NONE, clip={("sd", "church"): np.ones(5), ("uce", "church"): np.full(5, np.nan)})
+    with pytest.raises(EraseBenchError, match="clip of uce, church cannot be compared: a value is not finite"):
+        compare(base, base)
+
+
+# What the gate finds, by simulation.  A prompt has a chance of its own to show the concept (beta-distributed with mean
+# RATE and intraclass correlation ICC).  A worsening turns each miss into a hit with the probability that raises the
+# mean by its points.  With other seeds, images of a prompt in two runs are independent given its chance; with the same
+# seeds, the noise is the same, and prompts that are not worsened stay as they are.
+RATE, ICC, QUICK, REPEATS = 0.1, 0.3, 40, 100
+
+
+def simulate(worsening: float, concepts: int, same_seeds: bool, prompts: int = QUICK) -> dict[str, int]:
+    """How many of ``REPEATS`` comparisons of two runs of one method have each verdict."""
+    rng = np.random.default_rng(0)
+    spread, captions = (1 - ICC) / ICC, 100
+    rows = [("uce", f"c{number}") for number in range(concepts)]
+    hits, clip = dict.fromkeys(rows, np.zeros(prompts)), dict.fromkeys(rows, np.zeros(captions))
+    blank = [make_run(hits, clip, seed=0 if same_seeds else side) for side in (0, 1)]
+    counts = dict.fromkeys(("worse", "inconclusive", "no worse"), 0)
+    for _ in range(REPEATS):
+        chance = rng.beta(RATE * spread, (1 - RATE) * spread, (concepts, prompts))
+        chances = chance, chance + (1 - chance) * worsening / (1 - RATE)
+        level = rng.normal(77, 8, captions)
+        draws, noise = (rng.random((2, concepts, prompts)), rng.normal(0, 5, (2, concepts, captions)))
+        if same_seeds:
+            draws[1], noise[1] = draws[0], noise[0]
+        runs = []
+        for side in (0, 1):
+            scores = np.concatenate([draws[side] < chances[side], level + noise[side]], axis=1).reshape(-1)
+            runs.append(replace(blank[side], scores=blank[side].scores.assign(score=scores)))
+        counts[compare(runs[0], runs[1]).verdict] += 1
+    return counts
+
+
+@pytest.fixture
+def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gc.collect", lambda: 0)  # statsmodels collects garbage each time it adjusts
+
+
+@pytest.mark.usefixtures("quickly")
+def test_a_run_of_the_same_thing_with_other_seeds_does_not_fail() -> None:
+    assert simulate(0, 6, same_seeds=False)["worse"] <= 5
+
+
+@pytest.mark.usefixtures("quickly")
+@pytest.mark.parametrize(
+    ("concepts", "same_seeds", "prompts"), [(6, False, QUICK), (2, True, QUICK), (1, True, 80), (1, False, 160)]
+)
+def test_ten_points_fail_at_quick_scale_and_with_as_many_prompts_of_one_concept(
+    concepts: int, same_seeds: bool, prompts: int
+) -> None:
+    assert simulate(0.1, concepts, same_seeds, prompts)["worse"] >= 80
+
+
+@pytest.mark.usefixtures("quickly")
+@pytest.mark.parametrize("same_seeds", [False, True])
+def test_one_concept_at_quick_scale_is_too_small_and_says_so(same_seeds: bool) -> None:
+    found = simulate(0.1, 1, same_seeds)
+    assert found["worse"] < 50 < found["inconclusive"]
+
+
+@pytest.mark.usefixtures("quickly")
+def test_nothing_at_one_concept_of_quick_scale_is_mostly_inconclusive() -> None:
+    found = simulate(0, 1, same_seeds=False)
+    assert found["inconclusive"] >= 80 and found["worse"] <= 5
