@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import save_file
 
 from erasebench.adversarial import read_trial
@@ -21,6 +22,7 @@ from erasebench.errors import EraseBenchError
 from erasebench.images import read_images
 from erasebench.results.entry import artefact_folder, read_artefacts, read_entry, recompute
 from erasebench.results.record import read_record
+from erasebench.stages.judge import hash_images
 from erasebench.verify import TOLERANCE, How, verify
 from tests.engine.runs import command, forget_plugins, load_once, places
 
@@ -243,6 +245,24 @@ def test_fid_is_compared_though_no_score_gives_it(path: Path, how: How) -> None:
     edit(path, lambda content: content["metrics"]["fid"].update(value=content["metrics"]["fid"]["value"] * 0.8))
     (difference,) = verify(path, how).differences
     assert difference.startswith("fid: the entry says ") and ", drawn again it is " in difference
+
+
+def test_fid_of_a_folder_needs_that_folder(path: Path, how: How, tmp_path: Path) -> None:
+    drawn = artefact_folder(path) / "images.json"
+    spec = {"judge": "inception", "label": "", "version": "1", "weights": "0" * 64, "files": "0" * 64}
+    edit(drawn, lambda content: content.update(reference={"features": spec}))
+    rehash(path, "images.json")
+    with pytest.raises(EraseBenchError, match="FID is of a folder of real images: name it with --fid-reference"):
+        verify(path, how)
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    with pytest.raises(EraseBenchError, match="are not those that the entry's FID is of"):
+        verify(path, replace(how, fid_reference=tmp_path))
+    # The right folder makes it the entry's own protocol, or not: here the entry says that it was another.
+    edit(drawn, lambda content: content["reference"]["features"].update(files=hash_images(tmp_path)))
+    rehash(path, "images.json")
+    (difference,) = verify(path, replace(how, fid_reference=tmp_path)).differences
+    assert difference.startswith("protocol, reference images: the entry says ")
 
 
 def test_an_erasure_that_was_not_submitted_is_made_anew(entries: Path, how: How) -> None:
