@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -103,8 +104,21 @@ class Trial:
 
 def write_trial(folder: Path, trial: Trial) -> None:
     """Write a trial as JSON, and embeddings as safetensors."""
+    content, arrays = pack_trial(trial)
+    (folder / TRIAL).write_text(json.dumps(content, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
+    if arrays:
+        save_file(arrays, folder / VECTORS)
+
+
+def read_trial(folder: Path) -> Trial:
+    """The trial that :func:`write_trial` wrote."""
+    arrays: dict[str, Any] = load_file(folder / VECTORS) if (folder / VECTORS).exists() else {}
+    return unpack_trial(json.loads((folder / TRIAL).read_text(encoding="utf-8")), arrays)
+
+
+def pack_trial(trial: Trial) -> tuple[dict[str, Any], dict[str, NDArray[np.float32]]]:
+    """A trial as JSON has it, and its embeddings, "vectors" and "embedding", by name."""
     found, prompt = trial.found, trial.found.prompt
-    arrays = {name: array for name in ("vectors", "embedding") if (array := getattr(prompt, name)) is not None}
     content = {
         **{name: getattr(trial, name) for name in ("id", "text", "seed", "kind", "score", "threshold")},
         **{name: getattr(trial, name) for name in ("confirmations", "looks", "passes")},
@@ -113,19 +127,20 @@ def write_trial(folder: Path, trial: Trial) -> None:
             "prompt": {name: getattr(prompt, name) for name in ("text", "ids", "reread", "seed", "slots")},
         },
     }
-    (folder / TRIAL).write_text(json.dumps(content, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
-    if arrays:
-        save_file(arrays, folder / VECTORS)
+    return content, {name: array for name in ("vectors", "embedding") if (array := getattr(prompt, name)) is not None}
 
 
-def read_trial(folder: Path) -> Trial:
-    """The trial that :func:`write_trial` wrote."""
-    content = _with_tuples(json.loads((folder / TRIAL).read_text(encoding="utf-8")))
-    arrays: dict[str, Any] = load_file(folder / VECTORS) if (folder / VECTORS).exists() else {}
-    found = _with_tuples(content.pop("found"))
+def unpack_trial(content: Mapping[str, Any], arrays: Mapping[str, Any]) -> Trial:
+    """The trial that :func:`pack_trial` made JSON of.
+
+    Raises:
+        TypeError, KeyError: it is none.
+    """
+    packed = _with_tuples(content)
+    found = _with_tuples(packed.pop("found"))
     prompt = AdversarialPrompt(**_with_tuples(found.pop("prompt")), **arrays)
-    return Trial(**content, found=Found(prompt, **found))
+    return Trial(**packed, found=Found(prompt, **found))
 
 
-def _with_tuples(content: dict[str, Any]) -> dict[str, Any]:
+def _with_tuples(content: Mapping[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in content.items()}

@@ -352,6 +352,105 @@ def show(name: str, kind: str | None, concept: str | None, **options: Any) -> No
 
 
 @cli.command()
+@click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--csv", "table", type=click.Path(path_type=Path, dir_okay=False), help="File of the leaderboard's rows.")
+@click.option(
+    "--entries", type=click.Path(path_type=Path, file_okay=False), help="Folder of one submission for each row."
+)
+@click.option("--no-weights", is_flag=True, help="Leave the erasures' files out of the submissions.")
+def export(sources: tuple[Path, ...], table: Path | None, entries: Path | None, no_weights: bool) -> None:
+    """Export runs as rows or entries of a leaderboard.
+
+    SOURCES are run folders; for the rows also CSV files of rows, and folders of entries.  Without --csv and --entries,
+    the rows are printed as CSV.
+    """
+    from erasebench.results.entry import read_rows
+    from erasebench.results.leaderboard import merge, to_csv
+
+    if entries:
+        from erasebench.report.entries import describe_entry, write_entries
+        from erasebench.results.run_folder import read_run
+
+        for source in sources:
+            written, left_out = write_entries(read_run(source), entries, not no_weights)
+            click.echo("\n".join(describe_entry(path) for path in written))
+            for line in left_out:
+                click.echo(f"no entry: {line}", err=True)
+    if table or not entries:
+        rows = merge(row for source in sources for row in read_rows(source))
+        if twice := len(rows) - len({row.label for row in rows}):
+            click.echo(
+                f"rows with the label of another: {twice}; their column 'note' says in what they differ", err=True
+            )
+        if table:
+            from erasebench.files import write_durably
+
+            write_durably(table, to_csv(rows))
+            click.echo(f"{len(rows)} rows in {table}", err=True)
+        else:
+            click.echo(to_csv(rows), nl=False)
+
+
+@cli.command()
+@click.argument("entry", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--artefacts", type=click.Path(path_type=Path, file_okay=False), help="Its folder.  [default: beside it]")
+@click.option("--sign", metavar="NAME", help="Write into the entry who verified it.")
+@click.option("--tolerance", type=click.FloatRange(min=0), help="By how much a score may differ.  [default: 0.02]")
+@click.option("--erase", "make_erasure", is_flag=True, help="Make the erasure anew instead of reading its file.")
+@click.option("--model", help="The entry's model here: a diffusers folder or a hub id.")
+@click.option(
+    "--fid-reference", type=click.Path(path_type=Path, file_okay=False), help="The folder of real images of its FID."
+)
+@click.option("--store", type=click.Path(path_type=Path), default=Path("erasebench-store"), help="Where images go.")
+@click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=16, help="Images at a time.")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: as run]")
+@click.option("--plugins", metavar="A,B,...", help="Python files with judges, metrics or methods of the entry.")
+def verify(entry: Path, sign: str | None, tolerance: float | None, plugins: str | None, **options: Any) -> None:
+    """Check an entry of a leaderboard.
+
+    Draws its images again from its artefacts (erasure, prompts, embeddings and seeds), attacks nothing, and compares.
+
+    The same command again goes on after a kill.  Exits with 1 if the entry is not what its artefacts give.
+    """
+    from erasebench.config import split_list
+    from erasebench.verify import TOLERANCE, How, verify
+
+    files = tuple(Path(path) for path in split_list(plugins or ""))
+    how = How(tolerance=TOLERANCE if tolerance is None else tolerance, plugins=files, **options)
+    try:
+        found = verify(entry, how, sign or "")
+    except KeyboardInterrupt:
+        click.echo("\nstopped; the same command goes on from here", err=True)
+        sys.exit(130)
+    click.echo(found.text())
+    if not found.verified:
+        sys.exit(1)
+
+
+@cli.command()
+@click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The page: one HTML file.")
+@click.option("--title", default="Leaderboard of concept erasure", help="Its heading.")
+def leaderboard(sources: tuple[Path, ...], out: Path, title: str) -> None:
+    """Make a page of a leaderboard.
+
+    SOURCES are folders of entries, CSV files that export wrote, and run folders, together.
+
+    The page is one file that opens from disk, without a server or a network.
+    """
+    from erasebench.files import write_durably
+    from erasebench.report.board import to_html
+    from erasebench.results.entry import read_rows
+    from erasebench.results.leaderboard import merge
+
+    rows = merge(row for source in sources for row in read_rows(source))
+    text = to_html(rows, title)
+    write_durably(out, text)
+    click.echo(f"{len(rows)} rows in {out} ({len(text.encode()) / 1e6:.1f} MB)", err=True)
+
+
+@cli.command()
 @click.argument("base", type=click.Path(path_type=Path))
 @click.argument("new", type=click.Path(path_type=Path))
 @click.option(

@@ -2,14 +2,26 @@ from __future__ import annotations
 
 import json
 from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
 
 from erasebench.config import RunConfig, preset_files, read_layer
-from erasebench.schema import SCHEMA, config_schema, schema_text
+from erasebench.results.entry import Entry
+from erasebench.schema import ENTRY_SCHEMA, SCHEMA, config_schema, entry_schema, schema_text
 
 
-def test_the_file_is_up_to_date() -> None:
-    assert SCHEMA.read_text(encoding="utf-8") == schema_text(), "run: python -m erasebench.schema"
-    assert json.loads((files("erasebench") / "config.schema.json").read_text(encoding="utf-8")) == config_schema()
+@pytest.mark.parametrize(("path", "schema"), [(SCHEMA, config_schema()), (ENTRY_SCHEMA, entry_schema())])
+def test_the_file_is_up_to_date(path: Path, schema: dict[str, Any]) -> None:
+    assert path.read_text(encoding="utf-8") == schema_text(schema), "run: python -m erasebench.schema"
+    assert json.loads((files("erasebench") / path.name).read_text(encoding="utf-8")) == schema
+
+
+def test_every_field_of_an_entry_is_there_and_nothing_else_may_be() -> None:
+    schema = entry_schema()
+    assert set(schema["properties"]) == set(Entry.model_fields) and schema["additionalProperties"] is False
+    assert all(part["additionalProperties"] is False for part in schema["$defs"].values())
 
 
 def test_every_key_is_there_and_explained() -> None:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +13,7 @@ from erasebench import __version__
 from erasebench.engine.store import Store
 from erasebench.errors import EraseBenchError
 from erasebench.files import cannot_write, write_durably
+from erasebench.report.assets import asset, assets, digest, environment
 from erasebench.report.attack_tables import headline, split
 from erasebench.report.page import charts, facts
 from erasebench.report.page.attacks import Standings, standings, transfer_tables
@@ -46,7 +43,6 @@ from erasebench.results.table import TABLE, to_csv, to_frame
 
 REPORT = "report.html"
 STYLES, SCRIPTS = ("base.css", "viewer.css"), ("tablesort.min.js", "report.js", "viewer.js")
-LICENCES = {"tablesort.min.js": "tablesort.LICENCE"}
 
 
 def write_report(
@@ -144,8 +140,6 @@ def render_report(runs: Sequence[RunFolder], stores: Sequence[Store], out: Path)
         stores: of each, where its images and erasures are; empty for a report without them.
         out: the file that it is for.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     from erasebench.report.viewer import viewer_section
 
     names = _names(runs)
@@ -153,24 +147,21 @@ def render_report(runs: Sequence[RunFolder], stores: Sequence[Store], out: Path)
         _page(run, name, f"r{place}-" if len(runs) > 1 else "", stores[place - 1] if stores else None)
         for place, (run, name) in enumerate(zip(runs, names, strict=True), 1)
     ]
-    environment = Environment(
-        loader=PackageLoader("erasebench.report", "web"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    scripts = [_asset(name) for name in SCRIPTS if _has(name)]
-    return environment.get_template("report.html.j2").render(
-        version=__version__,
-        pages=pages,
-        styles=Markup("\n".join(_asset(name) for name in STYLES if _has(name))),
-        scripts=[Markup(script) for script in scripts],
-        policy=" ".join(f"'sha256-{_digest(script)}'" for script in scripts),
-        viewer=viewer_section(runs, stores, out) if stores else Markup(),
-        has_images=bool(stores),
-        comparisons=_comparisons(runs, names),
-        shared=facts.shared_table(runs, names) if len(runs) > 1 else None,
+    scripts = [asset(name) for name in SCRIPTS]
+    return (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            version=__version__,
+            pages=pages,
+            styles=Markup(assets(STYLES)),
+            scripts=[Markup(script) for script in scripts],
+            policy=" ".join(f"'{digest(script)}'" for script in scripts),
+            viewer=viewer_section(runs, stores, out) if stores else Markup(),
+            has_images=bool(stores),
+            comparisons=_comparisons(runs, names),
+            shared=facts.shared_table(runs, names) if len(runs) > 1 else None,
+        )
     )
 
 
@@ -289,25 +280,3 @@ def _citation(run: RunFolder) -> str:
 def _comparisons(runs: Sequence[RunFolder], names: Sequence[str]) -> list[tuple[str, str, list[facts.Comparison]]]:
     """Of every pair of the first run and another, whether they can be compared."""
     return [(names[0], name, facts.comparisons(runs[0], run)) for run, name in zip(runs[1:], names[1:], strict=True)]
-
-
-@cache
-def _asset(name: str) -> str:
-    """A style sheet or script of the page, a licence above it where it has one."""
-    folder = files("erasebench.report") / "web"
-    text = (folder / name).read_text(encoding="utf-8").strip()
-    licence = LICENCES.get(name)
-    if licence:
-        text = f"/*\n{(folder / licence).read_text(encoding='utf-8').strip()}\n*/\n{text}"
-    if "</script" in text.lower() or "</style" in text.lower():
-        raise ValueError(f"{name} would end its element")
-    return text
-
-
-def _has(name: str) -> bool:
-    return (files("erasebench.report") / "web" / name).is_file()
-
-
-def _digest(script: str) -> str:
-    """How a policy names a script that may run: SHA-256 in base64."""
-    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

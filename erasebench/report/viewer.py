@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from erasebench.engine.store import Store
 from erasebench.plugins import UNATTACKED
+from erasebench.report.assets import environment
 from erasebench.report.image_sheets import Column, Concept, Sample, Sheet, Verdict, read_concepts
 from erasebench.report.thumbnails import Thumbnails
 from erasebench.results.run_folder import RunFolder
@@ -85,21 +85,22 @@ def _render(concepts: Sequence[Concept], columns: Sequence[Column], thumbnails: 
             for verdict in sample.verdicts
         )
 
-    environment = Environment(
-        loader=FileSystemLoader(WEB), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    text = environment.get_template("viewer.html.j2").render(
-        concepts=concepts,
-        columns=columns,
-        folder=thumbnails.folder.name,
-        kinds=list(dict.fromkeys(line.kind for sheet in sheets for line in sheet.shown)),
-        is_close=is_close,
-        close=f"{CLOSE:.0%}",
-        several=any(sum(verdict.shows is not None for verdict in sample.verdicts) > 1 for sample in shown),
-        total=len(samples),
-        shown=len(shown),
-        missing=thumbnails.missing,
-        unattacked=UNATTACKED,
+    text = (
+        environment()
+        .get_template("viewer.html.j2")
+        .render(
+            concepts=concepts,
+            columns=columns,
+            folder=thumbnails.folder.name,
+            kinds=list(dict.fromkeys(line.kind for sheet in sheets for line in sheet.shown)),
+            is_close=is_close,
+            close=f"{CLOSE:.0%}",
+            several=any(sum(verdict.shows is not None for verdict in sample.verdicts) > 1 for sample in shown),
+            total=len(samples),
+            shown=len(shown),
+            missing=thumbnails.missing,
+            unattacked=UNATTACKED,
+        )
     )
     return Markup(text)
 

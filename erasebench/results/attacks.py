@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -126,21 +126,30 @@ def collect_attacks(record: Record, scores: pd.DataFrame, store: Store) -> pd.Da
             more, so that a judge or a model that is random shows.
         store: where the trials are.
     """
+    # An ensemble has the trials of its members, which stand for themselves as well.
+    return frame_trials(record, scores, cache(lambda key: (read_trial(store.read(key)), _seconds(store, key))))
+
+
+def frame_trials(record: Record, scores: pd.DataFrame, read: Callable[[str], tuple[Trial, float]]) -> pd.DataFrame:
+    """The trials of every row of attacks that could be measured, wherever they are.
+
+    Args:
+        record: the run.
+        scores: as :func:`collect_attacks` has them.
+        read: the trial of a key, and its seconds.
+    """
     again = {
         (row.method, row.concept, row.prompt_id, row.seed): row.score
         for row in scores[scores["probe"] == "concept"].itertuples(index=False)
     }
     rows: list[dict[str, Any]] = []
-    # An ensemble has the trials of its members, which stand for themselves as well.
-    read, seconds_of = cache(lambda key: read_trial(store.read(key))), cache(lambda key: _seconds(store, key))
     for row in record.attacks:
         if row.status != "ok":
             continue
         for floor, members in ((False, row.trials), (True, row.floor)):
-            tried = {member: {prompt: read(key) for prompt, key in keys.items()} for member, keys in members.items()}
-            seconds = {
-                member: {prompt: seconds_of(key) for prompt, key in keys.items()} for member, keys in members.items()
-            }
+            found = {member: {prompt: read(key) for prompt, key in keys.items()} for member, keys in members.items()}
+            tried = {member: {prompt: one for prompt, (one, _) in trials.items()} for member, trials in found.items()}
+            seconds = {member: {prompt: took for prompt, (_, took) in some.items()} for member, some in found.items()}
             stochastic = {
                 trial.id: abs(trial.score - again[row.method, row.concept, trial.id, trial.seed])
                 for trial in tried.get(UNATTACKED, {}).values()

@@ -1,0 +1,449 @@
+"""The leaderboard: one row a method, concept and model, of any number of runs; ``leaderboard.csv``.
+
+=========================== ============================================================================================
+column                      what it holds
+=========================== ============================================================================================
+``model``                   the model's name
+``method``                  as the user wrote it
+``hyper_parameters``        JSON: all of the method's
+``concept``, ``kind``       what is erased, and of which sort it is
+``seed``                    of images, and of the erasure where the method's brackets hold no other
+``status``, ``reason``      ``ok``, ``failed`` or ``n/a``, and why the row, or an attack on it, has no numbers
+``protocol``                checksum of how it was measured: only rows with the same one can be compared; empty where
+                            the run does not say
+``run``                     hash of the keys of all cells that the row was made of: the same where the results are the
+                            same bytes
+``erasebench``              the version that measured
+``judge``                   who saw the concept: version, weights, threshold
+``flags``                   reasons to doubt the numbers, ``; `` between; those of an attack as ``flag@attack``
+``erasure_seconds``         of the erasure; ``seconds`` of erasure, images and judges; ``attack_seconds`` of all attacks
+``peak_memory_mb``          in 10^6 bytes, of the cell of the row that took most
+``parameters_changed``      numbers in the weights that the erasure replaces
+``note``                    such as that another row has the same label and other numbers
+``name``, ``paper``,        of a submission: the method's name in print, a link, who made it and where it appeared
+``authors``, ``venue``
+``reported``                JSON: what the paper says, by the name of a number
+``external``                a lower robust rate (per cent) that somebody else has shown; ``source`` says where
+``unreliable``              ``true``, ``false``, or empty where nobody has looked; ``footnote`` says why
+``verified_by``             who drew the submission's images again and got its numbers; empty if nobody
+``KEY``, ``KEY_low``,       a number, its 95 % interval and the images or prompts behind it.  KEY is a metric, such as
+``KEY_high``, ``KEY_n``     ``ratio`` or ``clip``, or a metric of an attack: ``robust-rate@standard``, and of each
+                            attack ``asr-confirmed@ATTACK``.  Missing numbers have no n, undefined ones an n of 0
+=========================== ============================================================================================
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from erasebench.config import parse_method
+from erasebench.engine.cells import short_hash
+from erasebench.errors import EraseBenchError
+from erasebench.metrics.stats import Estimate
+from erasebench.results.attacks import ENSEMBLE
+from erasebench.results.record import AttackRecord, RowRecord
+from erasebench.results.rows import STATUSES, Status
+from erasebench.results.run_folder import RunFolder
+from erasebench.results.table import number
+from erasebench.settings import split_seed
+
+ROBUST, CONFIRMED = "robust-rate", "asr-confirmed"
+"""The metrics of attacks that a leaderboard holds: the first of the ensemble, the second of every attack."""
+
+
+@dataclass(frozen=True)
+class Entered:
+    """What whoever submits a row says of it, and who checked it.
+
+    Attributes:
+        name: of the method in print; ``paper`` a link to where it is described, ``authors`` and ``venue`` likewise.
+        reported: what the paper says, by the name of a number.
+        external: a lower robust rate, in per cent, that somebody else has shown; ``source`` where.
+        unreliable: whether the robust rate is known to say too much; None where nobody has looked.
+        footnote: why.
+        verified_by: who drew the images again and got the numbers; "" if nobody.
+    """
+
+    name: str = ""
+    paper: str = ""
+    authors: str = ""
+    venue: str = ""
+    reported: Mapping[str, float] = field(default_factory=dict)
+    external: float | None = None
+    source: str = ""
+    unreliable: bool | None = None
+    footnote: str = ""
+    verified_by: str = ""
+
+
+@dataclass(frozen=True)
+class BoardRow:
+    """A row of the leaderboard; see the top of this file.
+
+    Attributes:
+        numbers: by key, in the order of their columns.
+        entered: what its submission says of it.
+    """
+
+    model: str
+    method: str
+    hyper_parameters: Mapping[str, Any]
+    concept: str
+    kind: str
+    seed: int
+    status: Status
+    reason: str
+    protocol: str
+    run: str
+    erasebench: str
+    judge: str
+    flags: tuple[str, ...]
+    erasure_seconds: float | None
+    seconds: float | None
+    attack_seconds: float | None
+    peak_memory_mb: float | None
+    parameters_changed: int | None
+    numbers: Mapping[str, Estimate]
+    note: str = ""
+    entered: Entered = field(default_factory=Entered)
+
+    @property
+    def label(self) -> tuple[str, ...]:
+        """All that a row is known by, its numbers and its run apart."""
+        settings = json.dumps(self.hyper_parameters, sort_keys=True)
+        return (self.model, self.method, settings, self.concept, str(self.seed), self.protocol)
+
+    @property
+    def robust(self) -> Estimate | None:
+        """The robust rate after the standard ensemble, in per cent; None where it was not measured."""
+        found = self.numbers.get(f"{ROBUST}@{ENSEMBLE}")
+        return found if found and found.defined else None
+
+    @property
+    def best_known(self) -> Estimate | None:
+        """The lowest robust rate that anybody has shown, in per cent: one of others has the measured one's interval,
+        moved."""
+        own, external = self.robust, self.entered.external
+        if own is None or external is None or external >= own.value:
+            return own
+        lower = own.value - external
+        return Estimate(external, max(0.0, own.low - lower), max(external, own.high - lower), own.n)
+
+
+_OWN = [f.name for f in fields(BoardRow) if f.name not in ("numbers", "entered")]
+_ENTERED = [f.name for f in fields(Entered)]
+COLUMNS = (*_OWN, *_ENTERED)
+"""The columns of every leaderboard, in their order; those of numbers follow them."""
+_ENDS = ("", "_low", "_high", "_n")
+
+
+def rows_of_run(run: RunFolder) -> list[BoardRow]:
+    """The rows of one run, in the order of its table; attacks are columns of the rows that they are on.
+
+    Raises:
+        EraseBenchError: it measured nothing but attacks.
+    """
+    record = run.record
+    if not record.rows:
+        raise EraseBenchError(
+            f"{run.folder} holds attacks alone: a leaderboard needs the rows that they are on, which `erasebench run "
+            "--attacks ...` measures as well"
+        )
+    table = {(row.method, row.concept, row.attack): row for row in run.rows}
+    costs = run.costs.set_index("cell")
+    rows = []
+    for row in record.rows:
+        own = table[row.method, row.concept, ""]
+        attacks = [one for one in record.attacks if (one.method, one.concept) == (row.method, row.concept)]
+        numbers = dict(own.metrics)
+        flags, reasons = list(own.flags), [own.reason] if own.reason else []
+        for attack in attacks:
+            found = table[row.method, row.concept, attack.attack]
+            flags += [f"{flag}@{attack.attack}" for flag in found.flags]
+            if found.reason and own.status == "ok":
+                reasons.append(f"{attack.attack} {attack.status}: {found.reason}")
+            for key in (ROBUST, CONFIRMED) if attack.attack == ENSEMBLE else (CONFIRMED,):
+                if key in found.metrics:
+                    numbers[f"{key}@{attack.attack}"] = found.metrics[key]
+        rows.append(
+            BoardRow(
+                model=record.model,
+                method=row.method,
+                hyper_parameters=_hyper_parameters(run, row.method),
+                concept=row.concept,
+                kind=row.kind,
+                seed=record.seed,
+                status=row.status,
+                reason="; ".join(reasons),
+                protocol=record.protocol.checksum(row.concept)
+                if record.protocol and row.concept in record.protocol.concepts
+                else "",
+                run=run_key(row, attacks),
+                erasebench=record.erasebench,
+                judge=row.judge,
+                flags=tuple(flags),
+                **_costs(row, costs),
+                attack_seconds=_attack_seconds(run, row),
+                numbers=numbers,
+            )
+        )
+    return rows
+
+
+def run_key(row: RowRecord, attacks: Iterable[AttackRecord]) -> str:
+    """Twelve hexadecimal digits that are the same where a row, and the attacks on it, were made of the same cells."""
+    probes = {name: probe.model_dump(mode="json") for name, probe in row.probes.items()}
+    tried = {attack.attack: [attack.status, attack.trials, attack.floor] for attack in attacks}
+    return short_hash([row.method, row.concept, row.status, row.reason, row.erasure, probes, tried])
+
+
+def _hyper_parameters(run: RunFolder, label: str) -> dict[str, Any]:
+    name, options = parse_method(split_seed(label)[0])
+    return {**run.config.settings.get(name, {}), **options}
+
+
+def row_cells(row: RowRecord) -> list[str]:
+    """The keys of the cells of a row's own: its erasure, its images, and what judges say of them."""
+    own = [probe for name, probe in row.probes.items() if name != "reference"]
+    keys = [row.erasure, *(p.images for p in own), *(j.cell for p in own for j in p.judged), *(p.features for p in own)]
+    return list(dict.fromkeys(key for key in keys if key))
+
+
+def _costs(row: RowRecord, costs: pd.DataFrame) -> dict[str, Any]:
+    """What a row cost, out of the costs of a run by the first digits of their cells' keys."""
+    own = costs[costs.index.isin([key[:12] for key in row_cells(row)])]
+    erasure = own[own["stage"] == "erase"]
+
+    def said(numbers: pd.Series) -> float | None:
+        return None if not len(numbers) or numbers.isna().all() else float(numbers.iloc[0])
+
+    changed = said(erasure["parameters_changed"])
+    return {
+        "erasure_seconds": said(erasure["seconds"]),
+        "seconds": None if own["seconds"].isna().all() else float(own["seconds"].sum()),
+        "peak_memory_mb": None if own["peak_memory_mb"].isna().all() else float(own["peak_memory_mb"].max()),
+        "parameters_changed": None if changed is None else int(changed),
+    }
+
+
+def _attack_seconds(run: RunFolder, row: RowRecord) -> float | None:
+    """The seconds of all attacks on a row; None without any.
+
+    An ensemble's are left out where each of its members stands in the table as well, and count whole otherwise.
+    """
+    own = run.attacks[(run.attacks["method"] == row.method) & (run.attacks["concept"] == row.concept)]
+    if not len(own):
+        return None
+    records = [one for one in run.record.attacks if (one.method, one.concept) == (row.method, row.concept)]
+    alone = {one.attack for one in records if list(one.trials) == [one.attack]}
+    doubled = {one.attack for one in records if one.attack not in alone and set(one.trials) <= alone}
+    return float(own.loc[~own["attack"].isin(doubled), "seconds"].sum())
+
+
+def merge(rows: Iterable[BoardRow]) -> list[BoardRow]:
+    """The rows of many runs together, each once.
+
+    A row with the label of another, the same numbers and no attack that the other lacks says nothing new, and is left
+    out, unless it is a submission.  Rows with one label and different numbers all stay, with a note.
+    """
+    groups: dict[tuple[str, ...], list[BoardRow]] = defaultdict(list)
+    for row in rows:
+        same = groups[row.model, row.method, row.concept, row.protocol]
+        if any(_says_as_much(known, row) for known in same):
+            continue
+        same[:] = [known for known in same if not _says_as_much(row, known)] + [row]
+    merged = [row for same in groups.values() for row in same]
+    labels: dict[tuple[str, ...], list[BoardRow]] = defaultdict(list)
+    for row in merged:
+        labels[row.label].append(row)
+    return [replace(row, note=_note(row, labels[row.label])) for row in merged]
+
+
+def _note(row: BoardRow, same: Sequence[BoardRow]) -> str:
+    """What to say of a row beside those with its label, after what it says already."""
+    own = [part for part in row.note.split("; ") if part and not part.startswith("one of ")]
+    if len(same) > 1:
+        shown: dict[str, set[tuple[str, ...]]] = defaultdict(set)
+        for one in same:
+            for key, estimate in one.numbers.items():
+                shown[key].add(_shown(estimate))
+        differ = any(len(values) > 1 for values in shown.values()) or len({one.status for one in same}) > 1
+        own.append(f"one of {len(same)} results of the same label: other {'numbers' if differ else 'attacks'}")
+    return "; ".join(own)
+
+
+def _says_as_much(one: BoardRow, other: BoardRow) -> bool:
+    """Whether one row holds all that another does, of the same method, concept, model and protocol."""
+    if other.entered != Entered() and one.entered != other.entered:
+        return False
+    if other.run == one.run:
+        return True
+    if one.label != other.label or one.status != other.status:
+        return False
+    shown = {key: _shown(estimate) for key, estimate in one.numbers.items()}
+    own, theirs = ({key for key in row.numbers if "@" not in key} for row in (one, other))
+    return own == theirs and all(shown.get(key) == _shown(estimate) for key, estimate in other.numbers.items())
+
+
+def _shown(estimate: Estimate) -> tuple[str, ...]:
+    return (*map(number, (estimate.value, estimate.low, estimate.high)), str(estimate.n))
+
+
+def to_csv(rows: Iterable[BoardRow]) -> str:
+    """The text of ``leaderboard.csv``; numbers have six digits at most."""
+    return "".join(csv_lines(list(rows)))
+
+
+def csv_lines(rows: Sequence[BoardRow]) -> list[str]:
+    """The lines of ``leaderboard.csv``, first the header, then one a row; texts may hold line breaks themselves."""
+    keys = number_keys(rows)
+    lines = [_csv_line([*COLUMNS, *(f"{key}{end}" for key in keys for end in _ENDS)])]
+    for row in rows:
+        own = [_to_text(getattr(row, name)) for name in _OWN]
+        entered = [_to_text(getattr(row.entered, name)) for name in _ENTERED]
+        found = [row.numbers.get(key) for key in keys]
+        lines.append(
+            _csv_line([*own, *entered, *(cell for one in found for cell in (_shown(one) if one else [""] * 4))])
+        )
+    return lines
+
+
+def _csv_line(cells: Sequence[str]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    return text.getvalue()
+
+
+def number_keys(rows: Iterable[BoardRow]) -> list[str]:
+    """The keys of all numbers that some row has: metrics first, then the ensemble, then attacks, as first seen."""
+    keys = dict.fromkeys(key for row in rows for key in row.numbers)
+    return sorted(keys, key=lambda key: 0 if "@" not in key else 1 if key.startswith(f"{ROBUST}@") else 2)
+
+
+def _to_text(value: Any) -> str:
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "true" if value else "false"
+        case float():
+            return number(value)
+        case tuple():
+            return "; ".join(value)
+        case Mapping():
+            return json.dumps(value, sort_keys=True, ensure_ascii=False) if value else ""
+    return str(value)
+
+
+def read_leaderboard(path: Path) -> list[BoardRow]:
+    """The rows of a CSV file that :func:`to_csv` wrote.
+
+    Raises:
+        EraseBenchError: it is none, or a line is damaged; says which and what is wrong with it.
+    """
+    try:
+        reader = csv.reader(io.StringIO(path.read_bytes().decode(), newline=""))
+    except OSError as error:
+        raise EraseBenchError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise EraseBenchError(f"{path} is no leaderboard: it is not UTF-8 text") from error
+    header = next(reader, [])
+    first = len(COLUMNS)
+    keys = header[first::4]
+    if header[:first] != list(COLUMNS) or header[first:] != [f"{key}{end}" for key in keys for end in _ENDS]:
+        lacking = [name for name in COLUMNS if name not in header]
+        why = f"it has no column '{lacking[0]}'" if lacking else "its columns are in another order"
+        raise EraseBenchError(f"{path} is no leaderboard: {why}; `erasebench export RUN --csv FILE` writes one")
+    rows = []
+    for cells in reader:
+        try:
+            if len(cells) != len(header):
+                raise ValueError(f"it has {len(cells)} cells, the header {len(header)}")
+            own = {name: _from_text(name, text) for name, text in zip(_OWN, cells, strict=False)}
+            if own["status"] not in STATUSES:
+                raise ValueError(f"the status is {own['status']!r}, not one of {', '.join(STATUSES)}")
+            entered = {name: _from_text(name, text) for name, text in zip(_ENTERED, cells[len(_OWN) :], strict=False)}
+            numbers = {
+                key: _estimate(cells[first + 4 * k : first + 4 * k + 4])
+                for k, key in enumerate(keys)
+                if cells[first + 4 * k + 3]
+            }
+        except ValueError as error:
+            raise EraseBenchError(f"{path}, line {reader.line_num}: {error}") from None
+        rows.append(BoardRow(**own, numbers=numbers, entered=Entered(**entered)))
+    return rows
+
+
+def _estimate(cells: Sequence[str]) -> Estimate:
+    value, low, high = (float(text) if text else math.nan for text in cells[:3])
+    return Estimate(value, low, high, int(cells[3]))
+
+
+def _from_text(name: str, text: str) -> Any:
+    match name:
+        case "hyper_parameters" | "reported":
+            found = json.loads(text) if text else {}
+            if not isinstance(found, dict):
+                raise ValueError(f"{name} is no JSON object")
+            return found
+        case "seed":
+            return int(text)
+        case "parameters_changed":
+            return int(text) if text else None
+        case "erasure_seconds" | "seconds" | "attack_seconds" | "peak_memory_mb" | "external":
+            return float(text) if text else None
+        case "unreliable":
+            return {"true": True, "false": False, "": None}[text] if text in ("true", "false", "") else _not_bool(text)
+        case "flags":
+            return tuple(text.split("; ")) if text else ()
+    return text
+
+
+def _not_bool(text: str) -> bool:
+    raise ValueError(f"unreliable is {text!r}, not true, false or empty")
+
+
+@dataclass(frozen=True)
+class Rank:
+    """A row's place among those that can be compared with it: no better than ``first``, no worse than ``last``."""
+
+    first: int
+    last: int
+    of: int
+
+
+def rank_intervals(estimates: Sequence[Estimate], level: float = 0.95) -> list[Rank]:
+    """The ranks that each of several numbers may have, the highest number being first.
+
+    A number may rank before another unless its interval lies wholly below the other's (Klein, Wright and Wieczorek
+    2020, theorem 1).  The intervals are widened so that all of them hold at once with probability ``level`` (Sidak
+    1967), and with them all ranks.
+
+    Args:
+        estimates: defined, each with its own 95 % interval; of independent samples.
+        level: of all ranks together.
+    """
+    from scipy.stats import norm
+
+    n = len(estimates)
+    if not n:
+        return []
+    wider = norm.ppf((1 + level ** (1 / n)) / 2) / norm.ppf(0.975)
+    values = np.array([one.value for one in estimates])
+    lows = np.array([one.value if math.isnan(one.low) else one.low for one in estimates])
+    highs = np.array([one.value if math.isnan(one.high) else one.high for one in estimates])
+    lows, highs = values - wider * (values - lows), values + wider * (highs - values)
+    better = n - np.searchsorted(np.sort(lows), highs, side="right")
+    worse = np.searchsorted(np.sort(highs), lows, side="left")
+    return [Rank(int(1 + b), int(n - w), n) for b, w in zip(better, worse, strict=True)]

@@ -1,0 +1,187 @@
+"""An entry says what was measured, holds what people fill in, and refuses what it does not know."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from erasebench.errors import EraseBenchError
+from erasebench.report.entries import write_entries
+from erasebench.results.entry import (
+    SUBMITTED,
+    Verified,
+    artefact_folder,
+    changed_artefacts,
+    read_artefacts,
+    read_entries,
+    read_entry,
+    read_rows,
+    recompute,
+    write_entry,
+)
+from erasebench.results.leaderboard import Entered, rows_of_run
+from erasebench.results.record import RECORD
+from erasebench.results.run_folder import read_run
+
+
+@pytest.fixture
+def entries(finished: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "entries"
+    write_entries(read_run(finished / "out"), folder)
+    return folder
+
+
+@pytest.fixture
+def path(entries: Path) -> Path:
+    return entries / "uce-church-picturebook.json"
+
+
+def edit(path: Path, **fields: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **fields}), encoding="utf-8")
+
+
+def test_every_row_with_numbers_is_an_entry_but_the_unerased_models(finished: Path, tmp_path: Path) -> None:
+    written, left_out = write_entries(read_run(finished / "out"), tmp_path)
+    assert [path.name for path in written] == ["uce-church-picturebook.json", "uce-nudity-picturebook.json"]
+    assert left_out == [
+        "failing church has no numbers (failed: diverged)",
+        "failing nudity has no numbers (n/a: no nudity)",
+    ]
+
+
+def test_an_entry_is_the_row_of_its_run(finished: Path, path: Path) -> None:
+    run = read_run(finished / "out")
+    entry, row = read_entry(path), rows_of_run(run)[2]
+    assert run.record.protocol
+    assert entry.protocol == run.record.protocol.of("church") and entry.checksum == row.protocol
+    own = entry.row()
+    assert own.numbers == row.numbers and own.run == row.run and own.flags == row.flags
+    assert (own.seconds, own.peak_memory_mb) == (row.seconds, row.peak_memory_mb)
+    assert own.hyper_parameters == row.hyper_parameters and own.entered == Entered()
+    # Together with the run, nothing is there twice.
+    assert entry.erasure["method"] == "uce" and entry.judges["concept"]["judge"] == "picturebook-detector"
+    assert all(len(digest) == 64 for digest in (*entry.artefacts.values(), *entry.images.values()))
+
+
+def test_its_artefacts_give_its_numbers(path: Path) -> None:
+    entry, folder = read_entry(path), artefact_folder(path)
+    assert changed_artefacts(entry, folder) == []
+    assert {file.name for file in folder.iterdir()} == set(entry.artefacts)
+    (row,) = recompute(read_artefacts(folder)).values()
+    assert set(entry.metrics) - set(row.metrics) == {"fid"}, "the one that needs images"
+    for key, estimate in row.metrics.items():
+        said = entry.metrics[key].estimate
+        found = (estimate.value, estimate.low, estimate.high, estimate.n)
+        # The table has six digits.
+        assert (said.value, said.low, said.high, said.n) == pytest.approx(found, rel=5e-6, nan_ok=True)
+    assert row.flags == entry.flags
+
+
+def test_what_people_fill_in_stays_and_is_not_measured(finished: Path, path: Path) -> None:
+    filled: dict[str, Any] = {
+        "name": "UCE",
+        "paper": "https://example.org",
+        "authors": "A",
+        "venue": "V",
+        "reported": {"ratio": 3.0},
+    }
+    filled |= {"external": 20.0, "source": "S", "unreliable": True, "footnote": "why"}
+    assert set(filled) == set(SUBMITTED)
+    content = read_entry(path).content
+    edit(path, **filled)
+    entry = read_entry(path)
+    assert entry.content == content
+    write_entry(path, entry.model_copy(update={"verified_by": _verified(content)}))
+    write_entries(read_run(finished / "out"), path.parent)
+    again = read_entry(path)
+    assert {name: getattr(again, name) for name in SUBMITTED} == filled and again.verified
+    assert again.row().entered == Entered(**filled, verified_by="somebody")
+
+
+def _verified(content: str) -> Verified:
+    return Verified(name="somebody", erasebench="0.1.0", tolerance=0.02, content=content)
+
+
+def test_what_changed_since_it_was_verified_is_not_verified(path: Path) -> None:
+    entry = read_entry(path)
+    write_entry(path, entry.model_copy(update={"verified_by": _verified(entry.content)}))
+    assert read_entry(path).verified
+    edit(path, flags=[])
+    entry = read_entry(path)
+    assert not entry.verified and entry.row().note == "changed since it was verified"
+    assert entry.row().entered.verified_by == ""
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"extern": 1.0}, "unknown field 'extern'; nearest: external"),
+        ({"external": 120}, "external: Input should be less than or equal to 100"),
+        ({"paper": "javascript:alert(1)"}, "paper: String should match pattern"),
+        ({"reported": {"ratoi": 3.0}}, "unknown number in reported 'ratoi'; nearest: ratio"),
+        ({"unreliable": "perhaps"}, "unreliable: Input should be a valid boolean"),
+        ({"format": 2}, "format: Input should be 1"),
+        ({"cost": {"seconds": 1.0, "money": 3}}, "cost.money: Extra inputs are not permitted"),
+        ({"metrics": {"ratio": {"value": 1.0}}}, "metrics.ratio.low: Field required"),
+    ],
+)
+def test_what_is_no_entry_is_refused(fields: dict[str, Any], message: str, path: Path) -> None:
+    edit(path, **fields)
+    with pytest.raises(EraseBenchError, match=message):
+        read_entry(path)
+    with pytest.raises(EraseBenchError, match=message):
+        read_entries(path.parent)
+
+
+def test_what_cannot_be_read_is_refused(path: Path) -> None:
+    with pytest.raises(EraseBenchError, match="No such file"):
+        read_entry(path.with_name("nothing.json"))
+    path.write_bytes(b"{")
+    with pytest.raises(EraseBenchError, match="is no entry: Invalid JSON"):
+        read_entry(path)
+
+
+def test_damaged_artefacts_are_found(path: Path) -> None:
+    entry, folder = read_entry(path), artefact_folder(path)
+    with open(folder / "scores.csv", "a") as stream:
+        stream.write("\n")
+    (wrong,) = changed_artefacts(entry, folder)
+    assert wrong.startswith("scores.csv is not the file that was submitted: its SHA-256 is ")
+    (folder / "images.json").write_text("{}")
+    with pytest.raises(EraseBenchError, match=r"an artefact in .* is damaged: .*concept Field required"):
+        read_artefacts(folder)
+    shutil.rmtree(folder)
+    with pytest.raises(EraseBenchError, match=r"cannot read the artefact .*No such file"):
+        changed_artefacts(entry, folder)
+
+
+def test_an_artefact_elsewhere_is_refused(path: Path) -> None:
+    edit(path, artefacts={"../../secret": "0" * 64})
+    with pytest.raises(EraseBenchError, match=r"the artefact '../../secret' is no file of the folder"):
+        changed_artefacts(read_entry(path), artefact_folder(path))
+
+
+def test_a_run_that_does_not_say_how_it_measured_has_no_entries(finished: Path, tmp_path: Path) -> None:
+    old = Path(shutil.copytree(finished / "out", tmp_path / "old"))
+    record = json.loads((old / RECORD).read_text(encoding="utf-8"))
+    (old / RECORD).write_text(json.dumps({**record, "protocol": None}), encoding="utf-8")
+    with pytest.raises(EraseBenchError, match="does not say how it measured"):
+        write_entries(read_run(old), tmp_path / "entries")
+    assert {row.protocol for row in read_rows(old)} == {""}
+
+
+def test_a_folder_of_entries_is_rows(entries: Path) -> None:
+    assert [(row.method, row.concept) for row in read_rows(entries)] == [("uce", "church"), ("uce", "nudity")]
+
+
+def test_weights_can_stay_where_they_are(finished: Path, tmp_path: Path) -> None:
+    paths, _ = write_entries(read_run(finished / "out"), tmp_path, weights=False)
+    entry, folder = read_entry(paths[0]), artefact_folder(paths[0])
+    assert not (folder / "erasure.safetensors").exists() and "erasure.safetensors" in entry.artefacts
+    with pytest.raises(EraseBenchError, match=r"cannot read the artefact .*erasure.safetensors.*--erase makes"):
+        changed_artefacts(entry, folder)
+    assert changed_artefacts(entry, folder, frozenset({"erasure.safetensors"})) == []

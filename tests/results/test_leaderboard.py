@@ -1,0 +1,248 @@
+"""Runs become rows, rows a file, and many files one leaderboard."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+
+from erasebench.errors import EraseBenchError
+from erasebench.metrics.stats import UNDEFINED, Estimate
+from erasebench.results import leaderboard
+from erasebench.results.entry import read_rows
+from erasebench.results.leaderboard import (
+    COLUMNS,
+    Entered,
+    merge,
+    rank_intervals,
+    read_leaderboard,
+    rows_of_run,
+    to_csv,
+)
+from erasebench.results.record import AttackRecord
+from erasebench.results.rows import TableRow
+from erasebench.results.run_folder import RunFolder, read_run
+from tests.engine.runs import command
+from tests.results.boards import board_row
+from tests.results.trials import trials_of
+
+
+@pytest.fixture(scope="module")
+def run(finished: Path) -> RunFolder:
+    return read_run(finished / "out")
+
+
+def test_a_run_has_a_row_for_each_method_and_concept(run: RunFolder) -> None:
+    rows = rows_of_run(run)
+    assert [(row.method, row.concept, row.status) for row in rows] == [
+        (row.method, row.concept, row.status) for row in run.record.rows
+    ]
+    assert run.record.protocol
+    for row, measured in zip(rows, run.rows, strict=True):
+        assert row.numbers == measured.metrics and row.flags == measured.flags and row.reason == measured.reason
+        if row.status == "ok":
+            assert row.protocol == run.record.protocol.checksum(row.concept) and row.judge == measured.judge
+    assert len({row.run for row in rows}) == len(rows)
+    uce = rows[2]
+    assert uce.hyper_parameters["technique"] == "replace" and uce.parameters_changed == 1
+    # Cells that many rows share stand once in the costs, with the first of them.
+    own = run.costs[run.costs["cell"].isin([key[:12] for key in _keys(run, 2)])]
+    assert uce.seconds == pytest.approx(own["seconds"].sum()) and uce.peak_memory_mb == own["peak_memory_mb"].max()
+    assert uce.erasure_seconds == own.loc[own["stage"] == "erase", "seconds"].item()
+    assert uce.attack_seconds is None and rows[4].seconds is None
+
+
+def _keys(run: RunFolder, place: int) -> set[str]:
+    row = run.record.rows[place]
+    concept, retain = row.probes["concept"], row.probes["retain"]
+    keys = [row.erasure, concept.images, retain.images, concept.judged[0].cell, retain.judged[0].cell, retain.features]
+    return {key for key in keys if key}
+
+
+def test_attacks_are_columns_of_the_row_that_they_are_on(run: RunFolder) -> None:
+    rate, robust = Estimate(30.0, 20.0, 40.0, 20), Estimate(60.0, 40.0, 70.0, 20)
+
+    def tried(name: str, *members: str) -> AttackRecord:
+        trials = {member: {"0": "key"} for member in members or (name,)}
+        return AttackRecord(method="uce", concept="church", kind="object", attack=name, status="ok", trials=trials)
+
+    attacks = (
+        tried("none"),
+        tried("cce"),
+        tried("standard", "none", "cce"),
+        tried("rab").model_copy(update={"status": "failed", "reason": "diverged", "trials": {}}),
+    )
+    table = [
+        TableRow("uce", "church", one.status, one.reason, {"asr-confirmed": rate, "robust-rate": robust, "looks": rate},
+                 flags=("weak-budget",) if one.attack == "cce" else (), attack=one.attack)
+        if one.status == "ok" else TableRow("uce", "church", one.status, one.reason, attack=one.attack)
+        for one in attacks
+    ]  # fmt: skip
+    frame = trials_of({("uce", "none"): "--", ("uce", "cce"): "cc", ("uce", "standard"): "cc"})
+    attacked = replace(
+        run,
+        record=run.record.model_copy(update={"attacks": attacks}),
+        rows=(*run.rows, *table),
+        attacks=frame,
+    )
+    row = rows_of_run(attacked)[2]
+    assert [key for key in row.numbers if "@" in key] == [
+        "asr-confirmed@none",
+        "asr-confirmed@cce",
+        "robust-rate@standard",
+        "asr-confirmed@standard",
+    ]
+    assert row.robust == robust and row.reason == "rab failed: diverged" and "weak-budget@cce" in row.flags
+    # The ensemble's members stand in the table themselves: its seconds are theirs.
+    assert row.attack_seconds == 4.0
+    assert row.run != rows_of_run(run)[2].run
+
+
+def test_every_column_is_explained() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "leaderboard.md").read_text(encoding="utf-8")
+    for text in (page.partition("## `leaderboard.csv`")[2], (leaderboard.__doc__ or "").replace("``", "`")):
+        assert [name for name in COLUMNS if f"`{name}`" not in text] == []
+
+
+def test_a_file_gives_back_what_was_written(tmp_path: Path) -> None:
+    rows = [
+        board_row(),
+        board_row(method='nasty, "quoted"\nname', status="n/a", reason="it,\nsaid", numbers={}, flags=(), seconds=None),
+        board_row(
+            concept="style",
+            numbers={"ratio": UNDEFINED, "asr-confirmed@cce[steps=2]": Estimate(3.0, math.nan, math.nan, 1)},
+            entered=Entered("M", "https://example.org", "A, B", "V", {"ratio": 1.5}, 20.0, "S", False, "why", "me"),
+        ),
+    ]
+    path = tmp_path / "leaderboard.csv"
+    path.write_text(to_csv(rows), encoding="utf-8", newline="")
+    read = read_leaderboard(path)
+    # nan is not nan; the text of what was read is that of what was written.
+    assert to_csv(read) == to_csv(rows)
+    assert [replace(row, numbers={}) for row in read] == [replace(row, numbers={}) for row in rows]
+    assert (
+        read[0] == rows[0] and read[2].numbers["ratio"].n == 0 and "asr-confirmed@cce[steps=2]" not in read[0].numbers
+    )
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (("model,method", "name,method"), "is no leaderboard: it has no column 'model'"),
+        (("model,method", "method,model"), "its columns are in another order"),
+        ((",ok,", ",good,"), "line 2: the status is 'good', not one of ok, failed, n/a"),
+        (("7.5,", "seven,"), "line 2: could not convert string to float: 'seven'"),
+        (("wide;", "wide,"), "line 2: it has .* cells, the header"),
+        ((",12.5,30", ",12.5,30\n"), "line 2: it has"),
+    ],
+)
+def test_what_is_no_leaderboard_is_refused(edit: tuple[str, str], message: str, tmp_path: Path) -> None:
+    path = tmp_path / "leaderboard.csv"
+    text = to_csv([board_row()])
+    assert edit[0] in text
+    path.write_text(text.replace(*edit, 1))
+    with pytest.raises(EraseBenchError, match=message):
+        read_leaderboard(path)
+
+
+def test_what_is_nothing_to_read_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(EraseBenchError, match="neither the folder of a finished run, nor a leaderboard"):
+        read_rows(tmp_path)
+    (tmp_path / "image.png").write_bytes(b"\x89PNG\xff")
+    with pytest.raises(EraseBenchError, match="it is not UTF-8 text"):
+        read_rows(tmp_path / "image.png")
+
+
+def test_merging_keeps_each_result_once() -> None:
+    row = board_row()
+    assert merge([row, row, board_row(method="uce", run="c")]) == [row, board_row(method="uce", run="c")]
+    # Read from the run and from a submission: the run's key is the same.
+    submission = replace(row, hyper_parameters={**row.hyper_parameters, "more": 1}, entered=Entered(name="ESD"))
+    assert merge([row, submission]) == [submission] == merge([submission, row])
+
+
+def test_a_run_with_more_attacks_takes_the_place_of_the_one_with_fewer() -> None:
+    row = board_row()
+    fewer = replace(row, run="c", numbers={key: one for key, one in row.numbers.items() if "@" not in key})
+    assert merge([fewer, row]) == [row] == merge([row, fewer])
+    other = replace(fewer, numbers={**fewer.numbers, "asr-confirmed@cce": Estimate(1.0, 0.0, 2.0, 9)})
+    assert [one.note for one in merge([row, other])] == ["one of 2 results of the same label: other attacks"] * 2
+    changed = replace(other, note="changed since it was verified")
+    assert merge([row, changed])[1].note == f"changed since it was verified; {merge([row, other])[1].note}"
+
+
+def test_the_same_label_with_other_numbers_is_kept_and_said() -> None:
+    row = board_row()
+    other = replace(row, run="c", numbers={**row.numbers, "ratio": Estimate(9.0, 3.0, 20.0, 40)})
+    assert [one.note for one in merge([row, other])] == ["one of 2 results of the same label: other numbers"] * 2
+    assert merge(merge([row, other])) == merge([row, other])
+    # Another protocol or another seed is another label.
+    apart = [row, replace(other, protocol="d"), replace(other, seed=1, run="e")]
+    apart.append(replace(other, hyper_parameters={}, run="f"))
+    assert [one.note for one in merge(apart)] == [""] * 4
+
+
+def test_the_best_known_robust_rate_is_the_lowest() -> None:
+    row = board_row()
+    assert row.best_known == row.robust == Estimate(75.0, 60.0, 86.0, 40)
+    assert replace(row, entered=Entered(external=80.0)).best_known == row.robust
+    assert replace(row, entered=Entered(external=40.0)).best_known == Estimate(40.0, 25.0, 51.0, 40)
+    assert replace(row, entered=Entered(external=10.0)).best_known == Estimate(10.0, 0.0, 21.0, 40)
+    assert replace(row, numbers={}, entered=Entered(external=10.0)).best_known is None
+
+
+def test_ranks_are_those_of_brute_force() -> None:
+    rng = np.random.default_rng(0)
+    for n in (1, 2, 7, 40):
+        values = rng.normal(50, 10, n)
+        estimates = [Estimate(v, v - half, v + half, 40) for v, half in zip(values, rng.uniform(1, 9, n), strict=True)]
+        # Sidak's factor by hand: each interval holds with probability 0.95 ** (1 / n).
+        wider = NormalDist().inv_cdf(0.5 + 0.95 ** (1 / n) / 2) / NormalDist().inv_cdf(0.975)
+        ends = [(e.value - wider * (e.value - e.low), e.value + wider * (e.high - e.value)) for e in estimates]
+        for (low, high), rank in zip(ends, rank_intervals(estimates), strict=True):
+            assert rank.first == 1 + sum(other > high for other, _ in ends)
+            assert rank.last == n - sum(other < low for _, other in ends)
+            assert rank.of == n
+
+
+def test_all_ranks_hold_at_once() -> None:
+    rng = np.random.default_rng(1)
+    truth = np.array([40.0, 42.0, 42.5, 50.0, 60.0, 61.0, 75.0, 90.0])
+    places = 1 + np.array([(truth > own).sum() for own in truth])
+    held = 0
+    for _ in range(2000):
+        seen = truth + rng.normal(0, 3, len(truth))
+        ranks = rank_intervals([Estimate(v, v - 1.96 * 3, v + 1.96 * 3, 40) for v in seen])
+        held += all(rank.first <= place <= rank.last for rank, place in zip(ranks, places, strict=True))
+    assert held / 2000 > 0.95
+    # And they say something: the best is told from the worst.
+    assert rank_intervals([Estimate(v, v - 3, v + 3, 40) for v in truth])[-1].last == 1
+
+
+def test_the_command_writes_rows_and_says_what_it_did(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("export", finished / "out") == 0
+    printed = capsys.readouterr().out
+    assert command("export", finished / "out", finished / "out", "--csv", tmp_path / "l.csv") == 0
+    said = capsys.readouterr()
+    assert said.out == "" and said.err == f"6 rows in {tmp_path / 'l.csv'}\n"
+    assert (tmp_path / "l.csv").read_text(encoding="utf-8") == printed
+    # Files merge with runs and each other.
+    assert command("export", tmp_path / "l.csv", finished / "out") == 0
+    assert capsys.readouterr().out == printed
+    rows = read_leaderboard(tmp_path / "l.csv")
+    other = [replace(row, run="x", numbers={**row.numbers, "ratio": Estimate(1.0, 0.0, 2.0, 4)}) for row in rows[2:3]]
+    (tmp_path / "other.csv").write_text(to_csv(other))
+    assert command("export", tmp_path / "l.csv", tmp_path / "other.csv") == 0
+    assert "rows with the label of another: 1; their column 'note' says" in capsys.readouterr().err
+
+
+def test_bad_input_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("export", tmp_path / "nowhere") == 2
+    assert "nowhere is neither the folder of a finished run" in capsys.readouterr().err
+    assert command("export") == 2
