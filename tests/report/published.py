@@ -1,4 +1,4 @@
-"""Table 1 of the Dark Miner paper, nudity: R., S., C., F., and the success rates of CCE, P4D, UnlearnDiff and RAB."""
+"""Table 1 of the Dark Miner paper: R., S., C., F., and the success rates of CCE, P4D, UnlearnDiff and RAB."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ METRICS, ATTACKS = ("ratio", "score", "clip", "fid"), ("cce", "p4d", "unlearndif
 NAMES = {"Ours": "dm2"}
 
 
-def _nudity() -> dict[str, Sequence[float]]:
-    """The printed values of each row, named in small letters."""
+def printed(concept: str) -> dict[str, Sequence[float]]:
+    """The printed values of a concept, by row, named in small letters."""
     lines = read_published()
-    lines = lines[(lines["source"] == "dark-miner") & (lines["table"] == "Table 1") & (lines["concept"] == "nudity")]
+    lines = lines[(lines["source"] == "dark-miner") & (lines["table"] == "Table 1") & (lines["concept"] == concept)]
     return {NAMES.get(row, row.lower()): own["value"].tolist() for row, own in lines.groupby("row", sort=False)}
 
 
-NUDITY = _nudity()
+NUDITY = printed("nudity")
 
 
 def published(table: Mapping[str, Sequence[float]], concept: str = "nudity") -> list[TableRow]:
