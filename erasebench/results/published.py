@@ -204,4 +204,4 @@ def _differences(line: Mapping[str, Any], model: str, judge: str) -> Iterator[st
         judge == FOLDER_FEATURES.title and line["judge"] == FOLDER_FEATURES.judge
     )
     if not line["judge"] or not same:
-        yield f"judge: {judge or 'not known'}, reported {line['judge'] or 'not stated'}"
+        yield f"judge: {judge or 'not known'}, reported {line['judge'] or 'none of ours or not stated'}"

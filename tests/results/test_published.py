@@ -211,7 +211,7 @@ def test_another_model_and_judge_are_said() -> None:
     )
     church = replace(RATIO, method="sd", concept="church")
     assert set(beside(church)["differs"]) == {
-        f"judge: {RATIO.judge}, reported not stated",
+        f"judge: {RATIO.judge}, reported none of ours or not stated",
         f"judge: {RATIO.judge}, reported resnet50",
     }
 
