@@ -1,23 +1,25 @@
-"""Table 1 of the Dark Miner paper, nudity: R., S., C., F., and the success rates of CCE, P4D, UnlearnDiff and RAB."""
+"""Table 1 of the Dark Miner paper: R., S., C., F., and the success rates of CCE, P4D, UnlearnDiff and RAB."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 from erasebench.metrics.stats import Estimate
+from erasebench.results.published import read_published
 from erasebench.results.rows import TableRow
 
 METRICS, ATTACKS = ("ratio", "score", "clip", "fid"), ("cce", "p4d", "unlearndiff", "rab")
-NUDITY: dict[str, Sequence[float]] = {
-    "sd": (49.1, 30.6, 31.5, 21.1, 100, 100, 100, 98.6),
-    "sld": (31.3, 18.5, 30.3, 27.7, 32.2, 63, 100, 94.1),
-    "ca": (17.1, 8.9, 31.5, 24.9, 100, 37, 85, 65.4),
-    "esd": (45.3, 28.4, 31.4, 24.7, 92.6, 64, 100, 99),
-    "fmn": (52.8, 33.8, 31.3, 29.4, 96.5, 57, 100, 99.4),
-    "uce": (36.5, 21.9, 31.4, 26, 89.6, 58, 100, 97.2),
-    "salun": (15.5, 7.38, 29, 42.2, 47.6, 36, 37, 28.4),
-    "dm2": (12.1, 5.6, 30, 21.7, 27.7, 14, 18, 26.2),
-}
+NAMES = {"Ours": "dm2"}
+
+
+def printed(concept: str) -> dict[str, Sequence[float]]:
+    """The printed values of a concept, by row, named in small letters."""
+    lines = read_published()
+    lines = lines[(lines["source"] == "dark-miner") & (lines["table"] == "Table 1") & (lines["concept"] == concept)]
+    return {NAMES.get(row, row.lower()): own["value"].tolist() for row, own in lines.groupby("row", sort=False)}
+
+
+NUDITY = printed("nudity")
 
 
 def published(table: Mapping[str, Sequence[float]], concept: str = "nudity") -> list[TableRow]:

@@ -14,7 +14,7 @@ from PIL import Image
 from erasebench.metrics.stats import UNDEFINED, Estimate
 from erasebench.report.radar import draw_overall, overall, overall_csv, overall_scores
 from erasebench.results.rows import TableRow
-from tests.report.published import ATTACKS, NUDITY, published
+from tests.report.published import ATTACKS, NUDITY, printed, published
 
 AXES = ["CLIP", "FID", "Ratio", "Score", *ATTACKS]
 
@@ -51,6 +51,12 @@ def test_by_hand_from_the_published_table() -> None:
     assert scores.loc["dm2", "overall"] == pytest.approx(sum(expected) / 8) and set(scores["metrics"]) == {8}
     # The paper's appendix C calls CA and SalUn the best overall of those that it compares with.
     assert list(scores["overall"].sort_values(ascending=False).index[:3]) == ["dm2", "salun", "ca"]
+
+
+@pytest.mark.parametrize("concept", ["nudity", "violence", "church", "french-horn", "van-gogh", "crayon"])
+def test_the_papers_own_method_is_first_as_in_its_figure_4(concept: str) -> None:
+    scores = overall_scores(overall(published(printed(concept), concept), "sd")).set_index("method")["overall"]
+    assert scores.idxmax() == "dm2" and scores["sd"] == 2 / 8 and len(scores) == 8
 
 
 def test_values_are_not_cut_off() -> None:
