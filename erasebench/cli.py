@@ -37,6 +37,9 @@ LISTED = ("methods", "attacks", "judges", "metrics", "rules", "concepts", "prese
 def cli() -> None:
     """Measure how well a concept can be erased from a text-to-image model.
 
+    Exit codes: 0 fine; 1 something measured falls short, is worse or damaged; 2 bad input; 3 a cell failed;
+    4 a comparison was inconclusive, on request; 130 stopped.
+
     Options can stand in the environment: ERASEBENCH_RUN_STORE is run's --store.
 
     Completion in bash: eval "$(_ERASEBENCH_COMPLETE=bash_source erasebench)"
@@ -94,7 +97,8 @@ def config_options() -> list[click.Parameter]:
     ]
     for key, field in RunConfig.model_fields.items():
         default = field.get_default(call_default_factory=True)
-        shown = f"  [default: {default}]" if default not in (None, (), {}) else ""
+        words = ",".join(map(str, default)) if isinstance(default, tuple) else default
+        shown = f"  [default: {words}]" if default not in (None, (), {}) else ""
         flag = f"--{key.replace('_', '-')}"
         text = f"{field.description}{shown}"
         if field.annotation is bool:
@@ -294,7 +298,9 @@ def plan(precision: str | None, **options: Any) -> None:
 @click.argument(
     "runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path), shell_complete=complete_path
 )
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="The file.  [default: RUN/report.html]")
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), help="The file; of one run RUN/report.html if omitted."
+)
 @click.option(
     "--store",
     type=click.Path(path_type=Path, file_okay=False),
@@ -309,6 +315,10 @@ def report(runs: tuple[Path, ...], out: Path | None, store: Path | None, images:
     """
     from erasebench.report.html import write_report
 
+    if len(runs) > 1 and out is None:
+        raise EraseBenchError("a report of several runs belongs to none of their folders; say where by --out FILE.html")
+    if out is not None and out.suffix.lower() not in (".html", ".htm"):
+        raise EraseBenchError(f"{out} would be an HTML file of another name; write --out {out.with_suffix('.html')}")
     file = write_report(runs, out, store, images)
     click.echo(f"{file} ({file.stat().st_size / 1e6:.1f} MB)")
 
