@@ -15,7 +15,7 @@ from scipy.stats import ttest_rel
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
-from erasebench.metrics.paired import FEW, Comparison, compare_paired, holm
+from erasebench.metrics.paired import FEW, PairedComparison, compare_paired, holm
 
 
 def side(values: NDArray[np.generic] | list[object], images: int = 1) -> pd.Series:
@@ -77,7 +77,7 @@ def test_flips_of_differences_of_one_size_are_mcnemars_test() -> None:
 
 def simulate(
     prompts: int, images: int, rates: tuple[float, float], correlation: float, repeats: int, seed: int = 0
-) -> list[Comparison]:
+) -> list[PairedComparison]:
     """Hits of prompts that differ (a beta distribution), those of both sides about their prompt's own rate."""
     rng, spread = np.random.default_rng(seed), 1 / correlation - 1
     found = []
