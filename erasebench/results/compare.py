@@ -231,17 +231,13 @@ def _missing(base: RunFolder, new: RunFolder, names: Mapping[str, str]) -> Itera
             found[row.method, "", ""] = None
         elif row.concept not in concepts:
             found["", row.concept, ""] = None
-        elif row.attack not in attacks:
+        elif row.attack and row.attack not in attacks:
             found["", "", row.attack] = None
         else:
             found[_key(row)] = None
     for method, concept, attack in found:
-        yield Change(
-            *(method, method, concept, attack, ""),
-            verdict="inconclusive",
-            reason="missing in the new run",
-            missing=True,
-        )
+        reason = "missing in the new run"
+        yield Change(method, method, concept, attack, "", verdict="inconclusive", reason=reason, missing=True)
 
 
 def _key(row: TableRow | AttackRecord) -> tuple[str, str, str]:
@@ -368,7 +364,7 @@ def _sample(metric: str, unit: str, probes: Iterable[str], pair: _Pair, base: _V
 def _are_same(before: pd.Series, after: pd.Series, unit: str) -> bool:
     """Whether images have the same values but for rounding, of which the metric's scale tells how much it is."""
     if before.dtype == bool or not before.index.equals(after.index):
-        return before.equals(after)
+        return bool(before.equals(after))
     drift = DRIFT * (100 if unit in POINTS else float(before.abs().mean()))
     return bool(((after - before).abs() <= drift).all())
 

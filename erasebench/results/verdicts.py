@@ -65,8 +65,8 @@ class Change:
         attack: "" for a row without any.
         metric: its key; "" for a row that can be measured no more, which is worse, and for what is ``missing``.
         before: the value in the base run, over the prompts that were compared; ``after`` that in the new run.
-        difference: after less before, with its 95 % interval; ``n`` is the number of prompts, of images where nothing is
-            paired.
+        difference: after less before, with its 95 % interval; ``n`` is the number of prompts, or of images if not
+            ``paired``.
         test: what gave ``p``.
         p: one-sided, that it is worse, adjusted for all comparisons that are judged; nan where it is not judged.
         margin: how much worse is too little to matter, in the metric's unit.
