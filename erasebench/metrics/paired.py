@@ -133,16 +133,17 @@ def paired_test(differences: NDArray[np.float64], binary: bool) -> tuple[float, 
 def add_spread(compared: PairedComparison, error: float, freedom: int) -> PairedComparison:
     """A comparison that holds for other erasures as well as for other prompts.
 
-    What erasures differ by is the same for all prompts, so that no number of these averages it out.  The interval's
-    reaches add up by squares, each side by itself (Zou and Donner 2008), as those of
-    :mod:`~erasebench.results.seeds`.  p is Welch's: of the standard error that the prompts' p stands for and ``error``
-    together, with Satterthwaite's degrees of freedom, and never less than without.
+    What erasures differ by is the same for all prompts, so that no number of these averages it out.  The reaches of the
+    two add up by squares, each side by itself (Zou and Donner 2008), as in :mod:`~erasebench.results.seeds`; p is that
+    of the widest such interval that leaves out zero.  Welch's test with Satterthwaite's degrees of freedom finds too
+    much with two or three erasures, whose spread is small by chance now and then.
 
     Args:
         compared: over prompts.
         error: the standard error that the difference has through the erasures, in its unit.
         freedom: its degrees of freedom, at least 1.
     """
+    from scipy.optimize import brentq
     from scipy.stats import t
 
     if not error:
@@ -153,15 +154,15 @@ def add_spread(compared: PairedComparison, error: float, freedom: int) -> Paired
         difference.value + side * math.hypot(reach, difference.value - limit)
         for side, limit in ((-1, difference.low), (1, difference.high))
     )
-    quantile = float(t.isf(compared.p / 2, prompts))
-    p = 1.0
-    if quantile:
-        own = abs(difference.value) / quantile
-        together = math.hypot(own, error)
-        degrees = together**4 / (own**4 / prompts + error**4 / freedom)
-        p = max(compared.p, float(2 * t.sf(abs(difference.value) / together, degrees)))
+    size, own_p = abs(difference.value), compared.p / 2
+    quantile = float(t.isf(own_p, prompts))
+    p = 0.5
+    if size and quantile > 0:
+        # Whatever gave p, its reach at a level is taken to be that of Student's t with as many prompts.
+        own, least = size / quantile, max(own_p, float(t.sf(size / error, freedom)))
+        p = brentq(lambda p: math.hypot(t.isf(p, prompts) * own, t.isf(p, freedom) * error) - size, least, 0.5)
     return PairedComparison(
-        *(Estimate(difference.value, low, high, difference.n), p, f"{compared.test}, and erasures"),
+        *(Estimate(difference.value, low, high, difference.n), 2 * p, f"{compared.test}, and erasures"),
         math.hypot(compared.detectable, float(t.ppf(0.975, freedom) + t.ppf(0.8, freedom)) * error),
     )
 

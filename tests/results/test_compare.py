@@ -152,7 +152,7 @@ def test_erasures_of_other_seeds_are_as_many_draws_of_the_method() -> None:
 
 
 def test_anew_trained_erasures_of_several_seeds_fail_no_more_often_than_they_may() -> None:
-    """True rates of erasures differ by 10 points, so that single ones are found worse every third time."""
+    """True rates of erasures differ by 10 points, so that single ones are found worse in every sixth gate."""
     rng, names = np.random.default_rng(0), ("esd-x", "esd-x[seed=1]", "esd-x[seed=2]")
     worse = {1: 0, 3: 0}
     for _ in range(60):
@@ -161,7 +161,7 @@ def test_anew_trained_erasures_of_several_seeds_fail_no_more_often_than_they_may
         for seeds in worse:
             base, new = (make_run(dict(list(run.items())[:seeds]), seed=side) for side, run in enumerate(runs))
             worse[seeds] += compare(base, new).verdict == "worse"
-    assert worse[3] <= 4 and worse[1] >= 8, worse
+    assert worse[3] <= 3 < 8 <= worse[1], worse
 
 
 def test_a_metric_of_images_that_collapses_is_worse_though_no_score_moved(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -359,8 +359,9 @@ def test_what_the_new_run_lacks_is_named_and_inconclusive_unless_that_is_allowed
         found = [change for change in comparison.changes if change.missing]
         assert [change.row for change in found] == named
         assert comparison.verdict == ("inconclusive" if named else "no worse")
-        assert compare(base, new, allow_missing=True).verdict == compare(new, base).verdict == "no worse"
-        assert compare(base, new, []).verdict == "not judged"
+    assert compare(base, without(cases[4][0]), allow_missing=True).verdict == "no worse"
+    assert compare(without(cases[4][0]), base).verdict == "no worse"
+    assert compare(base, without(cases[4][0]), []).verdict == "not judged"
     assert compare(base, replace(without(cases[0][0]), scores=base.scores.assign(score=1.0))).verdict == "worse"
 
 
