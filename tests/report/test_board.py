@@ -262,6 +262,17 @@ def test_sorting_keeps_groups_apart(page: Page) -> None:
     assert set(first(page, 3)) == {"concept-1"}
 
 
+def test_times_are_sorted_by_their_length_in_whatever_unit_they_are_told(browser: Browser, tmp_path: Path) -> None:
+    took = {"2 min": 120.0, "45 s": 45.0, "1.7 h": 6120.0, "": None, "0.0449 s": 0.0449}
+    path = tmp_path / "board.html"
+    rows = [board_row(method=f"m{k}", erasure_seconds=value) for k, value in enumerate(took.values())]
+    path.write_text(to_html(rows, "Board"), encoding="utf-8")
+    for page in opened(browser, path):
+        page.get_by_role("button", name="Cost").click()
+        shown = [text.partition(" erasing")[0] for text in first(page, 14)]
+        assert shown == ["0.0449 s", "45 s", "2 min", "1.7 h", ""]
+
+
 def test_a_link_finds_its_row_on_whatever_page_it_is(browser: Browser, board: Path, page: Page) -> None:
     for _ in range(3):
         page.get_by_role("button", name="Next").click()
