@@ -383,9 +383,9 @@ def export(sources: tuple[Path, ...], table: Path | None, entries: Path | None, 
                 f"rows with the label of another: {twice}; their column 'note' says in what they differ", err=True
             )
         if table:
-            from erasebench.files import write_durably
+            from erasebench.files import write_named
 
-            write_durably(table, to_csv(rows))
+            write_named(table, to_csv(rows))
             click.echo(f"{len(rows)} rows in {table}", err=True)
         else:
             click.echo(to_csv(rows), nl=False)
@@ -439,14 +439,14 @@ def leaderboard(sources: tuple[Path, ...], out: Path, title: str) -> None:
 
     The page is one file that opens from disk, without a server or a network.
     """
-    from erasebench.files import write_durably
+    from erasebench.files import write_named
     from erasebench.report.board import to_html
     from erasebench.results.entry import read_rows
     from erasebench.results.leaderboard import merge
 
     rows = merge(row for source in sources for row in read_rows(source))
     text = to_html(rows, title)
-    write_durably(out, text)
+    write_named(out, text)
     click.echo(f"{len(rows)} rows in {out} ({len(text.encode()) / 1e6:.1f} MB)", err=True)
 
 
@@ -494,7 +494,7 @@ def compare(
     or inconclusive, with what could have been seen.  Exits with 1 if anything is worse.
     """
     from erasebench.config import split_list
-    from erasebench.files import cannot_write, write_durably
+    from erasebench.files import write_named
     from erasebench.report.comparison import to_json, to_junit, to_markdown, to_terminal
     from erasebench.results.compare import compare, read_renames
     from erasebench.results.run_folder import read_run
@@ -509,11 +509,7 @@ def compare(
     files = {junit: to_junit(result, fail_on_inconclusive), markdown: to_markdown(result), json: to_json(result)}
     for path, text in files.items():
         if path:
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_durably(path, text)
-            except OSError as error:
-                raise cannot_write(f"the file {path}", error) from error
+            write_named(path, text)
     if result.verdict == "worse":
         sys.exit(1)
     if result.verdict == "inconclusive" and fail_on_inconclusive:

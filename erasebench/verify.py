@@ -62,7 +62,11 @@ from erasebench.stages.judge import judge_spec, make_judge
 from erasebench.stages.session import Session
 
 TOLERANCE = 0.02
-"""By how much a score of an image may differ: rounding of another kind of processor moves scores by a thousandth."""
+"""By how much a judge's score in [0, 1] may differ: rounding of another kind of processor moves it by a thousandth."""
+CLIP_SCALE = 100.0
+"""CLIP scores of unrelated prompts are a hundred times as large, and so is what they may differ by."""
+FLIPS = 0.02
+"""The share of images that may fall to the other side of their threshold; one may in any case."""
 SHARE = 0.05
 """Of its value, by how much a number may differ that is not of scores alone, such as FID."""
 SPENT = ("looks", "passes")
@@ -104,7 +108,7 @@ class How:
     Attributes:
         store: where images and scores go; the same again goes on from there.
         artefacts: where the artefacts are; beside the entry if None.
-        tolerance: by how much a score may differ.
+        tolerance: by how much a judge's score in [0, 1] may differ; a CLIP score by a hundred times that.
         make_erasure: make the erasure anew instead of reading it.
         model: a folder with the entry's model, or its name here; the entry's own if None.
         fid_reference: the folder of real images, where FID was of one.
@@ -342,6 +346,8 @@ def _misstated(entry: Entry, plan: Plan) -> list[str]:
         if facts.get(name) != entry.protocol.get(name)
     ]
     checksum = protocol.checksum(entry.concept)
+    if entry.domain != facts["domain"]:
+        wrong.append(f"domain: the entry says {entry.domain}, its artefacts {facts['domain']}")
     if not wrong and entry.checksum != checksum:
         wrong.append(f"checksum: the entry says {entry.checksum}, that of its protocol is {checksum}")
     return wrong
@@ -421,7 +427,7 @@ def _draw(
     record = record_plan(plan, outcome.failed)
     scores = collect_scores(plan, record, store)
     attacks = collect_attacks(record, scores, store)
-    compared = _Comparison(how.tolerance)
+    compared = Compared(how.tolerance)
     compared.scores(artefacts.scores, scores)
     compared.trials(artefacts, record.attacks, store)
     compared.numbers(entry, rows, rows_by_attack(measure(record, scores, store, attacks), record))
@@ -449,7 +455,7 @@ def _copy(source: Path, names: Iterable[str], folder: Path) -> None:
             shutil.copyfile(source / name, folder / name)
 
 
-class _Comparison:
+class Compared:
     """What is not as an entry says, and how near the rest is."""
 
     def __init__(self, tolerance: float) -> None:
@@ -467,7 +473,8 @@ class _Comparison:
             where = "only submitted" if alone["_merge"].iloc[0] == "left_only" else "not submitted"
             self.differences.append(f"{len(alone)} scores are {where}, such as of '{alone['prompt_id'].iloc[0]}'")
         both = both[both["_merge"] == "both"]
-        self._compare("images", both["score"], both["score_found"], both["prompt_id"], both["threshold"])
+        scale = both["probe"].eq("retain").map({True: CLIP_SCALE, False: 1.0})
+        self._compare("images", both["score"], both["score_found"], both["prompt_id"], both["threshold"], scale)
 
     def trials(self, artefacts: Artefacts, attacks: tuple[AttackRecord, ...], store: Store) -> None:
         """Compare the scores of all that was found: of each first image, and of the fresh ones where both have them."""
@@ -486,8 +493,17 @@ class _Comparison:
             frame = pd.DataFrame(pairs, columns=["id", "threshold", "said", "found"])
             self._compare("images of attacks", frame["said"], frame["found"], frame["id"], frame["threshold"])
 
-    def _compare(self, what: str, said: pd.Series, found: pd.Series, ids: pd.Series, threshold: pd.Series) -> None:
-        apart = (said - found).abs()
+    def _compare(
+        self,
+        what: str,
+        said: pd.Series,
+        found: pd.Series,
+        ids: pd.Series,
+        threshold: pd.Series,
+        scale: pd.Series | float = 1.0,
+    ) -> None:
+        """Compare scores; ``scale`` is how large they are beside a judge's in [0, 1]."""
+        apart = (said - found).abs() / scale
         far = apart > self.tolerance
         if far.any():
             worst = apart.idxmax()
@@ -496,10 +512,17 @@ class _Comparison:
                 f"{apart[worst]:.3g} at most: of '{ids[worst]}' the entry says {said[worst]:.4g}, drawn again it is "
                 f"{found[worst]:.4g}"
             )
-        flipped = int((((said >= threshold) != (found >= threshold)) & threshold.notna()).sum())
-        over = f"; {flipped} fell to the other side of their threshold" if flipped else ""
+        flipped = ((said >= threshold) != (found >= threshold)) & threshold.notna()
+        if flipped.sum() > max(1, int(FLIPS * threshold.notna().sum())):
+            first = flipped.idxmax()
+            self.differences.append(
+                f"{flipped.sum()} of {threshold.notna().sum()} scores of {what} fall to the other side of their "
+                f"threshold: of '{ids[first]}' the entry says {said[first]:.4g}, drawn again it is {found[first]:.4g}"
+            )
+        over = f"; {flipped.sum()} fell to the other side of their threshold" if flipped.any() else ""
+        of_clip = " (CLIP scores over 100)" if isinstance(scale, pd.Series) else ""
         most = apart.max() if len(apart) else 0.0
-        self.notes.append(f"{len(apart)} scores of {what} differ by {most:.2g} at most{over}")
+        self.notes.append(f"{len(apart)} scores of {what} differ by {most:.2g} at most{of_clip}{over}")
 
     def numbers(self, entry: Entry, given: Mapping[str, TableRow], drawn: Mapping[str, TableRow]) -> None:
         """Compare what is measured.

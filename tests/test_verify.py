@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from safetensors.numpy import save_file
@@ -23,7 +25,7 @@ from erasebench.images import read_images
 from erasebench.results.entry import artefact_folder, read_artefacts, read_entry, recompute
 from erasebench.results.record import read_record
 from erasebench.stages.judge import hash_images
-from erasebench.verify import TOLERANCE, How, verify
+from erasebench.verify import TOLERANCE, How, Compared, verify
 from tests.engine.runs import command, forget_plugins, load_once, places
 
 RUN = (
@@ -175,6 +177,7 @@ def _drop(content: dict[str, Any]) -> None:
             lambda content: content.update(checksum="0" * 12),
             "checksum: the entry says 000000000000, that of its protoc",
         ),
+        (lambda content: content.update(domain="paintings"), "domain: the entry says paintings, its artefacts pict"),
     ],
 )
 def test_an_entry_whose_artefacts_do_not_give_its_numbers_is_refused(
@@ -210,6 +213,36 @@ def test_scores_that_the_images_do_not_have_are_found(path: Path, how: How) -> N
     found = verify(path, how)
     assert [line.partition(" differ")[0] for line in found.differences] == ["1 of 12 scores of images"]
     assert "the entry says 0.123, drawn again it is 0." in found.differences[0]
+
+
+def compare(said: list[float], found: list[float], probe: str, threshold: float = math.nan) -> list[str]:
+    """What is said of scores that are another when they are drawn again."""
+    ids = [str(k) for k in range(len(said))]
+    same = dict.fromkeys(("method", "concept", "judge", "label"), "one")
+    frame = pd.DataFrame({"prompt_id": ids, "seed": 0, "probe": probe, **same, "threshold": threshold})
+    compared = Compared(TOLERANCE)
+    compared.scores(frame.assign(score=said), frame.assign(score=found))
+    return [line.partition(":")[0] for line in compared.differences]
+
+
+def test_clip_scores_may_differ_by_a_hundred_times_as_much_as_scores_of_judges() -> None:
+    assert compare([77.2, 60.0], [75.3, 60.0], "retain") == []
+    assert compare([77.2, 60.0], [75.1, 60.0], "retain") == [
+        "1 of 2 scores of images differ by more than 0.02, by 0.021 at most"
+    ]
+    assert compare([0.772], [0.753], "concept") == []
+    assert compare([0.772], [0.751], "concept") != []
+
+
+def test_scores_just_beyond_their_threshold_are_no_rounding() -> None:
+    """Each moves by less than the tolerance, all of them to the side that makes the method look better."""
+    shown = [0.505] * 3 + [0.9] * 97
+    assert compare([0.495] * 2 + shown[2:], shown, "concept", 0.5) == []
+    assert compare([0.495] * 3 + shown[3:], shown, "concept", 0.5) == [
+        "3 of 100 scores of images fall to the other side of their threshold"
+    ]
+    assert compare([0.495, 0.9], [0.505, 0.9], "concept", 0.5) == []
+    assert compare([0.495, 0.495], [0.505, 0.505], "concept", 0.5) != []
 
 
 def test_a_prompt_that_does_not_give_its_score_is_found(path: Path, how: How) -> None:

@@ -396,13 +396,20 @@ def _from_text(name: str, text: str) -> Any:
             found = json.loads(text) if text else {}
             if not isinstance(found, dict):
                 raise ValueError(f"{name} is no JSON object")
+            if name == "reported":
+                for key, value in found.items():
+                    if type(value) not in (int, float) or not math.isfinite(value):
+                        raise ValueError(f"reported: {key} is {value!r}, not a number")
             return found
         case "seed":
             return int(text)
         case "parameters_changed":
             return int(text) if text else None
         case "erasure_seconds" | "seconds" | "attack_seconds" | "peak_memory_mb" | "external":
-            return float(text) if text else None
+            value = float(text) if text else None
+            if value is not None and not math.isfinite(value):
+                raise ValueError(f"{name} is {text!r}, not a finite number")
+            return value
         case "unreliable":
             return {"true": True, "false": False, "": None}[text] if text in ("true", "false", "") else _not_bool(text)
         case "flags":
