@@ -25,7 +25,7 @@ from erasebench.images import read_images
 from erasebench.results.entry import artefact_folder, read_artefacts, read_entry, recompute
 from erasebench.results.record import read_record
 from erasebench.stages.judge import hash_images
-from erasebench.verify import TOLERANCE, How, Compared, verify
+from erasebench.verify import TOLERANCE, Compared, How, verify
 from tests.engine.runs import command, forget_plugins, load_once, places
 
 RUN = (

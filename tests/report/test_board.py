@@ -88,6 +88,28 @@ def test_only_rows_of_one_model_concept_and_protocol_are_ranked_together() -> No
     assert set(groups[0].ranks) == {1, 2} and groups[1].ranks == {} and groups[2].ranks[0].of == 1
 
 
+def test_only_rows_that_were_attacked_alike_are_ranked_together() -> None:
+    full = [board_row(method=name, numbers=robust(value)) for name, value in (("a", 60), ("b", 20))]
+    short = board_row(method="c", numbers=robust(90), attack_protocol="short")
+    unknown = board_row(method="d", numbers=robust(95), attack_protocol="")
+    (one,) = group([short, unknown, *full])
+    assert [row.method for row in one.rows] == ["a", "b", "d", "c"]
+    assert {one.rows[k].method: (rank.first, rank.of) for k, rank in one.ranks.items()} == {
+        "a": (1, 2),
+        "b": (2, 2),
+        "c": (1, 1),
+    }
+    page = read([short, unknown, *full])
+    assert [" ".join(cells[0].split()) for cells in page.rows] == [
+        "1 of 2 attack cccccccccccc #",
+        "2 of 2 attack cccccccccccc #",
+        "\u2013 #",
+        "1 of 1 attack short #",
+    ]
+    assert "attacked in 3 ways" in to_html([short, unknown, *full], "Board")
+    assert "ranks hold among these" in to_html(full, "Board") and "attack <code>" not in to_html(full, "Board")
+
+
 def test_a_rate_that_others_lowered_lowers_the_rank() -> None:
     rows = [board_row(method="a", numbers=robust(90)), board_row(method="b", numbers=robust(50))]
     lowered = replace(rows[0], entered=Entered(external=10.0, source="Doe 2026"))

@@ -100,6 +100,12 @@ def test_attacks_are_columns_of_the_row_that_they_are_on(run: RunFolder) -> None
     # The ensemble's members stand in the table themselves: its seconds are theirs.
     assert row.attack_seconds == 4.0
     assert row.run != rows_of_run(run)[2].run
+    # An older version did not keep how it attacked.
+    assert attacked.record.protocol and row.attack_protocol == ""
+    protocol = attacked.record.protocol.model_copy(update={"attacks": {"church": {"standard": {"steps": 3}}}})
+    known = replace(attacked, record=attacked.record.model_copy(update={"protocol": protocol}))
+    assert rows_of_run(known)[2].attack_protocol == protocol.attack_checksum("church", "standard") != ""
+    assert rows_of_run(known)[3].attack_protocol == "", "nothing attacked it"
 
 
 def test_every_column_is_explained() -> None:
@@ -176,6 +182,12 @@ def test_a_run_with_more_attacks_takes_the_place_of_the_one_with_fewer() -> None
     assert [one.note for one in merge([row, other])] == ["one of 2 results of the same label: other attacks"] * 2
     changed = replace(other, note="changed since it was verified")
     assert merge([row, changed])[1].note == f"changed since it was verified; {merge([row, other])[1].note}"
+
+
+def test_a_run_whose_attack_was_another_takes_the_place_of_none() -> None:
+    row = board_row()
+    other = replace(row, run="other", attack_protocol="short")
+    assert [one.run for one in merge([row, other])] == [row.run, "other"]
 
 
 def test_the_same_label_with_other_numbers_is_kept_and_said() -> None:
