@@ -406,7 +406,8 @@ def export(sources: tuple[Path, ...], table: Path | None, entries: Path | None, 
 @click.option("--batch-size", type=click.IntRange(min=1), default=16, help="Images at a time.")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: as run]")
 @click.option("--plugins", metavar="A,B,...", help="Python files with judges, metrics or methods of the entry.")
-def verify(entry: Path, sign: str | None, tolerance: float | None, plugins: str | None, **options: Any) -> None:
+@click.option("--concept-files", metavar="A,B,...", help="YAML files with the entry's own concept.")
+def verify(entry: Path, sign: str | None, tolerance: float | None, **options: Any) -> None:
     """Check an entry of a leaderboard.
 
     Draws its images again from its artefacts (erasure, prompts, embeddings and seeds), attacks nothing, and compares.
@@ -416,8 +417,8 @@ def verify(entry: Path, sign: str | None, tolerance: float | None, plugins: str 
     from erasebench.config import split_list
     from erasebench.verify import TOLERANCE, How, verify
 
-    files = tuple(Path(path) for path in split_list(plugins or ""))
-    how = How(tolerance=TOLERANCE if tolerance is None else tolerance, plugins=files, **options)
+    files = {key: tuple(map(Path, split_list(options.pop(key) or ""))) for key in ("plugins", "concept_files")}
+    how = How(tolerance=TOLERANCE if tolerance is None else tolerance, **files, **options)
     try:
         found = verify(entry, how, sign or "")
     except KeyboardInterrupt:
