@@ -417,8 +417,8 @@ def verify(entry: Path, sign: str | None, tolerance: float | None, **options: An
     from erasebench.config import split_list
     from erasebench.verify import TOLERANCE, How, verify
 
-    files = {key: tuple(map(Path, split_list(options.pop(key) or ""))) for key in ("plugins", "concept_files")}
-    how = How(tolerance=TOLERANCE if tolerance is None else tolerance, **files, **options)
+    options |= {key: tuple(map(Path, split_list(options[key] or ""))) for key in ("plugins", "concept_files")}
+    how = How(tolerance=TOLERANCE if tolerance is None else tolerance, **options)
     try:
         found = verify(entry, how, sign or "")
     except KeyboardInterrupt:

@@ -561,7 +561,9 @@ def _draw(
     compared.numbers(entry, rows, drawn)
     compared.flags(entry, rows[""], drawn[""], artefacts.record.metrics)
     compared.images(entry, plan, store)
-    compared.erasure(entry, how, store.read(plan.rows[-1].images.reads["erasure"].key))
+    images = plan.rows[-1].images
+    assert images
+    compared.erasure(entry, how, store.read(images.reads["erasure"].key))
     return Verification(entry, tuple(compared.differences), tuple(compared.notes))
 
 
