@@ -393,9 +393,9 @@ def export(sources: tuple[Path, ...], table: Path | None, entries: Path | None, 
                 f"rows with the label of another: {twice}; their column 'note' says in what they differ", err=True
             )
         if table:
-            from erasebench.files import write_durably
+            from erasebench.files import write_named
 
-            write_durably(table, to_csv(rows))
+            write_named(table, to_csv(rows))
             click.echo(f"{len(rows)} rows in {table}", err=True)
         else:
             click.echo(to_csv(rows), nl=False)
@@ -416,7 +416,8 @@ def export(sources: tuple[Path, ...], table: Path | None, entries: Path | None, 
 @click.option("--batch-size", type=click.IntRange(min=1), default=16, help="Images at a time.")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: as run]")
 @click.option("--plugins", metavar="A,B,...", help="Python files with judges, metrics or methods of the entry.")
-def verify(entry: Path, sign: str | None, tolerance: float | None, plugins: str | None, **options: Any) -> None:
+@click.option("--concept-files", metavar="A,B,...", help="YAML files with the entry's own concept.")
+def verify(entry: Path, sign: str | None, tolerance: float | None, **options: Any) -> None:
     """Check an entry of a leaderboard.
 
     Draws its images again from its artefacts (erasure, prompts, embeddings and seeds), attacks nothing, and compares.
@@ -426,8 +427,8 @@ def verify(entry: Path, sign: str | None, tolerance: float | None, plugins: str 
     from erasebench.config import split_list
     from erasebench.verify import TOLERANCE, How, verify
 
-    files = tuple(Path(path) for path in split_list(plugins or ""))
-    how = How(tolerance=TOLERANCE if tolerance is None else tolerance, plugins=files, **options)
+    options |= {key: tuple(map(Path, split_list(options[key] or ""))) for key in ("plugins", "concept_files")}
+    how = How(tolerance=TOLERANCE if tolerance is None else tolerance, **options)
     try:
         found = verify(entry, how, sign or "")
     except KeyboardInterrupt:
@@ -449,14 +450,14 @@ def leaderboard(sources: tuple[Path, ...], out: Path, title: str) -> None:
 
     The page is one file that opens from disk, without a server or a network.
     """
-    from erasebench.files import write_durably
+    from erasebench.files import write_named
     from erasebench.report.board import to_html
     from erasebench.results.entry import read_rows
     from erasebench.results.leaderboard import merge
 
     rows = merge(row for source in sources for row in read_rows(source))
     text = to_html(rows, title)
-    write_durably(out, text)
+    write_named(out, text)
     click.echo(f"{len(rows)} rows in {out} ({len(text.encode()) / 1e6:.1f} MB)", err=True)
 
 
@@ -510,7 +511,7 @@ def compare(
     well be worse by itself: erase with several seeds (run --erasure-seeds) to judge the method.
     """
     from erasebench.config import split_list
-    from erasebench.files import cannot_write, write_durably
+    from erasebench.files import write_named
     from erasebench.report.comparison import to_json, to_junit, to_markdown, to_terminal
     from erasebench.results.compare import compare, read_renames
     from erasebench.results.run_folder import read_run
@@ -526,11 +527,7 @@ def compare(
     files = {junit: to_junit(result, fail_on_inconclusive), markdown: to_markdown(result), json: to_json(result)}
     for path, text in files.items():
         if path:
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_durably(path, text)
-            except OSError as error:
-                raise cannot_write(f"the file {path}", error) from error
+            write_named(path, text)
     if result.verdict == "worse":
         sys.exit(1)
     missing = any(change.missing for change in result.changes)

@@ -196,6 +196,19 @@ def cannot_write(what: str, error: OSError) -> EraseBenchError:
     return EraseBenchError(f"{what} cannot be written{at}: {error.strerror or error}; {advice}")
 
 
+def write_named(path: Path, text: str) -> None:
+    """Write a text file where the user wants it, :func:`durably`; its folder is made.
+
+    Raises:
+        EraseBenchError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_durably(path, text)
+    except OSError as error:
+        raise cannot_write(f"the file {path}", error) from error
+
+
 def prepare_folder(out: Path) -> None:
     """Make a folder, make sure that it can be written, and clear it of what killed runs left half-written.
 

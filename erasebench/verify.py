@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,8 +20,8 @@ import pandas as pd
 from erasebench import __version__
 from erasebench.adversarial import Trial, pack_trial, read_trial, write_trial
 from erasebench.attack_plan import AttackRow
-from erasebench.concepts import Concept, Prompt, View
-from erasebench.config import make_config
+from erasebench.concepts import Concept, Prompt, View, load_catalogue
+from erasebench.config import make_config, parse_method
 from erasebench.domains import DOMAINS
 from erasebench.engine.cells import Cell, short_hash
 from erasebench.engine.local import LocalRunner
@@ -34,7 +34,7 @@ from erasebench.metrics.stats import Estimate
 from erasebench.models.loading import ModelSource, find_model, resolve_device
 from erasebench.plan import Plan, Row
 from erasebench.plugins import BASELINE, UNATTACKED
-from erasebench.registry import load_file
+from erasebench.registry import ATTACKS, load_file
 from erasebench.results.attacks import collect_attacks
 from erasebench.results.entry import (
     GUIDANCE,
@@ -50,19 +50,24 @@ from erasebench.results.entry import (
     rows_by_attack,
     write_entry,
 )
+from erasebench.results.leaderboard import run_key
 from erasebench.results.measure import measure
-from erasebench.results.protocol import protocol_of
-from erasebench.results.record import AttackRecord, RowRecord, record_plan
+from erasebench.results.protocol import attack_facts, checksum_of_attack, protocol_of
+from erasebench.results.record import RECORD, AttackRecord, Record, RowRecord, record_plan
 from erasebench.results.rows import TableRow
-from erasebench.results.scores import collect_scores
+from erasebench.results.scores import SCORES, collect_scores, unrelated_prompts
 from erasebench.runs import count_workers
-from erasebench.settings import resolve_attack, resolve_method
+from erasebench.settings import resolve_attack, resolve_method, split_seed
 from erasebench.stages import attack, erase, judge
 from erasebench.stages.judge import judge_spec, make_judge
 from erasebench.stages.session import Session
 
 TOLERANCE = 0.02
-"""By how much a score of an image may differ: rounding of another kind of processor moves scores by a thousandth."""
+"""By how much a judge's score in [0, 1] may differ: rounding of another kind of processor moves it by a thousandth."""
+CLIP_SCALE = 100.0
+"""CLIP scores of unrelated prompts are a hundred times as large, and so is what they may differ by."""
+FLIPS = 0.02
+"""The share of images that may fall to the other side of their threshold; one may in any case."""
 SHARE = 0.05
 """Of its value, by how much a number may differ that is not of scores alone, such as FID."""
 SPENT = ("looks", "passes")
@@ -104,7 +109,7 @@ class How:
     Attributes:
         store: where images and scores go; the same again goes on from there.
         artefacts: where the artefacts are; beside the entry if None.
-        tolerance: by how much a score may differ.
+        tolerance: by how much a judge's score in [0, 1] may differ; a CLIP score by a hundred times that.
         make_erasure: make the erasure anew instead of reading it.
         model: a folder with the entry's model, or its name here; the entry's own if None.
         fid_reference: the folder of real images, where FID was of one.
@@ -112,6 +117,7 @@ class How:
         batch_size: images at a time.
         workers: processes; as in a run if None.
         plugins: files with the entry's own judges or methods.
+        concept_files: files that say which unrelated prompts show the entry's own concept.
     """
 
     store: Path
@@ -124,6 +130,7 @@ class How:
     batch_size: int = 16
     workers: int | None = None
     plugins: tuple[Path, ...] = ()
+    concept_files: tuple[Path, ...] = ()
 
 
 def verify(path: Path, how: How, sign: str = "", stream: TextIO | None = None) -> Verification:
@@ -153,7 +160,14 @@ def verify(path: Path, how: How, sign: str = "", stream: TextIO | None = None) -
         plan = _Replanner(entry, artefacts, source, how).plan()
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise EraseBenchError(f"{path} and its artefacts do not fit together: {one_line(error)}") from error
-    wrong = [*_misstated(entry, plan), *_unlike(entry, rows)]
+    wrong = [
+        *_misstated(entry, plan),
+        *_misdescribed(entry, artefacts.record, plan),
+        *_attacked_otherwise(entry, artefacts, plan),
+        *_left_out(entry, artefacts, plan, how),
+        *_untried(artefacts, plan),
+        *_unlike(entry, rows, artefacts.record.metrics),
+    ]
     if wrong:
         return Verification(entry, tuple(wrong))
     _check_judges(entry, plan)
@@ -342,8 +356,123 @@ def _misstated(entry: Entry, plan: Plan) -> list[str]:
         if facts.get(name) != entry.protocol.get(name)
     ]
     checksum = protocol.checksum(entry.concept)
+    if entry.domain != facts["domain"]:
+        wrong.append(f"domain: the entry says {entry.domain}, its artefacts {facts['domain']}")
     if not wrong and entry.checksum != checksum:
         wrong.append(f"checksum: the entry says {entry.checksum}, that of its protocol is {checksum}")
+    return wrong
+
+
+def _misdescribed(entry: Entry, record: Record, plan: Plan) -> list[str]:
+    """What an entry says of itself for readers, and its artefacts do not."""
+    row = record.rows[-1]
+    attacks = [one for one in record.attacks if one.method == entry.method]
+    name, options = parse_method(split_seed(entry.method)[0])
+    told = entry.erasure.get("parameters", {})
+    pairs: dict[str, tuple[object, object]] = {
+        "kind": (entry.kind, row.kind),
+        "judge": (entry.judge, record_plan(plan, {}).rows[-1].judge),
+        "seed": (entry.seed, record.seed),
+        "run": (entry.run, run_key(row, attacks)),
+        "erasure, method": (entry.erasure["method"], name),
+        **{f"erasure, {key}": (told.get(key), value) for key, value in options.items()},
+    }
+    known = {one.attack: one for one in attacks}
+    for said in entry.attacks:
+        if said.attack in known:
+            for field in ("threat_model", "status", "reason", "budget"):
+                pairs[f"attack {said.attack}, {field}"] = getattr(said, field), getattr(known[said.attack], field)
+    for one in attacks:
+        # An attack whose plug-in is not here is as its artefacts say.
+        if one.status == "ok" and parse_method(one.attack)[0] in ATTACKS.names():
+            made = resolve_attack(one.attack, {}).made
+            pairs[f"{RECORD}, attack {one.attack}"] = (one.threat_model, one.judged), (made.threat_model, made.judged)
+    return [
+        f"{at}: the entry says {said}, its artefacts {found}" for at, (said, found) in pairs.items() if said != found
+    ]
+
+
+def _attacked_otherwise(entry: Entry, artefacts: Artefacts, plan: Plan) -> list[str]:
+    """In what entries of attacks say another prompt, judge or budget than was tried; versions are the record's word."""
+    wrong = []
+    protocol = artefacts.record.protocol
+    said = {one.attack: one for one in entry.attacks}
+    for row, known in zip(plan.attacks, artefacts.record.attacks, strict=True):
+        own = said.get(row.attack)
+        if row.method != entry.method or row.reason or own is None or not (own.protocol or own.checksum):
+            continue  # who says nothing of how he attacked is not ranked
+        first = next(iter(row.members.values()))
+        prompts = [Prompt(**cell.spec["prompt"]) for cell in first]
+        facts = protocol.of_attack(entry.concept, row.attack) if protocol else {}
+        facts = facts | attack_facts(prompts, entry.judge, known.threat_model, known.budget)
+        at = f"attack {row.attack}"
+        differ = [name for name in dict.fromkeys((*facts, *own.protocol)) if facts.get(name) != own.protocol.get(name)]
+        wrong += [f"{at}, {n}: the entry says {own.protocol.get(n)}, its artefacts {facts.get(n)}" for n in differ]
+        if not differ and own.checksum != checksum_of_attack(facts):
+            wrong.append(f"{at}, checksum: the entry says {own.checksum}, that of its protocol is another")
+    return wrong
+
+
+def _left_out(entry: Entry, artefacts: Artefacts, plan: Plan, how: How) -> list[str]:
+    """Which unrelated prompts have no score though nothing says that they show the concept.
+
+    Prompts of a file of the user's show nothing that is known: all of them are scored.
+    """
+    catalogue, drawn, scores = load_catalogue(how.concept_files), artefacts.drawn.retain, artefacts.scores
+    shows = {one.prompt: one.shows for one in catalogue.retain(plan.source.domain)}
+    known = catalogue.get(entry.concept) if entry.concept in catalogue.names() else None
+    concept = Concept(entry.concept, entry.kind, entry.concept, neighbours=known.neighbours if known else ())
+    asked = [
+        Prompt(id, text, seed, "retain", shows.get(text, ()))
+        for id, text, seed in zip(drawn["ids"], drawn["prompts"], drawn["seeds"], strict=True)
+    ]
+    allowed = [
+        {(one.id, one.seed): one.kind for one in unrelated_prompts(concept, asked)},
+        {(one.id, one.seed): one.kind for one in asked},
+    ]
+    wrong = []
+    for method, own in scores[scores["probe"] == "retain"].groupby("method", sort=False):
+        found = dict(zip(zip(own["prompt_id"], own["seed"], strict=True), own["kind"], strict=True))
+        if found not in allowed:
+            expected = allowed[0]
+            odd = [key for key in dict.fromkeys((*expected, *found)) if expected.get(key) != found.get(key)]
+            wrong.append(
+                f"unrelated prompts, {method}: {len(odd)} are left out of {SCORES}, or of another kind, without a "
+                f"reason, such as '{odd[0][0]}'; if the concept is of a file of yours, name it with --concept-files"
+            )
+    return wrong
+
+
+def _untried(artefacts: Artefacts, plan: Plan) -> list[str]:
+    """Which prompts an attack should have tried, and has no trial of: the first ones, each until a member breaks it."""
+    own = list(dict.fromkeys(reversed(artefacts.drawn.concept["ids"])))[::-1]
+    unrelated = [prompt.id for prompt in plan.retained if plan.rows[-1].concept.name not in prompt.shows]
+    wrong = []
+    for row in artefacts.record.attacks:
+        if row.status != "ok":
+            continue
+        for what, members, asked in (("prompts", row.trials, own), ("unrelated prompts", row.floor, unrelated)):
+            tried = list(members.get(next(iter(row.budget)), {}))
+            at = f"attack {row.attack} on {row.method}"
+            if tried != asked[: len(tried)] or (what == "prompts" and not tried):
+                wrong.append(f"{at}: its {what} are not the first {len(tried)} of those that were drawn")
+            broken: set[str] = set()
+            for member in row.budget if members else ():
+                trials = {prompt: artefacts.trials[key][0] for prompt, key in members.get(member, {}).items()}
+                wrong += [
+                    f"{at}: the trial of '{prompt}' is of '{one.id}'"
+                    for prompt, one in trials.items()
+                    if prompt != one.id
+                ]
+                wrong += [
+                    f"{at}: {member} did not try '{prompt}', which still stood"
+                    for prompt in tried
+                    if prompt not in trials and prompt not in broken
+                ]
+                broken |= {prompt for prompt, one in trials.items() if one.confirmed}
+    thresholds = {one.threshold for one, _ in artefacts.trials.values()} - {plan.rows[-1].view.threshold}
+    if thresholds:
+        wrong.append(f"trials: their threshold is {thresholds.pop():g}, the judge's {plan.rows[-1].view.threshold:g}")
     return wrong
 
 
@@ -363,12 +492,13 @@ def _check_judges(entry: Entry, plan: Plan) -> None:
         raise EraseBenchError("the reference images here are not the entry's: another version renders them")
 
 
-def _unlike(entry: Entry, rows: Mapping[str, TableRow]) -> list[str]:
+def _unlike(entry: Entry, rows: Mapping[str, TableRow], known: Container[str]) -> list[str]:
     """What numbers and flags of an entry its scores and trials do not give.
 
     Args:
         entry: whose.
         rows: made of its scores and trials, by attack; a number that these lack cannot be told from scores.
+        known: the metrics of the entry's run; another package's may be here that was not there.
     """
     wrong = []
     said = {"": (entry.metrics, entry.flags)} | {one.attack: (one.metrics, one.flags) for one in entry.attacks}
@@ -378,6 +508,9 @@ def _unlike(entry: Entry, rows: Mapping[str, TableRow]) -> list[str]:
             wrong.append(f"attack {name}: it is only in {'the entry' if name in said else 'its artefacts'}")
             continue
         metrics, flags = said[name]
+        hushed = [key for key in rows[name].metrics if key in known and key not in metrics]
+        if hushed:
+            wrong.append(f"numbers{at}: the entry leaves out {', '.join(hushed)}")
         for key, number in metrics.items():
             found, own = rows[name].metrics.get(key), number.estimate
             if found and not all(
@@ -421,11 +554,16 @@ def _draw(
     record = record_plan(plan, outcome.failed)
     scores = collect_scores(plan, record, store)
     attacks = collect_attacks(record, scores, store)
-    compared = _Comparison(how.tolerance)
+    compared = Compared(how.tolerance)
     compared.scores(artefacts.scores, scores)
     compared.trials(artefacts, record.attacks, store)
-    compared.numbers(entry, rows, rows_by_attack(measure(record, scores, store, attacks), record))
+    drawn = rows_by_attack(measure(record, scores, store, attacks), record)
+    compared.numbers(entry, rows, drawn)
+    compared.flags(entry, rows[""], drawn[""], artefacts.record.metrics)
     compared.images(entry, plan, store)
+    images = plan.rows[-1].images
+    assert images
+    compared.erasure(entry, how, store.read(images.reads["erasure"].key))
     return Verification(entry, tuple(compared.differences), tuple(compared.notes))
 
 
@@ -449,7 +587,7 @@ def _copy(source: Path, names: Iterable[str], folder: Path) -> None:
             shutil.copyfile(source / name, folder / name)
 
 
-class _Comparison:
+class Compared:
     """What is not as an entry says, and how near the rest is."""
 
     def __init__(self, tolerance: float) -> None:
@@ -459,7 +597,7 @@ class _Comparison:
 
     def scores(self, said: pd.DataFrame, found: pd.DataFrame) -> None:
         """Compare the scores of all images."""
-        key = ["method", "concept", "probe", "prompt_id", "seed", "judge", "label"]
+        key = ["method", "concept", "probe", "prompt_id", "kind", "seed", "judge", "label", "threshold"]
         said, found = (frame.astype({"seed": str}) for frame in (said, found))
         both = said.merge(found, on=key, how="outer", suffixes=("", "_found"), indicator=True)
         alone = both[both["_merge"] != "both"]
@@ -467,7 +605,8 @@ class _Comparison:
             where = "only submitted" if alone["_merge"].iloc[0] == "left_only" else "not submitted"
             self.differences.append(f"{len(alone)} scores are {where}, such as of '{alone['prompt_id'].iloc[0]}'")
         both = both[both["_merge"] == "both"]
-        self._compare("images", both["score"], both["score_found"], both["prompt_id"], both["threshold"])
+        scale = both["probe"].eq("retain").map({True: CLIP_SCALE, False: 1.0})
+        self._compare("images", both["score"], both["score_found"], both["prompt_id"], both["threshold"], scale)
 
     def trials(self, artefacts: Artefacts, attacks: tuple[AttackRecord, ...], store: Store) -> None:
         """Compare the scores of all that was found: of each first image, and of the fresh ones where both have them."""
@@ -486,8 +625,17 @@ class _Comparison:
             frame = pd.DataFrame(pairs, columns=["id", "threshold", "said", "found"])
             self._compare("images of attacks", frame["said"], frame["found"], frame["id"], frame["threshold"])
 
-    def _compare(self, what: str, said: pd.Series, found: pd.Series, ids: pd.Series, threshold: pd.Series) -> None:
-        apart = (said - found).abs()
+    def _compare(
+        self,
+        what: str,
+        said: pd.Series,
+        found: pd.Series,
+        ids: pd.Series,
+        threshold: pd.Series,
+        scale: pd.Series | float = 1.0,
+    ) -> None:
+        """Compare scores; ``scale`` is how large they are beside a judge's in [0, 1]."""
+        apart = (said - found).abs() / scale
         far = apart > self.tolerance
         if far.any():
             worst = apart.idxmax()
@@ -496,10 +644,17 @@ class _Comparison:
                 f"{apart[worst]:.3g} at most: of '{ids[worst]}' the entry says {said[worst]:.4g}, drawn again it is "
                 f"{found[worst]:.4g}"
             )
-        flipped = int((((said >= threshold) != (found >= threshold)) & threshold.notna()).sum())
-        over = f"; {flipped} fell to the other side of their threshold" if flipped else ""
+        flipped = ((said >= threshold) != (found >= threshold)) & threshold.notna()
+        if flipped.sum() > max(1, int(FLIPS * threshold.notna().sum())):
+            first = flipped.idxmax()
+            self.differences.append(
+                f"{flipped.sum()} of {threshold.notna().sum()} scores of {what} fall to the other side of their "
+                f"threshold: of '{ids[first]}' the entry says {said[first]:.4g}, drawn again it is {found[first]:.4g}"
+            )
+        over = f"; {flipped.sum()} fell to the other side of their threshold" if flipped.any() else ""
+        of_clip = " (CLIP scores over 100)" if isinstance(scale, pd.Series) else ""
         most = apart.max() if len(apart) else 0.0
-        self.notes.append(f"{len(apart)} scores of {what} differ by {most:.2g} at most{over}")
+        self.notes.append(f"{len(apart)} scores of {what} differ by {most:.2g} at most{of_clip}{over}")
 
     def numbers(self, entry: Entry, given: Mapping[str, TableRow], drawn: Mapping[str, TableRow]) -> None:
         """Compare what is measured.
@@ -524,3 +679,24 @@ class _Comparison:
         cells = {"concept": row.images, "retain": row.retain}
         same = [n for n, cell in cells.items() if cell and hash_file(store.read(cell.key) / ARCHIVE) == entry.images[n]]
         self.notes.append(f"images the same to the last bit: {', '.join(same) or 'none'}")
+
+    def flags(self, entry: Entry, given: TableRow, drawn: TableRow, known: Container[str]) -> None:
+        """Find what is left out of an entry, and only images tell: numbers such as FID, and flags that follow."""
+        hushed = [key for key in drawn.metrics if key in known and key not in entry.metrics]
+        if hushed:
+            self.differences.append(f"numbers: the entry leaves out {', '.join(hushed)}")
+        hidden = [flag for flag in drawn.flags if flag not in given.flags and flag not in entry.flags]
+        if hidden:
+            self.differences.append(f"flags: the entry leaves out {', '.join(hidden)}")
+
+    def erasure(self, entry: Entry, how: How, folder: Path) -> None:
+        """Count what the erasure replaces, and say what nothing here can tell."""
+        from erasebench.models.erasure import Erasure
+
+        said, found = entry.cost.parameters_changed, Erasure.load(folder).parameters_changed
+        if said is not None and said != found:
+            self.differences.append(f"parameters_changed: the entry says {said}, its erasure replaces {found}")
+        made = [] if how.make_erasure else ["with which hyper-parameters the erasure was made"]
+        self.notes.append(
+            f"not verified: {', '.join([*made, 'what searches may and did spend', 'seconds', 'peak memory'])}"
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from safetensors.numpy import save_file
@@ -22,8 +24,9 @@ from erasebench.errors import EraseBenchError
 from erasebench.images import read_images
 from erasebench.results.entry import artefact_folder, read_artefacts, read_entry, recompute
 from erasebench.results.record import read_record
+from erasebench.results.rows import TableRow
 from erasebench.stages.judge import hash_images
-from erasebench.verify import TOLERANCE, How, verify
+from erasebench.verify import TOLERANCE, Compared, How, verify
 from tests.engine.runs import command, forget_plugins, load_once, places
 
 RUN = (
@@ -98,7 +101,8 @@ def test_an_entry_is_verified_from_its_artefacts_alone(method: str, entries: Pat
     assert {one.attack for one in entry.attacks} == {"none", "seed-search", "cce", "rab-embed", "both"}
     assert any(trial.found.prompt.vectors is not None for trial, _ in artefacts.trials.values()), "cce"
     assert any(trial.found.prompt.embedding is not None for trial, _ in artefacts.trials.values()), "rab-embed"
-    images, attacks, same = found.notes[-3:]
+    images, attacks = (line for line in found.notes if " scores of " in line)
+    same = found.notes[-2]
     assert images.startswith("12 scores of images differ by ") and same.startswith("images the same to the last bit: ")
     assert int(attacks.split()[0]) >= len(artefacts.trials)
 
@@ -140,6 +144,11 @@ def test_a_changed_artefact_is_refused(path: Path, how: How, capsys: pytest.Capt
     assert read_entry(path).verified_by is None
 
 
+def of_cce(content: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = next(one for one in content["attacks"] if one["attack"] == "cce")
+    return found
+
+
 def _say_less(content: dict[str, Any]) -> None:
     content["metrics"]["ratio"]["value"] = 1.0
 
@@ -175,6 +184,21 @@ def _drop(content: dict[str, Any]) -> None:
             lambda content: content.update(checksum="0" * 12),
             "checksum: the entry says 000000000000, that of its protoc",
         ),
+        (lambda content: content.update(judge="another"), "judge: the entry says another, its artefacts picturebook-d"),
+        (lambda content: content.update(kind="style"), "kind: the entry says style, its artefacts object"),
+        (lambda content: content.update(seed=9), "seed: the entry says 9, its artefacts 0"),
+        (lambda content: content.update(run="0"), "run: the entry says 0, its artefacts "),
+        (lambda content: of_cce(content).update(threat_model="x"), "attack cce, threat_model: the entry says x"),
+        (lambda content: of_cce(content).update(budget={}), "attack cce, budget: the entry says {}, its artefacts"),
+        (lambda content: of_cce(content).update(status="failed"), "attack cce, status: the entry says failed, its"),
+        (lambda content: of_cce(content).update(reason="none"), "attack cce, reason: the entry says none"),
+        (lambda content: of_cce(content).update(checksum="0"), "attack cce, checksum: the entry says 0"),
+        (
+            lambda content: of_cce(content)["protocol"].update({"attacked prompts": "40"}),
+            "attack cce, attacked prompts: the entry says 40, its artefacts 2 images of 2 prompts",
+        ),
+        (lambda content: content["metrics"].pop("ratio"), "numbers: the entry leaves out ratio"),
+        (lambda content: content.update(domain="paintings"), "domain: the entry says paintings, its artefacts pict"),
     ],
 )
 def test_an_entry_whose_artefacts_do_not_give_its_numbers_is_refused(
@@ -210,6 +234,89 @@ def test_scores_that_the_images_do_not_have_are_found(path: Path, how: How) -> N
     found = verify(path, how)
     assert [line.partition(" differ")[0] for line in found.differences] == ["1 of 12 scores of images"]
     assert "the entry says 0.123, drawn again it is 0." in found.differences[0]
+
+
+def test_an_unrelated_prompt_that_was_dropped_is_missed(path: Path, how: How) -> None:
+    """A forger who leaves the worst one out of the scores of both models."""
+    scores = artefact_folder(path) / "scores.csv"
+    frame = pd.read_csv(scores, dtype=str, keep_default_na=False)
+    worst = frame[frame["probe"] == "retain"].sort_values("score").iloc[0]["prompt_id"]
+    frame[(frame["probe"] != "retain") | (frame["prompt_id"] != worst)].to_csv(scores, index=False)
+    rehash(path, "scores.csv")
+    lines = [line for line in verify(path, how).differences if line.startswith("unrelated prompts, ")]
+    assert len(lines) == 2 and all(
+        f"1 are left out of scores.csv, or of another kind, without a reason, such as '{worst}'" in line
+        for line in lines
+    )
+
+
+@pytest.mark.parametrize(
+    ("attack", "member", "missed"),
+    [
+        ("seed-search", "seed-search", "its prompts are not the first 1 of those that were drawn"),
+        ("both", "random-prefix", "random-prefix did not try '"),
+    ],
+)
+def test_an_attacked_prompt_that_was_dropped_is_missed(
+    attack: str, member: str, missed: str, entries: Path, how: How
+) -> None:
+    path = entries / "uce-church-picturebook.json"
+
+    def drop(content: dict[str, Any]) -> None:
+        row = next(one for one in content["attacks"] if (one["method"], one["attack"]) == ("uce", attack))
+        del row["trials"][member][next(iter(row["trials"][member]))]
+
+    edit(artefact_folder(path) / "plan.json", drop)
+    rehash(path, "plan.json")
+    lines = [line for line in verify(path, how).differences if line.startswith(f"attack {attack} on uce: ")]
+    assert lines and missed in lines[0]
+
+
+def test_what_only_images_tell_cannot_be_left_out(path: Path, how: How) -> None:
+    edit(path, lambda content: content["metrics"].pop("fid"))
+    edit(path, lambda content: content["cost"].update(parameters_changed=1))
+    found = verify(path, how)
+    assert found.differences == (
+        "numbers: the entry leaves out fid",
+        "parameters_changed: the entry says 1, its erasure replaces 0",
+    )
+    assert found.notes[-1].startswith("not verified: with which hyper-parameters the erasure was made, ")
+    row = TableRow("a", "church", "ok", flags=("wide", "collapsed"))
+    compared = Compared(TOLERANCE)
+    compared.flags(read_entry(path), replace(row, flags=("wide",)), row, ())
+    assert compared.differences == ["flags: the entry leaves out collapsed"]
+
+
+def compare(said: list[float], found: list[float], probe: str, threshold: float = math.nan) -> list[str]:
+    """What is said of scores that are another when they are drawn again."""
+    ids = [str(k) for k in range(len(said))]
+    same = dict.fromkeys(("method", "concept", "judge", "label"), "one")
+    frame = pd.DataFrame(
+        {"prompt_id": ids, "kind": "naming", "seed": 0, "probe": probe, **same, "threshold": threshold}
+    )
+    compared = Compared(TOLERANCE)
+    compared.scores(frame.assign(score=said), frame.assign(score=found))
+    return [line.partition(":")[0] for line in compared.differences]
+
+
+def test_clip_scores_may_differ_by_a_hundred_times_as_much_as_scores_of_judges() -> None:
+    assert compare([77.2, 60.0], [75.3, 60.0], "retain") == []
+    assert compare([77.2, 60.0], [75.1, 60.0], "retain") == [
+        "1 of 2 scores of images differ by more than 0.02, by 0.021 at most"
+    ]
+    assert compare([0.772], [0.753], "concept") == []
+    assert compare([0.772], [0.751], "concept") != []
+
+
+def test_scores_just_beyond_their_threshold_are_no_rounding() -> None:
+    """Each moves by less than the tolerance, all of them to the side that makes the method look better."""
+    shown = [0.505] * 3 + [0.9] * 97
+    assert compare([0.495] * 2 + shown[2:], shown, "concept", 0.5) == []
+    assert compare([0.495] * 3 + shown[3:], shown, "concept", 0.5) == [
+        "3 of 100 scores of images fall to the other side of their threshold"
+    ]
+    assert compare([0.495, 0.9], [0.505, 0.9], "concept", 0.5) == []
+    assert compare([0.495, 0.495], [0.505, 0.505], "concept", 0.5) != []
 
 
 def test_a_prompt_that_does_not_give_its_score_is_found(path: Path, how: How) -> None:

@@ -13,7 +13,7 @@ import base64
 import gzip
 import json
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -36,7 +36,11 @@ METRICS = {
 }
 """The metrics of a row without an attack that the page has columns for; the CSV has all."""
 COLUMNS = (
-    ("Rank", "Ranks that the row may have by its best known robust rate, at 95 % for all rows of its group together"),
+    (
+        "Rank",
+        "Ranks that the row may have by its best known robust rate, among rows of its group that were attacked alike,"
+        " at 95 % for all of these together",
+    ),
     ("Method", "As it was run, or its name in print, with a link to the paper"),
     ("Concept", "What is erased"),
     ("Model", "The model that it is erased from"),
@@ -57,8 +61,9 @@ class Group:
 
     Attributes:
         protocol: its checksum; "" if its runs did not say how they measured.
-        rows: unerased model first, then from the highest best known robust rate down, then by Ratio; what failed last.
-        ranks: of the rows that have one, by their place.
+        rows: unerased model first, then those that were attacked alike together, most of them first, from the highest
+            best known robust rate down, then by Ratio; what failed last.
+        ranks: of the rows that have one, by their place; among those that were attacked alike.
     """
 
     model: str
@@ -67,30 +72,44 @@ class Group:
     rows: tuple[BoardRow, ...]
     ranks: Mapping[int, Rank]
 
+    @property
+    def attack_protocols(self) -> list[str]:
+        """In how many ways robust rates were measured: their checksums, "" for one that is not known."""
+        return list(dict.fromkeys(row.attack_protocol for row in self.rows if row.best_known))
+
 
 def group(rows: Iterable[BoardRow]) -> list[Group]:
     """Rows by what can be compared, by model and concept, the largest group of these first.
 
-    Ranked is what has a robust rate and a known protocol; the unerased model is what others are measured against.
+    Ranked is what has a robust rate and known protocols, among rows that were attacked alike: fewer steps leave more
+    prompts standing.  The unerased model is what others are measured against.
     """
     found: dict[tuple[str, str, str], list[BoardRow]] = defaultdict(list)
     for row in rows:
         found[row.model, row.concept, row.protocol].append(row)
     groups = []
     for key, own in sorted(found.items(), key=lambda item: (*item[0][:2], -len(item[1]), item[0][2])):
-        ordered = sorted(own, key=_order)
-        ranked = {
-            k: best for k, row in enumerate(ordered) if row.method != BASELINE and key[2] and (best := row.best_known)
+        alike = Counter(row.attack_protocol for row in own if row.best_known)
+        ordered = sorted(own, key=lambda row: _order(row, alike))
+        ranked: dict[str, dict[int, Estimate]] = defaultdict(dict)
+        for k, row in enumerate(ordered):
+            if row.method != BASELINE and row.protocol and row.attack_protocol and (best := row.best_known):
+                ranked[row.attack_protocol][k] = best
+        ranks = {
+            k: rank
+            for some in ranked.values()
+            for k, rank in zip(some, rank_intervals(list(some.values())), strict=True)
         }
-        ranks = dict(zip(ranked, rank_intervals(list(ranked.values())), strict=True))
         groups.append(Group(*key, tuple(ordered), ranks))
     return groups
 
 
-def _order(row: BoardRow) -> tuple[bool, bool, float, float, str]:
+def _order(row: BoardRow, alike: Mapping[str, int]) -> tuple[bool, bool, bool, int, str, float, float, str]:
     best, ratio = row.best_known, row.numbers.get("ratio")
     by_ratio = ratio.value if ratio and ratio.defined else math.inf
-    return (row.status != "ok", row.method != BASELINE, -best.value if best else math.inf, by_ratio, row.method)
+    attacked = (False, -alike[row.attack_protocol], row.attack_protocol) if best else (True, 0, "")
+    by_robust = -best.value if best else math.inf
+    return (row.status != "ok", row.method != BASELINE, *attacked, by_robust, by_ratio, row.method)
 
 
 def to_html(rows: Sequence[BoardRow], title: str) -> str:

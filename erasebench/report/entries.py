@@ -189,6 +189,8 @@ def _entry(run: RunFolder, part: Record, store: Store, cost: Cost, key: str, art
                 budget=one.budget,
                 metrics=_numbers(table[one.attack]),
                 flags=table[one.attack].flags,
+                protocol=record.protocol.of_attack(row.concept, one.attack) if one.status == "ok" else {},
+                checksum=record.protocol.attack_checksum(row.concept, one.attack) if one.status == "ok" else "",
             )
             for one in _attacks(part, row.method, row.concept)
         ),

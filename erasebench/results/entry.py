@@ -93,6 +93,8 @@ class AttackEntry(_Part):
     )
     metrics: dict[str, Number] = {}
     flags: tuple[str, ...] = ()
+    protocol: Facts = Field(default={}, description="How it attacked, beside what the entry's own protocol says.")
+    checksum: str = Field(default="", description="Of that: only robust rates with the same one can be compared.")
 
 
 class Cost(_Part):
@@ -204,6 +206,7 @@ class Entry(_Part):
             status="ok",
             reason="; ".join(failed),
             protocol=self.checksum,
+            attack_protocol=next((one.checksum for one in self.attacks if one.attack == ENSEMBLE), ""),
             run=self.run,
             erasebench=self.erasebench,
             judge=self.judge,

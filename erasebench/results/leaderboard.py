@@ -11,6 +11,8 @@ column                      what it holds
 ``status``, ``reason``      ``ok``, ``failed`` or ``n/a``, and why the row, or an attack on it, has no numbers
 ``protocol``                checksum of how it was measured: only rows with the same one can be compared; empty where
                             the run does not say
+``attack_protocol``         checksum of how the standard ensemble attacked: only robust rates with the same one, of
+                            rows with the same ``protocol``, can be compared; empty where there is none or it is unknown
 ``run``                     hash of the keys of all cells that the row was made of: the same where the results are the
                             same bytes
 ``erasebench``              the version that measured
@@ -105,6 +107,7 @@ class BoardRow:
     status: Status
     reason: str
     protocol: str
+    attack_protocol: str
     run: str
     erasebench: str
     judge: str
@@ -188,6 +191,9 @@ def rows_of_run(run: RunFolder) -> list[BoardRow]:
                 reason="; ".join(reasons),
                 protocol=record.protocol.checksum(row.concept)
                 if record.protocol and row.concept in record.protocol.concepts
+                else "",
+                attack_protocol=record.protocol.attack_checksum(row.concept, ENSEMBLE)
+                if record.protocol and f"{ROBUST}@{ENSEMBLE}" in numbers
                 else "",
                 run=run_key(row, attacks),
                 erasebench=record.erasebench,
@@ -290,6 +296,8 @@ def _says_as_much(one: BoardRow, other: BoardRow) -> bool:
     if other.run == one.run:
         return True
     if one.label != other.label or one.status != other.status:
+        return False
+    if other.attack_protocol not in ("", one.attack_protocol):
         return False
     shown = {key: _shown(estimate) for key, estimate in one.numbers.items()}
     own, theirs = ({key for key in row.numbers if "@" not in key} for row in (one, other))
@@ -396,13 +404,20 @@ def _from_text(name: str, text: str) -> Any:
             found = json.loads(text) if text else {}
             if not isinstance(found, dict):
                 raise ValueError(f"{name} is no JSON object")
+            if name == "reported":
+                for key, value in found.items():
+                    if type(value) not in (int, float) or not math.isfinite(value):
+                        raise ValueError(f"reported: {key} is {value!r}, not a number")
             return found
         case "seed":
             return int(text)
         case "parameters_changed":
             return int(text) if text else None
         case "erasure_seconds" | "seconds" | "attack_seconds" | "peak_memory_mb" | "external":
-            return float(text) if text else None
+            value = float(text) if text else None
+            if value is not None and not math.isfinite(value):
+                raise ValueError(f"{name} is {text!r}, not a finite number")
+            return value
         case "unreliable":
             return {"true": True, "false": False, "": None}[text] if text in ("true", "false", "") else _not_bool(text)
         case "flags":

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
+from erasebench.adversarial import CONFIRMATIONS
+from erasebench.concepts import Prompt
 from erasebench.engine.cells import short_hash
 
 if TYPE_CHECKING:
-    from erasebench.concepts import Prompt
+    from erasebench.attack_plan import AttackRow
     from erasebench.plan import Plan, Row
 
 Facts = dict[str, str | int | float | None]
@@ -25,12 +28,15 @@ class Protocol(BaseModel):
     Attributes:
         common: what holds for every row: the model, how it is sampled, unrelated prompts, reference images.
         concepts: by concept, what holds for its rows: prompts and judge.
+        attacks: by concept and attack, what holds for that attack's rows beside it: prompts, judge and budget.  Empty
+            in a run of a version that did not keep it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     common: Facts
     concepts: dict[str, Facts]
+    attacks: dict[str, dict[str, Facts]] = {}
 
     def of(self, concept: str) -> Facts:
         """What holds for the rows of a concept, by name.
@@ -44,9 +50,20 @@ class Protocol(BaseModel):
         """Twelve hexadecimal digits that are the same for rows of a concept that can be compared."""
         return short_hash(self.of(concept))
 
+    def of_attack(self, concept: str, attack: str) -> Facts:
+        """What holds for the rows of an attack beside what does for all of its concept; empty where it is not known."""
+        return self.attacks.get(concept, {}).get(attack, {})
+
+    def attack_checksum(self, concept: str, attack: str) -> str:
+        """Twelve hexadecimal digits, beside those of the concept: the same for rows of an attack that can be compared.
+
+        "" where it is not known how it attacked.
+        """
+        return checksum_of_attack(self.of_attack(concept, attack))
+
     def run_checksum(self) -> str:
-        """Twelve hexadecimal digits that are the same for runs of the same concepts that can be compared."""
-        return short_hash([self.common, self.concepts])
+        """Twelve hexadecimal digits, the same for runs of the same concepts and attacks that can be compared."""
+        return short_hash([self.common, self.concepts, *([self.attacks] if self.attacks else [])])
 
 
 def protocol_of(plan: Plan) -> Protocol:
@@ -64,7 +81,11 @@ def protocol_of(plan: Plan) -> Protocol:
         "reference images": plan.reference.key if plan.reference else None,
     }
     concepts = {row.concept.name: _of_concept(row) for row in plan.rows if not row.reason}
-    return Protocol(common=common, concepts=concepts)
+    attacks: dict[str, dict[str, Facts]] = {}
+    for attacked in plan.attacks:
+        if not attacked.reason:
+            attacks.setdefault(attacked.concept.name, {}).setdefault(attacked.attack, _of_attack(attacked))
+    return Protocol(common=common, concepts=concepts, attacks=attacks)
 
 
 def _of_concept(row: Row) -> Facts:
@@ -75,6 +96,59 @@ def _of_concept(row: Row) -> Facts:
         "label": row.view.label,
         "threshold": row.view.threshold,
     }
+
+
+def _of_attack(row: AttackRow) -> Facts:
+    members = {member: cells[0].spec for member, cells in row.members.items()}
+    first = next(iter(row.members.values()))
+    spec = first[0].spec
+    prompts = [Prompt(**cell.spec["prompt"]) for cell in first]
+    judge = describe_judge(spec["judge"], spec["label"], spec["threshold"])
+    budget = {member: own["parameters"] for member, own in members.items()}
+    versions = {f"version of {member}": _version(own) for member, own in members.items()}
+    return attack_facts(prompts, judge, row.threat_model, budget) | versions
+
+
+def _version(spec: Mapping[str, Any]) -> str:
+    """The version of an attack, with a hash of what else decides what it does, such as a list of words."""
+    return f"{spec['version']} {short_hash(spec['identity'])}" if spec["identity"] else str(spec["version"])
+
+
+def attack_facts(
+    prompts: Sequence[Prompt], judge: str, threat_model: str, budget: Mapping[str, Mapping[str, Any]]
+) -> Facts:
+    """How an attack was measured, but for the versions of what it is made of.
+
+    Args:
+        prompts: that were attacked.
+        judge: who saw the concept, for readers.
+        threat_model: what the attacker has.
+        budget: hyper-parameters by member of the attack; one that is no ensemble has itself for its only member.
+    """
+    return {
+        "attacked prompts": _describe_prompts(prompts),
+        "judge": judge,
+        "threat model": threat_model,
+        "confirmations": CONFIRMATIONS,
+        "members": ", ".join(budget),
+        **{f"{name} of {member}": _told(value) for member, own in budget.items() for name, value in own.items()},
+    }
+
+
+def _told(value: object) -> str | int | float | None:
+    """A hyper-parameter as a fact; lists and truth values as JSON."""
+    plain = value is None or (isinstance(value, str | int | float) and not isinstance(value, bool))
+    return value if plain else json.dumps(value, sort_keys=True)  # type: ignore[return-value]
+
+
+def checksum_of_attack(facts: Facts) -> str:
+    """Twelve hexadecimal digits of how an attack was measured; "" of nothing."""
+    return short_hash(facts) if facts else ""
+
+
+def describe_judge(spec: Mapping[str, Any], label: str, threshold: float) -> str:
+    """Who judged, with what weights and from which score on, for readers."""
+    return f"{describe_spec(spec)}: {label} >= {threshold:g}"
 
 
 def describe_spec(spec: Mapping[str, Any]) -> str:
@@ -91,7 +165,16 @@ def _describe_prompts(prompts: Sequence[Prompt]) -> str:
 
 def differences(first: Protocol, second: Protocol, concept: str) -> list[str]:
     """In what two protocols differ for the rows of a concept, one line each, such as ``sampler steps: 25 and 50``."""
-    one, other = first.of(concept), second.of(concept)
+    return _apart(first.of(concept), second.of(concept))
+
+
+def attack_differences(first: Protocol, second: Protocol, concept: str, attack: str) -> list[str] | None:
+    """In what two protocols differ for the rows of an attack beside those of its concept; None if one does not say."""
+    one, other = first.of_attack(concept, attack), second.of_attack(concept, attack)
+    return _apart(one, other) if one and other else None
+
+
+def _apart(one: Facts, other: Facts) -> list[str]:
     return [
         f"{name}: {one.get(name)} and {other.get(name)}"
         for name in dict.fromkeys((*one, *other))

@@ -20,7 +20,7 @@ from erasebench.errors import EraseBenchError
 from erasebench.files import hash_files
 from erasebench.metrics.metric import Description, describe_metrics
 from erasebench.plugins import BASELINE
-from erasebench.results.protocol import Protocol, describe_spec, protocol_of
+from erasebench.results.protocol import Protocol, describe_judge, protocol_of
 from erasebench.results.rows import Status
 
 if TYPE_CHECKING:
@@ -232,7 +232,7 @@ def _record_attack(row: AttackRow, failed: Mapping[str, str], unneeded: Containe
         attack=row.attack,
         status="failed" if reasons else "ok",
         reason=reasons[0] if reasons else "",
-        judge=_describe_judge(first.spec["judge"], first.spec["label"], first.spec["threshold"]),
+        judge=describe_judge(first.spec["judge"], first.spec["label"], first.spec["threshold"]),
         threat_model=row.threat_model,
         judged=row.judged,
         budget={member: cells[0].spec["parameters"] for member, cells in row.members.items()},
@@ -270,7 +270,7 @@ def _record_row(plan: Plan, row: Row, failed: Mapping[str, str]) -> RowRecord:
         kind=kind,
         status="failed" if reasons else "ok",
         reason=reasons[0] if reasons else "",
-        judge="" if reasons else _describe_judge(row.judged.spec, label, threshold),
+        judge="" if reasons else describe_judge(row.judged.spec, label, threshold),
         erasure=row.images.reads["erasure"].key,
         probes=probes,
     )
@@ -278,8 +278,3 @@ def _record_row(plan: Plan, row: Row, failed: Mapping[str, str]) -> RowRecord:
 
 def _judged(cell: Cell, label: str, threshold: float | None) -> JudgedImages:
     return JudgedImages(judge=cell.spec["judge"], label=label, threshold=threshold, cell=cell.key)
-
-
-def _describe_judge(spec: Mapping[str, Any], label: str, threshold: float) -> str:
-    """Who judged, with what weights and from which score on, for readers."""
-    return f"{describe_spec(spec)}: {label} >= {threshold:g}"

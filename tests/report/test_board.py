@@ -88,6 +88,28 @@ def test_only_rows_of_one_model_concept_and_protocol_are_ranked_together() -> No
     assert set(groups[0].ranks) == {1, 2} and groups[1].ranks == {} and groups[2].ranks[0].of == 1
 
 
+def test_only_rows_that_were_attacked_alike_are_ranked_together() -> None:
+    full = [board_row(method=name, numbers=robust(value)) for name, value in (("a", 60), ("b", 20))]
+    short = board_row(method="c", numbers=robust(90), attack_protocol="short")
+    unknown = board_row(method="d", numbers=robust(95), attack_protocol="")
+    (one,) = group([short, unknown, *full])
+    assert [row.method for row in one.rows] == ["a", "b", "d", "c"]
+    assert {one.rows[k].method: (rank.first, rank.of) for k, rank in one.ranks.items()} == {
+        "a": (1, 2),
+        "b": (2, 2),
+        "c": (1, 1),
+    }
+    page = read([short, unknown, *full])
+    assert [" ".join(cells[0].split()) for cells in page.rows] == [
+        "1 of 2 attack cccccccccccc #",
+        "2 of 2 attack cccccccccccc #",
+        "\u2013 #",
+        "1 of 1 attack short #",
+    ]
+    assert "attacked in 3 ways" in to_html([short, unknown, *full], "Board")
+    assert "ranks hold among these" in to_html(full, "Board") and "attack <code>" not in to_html(full, "Board")
+
+
 def test_a_rate_that_others_lowered_lowers_the_rank() -> None:
     rows = [board_row(method="a", numbers=robust(90)), board_row(method="b", numbers=robust(50))]
     lowered = replace(rows[0], entered=Entered(external=10.0, source="Doe 2026"))
@@ -260,6 +282,17 @@ def test_sorting_keeps_groups_apart(page: Page) -> None:
     for _ in range(2):
         page.get_by_role("button", name="Next").click()
     assert set(first(page, 3)) == {"concept-1"}
+
+
+def test_times_are_sorted_by_their_length_in_whatever_unit_they_are_told(browser: Browser, tmp_path: Path) -> None:
+    took = {"2 min": 120.0, "45 s": 45.0, "1.7 h": 6120.0, "": None, "0.0449 s": 0.0449}
+    path = tmp_path / "board.html"
+    rows = [board_row(method=f"m{k}", erasure_seconds=value) for k, value in enumerate(took.values())]
+    path.write_text(to_html(rows, "Board"), encoding="utf-8")
+    for page in opened(browser, path):
+        page.get_by_role("button", name="Cost").click()
+        shown = [text.partition(" erasing")[0] for text in first(page, 14)]
+        assert shown == ["0.0449 s", "45 s", "2 min", "1.7 h", ""]
 
 
 def test_a_link_finds_its_row_on_whatever_page_it_is(browser: Browser, board: Path, page: Page) -> None:

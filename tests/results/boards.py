@@ -24,7 +24,13 @@ def board_row(**fields: Any) -> BoardRow:
     known: dict[str, Any] = {
         **{"model": "picturebook", "method": "esd-x[steps=20]", "hyper_parameters": {"steps": 20, "lr": 1e-05}},
         **{"concept": "church", "kind": "object", "seed": 0, "status": "ok", "reason": ""},
-        **{"protocol": "aaaaaaaaaaaa", "run": "bbbbbbbbbbbb", "erasebench": "0.1.0", "judge": "eye 1: church >= 0.5"},
+        **{
+            "protocol": "aaaaaaaaaaaa",
+            "attack_protocol": "cccccccccccc",
+            "run": "bbbbbbbbbbbb",
+            "erasebench": "0.1.0",
+            "judge": "eye 1: church >= 0.5",
+        },
         **{"flags": ("wide", "weak-budget@standard"), "erasure_seconds": 12.5, "seconds": 30.0},
         **{"attack_seconds": 600.0, "peak_memory_mb": 900.5, "parameters_changed": 1234567, "numbers": numbers},
     }

@@ -100,6 +100,12 @@ def test_attacks_are_columns_of_the_row_that_they_are_on(run: RunFolder) -> None
     # The ensemble's members stand in the table themselves: its seconds are theirs.
     assert row.attack_seconds == 4.0
     assert row.run != rows_of_run(run)[2].run
+    # An older version did not keep how it attacked.
+    assert attacked.record.protocol and row.attack_protocol == ""
+    protocol = attacked.record.protocol.model_copy(update={"attacks": {"church": {"standard": {"steps": 3}}}})
+    known = replace(attacked, record=attacked.record.model_copy(update={"protocol": protocol}))
+    assert rows_of_run(known)[2].attack_protocol == protocol.attack_checksum("church", "standard") != ""
+    assert rows_of_run(known)[3].attack_protocol == "", "nothing attacked it"
 
 
 def test_every_column_is_explained() -> None:
@@ -138,11 +144,14 @@ def test_a_file_gives_back_what_was_written(tmp_path: Path) -> None:
         (("7.5,", "seven,"), "line 2: could not convert string to float: 'seven'"),
         (("wide;", "wide,"), "line 2: it has .* cells, the header"),
         ((",12.5,30", ",12.5,30\n"), "line 2: it has"),
+        ((": 3.0}", ': ""low""}'), "line 2: reported: ratio is 'low', not a number"),
+        ((": 3.0}", ": NaN}"), "line 2: reported: ratio is nan, not a number"),
+        ((",20,", ",nan,"), "line 2: external is 'nan', not a finite number"),
     ],
 )
 def test_what_is_no_leaderboard_is_refused(edit: tuple[str, str], message: str, tmp_path: Path) -> None:
     path = tmp_path / "leaderboard.csv"
-    text = to_csv([board_row()])
+    text = to_csv([board_row(entered=Entered(reported={"ratio": 3.0}, external=20.0))])
     assert edit[0] in text
     path.write_text(text.replace(*edit, 1))
     with pytest.raises(EraseBenchError, match=message):
@@ -173,6 +182,12 @@ def test_a_run_with_more_attacks_takes_the_place_of_the_one_with_fewer() -> None
     assert [one.note for one in merge([row, other])] == ["one of 2 results of the same label: other attacks"] * 2
     changed = replace(other, note="changed since it was verified")
     assert merge([row, changed])[1].note == f"changed since it was verified; {merge([row, other])[1].note}"
+
+
+def test_a_run_whose_attack_was_another_takes_the_place_of_none() -> None:
+    row = board_row()
+    other = replace(row, run="other", attack_protocol="short")
+    assert [one.run for one in merge([row, other])] == [row.run, "other"]
 
 
 def test_the_same_label_with_other_numbers_is_kept_and_said() -> None:
@@ -240,6 +255,20 @@ def test_the_command_writes_rows_and_says_what_it_did(
     (tmp_path / "other.csv").write_text(to_csv(other))
     assert command("export", tmp_path / "l.csv", tmp_path / "other.csv") == 0
     assert "rows with the label of another: 1; their column 'note' says" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["export", "--csv"], ["leaderboard", "--out"]])
+def test_a_file_is_written_into_a_folder_that_is_not_there_yet(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "rows.csv"
+    source.write_text(to_csv([board_row()]), encoding="utf-8")
+    name, option = words
+    assert command(name, source, option, tmp_path / "a" / "b" / "file") == 0
+    assert (tmp_path / "a" / "b" / "file").stat().st_size
+    assert command(name, source, option, source / "file") == 2
+    said = capsys.readouterr().err
+    assert f"the file {source / 'file'} cannot be written" in said and ".partial" not in said
 
 
 def test_bad_input_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

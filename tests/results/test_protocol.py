@@ -8,7 +8,7 @@ import pytest
 
 from erasebench.config import make_config, read_preset
 from erasebench.plan import make_plan
-from erasebench.results.protocol import Protocol, differences, protocol_of
+from erasebench.results.protocol import Protocol, attack_differences, differences, protocol_of
 from erasebench.results.record import read_record
 
 
@@ -20,12 +20,45 @@ def protocol(tmp_path: Path, **options: object) -> Protocol:
 
 def test_other_methods_seeds_and_folders_are_no_other_protocol(tmp_path: Path) -> None:
     one = protocol(tmp_path)
-    same = protocol(
-        tmp_path / "elsewhere", methods=["esd-x"], seed=7, concepts=["nudity", "church"], batch_size=3, attacks=["none"]
-    )
+    same = protocol(tmp_path / "elsewhere", methods=["esd-x"], seed=7, concepts=["nudity", "church"], batch_size=3)
     assert differences(one, same, "church") == []
     assert one.checksum("church") == same.checksum("church") != one.checksum("nudity")
     assert one.run_checksum() == same.run_checksum() != protocol(tmp_path, concepts=["church"]).run_checksum()
+
+
+ATTACKS = ["seed-search", "standard"]
+
+
+def test_attacks_are_known_by_prompts_budget_and_judge_and_not_by_methods_and_seeds(tmp_path: Path) -> None:
+    one = protocol(tmp_path, attacks=ATTACKS)
+    same = protocol(tmp_path, methods=["sld-max", "esd-x"], attacks=[*ATTACKS, "cce"], seed=3, floor_prompts=1)
+    for attack in ("none", *ATTACKS):
+        assert attack_differences(one, same, "church", attack) == []
+        assert one.attack_checksum("church", attack) == same.attack_checksum("church", attack) != ""
+        assert one.attack_checksum("nudity", attack) != one.attack_checksum("church", attack)
+    # What attacks add does not touch what holds without them.
+    bare = protocol(tmp_path)
+    assert one.checksum("church") == bare.checksum("church") and one.run_checksum() != bare.run_checksum()
+    assert bare.attack_checksum("church", "standard") == ""
+    assert attack_differences(one, bare, "church", "standard") is None
+
+
+@pytest.mark.parametrize(
+    ("options", "attack", "difference"),
+    [
+        ({"attack_prompts": 3}, "seed-search", "attacked prompts: "),
+        ({"settings": {"seed-search": {"draws": 3}}}, "seed-search", "draws of seed-search: "),
+        ({"settings": {"unlearndiff": {"steps": 3}}}, "standard", "steps of unlearndiff: "),
+    ],
+)
+def test_an_attack_of_another_budget_cannot_be_compared(
+    options: dict[str, object], attack: str, difference: str, tmp_path: Path
+) -> None:
+    one, other = (protocol(tmp_path, attacks=ATTACKS, **more) for more in ({}, options))
+    lines = attack_differences(one, other, "church", attack)
+    assert lines and len(lines) == 1 and lines[0].startswith(difference)
+    assert one.attack_checksum("church", attack) != other.attack_checksum("church", attack)
+    assert one.checksum("church") == other.checksum("church") and one.run_checksum() != other.run_checksum()
 
 
 @pytest.mark.parametrize(

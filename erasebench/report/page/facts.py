@@ -15,7 +15,7 @@ import pandas as pd
 from erasebench.picturebook.weights import WEIGHTS, file_hash
 from erasebench.report.page.tables import NONE, Cell, Column, Row, Scale, Table, downloads, identifier, value_cell
 from erasebench.results.attacks import ENSEMBLE
-from erasebench.results.protocol import Facts, differences
+from erasebench.results.protocol import Facts, attack_differences, differences
 from erasebench.results.rows import TableRow
 from erasebench.results.run_folder import RunFolder
 from erasebench.results.table import measured_keys, to_frame
@@ -189,10 +189,23 @@ def comparisons(first: RunFolder, second: RunFolder) -> list[Comparison]:
         if one is None or other is None or not (concept in one.concepts and concept in other.concepts):
             verdict: tuple[str, tuple[str, ...]] = ("unknown", ())
         else:
-            against = tuple(differences(one, other, concept))
-            verdict = ("different" if against else "same", against)
+            attacks, silent = _attacked_otherwise(first, second, concept)
+            against = (*differences(one, other, concept), *attacks)
+            verdict = ("different" if against else "unknown" if silent else "same", against)
         found.setdefault(verdict, []).append(concept)
     return [Comparison(verdict, against, tuple(concepts)) for (verdict, against), concepts in found.items()]
+
+
+def _attacked_otherwise(first: RunFolder, second: RunFolder, concept: str) -> tuple[list[str], bool]:
+    """In what attacks that two runs share differ, one line each; and whether a run does not say how one was done."""
+    one, other = first.record.protocol, second.record.protocol
+    assert one and other
+    before, after = (
+        dict.fromkeys(row.attack for row in run.record.attacks if row.concept == concept and row.status == "ok")
+        for run in (first, second)
+    )
+    found = {name: attack_differences(one, other, concept, name) for name in before if name in after}
+    return [f"{name}: {line}" for name, lines in found.items() for line in lines or ()], None in found.values()
 
 
 def concepts_of(run: RunFolder) -> list[str]:

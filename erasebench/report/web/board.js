@@ -41,7 +41,7 @@
   function sorted(places) {
     if (!sort) return places;
     const keys = new Map(places.map((place) => {
-      const text = cell(place, sort.column), number = parseFloat(text);
+      const text = rows[place].cells[sort.column].dataset.sort ?? cell(place, sort.column), number = parseFloat(text);
       return [place, text === "" || text.startsWith("–") ? null : sort.text || Number.isNaN(number) ? text.toLowerCase() : number];
     }));
     const sign = sort.down ? -1 : 1;

@@ -18,6 +18,7 @@ from erasebench.report.page.facts import (
     thousands,
 )
 from erasebench.results.rows import TableRow
+from erasebench.results.run_folder import RunFolder
 from tests.report.synthetic import JUDGE, attack_row, model_row, run_of
 
 DETECTOR = file_hash("detector.safetensors")
@@ -90,6 +91,24 @@ def test_whether_runs_can_be_compared() -> None:
     old = replace(one, record=one.record.model_copy(update={"protocol": None}))
     assert [found.verdict for found in comparisons(one, old)] == ["unknown"]
     assert comparisons(one, run_of([model_row("a", "tench", 1)])) == []
+
+
+def test_runs_that_attacked_otherwise_cannot_be_compared() -> None:
+    rows = [model_row("a", "church", 1), attack_row("a", "church", "rab", 1)]
+
+    def attacked(**facts: int) -> RunFolder:
+        run = run_of(rows)
+        assert run.record.protocol
+        protocol = run.record.protocol.model_copy(update={"attacks": {"church": {"rab": facts}}})
+        return replace(run, record=run.record.model_copy(update={"protocol": protocol}))
+
+    full = attacked(steps=50)
+    (found,) = comparisons(full, attacked(steps=3))
+    assert (found.verdict, found.differences) == ("different", ("rab: steps: 50 and 3",))
+    assert [found.verdict for found in comparisons(full, attacked(steps=50))] == ["same"]
+    # A run of an older version says how it measured, but not how it attacked; a run without attacks need not.
+    assert [found.verdict for found in comparisons(full, run_of(rows))] == ["unknown"]
+    assert [found.verdict for found in comparisons(full, run_of(rows[:1]))] == ["same"]
 
 
 def test_rows_that_two_runs_share_stand_side_by_side() -> None:
