@@ -32,8 +32,10 @@ from erasebench.report.page.tables import (
 )
 from erasebench.report.page.words import Finding, findings
 from erasebench.report.table import SEEDS_LEGEND, seed_table
+from erasebench.report.tradeoff import PRESERVED
 from erasebench.results.attacks import budgets
 from erasebench.results.flags import known_flags
+from erasebench.results.preservation import compare_with_unerased
 from erasebench.results.protocol import Facts
 from erasebench.results.ranking import RANKS, describe_ranks
 from erasebench.results.rows import TableRow
@@ -174,7 +176,7 @@ def _page(run: RunFolder, name: str, prefix: str, store: Store | None) -> RunPag
         key=facts.key_of(run),
         run=run,
         counts=_counts(run, models, attacked),
-        findings=findings(run.rows, record.metrics, record.baseline, ranking),
+        findings=findings(run.rows, record.metrics, record.baseline, ranking, compare_with_unerased(run, PRESERVED)),
         ranking=ranking,
         ranks=describe_ranks(_shown_ranks(run), record.metrics),
         rank_files=downloads(Path(RANKS).stem, run.ranks),
