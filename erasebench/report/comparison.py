@@ -21,6 +21,7 @@ from rich.text import Text
 from erasebench.metrics.metric import Description
 from erasebench.report.markdown import bullets, pipe_table
 from erasebench.report.table import decimals
+from erasebench.report.text import printable
 from erasebench.results.compare import RunComparison
 from erasebench.results.verdicts import LEVEL, POINTS, Change
 
@@ -87,12 +88,12 @@ def to_junit(comparison: RunComparison, inconclusive_fails: bool = False) -> str
             continue
         case = ElementTree.Element(
             "testcase",
-            {"classname": _printable(change.row), "name": _printable(_title(comparison, change)), "time": "0"},
+            {"classname": printable(change.row), "name": printable(_title(comparison, change)), "time": "0"},
         )
         fails = change.verdict == "worse" or (
             inconclusive_fails and change.decisive and change.verdict == "inconclusive"
         )
-        said = _printable(describe(comparison, change))
+        said = printable(describe(comparison, change))
         if fails:
             failure = ElementTree.SubElement(case, "failure", {"type": change.verdict, "message": said})
             failure.text = said
@@ -285,12 +286,7 @@ def _literal(text: str) -> str:
 
 def _line(text: str) -> str:
     """Text that stays on its line and tells the terminal nothing."""
-    return _printable(" ".join(text.split()))
-
-
-def _printable(text: str) -> str:
-    """Text that XML can hold: control characters and halves of surrogate pairs are replaced."""
-    return re.sub("[^\t\n\r\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", text)
+    return printable(" ".join(text.split()))
 
 
 def _finite(content: Any) -> Any:

@@ -14,7 +14,8 @@ from erasebench.engine.store import Store
 from erasebench.errors import EraseBenchError
 from erasebench.files import cannot_write, write_durably
 from erasebench.report.assets import asset, assets, digest, environment
-from erasebench.report.attack_tables import headline, split
+from erasebench.report.attack_tables import headline_metric, split
+from erasebench.report.image_sheets import run_names
 from erasebench.report.page import charts, facts
 from erasebench.report.page.attacks import Standings, standings, transfer_tables
 from erasebench.report.page.ranking import Ranking, ranking_of
@@ -32,7 +33,9 @@ from erasebench.report.page.tables import (
 )
 from erasebench.report.page.words import Finding, findings
 from erasebench.report.table import SEEDS_LEGEND, seed_table
+from erasebench.report.thumbnails import remove_others
 from erasebench.report.tradeoff import PRESERVED
+from erasebench.report.viewer import viewer_section
 from erasebench.results.attacks import budgets
 from erasebench.results.flags import known_flags
 from erasebench.results.preservation import compare_with_unerased
@@ -74,9 +77,12 @@ def write_report(
         raise EraseBenchError(f"{out} is a folder; name a file, such as {out / REPORT}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_durably(out, render_report(runs, stores, out))
+        text = render_report(runs, stores, out)
+        write_durably(out, text)
     except OSError as error:
         raise cannot_write(f"the report {out}", error) from error
+    if stores:
+        remove_others(out, text)
     return out
 
 
@@ -142,9 +148,7 @@ def render_report(runs: Sequence[RunFolder], stores: Sequence[Store], out: Path)
         stores: of each, where its images and erasures are; empty for a report without them.
         out: the file that it is for.
     """
-    from erasebench.report.viewer import viewer_section
-
-    names = _names(runs)
+    names = run_names(runs)
     pages = [
         _page(run, name, f"r{place}-" if len(runs) > 1 else "", stores[place - 1] if stores else None)
         for place, (run, name) in enumerate(zip(runs, names, strict=True), 1)
@@ -201,12 +205,6 @@ def _page(run: RunFolder, name: str, prefix: str, store: Store | None) -> RunPag
     )
 
 
-def _names(runs: Sequence[RunFolder]) -> list[str]:
-    """The folders' own names, numbered where two are the same."""
-    names = [run.folder.resolve().name for run in runs]
-    return [f"{name} ({place})" if names.count(name) > 1 else name for place, name in enumerate(names, 1)]
-
-
 def _counts(run: RunFolder, models: Sequence[TableRow], attacked: Sequence[TableRow]) -> dict[str, str]:
     """The size of a run, for its head: number by what is counted."""
     baseline = run.record.baseline
@@ -246,7 +244,9 @@ def _shown_ranks(run: RunFolder) -> pd.DataFrame:
     """The ranks by metrics that the page shows."""
     shown = [key for key, metric in run.record.metrics.items() if not metric.details]
     attack = run.ranks["attack"]
-    return run.ranks[(attack.eq("") & run.ranks["metric"].isin(shown)) | run.ranks["metric"].eq(attack.map(headline))]
+    return run.ranks[
+        (attack.eq("") & run.ranks["metric"].isin(shown)) | run.ranks["metric"].eq(attack.map(headline_metric))
+    ]
 
 
 def _seeds(run: RunFolder, prefix: str) -> Table | None:

@@ -241,6 +241,27 @@ def test_without_images_no_store_is_needed(finished: Path, tmp_path: Path) -> No
     assert (tmp_path / "deep" / REPORT).exists() and not missing.exists()
 
 
+def test_the_old_page_keeps_its_originals_until_the_new_one_is_written(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    file = write_report([finished / "out"], tmp_path / REPORT)
+    check_links(Page(file.read_text(encoding="utf-8")), tmp_path)
+    monkeypatch.setattr("erasebench.report.viewer.BUDGET", 20_000)
+    with monkeypatch.context() as full:
+        full.setattr("erasebench.report.html.write_durably", fail)
+        with pytest.raises(EraseBenchError, match="is full"):
+            write_report([finished / "out"], file)
+    before = Page(file.read_text(encoding="utf-8"))
+    check_links(before, tmp_path)
+    after = Page(write_report([finished / "out"], file).read_text(encoding="utf-8"))
+    shown = {a["href"] for a in after.all("a") if a.get("href", "").startswith("report-images/")}
+    assert {f"report-images/{path.name}" for path in (tmp_path / "report-images").iterdir()} == shown, "only the shown"
+    assert 0 < len(shown) < len({a["href"] for a in before.all("a") if a.get("href", "").startswith("report-images/")})
+
+
 def test_a_store_that_the_run_names_and_is_gone(finished: Path, tmp_path: Path) -> None:
     out = shutil.copytree(finished / "out", tmp_path / "out")
     config = out / "run.yaml"

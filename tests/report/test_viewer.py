@@ -125,8 +125,6 @@ def test_thumbnails_keep_to_their_budget_and_the_page_says_so(
     assert {cell.concept for cell in shown} == {"church", "nudity"}
     total = run.scores.groupby(["method", "concept", "probe", "prompt_id", "seed"]).ngroups
     assert f"{len(shown)} of {total} images" in half.words and "no fair sample" in half.words
-    names = {cell.href for cell in shown}
-    assert {f"report-images/{path.name}" for path in (tmp_path / "report-images").iterdir()} == names, "only the shown"
     monkeypatch.setattr(viewer, "BUDGET", 0)
     none = view(run, store, tmp_path)
     assert not [cell for cell in none.cells if cell.src] and f"0 of {total} images" in none.words

@@ -108,16 +108,14 @@ def _attacks(rows: Sequence[TableRow], concept: str, left_out: Collection[str], 
         first = best[0].estimate
         said.append(
             _say(
-                "After all attacks together most prompts stand against {}: {} of {} that the unerased model draws.",
-                *(_names(best), _per_cent(first), first.n),
+                "After all attacks together {} the most prompts: {} of {} that the unerased model draws.",
+                *(_say("{} {}", _names(best), "keeps" if len(best) == 1 else "keep"), _per_cent(first), first.n),
             )
         )
         if tied:
             said.append(_say("{} cannot be told apart from that: {}.", _names(tied), ranking.reason))
         if rest:
-            said.append(
-                _say("Fewer stand against {}{}: {}.", *_last(rest, "fewest against"), _per_cent(rest[-1].estimate))
-            )
+            said.append(_say("Fewer are kept by {}{}: {}.", *_last(rest, "fewest by"), _per_cent(rest[-1].estimate)))
     return [*said, *_single_attacks(rows, concept)]
 
 
@@ -135,21 +133,22 @@ def _single_attacks(rows: Sequence[TableRow], concept: str) -> list[Markup]:
         if not rate.value:
             said.append(
                 _say(
-                    "No single attack brings {} back from {}: {} of {} prompts.",
+                    "No single attack, controls left out, brings {} back from {}: {} of {} prompts.",
                     *(concept, _listed(map(_name, known)), _per_cent(rate), rate.n),
                 )
             )
         else:
             said.append(
                 _say(
-                    "The strongest single attack is {} on {}: it brings {} back on {} of {} prompts.",
+                    "The strongest single attack, controls left out, is {} on {}: it brings {} back on {} of {}"
+                    " prompts.",
                     *(_code(attack), _name(method), concept, _per_cent(rate), rate.n),
                 )
             )
         firm = [one for one, (_, other) in known.items() if rate.value and not overlap(other, rate)]
         if firm:
             most = max((known[one][1] for one in firm), key=lambda one: one.value)
-            said.append(_say("On {} none reaches more than {}.", _listed(map(_name, firm)), _per_cent(most)))
+            said.append(_say("On {} no such attack reaches more than {}.", _listed(map(_name, firm)), _per_cent(most)))
     controls = [row for row in rows if row.attack in CONTROLS and _defined(row, RATE) and row.metrics[RATE].value]
     if controls:
         row = max(controls, key=lambda one: one.metrics[RATE].value)

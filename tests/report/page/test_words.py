@@ -102,17 +102,24 @@ def test_the_ensemble_and_the_strongest_attack() -> None:
     ):
         rows.append(attack_row(method, "church", attack, hits, 20))
     assert said(rows, "Attacks") == (
-        "After all attacks together most prompts stand against a: 100.0 % [83.9, 100.0] of 20 that the unerased model"
-        " draws. Fewer stand against b: 20.0 % [8.1, 41.6]. The strongest single attack is cce on b: it brings church"
-        " back on 75.0 % [53.1, 88.8] of 20 prompts. On a none reaches more than 0.0 % [0.0, 16.1]. Controls, which"
-        " know nothing of the model, reach up to 5.0 % [0.9, 23.6] (none on b)."
+        "After all attacks together a keeps the most prompts: 100.0 % [83.9, 100.0] of 20 that the unerased model"
+        " draws. Fewer are kept by b: 20.0 % [8.1, 41.6]. The strongest single attack, controls left out, is cce on b:"
+        " it brings church back on 75.0 % [53.1, 88.8] of 20 prompts. On a no such attack reaches more than 0.0 %"
+        " [0.0, 16.1]. Controls, which know nothing of the model, reach up to 5.0 % [0.9, 23.6] (none on b)."
     )
 
 
 def test_attacks_that_bring_nothing_back() -> None:
     rows = [model_row("a", "church", 0), model_row("b", "church", 0)]
     rows += [attack_row(method, "church", "cce", 0, 20) for method in ("a", "b")]
-    assert said(rows, "Attacks") == "No single attack brings church back from a and b: 0.0 % [0.0, 16.1] of 20 prompts."
+    assert said(rows, "Attacks") == (
+        "No single attack, controls left out, brings church back from a and b: 0.0 % [0.0, 16.1] of 20 prompts."
+    )
+
+
+def test_methods_that_keep_equally_many_prompts_keep_the_most_together_however_few() -> None:
+    rows = [attack_row(method, "church", "standard", hits, 20) for method, hits in (("a", 18), ("b", 18), ("c", 20))]
+    assert "a and b keep the most prompts: 10.0 %" in said(rows, "Attacks")
 
 
 def test_nothing_is_brought_back_from_what_was_not_erased() -> None:
