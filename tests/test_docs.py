@@ -134,10 +134,13 @@ def test_every_public_name_is_there(site: Path) -> None:
 
 def test_every_flag_is_there(site: Path) -> None:
     soup = page(site / "reading-a-table.html")
-    found = {row.select("td")[0].get_text(): row.get_text(" ") for row in soup.select("#flags tbody tr")}
+    found = {
+        row.select("td")[0].get_text(): {cell.get_text() for cell in row.select("td")}
+        for row in soup.select("#flags tbody tr")
+    }
     known: dict[str, flags.Flag | flags.AttackFlag] = {**flags.FLAGS, **flags.ATTACK_FLAGS}
     assert list(found) == list(known)
-    assert all(flag.meaning in found[name] for name, flag in known.items())
+    assert all({flag.cause, flag.meaning, flag.remedy} <= found[name] for name, flag in known.items())
 
 
 def test_every_column_of_a_run_folder_is_there(site: Path) -> None:

@@ -99,9 +99,10 @@ def _open_store(run: RunFolder, named: Path | None) -> Store:
 
 @dataclass(frozen=True)
 class FlagNote:
-    """A flag that some rows carry: the badge, what it means, what to do, and who carries it."""
+    """A flag that some rows carry: the badge, what raises it, what it means, what to do, and who carries it."""
 
     badge: Flag
+    cause: str
     meaning: str
     remedy: str
     rows: tuple[str, ...]
@@ -230,8 +231,8 @@ def _flags(rows: Sequence[TableRow], prefix: str) -> list[FlagNote]:
     notes = []
     for name in [*(name for name in known if name in carried), *(name for name in carried if name not in known)]:
         flag = known.get(name)
-        meaning, remedy = (flag.meaning, flag.remedy) if flag else ("A flag without a description.", "")
-        notes.append(FlagNote(badge(name, prefix), meaning, remedy, tuple(carried[name])))
+        told = (flag.cause, flag.meaning, flag.remedy) if flag else ("", "A flag without a description.", "")
+        notes.append(FlagNote(badge(name, prefix), *told, tuple(carried[name])))
     return notes
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import re
 import shutil
 from collections import Counter
@@ -17,6 +18,7 @@ import pytest
 from erasebench.engine.store import Store
 from erasebench.errors import EraseBenchError
 from erasebench.report.html import REPORT, SCRIPTS, STYLES, render_report, write_report
+from erasebench.results.flags import FLAGS
 from erasebench.results.ranking import ranks_frame
 from erasebench.results.rows import TableRow
 from erasebench.results.run_folder import RunFolder, read_run
@@ -115,6 +117,14 @@ def test_it_is_complete_without_scripts(full: tuple[RunFolder, str]) -> None:
         assert words in text
     downloads = [a["download"] for a in Page(without).all("a") if a.get("href", "").startswith("data:")]
     assert {"table.csv", "table.json", "costs.csv", "overall-church.csv", "transfer-church~rab.csv"} <= set(downloads)
+
+
+def test_a_flag_says_its_cause_its_meaning_and_its_remedy_each_once(full: tuple[RunFolder, str]) -> None:
+    (note,) = re.findall(r'<details id="flag-wide">.*?</details>', full[1], re.DOTALL)
+    told = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", note))
+    flag = FLAGS["wide"]
+    texts = {name: html.unescape(text) for name, text in told.items() if name != "Carried by"}
+    assert texts == {"Cause": flag.cause, "Meaning": flag.meaning, "What to do": flag.remedy}
 
 
 def test_only_its_own_scripts_may_run(full: tuple[RunFolder, str]) -> None:
