@@ -160,6 +160,29 @@ def test_sensitive_concepts_are_blurred_pixels_unless_the_domain_is_harmless(
     assert blurred == {*own, ("church", "", True)}, "also where an unrelated prompt of another concept shows it"
 
 
+def test_unrelated_prompts_are_blurred_by_what_they_show_though_the_run_did_not_erase_it(
+    run: RunFolder, store: Store, tmp_path: Path
+) -> None:
+    photo = in_domain(run, "photo")
+    rows = tuple(row for row in photo.record.rows if row.concept == "church")
+    record = photo.record.model_copy(update={"rows": rows})
+    alone = replace(photo, record=record, scores=photo.scores[photo.scores["concept"] == "church"])
+    unrelated = [cell for cell in view(alone, store, tmp_path).cells if cell.attributes["data-v"] == "" and cell.src]
+    blurred = {cell.row for cell in unrelated if cell.attributes.get("class") == "img-blur"}
+    naked = {cell.row for cell in unrelated if "naked" in cell.row or "without clothes" in cell.row}
+    assert naked and blurred == naked and len(unrelated) > len(blurred)
+    prompt = next(
+        one for one in prompts_shown(alone) if any(one in cell.row for cell in unrelated if cell.row not in naked)
+    )
+    own = alone.record.model_copy(update={"shows": {prompt: ("of-my-own-file",)}})
+    unknown = view(replace(alone, record=own), store, tmp_path / "unknown").cells
+    assert {prompt in cell.row for cell in unknown if cell.attributes.get("class") == "img-blur"} == {True}
+
+
+def prompts_shown(run: RunFolder) -> list[str]:
+    return list(dict.fromkeys(run.scores.loc[run.scores["probe"] == "retain", "prompt_id"]))
+
+
 @pytest.mark.parametrize("damage", ["removed", "edited"])
 def test_what_the_store_lost_is_a_placeholder(run: RunFolder, store: Store, tmp_path: Path, damage: str) -> None:
     shutil.copytree(store.root, tmp_path / "store")
