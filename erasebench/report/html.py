@@ -15,6 +15,7 @@ from erasebench.errors import EraseBenchError
 from erasebench.files import cannot_write, write_durably
 from erasebench.report.assets import asset, assets, digest, environment
 from erasebench.report.attack_tables import headline_metric, split
+from erasebench.report.citation import bibtex
 from erasebench.report.image_sheets import run_names
 from erasebench.report.page import charts, facts
 from erasebench.report.page.attacks import Standings, standings, transfer_tables
@@ -202,7 +203,7 @@ def _page(run: RunFolder, name: str, prefix: str, store: Store | None) -> RunPag
         judges=facts.judges_table(run, prefix),
         versions=facts.versions(run),
         model=facts.model_facts(run),
-        citation=_citation(run),
+        citation=bibtex(record.erasebench, f"run {facts.key_of(run)}"),
     )
 
 
@@ -268,16 +269,6 @@ def _budget_notes(run: RunFolder, attacked: Sequence[TableRow]) -> list[str]:
     """What each attack may spend on a prompt."""
     said = budgets(run.record)
     return [f"{attack}: {said[attack]}" for attack in dict.fromkeys(row.attack for row in attacked) if attack in said]
-
-
-def _citation(run: RunFolder) -> str:
-    return (
-        "@software{erasebench,\n"
-        "  title   = {erasebench: measuring how well a concept can be erased from a text-to-image diffusion model},\n"
-        f"  version = {{{run.record.erasebench}}},\n"
-        f"  note    = {{run {facts.key_of(run)}}},\n"
-        "}"
-    )
 
 
 def _comparisons(runs: Sequence[RunFolder], names: Sequence[str]) -> list[tuple[str, str, list[facts.Comparison]]]:

@@ -116,7 +116,15 @@ def test_it_is_complete_without_scripts(full: tuple[RunFolder, str]) -> None:
     ):
         assert words in text
     downloads = [a["download"] for a in Page(without).all("a") if a.get("href", "").startswith("data:")]
-    assert {"table.csv", "table.json", "costs.csv", "overall-church.csv", "transfer-church~rab.csv"} <= set(downloads)
+    assert {
+        "table.csv",
+        "table.json",
+        "costs.csv",
+        "judges.csv",
+        "standings-church.json",
+        "overall-church.csv",
+        "transfer-church~rab.csv",
+    } <= set(downloads)
 
 
 def test_a_flag_says_its_cause_its_meaning_and_its_remedy_each_once(full: tuple[RunFolder, str]) -> None:
