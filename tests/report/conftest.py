@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
+from erasebench.engine.store import Store
 from erasebench.report.html import render_report
-from tests.report.synthetic import METHODS, matrix, run_of
+from tests.report.synthetic import METHODS, matrix, run_of, with_cells
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = (
@@ -28,11 +29,18 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
+TRAINED = ("esd-x", "ca", "mace", "dm2", "trained-0", "trained-1")
+"""Methods whose erasures have a curve in the report of sixty rows."""
+
+
 @pytest.fixture(scope="session")
 def sixty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report of a run with 60 rows."""
-    methods = [*METHODS, "salun", "fmn", "ap-x", "ap-u"]
-    file = tmp_path_factory.mktemp("sixty") / "report.html"
-    run = run_of(matrix(methods, [f"concept-{k}" for k in range(6)], []))
-    file.write_text(render_report([run], [], file), encoding="utf-8")
+    """The report of a run with 60 rows with images and attacks, and the curves of those that trained."""
+    methods = [*METHODS, *(f"trained-{k}" for k in range(14))]
+    folder = tmp_path_factory.mktemp("sixty")
+    store = Store(folder / "store")
+    attacks = ["none", "rab", "standard"]
+    run = with_cells(run_of(matrix(methods, [f"concept-{k}" for k in range(3)], attacks)), store, TRAINED)
+    file = folder / "report.html"
+    file.write_text(render_report([run], [store], file), encoding="utf-8")
     return file

@@ -189,6 +189,35 @@ def test_without_scripts_all_of_it_is_there(browser: Browser, report: Path) -> N
     assert not [text for text in watched.complaints if "Blocked script" not in text]
 
 
+OPEN = "[...document.querySelectorAll('details')].map(one => one.open)"
+
+
+def test_on_paper_all_drawers_are_open_and_afterwards_as_they_were(opened: Watched) -> None:
+    page = opened.page
+    page.locator("#flags summary").first.click()
+    before = page.evaluate(OPEN)
+    assert True in before and False in before
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert all(page.evaluate(OPEN))
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.evaluate(OPEN) == before
+
+
+def test_on_paper_drawers_are_open_without_scripts_too(browser: Browser, report: Path) -> None:
+    watched = watch(browser, java_script_enabled=False)
+    page = watched.page
+    page.goto(report.as_uri())
+    inside = page.locator("#drawer").get_by_text("Checksum of the run")
+    assert not inside.evaluate(SEEN)
+    page.emulate_media(media="print")
+    assert inside.evaluate(SEEN)
+    assert page.locator("details > :not(summary)").evaluate_all(f"all => all.every({SEEN})")
+    page.context.close()
+
+
+SEEN = "element => element.checkVisibility({contentVisibilityAuto: true})"
+
+
 @pytest.mark.parametrize("width", [390, 768, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_no_width_makes_the_page_scroll_sideways(browser: Browser, report: Path, width: int, scheme: str) -> None:
