@@ -2,7 +2,7 @@
 
 Exit codes: 0 fine; 1 a measurement falls short of its bar (or ``doctor`` found damage, or ``compare`` something worse);
 2 bad usage or bad input; 3 some cell of a run, or an erasure, failed; 4 a comparison is inconclusive, where that was
-asked for; 130 stopped by Ctrl-C.
+asked for or the new run lacks something; 130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -36,6 +36,9 @@ LISTED = ("methods", "attacks", "judges", "metrics", "rules", "concepts", "prese
 @click.version_option(__version__, prog_name="erasebench", allow_from_autoenv=False)
 def cli() -> None:
     """Measure how well a concept can be erased from a text-to-image model.
+
+    Exit codes: 0 fine; 1 something measured falls short, is worse or damaged; 2 bad input; 3 a cell failed;
+    4 a comparison was inconclusive, on request; 130 stopped.
 
     Options can stand in the environment: ERASEBENCH_RUN_STORE is run's --store.
 
@@ -94,7 +97,8 @@ def config_options() -> list[click.Parameter]:
     ]
     for key, field in RunConfig.model_fields.items():
         default = field.get_default(call_default_factory=True)
-        shown = f"  [default: {default}]" if default not in (None, (), {}) else ""
+        words = ",".join(map(str, default)) if isinstance(default, tuple) else default
+        shown = f"  [default: {words}]" if default not in (None, (), {}) else ""
         flag = f"--{key.replace('_', '-')}"
         text = f"{field.description}{shown}"
         if field.annotation is bool:
@@ -294,7 +298,9 @@ def plan(precision: str | None, **options: Any) -> None:
 @click.argument(
     "runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path), shell_complete=complete_path
 )
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="The file.  [default: RUN/report.html]")
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), help="The file; of one run RUN/report.html if omitted."
+)
 @click.option(
     "--store",
     type=click.Path(path_type=Path, file_okay=False),
@@ -309,6 +315,10 @@ def report(runs: tuple[Path, ...], out: Path | None, store: Path | None, images:
     """
     from erasebench.report.html import write_report
 
+    if len(runs) > 1 and out is None:
+        raise EraseBenchError("a report of several runs belongs to none of their folders; say where by --out FILE.html")
+    if out is not None and out.suffix.lower() not in (".html", ".htm"):
+        raise EraseBenchError(f"{out} would be an HTML file of another name; write --out {out.with_suffix('.html')}")
     file = write_report(runs, out, store, images)
     click.echo(f"{file} ({file.stat().st_size / 1e6:.1f} MB)")
 
@@ -472,6 +482,7 @@ def leaderboard(sources: tuple[Path, ...], out: Path, title: str) -> None:
     help="Compare a method of BASE with one of another name in NEW.",
 )
 @click.option("--fail-on-inconclusive", is_flag=True, help="Exit with 4 if there is too little to tell.")
+@click.option("--allow-missing", is_flag=True, help="NEW may lack methods, concepts and attacks of BASE.")
 @click.option("--junit", type=click.Path(path_type=Path, dir_okay=False), help="Write JUnit's XML.")
 @click.option("--markdown", type=click.Path(path_type=Path, dir_okay=False), help="Write a summary in Markdown.")
 @click.option("--json", type=click.Path(path_type=Path, dir_okay=False), help="Write all of it as JSON.")
@@ -482,6 +493,7 @@ def compare(
     margin: Sequence[str],
     rename: Sequence[str],
     fail_on_inconclusive: bool,
+    allow_missing: bool,
     junit: Path | None,
     markdown: Path | None,
     json: Path | None,
@@ -491,7 +503,11 @@ def compare(
     BASE and NEW are run folders, measured in the same way; seeds may differ.
 
     Prints what moved, prompt by prompt, with a verdict for each: worse (surely, and by more than a margin), no worse,
-    or inconclusive, with what could have been seen.  Exits with 1 if anything is worse.
+    or inconclusive, with what could have been seen.  Exits with 1 if anything is worse, with 4 if NEW lacks a method,
+    concept or attack of BASE.
+
+    A verdict is on the erasures in BASE and NEW.  Another training run of a method gives another erasure, which may
+    well be worse by itself: erase with several seeds (run --erasure-seeds) to judge the method.
     """
     from erasebench.config import split_list
     from erasebench.files import cannot_write, write_durably
@@ -503,7 +519,8 @@ def compare(
     judged = None if fail_on is None else [] if fail_on == "none" else split_list(fail_on)
     if judged == [] and fail_on != "none":
         raise EraseBenchError("--fail-on names no metric; write none if nothing may fail")
-    result = compare(read_run(base), read_run(new), judged, read_margins(margin), read_renames(rename))
+    runs = read_run(base), read_run(new)
+    result = compare(*runs, judged, read_margins(margin), read_renames(rename), allow_missing)
     live = sys.stdout.isatty()
     click.echo(to_terminal(result, live, shutil.get_terminal_size().columns if live else None), nl=False)
     files = {junit: to_junit(result, fail_on_inconclusive), markdown: to_markdown(result), json: to_json(result)}
@@ -516,7 +533,8 @@ def compare(
                 raise cannot_write(f"the file {path}", error) from error
     if result.verdict == "worse":
         sys.exit(1)
-    if result.verdict == "inconclusive" and fail_on_inconclusive:
+    missing = any(change.missing for change in result.changes)
+    if result.verdict == "inconclusive" and (missing or fail_on_inconclusive):
         sys.exit(INCONCLUSIVE)
 
 

@@ -41,7 +41,7 @@ def parse_precision(text: str) -> float:
     Raises:
         EraseBenchError: it is written in another way, or is not between 0 and 50 %.
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)%", text.strip())
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?%", text.strip())
     if not match:
         raise EraseBenchError(
             f"'{text}' is no precision; write how far an interval may reach to either side in per cent, such as 2%"
@@ -66,7 +66,7 @@ def describe_precision(half: float, config: RunConfig) -> str:
     there = {row.concept.name: len(row.prompts) for row in every.rows}
     earlier = {name: own for name, own in _earlier(config).items() if name in there}
     lines = [
-        f"To know a rate, such as Ratio, to +-{100 * half:.4g} % (95 % interval) takes, with one image a prompt:",
+        f"To know a rate, such as Ratio, to +-{100 * half:.4g} points (95 % interval) takes, with one image a prompt:",
         _line(half, 0.5, "where half of the images show the concept, the worst case"),
     ]
     if not earlier:
@@ -87,7 +87,8 @@ def describe_precision(half: float, config: RunConfig) -> str:
 
 def _line(half: float, rate: float, where: str) -> str:
     needed = prompts_needed(half, rate)
-    return f"{'too many' if needed is None else f'{needed:,}':>9} prompts {where}"
+    count = "too many" if needed is None else f"{needed:,}"
+    return f"{count:>9} prompt{'' if needed == 1 else 's'} {where}"
 
 
 def _concept(name: str, available: int, half: float, icc: float) -> list[str]:
@@ -98,14 +99,14 @@ def _concept(name: str, available: int, half: float, icc: float) -> list[str]:
     reach = 100 * half_width(0.5, available)
     lines = [
         f"{name} has {available:,} prompts in this domain, too few for the worst case: "
-        f"--prompts {available} gives +-{reach:.3g} % there."
+        f"--prompts {available} gives +-{reach:.3g} points there."
     ]
     if available < 2:
         return lines
     images = images_needed(half, 0.5, available, icc)
     if images is None:
         least = 100 * half_width(0.5, available, MANY, icc)
-        more = f"However many images of each, +-{least:.3g} % is left; only more prompts would do (--concept-files)."
+        more = f"However many images of each, +-{least:.3g} points are left; only more prompts do (--concept-files)."
     else:
         more = f"--images-per-prompt {images} makes up for it, with {available * images:,} images."
     return [*lines, f"  {more}"]

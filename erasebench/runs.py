@@ -15,7 +15,7 @@ import pandas as pd
 from erasebench import __version__
 from erasebench.config import RunConfig
 from erasebench.engine.cells import with_all_that_they_read
-from erasebench.engine.ledger import Ledger
+from erasebench.engine.ledger import LEDGER, Ledger
 from erasebench.engine.local import LocalRunner
 from erasebench.engine.progress import Progress
 from erasebench.engine.runner import Outcome
@@ -114,7 +114,7 @@ def with_replays(config: RunConfig) -> RunConfig:
 
 def _run(plan: Plan, store: Store, stream: TextIO | None) -> Result:
     config = plan.config
-    ledger = Ledger(config.out / "ledger.jsonl")
+    ledger = Ledger(config.out / LEDGER)
     try:
         write_durably(config.out / CONFIG, resolved_config(plan).to_yaml())
         missing = [cell for cell in plan.cells if store.marker(cell.key) is None]

@@ -15,6 +15,7 @@ from junitparser import JUnitXml
 from erasebench.files import hash_file
 from erasebench.results.record import RECORD
 from erasebench.results.scores import SCORES, read_scores, scores_csv
+from erasebench.results.table import TABLE
 from tests.engine.runs import command
 
 
@@ -78,6 +79,17 @@ def test_worse_is_exit_code_1_and_in_every_file(
     assert json.loads(files["json"].read_text(encoding="utf-8"))["verdict"] == "worse"
     assert command("compare", base, folder, "--margin", "ratio=100") == 0
     assert command("compare", folder, base) == 0
+
+
+def test_rows_that_vanish_do_not_pass(finished: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = folder / TABLE
+    lines = table.read_text(encoding="utf-8").splitlines(keepends=True)
+    table.write_text("".join(line for line in lines if line.split(",")[1] != "nudity"), encoding="utf-8")
+    record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    rewrite(folder, files={**record["files"], TABLE: hash_file(table)})
+    assert command("compare", finished / "out", folder) == 4
+    assert "Missing in the new run: nudity; --allow-missing accepts that" in capsys.readouterr().out
+    assert command("compare", finished / "out", folder, "--allow-missing") == 0
 
 
 def test_a_folder_that_is_no_run(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

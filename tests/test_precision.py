@@ -13,12 +13,12 @@ from erasebench.results.scores import read_scores
 from tests.engine.runs import command, fast_stages, places, run_tiny
 
 
-@pytest.mark.parametrize(("text", "half"), [("2%", 0.02), (" 2.5% ", 0.025), ("10%", 0.1)])
+@pytest.mark.parametrize(("text", "half"), [("2%", 0.02), (" 2.5% ", 0.025), ("10 %", 0.1)])
 def test_a_precision_is_written_in_per_cent(text: str, half: float) -> None:
     assert parse_precision(text) == pytest.approx(half)
 
 
-@pytest.mark.parametrize("text", ["2", "0.02", "2 %", "two", "", "-2%", "2%%", ".5%", "nan%"])
+@pytest.mark.parametrize("text", ["2", "0.02", "2  %", "two", "", "-2%", "2%%", ".5%", "nan%"])
 def test_other_ways_to_write_it_are_refused(text: str) -> None:
     with pytest.raises(EraseBenchError, match=r"is no precision; write .* in per cent, such as 2%"):
         parse_precision(text)
@@ -39,10 +39,10 @@ def test_without_an_earlier_run(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert out.startswith(before), "what a plan says comes first"
     assert out[len(before) :].splitlines() == [
         "",
-        "To know a rate, such as Ratio, to +-12 % (95 % interval) takes, with one image a prompt:",
+        "To know a rate, such as Ratio, to +-12 points (95 % interval) takes, with one image a prompt:",
         "       63 prompts where half of the images show the concept, the worst case",
         "       26 prompts where 10 % or 90 % do",
-        "church has 40 prompts in this domain, too few for the worst case: --prompts 40 gives +-14.8 % there.",
+        "church has 40 prompts in this domain, too few for the worst case: --prompts 40 gives +-14.8 points there.",
         "  --images-per-prompt 6 makes up for it, with 240 images.",
         "nudity has 80 prompts in this domain, enough: --prompts 63.",
         "How far images of one prompt agree (ICC): 0.5 by assumption, until a run in --out has several.",
@@ -50,7 +50,7 @@ def test_without_an_earlier_run(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert command(*plan, "--precision", "2%") == 0
     out = capsys.readouterr().out
     assert "    2,398 prompts where half" in out
-    assert "  However many images of each, +-11 % is left; only more prompts would do (--concept-files)." in out
+    assert "  However many images of each, +-11 points are left; only more prompts do (--concept-files)." in out
     assert not (tmp_path / "store").exists() and not (tmp_path / "out").exists()
 
 

@@ -12,6 +12,9 @@ from typing import Any
 from erasebench.engine.cells import Cell
 from erasebench.engine.runner import Corrupt, Event, Failed, Finished, Skipped, Unneeded
 
+LEDGER = "ledger.jsonl"
+"""Its name in a run folder."""
+
 
 class Ledger:
     """An append-only file; a line is on disk before :meth:`write` returns, unless any run would write it again.

@@ -33,18 +33,22 @@ whatever the sizes of the differences and however many zeros are among them."""
 LEAST = 5
 """Prompts below which nothing is ever found: four that all change one way have a mid-p of 1/16."""
 
-_Z, _Z_POWER = 1.959963985, 0.841621234  # the quantiles of 97.5 % and, for 80 % power, of 80 %
+LEVEL = 0.05
+"""Of adjusted p values, below which something is found: the chance, at most, that any find of a family is false."""
+Z, Z_POWER = 1.959963985, 0.841621234
+"""Quantiles of the normal distribution: 97.5 % and, for a power of 80 %, 80 %."""
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PairedComparison:
     """What changed between two sets of images of the same prompts.
 
     Attributes:
         difference: the mean over prompts of after less before, in the unit of the values (hits: in [-1, 1]), with its
             95 % interval; ``n`` is the number of prompts.
         p: two-sided, in (0, 1]; 1 where nothing changed.
-        test: what gave ``p``: "McNemar mid-p", "sign flips on prompt means" or "paired t on prompt means".
+        test: what gave ``p``: "McNemar mid-p", "sign flips on prompt means" or "paired t on prompt means", each also
+            with ", and erasures"; or "two intervals, unpaired", of estimates that know of no pairs.
         detectable: the smallest true difference, in the same unit and without a sign, that a comparison of as many
             prompts that vary as much finds (p < .05) in 80 % of repeats; infinite where none can be found, which is so
             with fewer than five prompts.
@@ -56,7 +60,7 @@ class Comparison:
     detectable: float
 
 
-def compare_paired(after: pd.Series, before: pd.Series) -> Comparison:
+def compare_paired(after: pd.Series, before: pd.Series) -> PairedComparison:
     """Compare the images of the same prompts, drawn and judged twice.
 
     Args:
@@ -83,7 +87,7 @@ def compare_paired(after: pd.Series, before: pd.Series) -> Comparison:
     if not (np.isfinite(new).all() and np.isfinite(old).all()):
         raise ValueError("a value is not finite")
     if not len(new):
-        return Comparison(UNDEFINED, 1.0, "McNemar mid-p" if hits else "paired t on prompt means", math.inf)
+        return PairedComparison(UNDEFINED, 1.0, "McNemar mid-p" if hits else "paired t on prompt means", math.inf)
     binary = hits and len(after) == len(new) and len(before) == len(old)
     seen = np.concatenate((after.to_numpy(dtype=float), before.to_numpy(dtype=float)))
     differences = subtract_means(new.to_numpy(), old.to_numpy())
@@ -94,7 +98,7 @@ def compare_paired(after: pd.Series, before: pd.Series) -> Comparison:
         if binary
         else _detectable_mean(differences, span)
     )
-    return Comparison(estimate, *paired_test(differences, binary), detectable)
+    return PairedComparison(estimate, *paired_test(differences, binary), detectable)
 
 
 def subtract_means(new: NDArray[np.float64], old: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -126,8 +130,45 @@ def paired_test(differences: NDArray[np.float64], binary: bool) -> tuple[float, 
     return float(beyond.mean() + equal.mean() / 2), signs
 
 
+def add_spread(compared: PairedComparison, error: float, freedom: int) -> PairedComparison:
+    """A comparison that holds for other erasures as well as for other prompts.
+
+    What erasures differ by is the same for all prompts, so that no number of these averages it out.  The reaches of the
+    two add up by squares, each side by itself (Zou and Donner 2008), as in :mod:`~erasebench.results.seeds`; p is that
+    of the widest such interval that leaves out zero.  Welch's test with Satterthwaite's degrees of freedom finds too
+    much with two or three erasures, whose spread is small by chance now and then.
+
+    Args:
+        compared: over prompts.
+        error: the standard error that the difference has through the erasures, in its unit.
+        freedom: its degrees of freedom, at least 1.
+    """
+    from scipy.optimize import brentq
+    from scipy.stats import t
+
+    if not error:
+        return compared
+    difference, prompts = compared.difference, max(compared.difference.n - 1, 1)
+    reach = float(t.ppf(0.975, freedom)) * error
+    low, high = (
+        difference.value + side * math.hypot(reach, difference.value - limit)
+        for side, limit in ((-1, difference.low), (1, difference.high))
+    )
+    size, own_p = abs(difference.value), compared.p / 2
+    quantile = float(t.isf(own_p, prompts))
+    p = 0.5
+    if size and quantile > 0:
+        # Whatever gave p, its reach at a level is taken to be that of Student's t with as many prompts.
+        own, least = size / quantile, max(own_p, float(t.sf(size / error, freedom)))
+        p = brentq(lambda p: math.hypot(t.isf(p, prompts) * own, t.isf(p, freedom) * error) - size, least, 0.5)
+    return PairedComparison(
+        *(Estimate(difference.value, low, high, difference.n), 2 * p, f"{compared.test}, and erasures"),
+        math.hypot(compared.detectable, float(t.ppf(0.975, freedom) + t.ppf(0.8, freedom)) * error),
+    )
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
-    """The p values of a family of tests adjusted by Holm (1979), so that the chance of any false find stays below 5 %.
+    """The p values of a family of tests adjusted by Holm (1979); any find is false with a chance of :data:`LEVEL`.
 
     Raises:
         ValueError: a value is no probability.
@@ -174,7 +215,7 @@ def _effective_prompts(differences: NDArray[np.float64]) -> float:
     if spread < 1e-15 or set(np.unique(sizes)) <= {0.0, 1.0}:
         return n
     size = n * (float(sizes.mean()) - value**2) / spread
-    return float(max(n, size * (_Z / t.ppf(0.975, n - 1)) ** 2))
+    return float(max(n, size * (Z / t.ppf(0.975, n - 1)) ** 2))
 
 
 def _detectable_mean(differences: NDArray[np.float64], span: float) -> float:
@@ -209,6 +250,6 @@ def _detectable_share(changed: float, n: int) -> float:
     for _ in range(50):
         middle = (low + high) / 2
         share = max(changed, middle)
-        needed = (_Z * math.sqrt(share) + _Z_POWER * math.sqrt(share - middle**2)) ** 2
+        needed = (Z * math.sqrt(share) + Z_POWER * math.sqrt(share - middle**2)) ** 2
         low, high = (low, middle) if n * middle**2 >= needed else (middle, high)
     return high

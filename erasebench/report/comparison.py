@@ -19,11 +19,12 @@ from rich.table import Table
 from rich.text import Text
 
 from erasebench.metrics.metric import Description
+from erasebench.metrics.paired import LEVEL
 from erasebench.report.markdown import bullets, pipe_table
 from erasebench.report.table import decimals
 from erasebench.report.text import printable
 from erasebench.results.compare import RunComparison
-from erasebench.results.verdicts import LEVEL, POINTS, Change
+from erasebench.results.verdicts import POINTS, Change
 
 _STYLES = {"worse": "bold red", "inconclusive": "yellow", "better": "green"}
 _NUMBERS = ("before", "after", "difference", "p", "sees")
@@ -79,8 +80,8 @@ def to_markdown(comparison: RunComparison) -> str:
 def to_junit(comparison: RunComparison, inconclusive_fails: bool = False) -> str:
     """JUnit's XML: a test case for each row and metric that is judged, in the suite ``erasebench compare``.
 
-    Worse is a failure.  So is inconclusive, if asked for and where it counts; otherwise it is skipped, since it does
-    not say that all is well.
+    Worse is a failure, and so is what is missing.  So is inconclusive, if asked for and where it counts; otherwise it
+    is skipped, since it does not say that all is well.
     """
     cases = []
     for change in comparison.changes:
@@ -90,9 +91,8 @@ def to_junit(comparison: RunComparison, inconclusive_fails: bool = False) -> str
             "testcase",
             {"classname": printable(change.row), "name": printable(_title(comparison, change)), "time": "0"},
         )
-        fails = change.verdict == "worse" or (
-            inconclusive_fails and change.decisive and change.verdict == "inconclusive"
-        )
+        undecided = change.decisive and change.verdict == "inconclusive"
+        fails = change.verdict == "worse" or change.missing or (inconclusive_fails and undecided)
         said = printable(describe(comparison, change))
         if fails:
             failure = ElementTree.SubElement(case, "failure", {"type": change.verdict, "message": said})
@@ -154,7 +154,8 @@ def describe(comparison: RunComparison, change: Change) -> str:
         return f"{change.verdict}: could be measured before, now {change.reason}"
     cells = _cells(comparison, change)
     of, n = _unit(comparison, change), change.difference.n
-    words = f"{cells['before']} -> {cells['after']}, difference {cells['difference']}{of}, {n} prompts, {change.test}"
+    of_what = f"{n} prompts" if change.paired else f"{n} images a run"
+    words = f"{cells['before']} -> {cells['after']}, difference {cells['difference']}{of}, {of_what}, {change.test}"
     margin = f"margin {change.margin:.3g}{of}"
     same = ", every score is the same" if change.unmoved else ""
     verdict = (
@@ -273,9 +274,14 @@ def _legend(comparison: RunComparison, moved: list[Change]) -> list[str]:
             f"Worse: p < {LEVEL:g} (one-sided, after Holm over all that is judged) and more than the margin: "
             + ", ".join(f"{title} {margin}" for title, margin in reversed(margins.items()))
         )
-    if any(change.verdict == "inconclusive" for change in moved):
+    missing = [change.row for change in comparison.changes if change.missing]
+    if missing:
+        lines.append(f"Missing in the new run: {'; '.join(missing)}; --allow-missing accepts that")
+    if any(change.verdict == "inconclusive" and not change.missing for change in moved):
         lines.append("Inconclusive: could only have seen what stands under 'could see', in 80 % of repeats")
-    lines.append("Brackets hold 95 % intervals of the difference, over prompts")
+    unpaired = [_metric(comparison, change).title for change in moved if not change.paired]
+    of_sets = f", but of {', '.join(dict.fromkeys(unpaired))} over images, without pairs" if unpaired else ""
+    lines.append(f"Brackets hold 95 % intervals of the difference, over prompts{of_sets}")
     return [_line(line) for line in lines]
 
 

@@ -1,7 +1,8 @@
 """Two runs compared, prompt by prompt: whether a method got worse, for people and for continuous integration.
 
-Both runs drew the same prompts with the same judges, so that every difference is one of pairs.  What is decided on them
-is in :mod:`erasebench.results.verdicts`.
+Both runs drew the same prompts with the same judges, so that every difference is one of pairs.  What is compared with
+what, and what that says, is told in docs/gate.md; what is decided on differences is in
+:mod:`erasebench.results.verdicts`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from erasebench.engine.cells import short_hash
 from erasebench.engine.store import Store
 from erasebench.errors import EraseBenchError, check_name
 from erasebench.metrics.metric import Description, load_metrics
-from erasebench.metrics.paired import Comparison, compare_paired
+from erasebench.metrics.paired import Z_POWER, PairedComparison, Z, add_spread, compare_paired
 from erasebench.metrics.stats import Estimate
 from erasebench.plugins import BASELINE, UNATTACKED
 from erasebench.results.attacks import ENSEMBLE
@@ -31,12 +32,11 @@ from erasebench.results.rows import TableRow
 from erasebench.results.run_folder import RunFolder
 from erasebench.results.verdicts import (
     ALL,
-    Z_POWER,
+    POINTS,
     Change,
     Evidence,
     Margin,
     Verdict,
-    Z,
     evidence_of,
     judge,
     margin_of,
@@ -46,6 +46,9 @@ from erasebench.settings import split_seed
 
 FAIL_ON = ("ratio", "clip", "robust-rate")
 """What is judged unless it is said otherwise: the concept, everything else, and attacks."""
+
+ALL_SEEDS = " (all seeds)"
+"""Stands behind a method's name where all seeds of its erasure are compared together."""
 
 SHOWN = ("fid",)
 """Metrics without values of single images that are shown all the same, by their intervals."""
@@ -57,7 +60,8 @@ class RunComparison:
 
     Attributes:
         metrics: what there is to say of each metric.
-        changes: in the order of the rows, those over all concepts of a method before those of each.
+        changes: what is missing and what failed, then in the order of the rows, those over all concepts of a method
+            before those over all seeds of each, and these before single rows.
         renamed: methods that have another name in the new run: (before, after).
         unpaired_base: rows that the new run lacks, or that failed, in words; ``unpaired_new`` likewise.
         notes: what readers have to know, such as that a library has another version.
@@ -84,22 +88,17 @@ def compare(
     fail_on: Sequence[str] | None = None,
     margins: Mapping[str, Margin] | None = None,
     renames: Mapping[str, str] | None = None,
+    allow_missing: bool = False,
 ) -> RunComparison:
-    """Compare a run with the one before.
-
-    Rows are paired by method, concept and attack.  Where each run has one method that the other lacks and both are
-    settings of one plug-in, such as ``checkpoint[path=a]`` and ``checkpoint[path=b]``, these two are paired as well.
-    Seeds may differ: they are another sample of the same.  The unerased model is shown, never judged.
+    """Compare a run with the one before, by the rules of docs/gate.md.
 
     Args:
         base: what it is compared with.
         new: what may have got worse.
-        fail_on: the metrics that are judged, none if empty; if omitted those of :data:`FAIL_ON` that there are.  The
-            robust rate is judged after the ensemble alone where that was run, otherwise after every attack but "none".
-            A metric without values of single images, such as FID, is judged by the intervals of the two tables, which
-            know of no pairs.
+        fail_on: the metrics that are judged, none if empty; if omitted those of :data:`FAIL_ON` that there are.
         margins: by metric, how much worse is too little to matter; "" for all rates, scores and points.
         renames: by a method's name in the base run, its name in the new run.
+        allow_missing: methods, concepts and attacks that only the base run has are listed, not inconclusive.
 
     Raises:
         EraseBenchError: the runs measured in different ways (all differences are listed), one does not say how it
@@ -122,16 +121,18 @@ def compare(
     for key in fail_on or ():
         if key not in judged:
             raise EraseBenchError(f"nothing tells whether '{key}' got worse: no erased row of both runs has it")
-    if fail_on is None and not judged and not lost:
+    if fail_on is None and not judged and not any(pair.erased for pair in lost):
         raise EraseBenchError(
             f"no row of {base.folder} and {new.folder} has any of {', '.join(FAIL_ON)}: nothing would be judged; "
             "name other metrics with --fail-on, or none"
         )
     changes = judge(tests)
     before, after = ({_key(getattr(pair, side)) for pair in (*pairs, *lost)} for side in ("old", "new"))
+    judging = fail_on is None or bool(fail_on)
+    missing = _missing(base, new, names) if judging and not allow_missing else ()
     return RunComparison(
         {**base.record.metrics, **new.record.metrics},
-        (*(_lose(pair, "not judged" if fail_on is not None and not fail_on else "worse") for pair in lost), *changes),
+        (*missing, *(_lose(pair, "worse" if judging and pair.erased else "not judged") for pair in lost), *changes),
         tuple((old, to) for old, to in names.items() if old != to),
         tuple(_describe(row) for row in base.rows if _key(row) not in before),
         tuple(_describe(row) for row in new.rows if _key(row) not in after),
@@ -168,6 +169,9 @@ class _Sample:
     before: pd.Series
     after: pd.Series
     unmoved: bool
+    error: float = 0.0
+    """The standard error that the difference has through the seeds of erasures, with ``freedom`` degrees of freedom."""
+    freedom: int = 0
 
 
 def _plugin(label: str) -> str:
@@ -194,6 +198,11 @@ def _pair_methods(base: RunFolder, new: RunFolder, renames: Mapping[str, str]) -
         other = [to for to in after if to not in names.values() and _plugin(to) == plugin]
         if len(own) == len(other) == 1:
             names[own[0]] = other[0]
+    # Erasures of one method whose seeds differ are as many draws of it each; which is paired with which is no matter.
+    for method in dict.fromkeys(split_seed(old)[0] for old in before):
+        own = [old for old in before if old not in names and split_seed(old)[0] == method]
+        other = [to for to in after if to not in names.values() and split_seed(to)[0] == method]
+        names.update(zip(own, other, strict=False))
     return names
 
 
@@ -207,6 +216,28 @@ def _pair_rows(base: RunFolder, new: RunFolder, names: Mapping[str, str]) -> tup
     ]
     pairs = [pair for pair in found if pair.new.status == "ok"]
     return pairs, [pair for pair in found if pair.new.status != "ok"]
+
+
+def _missing(base: RunFolder, new: RunFolder, names: Mapping[str, str]) -> Iterator[Change]:
+    """What the base run measured and the new run has not at all: whole methods, concepts and attacks, then rows."""
+    there = {_key(row) for row in new.rows}
+    methods, concepts, attacks = (set(own) for own in zip(*there, strict=True))
+    found: dict[tuple[str, str, str], None] = {}
+    for row in base.rows:
+        method = names.get(row.method, row.method)
+        if row.status != "ok" or BASELINE in (row.method, method) or (method, row.concept, row.attack) in there:
+            continue
+        if method not in methods:
+            found[row.method, "", ""] = None
+        elif row.concept not in concepts:
+            found["", row.concept, ""] = None
+        elif row.attack and row.attack not in attacks:
+            found["", "", row.attack] = None
+        else:
+            found[_key(row)] = None
+    for method, concept, attack in found:
+        reason = "missing in the new run"
+        yield Change(method, method, concept, attack, "", verdict="inconclusive", reason=reason, missing=True)
 
 
 def _key(row: TableRow | AttackRecord) -> tuple[str, str, str]:
@@ -310,7 +341,7 @@ class _Values:
         return self._images.get((row.method, row.concept, probe), self._run.scores[:0])
 
 
-def _sample(metric: str, probes: Iterable[str], pair: _Pair, base: _Values, new: _Values) -> _Sample | None:
+def _sample(metric: str, unit: str, probes: Iterable[str], pair: _Pair, base: _Values, new: _Values) -> _Sample | None:
     """The values of a row's images in two runs, of prompts that have some in both; None if there are none."""
     before, after = base.of[_key(pair.old)].get(metric), new.of[_key(pair.new)].get(metric)
     if before is None or after is None:
@@ -326,9 +357,16 @@ def _sample(metric: str, probes: Iterable[str], pair: _Pair, base: _Values, new:
         for probe in probes
         if probe != "reference"  # which the protocol says is the same
     )
-    if before.dtype == bool:
-        unmoved = unmoved and before.equals(after)
-    return _Sample(before, after, unmoved)
+    # A metric may look at the images themselves, of which the judges' scores say nothing.
+    return _Sample(before, after, unmoved and _are_same(before, after, unit))
+
+
+def _are_same(before: pd.Series, after: pd.Series, unit: str) -> bool:
+    """Whether images have the same values but for rounding, of which the metric's scale tells how much it is."""
+    if before.dtype == bool or not before.index.equals(after.index):
+        return bool(before.equals(after))
+    drift = DRIFT * (100 if unit in POINTS else float(before.abs().mean()))
+    return bool(((after - before).abs() <= drift).all())
 
 
 def _is_unmoved(before: pd.DataFrame, after: pd.DataFrame, drift: float) -> bool:
@@ -340,7 +378,7 @@ def _is_unmoved(before: pd.DataFrame, after: pd.DataFrame, drift: float) -> bool
 
 
 def _pool(samples: Sequence[tuple[_Pair, _Sample]], shared: bool) -> _Sample:
-    """The images of several rows of a method together.
+    """The images of several rows of a method together: concepts, seeds of its erasure, or both.
 
     Args:
         samples: of each row.
@@ -350,7 +388,29 @@ def _pool(samples: Sequence[tuple[_Pair, _Sample]], shared: bool) -> _Sample:
         pd.concat([_under(getattr(sample, side), "" if shared else f"{pair.new.concept}/") for pair, sample in samples])
         for side in ("before", "after")
     )
-    return _Sample(before, after, all(sample.unmoved for _, sample in samples))
+    return _Sample(before, after, all(sample.unmoved for _, sample in samples), *_seed_error(samples, shared))
+
+
+def _seed_error(samples: Sequence[tuple[_Pair, _Sample]], shared: bool) -> tuple[float, int]:
+    """The standard error of a pooled difference through erasures, and its degrees of freedom; zeros if none has seeds.
+
+    The differences of a concept's erasures vary by what erasures differ by, and a little by the noise of their images,
+    which makes it rather too large.  The variance is taken to be that of every concept.
+    """
+    differences: dict[str, list[float]] = {}
+    prompts: dict[str, int] = {}
+    for pair, sample in samples:
+        after, before = (_prompt_means(side.astype(float)) for side in (sample.after, sample.before))
+        differences.setdefault(pair.new.concept, []).append(float(after.mean() - before.mean()))
+        prompts[pair.new.concept] = len(after)
+    counts = np.array([len(own) for own in differences.values()])
+    freedom = int((counts - 1).sum())
+    if not freedom:
+        return 0.0, 0
+    variance = sum(float(np.var(own)) * len(own) for own in differences.values()) / freedom
+    # A prompt of one concept is one of all prompts; one that all share has as many images of each as it has erasures.
+    weights = counts if shared else np.array(list(prompts.values()))
+    return math.sqrt(variance * float((weights**2 / counts).sum())) / float(weights.sum()), freedom
 
 
 def _under(values: pd.Series, prefix: str) -> pd.Series:
@@ -360,7 +420,8 @@ def _under(values: pd.Series, prefix: str) -> pd.Series:
 def _tests(
     pairs: Sequence[_Pair], base: RunFolder, new: RunFolder, fail_on: Sequence[str], margins: Mapping[str, Margin]
 ) -> Iterator[Evidence]:
-    """Every comparison that there are values for, method by method, those over all of its rows first."""
+    """Every comparison that there are values for, method by method: over all of its concepts, over all seeds of its
+    erasure for each, and each row, which is not judged by itself where its erasure has several seeds."""
     described, metrics = {**base.record.metrics, **new.record.metrics}, load_metrics()
     before, after = _Values(base), _Values(new)
     with_ensemble = {(pair.new.method, pair.new.concept) for pair in pairs if pair.is_ensemble}
@@ -384,25 +445,39 @@ def _tests(
         single: list[list[Evidence]] = [[] for _ in rows]
         for metric in dict.fromkeys((*shown, *fail_on)):
             probes = metrics[metric].probes if metric in metrics else ()
-            found = [(pair, _sample(metric, probes, pair, before, after)) for pair in rows]
-            samples = [(pair, sample) for pair, sample in found if sample]
-            if len(samples) > 1:
-                pooled = _pool(samples, shared=probes == ("retain",))
-                old_method = split_seed(rows[0].old.method)[0]
-                change = Change(method, old_method, ALL, attack, metric, unmoved=pooled.unmoved)
-                judged = all(is_judged(metric, pair) for pair, _ in samples)
-                whole.append(evidence(metric, change, _compare_sample(change, pooled), judged))
-            for (pair, sample), own in zip(found, single, strict=True):
-                change = pair.change(metric)
+            unit = described.get(metric, Description(metric)).unit
+            found = [(pair, _sample(metric, unit, probes, pair, before, after)) for pair in rows]
+            of_concept: dict[str, list[tuple[_Pair, _Sample]]] = {}
+            for pair, sample in found:
                 if sample:
-                    change = replace(change, decisive=len(samples) == 1, unmoved=sample.unmoved)
-                    own.append(evidence(metric, change, _compare_sample(change, sample), is_judged(metric, pair)))
+                    of_concept.setdefault(pair.new.concept, []).append((pair, sample))
+            samples = [one for own in of_concept.values() for one in own]
+            over_all = len(of_concept) > 1 and all(is_judged(metric, pair) for pair, _ in samples)
+            old_method = split_seed(rows[0].old.method)[0]
+            pools = [(method, old_method, ALL, samples)] if len(of_concept) > 1 else []
+            pools += [
+                (method + ALL_SEEDS, old_method + ALL_SEEDS, concept, own)
+                for concept, own in of_concept.items()
+                if len(own) > 1
+            ]
+            for name, old_name, concept, own in pools:
+                pooled = _pool(own, shared=probes == ("retain",))
+                change = Change(name, old_name, concept, attack, metric, unmoved=pooled.unmoved)
+                change = replace(change, decisive=concept == ALL or not over_all)
+                judged = all(is_judged(metric, pair) for pair, _ in own)
+                whole.append(evidence(metric, change, _compare_sample(change, pooled), judged))
+            for (pair, sample), changes in zip(found, single, strict=True):
+                change, judged = pair.change(metric), is_judged(metric, pair)
+                if sample:
+                    change = replace(change, decisive=not over_all, unmoved=sample.unmoved)
+                    judged = judged and len(of_concept[pair.new.concept]) == 1
+                    changes.append(evidence(metric, change, _compare_sample(change, sample), judged))
                 elif metric in (*SHOWN, *fail_on) and (intervals := _compare_intervals(metric, pair)):
-                    own.append(evidence(metric, change, intervals, is_judged(metric, pair)))
+                    changes.append(evidence(metric, replace(change, paired=False), intervals, judged))
         yield from (*whole, *(one for own in single for one in own))
 
 
-_Compared = tuple[Comparison, float, float]
+_Compared = tuple[PairedComparison, float, float]
 """A comparison, and the values before and after, all in the metric's unit."""
 
 
@@ -411,6 +486,8 @@ def _compare_sample(change: Change, sample: _Sample) -> _Compared:
         compared = compare_paired(sample.after, sample.before)
     except ValueError as error:
         raise EraseBenchError(f"{change.metric} of {change.row} cannot be compared: {error}") from error
+    if sample.freedom:
+        compared = add_spread(compared, sample.error, sample.freedom)
     scale = 100 if sample.before.dtype == bool else 1
     means = [scale * float(_prompt_means(side).mean()) for side in (sample.before, sample.after)]
     difference, detectable = compared.difference.scaled(scale), scale * compared.detectable
@@ -436,7 +513,7 @@ def _compare_intervals(metric: str, pair: _Pair) -> _Compared | None:
     difference, error = after.value - before.value, reach / Z
     p = float(2 * norm.sf(abs(difference) / error)) if error else float(difference == 0)
     estimate = Estimate(difference, difference - reach, difference + reach, min(before.n, after.n))
-    return Comparison(estimate, p, "two intervals, unpaired", (Z + Z_POWER) * error), before.value, after.value
+    return PairedComparison(estimate, p, "two intervals, unpaired", (Z + Z_POWER) * error), before.value, after.value
 
 
 def read_renames(texts: Iterable[str]) -> dict[str, str]:

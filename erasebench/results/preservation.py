@@ -10,11 +10,11 @@ import pandas as pd
 from erasebench.engine.store import Store
 from erasebench.errors import EraseBenchError
 from erasebench.metrics.metric import load_metrics
-from erasebench.metrics.paired import Comparison, compare_paired, holm
+from erasebench.metrics.paired import PairedComparison, compare_paired, holm
 from erasebench.results.measure import collect
 from erasebench.results.run_folder import RunFolder
 
-Damage = Mapping[tuple[str, str], Mapping[str, Comparison]]
+Damage = Mapping[tuple[str, str], Mapping[str, PairedComparison]]
 """By concept and metric, and then by method: the method less the unerased model, over the prompts that both have."""
 
 
@@ -39,7 +39,7 @@ def compare_with_unerased(run: RunFolder, keys: Iterable[str]) -> Damage:
         for one in collect(run.record, run.scores, Store(run.config.store, make=False))
         if one.measured and one.base and "retain" in one.measured.probes
     ]
-    found: dict[tuple[str, str], dict[str, Comparison]] = {}
+    found: dict[tuple[str, str], dict[str, PairedComparison]] = {}
     for key in keys:
         metric = metrics.get(key)
         for one in rows:
@@ -52,7 +52,7 @@ def compare_with_unerased(run: RunFolder, keys: Iterable[str]) -> Damage:
     return {family: _adjusted(compared) for family, compared in found.items()}
 
 
-def _compare(own: pd.Series, base: pd.Series, where: str) -> Comparison:
+def _compare(own: pd.Series, base: pd.Series, where: str) -> PairedComparison:
     try:
         compared = compare_paired(own, base)
     except ValueError as error:
@@ -60,6 +60,6 @@ def _compare(own: pd.Series, base: pd.Series, where: str) -> Comparison:
     return replace(compared, difference=compared.difference.scaled(100)) if own.dtype == bool else compared
 
 
-def _adjusted(compared: Mapping[str, Comparison]) -> dict[str, Comparison]:
+def _adjusted(compared: Mapping[str, PairedComparison]) -> dict[str, PairedComparison]:
     adjusted = holm([one.p for one in compared.values()])
     return {method: replace(one, p=p) for (method, one), p in zip(compared.items(), adjusted, strict=True)}

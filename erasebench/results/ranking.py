@@ -4,7 +4,8 @@ Every two methods of one concept, one attack and one metric are compared prompt 
 family: Holm's adjustment keeps the chance that any two equal methods of it are told apart below 5 %.  A method's best
 rank is one more than the number of methods that are significantly better, its worst the number of methods less those
 that are significantly worse.  The erasures of one method with several seeds are one method, their images of one prompt
-are averaged; how far the seeds themselves are apart is in :mod:`~erasebench.results.seeds`.
+are averaged.  So ranks are of these erasures, on other prompts, and hold for no others: how far the seeds themselves
+are apart, which may be further than the ranks, is in :mod:`~erasebench.results.seeds`.
 """
 
 from __future__ import annotations
@@ -18,17 +19,16 @@ import numpy as np
 import pandas as pd
 
 from erasebench.metrics.metric import Description
-from erasebench.metrics.paired import holm, paired_test, subtract_means
+from erasebench.metrics.paired import LEVEL, holm, paired_test, subtract_means
 from erasebench.results.rows import TableRow
 from erasebench.results.table import Metrics, read_frame
 from erasebench.settings import split_seed
 
 RANKS = "ranks.csv"
-LEVEL = 0.05
-"""Of Holm's adjusted p values, below which two methods are told apart."""
 EXPLANATION = (
     "Ranks are the best and the worst that a method may have: paired tests over the same prompts tell methods apart"
-    " (p < .05, adjusted by Holm for all pairs of methods of one concept and metric)."
+    " (p < .05, adjusted by Holm for all pairs of methods of one concept and metric).  They are ranks of these erasures"
+    " (those of several seeds together): another seed of a method that trains may rank elsewhere."
 )
 COLUMNS: dict[str, Any] = {
     **dict.fromkeys(("method", "concept", "attack", "metric"), str),

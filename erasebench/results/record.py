@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from erasebench import __version__
 from erasebench.domains import features_title
 from erasebench.engine.cells import Cell
+from erasebench.engine.ledger import LEDGER
 from erasebench.errors import EraseBenchError
 from erasebench.files import hash_files
 from erasebench.metrics.metric import Description, describe_metrics
@@ -161,8 +162,10 @@ def read_record(folder: Path) -> Record:
     try:
         return Record.model_validate_json(path.read_bytes())
     except OSError as error:
+        begun = (folder / LEDGER).exists()
         raise EraseBenchError(
             f"{folder} is no folder of a finished run: cannot read {path}: {error.strerror}"
+            + ("; the run has begun, and the same `erasebench run` again goes on from there" if begun else "")
         ) from error
     except ValidationError as error:
         first = error.errors()[0]

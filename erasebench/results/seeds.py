@@ -69,7 +69,8 @@ def _spread(estimates: list[Estimate], per_cent: bool) -> dict[str, float]:
     )
     low, high = mean - math.hypot(between, below), mean + math.hypot(between, above)
     if per_cent:
-        low, high = max(0.0, low), min(100.0, high)
+        # Not by max and min, which make 0 or 100 of an end that is not defined.
+        low, high = (float(np.clip(end, 0, 100)) for end in (low, high))
     return {
         **{"seeds": seeds, "mean": mean, "sd": sd, "min": float(values.min()), "max": float(values.max())},
         **{"low": low, "high": high},

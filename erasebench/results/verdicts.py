@@ -1,19 +1,17 @@
 """Verdicts on what changed between two runs: worse, no worse, or inconclusive.
 
-- *worse*: surely worse, and by more than a margin that matters.  One of the two is not enough: with thousands of
-  prompts a hair's breadth is sure, and with ten a large difference may be chance.
-- *no worse*: the bad end of the difference's 95 % interval lies within the margin.  This is a test of non-inferiority;
-  that nothing was found is no evidence, since a comparison that is too small never finds anything.
-- *inconclusive*: neither.  It says how large a worsening it would have seen.
+What each means, what is compared with what, and what a verdict does not say is told in docs/gate.md ("Gating on a
+run"); here is why it is decided so.
 
-The same prompts and seeds with the same scores are *no worse* whatever their number: the model did not change.
-
-How sure is decided one-sided, since only a worsening can fail, and over two families: each method over all of its rows
-(its concepts, and its erasure's seeds), where it has several, and each row.  Holm's method adjusts within a family, and
-each has half of the 5 %, or all of it if it is alone, so that a run of the same thing fails in at most 5 % of repeats
-however many rows there are.  The first family sees what is small and everywhere, the second what is large and in one
-place.  A row below a comparison over all rows may be worse; that it alone is too small to tell makes no gate
-inconclusive.
+- Sure and more than a margin, both, is *worse*, since with thousands of prompts a hair's breadth is sure, and with ten
+  a large difference may be chance.  *No worse* is a test of non-inferiority: that nothing was found is no evidence,
+  since a comparison that is too small never finds anything.
+- Two families, one over all concepts of each method and one of single rows, each adjusted by Holm with half of
+  :data:`~erasebench.metrics.paired.LEVEL` (all of it if alone): the first sees what is small and everywhere, the second
+  what is large and in one place.  p is one-sided, since only a worsening can fail.
+- The chance of a false *worse* stays below that level if the erasures are the same on both sides.  Where a method that
+  trains is trained anew, its next erasure differs by more than prompts do; only comparisons over several seeds of it
+  hold then (:func:`~erasebench.metrics.paired.add_spread`).
 """
 
 from __future__ import annotations
@@ -25,16 +23,13 @@ from typing import Literal
 
 from erasebench.errors import EraseBenchError
 from erasebench.metrics.metric import Description
-from erasebench.metrics.paired import Comparison, holm
+from erasebench.metrics.paired import LEVEL, Z_POWER, PairedComparison, Z, holm
 from erasebench.metrics.stats import UNDEFINED, Estimate
 
 Verdict = Literal["worse", "inconclusive", "no worse", "not judged"]
 
-LEVEL = 0.05
-"""The chance, at most, that a run of the same thing is found worse."""
-
 ALL = "(all)"
-"""Stands for the concept where a method is compared over all of its rows: its concepts, and its erasure's seeds."""
+"""Stands for the concept where a method is compared over all of its concepts, with all of its erasure's seeds."""
 
 
 @dataclass(frozen=True)
@@ -59,30 +54,30 @@ POINTS = ("%", "x100", "points")
 MARGIN, CLIP_MARGIN, OTHER_MARGIN = Margin(5), Margin(2, relative=True), Margin(10, relative=True)
 """In points; of the CLIP score, where methods that leave a model whole are within a few per cent; of all else."""
 
-Z, Z_POWER = 1.959963985, 0.841621234
-"""Quantiles of the normal distribution: 97.5 % and, for a power of 80 %, 80 %."""
-
 
 @dataclass(frozen=True)
 class Change:
     """One metric of one row in two runs.
 
     Attributes:
-        method: as the new run has it; ``before_method`` as the base run has it.
-        concept: its name; :data:`ALL` for all rows of the method together.
+        method: as the new run has it; ``before_method`` as the base run has it; "" for every method.
+        concept: its name; :data:`ALL` for all of the method's concepts together; "" for every concept that is missing.
         attack: "" for a row without any.
-        metric: its key; "" for a row that can be measured no more, which is worse unless nothing is judged.
+        metric: its key; "" for a row that can be measured no more, which is worse, and for what is ``missing``.
         before: the value in the base run, over the prompts that were compared; ``after`` that in the new run.
-        difference: after less before, with its 95 % interval; ``n`` is the number of prompts.
+        difference: after less before, with its 95 % interval; ``n`` is the number of prompts, or of images if not
+            ``paired``.
         test: what gave ``p``.
         p: one-sided, that it is worse, adjusted for all comparisons that are judged; nan where it is not judged.
         margin: how much worse is too little to matter, in the metric's unit.
         sees: the smallest true worsening that would have been found in 80 % of repeats; infinite if none would.
-        verdict: see the top of this file.
+        verdict: as docs/gate.md says.
         decisive: whether it counts where it is inconclusive.
         better: the whole interval lies on the good side of zero.
-        unmoved: the same prompts and seeds have the same scores.
+        unmoved: the same prompts and seeds have the same scores and the same values.
         reason: why the row can be measured no more.
+        paired: it was compared prompt by prompt, not by the intervals of two numbers.
+        missing: the new run has no such method, concept, attack or row at all; inconclusive if anything is judged.
     """
 
     method: str
@@ -102,6 +97,8 @@ class Change:
     better: bool = False
     unmoved: bool = False
     reason: str = ""
+    paired: bool = True
+    missing: bool = False
 
     @property
     def moved(self) -> bool:
@@ -121,7 +118,7 @@ class Evidence:
     Attributes:
         change: all but its verdict.
         p: two-sided, on its own.
-        detectable: as of :class:`~erasebench.metrics.paired.Comparison`, in the metric's unit.
+        detectable: as of :class:`~erasebench.metrics.paired.PairedComparison`, in the metric's unit.
         sign: 1 where higher is worse, otherwise -1.
         judged: it can fail.
     """
@@ -149,7 +146,7 @@ def title_of(method: str, concept: str, attack: str) -> str:
     return ", ".join(filter(None, (method, concept, attack)))
 
 
-def evidence_of(change: Change, compared: Comparison, metric: Description, judged: bool) -> Evidence:
+def evidence_of(change: Change, compared: PairedComparison, metric: Description, judged: bool) -> Evidence:
     """A comparison in the metric's unit, ready to be judged."""
     sign, difference = -1 if metric.direction == "higher" else 1, compared.difference
     better = difference.low > 0 if sign < 0 else difference.high < 0

@@ -11,11 +11,11 @@ import pytest
 from evalstats.core.resampling import tango_scc_paired_ci
 from evalstats.tests import _mcnemar_midp_p
 from numpy.typing import NDArray
-from scipy.stats import ttest_rel
+from scipy.stats import t, ttest_rel
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
-from erasebench.metrics.paired import FEW, Comparison, compare_paired, holm
+from erasebench.metrics.paired import FEW, PairedComparison, add_spread, compare_paired, holm
 
 
 def side(values: NDArray[np.generic] | list[object], images: int = 1) -> pd.Series:
@@ -77,7 +77,7 @@ def test_flips_of_differences_of_one_size_are_mcnemars_test() -> None:
 
 def simulate(
     prompts: int, images: int, rates: tuple[float, float], correlation: float, repeats: int, seed: int = 0
-) -> list[Comparison]:
+) -> list[PairedComparison]:
     """Hits of prompts that differ (a beta distribution), those of both sides about their prompt's own rate."""
     rng, spread = np.random.default_rng(seed), 1 / correlation - 1
     found = []
@@ -183,3 +183,33 @@ def test_few_is_where_all_signs_can_still_be_flipped() -> None:
     rng = np.random.default_rng(1)
     below, from_there = (compare_paired(side(rng.normal(size=n)), side(np.zeros(n))) for n in (FEW - 1, FEW))
     assert (below.test, from_there.test) == ("sign flips on prompt means", "paired t on prompt means")
+
+
+def test_what_erasures_add_by_squares() -> None:
+    rng = np.random.default_rng(0)
+    after, before = rng.normal(1, 1, 30), rng.normal(0, 1, 30)
+    prompts = compare_paired(side(after), side(before))
+    one = add_spread(prompts, 0.4, 2)
+    own = float(np.std(after - before, ddof=1) / np.sqrt(30))
+    reach = np.hypot(t.isf(one.p / 2, 29) * own, t.isf(one.p / 2, 2) * 0.4)
+    assert reach == pytest.approx(abs(prompts.difference.value)) and one.p > prompts.p
+    assert one.test == "paired t on prompt means, and erasures"
+    reach = np.hypot(t.ppf(0.975, 29) * own, t.ppf(0.975, 2) * 0.4)
+    assert one.difference.high - one.difference.value == pytest.approx(reach)
+    assert one.difference.value - one.difference.low == pytest.approx(reach)
+    assert one.detectable > prompts.detectable
+    assert add_spread(prompts, 0.0, 2) == prompts
+
+
+@pytest.mark.parametrize("between", [0.1, 0.5, 2.0])
+def test_with_erasures_the_level_holds_whatever_they_differ_by(between: float) -> None:
+    rng, found = np.random.default_rng(0), []
+    for _ in range(400):
+        rows = rng.normal(0, between, (3, 1)) + rng.normal(0, 1, 40) + rng.normal(0, 0.5, (3, 40))
+        compared = compare_paired(side(rows.mean(axis=0)), side(np.zeros(40)))
+        error = float(rows.mean(axis=1).std(ddof=1) / np.sqrt(3))
+        one = add_spread(compared, error, 2)
+        found.append((one.p < 0.05, one.difference.low <= 0 <= one.difference.high))
+    wrong, covered = np.mean(found, axis=0)
+    assert wrong <= 0.075 and covered >= 0.925  # .05 and .95, +- 2.3 standard errors
+    assert np.mean([(p_small != inside) for p_small, inside in found]) == 1, "p and interval agree"

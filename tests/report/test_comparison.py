@@ -81,7 +81,8 @@ def test_a_narrow_terminal_loses_the_intervals_and_says_so(mixed: RunComparison)
 def test_names_of_methods_rows_of_one_run_and_notes_are_told() -> None:
     old = make_run({("checkpoint[path=a]", "church"): FEW, ("uce", "church"): FEW}, environment={"python": "3.11"})
     new = make_run({("checkpoint[path=b]", "church"): FEW, ("mace", "church"): FEW}, environment={"python": "3.12"})
-    for text in (to_terminal(compare(old, new)), to_markdown(compare(old, new)).replace("\\", "").replace("&gt;", ">")):
+    comparison = compare(old, new, allow_missing=True)
+    for text in (to_terminal(comparison), to_markdown(comparison).replace("\\", "").replace("&gt;", ">")):
         assert "Compared under two names: checkpoint[path=a] -> checkpoint[path=b]" in text
         assert (
             "Not compared, of the base run: uce, church" in text
@@ -146,3 +147,26 @@ def test_json_holds_all_of_it_and_nothing_that_is_no_json(mixed: RunComparison) 
     first = next(one for one in content["changes"] if one["method"] == "worse")
     assert (first["before"], first["after"], first["difference"]["value"], first["verdict"]) == (5, 50, 45, "worse")
     assert next(one for one in content["changes"] if one["method"] == "sd")["p"] is None
+
+
+def test_what_is_missing_is_named_and_fails_in_junit() -> None:
+    comparison = compared({"uce": FEW, "mace": FEW}, {"uce": FEW})
+    text = to_terminal(comparison)
+    assert re.search(r"^inconclusive +mace +missing in the new run", text, re.MULTILINE)
+    assert "Missing in the new run: mace; --allow-missing accepts that" in text and "could see" not in text
+    case = ElementTree.fromstring(to_junit(comparison)).find(".//testcase[failure]")
+    assert case is not None and case.get("classname") == "mace"
+    assert case[0].get("message") == "inconclusive: could be measured before, now missing in the new run"
+    allowed = to_junit(compared({"uce": FEW, "mace": FEW}, {"uce": FEW}, allow_missing=True))
+    assert 'failures="0"' in allowed and 'tests="1"' in allowed
+
+
+def test_what_is_not_paired_is_not_said_to_be_of_prompts() -> None:
+    base, new = (make_run({("uce", "church"): FEW}, fid=fid) for fid in (1.0, 2.0))
+    comparison = compare(base, new, ["fid", "ratio"])
+    said = {change.metric: describe(comparison, change) for change in comparison.changes}
+    assert "100 images a run, two intervals, unpaired" in said["fid"] and "prompts" not in said["fid"]
+    assert "60 prompts, McNemar" in said["ratio"]
+    assert "95 % intervals of the difference, over prompts, but of FID over images, without pairs" in to_terminal(
+        comparison
+    )

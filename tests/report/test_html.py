@@ -297,7 +297,10 @@ def test_a_store_that_the_run_names_and_is_gone(finished: Path, tmp_path: Path) 
 @pytest.mark.parametrize("what", ["twice", "nothing", "folder"])
 def test_bad_input_is_refused(finished: Path, tmp_path: Path, what: str, capsys: pytest.CaptureFixture[str]) -> None:
     arguments: dict[str, tuple[list[str | Path], str]] = {
-        "twice": ([finished / "out", finished / "out" / "." / ".." / "out"], "a run is named twice"),
+        "twice": (
+            [finished / "out", finished / "out" / "." / ".." / "out", "--out", tmp_path / "both.html"],
+            "a run is named twice",
+        ),
         "nothing": ([tmp_path], "is no folder of a finished run"),
         "folder": ([finished / "out", "--out", tmp_path], "is a directory"),
     }
@@ -305,3 +308,14 @@ def test_bad_input_is_refused(finished: Path, tmp_path: Path, what: str, capsys:
     assert command("report", *options) == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_report_replaces_no_table_and_no_report_of_one_of_several_runs(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "leaderboard.csv"
+    table.write_text("rows")
+    assert command("report", finished / "out", "--out", table, "--store", finished / "store") == 2
+    assert "leaderboard.html" in capsys.readouterr().err and table.read_text() == "rows"
+    assert command("report", finished / "out", finished / "out", "--store", finished / "store") == 2
+    assert "--out FILE.html" in capsys.readouterr().err

@@ -101,6 +101,10 @@ def test_rows_without_values_and_single_methods_have_no_ranks() -> None:
     assert not len(rank_methods(rows_of(values), {}, METRICS, "sd"))
 
 
+def test_readers_are_told_that_ranks_are_of_erasures() -> None:
+    assert "ranks of these erasures" in EXPLANATION and "another seed of a method that trains" in EXPLANATION
+
+
 def test_readers_get_groups() -> None:
     line = {"concept": "church", "attack": "", "metric": "ratio", "value": 0.0, "of": 4}
     ranks = {"uce": (1, 3), "mace": (1, 3), "esd-x": (1, 3), "ca": (4, 4)}

@@ -42,6 +42,15 @@ def test_without_spread_it_is_the_rows_own_interval_and_per_cents_stay_per_cents
     assert (apart["low"], apart["high"]) == (0, 100)
 
 
+def test_an_end_that_is_not_defined_stays_so() -> None:
+    rows = [
+        TableRow(label, "church", "ok", metrics={"ratio": Estimate(value, np.nan, np.nan, 1)})
+        for label, value in (("a[seed=1]", 20.0), ("a[seed=2]", 40.0))
+    ]
+    line = seed_spread(rows, METRICS).iloc[0]
+    assert line["mean"] == 30 and np.isnan(line["low"]) and np.isnan(line["high"])
+
+
 def test_values_that_are_not_there_are_not_counted() -> None:
     rows = [row("a", 1.0), row("a[seed=1]", 2.0), TableRow("a[seed=2]", "church", "failed", "diverged")]
     undefined = TableRow("a[seed=3]", "church", "ok", metrics={"clip": UNDEFINED})

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from erasebench.metrics.metric import Description
-from erasebench.metrics.paired import Comparison
+from erasebench.metrics.paired import LEVEL, PairedComparison
 from erasebench.metrics.stats import Estimate
 from erasebench.report.attack_tables import RATE, ROBUST, split
 from erasebench.report.page.ranking import Ranking, Standing, overlap
@@ -17,7 +17,6 @@ from erasebench.report.tradeoff import PRESERVED, RATIO, strongest
 from erasebench.results.attacks import ENSEMBLE
 from erasebench.results.flags import CONTROLS
 from erasebench.results.preservation import Damage
-from erasebench.results.ranking import LEVEL
 from erasebench.results.rows import TableRow
 from erasebench.results.table import Metrics
 
@@ -177,7 +176,7 @@ def _preservation(
 
 
 def _changes(
-    rows: Sequence[TableRow], base: Estimate, key: str, metric: Description, tests: Mapping[str, Comparison]
+    rows: Sequence[TableRow], base: Estimate, key: str, metric: Description, tests: Mapping[str, PairedComparison]
 ) -> list[Markup]:
     """Which methods changed a metric of what is kept, by tests where it has any and by intervals otherwise."""
     scale, sign = Scale.of(rows, key, metric), -1 if metric.direction == "higher" else 1

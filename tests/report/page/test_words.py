@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from erasebench.metrics.metric import describe_metrics
-from erasebench.metrics.paired import Comparison
+from erasebench.metrics.paired import PairedComparison
 from erasebench.report.page.ranking import Ranking, Standing, by_intervals
 from erasebench.report.page.words import findings
 from erasebench.results.preservation import Damage
@@ -90,8 +90,8 @@ def test_intervals_that_do_not_overlap_decide_where_there_are_no_tests_and_the_s
     )
 
 
-def paired(difference: float, p: float) -> Comparison:
-    return Comparison(estimate(difference, 0.5), p, "paired t on prompt means", 1.0)
+def paired(difference: float, p: float) -> PairedComparison:
+    return PairedComparison(estimate(difference, 0.5), p, "paired t on prompt means", 1.0)
 
 
 def test_the_ensemble_and_the_strongest_attack() -> None:
