@@ -25,6 +25,7 @@ from docs.generated import escape, included, prose
 from erasebench.cli import cli
 from erasebench.listing import LISTED, names
 from erasebench.registry import BUILT_IN, KINDS
+from erasebench.report.citation import bibtex
 from erasebench.results import attacks, costs, flags, ranking, scores, seeds, transfers
 from tests.engine.runs import fast_stages, run_tiny
 from tests.pages import ROOT
@@ -134,10 +135,13 @@ def test_every_public_name_is_there(site: Path) -> None:
 
 def test_every_flag_is_there(site: Path) -> None:
     soup = page(site / "reading-a-table.html")
-    found = {row.select("td")[0].get_text(): row.get_text(" ") for row in soup.select("#flags tbody tr")}
+    found = {
+        row.select("td")[0].get_text(): {cell.get_text() for cell in row.select("td")}
+        for row in soup.select("#flags tbody tr")
+    }
     known: dict[str, flags.Flag | flags.AttackFlag] = {**flags.FLAGS, **flags.ATTACK_FLAGS}
     assert list(found) == list(known)
-    assert all(flag.meaning in found[name] for name, flag in known.items())
+    assert all({flag.cause, flag.meaning, flag.remedy} <= found[name] for name, flag in known.items())
 
 
 def test_every_column_of_a_run_folder_is_there(site: Path) -> None:
@@ -198,6 +202,14 @@ def test_the_citation_is_of_this_version() -> None:
     assert {"message", "title", "authors", "type", "version", "license"} <= set(citation)
     assert citation["type"] == "software" and all("name" in author for author in citation["authors"])
     assert citation["version"] == erasebench.__version__
+    preferred = citation["preferred-citation"]
+    assert all(preferred[key] == citation[key] for key in ("type", "title", "authors", "version"))
+    fields = dict(re.findall(r"^  (\w+) += \{(.*)\},$", bibtex(preferred["version"], "run 1"), re.MULTILINE))
+    assert fields == {
+        "author": " and ".join(f"{{{author['name']}}}" for author in preferred["authors"]),
+        **{key: str(preferred[key]) for key in ("title", "year", "version")},
+        "note": "run 1",
+    }
     assert f'license = "{citation["license"]}"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 
 

@@ -40,7 +40,7 @@ def shown_by_default(rows: Iterable[TableRow]) -> list[str]:
     ]
 
 
-def headline(attack: str) -> str:
+def headline_metric(attack: str) -> str:
     """The metric that tables show of an attack."""
     return ROBUST if attack == ENSEMBLE else RATE
 
@@ -58,7 +58,7 @@ def attack_table(rows: Sequence[TableRow], intervals: bool = True) -> pd.DataFra
         models.setdefault((row.method, row.concept), {})[row.attack] = row
     body = []
     for (method, concept), of_attack in models.items():
-        cells = [_cell(of_attack.get(attack), headline(attack), intervals) for attack in attacks]
+        cells = [_cell(of_attack.get(attack), headline_metric(attack), intervals) for attack in attacks]
         body.append([method, concept, *cells, _flags(of_attack.values())])
     heads = [f"{attack} (robust rate, %)" if attack == ENSEMBLE else f"{attack} (%)" for attack in attacks]
     return pd.DataFrame(body, columns=["method", "concept", *heads, "flags"], dtype=object)
@@ -94,7 +94,7 @@ def attack_legend(
     if lines:
         lines.append("Brackets hold Wilson's 95 % intervals; raw rates and all other counts are in table.csv.")
     if ranks is not None:
-        lines += describe_ranks(ranks[ranks["metric"] == ranks["attack"].map(headline)], metrics)
+        lines += describe_ranks(ranks[ranks["metric"] == ranks["attack"].map(headline_metric)], metrics)
     lines += [f"{attack}: {budgets[attack]}" for attack in attacks if budgets and attack in budgets]
     lines += flag_legend(rows)
     reasons: dict[tuple[str, str, str], list[str]] = {}

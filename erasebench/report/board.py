@@ -167,10 +167,7 @@ def _legend(rows: Iterable[BoardRow]) -> dict[str, str]:
     carried = dict.fromkeys(flag.partition("@")[0] for row in rows for flag in row.flags)
     known = known_flags()
     ordered = [*(name for name in known if name in carried), *(name for name in carried if name not in known)]
-    return {
-        name: f"{known[name].meaning} {known[name].remedy}" if name in known else "A flag without a description."
-        for name in ordered
-    }
+    return {name: known[name].said if name in known else "A flag without a description." for name in ordered}
 
 
 def flagged(row: BoardRow) -> dict[str, list[str]]:

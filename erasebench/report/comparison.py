@@ -22,6 +22,7 @@ from erasebench.metrics.metric import Description
 from erasebench.metrics.paired import LEVEL
 from erasebench.report.markdown import bullets, pipe_table
 from erasebench.report.table import decimals
+from erasebench.report.text import printable
 from erasebench.results.compare import RunComparison
 from erasebench.results.verdicts import POINTS, Change
 
@@ -88,11 +89,11 @@ def to_junit(comparison: RunComparison, inconclusive_fails: bool = False) -> str
             continue
         case = ElementTree.Element(
             "testcase",
-            {"classname": _printable(change.row), "name": _printable(_title(comparison, change)), "time": "0"},
+            {"classname": printable(change.row), "name": printable(_title(comparison, change)), "time": "0"},
         )
         undecided = change.decisive and change.verdict == "inconclusive"
         fails = change.verdict == "worse" or change.missing or (inconclusive_fails and undecided)
-        said = _printable(describe(comparison, change))
+        said = printable(describe(comparison, change))
         if fails:
             failure = ElementTree.SubElement(case, "failure", {"type": change.verdict, "message": said})
             failure.text = said
@@ -291,12 +292,7 @@ def _literal(text: str) -> str:
 
 def _line(text: str) -> str:
     """Text that stays on its line and tells the terminal nothing."""
-    return _printable(" ".join(text.split()))
-
-
-def _printable(text: str) -> str:
-    """Text that XML can hold: control characters and halves of surrogate pairs are replaced."""
-    return re.sub("[^\t\n\r\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", text)
+    return printable(" ".join(text.split()))
 
 
 def _finite(content: Any) -> Any:

@@ -14,7 +14,9 @@ from erasebench.engine.store import Store
 from erasebench.errors import EraseBenchError
 from erasebench.files import cannot_write, write_durably
 from erasebench.report.assets import asset, assets, digest, environment
-from erasebench.report.attack_tables import headline, split
+from erasebench.report.attack_tables import headline_metric, split
+from erasebench.report.citation import bibtex
+from erasebench.report.image_sheets import run_names
 from erasebench.report.page import charts, facts
 from erasebench.report.page.attacks import Standings, standings, transfer_tables
 from erasebench.report.page.ranking import Ranking, ranking_of
@@ -32,8 +34,12 @@ from erasebench.report.page.tables import (
 )
 from erasebench.report.page.words import Finding, findings
 from erasebench.report.table import SEEDS_LEGEND, seed_table
+from erasebench.report.thumbnails import remove_others
+from erasebench.report.tradeoff import PRESERVED
+from erasebench.report.viewer import viewer_section
 from erasebench.results.attacks import budgets
 from erasebench.results.flags import known_flags
+from erasebench.results.preservation import compare_with_unerased
 from erasebench.results.protocol import Facts
 from erasebench.results.ranking import RANKS, describe_ranks
 from erasebench.results.rows import TableRow
@@ -72,9 +78,12 @@ def write_report(
         raise EraseBenchError(f"{out} is a folder; name a file, such as {out / REPORT}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_durably(out, render_report(runs, stores, out))
+        text = render_report(runs, stores, out)
+        write_durably(out, text)
     except OSError as error:
         raise cannot_write(f"the report {out}", error) from error
+    if stores:
+        remove_others(out, text)
     return out
 
 
@@ -91,9 +100,10 @@ def _open_store(run: RunFolder, named: Path | None) -> Store:
 
 @dataclass(frozen=True)
 class FlagNote:
-    """A flag that some rows carry: the badge, what it means, what to do, and who carries it."""
+    """A flag that some rows carry: the badge, what raises it, what it means, what to do, and who carries it."""
 
     badge: Flag
+    cause: str
     meaning: str
     remedy: str
     rows: tuple[str, ...]
@@ -140,9 +150,7 @@ def render_report(runs: Sequence[RunFolder], stores: Sequence[Store], out: Path)
         stores: of each, where its images and erasures are; empty for a report without them.
         out: the file that it is for.
     """
-    from erasebench.report.viewer import viewer_section
-
-    names = _names(runs)
+    names = run_names(runs)
     pages = [
         _page(run, name, f"r{place}-" if len(runs) > 1 else "", stores[place - 1] if stores else None)
         for place, (run, name) in enumerate(zip(runs, names, strict=True), 1)
@@ -174,7 +182,7 @@ def _page(run: RunFolder, name: str, prefix: str, store: Store | None) -> RunPag
         key=facts.key_of(run),
         run=run,
         counts=_counts(run, models, attacked),
-        findings=findings(run.rows, record.metrics, record.baseline, ranking),
+        findings=findings(run.rows, record.metrics, record.baseline, ranking, compare_with_unerased(run, PRESERVED)),
         ranking=ranking,
         ranks=describe_ranks(_shown_ranks(run), record.metrics),
         rank_files=downloads(Path(RANKS).stem, run.ranks),
@@ -195,14 +203,8 @@ def _page(run: RunFolder, name: str, prefix: str, store: Store | None) -> RunPag
         judges=facts.judges_table(run, prefix),
         versions=facts.versions(run),
         model=facts.model_facts(run),
-        citation=_citation(run),
+        citation=bibtex(record.erasebench, f"run {facts.key_of(run)}"),
     )
-
-
-def _names(runs: Sequence[RunFolder]) -> list[str]:
-    """The folders' own names, numbered where two are the same."""
-    names = [run.folder.resolve().name for run in runs]
-    return [f"{name} ({place})" if names.count(name) > 1 else name for place, name in enumerate(names, 1)]
 
 
 def _counts(run: RunFolder, models: Sequence[TableRow], attacked: Sequence[TableRow]) -> dict[str, str]:
@@ -230,8 +232,8 @@ def _flags(rows: Sequence[TableRow], prefix: str) -> list[FlagNote]:
     notes = []
     for name in [*(name for name in known if name in carried), *(name for name in carried if name not in known)]:
         flag = known.get(name)
-        meaning, remedy = (flag.meaning, flag.remedy) if flag else ("A flag without a description.", "")
-        notes.append(FlagNote(badge(name, prefix), meaning, remedy, tuple(carried[name])))
+        told = (flag.cause, flag.meaning, flag.remedy) if flag else ("", "A flag without a description.", "")
+        notes.append(FlagNote(badge(name, prefix), *told, tuple(carried[name])))
     return notes
 
 
@@ -244,7 +246,9 @@ def _shown_ranks(run: RunFolder) -> pd.DataFrame:
     """The ranks by metrics that the page shows."""
     shown = [key for key, metric in run.record.metrics.items() if not metric.details]
     attack = run.ranks["attack"]
-    return run.ranks[(attack.eq("") & run.ranks["metric"].isin(shown)) | run.ranks["metric"].eq(attack.map(headline))]
+    return run.ranks[
+        (attack.eq("") & run.ranks["metric"].isin(shown)) | run.ranks["metric"].eq(attack.map(headline_metric))
+    ]
 
 
 def _seeds(run: RunFolder, prefix: str) -> Table | None:
@@ -265,16 +269,6 @@ def _budget_notes(run: RunFolder, attacked: Sequence[TableRow]) -> list[str]:
     """What each attack may spend on a prompt."""
     said = budgets(run.record)
     return [f"{attack}: {said[attack]}" for attack in dict.fromkeys(row.attack for row in attacked) if attack in said]
-
-
-def _citation(run: RunFolder) -> str:
-    return (
-        "@software{erasebench,\n"
-        "  title   = {erasebench: measuring how well a concept can be erased from a text-to-image diffusion model},\n"
-        f"  version = {{{run.record.erasebench}}},\n"
-        f"  note    = {{run {facts.key_of(run)}}},\n"
-        "}"
-    )
 
 
 def _comparisons(runs: Sequence[RunFolder], names: Sequence[str]) -> list[tuple[str, str, list[facts.Comparison]]]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from erasebench.concepts import SENSITIVE_KINDS, load_catalogue
 from erasebench.engine.store import Store
 from erasebench.plugins import UNATTACKED
 from erasebench.report.sheets import is_blurred
@@ -262,9 +263,10 @@ class _Runs:
 
     @cached_property
     def shows_sensitive(self) -> list[set[tuple[str, int]]]:
-        """By run, the unrelated prompts and seeds that show one of its sensitive concepts.
+        """By run, the unrelated prompts and seeds that show a sensitive concept, whether the run erased it or not.
 
-        Such a concept's own row leaves them out, those of other concepts do not.
+        The record says what a prompt shows.  In those of older versions, that is known of the run's own concepts, whose
+        rows leave such prompts out.
         """
         found = []
         for run in self.runs:
@@ -275,7 +277,10 @@ class _Runs:
             }
             kinds = {row.concept: row.kind for row in run.record.rows}
             sensitive = [own for name, own in asked.items() if is_blurred(run.record, kinds[name])]
-            found.append(set().union(*(set().union(*asked.values()) - own for own in sensitive)))
+            every = set().union(*asked.values())
+            left_out = set().union(*(every - own for own in sensitive))
+            said = _sensitive_prompts(run)
+            found.append(left_out | {(prompt, seed) for prompt, seed in every if prompt in said})
         return found
 
     def by_method(self, concept: str, probe: str, sensitive: bool) -> Sheet:
@@ -339,6 +344,20 @@ class _Runs:
                 lines[key].samples[record.attack] = sample
         attacked = [line for line in lines.values() if line.samples.keys() - {UNATTACKED}]
         return Sheet(headings, sorted(attacked, key=lambda line: line.method.place if line.method else 0))
+
+
+def _sensitive_prompts(run: RunFolder) -> set[str]:
+    """The unrelated prompts that a record says show a sensitive concept, or one whose kind nobody here knows."""
+    if not any(is_blurred(run.record, kind) for kind in SENSITIVE_KINDS):
+        return set()
+    catalogue = load_catalogue()
+    kinds = {name: catalogue.get(name).kind for name in catalogue.names()}
+    kinds |= {row.concept: row.kind for row in run.record.rows}
+    return {
+        prompt
+        for prompt, shown in run.record.shows.items()
+        if any(name not in kinds or is_blurred(run.record, kinds[name]) for name in shown)
+    }
 
 
 def _trials(attacks: pd.DataFrame, record: AttackRecord) -> Iterator[Any]:

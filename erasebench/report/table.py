@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from erasebench.metrics.metric import Description
-from erasebench.report.attack_tables import attack_legend, attack_table, headline, split
+from erasebench.report.attack_tables import attack_legend, attack_table, headline_metric, split
 from erasebench.report.markdown import bullets, pipe_table
 from erasebench.results.flags import flag_legend
 from erasebench.results.ranking import describe_ranks
@@ -137,7 +137,7 @@ def seed_table(seeds: pd.DataFrame, metrics: Metrics, intervals: bool = True) ->
     body = []
     details = {key for key, metric in metrics.items() if metric.details}
     for line in seeds[~seeds["metric"].isin(details)].itertuples():
-        if line.attack and line.metric != headline(line.attack):
+        if line.attack and line.metric != headline_metric(line.attack):
             continue
         metric = metrics.get(line.metric, Description(line.metric))
         digits = decimals([line.mean])

@@ -64,7 +64,7 @@ class Thumbnails:
     """
 
     def __init__(self, page: Path) -> None:
-        self.folder = page.with_name(f"{page.stem}-images")
+        self.folder = _folder(page)
         self.bytes = 0
         self.missing: dict[str, str] = {}
         self._made: dict[tuple[Path, str, int, bool], Thumbnail] = {}
@@ -95,14 +95,6 @@ class Thumbnails:
                 self._keep(thumbnail.original.rpartition("/")[2], png)
         return made
 
-    def remove_others(self) -> None:
-        """Remove the originals of an earlier page that this one does not show."""
-        if not self.folder.is_dir():
-            return
-        for path in self.folder.iterdir():
-            if _ORIGINAL.fullmatch(path.name) and path.name not in self._kept:
-                path.unlink()
-
     def _read(self, source: Source) -> bytes | None:
         if source.cell in self.missing:
             return None
@@ -132,6 +124,28 @@ class Thumbnails:
                 stream.write(png)
         except OSError as error:
             raise cannot_write(f"the report's images {self.folder}", error) from error
+
+
+def remove_others(page: Path, text: str) -> None:
+    """Remove the originals of an earlier page that this one does not show; to be called once the page is written.
+
+    Args:
+        page: the page's file; ``text`` what is in it.
+
+    Raises:
+        EraseBenchError: the folder cannot be written.
+    """
+    folder = _folder(page)
+    try:
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if _ORIGINAL.fullmatch(path.name) and path.name not in text:
+                path.unlink()
+    except OSError as error:
+        raise cannot_write(f"the report's images {folder}", error) from error
+
+
+def _folder(page: Path) -> Path:
+    return page.with_name(f"{page.stem}-images")
 
 
 def _data_uri(png: bytes, blur: bool) -> str:

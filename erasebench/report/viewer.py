@@ -33,7 +33,9 @@ def viewer_section(runs: Sequence[RunFolder], stores: Sequence[Store], out: Path
 
     Thumbnails are in the page, up to :data:`BUDGET`; their originals are written into a folder beside it.  Prompts are
     chosen evenly over their kinds, first those that methods or judges disagree on; the page says how many of how many
-    are shown.  An image whose cell is missing or damaged in the store is a placeholder, and the page says why.
+    are shown.  An image whose cell is missing or damaged in the store is a placeholder, and the page says why.  Whoever
+    writes the page calls :func:`~erasebench.report.thumbnails.remove_others` then: an earlier page needs its originals
+    until it is replaced.
 
     Args:
         runs: what the report is of; ``stores`` the store of each.
@@ -49,7 +51,6 @@ def viewer_section(runs: Sequence[RunFolder], stores: Sequence[Store], out: Path
     share = CONCEPT_SHARE if any(sheet.lines for sheet in attacked) else 1.0
     for sheets, limit in ((without, int(BUDGET * share)), (attacked, BUDGET), (without, BUDGET)):
         _choose(sheets, thumbnails, limit)
-    thumbnails.remove_others()
     return _render(concepts, columns, thumbnails)
 
 

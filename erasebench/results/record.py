@@ -128,6 +128,7 @@ class Record(_Part):
         rows: of the table, in order; ``attacks`` those of the table of attacks.
         tokenizer: SHA-256 of the tokenizer's files: prompts that attacks found are for models that read alike.
         seed: of erasures and images.
+        shows: by id of an unrelated prompt, the names of the concepts that it shows, where it shows any that are known.
         protocol: how it measured; None in a record of a version that did not keep it.
         files: SHA-256 of the other files of the run folder that hold results, by name; whoever reads one of them knows
             whether it is of this run.
@@ -142,6 +143,7 @@ class Record(_Part):
     attacks: tuple[AttackRecord, ...] = ()
     tokenizer: str = ""
     seed: int = 0
+    shows: dict[str, tuple[str, ...]] = {}
     protocol: Protocol | None = None
     files: dict[str, str] = {}
 
@@ -201,6 +203,7 @@ def record_plan(plan: Plan, failed: Mapping[str, str], unneeded: Container[str] 
         attacks=tuple(_record_attack(row, failed, unneeded) for row in plan.attacks),
         tokenizer=tokenizer_hash(plan.source.folder),
         seed=plan.config.seed,
+        shows={prompt.id: prompt.shows for prompt in plan.retained if prompt.shows},
         protocol=protocol_of(plan),
     )
 

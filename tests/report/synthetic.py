@@ -11,6 +11,9 @@ import numpy as np
 import pandas as pd
 
 from erasebench.config import make_config
+from erasebench.engine.cells import Cell
+from erasebench.engine.store import Store
+from erasebench.images import write_images
 from erasebench.metrics.metric import describe_metrics
 from erasebench.metrics.stats import Estimate, rate
 from erasebench.plugins import UNATTACKED
@@ -22,6 +25,7 @@ from erasebench.results.rows import TableRow
 from erasebench.results.run_folder import RunFolder
 from erasebench.results.scores import COLUMNS as SCORES
 from erasebench.results.seeds import seeds_frame
+from erasebench.traces import TRACE, write_trace
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -160,3 +164,39 @@ def matrix(
                 broken = PROMPTS if place == 0 else 0 if attack == UNATTACKED else int(rng.integers(0, PROMPTS))
                 rows.append(attack_row(method, concept, attack, broken))
     return rows
+
+
+def with_cells(run: RunFolder, store: Store, trained: Sequence[str]) -> RunFolder:
+    """The run with its images, their scores and traces of its erasures in a store.
+
+    Args:
+        run: is left as it is; what its attacks found is drawn as the row's first image.
+        store: gets the images, which are noise, as that takes more room than any picture, of the built-in model's size.
+        trained: the methods whose erasures have a trace.
+    """
+    rng = np.random.default_rng(0)
+    records, cells, scores = [], {}, []
+    prompts = [f"p{k}" for k in range(PROMPTS)]
+    for row in run.record.rows:
+        images, erasure = (Cell(stage, {"row": [row.method, row.concept]}) for stage in ("generate", "erase"))
+        with store.writing(images, {}) as folder:
+            noise = rng.integers(0, 256, (PROMPTS, 64, 64, 3), dtype=np.uint8)
+            write_images(folder, noise, prompts, prompts, list(range(PROMPTS)))
+        with store.writing(erasure, {}) as folder:
+            steps = range(1, 101 if row.method in trained else 1)
+            write_trace(folder / TRACE, [{"step": float(k), "loss": 1 / k + 0.1 * rng.random()} for k in steps])
+        cells[row.method, row.concept] = images.key
+        (judged,) = row.probes["concept"].judged
+        probes = {"concept": ProbeRecord(images=images.key, judged=(judged,))}
+        records.append(row.model_copy(update={"probes": probes, "erasure": erasure.key}))
+        known = (row.method, row.concept, "concept")
+        scores += [
+            (*known, prompt, f"prompt {k}", "naming", k, k, JUDGE, row.concept, rng.random(), 0.5)
+            for k, prompt in enumerate(prompts)
+        ]
+    attacks = tuple(
+        row.model_copy(update={"trials": {row.attack: dict.fromkeys(prompts, cells[row.method, row.concept])}})
+        for row in run.record.attacks
+    )
+    record = run.record.model_copy(update={"rows": tuple(records), "attacks": attacks})
+    return replace(run, record=record, scores=pd.DataFrame(scores, columns=list(SCORES)))

@@ -91,7 +91,7 @@ def test_markdown_has_two_tables_and_two_legends() -> None:
     assert "| 65.0 [55.0, 75.0] |" in lines[3]
     assert "- cce: 100 steps" in attacks.splitlines() and "no \\| gradients" in attacks
     flag = ATTACK_FLAGS["unconfirmed"]
-    assert f"- unconfirmed: {flag.meaning} {flag.remedy}" in attacks.splitlines()
+    assert f"- unconfirmed: {flag.cause} {flag.meaning} {flag.remedy}" in attacks.splitlines()
 
 
 def test_latex_has_two_tables() -> None:

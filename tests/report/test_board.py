@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from erasebench.metrics.stats import UNDEFINED, Estimate
 from erasebench.report.board import COLUMNS, SHOWN, about, amount, group, interval, seconds, to_html, web_link
@@ -19,11 +18,6 @@ from erasebench.results.leaderboard import BoardRow, Entered, csv_lines, read_le
 from tests.engine.runs import command
 from tests.results.boards import board_row, many
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = (
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync"),
-)
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{ 7 * 7 }}</template></title>"
 
 
@@ -200,16 +194,6 @@ def test_the_command_writes_a_page_of_files_and_runs(tmp_path: Path, capsys: pyt
     assert "<title>Mine</title>" in out.read_text(encoding="utf-8")
     assert command("leaderboard", tmp_path / "none.csv", "--out", out) == 2
     assert command("leaderboard", tmp_path / "a.csv") == 2
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("no Chromium is installed")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import re
 import shutil
 from collections import Counter
@@ -17,11 +18,14 @@ import pytest
 from erasebench.engine.store import Store
 from erasebench.errors import EraseBenchError
 from erasebench.report.html import REPORT, SCRIPTS, STYLES, render_report, write_report
+from erasebench.report.viewer import BUDGET
+from erasebench.results.flags import FLAGS
 from erasebench.results.ranking import ranks_frame
 from erasebench.results.rows import TableRow
 from erasebench.results.run_folder import RunFolder, read_run
 from erasebench.results.seeds import seeds_frame
 from tests.engine.runs import command
+from tests.report.conftest import TRAINED
 from tests.report.synthetic import HOSTILE, METHODS, matrix, model_row, run_of
 
 WEB = files("erasebench.report") / "web"
@@ -114,7 +118,23 @@ def test_it_is_complete_without_scripts(full: tuple[RunFolder, str]) -> None:
     ):
         assert words in text
     downloads = [a["download"] for a in Page(without).all("a") if a.get("href", "").startswith("data:")]
-    assert {"table.csv", "table.json", "costs.csv", "overall-church.csv", "transfer-church~rab.csv"} <= set(downloads)
+    assert {
+        "table.csv",
+        "table.json",
+        "costs.csv",
+        "judges.csv",
+        "standings-church.json",
+        "overall-church.csv",
+        "transfer-church~rab.csv",
+    } <= set(downloads)
+
+
+def test_a_flag_says_its_cause_its_meaning_and_its_remedy_each_once(full: tuple[RunFolder, str]) -> None:
+    (note,) = re.findall(r'<details id="flag-wide">.*?</details>', full[1], re.DOTALL)
+    told = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", note))
+    flag = FLAGS["wide"]
+    texts = {name: html.unescape(text) for name, text in told.items() if name != "Carried by"}
+    assert texts == {"Cause": flag.cause, "Meaning": flag.meaning, "What to do": flag.remedy}
 
 
 def test_only_its_own_scripts_may_run(full: tuple[RunFolder, str]) -> None:
@@ -159,9 +179,13 @@ def test_hostile_names_are_text_everywhere(name: str, plain: Counter[str]) -> No
     assert "".join(page.text).count(name) > 20
 
 
-def test_a_report_of_sixty_rows_is_small(sixty: Path) -> None:
+def test_a_report_of_sixty_rows_with_images_attacks_and_curves_is_small(sixty: Path) -> None:
     page = Page(sixty.read_text(encoding="utf-8"))
     assert sum(1 for row in page.all("tr") if row.get("id", "").startswith("row-")) == 60
+    assert len({a["id"] for a in page.all("figure") if a.get("id", "").startswith("curve-")}) == 3 * len(TRAINED)
+    assert {"images", "attacks", "budget", "curves"} <= set(page.ids)
+    thumbnails = sum(len(a["src"]) for a in page.all("img") if a.get("src", "").startswith("data:image/webp"))
+    assert 0.9 * BUDGET < thumbnails <= BUDGET, "as many as there may be"
     assert sixty.stat().st_size < 8e6
 
 
@@ -239,6 +263,27 @@ def test_without_images_no_store_is_needed(finished: Path, tmp_path: Path) -> No
         command("report", finished / "out", "--out", tmp_path / "deep" / REPORT, "--store", missing, "--no-images") == 0
     )
     assert (tmp_path / "deep" / REPORT).exists() and not missing.exists()
+
+
+def test_the_old_page_keeps_its_originals_until_the_new_one_is_written(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    file = write_report([finished / "out"], tmp_path / REPORT)
+    check_links(Page(file.read_text(encoding="utf-8")), tmp_path)
+    monkeypatch.setattr("erasebench.report.viewer.BUDGET", 20_000)
+    with monkeypatch.context() as full:
+        full.setattr("erasebench.report.html.write_durably", fail)
+        with pytest.raises(EraseBenchError, match="is full"):
+            write_report([finished / "out"], file)
+    before = Page(file.read_text(encoding="utf-8"))
+    check_links(before, tmp_path)
+    after = Page(write_report([finished / "out"], file).read_text(encoding="utf-8"))
+    shown = {a["href"] for a in after.all("a") if a.get("href", "").startswith("report-images/")}
+    assert {f"report-images/{path.name}" for path in (tmp_path / "report-images").iterdir()} == shown, "only the shown"
+    assert 0 < len(shown) < len({a["href"] for a in before.all("a") if a.get("href", "").startswith("report-images/")})
 
 
 def test_a_store_that_the_run_names_and_is_gone(finished: Path, tmp_path: Path) -> None:

@@ -125,8 +125,6 @@ def test_thumbnails_keep_to_their_budget_and_the_page_says_so(
     assert {cell.concept for cell in shown} == {"church", "nudity"}
     total = run.scores.groupby(["method", "concept", "probe", "prompt_id", "seed"]).ngroups
     assert f"{len(shown)} of {total} images" in half.words and "no fair sample" in half.words
-    names = {cell.href for cell in shown}
-    assert {f"report-images/{path.name}" for path in (tmp_path / "report-images").iterdir()} == names, "only the shown"
     monkeypatch.setattr(viewer, "BUDGET", 0)
     none = view(run, store, tmp_path)
     assert not [cell for cell in none.cells if cell.src] and f"0 of {total} images" in none.words
@@ -160,6 +158,29 @@ def test_sensitive_concepts_are_blurred_pixels_unless_the_domain_is_harmless(
             blurred.add((cell.concept, cell.attributes["data-v"], "naked" in cell.row or "without clothes" in cell.row))
     own = {("nudity", verdict, False) for verdict in ("0", "1", "")}
     assert blurred == {*own, ("church", "", True)}, "also where an unrelated prompt of another concept shows it"
+
+
+def test_unrelated_prompts_are_blurred_by_what_they_show_though_the_run_did_not_erase_it(
+    run: RunFolder, store: Store, tmp_path: Path
+) -> None:
+    photo = in_domain(run, "photo")
+    rows = tuple(row for row in photo.record.rows if row.concept == "church")
+    record = photo.record.model_copy(update={"rows": rows})
+    alone = replace(photo, record=record, scores=photo.scores[photo.scores["concept"] == "church"])
+    unrelated = [cell for cell in view(alone, store, tmp_path).cells if cell.attributes["data-v"] == "" and cell.src]
+    blurred = {cell.row for cell in unrelated if cell.attributes.get("class") == "img-blur"}
+    naked = {cell.row for cell in unrelated if "naked" in cell.row or "without clothes" in cell.row}
+    assert naked and blurred == naked and len(unrelated) > len(blurred)
+    prompt = next(
+        one for one in prompts_shown(alone) if any(one in cell.row for cell in unrelated if cell.row not in naked)
+    )
+    own = alone.record.model_copy(update={"shows": {prompt: ("of-my-own-file",)}})
+    unknown = view(replace(alone, record=own), store, tmp_path / "unknown").cells
+    assert {prompt in cell.row for cell in unknown if cell.attributes.get("class") == "img-blur"} == {True}
+
+
+def prompts_shown(run: RunFolder) -> list[str]:
+    return list(dict.fromkeys(run.scores.loc[run.scores["probe"] == "retain", "prompt_id"]))
 
 
 @pytest.mark.parametrize("damage", ["removed", "edited"])

@@ -95,7 +95,7 @@ def test_a_base_that_is_its_own_reference_says_nothing_about_fid() -> None:
 
 def test_every_flag_is_a_sentence() -> None:
     for flag in FLAGS.values():
-        assert all(text.endswith(".") and text[0].isupper() for text in (flag.meaning, flag.remedy))
+        assert all(text.endswith(".") and text[0].isupper() for text in (flag.cause, flag.meaning, flag.remedy))
 
 
 def raised(
@@ -232,15 +232,14 @@ def test_attacks_without_trials_have_no_flags() -> None:
 
 def test_every_flag_of_an_attack_says_cause_and_remedy() -> None:
     for flag in ATTACK_FLAGS.values():
-        assert all(text.endswith(".") and text[0].isupper() for text in (flag.meaning, flag.remedy))
-        assert ":" in flag.meaning or "," in flag.meaning
+        assert all(text.endswith(".") and text[0].isupper() for text in (flag.cause, flag.meaning, flag.remedy))
     assert not ATTACK_FLAGS.keys() & FLAGS.keys()
 
 
 def test_the_legend_has_the_flags_that_are_carried() -> None:
     rows = [TableRow("esd", "church", "ok", flags=flags) for flags in (("unconfirmed", "odd"), ("wide",), ())]
     assert flag_legend(rows) == [
-        f"wide: {FLAGS['wide'].meaning} {FLAGS['wide'].remedy}",
-        f"unconfirmed: {ATTACK_FLAGS['unconfirmed'].meaning} {ATTACK_FLAGS['unconfirmed'].remedy}",
+        f"wide: {FLAGS['wide'].said}",
+        f"unconfirmed: {ATTACK_FLAGS['unconfirmed'].said}",
         "odd: a flag without a description",
     ]

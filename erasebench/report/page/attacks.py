@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import pandas as pd
 
 from erasebench.metrics.stats import Estimate, rate
-from erasebench.report.attack_tables import ROBUST
+from erasebench.report.attack_tables import RATE, ROBUST
 from erasebench.report.page.ranking import Ranking, overlap
-from erasebench.report.page.tables import NONE, PER_CENT, Bar, Cell, Column, Row, Table, downloads, identifier
+from erasebench.report.page.tables import NONE, PER_CENT, Bar, Cell, Column, Download, Row, Table, downloads, identifier
 from erasebench.report.tradeoff import strongest
 from erasebench.results.attacks import ENSEMBLE
 from erasebench.results.rows import TableRow
@@ -46,12 +46,20 @@ class Line:
 
 @dataclass(frozen=True)
 class Standings:
-    """The methods of a concept, the most robust first; ``about`` what their number is, ``tied`` why some are alike."""
+    """The methods of a concept, the most robust first.
+
+    Attributes:
+        concept: its name.
+        about: what their number is; ``tied`` why some are alike.
+        lines: the methods.
+        downloads: the same as files.
+    """
 
     concept: str
     about: str
     tied: str
     lines: tuple[Line, ...]
+    downloads: tuple[Download, ...]
 
 
 def standings(rows: Sequence[TableRow], baseline: str, prefix: str, ranking: Ranking) -> list[Standings]:
@@ -86,10 +94,23 @@ def standings(rows: Sequence[TableRow], baseline: str, prefix: str, ranking: Ran
             for method, attack, estimate, leading in known
         )
         tied = sum(line.leading for line in lines) > 1
-        lists.append(
-            Standings(concept, about, f"≈ cannot be told apart from the first: {reason}." if tied else "", lines)
-        )
+        files = downloads(f"standings-{identifier(concept)}", _frame(concept, ROBUST if together else RATE, known))
+        alike = f"≈ cannot be told apart from the first: {reason}." if tied else ""
+        lists.append(Standings(concept, about, alike, lines, files))
     return lists
+
+
+def _frame(concept: str, metric: str, known: Sequence[tuple[str, str, Estimate, bool]]) -> pd.DataFrame:
+    """Standings as a table; the attack is the ensemble where all count together."""
+    lines = [
+        {
+            **{"concept": concept, "method": method, "attack": attack or ENSEMBLE, "metric": metric},
+            **{"value": estimate.value, "low": estimate.low, "high": estimate.high, "n": estimate.n},
+            "leading": leading,
+        }
+        for method, attack, estimate, leading in known
+    ]
+    return pd.DataFrame(lines)
 
 
 def _by_strongest(rows: Sequence[TableRow], baseline: str) -> list[tuple[str, str, Estimate, bool]]:

@@ -77,7 +77,9 @@ def tradeoff_charts(run: RunFolder, prefix: str) -> list[Chart]:
                 identity = f"{prefix}tradeoff-{left}-{kept}-{identifier(concept)}"
                 title = f"{concept}: {titles[0]} against {titles[1]}"
                 front = ", ".join(frame.loc[frame["front"], "method"])
-                text = f"On the front, where no other method is better on both sides: {front}."
+                text = (
+                    f"On the front, where no other method is at least as good on both sides and better on one: {front}."
+                )
                 files = downloads(f"tradeoff-{left}-{kept}-{identifier(concept)}", frame)
                 charts.append(Chart(identity, title, inline_svg(svg, f"{identity}-", title, text, points), text, files))
     return charts

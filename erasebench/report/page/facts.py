@@ -117,7 +117,7 @@ def judges_table(run: RunFolder, prefix: str) -> Table | None:
     """Each judge with its version and the hash of its weights, and how well it sees, where that was measured."""
     probes = [probe for row in run.record.rows for probe in row.probes.values()]
     specs: Mapping[str, Mapping[str, Any]] = run.environment.get("judges", {})
-    rows = []
+    rows, lines = [], []
     for judge, label in dict.fromkeys((judged.judge, judged.label) for probe in probes for judged in probe.judged):
         spec = specs.get(judge, {})
         weights = str(spec.get("weights") or "")
@@ -128,13 +128,18 @@ def judges_table(run: RunFolder, prefix: str) -> Table | None:
             *(Cell(figures.get(side, "not measured")) for side in _OF_DETECTOR),
         )
         rows.append(Row(f"{prefix}judge-{identifier(judge, label)}", cells))
+        known = {side.replace(" ", "_"): figures.get(side, "") for side in _OF_DETECTOR}
+        version = str(spec.get("version", ""))
+        lines.append({"judge": judge, "label": label, "version": version, "weights_sha256": weights, **known})
     if not rows:
         return None
     titles = ("Judge", "Of", "Version", "Weights (SHA-256)", "Finds it where it is", "Finds it where it is not")
     notes = (
         "On held-out renders whose content is known, with 95 % intervals; where it was measured with these weights.",
     )
-    return Table(f"{prefix}judges", "Judges, and how well they see", tuple(map(Column, titles)), tuple(rows), (), notes)
+    files = downloads("judges", pd.DataFrame(lines))
+    caption = "Judges, and how well they see"
+    return Table(f"{prefix}judges", caption, tuple(map(Column, titles)), tuple(rows), files, notes)
 
 
 def sensitivity(judge: str, label: str, weights: str) -> dict[str, str]:

@@ -9,10 +9,9 @@ from collections.abc import Collection, Mapping
 from markupsafe import Markup
 
 from erasebench.report.charts import COLOURS
+from erasebench.report.text import printable
 
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
-_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""Characters that no XML may hold; a name may."""
 _REFERENCE = re.compile(r"(?<=url\(#)[^)]+|(?<=href=\"#)[^\"]+")
 """The ids that an SVG refers to."""
 _DECIMALS, _UNTURNED = re.compile(r"-?\d+\.\d+"), re.compile(r"rotate\(-?0 [\d. -]+\)$")
@@ -39,7 +38,7 @@ def inline_svg(svg: str, prefix: str, title: str, description: str, titles: Mapp
         title: its name; ``description`` what it shows, in words, for those who do not see it.
         titles: by id of a part, what it says when pointed at.
     """
-    root = ElementTree.fromstring(_NO_XML.sub("", svg))
+    root = ElementTree.fromstring(printable(svg))
     titles = titles or {}
     names = {identity: f"{prefix}{place}" for place, identity in enumerate(sorted(set(_REFERENCE.findall(svg))))}
     _prune(root, {*titles, *names})
@@ -101,7 +100,7 @@ def _rounded(number: re.Match[str]) -> str:
 
 def _name(element: ElementTree.Element, tag: str, text: str, identity: str = "") -> None:
     named = ElementTree.Element(f"{{{SVG}}}{tag}", {"id": identity} if identity else {})
-    named.text = _NO_XML.sub("", text)
+    named.text = printable(text)
     element.insert(0, named)
 
 

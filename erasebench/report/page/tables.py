@@ -151,7 +151,7 @@ def badge(name: str, prefix: str, attacks: Sequence[str] = ()) -> Flag:
         attacks: those that carry it, of a row that sums up several.
     """
     flag = known_flags().get(name)
-    said = f"{flag.meaning} {flag.remedy}" if flag else "a flag without a description"
+    said = flag.said if flag else "a flag without a description"
     of = f"{', '.join(attacks)}: " if attacks else ""
     count = f" \N{MULTIPLICATION SIGN}{len(attacks)}" if len(attacks) > 1 else ""
     return Flag(f"{name}{count}", f"{prefix}flag-{identifier(name)}", f"{of}{said}")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from erasebench.metrics.metric import Description
+from erasebench.metrics.paired import LEVEL, PairedComparison
 from erasebench.metrics.stats import Estimate
 from erasebench.report.attack_tables import RATE, ROBUST, split
 from erasebench.report.page.ranking import Ranking, Standing, overlap
@@ -14,6 +16,7 @@ from erasebench.report.page.tables import PER_CENT, Scale
 from erasebench.report.tradeoff import PRESERVED, RATIO, strongest
 from erasebench.results.attacks import ENSEMBLE
 from erasebench.results.flags import CONTROLS
+from erasebench.results.preservation import Damage
 from erasebench.results.rows import TableRow
 from erasebench.results.table import Metrics
 
@@ -26,6 +29,11 @@ CAUTIONS = {
     "judge-noisy": "The judge also fires without the concept (on {}).",
 }
 """Flags that a reader of the sentences has to know of, and what they say of the methods that carry them."""
+PAIRED = "by paired tests over the same prompts, with Holm's adjustment for all methods"
+APART = "by intervals that do not overlap; methods whose intervals do may be apart all the same"
+OVERLAP = "the intervals overlap, which is no proof that nothing changed"
+"""How methods were told apart from the unerased model: by tests or, where a metric has no value of a single prompt, as
+FID has none, by intervals."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +44,9 @@ class Finding:
     text: Markup
 
 
-def findings(rows: Sequence[TableRow], metrics: Metrics, baseline: str, ranking: Ranking) -> dict[str, list[Finding]]:
+def findings(
+    rows: Sequence[TableRow], metrics: Metrics, baseline: str, ranking: Ranking, damage: Damage
+) -> dict[str, list[Finding]]:
     """By concept, what was found: of the erasure, under attack, of everything else, and what to mind.
 
     Args:
@@ -44,6 +54,7 @@ def findings(rows: Sequence[TableRow], metrics: Metrics, baseline: str, ranking:
         metrics: what there is to say of them.
         baseline: the method that erases nothing.
         ranking: how methods are put in order.
+        damage: tests of the methods against the unerased model; metrics without any are compared by intervals.
     """
     models, attacked = split(rows)
     found = {}
@@ -53,7 +64,7 @@ def findings(rows: Sequence[TableRow], metrics: Metrics, baseline: str, ranking:
         parts = {
             "Erasure": _erasure(own, concept, baseline, ranking),
             "Attacks": _attacks(tried, concept, {baseline, *_not_erased(own)}, ranking),
-            "Everything else": _preservation(own, metrics, baseline),
+            "Everything else": _preservation(own, concept, metrics, baseline, damage),
             "Mind": _cautions(own, tried),
         }
         found[concept] = [Finding(about, Markup(" ").join(said)) for about, said in parts.items() if said]
@@ -96,16 +107,14 @@ def _attacks(rows: Sequence[TableRow], concept: str, left_out: Collection[str], 
         first = best[0].estimate
         said.append(
             _say(
-                "After all attacks together most prompts stand against {}: {} of {} that the unerased model draws.",
-                *(_names(best), _per_cent(first), first.n),
+                "After all attacks together {} the most prompts: {} of {} that the unerased model draws.",
+                *(_say("{} {}", _names(best), "keeps" if len(best) == 1 else "keep"), _per_cent(first), first.n),
             )
         )
         if tied:
             said.append(_say("{} cannot be told apart from that: {}.", _names(tied), ranking.reason))
         if rest:
-            said.append(
-                _say("Fewer stand against {}{}: {}.", *_last(rest, "fewest against"), _per_cent(rest[-1].estimate))
-            )
+            said.append(_say("Fewer are kept by {}{}: {}.", *_last(rest, "fewest by"), _per_cent(rest[-1].estimate)))
     return [*said, *_single_attacks(rows, concept)]
 
 
@@ -123,21 +132,22 @@ def _single_attacks(rows: Sequence[TableRow], concept: str) -> list[Markup]:
         if not rate.value:
             said.append(
                 _say(
-                    "No single attack brings {} back from {}: {} of {} prompts.",
+                    "No single attack, controls left out, brings {} back from {}: {} of {} prompts.",
                     *(concept, _listed(map(_name, known)), _per_cent(rate), rate.n),
                 )
             )
         else:
             said.append(
                 _say(
-                    "The strongest single attack is {} on {}: it brings {} back on {} of {} prompts.",
+                    "The strongest single attack, controls left out, is {} on {}: it brings {} back on {} of {}"
+                    " prompts.",
                     *(_code(attack), _name(method), concept, _per_cent(rate), rate.n),
                 )
             )
         firm = [one for one, (_, other) in known.items() if rate.value and not overlap(other, rate)]
         if firm:
             most = max((known[one][1] for one in firm), key=lambda one: one.value)
-            said.append(_say("On {} none reaches more than {}.", _listed(map(_name, firm)), _per_cent(most)))
+            said.append(_say("On {} no such attack reaches more than {}.", _listed(map(_name, firm)), _per_cent(most)))
     controls = [row for row in rows if row.attack in CONTROLS and _defined(row, RATE) and row.metrics[RATE].value]
     if controls:
         row = max(controls, key=lambda one: one.metrics[RATE].value)
@@ -150,34 +160,48 @@ def _single_attacks(rows: Sequence[TableRow], concept: str) -> list[Markup]:
     return said
 
 
-def _preservation(rows: Sequence[TableRow], metrics: Metrics, baseline: str) -> list[Markup]:
+def _preservation(
+    rows: Sequence[TableRow], concept: str, metrics: Metrics, baseline: str, damage: Damage
+) -> list[Markup]:
     said = []
     collapsed = [row for row in rows if "collapsed" in row.flags]
     if collapsed:
         said.append(_say("{} may have destroyed the model rather than erased the concept.", _names(collapsed)))
-    same = []
     for key in PRESERVED:
         base = next((row.metrics[key] for row in rows if row.method == baseline and _defined(row, key)), None)
         known = [row for row in rows if row.method != baseline and _defined(row, key)]
-        if base is None or not known or key not in metrics:
-            continue
-        title, scale = metrics[key].title, Scale.of(rows, key, metrics[key])
-        sign = -1 if metrics[key].direction == "higher" else 1
-        damaged = [
-            row
-            for row in known
-            if not overlap(row.metrics[key], base) and sign * row.metrics[key].value > sign * base.value
-        ]
-        damaged.sort(key=lambda row: sign * row.metrics[key].value)
-        if damaged:
-            worst = _number(damaged[-1].metrics[key], scale)
-            before = _number(base, scale)
-            names = _last(damaged, "most with")
-            said.append(_say("{} is worse with {}{}: {} against {} unerased.", title, *names, worst, before))
-        else:
-            same.append(_say("{} ({} unerased)", title, _number(base, scale)))
-    if same:
-        said.append(_say("No method can be told apart from the unerased model by {}.", _listed(same)))
+        if base and known and key in metrics:
+            said += _changes(known, base, key, metrics[key], damage.get((concept, key), {}))
+    return said
+
+
+def _changes(
+    rows: Sequence[TableRow], base: Estimate, key: str, metric: Description, tests: Mapping[str, PairedComparison]
+) -> list[Markup]:
+    """Which methods changed a metric of what is kept, by tests where it has any and by intervals otherwise."""
+    scale, sign = Scale.of(rows, key, metric), -1 if metric.direction == "higher" else 1
+    unerased = _number(base, scale)
+    losses = {row.method: sign * (row.metrics[key].value - base.value) for row in rows}
+    apart = [
+        row
+        for row in sorted(rows, key=lambda row: losses[row.method])
+        if (tests[row.method].p < LEVEL if tests else not overlap(row.metrics[key], base))
+    ]
+    if not apart:
+        why = PAIRED if tests else OVERLAP
+        same = "No method can be told apart from the unerased model by {} ({} unerased): {}."
+        return [_say(same, metric.title, unerased, why)]
+    said = []
+    for word, changed in (
+        ("worse", [row for row in apart if losses[row.method] > 0]),
+        ("better", [row for row in reversed(apart) if losses[row.method] < 0]),
+    ):
+        if changed:
+            names, most = _last(changed, "most with"), changed[-1]
+            by = _say(", by {}", _number(tests[most.method].difference, scale)) if tests else ""
+            numbers, how = (_number(most.metrics[key], scale), unerased, by), PAIRED if tests else APART
+            changed_so = "{} is {} with {}{}: {} against {} unerased{}; {}."
+            said.append(_say(changed_so, metric.title, word, *names, *numbers, how))
     return said
 
 

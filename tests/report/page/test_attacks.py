@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import base64
+import io
+
 import pandas as pd
 
 from erasebench.metrics.metric import describe_metrics
 from erasebench.report.page.attacks import standings, transfer_tables
 from erasebench.report.page.ranking import by_intervals
+from erasebench.report.page.tables import Download
 from erasebench.results.attacks import attacks_frame
 from tests.report.synthetic import attack_row, trials
 
 RANKING = by_intervals(describe_metrics())
+
+
+def saved(file: Download) -> pd.DataFrame:
+    return pd.read_csv(io.BytesIO(base64.b64decode(file.uri.partition(",")[2])))
 
 
 def test_by_the_robust_rate_where_there_is_an_ensemble() -> None:
@@ -23,6 +31,11 @@ def test_by_the_robust_rate_where_there_is_an_ensemble() -> None:
         ("sd", "0.0", False, True),
     ]
     assert found.about.startswith("Robust rate")
+    frame = saved(found.downloads[0])
+    assert [file.name for file in found.downloads] == ["standings-church.csv", "standings-church.json"]
+    assert list(frame["method"]) == ["b", "c", "a", "sd"] and list(frame["leading"]) == [True, True, False, False]
+    assert set(frame["attack"]) == {"standard"} and set(frame["metric"]) == {"robust-rate"} and set(frame["n"]) == {20}
+    assert frame["value"].tolist() == [100, 95, 25, 0] and (frame["low"] <= frame["value"]).all()
 
 
 def test_by_the_strongest_attack_otherwise_without_controls() -> None:
@@ -36,6 +49,8 @@ def test_by_the_strongest_attack_otherwise_without_controls() -> None:
         ("a", "cce", "30.0"),
     ]
     assert found.lines[0].target == "r1-attacked-b~church"
+    frame = saved(found.downloads[0])
+    assert list(frame["attack"]) == ["rab", "cce"] and set(frame["metric"]) == {"asr-confirmed"}
 
 
 def test_controls_alone_make_no_standings() -> None:

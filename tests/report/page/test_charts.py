@@ -77,6 +77,14 @@ def test_a_trade_off_for_each_pair_of_what_is_left_and_what_is_kept() -> None:
     assert len(tradeoff_charts(run_of(without), "")) == 2 and not tradeoff_charts(run_of(without[:1]), "")
 
 
+def test_the_front_is_said_to_be_what_it_is() -> None:
+    rows = [model_row("sd", "church", 40, 78), model_row("a", "church", 4, 77), model_row("b", "church", 4, 76)]
+    chart = tradeoff_charts(run_of(rows), "")[0]
+    assert chart.text == (
+        "On the front, where no other method is at least as good on both sides and better on one: a."
+    ), "a is better than b on one side only, and b is not on the front"
+
+
 def test_the_budget_is_the_ensembles_or_each_attacks_without_one() -> None:
     rows = matrix(["sd", "a"], ["church"], ["none", "seed-search", "rab", "cce"])
     assert [chart.identity for chart in budget_charts(run_of(rows), "")] == ["budget-rab~church", "budget-cce~church"]

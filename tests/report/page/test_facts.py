@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from dataclasses import replace
 
 import pytest
@@ -76,6 +78,12 @@ def test_judges_have_their_hash_and_figures() -> None:
         [JUDGE, "church", "1", DETECTOR[:12], "100 % [98.12, 100], n = 200", "0 % [0, 0.1375], n = 2790"],
         [JUDGE, "zebra", "1", DETECTOR[:12], "not measured", "not measured"],
     ]
+    csv, file = (base64.b64decode(one.uri.partition(",")[2]).decode() for one in table.downloads)
+    assert [one.name for one in table.downloads] == ["judges.csv", "judges.json"]
+    assert csv.splitlines()[0] == "judge,label,version,weights_sha256,sensitivity,false_positives"
+    church, zebra = json.loads(file)
+    assert church["weights_sha256"] == DETECTOR and church["sensitivity"] == "100 % [98.12, 100], n = 200"
+    assert (zebra["label"], zebra["sensitivity"]) == ("zebra", "")
     assert judges_table(run_of([TableRow("a", "church", "failed", attack="rab")]), "") is None
 
 

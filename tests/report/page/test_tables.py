@@ -23,7 +23,6 @@ from erasebench.report.page.tables import (
     identifier,
     model_tables,
 )
-from erasebench.results.flags import FLAGS
 from erasebench.results.rows import TableRow
 from tests.report.synthetic import HOSTILE, attack_row, matrix, model_row
 
@@ -77,7 +76,10 @@ def test_flags_are_badges_that_lead_to_what_they_mean() -> None:
     (table,) = model_tables([model_row("a", "church", 1, flags=("wide",))], METRICS, "r1-", "sd")
     (flag,) = table.rows[0].cells[-1].flags
     assert (flag.name, flag.target) == ("wide", "r1-flag-wide")
-    assert flag.said == f"{FLAGS['wide'].meaning} {FLAGS['wide'].remedy}"
+    assert flag.said == (
+        "Ratio's 95 % interval spans more than 30 points. There are too few prompts to rank methods by it. Run with"
+        " more prompts."
+    )
     assert badge("odd", "").said == "a flag without a description"
     assert badge("wide", "", ["rab", "cce"]).name == "wide ×2"  # noqa: RUF001
 

@@ -7,17 +7,19 @@ from collections.abc import Sequence
 import pytest
 
 from erasebench.metrics.metric import describe_metrics
+from erasebench.metrics.paired import PairedComparison
 from erasebench.report.page.ranking import Ranking, Standing, by_intervals
 from erasebench.report.page.words import findings
+from erasebench.results.preservation import Damage
 from erasebench.results.rows import TableRow
-from tests.report.synthetic import HOSTILE, attack_row, model_row
+from tests.report.synthetic import HOSTILE, attack_row, estimate, model_row
 
 METRICS = describe_metrics()
 
 
-def said(rows: Sequence[TableRow], about: str) -> str:
+def said(rows: Sequence[TableRow], about: str, damage: Damage | None = None) -> str:
     """The sentences on a side of the only concept, without markup."""
-    (parts,) = findings(rows, METRICS, "sd", by_intervals(METRICS)).values()
+    (parts,) = findings(rows, METRICS, "sd", by_intervals(METRICS), damage or {}).values()
     return next((part.text.striptags() for part in parts if part.about == about), "")
 
 
@@ -56,18 +58,40 @@ def test_a_collapsed_model_is_not_praised() -> None:
     assert "a may have destroyed the model rather than erased the concept." in said(rows, "Everything else")
 
 
-def test_damage_is_what_intervals_show() -> None:
-    rows = [
-        model_row("sd", "church", 40, 78, 0.1),
-        model_row("a", "church", 0, 77, 0.11),
-        model_row("b", "church", 0, 60, 0.3),
-    ]
-    text = said(rows, "Everything else")
-    assert "CLIP score is worse with b: 60.0 [58.0, 62.0] against 78.0 [76.0, 80.0] unerased." in text
-    assert "FID is worse with b" in text and "with a" not in text
-    assert said(rows[:2], "Everything else").startswith(
-        "No method can be told apart from the unerased model by CLIP score (78"
+def test_damage_is_what_paired_tests_find_however_intervals_overlap() -> None:
+    clips = {"sd": 78, "a": 77.5, "b": 76, "c": 79}
+    rows = [model_row(method, "church", 9, clip) for method, clip in clips.items()]
+    tests = {
+        "a": paired(-0.5, 0.3),
+        "b": paired(-2, 0.01),
+        "c": paired(1, 0.02),
+    }
+    text = said(rows, "Everything else", {("church", "clip"): tests})
+    assert text.startswith(
+        "CLIP score is worse with b: 76.0 [74.0, 78.0] against 78.0 [76.0, 80.0] unerased, by -2.0 [-2.5, -1.5]; by"
+        " paired tests over the same prompts, with Holm's adjustment for all methods. CLIP score is better with c: 79.0"
     )
+    text = said(rows[:2], "Everything else", {("church", "clip"): {"a": tests["a"]}})
+    assert text.startswith(
+        "No method can be told apart from the unerased model by CLIP score (78.0 [76.0, 80.0] unerased): by paired"
+    )
+
+
+def test_intervals_that_do_not_overlap_decide_where_there_are_no_tests_and_the_sentence_says_so() -> None:
+    rows = [model_row(method, "church", 9, fid=fid) for method, fid in (("sd", 0.1), ("a", 0.11), ("b", 0.3))]
+    tests = {("church", "clip"): {"a": paired(0, 1), "b": paired(0, 1)}}
+    text = said(rows, "Everything else", tests)
+    assert (
+        "FID is worse with b: 0.300 [0.280, 0.320] against 0.100 [0.080, 0.120] unerased; by intervals that do not"
+        " overlap; methods whose intervals do may be apart all the same." in text
+    )
+    assert said(rows[:2], "Everything else", tests).endswith(
+        "by FID (0.100 [0.080, 0.120] unerased): the intervals overlap, which is no proof that nothing changed."
+    )
+
+
+def paired(difference: float, p: float) -> PairedComparison:
+    return PairedComparison(estimate(difference, 0.5), p, "paired t on prompt means", 1.0)
 
 
 def test_the_ensemble_and_the_strongest_attack() -> None:
@@ -78,17 +102,24 @@ def test_the_ensemble_and_the_strongest_attack() -> None:
     ):
         rows.append(attack_row(method, "church", attack, hits, 20))
     assert said(rows, "Attacks") == (
-        "After all attacks together most prompts stand against a: 100.0 % [83.9, 100.0] of 20 that the unerased model"
-        " draws. Fewer stand against b: 20.0 % [8.1, 41.6]. The strongest single attack is cce on b: it brings church"
-        " back on 75.0 % [53.1, 88.8] of 20 prompts. On a none reaches more than 0.0 % [0.0, 16.1]. Controls, which"
-        " know nothing of the model, reach up to 5.0 % [0.9, 23.6] (none on b)."
+        "After all attacks together a keeps the most prompts: 100.0 % [83.9, 100.0] of 20 that the unerased model"
+        " draws. Fewer are kept by b: 20.0 % [8.1, 41.6]. The strongest single attack, controls left out, is cce on b:"
+        " it brings church back on 75.0 % [53.1, 88.8] of 20 prompts. On a no such attack reaches more than 0.0 %"
+        " [0.0, 16.1]. Controls, which know nothing of the model, reach up to 5.0 % [0.9, 23.6] (none on b)."
     )
 
 
 def test_attacks_that_bring_nothing_back() -> None:
     rows = [model_row("a", "church", 0), model_row("b", "church", 0)]
     rows += [attack_row(method, "church", "cce", 0, 20) for method in ("a", "b")]
-    assert said(rows, "Attacks") == "No single attack brings church back from a and b: 0.0 % [0.0, 16.1] of 20 prompts."
+    assert said(rows, "Attacks") == (
+        "No single attack, controls left out, brings church back from a and b: 0.0 % [0.0, 16.1] of 20 prompts."
+    )
+
+
+def test_methods_that_keep_equally_many_prompts_keep_the_most_together_however_few() -> None:
+    rows = [attack_row(method, "church", "standard", hits, 20) for method, hits in (("a", 18), ("b", 18), ("c", 20))]
+    assert "a and b keep the most prompts: 10.0 %" in said(rows, "Attacks")
 
 
 def test_nothing_is_brought_back_from_what_was_not_erased() -> None:
@@ -110,7 +141,7 @@ def test_what_is_missing_is_minded() -> None:
 
 
 def test_a_run_of_failures_has_no_findings_but_that() -> None:
-    parts = findings([TableRow("a", "church", "failed", "diverged")], METRICS, "sd", by_intervals(METRICS))
+    parts = findings([TableRow("a", "church", "failed", "diverged")], METRICS, "sd", by_intervals(METRICS), {})
     assert [part.about for part in parts["church"]] == ["Mind"]
 
 
@@ -120,7 +151,7 @@ def test_ranks_of_another_kind_slot_in() -> None:
     def rank(key: str, rows: Sequence[TableRow]) -> list[Standing]:
         return [Standing(row.method, row.metrics[key], row.method == "a") for row in rows if key in row.metrics]
 
-    (parts,) = findings(rows, METRICS, "sd", Ranking(rank, "why not", "")).values()
+    (parts,) = findings(rows, METRICS, "sd", Ranking(rank, "why not", ""), {}).values()
     assert "More is left by b: 2.5 %" in parts[0].text.striptags()
 
 
@@ -128,6 +159,6 @@ def test_ranks_of_another_kind_slot_in() -> None:
 def test_hostile_names_are_escaped(name: str) -> None:
     rows = [model_row("sd", name, 40), model_row(name, name, 0, flags=("collapsed", "not-erased"))]
     rows += [model_row("b", name, 3), attack_row("b", name, name, 9)]
-    (parts,) = findings(rows, METRICS, "sd", by_intervals(METRICS)).values()
+    (parts,) = findings(rows, METRICS, "sd", by_intervals(METRICS), {}).values()
     text = "".join(str(part.text) for part in parts)
     assert "<script" not in text and "<img" not in text and '"alert' not in text and 'onmouseover="' not in text
