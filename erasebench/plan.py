@@ -264,7 +264,7 @@ class _Planner:
                 f"the second judge {name} is the first judge of the concept '{concept.name}' already; name another "
                 "(`erasebench list judges` shows them)"
             )
-        labels = self._made(name, label if phrased else "").labels
+        labels = judge.make_judge(name, label if phrased else "", self.domain.name).labels
         try:
             if labels is not None:
                 check_name("label", label, labels)
@@ -344,7 +344,8 @@ class _Planner:
     def _judge(self, name: str, label: str, images: Cell) -> Cell:
         phrased = bool(JUDGES.get(name).presets.get("phrased"))
         wanted, label = label, label if phrased else ""
-        spec, made = self._spec(name, label), self._made(name, label)
+        spec = self._spec(name, label)
+        made = self.judges[name, label][0]
         if wanted and made.labels is not None:
             check_name(f"label of the judge {name}", wanted, made.labels)
         return judge.cell(spec, images)
@@ -353,19 +354,12 @@ class _Planner:
         """What identifies a judge of a label."""
         return self._spec(name, label if JUDGES.get(name).presets.get("phrased") else "")
 
-    def _made(self, name: str, label: str) -> Judge:
-        return self._known_judge(name, label)[0]
-
     def _spec(self, name: str, label: str = "") -> dict[str, Any]:
-        """What identifies a judge."""
-        return self._known_judge(name, label)[1]
-
-    def _known_judge(self, name: str, label: str) -> tuple[Judge, dict[str, Any]]:
-        """A judge and what identifies it, found once for all cells."""
+        """What identifies a judge, found once for all cells."""
         if (name, label) not in self.judges:
             made = judge.make_judge(name, label, self.source.domain)
             self.judges[name, label] = made, judge.judge_spec(name, label, made)
-        return self.judges[name, label]
+        return self.judges[name, label][1]
 
     def _features(self, images: Cell) -> Cell | None:
         if self.config.fid_reference:

@@ -206,6 +206,12 @@ def load_metrics() -> dict[str, Metric]:
     return dict(sorted(metrics.items(), key=lambda item: (item[1].order, item[0])))
 
 
+def of_first_judge(numbers: Mapping[str, Estimate]) -> dict[str, Estimate]:
+    """The numbers of a row, by metric, that are the same whether or not there is a second judge."""
+    of_second = {name for name, metric in load_metrics().items() if metric.second_judge}
+    return {name: number for name, number in numbers.items() if name not in of_second}
+
+
 def describe_metrics() -> dict[str, Description]:
     """What a table says of every registered metric, in the order of its columns."""
     return {name: metric.description() for name, metric in load_metrics().items()}

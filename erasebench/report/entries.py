@@ -19,7 +19,7 @@ from erasebench.engine.store import Marker, Store
 from erasebench.errors import EraseBenchError
 from erasebench.files import hash_file, replace_folder
 from erasebench.images import ARCHIVE
-from erasebench.metrics.metric import load_metrics
+from erasebench.metrics.metric import of_first_judge
 from erasebench.plugins import UNATTACKED
 from erasebench.report.sheets import file_name
 from erasebench.results.entry import (
@@ -111,8 +111,7 @@ def _part_of(record: Record, row: RowRecord) -> Record:
 
 
 def _by_first_judge(row: RowRecord) -> RowRecord:
-    probes = {name: probe.model_copy(update={"judged": probe.judged[:1]}) for name, probe in row.probes.items()}
-    return row.model_copy(update={"probes": probes})
+    return row.model_copy(update={"probes": {name: probe.by_first_judge() for name, probe in row.probes.items()}})
 
 
 def _attacks(record: Record, method: str, concept: str) -> list[AttackRecord]:
@@ -215,9 +214,7 @@ def _entry(run: RunFolder, part: Record, store: Store, cost: Cost, key: str, art
 
 
 def _numbers(row: TableRow) -> dict[str, Number]:
-    """The numbers of the first judge, whose scores an entry holds."""
-    of_second = {name for name, metric in load_metrics().items() if metric.second_judge}
-    return {key: Number.of(estimate) for key, estimate in row.metrics.items() if key not in of_second}
+    return {key: Number.of(estimate) for key, estimate in of_first_judge(row.metrics).items()}
 
 
 def _hash_of(store: Store, key: str | None) -> dict[str, str]:

@@ -61,7 +61,10 @@ def collect(
     trials = _trials(attacks)
     measured = {
         (row.method, row.concept): _collect(
-            row, *(of.get((row.method, row.concept), scores[:0]) for of in (of_row, second)), store
+            row,
+            of_row.get((row.method, row.concept), scores[:0]),
+            second.get((row.method, row.concept), scores[:0]),
+            store,
         )
         for row in record.rows
         if row.status == "ok"

@@ -63,6 +63,10 @@ class ProbeRecord(_Part):
     features: str | None = None
     features_of: str = ""
 
+    def by_first_judge(self) -> ProbeRecord:
+        """The same without further judges."""
+        return self.model_copy(update={"judged": self.judged[:1]})
+
 
 class RowRecord(_Part):
     """A row of the table.
