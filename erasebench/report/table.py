@@ -280,10 +280,10 @@ def describe_second_judges(rows: Iterable[TableRow]) -> list[str]:
             of.setdefault(row.notes["agreement"], []).append(row)
     lines = []
     for judge, own in of.items():
-        shares = [row.metrics["agreement"].value for row in own]
+        shares = sorted({f"{row.metrics['agreement'].value:.0f}" for row in own}, key=float)
         lines.append(
             f"Second judge of {', '.join(dict.fromkeys(row.concept for row in own))}, which no other number counts: "
-            f"{judge}; it says what the first says of {min(shares):.0f} to {max(shares):.0f} % of a row's images"
+            f"{judge}; it says what the first says of {' to '.join(dict.fromkeys((shares[0], shares[-1])))} % of a row's images"
         )
     return lines
 
