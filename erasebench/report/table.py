@@ -281,9 +281,11 @@ def describe_second_judges(rows: Iterable[TableRow]) -> list[str]:
     lines = []
     for judge, own in of.items():
         shares = sorted({f"{row.metrics['agreement'].value:.0f}" for row in own}, key=float)
+        concepts = ", ".join(dict.fromkeys(row.concept for row in own))
+        share = " to ".join(dict.fromkeys((shares[0], shares[-1])))
         lines.append(
-            f"Second judge of {', '.join(dict.fromkeys(row.concept for row in own))}, which no other number counts: "
-            f"{judge}; it says what the first says of {' to '.join(dict.fromkeys((shares[0], shares[-1])))} % of a row's images"
+            f"Second judge of {concepts}, which no other number counts: {judge}; it says what the first says of {share} % "
+            "of a row's images"
         )
     return lines
 

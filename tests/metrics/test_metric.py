@@ -116,7 +116,7 @@ def test_a_metric_of_another_package_that_is_wrong_is_left_out(
 def test_every_metric_says_what_it_is() -> None:
     metrics = load_metrics()
     assert list(metrics) == [
-        *("ratio", "score", "score_all", "score_shown", "clip", "fid"),
+        *("ratio", "score", "score_all", "score_shown", "clip", "fid", "agreement"),
         *("robust-rate", "asr", "asr-confirmed", "asr-unlearndiff", "pre-attack", "asr-ideal"),
         *("difference", "difference-confirmed", "floor", "looks", "passes"),
     ]
