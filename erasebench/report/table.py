@@ -284,8 +284,8 @@ def describe_second_judges(rows: Iterable[TableRow]) -> list[str]:
         concepts = ", ".join(dict.fromkeys(row.concept for row in own))
         share = " to ".join(dict.fromkeys((shares[0], shares[-1])))
         lines.append(
-            f"Second judge of {concepts}, which no other number counts: {judge}; it says what the first says of {share} % "
-            "of a row's images"
+            f"Second judge of {concepts}, which no other number counts: {judge}; it says what the first says of "
+            f"{share} % of a row's images"
         )
     return lines
 
