@@ -124,7 +124,7 @@ def test_every_metric_says_what_it_is() -> None:
         description = metric.description()
         assert description.title and description.meaning and description.direction in ("lower", "higher")
         assert set(metric.probes) <= set(PROBES)
-    assert {name for name, metric in metrics.items() if metric.details} == {"score_all", "score_shown"}
+    assert {name for name, metric in metrics.items() if metric.details} == {"score_all", "score_shown", "agreement"}
 
 
 def test_images_and_features_are_read_when_they_are_asked_for() -> None:
