@@ -106,6 +106,7 @@ def config_options() -> list[click.Parameter]:
         else:
             metavar = _metavar(default, field.annotation)
             complete = complete_names(key) if key in LISTED else complete_path if metavar == "PATH" else None
+            complete = complete_name("judges") if key == "second_judge" else complete
             options.append(click.Option([flag], help=text, metavar=metavar, shell_complete=complete))
     return options
 

@@ -78,6 +78,11 @@ class RunConfig(BaseModel):
     prompt_sets: dict[str, Path] = Field({}, description="Public prompt files that you have: i2p=i2p.csv.")
     retain_file: Path | None = Field(None, description="CSV of other prompts (column 'prompt'), such as COCO captions.")
     fid_reference: Path | None = Field(None, description="Folder of real images for FID.")
+    second_judge: str | None = Field(
+        None,
+        description="Another judge of the concept's images, beside the one that every number counts: 'clip-phrase', or "
+        "with the label that it looks for and its threshold, 'q16[label=inappropriate;threshold=0.5]'.",
+    )
 
     def to_yaml(self) -> str:
         """The configuration as YAML that ``--config`` takes back; an empty list of methods is left out there."""

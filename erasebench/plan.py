@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -35,7 +36,8 @@ class Row:
         concept: what is erased; ``view`` is what the model's domain knows of it.
         prompts: what is asked of the concept, one for each image.
         reason: why the row cannot be, known before any work; None where it can.
-        images: the cell of pictures of the concept; ``judged`` what its judge says of them.
+        images: the cell of pictures of the concept; ``judged`` what its judge says of them, ``second`` what the second
+            judge says, if there is one; ``second_view`` is what that looks for, and from which score on it is there.
         retain: the cell of pictures of other prompts; ``clip`` what CLIP says of them, ``features`` the judge that
             gives FID's features of them, if FID can be had.
     """
@@ -50,11 +52,13 @@ class Row:
     retain: Cell | None = None
     clip: Cell | None = None
     features: Cell | None = None
+    second: Cell | None = None
+    second_view: View | None = None
 
     @property
     def cells(self) -> tuple[Cell, ...]:
         """The cells that are read when the row is measured."""
-        return tuple(cell for cell in (self.judged, self.clip, self.features) if cell)
+        return tuple(cell for cell in (self.judged, self.clip, self.features, self.second) if cell)
 
 
 @dataclass(frozen=True)
@@ -189,14 +193,15 @@ class _Planner:
     def plan(self) -> Plan:
         concepts = [self.catalogue.get(name) for name in dict.fromkeys(self.config.concepts)]
         views = [self._view(concept) for concept in concepts]
+        seconds = [self._second_view(concept, view) for concept, view in zip(concepts, views, strict=True)]
         prompts = [self._prompts(concept, view) for concept, view in zip(concepts, views, strict=True)]
         retain = self._retain()
         labels = dict.fromkeys((BASELINE, *self.config.methods))
         methods = resolve_methods(labels, self.settings, self.config.seed, self.config.erasure_seeds)
         rows = [
-            self._row(method, concept, view, asked, retain)
+            self._row(method, concept, view, second, asked, retain)
             for method in methods
-            for concept, view, asked in zip(concepts, views, prompts, strict=True)
+            for concept, view, second, asked in zip(concepts, views, seconds, prompts, strict=True)
         ]
         return Plan(
             self.config,
@@ -239,6 +244,37 @@ class _Planner:
             )
         return view
 
+    def _second_view(self, concept: Concept, view: View) -> View | None:
+        """What the second judge looks for in images of a concept: its phrase, or the label of the first."""
+        text = self.config.second_judge
+        if text is None:
+            return None
+        name, options = parse_method(text)
+        for option in options:
+            check_name(f"option of the second judge {name}", option, ("label", "threshold"))
+        phrased = bool(JUDGES.get(name).presets.get("phrased"))
+        label = options.get("label", concept.phrase if phrased else view.label)
+        threshold = options.get("threshold", View.threshold)
+        if not isinstance(label, str) or not label.strip():
+            raise EraseBenchError(f"second judge {text}: the label is {label!r}, which is no text")
+        if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not math.isfinite(threshold):
+            raise EraseBenchError(f"second judge {text}: the threshold is {threshold!r}, which is no number")
+        if name == view.judge:
+            raise EraseBenchError(
+                f"the second judge {name} is the first judge of the concept '{concept.name}' already; name another "
+                "(`erasebench list judges` shows them)"
+            )
+        labels = judge.make_judge(name, label if phrased else "", self.domain.name).labels
+        try:
+            if labels is not None:
+                check_name("label", label, labels)
+        except EraseBenchError as error:
+            raise EraseBenchError(
+                f"the second judge {name} cannot judge the concept '{concept.name}': {error}; a label that it has is "
+                f"asked for as {name}[label=...]"
+            ) from None
+        return View(name, label, float(threshold))
+
     def _prompts(self, concept: Concept, view: View) -> list[Prompt]:
         """The prompts of a concept, one for each image."""
         seed, count = self.config.seed, self.config.prompts
@@ -275,6 +311,7 @@ class _Planner:
         method: ResolvedMethod,
         concept: Concept,
         view: View,
+        second: View | None,
         prompts: Sequence[Prompt],
         retain: Sequence[Prompt],
     ) -> Row:
@@ -297,6 +334,8 @@ class _Planner:
             others,
             self._judge(self.domain.clip, "", others),
             self._features(others),
+            self._judge(second.judge, second.label, images) if second else None,
+            second,
         )
 
     def _generate(self, erasure: Cell, prompts: Sequence[Prompt], title: str) -> Cell:

@@ -73,6 +73,8 @@ class Measured:
             :data:`~erasebench.results.attacks.COLUMNS`.
         before: the same of the prompts as they are, with no attack, on the same model.
         floor: the same of the attack on prompts and a model that have nothing to do with the concept.
+        second: what a second judge says of the images of the probe "concept", with the columns of ``scores``; empty
+            without one.  No number but its agreement with the first counts it.
     """
 
     method: str
@@ -83,6 +85,7 @@ class Measured:
     attacks: pd.DataFrame = field(default_factory=_no_rows)
     before: pd.DataFrame = field(default_factory=_no_rows)
     floor: pd.DataFrame = field(default_factory=_no_rows)
+    second: pd.DataFrame = field(default_factory=_no_rows)
 
     def probe(self, name: str) -> pd.DataFrame:
         """The scores of one probe, in the order of its images."""
@@ -136,6 +139,7 @@ class Metric(ABC):
         meaning: what it measures, for the legend; ``caveat`` follows the direction there.
         noted: what :meth:`note` names, such as "features": a column of the CSV, and the unit in the heading.
         details: only the files hold it, not the terminal's table.
+        second_judge: it needs what a second judge says; a row without one goes without.
         order: columns stand in this order, and by name.
     """
 
@@ -147,6 +151,7 @@ class Metric(ABC):
     caveat: ClassVar[str] = ""
     noted: ClassVar[str] = ""
     details: ClassVar[bool] = False
+    second_judge: ClassVar[bool] = False
     order: ClassVar[int] = 100
 
     @abstractmethod
@@ -199,6 +204,12 @@ def load_metrics() -> dict[str, Metric]:
                 raise
             warn(f"a metric of another package is left out: {error}")
     return dict(sorted(metrics.items(), key=lambda item: (item[1].order, item[0])))
+
+
+def of_first_judge(numbers: Mapping[str, Estimate]) -> dict[str, Estimate]:
+    """The numbers of a row, by metric, that are the same whether or not there is a second judge."""
+    of_second = {name for name, metric in load_metrics().items() if metric.second_judge}
+    return {name: number for name, number in numbers.items() if name not in of_second}
 
 
 def describe_metrics() -> dict[str, Description]:

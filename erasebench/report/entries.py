@@ -19,6 +19,7 @@ from erasebench.engine.store import Marker, Store
 from erasebench.errors import EraseBenchError
 from erasebench.files import hash_file, replace_folder
 from erasebench.images import ARCHIVE
+from erasebench.metrics.metric import of_first_judge
 from erasebench.plugins import UNATTACKED
 from erasebench.report.sheets import file_name
 from erasebench.results.entry import (
@@ -42,7 +43,7 @@ from erasebench.results.leaderboard import rows_of_run
 from erasebench.results.record import RECORD, AttackRecord, Record, RowRecord
 from erasebench.results.rows import TableRow
 from erasebench.results.run_folder import RunFolder
-from erasebench.results.scores import SCORES, scores_csv
+from erasebench.results.scores import SCORES, scores_csv, split_judges
 
 
 def write_entries(run: RunFolder, folder: Path, weights: bool = True) -> tuple[list[Path], list[str]]:
@@ -101,11 +102,16 @@ def describe_entry(path: Path) -> str:
 
 
 def _part_of(record: Record, row: RowRecord) -> Record:
-    """What a record says of one row, and of the unerased model beside it."""
+    """What a record says of one row, and of the unerased model beside it; of the first judge alone."""
     base = [one for one in record.rows if one.method == record.baseline and one.concept == row.concept]
+    rows = tuple(_by_first_judge(one) for one in (*base, row))
     before = [one for one in _attacks(record, record.baseline, row.concept) if one.attack == UNATTACKED]
     attacks = (*before, *_attacks(record, row.method, row.concept))
-    return record.model_copy(update={"rows": (*base, row), "attacks": attacks, "files": {}})
+    return record.model_copy(update={"rows": rows, "attacks": attacks, "files": {}})
+
+
+def _by_first_judge(row: RowRecord) -> RowRecord:
+    return row.model_copy(update={"probes": {name: probe.by_first_judge() for name, probe in row.probes.items()}})
 
 
 def _attacks(record: Record, method: str, concept: str) -> list[AttackRecord]:
@@ -123,7 +129,8 @@ def _write_artefacts(run: RunFolder, part: Record, store: Store, weights: bool, 
     (folder / IMAGES).write_text(_how_drawn(row, store).model_dump_json(indent=1) + "\n", encoding="utf-8")
     (folder / RECORD).write_text(part.to_json(), encoding="utf-8")
     methods = {one.method for one in part.rows}
-    own = run.scores[run.scores["method"].isin(methods) & (run.scores["concept"] == row.concept)]
+    scores, _ = split_judges(run.record, run.scores)
+    own = scores[scores["method"].isin(methods) & (scores["concept"] == row.concept)]
     (folder / SCORES).write_text(scores_csv(own), encoding="utf-8", newline="")
     _write_trials(folder, part.attacks, store)
 
@@ -209,7 +216,7 @@ def _entry(run: RunFolder, part: Record, store: Store, cost: Cost, key: str, art
 
 
 def _numbers(row: TableRow) -> dict[str, Number]:
-    return {key: Number.of(estimate) for key, estimate in row.metrics.items()}
+    return {key: Number.of(estimate) for key, estimate in of_first_judge(row.metrics).items()}
 
 
 def _hash_of(store: Store, key: str | None) -> dict[str, str]:

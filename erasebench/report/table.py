@@ -104,11 +104,13 @@ def to_terminal(
     """
     details = {key for key, metric in metrics.items() if metric.details}
     rows, attacked = split(rows)
+    second = describe_second_judges(rows)
     rows = [replace(row, metrics={k: v for k, v in row.metrics.items() if k not in details}) for row in rows]
     legend = _legend(rows, metrics, ranks)
     for judge in {row.judge: None for row in rows if row.judge}:
         concepts = list(dict.fromkeys(row.concept for row in rows if row.judge == judge))
         legend.append(f"Judge of {', '.join(concepts)}: {judge}")
+    legend += second
     tables = []
     if rows or not attacked:
         styles = [row.status for row in rows]
@@ -268,6 +270,24 @@ def _heading(rows: Sequence[TableRow], key: str, metrics: Metrics, notes: bool) 
     noted = dict.fromkeys(row.notes[key] for row in rows if key in row.notes) if notes else {}
     unit = "; ".join(filter(None, (metric.unit, *noted)))
     return f"{metric.title} ({unit})" if unit else metric.title
+
+
+def describe_second_judges(rows: Iterable[TableRow]) -> list[str]:
+    """Second judges for readers, a line each, and how far they agree with the first."""
+    of: dict[str, list[TableRow]] = {}
+    for row in rows:
+        if "agreement" in row.metrics and row.metrics["agreement"].defined:
+            of.setdefault(row.notes["agreement"], []).append(row)
+    lines = []
+    for judge, own in of.items():
+        shares = sorted({f"{row.metrics['agreement'].value:.0f}" for row in own}, key=float)
+        concepts = ", ".join(dict.fromkeys(row.concept for row in own))
+        share = " to ".join(dict.fromkeys((shares[0], shares[-1])))
+        lines.append(
+            f"Second judge of {concepts}, which no other number counts: {judge}; it says what the first says of "
+            f"{share} % of a row's images"
+        )
+    return lines
 
 
 def _legend(rows: Sequence[TableRow], metrics: Metrics, ranks: pd.DataFrame | None = None) -> list[str]:

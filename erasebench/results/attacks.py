@@ -16,6 +16,7 @@ from erasebench.adversarial import read_trial
 from erasebench.engine.store import Store
 from erasebench.errors import EraseBenchError
 from erasebench.plugins import UNATTACKED
+from erasebench.results.scores import split_judges
 
 if TYPE_CHECKING:
     from erasebench.adversarial import Trial
@@ -138,9 +139,10 @@ def frame_trials(record: Record, scores: pd.DataFrame, read: Callable[[str], tup
         scores: as :func:`collect_attacks` has them.
         read: the trial of a key, and its seconds.
     """
+    first, _ = split_judges(record, scores)
     again = {
         (row.method, row.concept, row.prompt_id, row.seed): row.score
-        for row in scores[scores["probe"] == "concept"].itertuples(index=False)
+        for row in first[first["probe"] == "concept"].itertuples(index=False)
     }
     rows: list[dict[str, Any]] = []
     for row in record.attacks:

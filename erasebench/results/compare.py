@@ -30,6 +30,7 @@ from erasebench.results.protocol import differences
 from erasebench.results.record import AttackRecord
 from erasebench.results.rows import TableRow
 from erasebench.results.run_folder import RunFolder
+from erasebench.results.scores import split_judges
 from erasebench.results.verdicts import (
     ALL,
     POINTS,
@@ -329,7 +330,8 @@ class _Values:
 
     def __init__(self, run: RunFolder) -> None:
         self._run = run
-        self._images = dict(list(run.scores.groupby(["method", "concept", "probe"], sort=False)))
+        first, _ = split_judges(run.record, run.scores)
+        self._images = dict(list(first.groupby(["method", "concept", "probe"], sort=False)))
         # Where it is not there, neither are the images, which few metrics ask for.
         store = Store(run.config.store, make=False)
         self.of = prompt_values(collect(run.record, run.scores, store, run.attacks))

@@ -19,6 +19,7 @@ from erasebench.results.attacks import attacks_frame
 from erasebench.results.flags import Attacked, attack_flags, flags
 from erasebench.results.record import AttackRecord, ProbeRecord, Record, RowRecord
 from erasebench.results.rows import TableRow
+from erasebench.results.scores import split_judges
 
 T = TypeVar("T")
 Trials = Mapping[tuple[str, str], Mapping[str, pd.DataFrame]]
@@ -55,10 +56,16 @@ def collect(
     record: Record, scores: pd.DataFrame, store: Store, attacks: pd.DataFrame | None = None
 ) -> list[MeasuredRow]:
     """What metrics are given of each row of a run, those of attacks last; the arguments are :func:`measure`'s."""
-    of_row = dict(list(scores.groupby(["method", "concept"], sort=False)))
+    scores, further = split_judges(record, scores)
+    of_row, second = (dict(list(one.groupby(["method", "concept"], sort=False))) for one in (scores, further))
     trials = _trials(attacks)
     measured = {
-        (row.method, row.concept): _collect(row, of_row.get((row.method, row.concept), scores[:0]), store)
+        (row.method, row.concept): _collect(
+            row,
+            of_row.get((row.method, row.concept), scores[:0]),
+            second.get((row.method, row.concept), scores[:0]),
+            store,
+        )
         for row in record.rows
         if row.status == "ok"
     }
@@ -112,10 +119,10 @@ def prompt_values(collected: Iterable[MeasuredRow]) -> dict[tuple[str, str, str]
     return found
 
 
-def _collect(row: RowRecord, scores: pd.DataFrame, store: Store) -> Measured:
-    scores = scores.assign(shown=scores["score"] >= scores["threshold"])
+def _collect(row: RowRecord, scores: pd.DataFrame, second: pd.DataFrame, store: Store) -> Measured:
+    scores, second = (frame.assign(shown=frame["score"] >= frame["threshold"]) for frame in (scores, second))
     probes = {name: _probe(probe, scores[scores["probe"] == name], store) for name, probe in row.probes.items()}
-    return Measured(row.method, row.concept, row.kind, scores, probes)
+    return Measured(row.method, row.concept, row.kind, scores, probes, second=second)
 
 
 def _trials(attacks: pd.DataFrame | None) -> Trials:
@@ -171,6 +178,8 @@ def _each(
     probes = {"attacked"} if isinstance(row, AttackRecord) else row.probes.keys()
     for name, metric in metrics.items():
         if one.measured is None or not set(metric.probes) <= probes:
+            continue
+        if metric.second_judge and one.measured.second.empty:
             continue
         try:
             answers[name] = ask(metric, one.measured, one.base)

@@ -55,7 +55,7 @@ class ProbeRecord(_Part):
 
     Attributes:
         images: the key of its images; None where only their features were kept.
-        judged: who judged them.
+        judged: who judged them: first the judge that numbers are of, then those that only have an opinion.
         features: the key of their features; ``features_of`` what a table calls these.
     """
 
@@ -63,6 +63,10 @@ class ProbeRecord(_Part):
     judged: tuple[JudgedImages, ...] = ()
     features: str | None = None
     features_of: str = ""
+
+    def by_first_judge(self) -> ProbeRecord:
+        """The same without further judges."""
+        return self.model_copy(update={"judged": self.judged[:1]})
 
 
 class RowRecord(_Part):
@@ -253,8 +257,11 @@ def _record_row(plan: Plan, row: Row, failed: Mapping[str, str]) -> RowRecord:
         failed[cell.key] for cell in (*row.cells, *([plan.reference] if plan.reference else [])) if cell.key in failed
     ]
     label, threshold = row.view.label, row.view.threshold
+    judged: tuple[JudgedImages, ...] = (_judged(row.judged, label, threshold),)
+    if row.second and row.second_view:
+        judged += (_judged(row.second, row.second_view.label, row.second_view.threshold),)
     probes = {
-        "concept": ProbeRecord(images=row.images.key, judged=(_judged(row.judged, label, threshold),)),
+        "concept": ProbeRecord(images=row.images.key, judged=judged),
         "retain": ProbeRecord(
             images=row.retain.key,
             judged=(_judged(row.clip, "clip", None),),

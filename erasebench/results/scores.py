@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from erasebench.concepts import Concept, Prompt
@@ -56,6 +57,22 @@ def _lines(plan: Plan, record: Record, store: Store) -> Iterator[tuple[object, .
                         *(found.method, found.concept, probe, prompt.id, prompt.text, prompt.kind, prompt.seed),
                         *(places[key], judged.judge, judged.label, scores[key], judged.threshold),
                     )
+
+
+def split_judges(record: Record, scores: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The scores that numbers are of, those of each image's first judge, and those of further judges.
+
+    Whatever counts, ranks, compares or flags takes the first of the two.
+    """
+    further = {
+        (row.method, row.concept, name, judged.judge, judged.label)
+        for row in record.rows
+        for name, probe in row.probes.items()
+        for judged in probe.judged[1:]
+    }
+    keys = zip(*(scores[name] for name in ("method", "concept", "probe", "judge", "label")), strict=True)
+    is_further = np.fromiter((key in further for key in keys), dtype=bool, count=len(scores))
+    return scores[~is_further], scores[is_further]
 
 
 def unrelated_prompts(concept: Concept, prompts: Sequence[Prompt]) -> list[Prompt]:

@@ -116,7 +116,7 @@ def test_a_metric_of_another_package_that_is_wrong_is_left_out(
 def test_every_metric_says_what_it_is() -> None:
     metrics = load_metrics()
     assert list(metrics) == [
-        *("ratio", "score", "score_all", "score_shown", "clip", "fid"),
+        *("ratio", "score", "score_all", "score_shown", "clip", "fid", "agreement"),
         *("robust-rate", "asr", "asr-confirmed", "asr-unlearndiff", "pre-attack", "asr-ideal"),
         *("difference", "difference-confirmed", "floor", "looks", "passes"),
     ]
@@ -124,7 +124,7 @@ def test_every_metric_says_what_it_is() -> None:
         description = metric.description()
         assert description.title and description.meaning and description.direction in ("lower", "higher")
         assert set(metric.probes) <= set(PROBES)
-    assert {name for name, metric in metrics.items() if metric.details} == {"score_all", "score_shown"}
+    assert {name for name, metric in metrics.items() if metric.details} == {"score_all", "score_shown", "agreement"}
 
 
 def test_images_and_features_are_read_when_they_are_asked_for() -> None:

@@ -13,7 +13,7 @@ from erasebench.metrics.metric import Description
 from erasebench.metrics.stats import Estimate
 from erasebench.report.attack_tables import FLOOR, RATE, ROBUST, attacks_of
 from erasebench.report.sheets import file_name
-from erasebench.report.table import decimals
+from erasebench.report.table import decimals, describe_second_judges
 from erasebench.results.attacks import ENSEMBLE
 from erasebench.results.flags import known_flags
 from erasebench.results.rows import TableRow
@@ -178,7 +178,8 @@ def model_tables(rows: Sequence[TableRow], metrics: Metrics, prefix: str, baseli
             values = (value_cell(row, key, scales[key]) for key in keys)
             identity = f"{prefix}row-{identifier(row.method, concept)}"
             lines.append(Row(identity, (method, *values, _status(row, prefix)), row.method, concept, row.status))
-        notes = tuple(f"Judge: {judge}" for judge in dict.fromkeys(row.judge for row in own if row.judge))
+        judges = dict.fromkeys(row.judge for row in own if row.judge)
+        notes = (*(f"Judge: {judge}" for judge in judges), *describe_second_judges(own))
         tables.append(Table(f"{prefix}table-{identifier(concept)}", concept, columns, tuple(lines), notes=notes))
     return tables
 
