@@ -133,7 +133,8 @@ def _value(key: str, value: Any) -> Any:
         if key != "settings":
             without = [name for name, equals, _ in pairs if not equals]
             if without:
-                raise EraseBenchError(f"'{without[0]}' in --{key.replace('_', '-')} names no file; write name=file")
+                what = "judge" if key == "judges" else "file"
+                raise EraseBenchError(f"'{without[0]}' in --{key.replace('_', '-')} names no {what}; write name={what}")
             return {name: text for name, _, text in pairs}
         # settings: esd-u.steps=200,uce.lamb=0.1
         nested: dict[str, dict[str, Any]] = {}

@@ -89,7 +89,7 @@ class GroundedSAM(Judge):
     """
 
     labels = ("area",)
-    weights = (str(GROUNDING_DINO), str(SAM))
+    weights = (GROUNDING_DINO, SAM)
 
     def identity(self) -> dict[str, str]:
         """Version, threshold and weights: of Grounding DINO, then of SAM."""

@@ -1,9 +1,11 @@
-"""Weight files that the user has to fetch: where they are looked for, and whether they are the right ones."""
+"""Weight files that are no part of erasebench: where they are looked for, and whether they are the right ones."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 
 from erasebench.errors import EraseBenchError
@@ -54,6 +56,72 @@ class WeightFile:
             raise EraseBenchError(
                 f"{path} is not the file of {self.url}, but cut short or another one: its SHA-256 begins with "
                 f"{found[:8]}, not with {self.sha256[:8]}; remove it, then: {fetch}"
+            )
+        return path
+
+    def hash(self) -> str:
+        """The SHA-256 of the file.
+
+        Raises:
+            EraseBenchError: as :meth:`find`.
+        """
+        return hash_file_once(self.find())
+
+
+@dataclass(frozen=True)
+class PackageFile:
+    """A weight file that a package of the Python package index ships: nothing has to be fetched but the package.
+
+    Attributes:
+        package: the package's name there.
+        requirement: what pip is to install, such as ``nudenet>=3.4,<4``.
+        module: the name by which Python imports it.
+        name: the file's path in the folder of the module.
+        sha256: how its SHA-256 begins; '' where versions of the package ship different ones.
+    """
+
+    package: str
+    requirement: str
+    module: str
+    name: str
+    sha256: str = ""
+
+    def __str__(self) -> str:
+        """Its name and the command that brings it."""
+        return f"{Path(self.name).name} of the package {self.package}: {self.install}"
+
+    @property
+    def install(self) -> str:
+        """The command that installs the package."""
+        return f"pip install '{self.requirement}'"
+
+    def version(self) -> str:
+        """The version of the installed package.
+
+        Raises:
+            EraseBenchError: it is not installed.
+        """
+        try:
+            return version(self.package)
+        except PackageNotFoundError:
+            raise EraseBenchError(f"the package {self.package} is needed and not installed: {self.install}") from None
+
+    def find(self) -> Path:
+        """Where the file is; the package is not imported.
+
+        Raises:
+            EraseBenchError: the package is not installed, or its file is missing or another one.
+        """
+        self.version()
+        spec = find_spec(self.module)
+        path = Path(spec.origin).parent / self.name if spec and spec.origin else None
+        again = f"{self.install} --force-reinstall"
+        if path is None or not path.is_file():
+            raise EraseBenchError(f"the package {self.package} lacks its file {self.name}: {again}")
+        if not hash_file_once(path).startswith(self.sha256):
+            raise EraseBenchError(
+                f"{path} is cut short or another file than the package {self.package} ships: its SHA-256 begins with "
+                f"{hash_file_once(path)[:8]}, not with {self.sha256[:8]}: {again}"
             )
         return path
 
