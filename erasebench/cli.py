@@ -345,6 +345,36 @@ def doctor(store: Path, fix: bool) -> None:
         sys.exit(1)
 
 
+@cli.command()
+@click.argument("judge", required=False, shell_complete=complete_name("judges"))
+@click.option(
+    "--into",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for the files.  [default: $ERASEBENCH_WEIGHTS or ~/.cache/erasebench/weights]",
+)
+def fetch(judge: str | None, into: Path | None) -> None:
+    """Download the weights that a judge needs.
+
+    Checks what comes, and goes on where a download broke off.  Without a judge: list what each needs, where it comes
+    from, and whether it is there.
+    """
+    from erasebench.fetching import fetch_weights, list_weights
+
+    if judge is None:
+        if into is not None:
+            raise EraseBenchError("--into needs a judge whose weights to fetch")
+        click.echo("\n".join(list_weights()))
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
+
+    with Progress(
+        BarColumn(), DownloadColumn(), TransferSpeedColumn(), console=Console(stderr=True), transient=True
+    ) as bar:
+        task = bar.add_task(judge, total=None)
+        fetch_weights(judge, into, click.echo, lambda done, total: bar.update(task, completed=done, total=total))
+
+
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line on ``args`` (those of the process if omitted) and exit; see the top for exit codes."""
     try:
