@@ -375,6 +375,33 @@ def fetch(judge: str | None, into: Path | None) -> None:
         fetch_weights(judge, into, click.echo, lambda done, total: bar.update(task, completed=done, total=total))
 
 
+@cli.command()
+@click.argument("judge", shell_complete=complete_name("judges"))
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder with the folders positive and negative, or with labels.csv (columns file, shows: 1 or 0).  [default: "
+    "renders of Picturebook's world]",
+)
+@click.option("--scenes", type=click.IntRange(min=2), default=200, help="Renders that show each label.")
+@click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="CSV file for the counts.")
+def validate(judge: str, images: Path | None, scenes: int, device: str, out: Path | None) -> None:
+    """Measure how often a judge is right.
+
+    Sensitivity, specificity and AUC on images of which you know what they show: erasebench validate
+    "nudenet[label=FACE_FEMALE;threshold=0.5]" --images faces.  Label, threshold or profile stand in brackets, as in
+    run's --judges.
+    """
+    from erasebench.validation import validate, write_validations
+
+    found = validate(judge, images, scenes, device)
+    for one in found:
+        click.echo("\n".join(one.lines()))
+    if out is not None:
+        write_validations(out, found)
+
+
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line on ``args`` (those of the process if omitted) and exit; see the top for exit codes."""
     try:

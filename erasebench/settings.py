@@ -143,7 +143,7 @@ def check_judges(judges: Mapping[str, str]) -> None:
     """
     for name, text in judges.items():
         check_name("judge", name, JUDGES.names())
-        _judge_options(text)
+        judge_options(text)
 
 
 def chosen_view(view: View, judges: Mapping[str, str]) -> View:
@@ -161,7 +161,7 @@ def chosen_view(view: View, judges: Mapping[str, str]) -> View:
     """
     if view.judge not in judges:
         return view
-    name, options = _judge_options(judges[view.judge])
+    name, options = judge_options(judges[view.judge])
     plugin = JUDGES.get(name)
     labels = None if plugin.presets.get("phrased") else plugin.make().labels
     label = options.get("label", labels[0] if labels and len(labels) == 1 else view.label)
@@ -173,7 +173,7 @@ def chosen_view(view: View, judges: Mapping[str, str]) -> View:
     return replace(view, judge=name, label=label, threshold=options.get("threshold", view.threshold))
 
 
-def _judge_options(text: str) -> tuple[str, dict[str, Any]]:
+def judge_options(text: str) -> tuple[str, dict[str, Any]]:
     """A judge's name, and label and threshold as far as options give them; they win over those of a profile."""
     name, given = parse_method(text)
     profiles = JUDGES.get(name).make.profiles  # type: ignore[attr-defined]  # it is a class of judges

@@ -229,7 +229,7 @@ def _record_attack(row: AttackRow, failed: Mapping[str, str], unneeded: Containe
         attack=row.attack,
         status="failed" if reasons else "ok",
         reason=reasons[0] if reasons else "",
-        judge=_describe_judge(first.spec["judge"], first.spec["label"], first.spec["threshold"]),
+        judge=describe_judge(first.spec["judge"], first.spec["label"], first.spec["threshold"]),
         threat_model=row.threat_model,
         judged=row.judged,
         budget={member: cells[0].spec["parameters"] for member, cells in row.members.items()},
@@ -267,7 +267,7 @@ def _record_row(plan: Plan, row: Row, failed: Mapping[str, str]) -> RowRecord:
         kind=kind,
         status="failed" if reasons else "ok",
         reason=reasons[0] if reasons else "",
-        judge="" if reasons else _describe_judge(row.judged.spec, label, threshold),
+        judge="" if reasons else describe_judge(row.judged.spec, label, threshold),
         erasure=row.images.reads["erasure"].key,
         probes=probes,
     )
@@ -277,6 +277,6 @@ def _judged(cell: Cell, label: str, threshold: float | None) -> JudgedImages:
     return JudgedImages(judge=cell.spec["judge"], label=label, threshold=threshold, cell=cell.key)
 
 
-def _describe_judge(spec: Mapping[str, Any], label: str, threshold: float) -> str:
+def describe_judge(spec: Mapping[str, Any], label: str, threshold: float) -> str:
     """Who judged, with what weights and from which score on, for readers."""
     return f"{describe_spec(spec)}: {label} >= {threshold:g}"
