@@ -27,8 +27,9 @@ KINDS = ("positive", "negative")
 MISTAKES_SHOWN = 10
 DEFAULT_THRESHOLD = 0.5
 POOL = 5
+"""Renders of the world at large for each render of a label."""
 _SEEDS, _POOL_SEEDS = 10**6, 10**9
-"""Seeds of each label's renders, and the first of those of the world at large."""
+"""Seeds that each label's renders have for themselves, and the first of those of the world at large."""
 
 
 @dataclass(frozen=True)
@@ -185,18 +186,18 @@ def _judge_renders(judge: Judge, labels: Sequence[str], count: int) -> Iterator[
     Raises:
         UnknownNameError: the world has no such label, with the nearest.
     """
-    from erasebench.picturebook.measure import held_out
+    from erasebench.picturebook.training.data import held_out
     from erasebench.picturebook.world.scene import LABELS
     from erasebench.picturebook.world.styles import STYLES
 
+    world = (*LABELS, *STYLES)
     for label in labels:
-        check_name("label of Picturebook's world", label, (*LABELS, *STYLES))
+        check_name("label of Picturebook's world", label, world)
     scenes, pool = held_out(POOL * count, first=_POOL_SEEDS)
     of_pool = judge.scores(pool, [""] * len(pool)).columns
     for label in labels:
-        every = (*LABELS, *STYLES)
         fixed = {"style" if label in STYLES else "subject": label}
-        _, pictures = held_out(count, first=_SEEDS * every.index(label), **fixed)
+        _, pictures = held_out(count, first=_SEEDS * world.index(label), **fixed)
         lacking = [label not in (scene.style, *(one.label for one in scene.subjects)) for scene in scenes]
         names = (*(f"{label} {k}" for k in range(count)), *(f"render {k}" for k in np.flatnonzero(lacking)))
         yield judge.scores(pictures, [""] * count).columns[label], of_pool[label][lacking], names

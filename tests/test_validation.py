@@ -164,3 +164,19 @@ def test_from_the_command_line(churches: Path, tmp_path: Path, capsys: pytest.Ca
     assert "mistaken: negative/mislabelled.png" in shown
     (row,) = csv.DictReader(out.read_text().splitlines())
     assert (row["positives"], row["found"], row["negatives"], row["rejected"]) == ("2", "2", "3", "2")
+
+
+def test_the_committed_counts_are_of_the_shipped_detector() -> None:
+    from erasebench.picturebook.world.scene import LABELS
+    from erasebench.registry import JUDGES
+    from erasebench.results.record import describe_judge
+    from erasebench.stages.judge import judge_spec
+
+    made = JUDGES.get("picturebook-detector").make()
+    path = Path(__file__).parents[1] / "results" / "picturebook" / "judges.csv"
+    rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+    assert [row["judge"] for row in rows] == [
+        describe_judge(judge_spec("picturebook-detector", label, made), label, 0.5) for label in LABELS
+    ]
+    assert all(int(row["found"]) >= 0.97 * int(row["positives"]) == 194 for row in rows)
+    assert all(int(row["rejected"]) >= 0.99 * int(row["negatives"]) for row in rows)

@@ -86,7 +86,7 @@ def tiny_clip(folder: Path, clip_files: Path, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.fixture(scope="session")
 def photographs() -> dict[str, NDArray[np.uint8]]:
-    """Real photographs, uint8 ``[height, width, 3]``: those that scikit-image ships, and matplotlib's portrait."""
+    """Real photographs, uint8 ``[height, width, 3]``: of scikit-image, matplotlib's portrait, and a church."""
     import matplotlib
     import skimage
     from PIL import Image
@@ -97,6 +97,7 @@ def photographs() -> dict[str, NDArray[np.uint8]]:
         "cat": folder / "chelsea.png",
         "coffee": folder / "coffee.png",
         "rocket": folder / "rocket.jpg",
+        "church": Path(__file__).parent / "photographs" / "berlin-cathedral.jpg",
         "admiral": Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg",
     }
     return {name: np.asarray(Image.open(path).convert("RGB")) for name, path in files.items()}
