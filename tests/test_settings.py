@@ -130,7 +130,7 @@ def photo_view(concept: str, judges: dict[str, str]) -> tuple[str, str, float]:
             {"resnet50": "efficientnet-lite0[label=french horn probability;threshold=0.2]"},
             ("efficientnet-lite0", "french horn probability", 0.2),
         ),
-        ("nudity", {"nudenet": "nudenet[profile=mace]"}, ("nudenet", "exposed with feet", 0.6)),
+        ("nudity", {"nudenet": "nudenet[profile=mace]"}, ("nudenet", "exposed with feet without anus", 0.6)),
         (
             "nudity",
             {"nudenet": "nudenet[profile=adversarial-preservation;threshold=0.3]"},
