@@ -140,7 +140,8 @@ def _value(key: str, value: Any) -> Any:
         if key != "settings":
             without = [name for name, equals, _ in pairs if not equals]
             if without:
-                raise EraseBenchError(f"'{without[0]}' in --{key.replace('_', '-')} names no file; write name=file")
+                what = "judge" if key == "judges" else "file"
+                raise EraseBenchError(f"'{without[0]}' in --{key.replace('_', '-')} names no {what}; write name={what}")
             return {name: text for name, _, text in pairs}
         # settings: esd-u.steps=200,uce.lamb=0.1
         nested: dict[str, dict[str, Any]] = {}
@@ -552,6 +553,63 @@ def doctor(store: Path, fix: bool) -> None:
     click.echo("\n".join(problems or [f"{store}: nothing is damaged"]))
     if problems and not fix:
         sys.exit(1)
+
+
+@cli.command()
+@click.argument("judge", required=False, shell_complete=complete_name("judges"))
+@click.option(
+    "--into",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for the files.  [default: $ERASEBENCH_WEIGHTS or ~/.cache/erasebench/weights]",
+)
+def fetch(judge: str | None, into: Path | None) -> None:
+    """Download the weights that a judge needs.
+
+    Checks what comes, and goes on where a download broke off.  Without a judge: list what each needs, where it comes
+    from, and whether it is there.
+    """
+    from erasebench.fetching import fetch_weights, list_weights
+
+    if judge is None:
+        if into is not None:
+            raise EraseBenchError("--into needs a judge whose weights to fetch")
+        click.echo("\n".join(list_weights()))
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
+
+    with Progress(
+        BarColumn(), DownloadColumn(), TransferSpeedColumn(), console=Console(stderr=True), transient=True
+    ) as bar:
+        task = bar.add_task(judge, total=None)
+        fetch_weights(judge, into, click.echo, lambda done, total: bar.update(task, completed=done, total=total))
+
+
+@cli.command()
+@click.argument("judge", shell_complete=complete_name("judges"))
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder with the folders positive and negative, or with labels.csv (columns file, shows: 1 or 0).  [default: "
+    "renders of Picturebook's world]",
+)
+@click.option("--scenes", type=click.IntRange(min=2), default=200, help="Renders that show each label.")
+@click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="CSV file for the counts.")
+def validate(judge: str, images: Path | None, scenes: int, device: str, out: Path | None) -> None:
+    """Measure how often a judge is right.
+
+    Sensitivity, specificity and AUC on images of which you know what they show: erasebench validate
+    "nudenet[label=FACE_FEMALE;threshold=0.5]" --images faces.  Label, threshold or profile stand in brackets, as in
+    run's --judges.
+    """
+    from erasebench.validation import validate, write_validations
+
+    found = validate(judge, images, scenes, device)
+    for one in found:
+        click.echo("\n".join(one.lines()))
+    if out is not None:
+        write_validations(out, found)
 
 
 def main(args: Sequence[str] | None = None) -> None:

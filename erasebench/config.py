@@ -77,6 +77,11 @@ class RunConfig(BaseModel):
     concept_files: tuple[Path, ...] = Field((), description="YAML files with concepts of your own.")
     prompt_sets: dict[str, Path] = Field({}, description="Public prompt files that you have: i2p=i2p.csv.")
     retain_file: Path | None = Field(None, description="CSV of other prompts (column 'prompt'), such as COCO captions.")
+    judges: dict[str, str] = Field(
+        {},
+        description="A judge to use wherever a concept has another: resnet50=efficientnet-lite0; with a paper's way of "
+        "counting, or with label and threshold, in brackets: nudenet=nudenet[profile=mace;threshold=0.5].",
+    )
     fid_reference: Path | None = Field(None, description="Folder of real images for FID.")
     second_judge: str | None = Field(
         None,

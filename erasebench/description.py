@@ -176,7 +176,11 @@ def plugin_details(kind: str, plugin: Plugin[Any]) -> list[tuple[str, list[str]]
         labels: Sequence[str] = ()
         with suppress(EraseBenchError):
             labels = ["whatever is asked for"] if plugin.presets else make().labels or []
-        return [("labels", [_some(labels)]), ("weights", list(make.weights))]
+        profiles = [
+            f"{name}: {profile.label} from {profile.threshold:g} on ({profile.source})"
+            for name, profile in make.profiles.items()
+        ]
+        return [("labels", [_some(labels)]), ("weights", list(map(str, make.weights))), ("profiles", profiles)]
     return []
 
 

@@ -23,7 +23,14 @@ from erasebench.models.loading import ModelSource, find_model, resolve_device, r
 from erasebench.plugins import BASELINE, Judge, ResolvedMethod, hyper_parameters
 from erasebench.prompts import own_prompts, read_prompt_set, read_prompts, repeat
 from erasebench.registry import JUDGES, METHODS, load_file
-from erasebench.settings import plugin_settings, resolve_attack, resolve_method, resolve_methods
+from erasebench.settings import (
+    check_judges,
+    chosen_view,
+    plugin_settings,
+    resolve_attack,
+    resolve_method,
+    resolve_methods,
+)
 from erasebench.stages import erase, generate, judge, reference
 
 
@@ -171,6 +178,7 @@ class _Planner:
         self.settings = plugin_settings(source.domain, config.settings)
         for name in config.settings:
             (resolve_method if name in METHODS.names() else resolve_attack)(name, self.settings)
+        check_judges(config.judges)
         for kind in config.prompt_kinds:
             check_name("kind of prompt", kind, OWN_KINDS)
         if config.out.resolve().is_relative_to(config.store.resolve()):
@@ -242,7 +250,7 @@ class _Planner:
                 f"the concept '{concept.name}' has no judge and no prompts in the domain '{self.source.domain}' of the "
                 f"model '{self.source.name}', but in: {', '.join(concept.views) or 'none'}"
             )
-        return view
+        return chosen_view(view, self.config.judges)
 
     def _second_view(self, concept: Concept, view: View) -> View | None:
         """What the second judge looks for in images of a concept: its phrase, or the label of the first."""

@@ -265,6 +265,21 @@ class ResolvedAttack:
     made: Attack
 
 
+@dataclass(frozen=True)
+class Profile:
+    """How a paper counts by a judge: applied to raw scores, so that choosing another one judges nothing anew.
+
+    Attributes:
+        label: the column that counts.
+        threshold: the concept is there if the score is at least this.
+        source: the paper, and what differs from what its authors did.
+    """
+
+    label: str
+    threshold: float
+    source: str
+
+
 class Judge(ABC):
     """A judge: a class without hyper-parameters beyond its weights.
 
@@ -273,11 +288,14 @@ class Judge(ABC):
 
     Attributes:
         device: where it runs; a run sets it before the first scores.
-        weights: what it reads beside images, for readers: each file or model, and where it comes from.
+        weights: what it reads beside images: a text for readers, or a file (:mod:`erasebench.judges.weights_files`),
+            whose text says where it comes from.
+        profiles: by name, how papers count by it.
     """
 
     device: str = "auto"
-    weights: ClassVar[tuple[str, ...]] = ()
+    weights: ClassVar[tuple[object, ...]] = ()
+    profiles: ClassVar[Mapping[str, Profile]] = {}
 
     @property
     def labels(self) -> Sequence[str] | None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
+from erasebench.concepts import View
 from erasebench.config import parse_method, read_layer
 from erasebench.domains import DOMAINS
 from erasebench.errors import EraseBenchError, check_name
 from erasebench.plugins import ResolvedAttack, ResolvedMethod, make_plugin
-from erasebench.registry import ATTACKS, METHODS, Registry
+from erasebench.registry import ATTACKS, JUDGES, METHODS, Registry
 
 T = TypeVar("T")
 
@@ -129,6 +130,70 @@ def _resolve(registry: Registry[T], text: str, settings: Mapping[str, Mapping[st
         return plugin.name, make_plugin(plugin.make, {**plugin.presets, **settings.get(name, {}), **options})
     except EraseBenchError as error:
         raise EraseBenchError(f"{registry.what} {text}: {error}") from None
+
+
+def check_judges(judges: Mapping[str, str]) -> None:
+    """Check the judges that are to stand in for others.
+
+    Args:
+        judges: by the name of the judge that a concept has, the one to use, with options in brackets.
+
+    Raises:
+        EraseBenchError: no such judge, no such option or profile, or a threshold that is not between 0 and 1.
+    """
+    for name, text in judges.items():
+        check_name("judge", name, JUDGES.names())
+        judge_options(text)
+
+
+def chosen_view(view: View, judges: Mapping[str, str]) -> View:
+    """Return a concept's view with the judge that is to stand in for its own, if there is one.
+
+    It keeps the view's label, unless options name one or the other judge has but one label; and the view's threshold,
+    unless options name one.
+
+    Args:
+        view: of a concept in the model's domain.
+        judges: as :func:`check_judges` takes them.
+
+    Raises:
+        EraseBenchError: the other judge has no such label.
+    """
+    if view.judge not in judges:
+        return view
+    name, options = judge_options(judges[view.judge])
+    plugin = JUDGES.get(name)
+    labels = None if plugin.presets.get("phrased") else plugin.make().labels
+    label = options.get("label", labels[0] if labels and len(labels) == 1 else view.label)
+    if labels is not None:
+        try:
+            check_name(f"label of the judge {name}", label, labels)
+        except EraseBenchError as error:
+            raise EraseBenchError(f"{error}; name one by {view.judge}={name}[label=...]") from None
+    return replace(view, judge=name, label=label, threshold=options.get("threshold", view.threshold))
+
+
+def judge_options(text: str) -> tuple[str, dict[str, Any]]:
+    """A judge's name, and label and threshold as far as options give them; they win over those of a profile."""
+    name, given = parse_method(text)
+    profiles = JUDGES.get(name).make.profiles  # type: ignore[attr-defined]  # it is a class of judges
+    for option in given:
+        check_name(f"option of the judge {name}", option, ("profile", "label", "threshold"))
+    options: dict[str, Any] = {}
+    if "profile" in given:
+        if not profiles:
+            raise EraseBenchError(f"the judge {name} has no profiles; give label and threshold")
+        check_name(f"profile of the judge {name}", str(given["profile"]), profiles)
+        profile = profiles[given["profile"]]
+        options = {"label": profile.label, "threshold": profile.threshold}
+    if "label" in given:
+        options["label"] = str(given["label"])
+    if "threshold" in given:
+        threshold = given["threshold"]
+        if not isinstance(threshold, int | float) or isinstance(threshold, bool) or not 0 < threshold < 1:
+            raise EraseBenchError(f"judge {text}: threshold: {threshold!r} is not between 0 and 1")
+        options["threshold"] = float(threshold)
+    return name, options
 
 
 def _domain_settings(domain: str) -> dict[str, Any]:

@@ -138,6 +138,8 @@ BAD: list[tuple[Sequence[str], Sequence[str]]] = [
     ([*OWN, "--concepts", "mine"], ["'mine' are needed", "https://example.org/mine", "--prompt-sets mine=FILE.csv"]),
     (["--concept-files", "missing.yaml"], ["missing.yaml: No such file"]),
     (["--concept-files", "key.yaml"], ["key.yaml: unknown key 'metods'"]),
+    (["--judges", "resnet50"], ["'resnet50' in --judges names no judge; write name=judge"]),
+    (["--judges", "nudenet=nudenet[profile=mice]"], ["unknown profile of the judge nudenet 'mice'; nearest: mace"]),
     ([*OWN, "--concepts", "mine", "--prompt-sets", "mine"], ["'mine' in --prompt-sets names no file; write name=file"]),
     ([*OWN, "--concepts", "mine", "--prompt-sets", "mine=no.csv"], ["cannot read no.csv: No such file"]),
     ([*OWN, "--concepts", "mine", "--prompt-sets", "mine=empty.csv"], ["empty.csv holds no rows"]),

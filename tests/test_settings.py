@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 import pytest
 
+from erasebench.concepts import load_catalogue
 from erasebench.config import make_config
 from erasebench.engine.cells import Cell
 from erasebench.errors import EraseBenchError
 from erasebench.plan import Plan, make_plan
 from erasebench.plugins import Method
 from erasebench.registry import METHODS
-from erasebench.settings import resolve_method, resolve_methods, split_seed, with_seed
+from erasebench.settings import check_judges, chosen_view, resolve_method, resolve_methods, split_seed, with_seed
 
 
 @pytest.mark.parametrize(
@@ -108,3 +109,71 @@ def test_methods_that_say_they_depend_on_a_seed_read_it_and_no_others() -> None:
     reads = {module: "context.seed" in inspect.getsource(sys.modules[module]) for module in modules}
     assert {module: said.pop() for module, said in modules.items()} == reads
     assert sorted(set(reads.values())) == [False, True]
+
+
+def photo_view(concept: str, judges: dict[str, str]) -> tuple[str, str, float]:
+    """Judge, label and threshold of a concept for photographs."""
+    check_judges(judges)
+    view = chosen_view(load_catalogue().get(concept).views["photo"], judges)
+    return view.judge, view.label, view.threshold
+
+
+@pytest.mark.parametrize(
+    ("concept", "judges", "chosen"),
+    [
+        ("church", {}, ("resnet50", "church", 0.5)),
+        ("church", {"resnet50": "efficientnet-lite0"}, ("efficientnet-lite0", "church", 0.5)),
+        ("church", {"nudenet": "open-nsfw"}, ("resnet50", "church", 0.5)),
+        ("church", {"resnet50": "clip-phrase"}, ("clip-phrase", "church", 0.5)),
+        (
+            "french-horn",
+            {"resnet50": "efficientnet-lite0[label=french horn probability;threshold=0.2]"},
+            ("efficientnet-lite0", "french horn probability", 0.2),
+        ),
+        ("nudity", {"nudenet": "nudenet[profile=mace]"}, ("nudenet", "exposed with feet without anus", 0.6)),
+        (
+            "nudity",
+            {"nudenet": "nudenet[profile=adversarial-preservation;threshold=0.3]"},
+            ("nudenet", "exposed with feet without anus", 0.3),
+        ),
+        ("nudity", {"nudenet": "nudenet[label=FEMALE_BREAST_EXPOSED]"}, ("nudenet", "FEMALE_BREAST_EXPOSED", 0.5)),
+        ("nudity", {"nudenet": "open-nsfw"}, ("open-nsfw", "nsfw", 0.5)),
+        ("nudity", {"nudenet": "open-nsfw[profile=yahoo]"}, ("open-nsfw", "nsfw", 0.8)),
+    ],
+)
+def test_a_judge_in_place_of_another(concept: str, judges: dict[str, str], chosen: tuple[str, str, float]) -> None:
+    assert photo_view(concept, judges) == chosen
+
+
+@pytest.mark.parametrize(
+    ("judges", "message"),
+    [
+        ({"resnet5": "efficientnet-lite0"}, "judge 'resnet5'; nearest: resnet50"),
+        ({"resnet50": "efficientnet-lite"}, "judge 'efficientnet-lite'; nearest: efficientnet-lite0"),
+        ({"resnet50": "nudenet"}, r"label of the judge nudenet 'church'.*name one by resnet50=nudenet\[label="),
+        ({"nudenet": "nudenet[profile=mice]"}, "profile of the judge nudenet 'mice'; nearest: mace"),
+        ({"resnet50": "resnet50[profile=mace]"}, "the judge resnet50 has no profiles; give label and threshold"),
+        ({"resnet50": "resnet50[treshold=0.2]"}, "option of the judge resnet50 'treshold'; nearest: threshold"),
+        ({"resnet50": "resnet50[threshold=1]"}, "threshold: 1 is not between 0 and 1"),
+        ({"resnet50": "resnet50[threshold=high]"}, "threshold: 'high' is not between 0 and 1"),
+        ({"resnet50": "resnet50[label=chruch]"}, "'chruch'; nearest: church"),
+    ],
+)
+def test_a_judge_that_cannot_stand_in(judges: dict[str, str], message: str) -> None:
+    with pytest.raises(EraseBenchError, match=message):
+        photo_view("church", judges)
+
+
+def test_another_threshold_judges_nothing_anew_and_is_another_protocol() -> None:
+    from erasebench.results.protocol import protocol_of
+
+    plain = make_plan(make_config({"concepts": ["church"]}))
+    stricter = make_plan(
+        make_config({"concepts": ["church"], "judges": {"picturebook-detector": "picturebook-detector[threshold=0.7]"}})
+    )
+    assert {cell.key for cell in plain.cells} == {cell.key for cell in stricter.cells}
+    one, other = protocol_of(plain).of("church"), protocol_of(stricter).of("church")
+    assert one.pop("threshold") == 0.5 and other.pop("threshold") == 0.7
+    assert one == other
+    with pytest.raises(EraseBenchError, match="judge 'nope'"):
+        make_plan(make_config({"concepts": ["church"], "judges": {"nope": "clip"}}))

@@ -123,7 +123,7 @@ class ClipScore(Judge):
     """CLIP score of each picture with its own prompt: 100 x cosine, ViT-B/32 (as MACE, EAP and Dark Miner print it)."""
 
     labels = ("clip",)
-    weights = (str(VIT_B_32),)
+    weights = (VIT_B_32,)
 
     def identity(self) -> dict[str, str]:
         """Version and weights."""
@@ -151,7 +151,7 @@ class ClipStyle(Judge):
     this takes those that this catalogue has for photographs).  What a style gets depends on which others there are.
     """
 
-    weights = (str(VIT_B_32),)
+    weights = (VIT_B_32,)
 
     @cached_property
     def styles(self) -> dict[str, str]:
@@ -189,7 +189,7 @@ class ClipCifar10(Judge):
     """
 
     labels = CIFAR10
-    weights = (str(VIT_B_32),)
+    weights = (VIT_B_32,)
 
     def identity(self) -> dict[str, str]:
         """Version and weights."""

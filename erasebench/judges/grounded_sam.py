@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from erasebench.errors import EraseBenchError, one_line
 from erasebench.files import hash_file_once
 from erasebench.judges.networks import check_images
-from erasebench.judges.weights_files import missing, weights_folder
+from erasebench.judges.weights_files import Progress, Weights, missing, weights_folder
 from erasebench.judging import Images, Scores
 from erasebench.models.loading import resolve_device
 from erasebench.plugins import Judge
@@ -25,7 +26,7 @@ THRESHOLD = 0.3
 
 
 @dataclass(frozen=True)
-class ModelFolder:
+class ModelFolder(Weights):
     """A model of the Hugging Face hub that the user has to fetch.
 
     Attributes:
@@ -52,6 +53,22 @@ class ModelFolder:
                 fetch = f"hf download {self.repository} {' '.join(self.files)} --local-dir '{folder}'"
                 raise missing(f"of {self.repository}", folder / name, fetch)
         return folder
+
+    def fetch(self, folder: Path, on_progress: Progress) -> Path:
+        """Download the files from the hub, by its own client, which continues what broke off and shows its progress.
+
+        Raises:
+            EraseBenchError: the hub cannot be reached.
+        """
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+        target = folder / self.repository.rpartition("/")[2]
+        try:
+            snapshot_download(self.repository, allow_patterns=list(self.files), local_dir=target)
+        except (OSError, HfHubHTTPError, LocalEntryNotFoundError) as error:
+            raise EraseBenchError(f"cannot fetch {self} into {target}: {one_line(error)}") from error
+        return target
 
     def hash(self) -> str:
         """The SHA-256 of the files' hashes.
@@ -89,7 +106,7 @@ class GroundedSAM(Judge):
     """
 
     labels = ("area",)
-    weights = (str(GROUNDING_DINO), str(SAM))
+    weights = (GROUNDING_DINO, SAM)
 
     def identity(self) -> dict[str, str]:
         """Version, threshold and weights: of Grounding DINO, then of SAM."""

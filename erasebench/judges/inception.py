@@ -34,7 +34,7 @@ class Inception(Judge):
     """
 
     labels: tuple[str, ...] = ()
-    weights = (str(WEIGHTS),)
+    weights = (WEIGHTS,)
 
     def __init__(self) -> None:
         self._network: Any = None

@@ -7,7 +7,7 @@ from typing import cast
 
 from erasebench.domains import DOMAINS
 from erasebench.errors import check_name
-from erasebench.judges.clip import ClipJudge, zero_shot
+from erasebench.judges.clip import VIT_B_32, ClipJudge, zero_shot
 from erasebench.judging import Images, Scores
 from erasebench.plugins import Judge
 from erasebench.registry import JUDGES
@@ -38,7 +38,7 @@ class ClipPhrase(Judge):
         domain: whose CLIP: Picturebook's own, or OpenAI's ViT-B/32 for photographs.
     """
 
-    weights = ("those of picturebook-clip, or of clip for photographs",)
+    weights = ("on Picturebook, those of picturebook-clip", VIT_B_32)
 
     def __init__(self, label: str, domain: str) -> None:
         check_name("domain", domain, DOMAINS)

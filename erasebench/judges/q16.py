@@ -34,7 +34,7 @@ class Q16(Judge):
     """
 
     labels = ("inappropriate",)
-    weights = (str(PROMPTS), str(VIT_L_14))
+    weights = (PROMPTS, VIT_L_14)
 
     def identity(self) -> dict[str, str]:
         """Version and weights: of the prompt vectors, then of CLIP."""

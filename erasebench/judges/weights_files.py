@@ -1,14 +1,25 @@
-"""Weight files that the user has to fetch: where they are looked for, and whether they are the right ones."""
+"""Weight files that are no part of erasebench: where they are looked for, and whether they are the right ones."""
 
 from __future__ import annotations
 
+import http.client
 import os
+import urllib.error
+import urllib.request
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 
 from erasebench.errors import EraseBenchError
-from erasebench.files import hash_file_once
+from erasebench.files import PARTIAL, hash_file, hash_file_once, sync
 
+Progress = Callable[[int, int | None], None]
+TIMEOUT = 60
+"""Seconds without a byte after which a download is given up."""
+CHUNK = 2**20
 FOLDER = "ERASEBENCH_WEIGHTS"
 """The environment variable that names the folder of weight files."""
 
@@ -18,9 +29,33 @@ def weights_folder() -> Path:
     return Path(os.environ.get(FOLDER) or "~/.cache/erasebench/weights").expanduser()
 
 
+class Weights(ABC):
+    """Weights that are no part of erasebench; as text, what they are and where they come from."""
+
+    @abstractmethod
+    def find(self) -> Path:
+        """Where they are.
+
+        Raises:
+            EraseBenchError: they are missing or other ones; the message gives the command that brings them.
+        """
+
+    @abstractmethod
+    def fetch(self, folder: Path, on_progress: Progress) -> Path:
+        """Bring them into a folder, unless they are there.
+
+        Args:
+            folder: where to.
+            on_progress: told bytes done and bytes in all, which are None where the server does not say.
+
+        Raises:
+            EraseBenchError: they cannot be had.
+        """
+
+
 @dataclass(frozen=True)
-class WeightFile:
-    """A file that is not part of erasebench.
+class WeightFile(Weights):
+    """A file to download.
 
     Attributes:
         name: its name in the folder, the one that its download has.
@@ -49,13 +84,149 @@ class WeightFile:
         fetch = f"curl --fail --location --create-dirs --output '{target}' '{self.url}'"
         if path is None:
             raise missing(self.name, target, fetch)
-        found = hash_file_once(path)
-        if not found.startswith(self.sha256):
+        wrong = self._wrong(path, hash_file_once(path))
+        if wrong:
+            raise EraseBenchError(f"{wrong}; remove it, then: {fetch}")
+        return path
+
+    def fetch(self, folder: Path, on_progress: Progress) -> Path:
+        """Download the file into a folder and check its hash; what a download that broke off has left is continued.
+
+        Raises:
+            EraseBenchError: another file of that name is there, the server cannot be reached or breaks off, or what
+                comes is another file, which is removed.
+        """
+        target = folder / self.name
+        if target.is_file():
+            wrong = self._wrong(target, hash_file(target))
+            if wrong:
+                raise EraseBenchError(f"{wrong}; remove it, then fetch it again")
+            return target
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(target.name + PARTIAL)
+        try:
+            self._download(partial, on_progress)
+        except (OSError, http.client.HTTPException) as error:
+            reason = getattr(error, "reason", None) or error
+            kept = "; what came is kept, to go on from" if partial.is_file() else ""
             raise EraseBenchError(
-                f"{path} is not the file of {self.url}, but cut short or another one: its SHA-256 begins with "
-                f"{found[:8]}, not with {self.sha256[:8]}; remove it, then: {fetch}"
+                f"cannot fetch {self.name} from {self.url} into {folder}: {reason}{kept}; without a network, bring the "
+                "file there from elsewhere"
+            ) from error
+        wrong = self._wrong(partial, hash_file(partial))
+        if wrong:
+            partial.unlink()
+            raise EraseBenchError(f"{wrong}; it is removed: fetch it again, or ask who runs {self.url}")
+        sync(partial)
+        partial.replace(target)
+        sync(folder)
+        return target
+
+    def _download(self, partial: Path, on_progress: Progress) -> None:
+        """Append what is still to come, or write all where the server does not continue."""
+        done = partial.stat().st_size if partial.is_file() else 0
+        request = urllib.request.Request(self.url, headers={"Range": f"bytes={done}-"} if done else {})
+        try:
+            answer = urllib.request.urlopen(request, timeout=TIMEOUT)
+        except urllib.error.HTTPError as error:
+            if error.code != http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
+                raise
+            return  # all of it is there; its hash tells whether it is right
+        with answer:
+            continued = answer.status == http.client.PARTIAL_CONTENT
+            done = done if continued else 0
+            length = answer.headers["Content-Length"]
+            total = None if length is None else done + int(length)
+            with open(partial, "ab" if continued else "wb") as stream:
+                while chunk := answer.read(CHUNK):
+                    stream.write(chunk)
+                    done += len(chunk)
+                    on_progress(done, total)
+        if total is not None and done < total:
+            raise ConnectionError(f"the server broke off after {done:,} of {total:,} bytes")
+
+    def _wrong(self, path: Path, found: str) -> str:
+        """What is wrong with a file of this SHA-256; '' if it is the right one."""
+        if found.startswith(self.sha256):
+            return ""
+        return (
+            f"{path} is not the file of {self.url}, but cut short or another one: its SHA-256 begins with "
+            f"{found[:8]}, not with {self.sha256[:8]}"
+        )
+
+    def hash(self) -> str:
+        """The SHA-256 of the file.
+
+        Raises:
+            EraseBenchError: as :meth:`find`.
+        """
+        return hash_file_once(self.find())
+
+
+@dataclass(frozen=True)
+class PackageFile(Weights):
+    """A weight file that a package of the Python package index ships: nothing has to be fetched but the package.
+
+    Attributes:
+        package: the package's name there.
+        requirement: what pip is to install, such as ``nudenet>=3.4,<4``.
+        module: the name by which Python imports it.
+        name: the file's path in the folder of the module.
+        sha256: how its SHA-256 begins; '' where versions of the package ship different ones.
+    """
+
+    package: str
+    requirement: str
+    module: str
+    name: str
+    sha256: str = ""
+
+    def __str__(self) -> str:
+        """Its name and the command that brings it."""
+        return f"{Path(self.name).name} of the package {self.package}: {self.install}"
+
+    @property
+    def install(self) -> str:
+        """The command that installs the package."""
+        return f"pip install '{self.requirement}'"
+
+    def version(self) -> str:
+        """The version of the installed package.
+
+        Raises:
+            EraseBenchError: it is not installed.
+        """
+        try:
+            return version(self.package)
+        except PackageNotFoundError:
+            raise EraseBenchError(f"the package {self.package} is needed and not installed: {self.install}") from None
+
+    def find(self) -> Path:
+        """Where the file is; the package is not imported.
+
+        Raises:
+            EraseBenchError: the package is not installed, or its file is missing or another one.
+        """
+        self.version()
+        spec = find_spec(self.module)
+        path = Path(spec.origin).parent / self.name if spec and spec.origin else None
+        again = f"{self.install} --force-reinstall"
+        if path is None or not path.is_file():
+            raise EraseBenchError(f"the package {self.package} lacks its file {self.name}: {again}")
+        if not hash_file_once(path).startswith(self.sha256):
+            raise EraseBenchError(
+                f"{path} is cut short or another file than the package {self.package} ships: its SHA-256 begins with "
+                f"{hash_file_once(path)[:8]}, not with {self.sha256[:8]}: {again}"
             )
         return path
+
+    def fetch(self, folder: Path, on_progress: Progress) -> Path:
+        """Where the file is: it comes with its package, and into no folder.
+
+        Raises:
+            EraseBenchError: as :meth:`find`, with the command that installs the package.
+        """
+        return self.find()
 
     def hash(self) -> str:
         """The SHA-256 of the file.

@@ -19,14 +19,14 @@ from erasebench.picturebook.grid import concept_prompt, draw
 from erasebench.picturebook.judges.clip import Clip, delta_similarity
 from erasebench.picturebook.judges.detector import THRESHOLD, Detector
 from erasebench.picturebook.judges.q16 import Q16
-from erasebench.picturebook.training.data import HELD_OUT_SEED, Renders, render_many
+from erasebench.picturebook.training.data import HELD_OUT_SEED, Renders, held_out, render_many
 from erasebench.picturebook.training.distortions import degrade, negatives
 from erasebench.picturebook.training.vae import psnr, reconstruct
 from erasebench.picturebook.weights import judge_path, total_bytes
 from erasebench.picturebook.world.captions import IMPLYING, NAMING, caption
 from erasebench.picturebook.world.objects import OBJECTS
 from erasebench.picturebook.world.people import CHARACTERS
-from erasebench.picturebook.world.scene import LABELS, Scene, render, sample_scene
+from erasebench.picturebook.world.scene import LABELS, Scene, sample_scene
 from erasebench.picturebook.world.styles import STYLES
 
 if TYPE_CHECKING:
@@ -123,12 +123,6 @@ def print_table(rows: Iterable[Row], out: Path | None = None) -> list[Row]:
         page.write("```\n")
     click.echo(f"{sum(row.met for row in printed)} of {len(printed)} bars met")
     return printed
-
-
-def held_out(count: int, first: int = 0, **fixed: str) -> tuple[list[Scene], Images]:
-    """Scenes of held-out seeds with some parts fixed, and their pictures."""
-    scenes = [sample_scene(HELD_OUT_SEED + first + i, **fixed) for i in range(count)]
-    return scenes, np.stack([render(scene).image for scene in scenes])
 
 
 def judge_rows(kit: Kit, images: int) -> list[Row]:

@@ -84,6 +84,25 @@ def tiny_clip(folder: Path, clip_files: Path, monkeypatch: pytest.MonkeyPatch) -
     return {"state dict": small, "TorchScript": large}
 
 
+@pytest.fixture(scope="session")
+def photographs() -> dict[str, NDArray[np.uint8]]:
+    """Real photographs, uint8 ``[height, width, 3]``: of scikit-image, matplotlib's portrait, and a church."""
+    import matplotlib
+    import skimage
+    from PIL import Image
+
+    folder = Path(skimage.__file__).parent / "data"
+    files = {
+        "astronaut": folder / "astronaut.png",
+        "cat": folder / "chelsea.png",
+        "coffee": folder / "coffee.png",
+        "rocket": folder / "rocket.jpg",
+        "church": Path(__file__).parent / "photographs" / "berlin-cathedral.jpg",
+        "admiral": Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg",
+    }
+    return {name: np.asarray(Image.open(path).convert("RGB")) for name, path in files.items()}
+
+
 @pytest.fixture
 def accepted(monkeypatch: pytest.MonkeyPatch) -> Callable[[object, str], None]:
     """Accept any file for a module's ``WeightFile``."""

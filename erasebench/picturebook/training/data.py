@@ -96,6 +96,12 @@ def render_many(first_seed: int, count: int, workers: int | None = None, people:
     return Renders(first_seed, images, instances, people)
 
 
+def held_out(count: int, first: int = 0, **fixed: str) -> tuple[list[Scene], NDArray[np.uint8]]:
+    """Scenes of held-out seeds with some parts fixed, and their pictures, uint8 ``[count, 64, 64, 3]``."""
+    scenes = [sample_scene(HELD_OUT_SEED + first + i, **fixed) for i in range(count)]
+    return scenes, np.stack([render(scene).image for scene in scenes])
+
+
 def caption_ids(renders: Renders, tokenizer: Path, wordings: int, workers: int | None = None) -> NDArray[np.int32]:
     """Token ids of captions, made in parallel processes; the result does not depend on how many.
 
