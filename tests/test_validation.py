@@ -169,7 +169,7 @@ def test_from_the_command_line(churches: Path, tmp_path: Path, capsys: pytest.Ca
 def test_the_committed_counts_are_of_the_shipped_detector() -> None:
     from erasebench.picturebook.world.scene import LABELS
     from erasebench.registry import JUDGES
-    from erasebench.results.record import describe_judge
+    from erasebench.results.protocol import describe_judge
     from erasebench.stages.judge import judge_spec
 
     made = JUDGES.get("picturebook-detector").make()
