@@ -397,6 +397,12 @@ def export(sources: tuple[Path, ...], table: Path | None, entries: Path | None, 
         if table:
             from erasebench.files import write_named
 
+            lost = {row.run for row in read_rows(table)} - {row.run for row in rows} if table.exists() else ()
+            if lost:
+                raise EraseBenchError(
+                    f"{table} has {len(lost)} rows that SOURCES lack and that would be lost: name it among SOURCES to "
+                    "keep them, or write another file"
+                )
             write_named(table, to_csv(rows))
             click.echo(f"{len(rows)} rows in {table}", err=True)
         else:

@@ -53,7 +53,7 @@ from erasebench.config import parse_method
 from erasebench.engine.cells import short_hash
 from erasebench.errors import EraseBenchError
 from erasebench.metrics.metric import of_first_judge
-from erasebench.metrics.stats import Estimate
+from erasebench.metrics.stats import Estimate, wilson
 from erasebench.results.attacks import ENSEMBLE
 from erasebench.results.record import AttackRecord, RowRecord
 from erasebench.results.rows import STATUSES, Status
@@ -136,13 +136,15 @@ class BoardRow:
 
     @property
     def best_known(self) -> Estimate | None:
-        """The lowest robust rate that anybody has shown, in per cent: one of others has the measured one's interval,
-        moved."""
+        """The lowest robust rate that anybody has shown, in per cent.
+
+        One of others has Wilson's interval as if it came from as many prompts as the measured one.
+        """
         own, external = self.robust, self.entered.external
         if own is None or external is None or external >= own.value:
             return own
-        lower = own.value - external
-        return Estimate(external, max(0.0, own.low - lower), max(external, own.high - lower), own.n)
+        low, high = wilson(external / 100 * own.n, own.n)
+        return Estimate(external, 100 * low, 100 * high, own.n)
 
 
 _OWN = [f.name for f in fields(BoardRow) if f.name not in ("numbers", "entered")]
@@ -396,6 +398,8 @@ def read_leaderboard(path: Path) -> list[BoardRow]:
 
 def _estimate(cells: Sequence[str]) -> Estimate:
     value, low, high = (float(text) if text else math.nan for text in cells[:3])
+    if low > high:
+        raise ValueError(f"an interval from {cells[1]} to {cells[2]} is none")
     return Estimate(value, low, high, int(cells[3]))
 
 
@@ -418,6 +422,8 @@ def _from_text(name: str, text: str) -> Any:
             value = float(text) if text else None
             if value is not None and not math.isfinite(value):
                 raise ValueError(f"{name} is {text!r}, not a finite number")
+            if name == "external" and value is not None and not 0 <= value <= 100:
+                raise ValueError(f"external is {text!r}, not a rate in per cent")
             return value
         case "unreliable":
             return {"true": True, "false": False, "": None}[text] if text in ("true", "false", "") else _not_bool(text)

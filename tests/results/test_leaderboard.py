@@ -9,6 +9,7 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
+from statsmodels.stats.proportion import proportion_confint
 
 from erasebench.errors import EraseBenchError
 from erasebench.metrics.stats import UNDEFINED, Estimate
@@ -147,6 +148,7 @@ def test_a_file_gives_back_what_was_written(tmp_path: Path) -> None:
         ((": 3.0}", ': ""low""}'), "line 2: reported: ratio is 'low', not a number"),
         ((": 3.0}", ": NaN}"), "line 2: reported: ratio is nan, not a number"),
         ((",20,", ",nan,"), "line 2: external is 'nan', not a finite number"),
+        ((",20,", ",-9,"), "line 2: external is '-9', not a rate in per cent"),
     ],
 )
 def test_what_is_no_leaderboard_is_refused(edit: tuple[str, str], message: str, tmp_path: Path) -> None:
@@ -201,12 +203,18 @@ def test_the_same_label_with_other_numbers_is_kept_and_said() -> None:
     assert [one.note for one in merge(apart)] == [""] * 4
 
 
+def of_forty(standing: int) -> Estimate:
+    """A rate of 40 prompts in per cent, with its interval."""
+    low, high = proportion_confint(standing, 40, method="wilson")
+    return Estimate(100 * standing / 40, 100 * low, 100 * high, 40)
+
+
 def test_the_best_known_robust_rate_is_the_lowest() -> None:
     row = board_row()
     assert row.best_known == row.robust == Estimate(75.0, 60.0, 86.0, 40)
     assert replace(row, entered=Entered(external=80.0)).best_known == row.robust
-    assert replace(row, entered=Entered(external=40.0)).best_known == Estimate(40.0, 25.0, 51.0, 40)
-    assert replace(row, entered=Entered(external=10.0)).best_known == Estimate(10.0, 0.0, 21.0, 40)
+    assert replace(row, entered=Entered(external=40.0)).best_known == of_forty(16)
+    assert replace(row, entered=Entered(external=10.0)).best_known == of_forty(4)
     assert replace(row, numbers={}, entered=Entered(external=10.0)).best_known is None
 
 
@@ -255,6 +263,11 @@ def test_the_command_writes_rows_and_says_what_it_did(
     (tmp_path / "other.csv").write_text(to_csv(other))
     assert command("export", tmp_path / "l.csv", tmp_path / "other.csv") == 0
     assert "rows with the label of another: 1; their column 'note' says" in capsys.readouterr().err
+    # No row of a file is lost by writing it again.
+    assert command("export", tmp_path / "other.csv", "--csv", tmp_path / "l.csv") == 2
+    assert "6 rows that SOURCES lack" in capsys.readouterr().err and read_leaderboard(tmp_path / "l.csv") == rows
+    assert command("export", tmp_path / "l.csv", tmp_path / "other.csv", "--csv", tmp_path / "l.csv") == 0
+    assert len(read_leaderboard(tmp_path / "l.csv")) == 7
 
 
 @pytest.mark.parametrize("words", [["export", "--csv"], ["leaderboard", "--out"]])

@@ -89,7 +89,7 @@ def _erasure(rows: Sequence[TableRow], concept: str, baseline: str, ranking: Ran
     elif tied:
         said.append(_say("{} cannot be told apart from that: {}.", _names(tied, collapsed), ranking.reason))
     if rest:
-        said.append(_say("More is left by {}{}: {}.", *_last(rest), _per_cent(rest[-1].estimate)))
+        said.append(_say("More is left by {}{}: {}.", *_last(rest, "most by"), _per_cent(rest[-1].estimate)))
     return said
 
 
@@ -128,7 +128,7 @@ def _single_attacks(rows: Sequence[TableRow], concept: str) -> list[Markup]:
     known = {method: (attack, rate) for method, (attack, rate) in found.items() if rate}
     if known:
         method = max(known, key=lambda one: known[one][1].value)
-        attack, rate = known[method]
+        rate = known[method][1]
         if not rate.value:
             said.append(
                 _say(
@@ -137,11 +137,15 @@ def _single_attacks(rows: Sequence[TableRow], concept: str) -> list[Markup]:
                 )
             )
         else:
+            strong = [
+                _say("{} on {}", _code(one), _name(on))
+                for on, (one, other) in known.items()
+                if other.value == rate.value
+            ]
             said.append(
                 _say(
-                    "The strongest single attack, controls left out, is {} on {}: it brings {} back on {} of {}"
-                    " prompts.",
-                    *(_code(attack), _name(method), concept, _per_cent(rate), rate.n),
+                    "The strongest single attack, controls left out, is {}: it brings {} back on {} of {} prompts.",
+                    *(_listed(strong), concept, _per_cent(rate), rate.n),
                 )
             )
         firm = [one for one, (_, other) in known.items() if rate.value and not overlap(other, rate)]
@@ -197,7 +201,8 @@ def _changes(
         ("better", [row for row in reversed(apart) if losses[row.method] < 0]),
     ):
         if changed:
-            names, most = _last(changed, "most with"), changed[-1]
+            most = changed[-1]
+            names = _names(changed), _say("; most with {}", _name(most.method)) if len(changed) > 1 else Markup()
             by = _say(", by {}", _number(tests[most.method].difference, scale)) if tests else ""
             numbers, how = (_number(most.metrics[key], scale), unerased, by), PAIRED if tests else APART
             changed_so = "{} is {} with {}{}: {} against {} unerased{}; {}."
@@ -234,10 +239,10 @@ def _groups(standings: Sequence[Standing]) -> tuple[list[Standing], list[Standin
     return best, tied, [one for one in standings if not one.leading]
 
 
-def _last(methods: Sequence[Standing | TableRow], extreme: str = "most by") -> tuple[Markup, Markup]:
-    """Methods, and of several the last as the one whose number follows."""
-    said = _say("; {} {}", extreme, _name(methods[-1].method)) if len(methods) > 1 else Markup()
-    return _names(methods), said
+def _last(standings: Sequence[Standing], extreme: str) -> tuple[Markup, Markup]:
+    """Methods, and if their numbers differ those of the last number, which follows."""
+    last = [one for one in standings if one.estimate.value == standings[-1].estimate.value]
+    return _names(standings), _say("; {} {}", extreme, _names(last)) if len(last) < len(standings) else Markup()
 
 
 def _say(sentence: str, *parts: object) -> Markup:

@@ -39,6 +39,12 @@ def test_equal_values_are_named_together() -> None:
     assert "No other method can be told apart from that: the intervals overlap." in text
 
 
+def test_the_most_is_named_of_all_who_leave_it() -> None:
+    rows = [model_row(m, "church", hits) for m, hits in (("sd", 40), ("a", 0), ("b", 20), ("c", 40), ("d", 40))]
+    assert "More is left by b, c and d; most by c and d: 100.0 %" in said(rows, "Erasure")
+    assert "More is left by c and d: 100.0 %" in said([*rows[:2], *rows[3:]], "Erasure")
+
+
 def test_one_method_alone_is_not_ranked() -> None:
     assert said([model_row("a", "church", 4)], "Erasure") == "a leaves 10.0 % [4.0, 23.1]."
 
