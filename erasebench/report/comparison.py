@@ -44,7 +44,7 @@ def to_terminal(comparison: RunComparison, color: bool = False, width: int | Non
     drawn, legend = _drawn(comparison, moved, color), _legend(comparison, moved)
     if width and max(map(cell_len, _drawn(comparison, moved, False)), default=0) > width:
         drawn = _drawn(comparison, moved, color, intervals=False)
-        legend = [*legend[:-1], "The terminal is too narrow for the 95 % intervals; the files have them"]
+        legend = [*legend[:-1], "The terminal is too narrow for the 95 % intervals; --markdown and --json write them"]
     lines = [headline(comparison), "", *drawn, *([""] if drawn else [])]
     for line in legend:
         lines += textwrap.wrap(line, width, subsequent_indent="  ", break_on_hyphens=False) if width else [line]
@@ -256,7 +256,7 @@ def _legend(comparison: RunComparison, moved: list[Change]) -> list[str]:
     lines = []
     rest = len(comparison.changes) - len(moved)
     if rest:
-        lines.append(f"Nothing moved in {'the other ' if moved else ''}{_count(rest)}")
+        lines.append(f"Nothing moved more than by chance in {'the other ' if moved else ''}{_count(rest)}")
     if comparison.renamed:
         pairs = (f"{before} -> {after}" for before, after in comparison.renamed)
         lines.append(f"Compared under two names: {', '.join(pairs)}")

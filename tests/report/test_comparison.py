@@ -49,14 +49,14 @@ def test_what_moved_is_shown_worst_first(mixed: RunComparison) -> None:
         ["better", "better"],
         ["not judged: better", "sd"],
     ]
-    assert "Nothing moved in the other 1 comparison" in lines
+    assert "Nothing moved more than by chance in the other 1 comparison" in lines
     assert re.search(r"worse +church +Ratio \(%\) +5\.0 +50\.0 +\+45\.0 \[\+\d+\.\d, \+\d+\.\d\] +< \.001", text)
     assert "more than the margin: Ratio 5 points" in text
 
 
 def test_nothing_that_moved_is_one_line() -> None:
     text = to_terminal(compared({"uce": FEW}, {"uce": FEW}))
-    assert text.startswith("no worse: none of 1 comparison\n\nNothing moved in 1 comparison\n")
+    assert text.startswith("no worse: none of 1 comparison\n\nNothing moved more than by chance in 1 comparison\n")
 
 
 def test_inconclusive_says_what_could_have_been_seen() -> None:
