@@ -213,14 +213,14 @@ def _counts(run: RunFolder, models: Sequence[TableRow], attacked: Sequence[Table
     methods = {row.method for row in run.rows} - {baseline}
     images = run.scores.drop_duplicates(["method", "concept", "probe", "prompt_id", "seed"])
     found = {
-        "methods": len(methods),
-        "concepts": len(facts.concepts_of(run)),
-        "attacks": len({row.attack for row in attacked}),
-        "rows": len(run.rows),
-        "images judged": len(images),
-        "prompts attacked": len(run.attacks),
+        ("method", "methods"): len(methods),
+        ("concept", "concepts"): len(facts.concepts_of(run)),
+        ("attack", "attacks"): len({row.attack for row in attacked}),
+        ("row", "rows"): len(run.rows),
+        ("image judged", "images judged"): len(images),
+        ("prompt attacked", "prompts attacked"): len(run.attacks),
     }
-    return {name: facts.thousands(number) for name, number in found.items() if number}
+    return {one if number == 1 else many: facts.thousands(number) for (one, many), number in found.items() if number}
 
 
 def _flags(rows: Sequence[TableRow], prefix: str) -> list[FlagNote]:

@@ -156,7 +156,7 @@ FLAGS: dict[str, Flag] = {
     "not-erased": Flag(
         f"Ratio is above {LEFT:.0%} of the unerased model's.",
         "The concept is still there, so that nothing else in this row is about its erasure.",
-        "Train longer or more strongly.",
+        "Train longer, or take a stronger setting.",
         _not_erased,
     ),
     "wide": Flag(
