@@ -402,6 +402,9 @@ def test_another_model_or_judge_verifies_nothing(path: Path, how: How, capsys: p
     assert found.differences[0].startswith("checksum: ")
     protocol = found.differences[0].split()[-1]
     edit(path, lambda content: content.update(checksum=protocol))
+    said = f"picturebook-detector 1 {'0' * 12}: church >= 0.5"
+    assert verify(path, how).differences[0].startswith("judge: the entry says ")
+    edit(path, lambda content: content.update(judge=said))
     with pytest.raises(
         EraseBenchError, match=r"the judge picturebook-detector \(concept\) is not the entry's: its weights"
     ):

@@ -273,7 +273,7 @@ def test_the_old_page_keeps_its_originals_until_the_new_one_is_written(
 
     file = write_report([finished / "out"], tmp_path / REPORT)
     check_links(Page(file.read_text(encoding="utf-8")), tmp_path)
-    monkeypatch.setattr("erasebench.report.viewer.BUDGET", 20_000)
+    monkeypatch.setattr("erasebench.report.viewer.BUDGET", 5_000)
     with monkeypatch.context() as full:
         full.setattr("erasebench.report.html.write_durably", fail)
         with pytest.raises(EraseBenchError, match="is full"):
