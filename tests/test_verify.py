@@ -25,7 +25,7 @@ from erasebench.images import read_images
 from erasebench.results.entry import artefact_folder, read_artefacts, read_entry, recompute
 from erasebench.results.record import read_record
 from erasebench.results.rows import TableRow
-from erasebench.stages.judge import hash_images
+from erasebench.stages.judge import hash_images, judge_spec
 from erasebench.verify import TOLERANCE, Compared, How, verify
 from tests.engine.runs import command, forget_plugins, load_once, places
 
@@ -395,20 +395,22 @@ def test_weights_of_another_model_are_no_erasure(entries: Path, how: How) -> Non
     assert found.differences and all(line.startswith("cannot be drawn: ") for line in found.differences)
 
 
-def test_another_model_or_judge_verifies_nothing(path: Path, how: How, capsys: pytest.CaptureFixture[str]) -> None:
+def test_another_model_or_judge_verifies_nothing(
+    path: Path, how: How, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def other_weights(*judge: Any) -> dict[str, Any]:
+        return {**judge_spec(*judge), "weights": "0" * 64}
+
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr("erasebench.verify.judge_spec", other_weights)
+        with pytest.raises(EraseBenchError, match=r"\(concept\) is not the entry's: its weights is 0{64}, not"):
+            verify(path, how)
     edit(path, lambda content: content["judges"]["concept"].update(weights="0" * 64))
     edit(path, lambda content: content["protocol"].update(judge=f"picturebook-detector 1 {'0' * 12}"))
     found = verify(path, how)
     assert found.differences[0].startswith("checksum: ")
-    protocol = found.differences[0].split()[-1]
-    edit(path, lambda content: content.update(checksum=protocol))
-    said = f"picturebook-detector 1 {'0' * 12}: church >= 0.5"
+    edit(path, lambda content: content.update(checksum=found.differences[0].split()[-1]))
     assert verify(path, how).differences[0].startswith("judge: the entry says ")
-    edit(path, lambda content: content.update(judge=said))
-    with pytest.raises(
-        EraseBenchError, match=r"the judge picturebook-detector \(concept\) is not the entry's: its weights"
-    ):
-        verify(path, how)
     edit(path, lambda content: content["protocol"].update({"model fingerprint": "1" * 64}))
     assert command("verify", path, "--store", how.store) == 2
     assert "the model picturebook is not the entry's: its fingerprint is" in capsys.readouterr().err
