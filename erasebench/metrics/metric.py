@@ -19,6 +19,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -86,6 +87,15 @@ class Measured:
     before: pd.DataFrame = field(default_factory=_no_rows)
     floor: pd.DataFrame = field(default_factory=_no_rows)
     second: pd.DataFrame = field(default_factory=_no_rows)
+
+    @cached_property
+    def with_before(self) -> pd.DataFrame:
+        """The prompts that were tried with the attack and without; the columns of the latter end in "_before"."""
+        if not len(self.attacks) or not len(self.before):
+            return self.attacks[:0]
+        return self.attacks.merge(
+            self.before, on="prompt_id", suffixes=("", "_before"), validate="one_to_one", sort=False
+        )
 
     def probe(self, name: str) -> pd.DataFrame:
         """The scores of one probe, in the order of its images."""
