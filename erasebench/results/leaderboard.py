@@ -453,7 +453,8 @@ def rank_intervals(estimates: Sequence[Estimate], level: float = 0.95) -> list[R
     1967), and with them all ranks.
 
     Args:
-        estimates: defined, each with its own 95 % interval; of independent samples.
+        estimates: defined, each with its own 95 % interval; they need not be independent, and those over shared prompts
+            are not: the bound holds for normal estimates however they correlate.
         level: of all ranks together.
     """
     from scipy.stats import norm
