@@ -32,14 +32,14 @@ from erasebench.report.table import to_latex, to_markdown
 from erasebench.results.attacks import ATTACKS, attacks_csv, budgets, collect_attacks
 from erasebench.results.costs import COSTS, Cost, costs_csv
 from erasebench.results.measure import collect, measure_rows, prompt_values
-from erasebench.results.ranking import RANKS, rank_methods, ranks_csv
+from erasebench.results.ranking import RANKS, rank_methods
 from erasebench.results.record import RECORD, Record, record_plan, tokenizer_hash
 from erasebench.results.rows import TableRow
 from erasebench.results.run_folder import CONFIG, ENVIRONMENT
 from erasebench.results.scores import SCORES, collect_scores, scores_csv
-from erasebench.results.seeds import SEEDS, seed_spread, seeds_csv
-from erasebench.results.table import TABLE, to_csv
-from erasebench.results.transfers import TRANSFER, replays, transfer_csv, transfer_matrix
+from erasebench.results.seeds import SEEDS, seed_spread
+from erasebench.results.table import TABLE, frame_csv, to_csv
+from erasebench.results.transfers import TRANSFER, replays, transfer_matrix
 from erasebench.stages.session import Session
 
 WORKER_MEMORY = 1e9
@@ -191,8 +191,8 @@ def write_results(result: Result, store: Store) -> None:
     results = {
         SCORES: scores_csv(result.scores),
         TABLE: to_csv(result.rows, metrics),
-        RANKS: ranks_csv(result.ranks),
-        SEEDS: seeds_csv(result.seeds),
+        RANKS: frame_csv(result.ranks),
+        SEEDS: frame_csv(result.seeds),
         COSTS: costs_csv(_costs(plan, outcome)),
         ENVIRONMENT: json.dumps(_environment(plan), indent=1, sort_keys=True) + "\n",
     }
@@ -209,7 +209,7 @@ def write_results(result: Result, store: Store) -> None:
     if result.record.attacks:
         matrix = transfer_matrix(result.attacks)
         if len(matrix):
-            write_durably(out / TRANSFER, transfer_csv(matrix))
+            write_durably(out / TRANSFER, frame_csv(matrix))
         write_durably(out / "dark_miner.md", to_dark_miner(result.rows, BASELINE))
         from erasebench.report.attacked import draw_attacked, draw_charts
 

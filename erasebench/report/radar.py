@@ -92,12 +92,6 @@ def overall_scores(frame: pd.DataFrame) -> pd.DataFrame:
     return groups.agg(overall="mean", metrics="count").reset_index()
 
 
-def overall_csv(frame: pd.DataFrame) -> str:
-    """The frame of :func:`overall` as CSV, numbers in six digits at most, uncut."""
-    text: str = frame.to_csv(index=False, lineterminator="\n", float_format="%.6g")
-    return text
-
-
 def draw_overall(frame: pd.DataFrame, concept: str, path: Path, baseline: str, source: str = "") -> str:
     """Write :func:`overall_figure` as PNG and SVG.
 

@@ -6,25 +6,18 @@ import csv
 import io
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
-
-import pandas as pd
+from typing import Any, Literal
 
 from erasebench.results.table import number
 
 COSTS = "costs.csv"
-_COLUMNS = (
-    "method",
-    "concept",
-    "stage",
-    "cell",
-    "status",
-    "seconds",
-    "peak_memory_mb",
-    "parameters_changed",
-    "images",
-    "computed",
-)
+COLUMNS: dict[str, Any] = {
+    **dict.fromkeys(("method", "concept", "stage", "cell", "status"), str),
+    **dict.fromkeys(("seconds", "peak_memory_mb", "parameters_changed", "images"), float),
+    "computed": str,
+}
+"""The columns of the file, and their types once read, ``nan`` where nothing ran or was measured; they are
+:class:`Cost`'s."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +53,7 @@ def costs_csv(rows: Iterable[Cost]) -> str:
     """One line a cell, in the order given; times and memory make it differ from run to run."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_COLUMNS)
+    writer.writerow(COLUMNS)
     for row in rows:
         counts = ("" if count is None else str(count) for count in (row.parameters_changed, row.images))
         writer.writerow(
@@ -70,17 +63,3 @@ def costs_csv(rows: Iterable[Cost]) -> str:
             ]
         )
     return text.getvalue()
-
-
-def read_costs(text: str) -> pd.DataFrame:
-    """The frame of :func:`costs_csv`, with ``nan`` where nothing ran or was measured.
-
-    Raises:
-        ValueError: it is no such table.
-    """
-    names = ("method", "concept", "stage", "cell", "status", "computed")
-    frame = pd.read_csv(io.StringIO(text, newline=""), keep_default_na=False, dtype=dict.fromkeys(names, str))
-    if list(frame.columns) != list(_COLUMNS):
-        raise ValueError(f"its columns are {', '.join(frame.columns)}")
-    numbers = [name for name in _COLUMNS if name not in names]
-    return frame.astype(dict.fromkeys(names, str)).assign(**{n: pd.to_numeric(frame[n]) for n in numbers})

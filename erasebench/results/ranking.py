@@ -113,12 +113,6 @@ def ranks_frame(lines: Iterable[Mapping[str, Any]] = ()) -> pd.DataFrame:
     return pd.DataFrame(list(lines), columns=list(COLUMNS)).astype(COLUMNS)
 
 
-def ranks_csv(frame: pd.DataFrame) -> str:
-    """The text of ``ranks.csv``, values in six digits at most."""
-    text: str = frame.to_csv(index=False, lineterminator="\n", float_format="%.6g")
-    return text
-
-
 def read_ranks(folder: Path) -> pd.DataFrame:
     """The ranks in a run folder.
 

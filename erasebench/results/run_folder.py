@@ -13,13 +13,14 @@ import pandas as pd
 from erasebench.config import RunConfig, make_config, read_layer
 from erasebench.errors import EraseBenchError
 from erasebench.results.attacks import attacks_frame, read_attacks
-from erasebench.results.costs import COSTS, read_costs
+from erasebench.results.costs import COLUMNS as COST_COLUMNS
+from erasebench.results.costs import COSTS
 from erasebench.results.ranking import RANKS, ranks_frame, read_ranks
 from erasebench.results.record import RECORD, Record, read_record
 from erasebench.results.rows import TableRow
 from erasebench.results.scores import read_scores
 from erasebench.results.seeds import SEEDS, read_seeds, seeds_frame
-from erasebench.results.table import TABLE, read_csv
+from erasebench.results.table import TABLE, read_csv, read_frame
 
 CONFIG = "run.yaml"
 ENVIRONMENT = "environment.json"
@@ -66,7 +67,6 @@ def read_run(folder: Path) -> RunFolder:
         _check(folder, name, expected)
     try:
         rows = tuple(read_csv((folder / TABLE).read_text(encoding="utf-8")))
-        costs = read_costs((folder / COSTS).read_text(encoding="utf-8"))
         environment = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
     except OSError as error:
         raise EraseBenchError(
@@ -74,6 +74,7 @@ def read_run(folder: Path) -> RunFolder:
         ) from error
     except (ValueError, EraseBenchError) as error:
         raise EraseBenchError(f"a table in {folder} is damaged: {error}") from None
+    costs = read_frame(folder / COSTS, COST_COLUMNS)
     attacks = read_attacks(folder) if record.attacks else attacks_frame()
     config = make_config(read_layer(folder / CONFIG))
     ranks = read_ranks(folder) if RANKS in record.files else ranks_frame()

@@ -82,12 +82,6 @@ def seeds_frame(lines: Iterable[dict[str, Any]] = ()) -> pd.DataFrame:
     return pd.DataFrame(list(lines), columns=list(COLUMNS)).astype(COLUMNS)
 
 
-def seeds_csv(frame: pd.DataFrame) -> str:
-    """The text of ``seeds.csv``, numbers in six digits at most."""
-    text: str = frame.to_csv(index=False, lineterminator="\n", float_format="%.6g")
-    return text
-
-
 def read_seeds(folder: Path) -> pd.DataFrame:
     """The spreads in a run folder.
 

@@ -56,8 +56,7 @@ def to_frame(rows: Iterable[TableRow], metrics: Metrics) -> pd.DataFrame:
 
 def to_csv(rows: Iterable[TableRow], metrics: Metrics) -> str:
     """The frame of the rows as CSV, numbers in six digits at most."""
-    text: str = to_frame(rows, metrics).to_csv(index=False, lineterminator="\n", float_format="%.6g")
-    return text
+    return frame_csv(to_frame(rows, metrics))
 
 
 def read_csv(text: str) -> list[TableRow]:
@@ -102,6 +101,12 @@ def read_csv(text: str) -> list[TableRow]:
     return rows
 
 
+def frame_csv(frame: pd.DataFrame) -> str:
+    """A frame as CSV, numbers in six digits at most."""
+    text: str = frame.to_csv(index=False, lineterminator="\n", float_format="%.6g")
+    return text
+
+
 def read_frame(path: Path, columns: Mapping[str, Any]) -> pd.DataFrame:
     """A CSV file with exactly these columns, as a frame.
 
@@ -114,6 +119,7 @@ def read_frame(path: Path, columns: Mapping[str, Any]) -> pd.DataFrame:
             io.StringIO(text, newline=""),
             keep_default_na=False,
             na_values={name: [""] for name, kind in columns.items() if kind is float},
+            dtype={name: str for name, kind in columns.items() if kind is str},  # a name may well look like a number
         )
         if list(frame.columns) != list(columns):
             raise ValueError(f"its columns are {', '.join(map(str, frame.columns))}")

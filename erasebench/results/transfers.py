@@ -70,9 +70,3 @@ def transfer_matrix(frame: pd.DataFrame) -> pd.DataFrame:
         shares = [end for one in rates for end in (one.value, one.low, one.high)]
         lines.append((concept, options["by"], options["method"], method, len(rows), *shares))
     return pd.DataFrame(lines, columns=list(COLUMNS))
-
-
-def transfer_csv(matrix: pd.DataFrame) -> str:
-    """The text of ``transfer.csv``."""
-    text: str = matrix.to_csv(index=False, lineterminator="\n", float_format="%.6g")
-    return text

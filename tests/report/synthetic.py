@@ -18,6 +18,7 @@ from erasebench.metrics.metric import describe_metrics
 from erasebench.metrics.stats import Estimate, rate
 from erasebench.plugins import UNATTACKED
 from erasebench.results.attacks import attacks_frame
+from erasebench.results.costs import COLUMNS as COST_COLUMNS
 from erasebench.results.protocol import Facts, Protocol
 from erasebench.results.ranking import ranks_frame
 from erasebench.results.record import AttackRecord, JudgedImages, ProbeRecord, Record, RowRecord
@@ -128,18 +129,7 @@ def run_of(rows: Sequence[TableRow], common: Facts | None = None, **more: Any) -
             for row in rows
             if not row.attack
         ],
-        columns=[
-            "method",
-            "concept",
-            "stage",
-            "cell",
-            "status",
-            "seconds",
-            "peak_memory_mb",
-            "parameters_changed",
-            "images",
-            "computed",
-        ],
+        columns=list(COST_COLUMNS),
     )
     environment = {"python": "3.11", "judges": {JUDGE: {"version": "1", "weights": "abc"}}, "packages": {"torch": "2"}}
     scores = pd.DataFrame(columns=list(SCORES))

@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from erasebench.metrics.stats import UNDEFINED, Estimate
-from erasebench.report.radar import draw_overall, overall, overall_csv, overall_scores
+from erasebench.report.radar import draw_overall, overall, overall_scores
 from erasebench.results.rows import TableRow
+from erasebench.results.table import frame_csv
 from tests.report.published import ATTACKS, NUDITY, printed, published
 
 AXES = ["CLIP", "FID", "Ratio", "Score", *ATTACKS]
@@ -104,7 +105,7 @@ def test_controls_and_the_ensemble_are_no_axes_unless_asked_for() -> None:
 
 def test_csv_keeps_the_values() -> None:
     frame = overall(published(NUDITY), "sd")
-    again = pd.read_csv(io.StringIO(overall_csv(frame)))
+    again = pd.read_csv(io.StringIO(frame_csv(frame)))
     pd.testing.assert_frame_equal(again, frame, rtol=1e-5)
 
 

@@ -19,12 +19,12 @@ from erasebench.results.ranking import (
     EXPLANATION,
     describe_ranks,
     rank_methods,
-    ranks_csv,
     ranks_frame,
     read_ranks,
 )
 from erasebench.results.rows import TableRow
 from erasebench.results.run_folder import read_run
+from erasebench.results.table import frame_csv
 from tests.engine.runs import fast_stages, run_tiny
 
 METRICS = describe_metrics()
@@ -122,9 +122,9 @@ def test_readers_get_groups() -> None:
 def test_there_and_back(tmp_path: Path) -> None:
     frame = ranked(hits({"null": 0.3, "b, with a comma": 0.9}, 40))
     path = tmp_path / "ranks.csv"
-    path.write_text(ranks_csv(frame), encoding="utf-8")
+    path.write_text(frame_csv(frame), encoding="utf-8")
     again = read_ranks(tmp_path)
-    assert ranks_csv(again) == ranks_csv(frame) and list(again["method"]) == list(frame["method"])
+    assert frame_csv(again) == frame_csv(frame) and list(again["method"]) == list(frame["method"])
     path.write_text("a,b\n1,2\n", encoding="utf-8")
     with pytest.raises(EraseBenchError, match=r"ranks\.csv is damaged: its columns are a, b"):
         read_ranks(tmp_path)

@@ -14,7 +14,8 @@ from erasebench.metrics.stats import UNDEFINED, Estimate
 from erasebench.report.table import to_markdown, to_terminal
 from erasebench.results.rows import TableRow
 from erasebench.results.run_folder import read_run
-from erasebench.results.seeds import read_seeds, seed_spread, seeds_csv
+from erasebench.results.seeds import read_seeds, seed_spread
+from erasebench.results.table import frame_csv
 from tests.engine.runs import done, fast_stages, forget_plugins, run_tiny
 
 METRICS = describe_metrics()
@@ -115,7 +116,7 @@ def test_there_and_back_and_to_readers(tmp_path: Path) -> None:
     rows = [row("a", 30.0, 1), row("a[seed=1]", 31.0, 1), row("a", 10.0, 1, "asr", "p4d")]
     rows += [row("a[seed=1]", 20.0, 1, "asr", "p4d"), row("a", 5.0, 1, "asr-confirmed", "p4d")]
     frame = seed_spread([*rows, row("a[seed=1]", 7.0, 1, "asr-confirmed", "p4d")], METRICS)
-    (tmp_path / "seeds.csv").write_text(seeds_csv(frame), encoding="utf-8")
+    (tmp_path / "seeds.csv").write_text(frame_csv(frame), encoding="utf-8")
     pd.testing.assert_frame_equal(read_seeds(tmp_path), frame, rtol=1e-5)
     for text in (to_markdown(rows, METRICS, seeds=frame), to_terminal(rows, METRICS, seeds=frame)):
         last = [line for line in text.splitlines() if "30.0 to 31.0" in line or "5.00 to 7.00" in line]

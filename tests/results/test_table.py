@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from erasebench.errors import EraseBenchError
 from erasebench.metrics.metric import describe_metrics
 from erasebench.metrics.stats import UNDEFINED, Estimate
 from erasebench.results.rows import TableRow
-from erasebench.results.table import number, read_csv, to_csv, to_frame
+from erasebench.results.table import frame_csv, number, read_csv, read_frame, to_csv, to_frame
 
 METRICS = describe_metrics()
 FEATURES = {"fid": "Picturebook CLIP features"}
@@ -113,3 +115,11 @@ def test_the_frame_holds_numbers() -> None:
     assert math.isnan(frame.loc["esd", "score"]) and frame.loc["esd", "score_n"] == 0
     assert math.isnan(frame.loc["uce", "score"]) and frame["score_n"].isna()["uce"]
     assert list(frame.columns) == CSV.splitlines()[0].split(",")[1:]
+
+
+def test_names_that_look_like_numbers_stay_names(tmp_path: Path) -> None:
+    frame = pd.DataFrame(
+        {"cell": ["012345678901", "12345e678901"], "method": ["null", "007"], "seconds": [1.5, math.nan]}
+    )
+    (tmp_path / "t.csv").write_text(frame_csv(frame), encoding="utf-8")
+    assert read_frame(tmp_path / "t.csv", {"cell": str, "method": str, "seconds": float}).equals(frame)

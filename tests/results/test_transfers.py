@@ -10,7 +10,8 @@ from erasebench.adversarial import AdversarialPrompt, Found, Trial
 from erasebench.errors import EraseBenchError
 from erasebench.results.attacks import ATTACKS, attack_rows, attacks_csv, attacks_frame
 from erasebench.results.record import RECORD, AttackRecord, Record
-from erasebench.results.transfers import replays, transfer_csv, transfer_matrix
+from erasebench.results.table import frame_csv
+from erasebench.results.transfers import replays, transfer_matrix
 from erasebench.settings import resolve_attack
 
 
@@ -90,5 +91,5 @@ def test_the_matrix_counts_what_was_found_on_one_and_tried_on_another() -> None:
         ("church", "rab", "uce", "mace", 2, 1.0, 0.5),
         ("church", "rab", "uce", "uce", 1, 0.0, 0.0),
     ]
-    assert transfer_csv(matrix).splitlines()[1] == "church,rab,uce,mace,2,1,0.34238,1,0.5,0.0945312,0.905469"
+    assert frame_csv(matrix).splitlines()[1] == "church,rab,uce,mace,2,1,0.34238,1,0.5,0.0945312,0.905469"
     assert transfer_matrix(frame[frame["attack"] == "rab"]).empty

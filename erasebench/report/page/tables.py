@@ -17,7 +17,7 @@ from erasebench.report.table import decimals, describe_second_judges
 from erasebench.results.attacks import ENSEMBLE
 from erasebench.results.flags import known_flags
 from erasebench.results.rows import TableRow
-from erasebench.results.table import Metrics, measured_keys
+from erasebench.results.table import Metrics, frame_csv, measured_keys
 
 NONE = "\N{EN DASH}"
 """What a cell without a number shows."""
@@ -128,7 +128,7 @@ def downloads(name: str, frame: pd.DataFrame, csv: str | None = None) -> tuple[D
         frame: the table.
         csv: its text, where that is not simply the frame's.
     """
-    text = frame.to_csv(index=False, lineterminator="\n", float_format="%.6g") if csv is None else csv
+    text = frame_csv(frame) if csv is None else csv
     return (
         Download(f"{name}.csv", "CSV", data_uri("text/csv", text)),
         Download(
