@@ -1,8 +1,6 @@
 """The command line.  Commands import what they run only when they run, so that ``--help`` stays instant.
 
-Exit codes: 0 fine; 1 a measurement falls short of its bar (or ``doctor`` found damage, or ``compare`` something worse);
-2 bad usage or bad input; 3 some cell of a run, or an erasure, failed; 4 a comparison is inconclusive, where that was
-asked for or the new run lacks something; 130 stopped by Ctrl-C.
+Exit codes stand in the help of :func:`cli`.
 """
 
 from __future__ import annotations
@@ -37,8 +35,9 @@ LISTED = ("methods", "attacks", "judges", "metrics", "rules", "concepts", "prese
 def cli() -> None:
     """Measure how well a concept can be erased from a text-to-image model.
 
-    Exit codes: 0 fine; 1 something measured falls short, is worse or damaged; 2 bad input; 3 a cell failed;
-    4 a comparison was inconclusive, on request; 130 stopped.
+    Exit codes: 0 fine; 1 something measured falls short, is worse or damaged; 2 bad usage or bad input; 3 some cell of
+    a run, or an erasure, failed; 4 a comparison is inconclusive, where that was asked for or the new run lacks
+    something; 130 stopped by Ctrl-C.
 
     Options can stand in the environment: ERASEBENCH_RUN_STORE is run's --store.
 
@@ -317,10 +316,6 @@ def report(runs: tuple[Path, ...], out: Path | None, store: Path | None, images:
     """
     from erasebench.report.html import write_report
 
-    if len(runs) > 1 and out is None:
-        raise EraseBenchError("a report of several runs belongs to none of their folders; say where by --out FILE.html")
-    if out is not None and out.suffix.lower() not in (".html", ".htm"):
-        raise EraseBenchError(f"{out} would be an HTML file of another name; write --out {out.with_suffix('.html')}")
     file = write_report(runs, out, store, images)
     click.echo(f"{file} ({file.stat().st_size / 1e6:.1f} MB)")
 

@@ -58,7 +58,7 @@ def write_report(
 
     Args:
         folders: of the runs.
-        out: the file; ``report.html`` in the first folder if omitted.
+        out: the file, whose name ends as HTML's do; of one run ``report.html`` in its folder if omitted.
         store: where their images are; the one that each run names if omitted.
         images: read the store; without it, a report has neither images nor training curves.
 
@@ -67,15 +67,19 @@ def write_report(
 
     Raises:
         EraseBenchError: a folder is none of a finished run, a store is not there or lacks what a run made, or the file
-            cannot be written.
+            is no HTML file, is left open for several runs, or cannot be written.
     """
+    if out is None and len(folders) > 1:
+        raise EraseBenchError("a report of several runs belongs to none of their folders; say where by --out FILE.html")
+    out = out or folders[0] / REPORT
+    if out.is_dir():
+        raise EraseBenchError(f"{out} is a folder; name a file, such as {out / REPORT}")
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise EraseBenchError(f"{out} would be an HTML file of another name; write --out {out.with_suffix('.html')}")
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise EraseBenchError("a run is named twice")
     runs = [read_run(folder) for folder in folders]
     stores = [_open_store(run, store) for run in runs] if images else []
-    out = out or folders[0] / REPORT
-    if out.is_dir():
-        raise EraseBenchError(f"{out} is a folder; name a file, such as {out / REPORT}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         text = render_report(runs, stores, out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from erasebench.metrics.attack_success import drawn_prompts
@@ -193,16 +194,18 @@ class Attacked:
         trials = self.trials[attack]
         return trials[trials["floor"] == floor]
 
-    @property
+    @cached_property
     def rows(self) -> pd.DataFrame:
         """The trials of the row."""
         return self.of(self.attack)
 
     def beaten_by(self, attack: str) -> bool:
         """Whether another attack has more confirmed successes on the prompts that both tried."""
-        own, other = (self.of(one).set_index("prompt_id")["confirmed"] for one in (self.attack, attack))
-        both = own.index.intersection(other.index)
-        return bool(own[both].sum() < other[both].sum())
+        own, other = (
+            dict(zip(one["prompt_id"], one["confirmed"], strict=True)) for one in (self.rows, self.of(attack))
+        )
+        both = own.keys() & other.keys()
+        return bool(sum(own[prompt] for prompt in both) < sum(other[prompt] for prompt in both))
 
 
 @dataclass(frozen=True)

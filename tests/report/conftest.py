@@ -9,7 +9,9 @@ from playwright.sync_api import Browser, sync_playwright
 
 from erasebench.engine.store import Store
 from erasebench.report.html import render_report
+from erasebench.results.run_folder import RunFolder
 from tests.report.synthetic import METHODS, matrix, run_of, with_cells
+from tests.report.viewed import read_finished
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = (
@@ -27,6 +29,17 @@ def browser() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def run(finished: Path) -> RunFolder:
+    """A finished run of two concepts; ``store`` holds its images."""
+    return read_finished(finished)[0]
+
+
+@pytest.fixture
+def store(finished: Path) -> Store:
+    return read_finished(finished)[1]
 
 
 TRAINED = ("esd-x", "ca", "mace", "dm2", "trained-0", "trained-1")

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
-
 from erasebench.engine.store import Store
 from erasebench.report.image_sheets import (
     UNRELATED,
@@ -19,17 +17,7 @@ from erasebench.report.image_sheets import (
     run_names,
 )
 from erasebench.results.run_folder import RunFolder
-from tests.report.viewed import attacked, judged_again, read_finished
-
-
-@pytest.fixture
-def run(finished: Path) -> RunFolder:
-    return read_finished(finished)[0]
-
-
-@pytest.fixture
-def store(finished: Path) -> Store:
-    return read_finished(finished)[1]
+from tests.report.viewed import attacked, judged_again
 
 
 def test_scores_are_rounded_on_their_own_side_of_the_threshold() -> None:

@@ -18,19 +18,9 @@ from erasebench.images import read_images
 from erasebench.report import viewer
 from erasebench.report.viewer import WEB, viewer_section
 from erasebench.results.run_folder import RunFolder
-from tests.report.viewed import Page, attacked, images_of, judged_again, prompts_of, read_finished
+from tests.report.viewed import Page, attacked, images_of, judged_again, prompts_of
 
 HOSTILE = "</script><script>alert(1)</script>\"'><img src=x onerror=alert(2)>&amp;{{ 7*7 }}"
-
-
-@pytest.fixture
-def run(finished: Path) -> RunFolder:
-    return read_finished(finished)[0]
-
-
-@pytest.fixture
-def store(finished: Path) -> Store:
-    return read_finished(finished)[1]
 
 
 def view(run: RunFolder, store: Store, folder: Path) -> Page:
