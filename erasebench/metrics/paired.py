@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from erasebench.metrics.stats import UNDEFINED, Estimate, mcnemar_mid_p, tango
+from erasebench.metrics.stats import UNDEFINED, Estimate, few_units_factor, mcnemar_mid_p, tango
 
 FEW = 12
 """Prompts that changed, below which every way to flip signs is gone through; from there on Student's t holds its level,
@@ -208,14 +208,12 @@ def _difference_of_scores(differences: NDArray[np.float64], span: float) -> Esti
 
 def _effective_prompts(differences: NDArray[np.float64]) -> float:
     """The number of prompts of one hit or miss each that would tell the difference of two rates as exactly."""
-    from scipy.stats import t
-
     n, sizes, value = len(differences), np.abs(differences), float(differences.mean())
     spread = float(differences.var(ddof=1)) if n > 1 else 0.0
     if spread < 1e-15 or set(np.unique(sizes)) <= {0.0, 1.0}:
         return n
     size = n * (float(sizes.mean()) - value**2) / spread
-    return float(max(n, size * (Z / t.ppf(0.975, n - 1)) ** 2))
+    return max(float(n), size * few_units_factor(n))
 
 
 def _detectable_mean(differences: NDArray[np.float64], span: float) -> float:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from erasebench.metrics.stats import clusters, wilson
+from erasebench.metrics.stats import clusters, few_units_factor, wilson
 
 MANY = 10_000_000
 """More prompts than this, or images of each, are not looked for."""
@@ -29,11 +29,9 @@ def half_width(rate: float, prompts: int, images: int = 1, icc: float = 0.0) -> 
         images: of each prompt.
         icc: how far images of a prompt agree, in [0, 1].
     """
-    from scipy.stats import norm, t
-
     size = prompts * images / (1 + (images - 1) * icc)
     if images > 1:
-        size *= float(norm.ppf(0.975) / t.ppf(0.975, prompts - 1)) ** 2
+        size *= few_units_factor(prompts)
     low, high = wilson(rate * size, size)
     return (high - low) / 2
 

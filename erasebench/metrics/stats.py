@@ -98,8 +98,6 @@ def effective_size(hits: NDArray[np.bool_], cluster: NDArray[np.intp]) -> float:
         hits: [n], n > 0.
         cluster: [n], the unit of each image, counted from 0: see :func:`clusters`.
     """
-    from scipy.stats import norm, t
-
     n, sizes = len(hits), np.bincount(cluster)
     units = len(sizes)
     if units == n:
@@ -109,7 +107,14 @@ def effective_size(hits: NDArray[np.bool_], cluster: NDArray[np.intp]) -> float:
         return units
     error = units / (units - 1) * np.sum((sums - share * sizes) ** 2) / n**2
     size = min(n, share * (1 - share) / error)
-    return float(size * (norm.ppf(0.975) / t.ppf(0.975, units - 1)) ** 2)
+    return float(size * few_units_factor(units))
+
+
+def few_units_factor(units: int) -> float:
+    """By what an effective size shrinks, as its standard error is an estimate from so many units: (1.96 / t)^2."""
+    from scipy.stats import norm, t
+
+    return float(norm.ppf(0.975) / t.ppf(0.975, units - 1)) ** 2
 
 
 def bootstrap(
