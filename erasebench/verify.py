@@ -9,32 +9,38 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 import pandas as pd
 
 from erasebench import __version__
-from erasebench.adversarial import Trial, pack_trial, read_trial, write_trial
-from erasebench.attack_plan import AttackRow
-from erasebench.concepts import Concept, Prompt, View, load_catalogue
-from erasebench.config import make_config, parse_method
-from erasebench.domains import DOMAINS
-from erasebench.engine.cells import Cell, short_hash
+from erasebench.adversarial import read_trial, write_trial
+from erasebench.claims import (
+    attacked_otherwise,
+    check_judges,
+    is_close,
+    left_out,
+    misdescribed,
+    misstated,
+    show,
+    unlike,
+    untried,
+)
+from erasebench.engine.cells import Cell
 from erasebench.engine.local import LocalRunner
 from erasebench.engine.progress import Progress
 from erasebench.engine.store import Store
 from erasebench.errors import EraseBenchError, one_line
 from erasebench.files import hash_file
 from erasebench.images import ARCHIVE
-from erasebench.metrics.stats import Estimate
-from erasebench.models.loading import ModelSource, find_model, resolve_device
-from erasebench.plan import Plan, Row
-from erasebench.plugins import BASELINE, UNATTACKED
-from erasebench.registry import ATTACKS, load_file
+from erasebench.models.loading import ModelSource, find_model
+from erasebench.plan import Plan
+from erasebench.registry import load_file
+from erasebench.replanning import Replanner, erasure_cell, found_cell
 from erasebench.results.attacks import collect_attacks
 from erasebench.results.entry import (
     GUIDANCE,
@@ -50,16 +56,11 @@ from erasebench.results.entry import (
     rows_by_attack,
     write_entry,
 )
-from erasebench.results.leaderboard import run_key
 from erasebench.results.measure import measure
-from erasebench.results.protocol import attack_facts, checksum_of_attack, protocol_of
-from erasebench.results.record import RECORD, AttackRecord, Record, RowRecord, record_plan
+from erasebench.results.record import AttackRecord, record_plan
 from erasebench.results.rows import TableRow
-from erasebench.results.scores import SCORES, collect_scores, unrelated_prompts
+from erasebench.results.scores import collect_scores
 from erasebench.runs import count_workers
-from erasebench.settings import resolve_attack, resolve_method, split_seed
-from erasebench.stages import attack, erase, judge
-from erasebench.stages.judge import judge_spec, make_judge
 from erasebench.stages.session import Session
 
 TOLERANCE = 0.02
@@ -72,7 +73,6 @@ SHARE = 0.05
 """Of its value, by how much a number may differ that is not of scores alone, such as FID."""
 SPENT = ("looks", "passes")
 """Metrics of what a search took, which is not searched again."""
-_NEIGHBOUR = "a neighbour"
 
 
 @dataclass(frozen=True)
@@ -157,20 +157,20 @@ def verify(path: Path, how: How, sign: str = "", stream: TextIO | None = None) -
     source = _source(entry, how)
     try:
         rows = recompute(artefacts)
-        plan = _Replanner(entry, artefacts, source, how).plan()
+        plan = Replanner(entry, artefacts, source, how).plan()
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise EraseBenchError(f"{path} and its artefacts do not fit together: {one_line(error)}") from error
     wrong = [
-        *_misstated(entry, plan),
-        *_misdescribed(entry, artefacts.record, plan),
-        *_attacked_otherwise(entry, artefacts, plan),
-        *_left_out(entry, artefacts, plan, how),
-        *_untried(artefacts, plan),
-        *_unlike(entry, rows, artefacts.record.metrics),
+        *misstated(entry, plan),
+        *misdescribed(entry, artefacts.record, plan),
+        *attacked_otherwise(entry, artefacts, plan),
+        *left_out(entry, artefacts, plan, how.concept_files),
+        *untried(artefacts, plan),
+        *unlike(entry, rows, artefacts.record.metrics),
     ]
     if wrong:
         return Verification(entry, tuple(wrong))
-    _check_judges(entry, plan)
+    check_judges(entry, plan)
     found = _draw(entry, artefacts, plan, rows, how, stream)
     if found.verified and sign:
         by = Verified(name=sign, erasebench=__version__, tolerance=how.tolerance, content=entry.content)
@@ -192,348 +192,6 @@ def _source(entry: Entry, how: How) -> ModelSource:
             f"{expected}; name the entry's with --model"
         )
     return source
-
-
-class _Replanner:
-    """Plans an entry's row and the unerased model's as its run did, from nothing but its artefacts."""
-
-    def __init__(self, entry: Entry, artefacts: Artefacts, source: ModelSource, how: How) -> None:
-        self.entry, self.artefacts, self.source, self.how = entry, artefacts, source, how
-        self.concept = Concept(entry.concept, entry.kind, entry.concept, neighbours=(_NEIGHBOUR,))
-        own = artefacts.record.rows[-1]
-        if (own.method, own.concept) != (entry.method, entry.concept) or own.status != "ok":
-            raise EraseBenchError(f"the artefacts in {artefacts.folder} are of {own.method} {own.concept}")
-        judged = own.probes["concept"].judged[0]
-        if judged.threshold is None:
-            raise EraseBenchError(f"the judge {judged.judge} of the entry has no threshold")
-        self.view = View(judged.judge, judged.label, judged.threshold)
-        self.dtype = str(entry.erasure["dtype"])
-        self.sampler = artefacts.drawn.concept["sampler"]
-        self.baseline = erase.cell(resolve_method(BASELINE, {}), (), source, entry.seed, self.dtype, _no_judge)
-
-    def plan(self) -> Plan:
-        rows = [self._row(row) for row in self.artefacts.record.rows]
-        return Plan(
-            make_config({"seed": self.entry.seed}),
-            self.source,
-            resolve_device(self.how.device),
-            self.dtype,
-            self.sampler,
-            tuple(rows),
-            self._reference(),
-            tuple(self._retained()),
-            tuple(self._attack(one) for one in self.artefacts.record.attacks),
-        )
-
-    def _erasure(self, method: str) -> Cell:
-        if method == BASELINE:
-            return self.baseline
-        if self.how.make_erasure:
-            return Cell("erase", self.entry.erasure, {}, f"{method} {self.entry.concept}")
-        return erasure_cell(self.entry)
-
-    def _row(self, row: RowRecord) -> Row:
-        drawn, judges, erasure = self.artefacts.drawn, self.entry.judges, self._erasure(row.method)
-        images = Cell(
-            "generate", drawn.concept, {"erasure": erasure}, f"{row.method} {row.concept}", *_units(drawn.concept)
-        )
-        others = Cell("generate", drawn.retain, {"erasure": erasure}, f"{row.method} retain", *_units(drawn.retain))
-        return Row(
-            row.method,
-            self.concept,
-            self.view,
-            tuple(self._prompts(row)),
-            None,
-            images,
-            judge.cell(judges["concept"], images),
-            others,
-            judge.cell(judges["clip"], others),
-            judge.cell(judges["features"], others) if "features" in judges else None,
-        )
-
-    def _prompts(self, row: RowRecord) -> Iterator[Prompt]:
-        spec, kinds = self.artefacts.drawn.concept, self._kinds("concept")
-        for id, text, seed in zip(spec["ids"], spec["prompts"], spec["seeds"], strict=True):
-            yield Prompt(id, text, seed, kinds.get(id, ""))
-
-    def _retained(self) -> Iterator[Prompt]:
-        """The unrelated prompts; one without a score shows the concept."""
-        spec, kinds = self.artefacts.drawn.retain, self._kinds("retain")
-        for id, text, seed in zip(spec["ids"], spec["prompts"], spec["seeds"], strict=True):
-            shows = () if kinds.get(id) == "retain" else (_NEIGHBOUR if id in kinds else self.concept.name,)
-            yield Prompt(id, text, seed, "retain", shows)
-
-    def _kinds(self, probe: str) -> dict[str, str]:
-        scores = self.artefacts.scores
-        own = scores[(scores["probe"] == probe) & (scores["method"] == self.entry.method)]
-        return dict(zip(own["prompt_id"], own["kind"], strict=True))
-
-    def _reference(self) -> Cell | None:
-        found = self.artefacts.drawn.reference
-        if found is None:
-            return None
-        if "images" in found:
-            spec = found["images"]
-            return judge.cell(
-                self.entry.judges["features"], Cell("reference", spec, {}, spec["source"], "", spec["count"], "images")
-            )
-        if self.how.fid_reference is None:
-            raise EraseBenchError("the entry's FID is of a folder of real images: name it with --fid-reference")
-        spec = {name: value for name, value in found["features"].items() if name != "files"}
-        cell = judge.folder_cell(spec, self.how.fid_reference)
-        if cell.spec != found["features"]:
-            raise EraseBenchError(f"the images in {self.how.fid_reference} are not those that the entry's FID is of")
-        return cell
-
-    def _attack(self, row: AttackRecord) -> AttackRow:
-        erasure = self._erasure(row.method)
-        aim = attack.Aim(
-            resolve_attack(UNATTACKED, {}),
-            self.concept.spec(self.source.domain),
-            erasure,
-            self.source.fingerprint,
-            self.dtype,
-            self.entry.judges["concept"],
-            self.view.label,
-            self.view.threshold,
-            None,
-            self.sampler,
-            self.entry.seed,
-            f"{row.attack} {row.method}",
-        )
-
-        def cells(members: Mapping[str, Mapping[str, str]]) -> dict[str, tuple[Cell, ...]]:
-            return {
-                member: tuple(self._again(aim, self.artefacts.trials[key][0]) for key in trials.values())
-                for member, trials in members.items()
-                if trials  # nothing was left for those after the one that broke the last prompt
-            }
-
-        reason = None if row.status == "ok" else row.reason or row.status
-        if reason:
-            return AttackRow(row.method, self.concept, row.attack, row.threat_model, row.judged, reason)
-        trials, floor = cells(row.trials), cells(row.floor)
-        return AttackRow(row.method, self.concept, row.attack, row.threat_model, row.judged, None, trials, floor)
-
-    def _again(self, aim: attack.Aim, trial: Trial) -> Cell:
-        """The cell that tries once more what was found: the attack that changes nothing, on what a submission holds."""
-        prompt = Prompt(trial.id, trial.text, trial.seed, trial.kind)
-        return attack.cell(aim, prompt, {"found": found_cell(trial)})
-
-
-def _no_judge(name: str) -> dict[str, Any]:
-    raise EraseBenchError(f"the unerased model asks no judge, and not '{name}'")
-
-
-def _units(spec: Mapping[str, object]) -> tuple[str, int, str]:
-    """Kind, number and unit of a cell of images."""
-    ids = spec["ids"]
-    assert isinstance(ids, list)
-    return f"images {short_hash([spec['model'], spec['sampler']])}", len(ids), "images"
-
-
-def erasure_cell(entry: Entry) -> Cell:
-    """The cell of an erasure that was submitted, known by its content."""
-    files = {name: entry.artefacts[name] for name in (WEIGHTS, GUIDANCE) if name in entry.artefacts}
-    return Cell("erase", {"method": "submission", "files": files}, {}, f"submitted: {entry.method}")
-
-
-def found_cell(trial: Trial) -> Cell:
-    """The cell of a trial that was submitted, known by its content."""
-    content, arrays = pack_trial(trial)
-    hashes = {name: short_hash(array.tobytes().hex()) for name, array in arrays.items()}
-    return Cell("attack", {"attack": "submission", "trial": content, "arrays": hashes}, {}, f"submitted: {trial.text}")
-
-
-def _misstated(entry: Entry, plan: Plan) -> list[str]:
-    """In what an entry's protocol is not that of its artefacts."""
-    protocol = protocol_of(plan)
-    facts = protocol.of(entry.concept)
-    names = dict.fromkeys((*facts, *entry.protocol))
-    wrong = [
-        f"protocol, {name}: the entry says {entry.protocol.get(name)}, its artefacts {facts.get(name)}"
-        for name in names
-        if facts.get(name) != entry.protocol.get(name)
-    ]
-    checksum = protocol.checksum(entry.concept)
-    if entry.domain != facts["domain"]:
-        wrong.append(f"domain: the entry says {entry.domain}, its artefacts {facts['domain']}")
-    if not wrong and entry.checksum != checksum:
-        wrong.append(f"checksum: the entry says {entry.checksum}, that of its protocol is {checksum}")
-    return wrong
-
-
-def _misdescribed(entry: Entry, record: Record, plan: Plan) -> list[str]:
-    """What an entry says of itself for readers, and its artefacts do not."""
-    row = record.rows[-1]
-    attacks = [one for one in record.attacks if one.method == entry.method]
-    name, options = parse_method(split_seed(entry.method)[0])
-    told = entry.erasure.get("parameters", {})
-    pairs: dict[str, tuple[object, object]] = {
-        "kind": (entry.kind, row.kind),
-        "judge": (entry.judge, record_plan(plan, {}).rows[-1].judge),
-        "seed": (entry.seed, record.seed),
-        "run": (entry.run, run_key(row, attacks)),
-        "erasure, method": (entry.erasure["method"], name),
-        **{f"erasure, {key}": (told.get(key), value) for key, value in options.items()},
-    }
-    known = {one.attack: one for one in attacks}
-    for said in entry.attacks:
-        if said.attack in known:
-            for field in ("threat_model", "status", "reason", "budget"):
-                pairs[f"attack {said.attack}, {field}"] = getattr(said, field), getattr(known[said.attack], field)
-    for one in attacks:
-        # An attack whose plug-in is not here is as its artefacts say.
-        if one.status == "ok" and parse_method(one.attack)[0] in ATTACKS.names():
-            made = resolve_attack(one.attack, {}).made
-            pairs[f"{RECORD}, attack {one.attack}"] = (one.threat_model, one.judged), (made.threat_model, made.judged)
-    return [
-        f"{at}: the entry says {said}, its artefacts {found}" for at, (said, found) in pairs.items() if said != found
-    ]
-
-
-def _attacked_otherwise(entry: Entry, artefacts: Artefacts, plan: Plan) -> list[str]:
-    """In what entries of attacks say another prompt, judge or budget than was tried; versions are the record's word."""
-    wrong = []
-    protocol = artefacts.record.protocol
-    said = {one.attack: one for one in entry.attacks}
-    for row, known in zip(plan.attacks, artefacts.record.attacks, strict=True):
-        own = said.get(row.attack)
-        if row.method != entry.method or row.reason or own is None or not (own.protocol or own.checksum):
-            continue  # who says nothing of how he attacked is not ranked
-        first = next(iter(row.members.values()))
-        prompts = [Prompt(**cell.spec["prompt"]) for cell in first]
-        facts = protocol.of_attack(entry.concept, row.attack) if protocol else {}
-        facts = facts | attack_facts(prompts, entry.judge, known.threat_model, known.budget)
-        at = f"attack {row.attack}"
-        differ = [name for name in dict.fromkeys((*facts, *own.protocol)) if facts.get(name) != own.protocol.get(name)]
-        wrong += [f"{at}, {n}: the entry says {own.protocol.get(n)}, its artefacts {facts.get(n)}" for n in differ]
-        if not differ and own.checksum != checksum_of_attack(facts):
-            wrong.append(f"{at}, checksum: the entry says {own.checksum}, that of its protocol is another")
-    return wrong
-
-
-def _left_out(entry: Entry, artefacts: Artefacts, plan: Plan, how: How) -> list[str]:
-    """Which unrelated prompts have no score though nothing says that they show the concept.
-
-    Prompts of a file of the user's show nothing that is known: all of them are scored.
-    """
-    catalogue, drawn, scores = load_catalogue(how.concept_files), artefacts.drawn.retain, artefacts.scores
-    shows = {one.prompt: one.shows for one in catalogue.retain(plan.source.domain)}
-    known = catalogue.get(entry.concept) if entry.concept in catalogue.names() else None
-    concept = Concept(entry.concept, entry.kind, entry.concept, neighbours=known.neighbours if known else ())
-    asked = [
-        Prompt(id, text, seed, "retain", shows.get(text, ()))
-        for id, text, seed in zip(drawn["ids"], drawn["prompts"], drawn["seeds"], strict=True)
-    ]
-    allowed = [
-        {(one.id, one.seed): one.kind for one in unrelated_prompts(concept, asked)},
-        {(one.id, one.seed): one.kind for one in asked},
-    ]
-    wrong = []
-    for method, own in scores[scores["probe"] == "retain"].groupby("method", sort=False):
-        found = dict(zip(zip(own["prompt_id"], own["seed"], strict=True), own["kind"], strict=True))
-        if found not in allowed:
-            expected = allowed[0]
-            odd = [key for key in dict.fromkeys((*expected, *found)) if expected.get(key) != found.get(key)]
-            wrong.append(
-                f"unrelated prompts, {method}: {len(odd)} are left out of {SCORES}, or of another kind, without a "
-                f"reason, such as '{odd[0][0]}'; if the concept is of a file of yours, name it with --concept-files"
-            )
-    return wrong
-
-
-def _untried(artefacts: Artefacts, plan: Plan) -> list[str]:
-    """Which prompts an attack should have tried, and has no trial of: the first ones, each until a member breaks it."""
-    own = list(dict.fromkeys(reversed(artefacts.drawn.concept["ids"])))[::-1]
-    unrelated = [prompt.id for prompt in plan.retained if plan.rows[-1].concept.name not in prompt.shows]
-    wrong = []
-    for row in artefacts.record.attacks:
-        if row.status != "ok":
-            continue
-        for what, members, asked in (("prompts", row.trials, own), ("unrelated prompts", row.floor, unrelated)):
-            tried = list(members.get(next(iter(row.budget)), {}))
-            at = f"attack {row.attack} on {row.method}"
-            if tried != asked[: len(tried)] or (what == "prompts" and not tried):
-                wrong.append(f"{at}: its {what} are not the first {len(tried)} of those that were drawn")
-            broken: set[str] = set()
-            for member in row.budget if members else ():
-                trials = {prompt: artefacts.trials[key][0] for prompt, key in members.get(member, {}).items()}
-                wrong += [
-                    f"{at}: the trial of '{prompt}' is of '{one.id}'"
-                    for prompt, one in trials.items()
-                    if prompt != one.id
-                ]
-                wrong += [
-                    f"{at}: {member} did not try '{prompt}', which still stood"
-                    for prompt in tried
-                    if prompt not in trials and prompt not in broken
-                ]
-                broken |= {prompt for prompt, one in trials.items() if one.confirmed}
-    thresholds = {one.threshold for one, _ in artefacts.trials.values()} - {plan.rows[-1].view.threshold}
-    if thresholds:
-        wrong.append(f"trials: their threshold is {thresholds.pop():g}, the judge's {plan.rows[-1].view.threshold:g}")
-    return wrong
-
-
-def _check_judges(entry: Entry, plan: Plan) -> None:
-    """Raise unless this machine judges, and renders reference images, as the entry says."""
-    for role, spec in entry.judges.items():
-        here = judge_spec(spec["judge"], spec["label"], make_judge(spec["judge"], spec["label"], entry.domain))
-        if here != spec:
-            differ = next(name for name in dict.fromkeys((*here, *spec)) if here.get(name) != spec.get(name))
-            raise EraseBenchError(
-                f"the judge {spec['judge']} ({role}) is not the entry's: its {differ} is {here.get(differ)}, not "
-                f"{spec.get(differ)}"
-            )
-    images = plan.reference.reads.get("images") if plan.reference else None
-    world = DOMAINS[entry.domain].world
-    if images and (world is None or images.spec["world"] != world.version()):
-        raise EraseBenchError("the reference images here are not the entry's: another version renders them")
-
-
-def _unlike(entry: Entry, rows: Mapping[str, TableRow], known: Container[str]) -> list[str]:
-    """What numbers and flags of an entry its scores and trials do not give.
-
-    Args:
-        entry: whose.
-        rows: made of its scores and trials, by attack; a number that these lack cannot be told from scores.
-        known: the metrics of the entry's run; another package's may be here that was not there.
-    """
-    wrong = []
-    said = {"": (entry.metrics, entry.flags)} | {one.attack: (one.metrics, one.flags) for one in entry.attacks}
-    for name in dict.fromkeys((*said, *rows)):
-        at = f"@{name}" if name else ""
-        if name not in said or name not in rows:
-            wrong.append(f"attack {name}: it is only in {'the entry' if name in said else 'its artefacts'}")
-            continue
-        metrics, flags = said[name]
-        hushed = [key for key in rows[name].metrics if key in known and key not in metrics]
-        if hushed:
-            wrong.append(f"numbers{at}: the entry leaves out {', '.join(hushed)}")
-        for key, number in metrics.items():
-            found, own = rows[name].metrics.get(key), number.estimate
-            if found and not all(
-                _close(getattr(own, end), getattr(found, end)) for end in ("value", "low", "high", "n")
-            ):
-                wrong.append(f"{key}{at}: the entry says {_show(own)}, its scores give {_show(found)}")
-        hidden = [flag for flag in rows[name].flags if flag not in flags]
-        if hidden:
-            wrong.append(f"flags{at}: the entry leaves out {', '.join(hidden)}")
-    return wrong
-
-
-def _close(one: float, other: float) -> bool:
-    """Whether two numbers are the same but for the six digits of a table."""
-    return (math.isnan(one) and math.isnan(other)) or math.isclose(one, other, rel_tol=1e-5, abs_tol=1e-9)
-
-
-def _near(one: float, other: float) -> bool:
-    return (math.isnan(one) and math.isnan(other)) or math.isclose(one, other, rel_tol=SHARE, abs_tol=1e-9)
-
-
-def _show(number: Estimate) -> str:
-    return f"{number.value:.6g} [{number.low:.6g}, {number.high:.6g}], n = {number.n}"
 
 
 def _draw(
@@ -585,6 +243,10 @@ def _copy(source: Path, names: Iterable[str], folder: Path) -> None:
     for name in names:
         if (source / name).exists():  # one that is made anew is never read
             shutil.copyfile(source / name, folder / name)
+
+
+def _near(one: float, other: float) -> bool:
+    return (math.isnan(one) and math.isnan(other)) or math.isclose(one, other, rel_tol=SHARE, abs_tol=1e-9)
 
 
 class Compared:
@@ -669,8 +331,8 @@ class Compared:
             if found is None:
                 self.differences.append(f"{key}: nothing here measures it; name the file of its metric with --plugins")
             elif metric not in given[attack].metrics and (own.n != found.n or not _near(own.value, found.value)):
-                self.differences.append(f"{key}: the entry says {_show(own)}, drawn again it is {_show(found)}")
-            elif not _close(own.value, found.value):
+                self.differences.append(f"{key}: the entry says {show(own)}, drawn again it is {show(found)}")
+            elif not is_close(own.value, found.value):
                 self.notes.append(f"{key}: {own.value:.6g}, drawn again {found.value:.6g}")
 
     def images(self, entry: Entry, plan: Plan, store: Store) -> None:

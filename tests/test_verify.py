@@ -402,7 +402,7 @@ def test_another_model_or_judge_verifies_nothing(
         return {**judge_spec(*judge), "weights": "0" * 64}
 
     with monkeypatch.context() as elsewhere:
-        elsewhere.setattr("erasebench.verify.judge_spec", other_weights)
+        elsewhere.setattr("erasebench.claims.judge_spec", other_weights)
         with pytest.raises(EraseBenchError, match=r"\(concept\) is not the entry's: its weights is 0{64}, not"):
             verify(path, how)
     edit(path, lambda content: content["judges"]["concept"].update(weights="0" * 64))

@@ -46,7 +46,6 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from erasebench.config import parse_method
@@ -434,39 +433,3 @@ def _from_text(name: str, text: str) -> Any:
 
 def _not_bool(text: str) -> bool:
     raise ValueError(f"unreliable is {text!r}, not true, false or empty")
-
-
-@dataclass(frozen=True)
-class Rank:
-    """A row's place among those that can be compared with it: no better than ``first``, no worse than ``last``."""
-
-    first: int
-    last: int
-    of: int
-
-
-def rank_intervals(estimates: Sequence[Estimate], level: float = 0.95) -> list[Rank]:
-    """The ranks that each of several numbers may have, the highest number being first.
-
-    A number may rank before another unless its interval lies wholly below the other's (Klein, Wright and Wieczorek
-    2020, theorem 1).  The intervals are widened so that all of them hold at once with probability ``level`` (Sidak
-    1967), and with them all ranks.
-
-    Args:
-        estimates: defined, each with its own 95 % interval; they need not be independent, and those over shared prompts
-            are not: the bound holds for normal estimates however they correlate.
-        level: of all ranks together.
-    """
-    from scipy.stats import norm
-
-    n = len(estimates)
-    if not n:
-        return []
-    wider = norm.ppf((1 + level ** (1 / n)) / 2) / norm.ppf(0.975)
-    values = np.array([one.value for one in estimates])
-    lows = np.array([one.value if math.isnan(one.low) else one.low for one in estimates])
-    highs = np.array([one.value if math.isnan(one.high) else one.high for one in estimates])
-    lows, highs = values - wider * (values - lows), values + wider * (highs - values)
-    better = n - np.searchsorted(np.sort(lows), highs, side="right")
-    worse = np.searchsorted(np.sort(highs), lows, side="left")
-    return [Rank(int(1 + b), int(n - w), n) for b, w in zip(better, worse, strict=True)]

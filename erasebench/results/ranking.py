@@ -6,11 +6,15 @@ rank is one more than the number of methods that are significantly better, its w
 that are significantly worse.  The erasures of one method with several seeds are one method, their images of one prompt
 are averaged.  So ranks are of these erasures, on other prompts, and hold for no others: how far the seeds themselves
 are apart, which may be further than the ranks, is in :mod:`~erasebench.results.seeds`.
+
+Rows of several runs, of which only numbers are known, are ranked by their intervals instead.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -20,6 +24,7 @@ import pandas as pd
 
 from erasebench.metrics.metric import Description
 from erasebench.metrics.paired import LEVEL, holm, paired_test, subtract_means
+from erasebench.metrics.stats import Estimate
 from erasebench.results.rows import TableRow
 from erasebench.results.table import Metrics, read_frame
 from erasebench.settings import split_seed
@@ -142,3 +147,39 @@ def describe_ranks(frame: pd.DataFrame, metrics: Metrics) -> list[str]:
             parts.append(f"No two of {family['of'].max()} methods can be told apart by {', '.join(alike)}")
         lines.append(f"Ranks, {f'{attack} on {concept}' if attack else concept}: {'. '.join(parts)}")
     return [EXPLANATION, *lines] if lines else []
+
+
+@dataclass(frozen=True)
+class Rank:
+    """A row's place among those that can be compared with it: no better than ``first``, no worse than ``last``."""
+
+    first: int
+    last: int
+    of: int
+
+
+def rank_intervals(estimates: Sequence[Estimate], level: float = 0.95) -> list[Rank]:
+    """The ranks that each of several numbers may have, the highest number being first.
+
+    A number may rank before another unless its interval lies wholly below the other's (Klein, Wright and Wieczorek
+    2020, theorem 1).  The intervals are widened so that all of them hold at once with probability ``level`` (Sidak
+    1967), and with them all ranks.
+
+    Args:
+        estimates: defined, each with its own 95 % interval; they need not be independent, and those over shared prompts
+            are not: the bound holds for normal estimates however they correlate.
+        level: of all ranks together.
+    """
+    from scipy.stats import norm
+
+    n = len(estimates)
+    if not n:
+        return []
+    wider = norm.ppf((1 + level ** (1 / n)) / 2) / norm.ppf(0.975)
+    values = np.array([one.value for one in estimates])
+    lows = np.array([one.value if math.isnan(one.low) else one.low for one in estimates])
+    highs = np.array([one.value if math.isnan(one.high) else one.high for one in estimates])
+    lows, highs = values - wider * (values - lows), values + wider * (highs - values)
+    better = n - np.searchsorted(np.sort(lows), highs, side="right")
+    worse = np.searchsorted(np.sort(highs), lows, side="left")
+    return [Rank(int(1 + b), int(n - w), n) for b, w in zip(better, worse, strict=True)]

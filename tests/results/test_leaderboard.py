@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
-from statistics import NormalDist
 
-import numpy as np
 import pytest
 from statsmodels.stats.proportion import proportion_confint
 
@@ -19,7 +17,6 @@ from erasebench.results.leaderboard import (
     COLUMNS,
     Entered,
     merge,
-    rank_intervals,
     read_leaderboard,
     rows_of_run,
     to_csv,
@@ -216,34 +213,6 @@ def test_the_best_known_robust_rate_is_the_lowest() -> None:
     assert replace(row, entered=Entered(external=40.0)).best_known == of_forty(16)
     assert replace(row, entered=Entered(external=10.0)).best_known == of_forty(4)
     assert replace(row, numbers={}, entered=Entered(external=10.0)).best_known is None
-
-
-def test_ranks_are_those_of_brute_force() -> None:
-    rng = np.random.default_rng(0)
-    for n in (1, 2, 7, 40):
-        values = rng.normal(50, 10, n)
-        estimates = [Estimate(v, v - half, v + half, 40) for v, half in zip(values, rng.uniform(1, 9, n), strict=True)]
-        # Sidak's factor by hand: each interval holds with probability 0.95 ** (1 / n).
-        wider = NormalDist().inv_cdf(0.5 + 0.95 ** (1 / n) / 2) / NormalDist().inv_cdf(0.975)
-        ends = [(e.value - wider * (e.value - e.low), e.value + wider * (e.high - e.value)) for e in estimates]
-        for (low, high), rank in zip(ends, rank_intervals(estimates), strict=True):
-            assert rank.first == 1 + sum(other > high for other, _ in ends)
-            assert rank.last == n - sum(other < low for _, other in ends)
-            assert rank.of == n
-
-
-def test_all_ranks_hold_at_once() -> None:
-    rng = np.random.default_rng(1)
-    truth = np.array([40.0, 42.0, 42.5, 50.0, 60.0, 61.0, 75.0, 90.0])
-    places = 1 + np.array([(truth > own).sum() for own in truth])
-    held = 0
-    for _ in range(2000):
-        seen = truth + rng.normal(0, 3, len(truth))
-        ranks = rank_intervals([Estimate(v, v - 1.96 * 3, v + 1.96 * 3, 40) for v in seen])
-        held += all(rank.first <= place <= rank.last for rank, place in zip(ranks, places, strict=True))
-    assert held / 2000 > 0.95
-    # And they say something: the best is told from the worst.
-    assert rank_intervals([Estimate(v, v - 3, v + 3, 40) for v in truth])[-1].last == 1
 
 
 def test_the_command_writes_rows_and_says_what_it_did(

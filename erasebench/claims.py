@@ -1,0 +1,211 @@
+"""What an entry of the leaderboard claims, against its own artefacts and this machine: nothing is drawn for it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Container, Mapping, Sequence
+from pathlib import Path
+
+from erasebench.concepts import Concept, Prompt, load_catalogue
+from erasebench.config import parse_method
+from erasebench.domains import DOMAINS
+from erasebench.errors import EraseBenchError
+from erasebench.metrics.stats import Estimate
+from erasebench.plan import Plan
+from erasebench.registry import ATTACKS
+from erasebench.results.entry import Artefacts, Entry
+from erasebench.results.leaderboard import run_key
+from erasebench.results.protocol import attack_facts, checksum_of_attack, protocol_of
+from erasebench.results.record import RECORD, Record, record_plan
+from erasebench.results.rows import TableRow
+from erasebench.results.scores import SCORES, unrelated_prompts
+from erasebench.settings import resolve_attack, split_seed
+from erasebench.stages.judge import judge_spec, make_judge
+
+
+def misstated(entry: Entry, plan: Plan) -> list[str]:
+    """In what an entry's protocol is not that of its artefacts."""
+    protocol = protocol_of(plan)
+    facts = protocol.of(entry.concept)
+    names = dict.fromkeys((*facts, *entry.protocol))
+    wrong = [
+        f"protocol, {name}: the entry says {entry.protocol.get(name)}, its artefacts {facts.get(name)}"
+        for name in names
+        if facts.get(name) != entry.protocol.get(name)
+    ]
+    checksum = protocol.checksum(entry.concept)
+    if entry.domain != facts["domain"]:
+        wrong.append(f"domain: the entry says {entry.domain}, its artefacts {facts['domain']}")
+    if not wrong and entry.checksum != checksum:
+        wrong.append(f"checksum: the entry says {entry.checksum}, that of its protocol is {checksum}")
+    return wrong
+
+
+def misdescribed(entry: Entry, record: Record, plan: Plan) -> list[str]:
+    """What an entry says of itself for readers, and its artefacts do not."""
+    row = record.rows[-1]
+    attacks = [one for one in record.attacks if one.method == entry.method]
+    name, options = parse_method(split_seed(entry.method)[0])
+    told = entry.erasure.get("parameters", {})
+    pairs: dict[str, tuple[object, object]] = {
+        "kind": (entry.kind, row.kind),
+        "judge": (entry.judge, record_plan(plan, {}).rows[-1].judge),
+        "seed": (entry.seed, record.seed),
+        "run": (entry.run, run_key(row, attacks)),
+        "erasure, method": (entry.erasure["method"], name),
+        **{f"erasure, {key}": (told.get(key), value) for key, value in options.items()},
+    }
+    known = {one.attack: one for one in attacks}
+    for said in entry.attacks:
+        if said.attack in known:
+            for field in ("threat_model", "status", "reason", "budget"):
+                pairs[f"attack {said.attack}, {field}"] = getattr(said, field), getattr(known[said.attack], field)
+    for one in attacks:
+        # An attack whose plug-in is not here is as its artefacts say.
+        if one.status == "ok" and parse_method(one.attack)[0] in ATTACKS.names():
+            made = resolve_attack(one.attack, {}).made
+            pairs[f"{RECORD}, attack {one.attack}"] = (one.threat_model, one.judged), (made.threat_model, made.judged)
+    return [
+        f"{at}: the entry says {said}, its artefacts {found}" for at, (said, found) in pairs.items() if said != found
+    ]
+
+
+def attacked_otherwise(entry: Entry, artefacts: Artefacts, plan: Plan) -> list[str]:
+    """In what entries of attacks say another prompt, judge or budget than was tried; versions are the record's word."""
+    wrong = []
+    protocol = artefacts.record.protocol
+    said = {one.attack: one for one in entry.attacks}
+    for row, known in zip(plan.attacks, artefacts.record.attacks, strict=True):
+        own = said.get(row.attack)
+        if row.method != entry.method or row.reason or own is None or not (own.protocol or own.checksum):
+            continue  # who says nothing of how he attacked is not ranked
+        first = next(iter(row.members.values()))
+        prompts = [Prompt(**cell.spec["prompt"]) for cell in first]
+        facts = protocol.of_attack(entry.concept, row.attack) if protocol else {}
+        facts = facts | attack_facts(prompts, entry.judge, known.threat_model, known.budget)
+        at = f"attack {row.attack}"
+        differ = [name for name in dict.fromkeys((*facts, *own.protocol)) if facts.get(name) != own.protocol.get(name)]
+        wrong += [f"{at}, {n}: the entry says {own.protocol.get(n)}, its artefacts {facts.get(n)}" for n in differ]
+        if not differ and own.checksum != checksum_of_attack(facts):
+            wrong.append(f"{at}, checksum: the entry says {own.checksum}, that of its protocol is another")
+    return wrong
+
+
+def left_out(entry: Entry, artefacts: Artefacts, plan: Plan, concept_files: Sequence[Path]) -> list[str]:
+    """Which unrelated prompts have no score though nothing says that they show the concept.
+
+    Prompts of a file of the user's show nothing that is known: all of them are scored.
+    """
+    catalogue, drawn, scores = load_catalogue(concept_files), artefacts.drawn.retain, artefacts.scores
+    shows = {one.prompt: one.shows for one in catalogue.retain(plan.source.domain)}
+    known = catalogue.get(entry.concept) if entry.concept in catalogue.names() else None
+    concept = Concept(entry.concept, entry.kind, entry.concept, neighbours=known.neighbours if known else ())
+    asked = [
+        Prompt(id, text, seed, "retain", shows.get(text, ()))
+        for id, text, seed in zip(drawn["ids"], drawn["prompts"], drawn["seeds"], strict=True)
+    ]
+    allowed = [
+        {(one.id, one.seed): one.kind for one in unrelated_prompts(concept, asked)},
+        {(one.id, one.seed): one.kind for one in asked},
+    ]
+    wrong = []
+    for method, own in scores[scores["probe"] == "retain"].groupby("method", sort=False):
+        found = dict(zip(zip(own["prompt_id"], own["seed"], strict=True), own["kind"], strict=True))
+        if found not in allowed:
+            expected = allowed[0]
+            odd = [key for key in dict.fromkeys((*expected, *found)) if expected.get(key) != found.get(key)]
+            wrong.append(
+                f"unrelated prompts, {method}: {len(odd)} are left out of {SCORES}, or of another kind, without a "
+                f"reason, such as '{odd[0][0]}'; if the concept is of a file of yours, name it with --concept-files"
+            )
+    return wrong
+
+
+def untried(artefacts: Artefacts, plan: Plan) -> list[str]:
+    """Which prompts an attack should have tried, and has no trial of: the first ones, each until a member breaks it."""
+    own = list(dict.fromkeys(reversed(artefacts.drawn.concept["ids"])))[::-1]
+    unrelated = [prompt.id for prompt in plan.retained if plan.rows[-1].concept.name not in prompt.shows]
+    wrong = []
+    for row in artefacts.record.attacks:
+        if row.status != "ok":
+            continue
+        for what, members, asked in (("prompts", row.trials, own), ("unrelated prompts", row.floor, unrelated)):
+            tried = list(members.get(next(iter(row.budget)), {}))
+            at = f"attack {row.attack} on {row.method}"
+            if tried != asked[: len(tried)] or (what == "prompts" and not tried):
+                wrong.append(f"{at}: its {what} are not the first {len(tried)} of those that were drawn")
+            broken: set[str] = set()
+            for member in row.budget if members else ():
+                trials = {prompt: artefacts.trials[key][0] for prompt, key in members.get(member, {}).items()}
+                wrong += [
+                    f"{at}: the trial of '{prompt}' is of '{one.id}'"
+                    for prompt, one in trials.items()
+                    if prompt != one.id
+                ]
+                wrong += [
+                    f"{at}: {member} did not try '{prompt}', which still stood"
+                    for prompt in tried
+                    if prompt not in trials and prompt not in broken
+                ]
+                broken |= {prompt for prompt, one in trials.items() if one.confirmed}
+    thresholds = {one.threshold for one, _ in artefacts.trials.values()} - {plan.rows[-1].view.threshold}
+    if thresholds:
+        wrong.append(f"trials: their threshold is {thresholds.pop():g}, the judge's {plan.rows[-1].view.threshold:g}")
+    return wrong
+
+
+def check_judges(entry: Entry, plan: Plan) -> None:
+    """Raise unless this machine judges, and renders reference images, as the entry says."""
+    for role, spec in entry.judges.items():
+        here = judge_spec(spec["judge"], spec["label"], make_judge(spec["judge"], spec["label"], entry.domain))
+        if here != spec:
+            differ = next(name for name in dict.fromkeys((*here, *spec)) if here.get(name) != spec.get(name))
+            raise EraseBenchError(
+                f"the judge {spec['judge']} ({role}) is not the entry's: its {differ} is {here.get(differ)}, not "
+                f"{spec.get(differ)}"
+            )
+    images = plan.reference.reads.get("images") if plan.reference else None
+    world = DOMAINS[entry.domain].world
+    if images and (world is None or images.spec["world"] != world.version()):
+        raise EraseBenchError("the reference images here are not the entry's: another version renders them")
+
+
+def unlike(entry: Entry, rows: Mapping[str, TableRow], known: Container[str]) -> list[str]:
+    """What numbers and flags of an entry its scores and trials do not give.
+
+    Args:
+        entry: whose.
+        rows: made of its scores and trials, by attack; a number that these lack cannot be told from scores.
+        known: the metrics of the entry's run; another package's may be here that was not there.
+    """
+    wrong = []
+    said = {"": (entry.metrics, entry.flags)} | {one.attack: (one.metrics, one.flags) for one in entry.attacks}
+    for name in dict.fromkeys((*said, *rows)):
+        at = f"@{name}" if name else ""
+        if name not in said or name not in rows:
+            wrong.append(f"attack {name}: it is only in {'the entry' if name in said else 'its artefacts'}")
+            continue
+        metrics, flags = said[name]
+        hushed = [key for key in rows[name].metrics if key in known and key not in metrics]
+        if hushed:
+            wrong.append(f"numbers{at}: the entry leaves out {', '.join(hushed)}")
+        for key, number in metrics.items():
+            found, own = rows[name].metrics.get(key), number.estimate
+            if found and not all(
+                is_close(getattr(own, end), getattr(found, end)) for end in ("value", "low", "high", "n")
+            ):
+                wrong.append(f"{key}{at}: the entry says {show(own)}, its scores give {show(found)}")
+        hidden = [flag for flag in rows[name].flags if flag not in flags]
+        if hidden:
+            wrong.append(f"flags{at}: the entry leaves out {', '.join(hidden)}")
+    return wrong
+
+
+def is_close(one: float, other: float) -> bool:
+    """Whether two numbers are the same but for the six digits of a table."""
+    return (math.isnan(one) and math.isnan(other)) or math.isclose(one, other, rel_tol=1e-5, abs_tol=1e-9)
+
+
+def show(number: Estimate) -> str:
+    """A number with its interval, in six digits."""
+    return f"{number.value:.6g} [{number.low:.6g}, {number.high:.6g}], n = {number.n}"
