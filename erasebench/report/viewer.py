@@ -19,7 +19,6 @@ from erasebench.report.image_sheets import Column, Concept, Sample, Sheet, Verdi
 from erasebench.report.thumbnails import Thumbnails
 from erasebench.results.run_folder import RunFolder
 
-WEB = Path(__file__).parent / "web"
 BUDGET = 2_000_000
 """Bytes of a page's thumbnails, as they stand in its text."""
 CONCEPT_SHARE = 0.6

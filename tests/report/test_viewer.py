@@ -16,7 +16,8 @@ from PIL import Image
 from erasebench.engine.store import Store
 from erasebench.images import read_images
 from erasebench.report import viewer
-from erasebench.report.viewer import WEB, viewer_section
+from erasebench.report.assets import asset
+from erasebench.report.viewer import viewer_section
 from erasebench.results.run_folder import RunFolder
 from tests.report.viewed import Page, attacked, images_of, judged_again, prompts_of
 
@@ -281,7 +282,7 @@ def test_a_run_of_nothing(run: RunFolder, store: Store, tmp_path: Path) -> None:
 
 
 def test_its_code_is_small_and_its_own() -> None:
-    css, js = ((WEB / f"viewer.{kind}").read_bytes() for kind in ("css", "js"))
+    css, js = (asset(f"viewer.{kind}").encode() for kind in ("css", "js"))
     assert len(css) + len(js) < 40_000
     assert b"//" not in css and b"http" not in js and b"http" not in css
     assert b"</script" not in js and b"</style" not in css

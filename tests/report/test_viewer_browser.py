@@ -12,7 +12,8 @@ from urllib.parse import parse_qsl, unquote
 
 import pytest
 
-from erasebench.report.viewer import WEB, viewer_section
+from erasebench.report.assets import asset
+from erasebench.report.viewer import viewer_section
 from tests.report.viewed import attacked, judged_again, read_finished
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def report(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = replace(run, record=run.record.model_copy(update={"domain": "photo"}))
     out = tmp_path_factory.mktemp("viewer") / "my 100% report #1?.html"
     section = viewer_section([run], [store], out)
-    css, js = ((WEB / f"viewer.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
+    css, js = (asset(f"viewer.{kind}") for kind in ("css", "js"))
     out.write_text(PAGE.format(css=css, js=js, section=section), encoding="utf-8")
     return out
 
