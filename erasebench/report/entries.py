@@ -19,7 +19,7 @@ from erasebench.engine.store import Marker, Store
 from erasebench.errors import EraseBenchError
 from erasebench.files import hash_file, replace_folder
 from erasebench.images import ARCHIVE
-from erasebench.metrics.metric import of_first_judge
+from erasebench.metrics.metric import standard_numbers
 from erasebench.plugins import UNATTACKED
 from erasebench.report.sheets import file_name
 from erasebench.results.entry import (
@@ -216,7 +216,7 @@ def _entry(run: RunFolder, part: Record, store: Store, cost: Cost, key: str, art
 
 
 def _numbers(row: TableRow) -> dict[str, Number]:
-    return {key: Number.of(estimate) for key, estimate in of_first_judge(row.metrics).items()}
+    return {key: Number.of(estimate) for key, estimate in standard_numbers(row.metrics).items()}
 
 
 def _hash_of(store: Store, key: str | None) -> dict[str, str]:

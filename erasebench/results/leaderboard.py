@@ -51,7 +51,7 @@ import pandas as pd
 from erasebench.config import parse_method
 from erasebench.engine.cells import short_hash
 from erasebench.errors import EraseBenchError
-from erasebench.metrics.metric import of_first_judge
+from erasebench.metrics.metric import standard_numbers
 from erasebench.metrics.stats import Estimate, wilson
 from erasebench.results.attacks import ENSEMBLE
 from erasebench.results.record import AttackRecord, RowRecord
@@ -171,7 +171,7 @@ def rows_of_run(run: RunFolder) -> list[BoardRow]:
     for row in record.rows:
         own = table[row.method, row.concept, ""]
         attacks = [one for one in record.attacks if (one.method, one.concept) == (row.method, row.concept)]
-        numbers = of_first_judge(own.metrics)
+        numbers = standard_numbers(own.metrics)
         flags, reasons = list(own.flags), [own.reason] if own.reason else []
         for attack in attacks:
             found = table[row.method, row.concept, attack.attack]

@@ -14,7 +14,7 @@ from erasebench.engine.cells import short_hash
 
 if TYPE_CHECKING:
     from erasebench.attack_plan import AttackRow
-    from erasebench.plan import Plan, Row
+    from erasebench.plan import Judged, Plan, Row
 
 Facts = dict[str, str | int | float | None]
 """What was measured with, by name, for readers and for comparison."""
@@ -68,7 +68,7 @@ class Protocol(BaseModel):
 
 def protocol_of(plan: Plan) -> Protocol:
     """The protocol of a plan."""
-    row = next((row for row in plan.rows if not row.reason), None)
+    retain = next((row.probes["retain"] for row in plan.rows if not row.reason), None)
     common: Facts = {
         "model": plan.source.name,
         "model fingerprint": plan.source.fingerprint,
@@ -76,8 +76,8 @@ def protocol_of(plan: Plan) -> Protocol:
         "dtype": plan.dtype,
         **{f"sampler {name}": value for name, value in plan.sampler.items()},
         "unrelated prompts": _describe_prompts(plan.retained),
-        "CLIP": describe_spec(row.clip.spec) if row and row.clip else None,
-        "features": describe_spec(row.features.spec) if row and row.features else None,
+        "CLIP": describe_spec(retain.judged[0].cell.spec) if retain else None,
+        "features": describe_spec(retain.features.spec) if retain and retain.features else None,
         "reference images": plan.reference.key if plan.reference else None,
     }
     concepts = {row.concept.name: _of_concept(row) for row in plan.rows if not row.reason}
@@ -89,13 +89,16 @@ def protocol_of(plan: Plan) -> Protocol:
 
 
 def _of_concept(row: Row) -> Facts:
-    assert row.judged
-    return {
-        "prompts": _describe_prompts(row.prompts),
-        "judge": describe_spec(row.judged.spec),
-        "label": row.view.label,
-        "threshold": row.view.threshold,
-    }
+    probe = row.probes["concept"]
+    facts: Facts = {"prompts": _describe_prompts(probe.prompts)}
+    for judged in probe.judged:
+        of = f" of {judged.concept}" if judged.concept else ""
+        facts |= {f"judge{of}": describe_spec(judged.cell.spec), f"label{of}": judged.label}
+        facts |= {f"threshold{of}": judged.threshold}
+    for name, title in (("synonyms", "prompts by synonyms"), ("others", "prompts of other concepts")):
+        if name in row.probes:
+            facts[title] = _describe_prompts(row.probes[name].prompts)
+    return facts
 
 
 def _of_attack(row: AttackRow) -> Facts:
@@ -149,6 +152,17 @@ def checksum_of_attack(facts: Facts) -> str:
 def describe_judge(spec: Mapping[str, Any], label: str, threshold: float) -> str:
     """Who judged, with what weights and from which score on, for readers."""
     return f"{describe_spec(spec)}: {label} >= {threshold:g}"
+
+
+def describe_judges(judged: Sequence[Judged]) -> str:
+    """Who judged a probe's images, for readers; of several who differ in nothing but the label, the labels together."""
+    by_judge: dict[tuple[str, float | None], list[str]] = {}
+    for one in judged:
+        by_judge.setdefault((describe_spec(one.cell.spec), one.threshold), []).append(one.label)
+    return "; ".join(
+        f"{judge}: {', '.join(dict.fromkeys(labels))}" + ("" if threshold is None else f" >= {threshold:g}")
+        for (judge, threshold), labels in by_judge.items()
+    )
 
 
 def describe_spec(spec: Mapping[str, Any]) -> str:
