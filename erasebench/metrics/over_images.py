@@ -38,3 +38,9 @@ class ImageMean(Metric):
         """The mean, its interval by resampling prompts; undefined without images."""
         numbers = self.values(measured, base)
         return mean(numbers, numbers.index)
+
+
+def same_images(one: Measured, other: Measured, probe: str) -> bool:
+    """Whether two rows have images of the same prompts and seeds in a probe, in the same order."""
+    first, second = (row.probe(probe)[["prompt_id", "seed"]].reset_index(drop=True) for row in (one, other))
+    return bool(first.equals(second))

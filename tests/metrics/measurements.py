@@ -27,6 +27,7 @@ def measured(
             "score": pd.Series(scores, dtype=float),
             "image": range(len(scores)),
             "kind": "synonym",
+            "seed": range(len(scores)),
         }
     )
     return Measured(
@@ -59,7 +60,9 @@ def of_probes(**probes: pd.DataFrame) -> Measured:
         labels = frame.columns.difference([*given, "label", "clip", "distance"], sort=False)
         own = frame[labels].to_numpy(float)[range(len(frame)), labels.get_indexer(frame["label"])]
         scores = frame[["prompt_id", "kind", "judge", "label"]].assign(probe=name, text=frame["prompt_id"], score=own)
-        frames.append(scores.assign(threshold=0.5, shown=scores["score"] >= 0.5, image=range(len(frame))))
+        frames.append(
+            scores.assign(threshold=0.5, shown=scores["score"] >= 0.5, image=range(len(frame)), seed=range(len(frame)))
+        )
         made[name] = Probe(
             judged=partial(frame.__getitem__, list(labels)),
             roles={role: partial(frame.__getitem__, role) for role in ("clip", "distance") if role in frame},
