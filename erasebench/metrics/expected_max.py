@@ -46,7 +46,7 @@ class ExpectedMaximum(Metric):
 def expected_maximum(shares: ArrayLike, drawn: int) -> Estimate:
     """The expected highest of so many shares drawn without replacement.
 
-    It is the integral over x of the probability that some drawn share is above x, which is 1 - C(m, drawn) / C(n, drawn)
+    It is the integral over x of the probability that some drawn share is above x, or 1 - C(m, drawn) / C(n, drawn)
     where m of n shares are not.  It estimates without bias what as many fresh prompts would have.
 
     The interval is the integral of the limits of that probability for fresh prompts, 1 - (1 - p)^drawn, with Wilson's
