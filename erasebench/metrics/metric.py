@@ -37,6 +37,8 @@ PROBES = ("concept", "synonyms", "others", "retain", "reference", "attacked")
 """The image sets of a row: prompts for its concept, prompts for it by synonyms alone, prompts for other concepts, each
 judged for itself, prompts that do not show it, reference images, which are the same for every row, and what an attack
 drew; a row of an attack has only this last."""
+STANDARD_PROBES = ("concept", "retain", "reference", "attacked")
+"""Those that do not depend on what else a run asks for."""
 ROLES = ("clip", "distance")
 """What further judges of the domain may be asked: CLIP score with the image's own prompt, and how far the image is from
 the unerased model's of the same prompt and seed."""
@@ -279,7 +281,7 @@ def standard_numbers(numbers: Mapping[str, Estimate]) -> dict[str, Estimate]:
     standard = {
         name
         for name, metric in load_metrics().items()
-        if not (metric.second_judge or metric.on_request or metric.roles or {"synonyms", "others"} & {*metric.probes})
+        if not (metric.second_judge or metric.on_request or metric.roles) and {*metric.probes} <= {*STANDARD_PROBES}
     }
     known = load_metrics().keys()
     return {name: number for name, number in numbers.items() if name in standard or name not in known}

@@ -30,6 +30,7 @@ class Protocol(BaseModel):
         concepts: by concept, what holds for its rows: prompts and judge.
         attacks: by concept and attack, what holds for that attack's rows beside it: prompts, judge and budget.  Empty
             in a run of a version that did not keep it.
+        further: by concept, the image sets that only some runs have, and that the numbers of others do not depend on.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -37,6 +38,7 @@ class Protocol(BaseModel):
     common: Facts
     concepts: dict[str, Facts]
     attacks: dict[str, dict[str, Facts]] = {}
+    further: dict[str, Facts] = {}
 
     def of(self, concept: str) -> Facts:
         """What holds for the rows of a concept, by name.
@@ -63,7 +65,7 @@ class Protocol(BaseModel):
 
     def run_checksum(self) -> str:
         """Twelve hexadecimal digits, the same for runs of the same concepts and attacks that can be compared."""
-        return short_hash([self.common, self.concepts, *([self.attacks] if self.attacks else [])])
+        return short_hash([self.common, self.concepts, *(some for some in (self.attacks, self.further) if some)])
 
 
 def protocol_of(plan: Plan) -> Protocol:
@@ -85,7 +87,8 @@ def protocol_of(plan: Plan) -> Protocol:
     for attacked in plan.attacks:
         if not attacked.reason:
             attacks.setdefault(attacked.concept.name, {}).setdefault(attacked.attack, _of_attack(attacked))
-    return Protocol(common=common, concepts=concepts, attacks=attacks)
+    further = {row.concept.name: facts for row in plan.rows if (facts := _further(row))}
+    return Protocol(common=common, concepts=concepts, attacks=attacks, further=further)
 
 
 def _of_concept(row: Row) -> Facts:
@@ -95,10 +98,12 @@ def _of_concept(row: Row) -> Facts:
         of = f" of {judged.concept}" if judged.concept else ""
         facts |= {f"judge{of}": describe_spec(judged.cell.spec), f"label{of}": judged.label}
         facts |= {f"threshold{of}": judged.threshold}
-    for name, title in (("synonyms", "prompts by synonyms"), ("others", "prompts of other concepts")):
-        if name in row.probes:
-            facts[title] = _describe_prompts(row.probes[name].prompts)
     return facts
+
+
+def _further(row: Row) -> Facts:
+    titles = {"synonyms": "prompts by synonyms", "others": "prompts of other concepts"}
+    return {titles[name]: _describe_prompts(probe.prompts) for name, probe in row.probes.items() if name in titles}
 
 
 def _of_attack(row: AttackRow) -> Facts:
@@ -178,8 +183,18 @@ def _describe_prompts(prompts: Sequence[Prompt]) -> str:
 
 
 def differences(first: Protocol, second: Protocol, concept: str) -> list[str]:
-    """In what two protocols differ for the rows of a concept, one line each, such as ``sampler steps: 25 and 50``."""
-    return _apart(first.of(concept), second.of(concept))
+    """In what two protocols differ for the rows of a concept, one line each, such as ``sampler steps: 25 and 50``.
+
+    Image sets that only one of them has are no difference: nothing is compared of them.
+    """
+    further = [each.further.get(concept, {}) for each in (first, second)]
+    shared = further[0].keys() & further[1].keys()
+    return _apart(
+        *(
+            each.of(concept) | {name: own[name] for name in own if name in shared}
+            for each, own in zip((first, second), further, strict=True)
+        )
+    )
 
 
 def attack_differences(first: Protocol, second: Protocol, concept: str, attack: str) -> list[str] | None:

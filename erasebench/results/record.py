@@ -18,7 +18,7 @@ from erasebench.engine.cells import Cell
 from erasebench.engine.ledger import LEDGER
 from erasebench.errors import EraseBenchError
 from erasebench.files import hash_files
-from erasebench.metrics.metric import Description, asked_metrics
+from erasebench.metrics.metric import STANDARD_PROBES, Description, asked_metrics
 from erasebench.plugins import BASELINE
 from erasebench.results.protocol import Protocol, describe_judge, describe_judges, protocol_of
 from erasebench.results.rows import Status
@@ -84,7 +84,12 @@ class ProbeRecord(_Part):
 
     def by_first_judge(self) -> ProbeRecord:
         """The same without further judges."""
-        return self.model_copy(update={"judged": self.first})
+        return self.model_copy(update={"judged": self.first, "roles": {}})
+
+    @property
+    def is_joint(self) -> bool:
+        """Whether its images are of several concepts that were erased together."""
+        return any(one.concept for one in self.judged)
 
 
 class RowRecord(_Part):
@@ -107,6 +112,11 @@ class RowRecord(_Part):
     judge: str = ""
     erasure: str | None = None
     probes: dict[str, ProbeRecord] = {}
+
+    def standard(self) -> RowRecord:
+        """The same without further judges and without the image sets that only some runs have."""
+        own = {name: probe.by_first_judge() for name, probe in self.probes.items() if name in STANDARD_PROBES}
+        return self.model_copy(update={"probes": own})
 
 
 class AttackRecord(_Part):
