@@ -587,7 +587,7 @@ def fetch(judge: str | None, into: Path | None) -> None:
 
 
 @cli.command()
-@click.argument("judge", shell_complete=complete_name("judges"))
+@click.argument("judges", metavar="JUDGE...", nargs=-1, required=True, shell_complete=complete_name("judges"))
 @click.option(
     "--images",
     type=click.Path(path_type=Path, file_okay=False),
@@ -597,7 +597,7 @@ def fetch(judge: str | None, into: Path | None) -> None:
 @click.option("--scenes", type=click.IntRange(min=2), default=200, help="Renders that show each label.")
 @click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="CSV file for the counts.")
-def validate(judge: str, images: Path | None, scenes: int, device: str, out: Path | None) -> None:
+def validate(judges: Sequence[str], images: Path | None, scenes: int, device: str, out: Path | None) -> None:
     """Measure how often a judge is right.
 
     Sensitivity, specificity and AUC on images of which you know what they show: erasebench validate
@@ -606,7 +606,7 @@ def validate(judge: str, images: Path | None, scenes: int, device: str, out: Pat
     """
     from erasebench.validation import validate, write_validations
 
-    found = validate(judge, images, scenes, device)
+    found = [one for judge in judges for one in validate(judge, images, scenes, device)]
     for one in found:
         click.echo("\n".join(one.lines()))
     if out is not None:
