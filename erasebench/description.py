@@ -118,8 +118,8 @@ def _kind_of(name: str, kind: str | None, catalogue: Catalogue) -> str:
     """The kind of thing that has a name, if it is one."""
     known = {each: names(each) for each in LISTED if each != "concepts" and kind in (None, each)}
     if kind in (None, "concepts"):
-        known["concepts"] = list(catalogue.names())
-        if name.startswith("phrase:"):
+        known["concepts"] = [*catalogue.names(), *catalogue.groups()]
+        if name.startswith("phrase:") or "+" in name:
             return "concepts"
     found = [each for each in LISTED if name in known.get(each, ())]
     if len(found) > 1:
@@ -318,6 +318,8 @@ def _meanings(make: Any) -> dict[str, str]:
 
 def concept_details(concept: Concept) -> list[tuple[str, list[str]]]:
     """What a concept is and who sees it: by name, in sentences, of which some may be empty."""
+    if concept.members:
+        return [("erases together", [", ".join(member.name for member in concept.members)])]
     entries = [
         ("phrase", [concept.phrase]),
         ("synonyms", [", ".join(concept.synonyms)]),

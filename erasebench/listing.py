@@ -55,7 +55,9 @@ def _described(kind: str, pattern: str, describe: bool = True) -> Sequence[tuple
 
     catalogue = load_catalogue()
     concepts = [catalogue.get(name) for name in catalogue.names(pattern)]
-    return [(c.name, f'{c.kind} "{c.phrase}", {" and ".join(c.views)}') for c in concepts]
+    listed = [(c.name, f'{c.kind} "{c.phrase}", {" and ".join(c.views)}') for c in concepts]
+    groups = catalogue.groups(pattern).items()
+    return [*listed, *((name, f"{len(members)} erased together: {', '.join(members)}") for name, members in groups)]
 
 
 def _plugin(kind: str, name: str) -> str:

@@ -230,6 +230,8 @@ class _Planner:
         check_judges(config.judges)
         for kind in config.prompt_kinds:
             check_name("kind of prompt", kind, OWN_KINDS)
+        for name in config.others:
+            check_name("other concept", name, (NEIGHBOURS, *catalogue.names(), *catalogue.groups()))
         if config.out.resolve().is_relative_to(config.store.resolve()):
             raise EraseBenchError(
                 f"the output folder {config.out} lies in the store {config.store}; give it another place"
@@ -327,9 +329,6 @@ class _Planner:
         """Raise unless the metrics that are asked for can be measured; find the image sets that they need."""
         for name in self.config.metrics:
             check_name("metric", name, METRICS.names())
-        for name in self.config.others:
-            if name != NEIGHBOURS:
-                check_name("other concept", name, (NEIGHBOURS, *self.catalogue.names(), *self.catalogue.groups()))
         metrics = asked_metrics(self.config.metrics)
         for name in self.config.metrics:
             if "others" in metrics[name].probes and not self.config.others:
