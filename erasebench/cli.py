@@ -587,6 +587,37 @@ def fetch(judge: str | None, into: Path | None) -> None:
 
 
 @cli.command()
+@click.argument("judge")
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    help="Folder of training images: for yolov8-imagenette Imagenette as it is distributed, with train and val.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File for the weights.  [default: where the judge looks for them]",
+)
+@click.option("--epochs", type=click.IntRange(min=1), default=100, help="Passes over the training images.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Of the first weights and the order of images.")
+@click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
+def train_judge(judge: str, images: Path, out: Path | None, epochs: int, seed: int, device: str) -> None:
+    """Train a judge whose weights nobody publishes.
+
+    There is one, yolov8-imagenette: YOLOv8n-cls on your copy of Imagenette (https://github.com/fastai/imagenette).
+    """
+    from erasebench.errors import check_name
+    from erasebench.judges.weights_files import weights_folder
+    from erasebench.judges.yolov8_imagenette import NAME, WEIGHTS, train
+
+    check_name("judge that can be trained", judge, (NAME,))
+    path = weights_folder() / WEIGHTS.name if out is None else out
+    train(images, path, epochs, seed, device, click.echo)
+    click.echo(f"wrote {path}")
+
+
+@cli.command()
 @click.argument("judge", shell_complete=complete_name("judges"))
 @click.option(
     "--images",
