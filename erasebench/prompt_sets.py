@@ -34,6 +34,11 @@ def fetched_file(prompt_set: PromptSet) -> Path:
     return weights_folder() / "prompt-sets" / prompt_set.file_name
 
 
+def state(prompt_set: PromptSet) -> str:
+    """Whether a set's prompts are part of erasebench, fetched ("there"), or missing."""
+    return "built-in" if prompt_set.kept else "there" if fetched_file(prompt_set).is_file() else "missing"
+
+
 class PromptSets:
     """The prompt sets of a run, each read once.
 
@@ -117,13 +122,16 @@ class PromptSets:
 
 def missing_file(prompt_set: PromptSet) -> EraseBenchError:
     """What to say where a set's file is missing: which, and how to get it."""
-    option = f"--prompt-sets {prompt_set.name}=FILE{Path(prompt_set.file_name).suffix}"
-    fetch = f"get them by `erasebench fetch {prompt_set.name}`, or give a copy of {prompt_set.url} by {option}"
-    by_hand = f"get the file from {prompt_set.url} and give it by {option}"
     return EraseBenchError(
-        f"the prompts '{prompt_set.name}' are needed and not part of erasebench: "
-        f"{fetch if prompt_set.can_be_fetched else by_hand}"
+        f"the prompts '{prompt_set.name}' are needed and not part of erasebench: {_how_to_get(prompt_set)}"
     )
+
+
+def _how_to_get(prompt_set: PromptSet) -> str:
+    option = f"--prompt-sets {prompt_set.name}=FILE{Path(prompt_set.file_name).suffix}"
+    if prompt_set.can_be_fetched:
+        return f"get them by `erasebench fetch {prompt_set.name}`, or give a copy of {prompt_set.url} by {option}"
+    return f"get the file from {prompt_set.url} and give it by {option}"
 
 
 def read_prompt_set(prompt_set: PromptSet, path: Path) -> list[Row]:
@@ -185,3 +193,41 @@ def _check_count(prompt_set: PromptSet, path: Path, what: str, count: int, wante
             f"{path} has {count:,} {what}, but {prompt_set.name} has {right}: it is cut short or another file; get it "
             f"from {prompt_set.url}"
         )
+
+
+def prompt_set_details(prompt_set: PromptSet) -> list[tuple[str, list[str]]]:
+    """What a prompt set is and holds: by name, in sentences, of which some may be empty."""
+    have = {
+        "built-in": f"built-in: --prompt-sets {prompt_set.name}={AUTO} asks them",
+        "there": f"{fetched_file(prompt_set)}: --prompt-sets {prompt_set.name}={AUTO} asks them",
+        "missing": f"missing: {_how_to_get(prompt_set)}",
+    }[state(prompt_set)]
+    columns = f"{' or '.join(prompt_set.prompt)}; seeds: {' or '.join(prompt_set.seeds) or 'none'}"
+    counts = [
+        f"{' or '.join(f'{number:,}' for number in prompt_set.rows)} rows" if prompt_set.rows else "",
+        f"{prompt_set.distinct:,} different prompts" if prompt_set.distinct else "",
+        f"{prompt_set.empty} of them may be empty" if prompt_set.empty else "",
+        f"MD5 of the prompts {prompt_set.md5_prompts}..., of the seeds {prompt_set.md5_seeds}..."
+        if prompt_set.md5_prompts
+        else "",
+    ]
+    return [
+        ("title", [prompt_set.title]),
+        ("page", [prompt_set.url]),
+        ("download", [str(prompt_set.hub or prompt_set.download)]),
+        ("licence", [prompt_set.licence]),
+        ("here", [have]),
+        ("columns", ["" if prompt_set.kept or prompt_set.file_name.endswith(".json") else columns]),
+        ("checked", [", ".join(filter(None, counts))]),
+        ("concepts", [f"{name}: {_selected(selection)}" for name, selection in prompt_set.concepts.items()]),
+        ("for", ["unrelated prompts" if prompt_set.retain else ""]),
+        ("note", [prompt_set.note]),
+    ]
+
+
+def _selected(selection: Selection) -> str:
+    if selection.prompts:
+        count = "1 prompt" if len(selection.prompts) == 1 else f"{len(selection.prompts)} prompts, such as"
+        return f"{count}: {selection.prompts[0]}"
+    count = "all rows" if selection.rows is None else f"{selection.rows:,} rows"
+    return count + "".join(f", '{text}' in {column}" for column, text in selection.where.items())

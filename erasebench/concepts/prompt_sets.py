@@ -30,6 +30,10 @@ class Hub:
     file: str
     revision: str
 
+    def __str__(self) -> str:
+        """Its name and where it comes from."""
+        return f"{self.file} of the data set {self.dataset} on the Hugging Face hub"
+
 
 @dataclass(frozen=True)
 class Selection:
