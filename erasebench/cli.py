@@ -20,7 +20,7 @@ from erasebench.picturebook.cli import picturebook
 
 FAILED = 3
 INCONCLUSIVE = 4
-LISTED = ("methods", "attacks", "judges", "metrics", "rules", "concepts", "presets")
+LISTED = ("methods", "attacks", "judges", "metrics", "rules", "concepts", "prompt-sets", "presets")
 """What ``list`` and ``show`` know: ``erasebench.listing.LISTED``, which takes longer to import than ``--help`` may."""
 
 
@@ -326,7 +326,8 @@ def report(runs: tuple[Path, ...], out: Path | None, store: Path | None, images:
 def list_(kind: str | None, pattern: str) -> None:
     """List what there is to run, with what it is.
 
-    Methods, attacks, judges, metrics, guidance rules, concepts or presets, by wildcard: erasebench list methods "esd*".
+    Methods, attacks, judges, metrics, guidance rules, concepts, prompt sets or presets, by wildcard: erasebench list
+    methods "esd*".
     """
     from erasebench.listing import listing
 
@@ -349,7 +350,7 @@ def show(name: str, kind: str | None, concept: str | None, **options: Any) -> No
     """Show what one thing is, such as a method.
 
     A method with its hyper-parameters: type and range, default, value on Picturebook, meaning.  Or an attack, judge,
-    metric, guidance rule, concept or preset.
+    metric, guidance rule, concept, prompt set or preset.
     """
     from erasebench.config import split_list
     from erasebench.description import describe
@@ -557,24 +558,24 @@ def doctor(store: Path, fix: bool) -> None:
 
 
 @cli.command()
-@click.argument("judge", required=False, shell_complete=complete_name("judges"))
+@click.argument("name", required=False, shell_complete=complete_name("judges", "prompt-sets"))
 @click.option(
     "--into",
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder for the files.  [default: $ERASEBENCH_WEIGHTS or ~/.cache/erasebench/weights]",
 )
-def fetch(judge: str | None, into: Path | None) -> None:
-    """Download the weights that a judge needs.
+def fetch(name: str | None, into: Path | None) -> None:
+    """Download a judge's weights or a prompt set.
 
-    Checks what comes, and goes on where a download broke off.  Without a judge: list what each needs, where it comes
-    from, and whether it is there.
+    Checks what comes, and goes on where a download broke off.  Without a name: list what each judge needs and which
+    prompt sets there are, where they come from, and whether they are there.
     """
-    from erasebench.fetching import fetch_weights, list_weights
+    from erasebench.fetching import fetch, list_files
 
-    if judge is None:
+    if name is None:
         if into is not None:
-            raise EraseBenchError("--into needs a judge whose weights to fetch")
-        click.echo("\n".join(list_weights()))
+            raise EraseBenchError("--into needs a judge or a prompt set to fetch")
+        click.echo("\n".join(list_files()))
         return
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
@@ -582,8 +583,8 @@ def fetch(judge: str | None, into: Path | None) -> None:
     with Progress(
         BarColumn(), DownloadColumn(), TransferSpeedColumn(), console=Console(stderr=True), transient=True
     ) as bar:
-        task = bar.add_task(judge, total=None)
-        fetch_weights(judge, into, click.echo, lambda done, total: bar.update(task, completed=done, total=total))
+        task = bar.add_task(name, total=None)
+        fetch(name, into, click.echo, lambda done, total: bar.update(task, completed=done, total=total))
 
 
 @cli.command()

@@ -10,12 +10,12 @@ from erasebench.config import preset_files
 from erasebench.errors import EraseBenchError
 from erasebench.registry import BUILT_IN, KINDS
 
-LISTED = (*KINDS, "concepts", "presets")
+LISTED = (*KINDS, "concepts", "prompt-sets", "presets")
 """All kinds of things that have names."""
 
 
 def listing(kind: str | None, pattern: str = "*") -> list[str]:
-    """One line for each plug-in, concept or preset whose name matches, with what it is; every kind if None.
+    """One line for each plug-in, concept, prompt set or preset whose name matches, with what it is; every kind if None.
 
     Nothing is imported for it, so that what is broken elsewhere cannot break the list.
 
@@ -54,6 +54,11 @@ def _described(kind: str, pattern: str, describe: bool = True) -> Sequence[tuple
     from erasebench.concepts import load_catalogue
 
     catalogue = load_catalogue()
+    if kind == "prompt-sets":
+        from erasebench.prompt_sets import state
+
+        sets = [each for name, each in catalogue.prompt_sets.items() if fnmatchcase(name, pattern)]
+        return [(each.name, f"{each.title} ({state(each)})") for each in sets]
     concepts = [catalogue.get(name) for name in catalogue.names(pattern)]
     listed = [(c.name, f'{c.kind} "{c.phrase}", {" and ".join(c.views)}') for c in concepts]
     groups = catalogue.groups(pattern).items()
