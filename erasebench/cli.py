@@ -20,7 +20,7 @@ from erasebench.picturebook.cli import picturebook
 
 FAILED = 3
 INCONCLUSIVE = 4
-LISTED = ("methods", "attacks", "judges", "metrics", "rules", "concepts", "presets")
+LISTED = ("methods", "attacks", "judges", "metrics", "rules", "concepts", "presets", "suites")
 """What ``list`` and ``show`` know: ``erasebench.listing.LISTED``, which takes longer to import than ``--help`` may."""
 
 
@@ -105,7 +105,8 @@ def config_options() -> list[click.Parameter]:
         else:
             metavar = _metavar(default, field.annotation)
             complete = complete_names(key) if key in LISTED else complete_path if metavar == "PATH" else None
-            complete = complete_name("judges") if key == "second_judge" else complete
+            of = {"second_judge": "judges", "suite": "suites"}.get(key)
+            complete = complete_name(of) if of else complete_names("concepts") if key == "others" else complete
             options.append(click.Option([flag], help=text, metavar=metavar, shell_complete=complete))
     return options
 
@@ -123,7 +124,7 @@ def _metavar(default: object, annotation: Any) -> str:
 
 def read_options(options: dict[str, Any]) -> Any:
     """The configuration that preset, file and options make, each over the one before."""
-    from erasebench.config import layered_config
+    from erasebench.suites import layered_config
 
     file, preset = options.pop("config", None), options.pop("preset", None)
     given = {key: _value(key, value) for key, value in options.items() if value is not None}
@@ -326,7 +327,8 @@ def report(runs: tuple[Path, ...], out: Path | None, store: Path | None, images:
 def list_(kind: str | None, pattern: str) -> None:
     """List what there is to run, with what it is.
 
-    Methods, attacks, judges, metrics, guidance rules, concepts or presets, by wildcard: erasebench list methods "esd*".
+    Methods, attacks, judges, metrics, guidance rules, concepts, presets or suites, by wildcard: erasebench list methods
+    "esd*".
     """
     from erasebench.listing import listing
 
@@ -349,7 +351,7 @@ def show(name: str, kind: str | None, concept: str | None, **options: Any) -> No
     """Show what one thing is, such as a method.
 
     A method with its hyper-parameters: type and range, default, value on Picturebook, meaning.  Or an attack, judge,
-    metric, guidance rule, concept or preset.
+    metric, guidance rule, concept, preset or suite.
     """
     from erasebench.config import split_list
     from erasebench.description import describe
