@@ -61,7 +61,17 @@ class AttackCommand(ConfigCommand):
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """The configuration's options, then the command's own."""
-        return [option for option in super().get_params(ctx) if option.name not in ("methods", "attacks", "concepts")]
+        own = ("methods", "attacks", "concepts", "suite")
+        return [option for option in super().get_params(ctx) if option.name not in own]
+
+
+class ReproduceCommand(ConfigCommand):
+    """A command with an option for every key of the run's configuration but the suite, which it is given."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """The configuration's options, then the command's own."""
+        options = super().get_params(ctx)
+        return [option for option in options if option.name != "suite" or isinstance(option, click.Argument)]
 
 
 class EraseCommand(click.Command):
@@ -168,13 +178,9 @@ def run(**options: Any) -> None:
 
 def _run(options: dict[str, Any], attacks_only: bool = False) -> None:
     from erasebench.report.table import to_terminal
-    from erasebench.runs import any_failed, run, summary
+    from erasebench.runs import any_failed
 
-    try:
-        result = run(read_options(options), attacks_only=attacks_only)
-    except KeyboardInterrupt:
-        click.echo("\nstopped; the same command goes on from here", err=True)
-        sys.exit(130)
+    result = _compute(read_options(options), attacks_only)
     live = sys.stdout.isatty()
     click.echo(
         to_terminal(
@@ -187,9 +193,21 @@ def _run(options: dict[str, Any], attacks_only: bool = False) -> None:
             result.seeds,
         )
     )
-    click.echo(summary(result), err=True)
     if any_failed(result.rows):
         sys.exit(FAILED)
+
+
+def _compute(config: Any, attacks_only: bool = False) -> Any:
+    """Run, and say how much was computed."""
+    from erasebench.runs import run, summary
+
+    try:
+        result = run(config, attacks_only=attacks_only)
+    except KeyboardInterrupt:
+        click.echo("\nstopped; the same command goes on from here", err=True)
+        sys.exit(130)
+    click.echo(summary(result), err=True)
+    return result
 
 
 @cli.command(cls=EraseCommand)
@@ -294,6 +312,47 @@ def plan(precision: str | None, **options: Any) -> None:
     click.echo(describe_plan(made, Store(made.config.store, make=False)))
     if half is not None:
         click.echo(f"\n{describe_precision(half, made.config)}")
+
+
+@cli.command(cls=ReproduceCommand)
+@click.argument("suite", shell_complete=complete_name("suites"))
+@click.option(
+    "--run",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of a finished run of the suite; without it, the suite is run first.",
+)
+@click.option("--csv", "table", type=click.Path(path_type=Path, dir_okay=False), help="File for the numbers.")
+def reproduce(suite: str, folder: Path | None, table: Path | None, **options: Any) -> None:
+    """Show what a paper reports beside what a run of its suite measured.
+
+    Runs the suite first, at the scale that the options give, or reads a run that is there; the same command again
+    computes nothing.  Says what differs, of models, concepts and judges, and of which numbers nothing was measured.
+
+    Exits with 3 if some cell failed.
+    """
+    from erasebench.files import write_named
+    from erasebench.report.reproduction import reproduce, to_csv, to_terminal
+    from erasebench.results.run_folder import read_run
+    from erasebench.runs import any_failed
+    from erasebench.suites import read_suite
+
+    given = [name for name, value in options.items() if value is not None]
+    if folder is None:
+        config = read_options({**options, "suite": suite})
+        known = read_suite(suite, config.plugins, config.concept_files)
+        failed, folder = any_failed(_compute(config).rows), config.out
+    elif given:
+        raise EraseBenchError(f"--run reads a run as it is: --{given[0].replace('_', '-')} would change nothing")
+    else:
+        known, failed = read_suite(suite), False
+    found = reproduce(suite, known, read_run(folder))
+    live = sys.stdout.isatty()
+    click.echo(to_terminal(found, live, shutil.get_terminal_size().columns if live else None), nl=False)
+    if table:
+        write_named(table, to_csv(found))
+    if failed:
+        sys.exit(FAILED)
 
 
 @cli.command()

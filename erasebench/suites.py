@@ -244,8 +244,8 @@ def layered_config(options: Mapping[str, Any], file: Path | None = None, preset:
         EraseBenchError: no such preset, suite or file, an unknown key, or a value that does not fit.
     """
     layer = read_layer(file) if file else {}
-    preset = preset or layer.pop("preset", None)
-    layer.pop("preset", None)
+    in_file = layer.pop("preset", None)
+    preset = preset or in_file
     scale: Scale = "quick" if options.get("model", layer.get("model", "picturebook")) == "picturebook" else "paper"
     name = options.get("suite", layer.get("suite"))
     if not name:
@@ -253,7 +253,8 @@ def layered_config(options: Mapping[str, Any], file: Path | None = None, preset:
     path = find_suite(str(name))
     suite = parse_suite(path)
     if preset in ("paper", "quick"):
-        scale, preset = preset, None
+        scale = "paper" if preset == "paper" else "quick"
+        preset = None
     config = make_config(*suite.of_scale(scale), read_preset(preset) if preset else {}, layer, options)
     check_suite(suite, path, config.plugins, config.concept_files)
     return config

@@ -158,32 +158,34 @@ def suite_markdown(suite: Suite, rows: Sequence[TableRow], metrics: Metrics, bas
         scale: what the run has in common with the paper, in words.
     """
     table = suite_table(rows, suite.table, metrics)
-    notes = bullets([*legend(table, metrics, baseline), *suite_notes(suite, table)])
+    notes = bullets([*legend(table, metrics), _marks(baseline), *suite_notes(suite, table)])
     return "\n".join([f"# {suite.title}\n\n{scale}\n", *layout_tables(table, baseline), notes])
 
 
 def to_dark_miner(rows: Sequence[TableRow], metrics: Metrics, baseline: str) -> str:
     """A run with attacks, whatever it is of, laid out as the main table of the Dark Miner paper, in Markdown."""
     table = suite_table(rows, parse_suite(find_suite(DARK_MINER)).table, metrics)
-    return "\n".join([*layout_tables(table, baseline), bullets(legend(table, metrics, baseline))])
+    return "\n".join([*layout_tables(table, baseline), bullets([*legend(table, metrics), _marks(baseline)])])
 
 
 def layout_tables(table: SuiteTable, baseline: str) -> list[str]:
-    """Pipe tables of at most :data:`MAX_COLUMNS` columns, as far as one outer heading has no more.
+    """Pipe tables; the best of each column is bold, the second underlined, the unerased model apart."""
+    return [_pipe_table(table, block, baseline) for block in blocks(table)]
 
-    The best of each column is bold, the second underlined, the unerased model apart.
-    """
+
+def blocks(table: SuiteTable) -> list[list[SuiteColumn]]:
+    """The columns in blocks of :data:`MAX_COLUMNS` at most, as far as one outer heading has no more."""
     groups: dict[str, list[SuiteColumn]] = {}
     for column in table.columns:
         outer = {"concept": column.concept, "attack": column.attack, "metric": column.metric}[table.outer]
         groups.setdefault(outer, []).append(column)
-    blocks: list[list[SuiteColumn]] = []
+    made: list[list[SuiteColumn]] = []
     for group in groups.values():
-        if blocks and len(blocks[-1]) + len(group) <= MAX_COLUMNS:
-            blocks[-1] += group
+        if made and len(made[-1]) + len(group) <= MAX_COLUMNS:
+            made[-1] += group
         else:
-            blocks.append(list(group))
-    return [_pipe_table(table, block, baseline) for block in blocks]
+            made.append(list(group))
+    return made
 
 
 def _pipe_table(table: SuiteTable, columns: Sequence[SuiteColumn], baseline: str) -> str:
@@ -234,8 +236,8 @@ def cell_texts(column: SuiteColumn) -> list[str]:
     ]
 
 
-def legend(table: SuiteTable, metrics: Mapping[str, Description], baseline: str) -> list[str]:
-    """What the columns are and what marks mean."""
+def legend(table: SuiteTable, metrics: Mapping[str, Description]) -> list[str]:
+    """What the columns are."""
     lines = []
     for key in dict.fromkeys(column.metric for column in table.columns):
         metric = metrics.get(key, Description(key))
@@ -247,9 +249,11 @@ def legend(table: SuiteTable, metrics: Mapping[str, Description], baseline: str)
         lines.append(f"{AVERAGE}: the mean of the concepts' numbers, where all have one")
     if any(text != "-" for column in table.columns for text in column.texts):
         lines.append("n/a, failed: why is in table.csv")
-    if table.columns:
-        lines.append(f"Bold: the best; underlined: the second ({baseline} apart). Intervals are in table.md")
     return lines
+
+
+def _marks(baseline: str) -> str:
+    return f"Bold: the best; underlined: the second ({baseline} apart). Intervals are in table.md"
 
 
 def suite_notes(suite: Suite, table: SuiteTable) -> list[str]:
