@@ -147,7 +147,7 @@ def _run(plan: Plan, store: Store, stream: TextIO | None) -> Result:
         attacks = collect_attacks(record, scores, store)
         collected = collect(record, scores, store, attacks)
         rows = measure_rows(collected, record, attacks)
-        ranks = rank_methods(rows, prompt_values(collected), record.metrics, record.baseline)
+        ranks = rank_methods(rows, prompt_values(collected, record), record.metrics, record.baseline)
         seeds = seed_spread(rows, record.metrics)
         result = Result(plan, outcome, record, scores, attacks, rows, ranks, seeds)
         write_results(result, store)

@@ -11,7 +11,7 @@ import numpy as np
 
 from erasebench.judging import Images, Scores
 from erasebench.picturebook.weights import file_hash, judge_path, pipeline_path
-from erasebench.plugins import Judge
+from erasebench.plugins import Judge, PairedJudge
 from erasebench.registry import JUDGES
 
 if TYPE_CHECKING:
@@ -138,6 +138,28 @@ class PicturebookClip(Judge):
     def model(self) -> Clip:
         """Picturebook's CLIP."""
         return load_clip()
+
+
+@JUDGES.register("picturebook-distance")
+class PicturebookDistance(PairedJudge):
+    """100 x (1 - cosine) of Picturebook's CLIP features of an image and the unerased model's, in [0, 200].
+
+    It stands where papers have LPIPS for photographs, and is another distance: the two are not comparable.
+    """
+
+    labels = ("distance",)
+    weights = (SHIPPED.format("clip"),)
+
+    def identity(self) -> dict[str, str]:
+        """Version and weights."""
+        return identity("clip")
+
+    def compare(self, images: Images, originals: Images) -> Scores:
+        """One column, ``distance``; 0 for equal images."""
+        if images.shape != originals.shape:
+            raise ValueError(f"images {list(images.shape)}, but originals {list(originals.shape)}")
+        change = load_clip().image_features(images) - load_clip().image_features(originals)
+        return Scores({"distance": np.asarray(50 * np.sum(change**2, axis=1), dtype=np.float32)})
 
 
 @JUDGES.register("picturebook-segmenter")

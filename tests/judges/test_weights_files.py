@@ -18,6 +18,8 @@ NEEDS = {
     "clip-style": "ViT-B-32.pt",
     "clip-cifar10": "ViT-B-32.pt",
     "q16": "prompts.p",
+    "lpips": "alexnet-owt-7be5be79.pth",
+    "lpips-64": "alexnet-owt-7be5be79.pth",
     "resnet50": "resnet50-11ad3fa6.pth",
     "inception": "inception-2015-12-05.pt",
 }
