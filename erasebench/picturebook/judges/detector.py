@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -59,29 +60,32 @@ def build_detector() -> nn.Module:
     The gains of the losses are the defaults of ultralytics, except that classes weigh four times as much: a judge has
     to name things first.
     """
-    segmentation_model = _import_segmentation_model()
-    model = segmentation_model("yolov8n-seg.yaml", nc=len(LABELS), verbose=False)
+    with quiet_ultralytics():
+        from ultralytics.nn import tasks
+
+    module: Any = tasks  # without types
+    model = module.SegmentationModel("yolov8n-seg.yaml", nc=len(LABELS), verbose=False)
     model.args = SimpleNamespace(box=7.5, cls=2.0, dfl=1.5, overlap_mask=True)
     network: nn.Module = model
     return network
 
 
-def _import_segmentation_model() -> Any:
-    """Import ultralytics without letting it write settings into the user's home or look for a network."""
-    redirected = {"YOLO_OFFLINE": "true", "YOLO_VERBOSE": "false"}
+@contextmanager
+def quiet_ultralytics() -> Iterator[None]:
+    """Import ultralytics without letting it write settings into the user's home, look for a network or install."""
+    redirected = {"YOLO_OFFLINE": "true", "YOLO_VERBOSE": "false", "YOLO_AUTOINSTALL": "false"}
     with tempfile.TemporaryDirectory() as folder:
         redirected["YOLO_CONFIG_DIR"] = folder
         before = {name: os.environ.get(name) for name in redirected}
         os.environ.update(redirected)
         try:
-            from ultralytics.nn.tasks import SegmentationModel
+            yield
         finally:
             for name, value in before.items():
                 if value is None:
                     os.environ.pop(name, None)
                 else:
                     os.environ[name] = value
-    return SegmentationModel
 
 
 def prepare_images(images: NDArray[np.uint8] | torch.Tensor) -> torch.Tensor:
