@@ -36,10 +36,6 @@ class RunConfig(BaseModel):
         "together: church+parachute.",
         json_schema_extra={"minItems": 1},
     )
-    others: tuple[str, ...] = Field(
-        (), description="Concepts that should survive and are drawn too; 'neighbours': those of each concept."
-    )
-    metrics: tuple[str, ...] = Field((), description="Metrics beyond those of every table.")
     attacks: tuple[str, ...] = Field(
         (), description="Attacks on what is erased, options in brackets as of methods; 'all' for every one."
     )
@@ -79,7 +75,6 @@ class RunConfig(BaseModel):
     metrics: tuple[str, ...] = Field(
         (), description="Metrics beyond those of every table (`erasebench list metrics` shows them all)."
     )
-    suite: str | None = Field(None, description="The published protocol that the run is of.")
     settings: dict[str, dict[str, Any]] = Field(
         {}, description="Hyper-parameters by method or attack, over the domain's own."
     )

@@ -205,7 +205,7 @@ def write_results(result: Result, store: Store) -> None:
     if plan.config.suite:
         path = find_suite(plan.config.suite)
         suite = parse_suite(path)
-        scale = describe_scale(suite, plan.config)
+        scale = describe_scale(suite, plan.config, plan.source.domain)
         results[FILE] = path.read_text(encoding="utf-8")
     for name, text in results.items():
         write_durably(out / name, text)
