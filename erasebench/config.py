@@ -21,6 +21,9 @@ class RunConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    suite: str | None = Field(
+        None, description="A published protocol, by name, or a YAML file of your own; other options go over it."
+    )
     model: str = Field("picturebook", description="'picturebook', a diffusers folder, or a hub id.")
     methods: tuple[str, ...] = Field(
         (),
@@ -28,7 +31,18 @@ class RunConfig(BaseModel):
         json_schema_extra={"minItems": 1},
     )
     concepts: tuple[str, ...] = Field(
-        (), description="Concepts of the catalogue, or 'phrase:red balloon'.", json_schema_extra={"minItems": 1}
+        (),
+        description="Concepts of the catalogue, or 'phrase:red balloon'; with + between, or as a group, erased "
+        "together: church+parachute.",
+        json_schema_extra={"minItems": 1},
+    )
+    others: tuple[str, ...] = Field(
+        (),
+        description="Concepts that should survive: every row is also asked for those that it does not erase, each "
+        "judged for itself; 'neighbours' stands for each concept's own.",
+    )
+    metrics: tuple[str, ...] = Field(
+        (), description="Metrics beyond those of every table (`erasebench list metrics` shows them all)."
     )
     attacks: tuple[str, ...] = Field(
         (), description="Attacks on what is erased, options in brackets as of methods; 'all' for every one."
@@ -127,24 +141,6 @@ def make_config(*layers: Mapping[str, Any]) -> RunConfig:
         where = ".".join(str(part) for part in first["loc"])
         given = f", not {first['input']!r}" if isinstance(first["input"], (str, int, float)) else ""
         raise EraseBenchError(f"configuration key {where}: {first['msg'].lower()}{given}") from None
-
-
-def layered_config(options: Mapping[str, Any], file: Path | None = None, preset: str | None = None) -> RunConfig:
-    """The configuration that preset, file and options make, each over the one before.
-
-    Args:
-        options: keys and values.
-        file: a YAML file of keys, ``preset`` included.
-        preset: if omitted the file's, or "quick" for Picturebook and "paper" for other models.
-
-    Raises:
-        EraseBenchError: no such preset or file, an unknown key, or a value that does not fit.
-    """
-    layer = read_layer(file) if file else {}
-    in_file = layer.pop("preset", None)
-    model = options.get("model", layer.get("model", "picturebook"))
-    preset = preset or in_file or ("quick" if model == "picturebook" else "paper")
-    return make_config(read_preset(preset), layer, options)
 
 
 def _is_list(key: str) -> bool:

@@ -1,4 +1,4 @@
-"""What one thing is: a method with its hyper-parameters, a judge, a metric, a concept, a prompt set, a preset."""
+"""What one thing is: a method with its hyper-parameters, a judge, a metric, a concept, a prompt set, a suite."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from erasebench.listing import LISTED, names
 from erasebench.plugins import HyperParameters, Method, hyper_parameters, make_plugin
 from erasebench.prompt_sets import prompt_set_details
 from erasebench.registry import KINDS, Plugin, load_file
+from erasebench.suites import parse_suite, suite_details, suite_files
 
 if TYPE_CHECKING:
     from erasebench.concepts import Catalogue, Concept
@@ -78,7 +79,7 @@ def describe(
     plugins: Sequence[Path] = (),
     concept_files: Sequence[Path] = (),
 ) -> str:
-    """Describe a method, attack, judge, metric, guidance rule, concept, prompt set or preset, wrapped at 80
+    """Describe a method, attack, judge, metric, guidance rule, concept, prompt set, preset or suite, wrapped at 80
     characters.
 
     Args:
@@ -109,6 +110,9 @@ def describe(
     elif kind == "presets":
         path = preset_files()[name]
         lines = [f"{name}: a preset, {path}", "", *path.read_text(encoding="utf-8").splitlines()]
+    elif kind == "suites":
+        path = suite_files()[name]
+        lines = [f"{name}: a suite, {path}", "", *_entries(suite_details(parse_suite(path)))]
     else:
         plugin = KINDS[kind].get(name)
         lines = [*_head(kind, plugin), *_entries([("source", source(plugin)), *plugin_details(kind, plugin)])]
@@ -122,12 +126,12 @@ def describe(
 
 def _kind_of(name: str, kind: str | None, catalogue: Catalogue) -> str:
     """The kind of thing that has a name, if it is one."""
-    known = {each: names(each) for each in (*KINDS, "presets") if kind in (None, each)}
+    known = {each: names(each) for each in (*KINDS, "presets", "suites") if kind in (None, each)}
     if kind in (None, "prompt-sets"):
         known["prompt-sets"] = list(catalogue.prompt_sets)
     if kind in (None, "concepts"):
-        known["concepts"] = list(catalogue.names())
-        if name.startswith("phrase:"):
+        known["concepts"] = [*catalogue.names(), *catalogue.groups()]
+        if name.startswith("phrase:") or "+" in name:
             return "concepts"
     found = [each for each in LISTED if name in known.get(each, ())]
     if len(found) > 1:
@@ -326,6 +330,8 @@ def _meanings(make: Any) -> dict[str, str]:
 
 def concept_details(concept: Concept) -> list[tuple[str, list[str]]]:
     """What a concept is and who sees it: by name, in sentences, of which some may be empty."""
+    if concept.members:
+        return [("erases together", [", ".join(member.name for member in concept.members)])]
     entries = [
         ("phrase", [concept.phrase]),
         ("synonyms", [", ".join(concept.synonyms)]),

@@ -50,6 +50,7 @@ class Domain:
     Attributes:
         name: by which models, views of concepts and plug-ins know it.
         clip: the judge of CLIP scores.
+        distance: the judge of how far an image is from the unerased model's of the same prompt and seed.
         segmenter: the judge that finds in an image what a phrase names.
         phrase_judge: the judge of concepts that are nothing but a phrase.
         phrase_templates: the prompts of such a concept, with ``{}`` in its place.
@@ -62,6 +63,7 @@ class Domain:
 
     name: str
     clip: str
+    distance: str
     segmenter: str
     phrase_judge: str
     phrase_templates: tuple[str, ...]
@@ -80,6 +82,7 @@ _PHRASE_TEMPLATES = ("a photo of {}", "a picture of {}", "an image of {}", "a dr
 PICTUREBOOK = Domain(
     name="picturebook",
     clip="picturebook-clip",
+    distance="picturebook-distance",
     segmenter="picturebook-segmenter",
     phrase_judge="clip-phrase",
     phrase_templates=_PHRASE_TEMPLATES,
@@ -94,6 +97,7 @@ PICTUREBOOK = Domain(
 PHOTO = Domain(
     name="photo",
     clip="clip",
+    distance="lpips",
     segmenter="grounded-sam",
     phrase_judge="clip-phrase",
     phrase_templates=_PHRASE_TEMPLATES,

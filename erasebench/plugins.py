@@ -322,6 +322,29 @@ class Judge(ABC):
         """
 
 
+class PairedJudge(Judge):
+    """A judge that sees each image beside the unerased model's image of the same prompt and seed."""
+
+    @abstractmethod
+    def compare(self, images: Images, originals: Images) -> Scores:
+        """Judge images by what they are compared with.
+
+        Args:
+            images: uint8 ``[n, height, width, 3]``.
+            originals: the unerased model's image for each, of the same shape.
+        """
+
+    def scores(self, images: Images, prompts: Sequence[str]) -> Scores:
+        """Refuse: there is nothing to compare with.
+
+        Raises:
+            EraseBenchError: always.
+        """
+        raise EraseBenchError(
+            f"{type(self).__name__} compares images with those of the unerased model, and cannot judge them alone"
+        )
+
+
 def decided(value: T | None) -> T:
     """Return a hyper-parameter of a resolved method.
 

@@ -15,11 +15,11 @@ from erasebench.errors import EraseBenchError, check_name
 from erasebench.files import write_durably
 from erasebench.judging import Images
 from erasebench.metrics.stats import Estimate, rank_auc, rate
-from erasebench.plugins import Judge
+from erasebench.plugins import Judge, PairedJudge
 from erasebench.registry import JUDGES
 from erasebench.results.protocol import describe_judge
 from erasebench.settings import judge_options
-from erasebench.stages.judge import image_paths, judge_spec, make_judge
+from erasebench.stages.judge import alone, image_paths, judge_spec, make_judge
 
 LABELS_FILE = "labels.csv"
 KINDS = ("positive", "negative")
@@ -97,8 +97,8 @@ def validate(judge: str, images: Path | None, scenes: int = 200, device: str = "
         device: where the judge runs.
 
     Raises:
-        EraseBenchError: no such judge or label, a folder without labelled images of both sorts, a file that is no
-            image, missing weights.
+        EraseBenchError: no such judge or label, a judge that compares images with others, a folder without labelled
+            images of both sorts, a file that is no image, missing weights.
     """
     name, options = judge_options(judge)
     plugin, threshold = JUDGES.get(name), options.get("threshold", DEFAULT_THRESHOLD)
@@ -113,6 +113,8 @@ def validate(judge: str, images: Path | None, scenes: int = 200, device: str = "
     if not labels:
         raise EraseBenchError(f"name the label to validate: {name}[label=...]; `erasebench show {name}` lists them")
     made = make_judge(name, labels[0], "picturebook" if images is None else "photo", device)
+    if isinstance(made, PairedJudge):
+        raise EraseBenchError(alone(name))
     described = [describe_judge(judge_spec(name, label, made), label, threshold) for label in labels]
     parts = _judge_renders(made, labels, scenes) if images is None else [_judge_files(made, labels[0], images)]
     return [Validation(text, threshold, *part) for text, part in zip(described, parts, strict=True)]

@@ -140,6 +140,7 @@ BAD: list[tuple[Sequence[str], Sequence[str]]] = [
     (["--concept-files", "key.yaml"], ["key.yaml: unknown key 'metods'"]),
     (["--judges", "resnet50"], ["'resnet50' in --judges names no judge; write name=judge"]),
     (["--judges", "nudenet=nudenet[profile=mice]"], ["unknown profile of the judge nudenet 'mice'; nearest: mace"]),
+    (["--judges", "picturebook-detector=picturebook-distance"], ["picturebook-distance compares images with those of"]),
     ([*OWN, "--concepts", "mine", "--prompt-sets", "mine"], ["'mine' in --prompt-sets names no file; write name=file"]),
     ([*OWN, "--concepts", "mine", "--prompt-sets", "mine=no.csv"], ["cannot read no.csv: No such file"]),
     ([*OWN, "--concepts", "mine", "--prompt-sets", "mine=empty.csv"], ["empty.csv holds no rows"]),
@@ -172,6 +173,7 @@ BAD: list[tuple[Sequence[str], Sequence[str]]] = [
         ["--second-judge", "picturebook-style[label=crayn]"],
         ["picturebook-style cannot judge", "'crayn'; nearest: crayon"],
     ),
+    (["--second-judge", "picturebook-distance[label=distance]"], ["cannot judge them alone"]),
     (["--second-judge", "picturebook-detector"], ["is the first judge of the concept 'church' already"]),
     (["--second-judge", "picturebook-detector[label=house]"], ["is the first judge of the concept 'church' already"]),
     (

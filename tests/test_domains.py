@@ -24,8 +24,8 @@ def test_domains_are_known_by_their_names() -> None:
 
 @each_domain
 def test_judges_of_every_role_are_registered(domain: Domain) -> None:
-    for judge in (domain.clip, domain.segmenter, domain.phrase_judge, domain.features.judge, FOLDER_FEATURES.judge):
-        assert judge in JUDGES.names()
+    roles = (domain.clip, domain.distance, domain.segmenter, domain.phrase_judge, domain.features.judge)
+    assert {*roles, FOLDER_FEATURES.judge} <= set(JUDGES.names())
 
 
 @each_domain

@@ -217,7 +217,7 @@ def mine(monkeypatch: pytest.MonkeyPatch, server: Server) -> dict[str, PromptSet
     elsewhere = replace(MINE, hub=None)
     kept = replace(elsewhere, name="kept", concepts={"church": Selection(prompts=("x",))})
     sets = (MINE, replace(elsewhere, name="served", download=server.url), replace(elsewhere, name="page"), kept)
-    monkeypatch.setattr(fetching, "load_catalogue", lambda: Catalogue((), {}, sets))
+    monkeypatch.setattr(fetching, "load_catalogue", lambda: Catalogue((), prompt_sets=sets))
     return {each.name: each for each in sets}
 
 

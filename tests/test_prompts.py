@@ -48,8 +48,11 @@ def test_prompts_and_seeds_of_a_csv_file(tmp_path: Path, monkeypatch: pytest.Mon
             }
         )
     )
-    assert made.rows[0].prompts[::2] == (Prompt("a", "a", 5, "set"), Prompt("two\nlines", "two\nlines", 7, "set"))
-    images, others = made.rows[0].images, made.rows[0].retain
+    assert made.rows[0].probes["concept"].prompts[::2] == (
+        Prompt("a", "a", 5, "set"),
+        Prompt("two\nlines", "two\nlines", 7, "set"),
+    )
+    images, others = made.rows[0].probes["concept"].images, made.rows[0].probes["retain"].images
     assert images is not None and others is not None
     assert images.spec["prompts"] == ["a", "a", "two\nlines", "two\nlines"] and images.spec["seeds"] == [5, 6, 7, 8]
     assert others.spec["prompts"] == ["x", "y"] == others.spec["ids"]
@@ -76,8 +79,10 @@ def test_kinds_of_prompts_take_turns(kinds: tuple[str, ...], texts: list[str]) -
 def test_synonyms_are_asked_for_by_the_configuration() -> None:
     config = {"concepts": ["church"], "prompts": 3, "prompt_kinds": "synonym,naming", "device": "cpu"}
     (row,) = make_plan(make_config(config)).rows
-    assert [prompt.kind for prompt in row.prompts] == ["naming", "synonym", "naming"]
-    assert row.images is not None and row.images.spec["ids"] == [prompt.id for prompt in row.prompts]
+    assert [prompt.kind for prompt in row.probes["concept"].prompts] == ["naming", "synonym", "naming"]
+    assert row.probes["concept"].images is not None and row.probes["concept"].images.spec["ids"] == [
+        prompt.id for prompt in row.probes["concept"].prompts
+    ]
     with pytest.raises(EraseBenchError, match="unknown kind of prompt 'synonyms'; nearest: synonym"):
         make_plan(make_config(config, {"prompt_kinds": ["synonyms"]}))
     with pytest.raises(EraseBenchError, match="'church' has no prompts of the kinds none in the domain"):
@@ -103,7 +108,7 @@ def test_a_picture_is_asked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
             }
         )
     )
-    images, others = made.rows[0].images, made.rows[0].retain
+    images, others = made.rows[0].probes["concept"].images, made.rows[0].probes["retain"].images
     assert images is not None and others is not None
     assert images.spec["prompts"] == ["a"] * 3 and images.spec["seeds"] == [5, 6, 7]
     assert others.spec["prompts"] == ["x", "y"]

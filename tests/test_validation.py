@@ -107,6 +107,7 @@ def test_a_style_of_the_world() -> None:
     ("judge", "message"),
     [
         ("picturebook-detecter", "unknown judge 'picturebook-detecter'; nearest: picturebook-detector"),
+        ("picturebook-distance", "picturebook-distance compares images with those of the unerased model, and cannot"),
         ("picturebook-detector", r"name the label to validate: picturebook-detector\[label="),
         ("picturebook-detector[label=chruch]", "'chruch'; nearest: church"),
         ("picturebook-detector[lable=church]", "'lable'; nearest: label"),

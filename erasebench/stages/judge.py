@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,18 +13,37 @@ from erasebench.engine.cells import Cell
 from erasebench.errors import EraseBenchError
 from erasebench.files import hash_files
 from erasebench.images import read_images, read_index
-from erasebench.judging import Scores, write_scores
-from erasebench.plugins import Judge
+from erasebench.judging import Images, Scores, write_scores
+from erasebench.plugins import Judge, PairedJudge
 from erasebench.registry import JUDGES
 
 if TYPE_CHECKING:
     from erasebench.stages.session import Session
 
 
-def cell(spec: dict[str, Any], images: Cell) -> Cell:
-    """The cell in which a judge, as :func:`judge_spec` tells of it, sees the images of another."""
-    name = spec["judge"]
-    return Cell("judge", spec, {"images": images}, f"{images.title}: {name}", name, images.units, "scores")
+def cell(spec: dict[str, Any], images: Cell, originals: Cell | None = None) -> Cell:
+    """The cell in which a judge, as :func:`judge_spec` tells of it, sees the images of another.
+
+    Args:
+        spec: of the judge.
+        images: the cell that draws what it judges.
+        originals: the cell in which the unerased model draws the same prompts with the same seeds; only a judge that
+            compares reads it.
+
+    Raises:
+        EraseBenchError: a judge that compares has nothing to compare with.
+    """
+    name, reads = spec["judge"], {"images": images}
+    if spec.get("paired"):
+        if originals is None:
+            raise EraseBenchError(alone(name))
+        reads["originals"] = originals
+    return Cell("judge", spec, reads, f"{images.title}: {name}", name, images.units, "scores")
+
+
+def alone(name: str) -> str:
+    """What to say where a judge that compares has nothing to compare with."""
+    return f"the judge {name} compares images with those of the unerased model, and cannot judge them alone"
 
 
 def folder_cell(spec: dict[str, Any], folder: Path) -> Cell:
@@ -37,8 +57,9 @@ def folder_cell(spec: dict[str, Any], folder: Path) -> Cell:
 
 
 def judge_spec(name: str, label: str, judge: Any) -> dict[str, Any]:
-    """A judge's name, label, version and weights."""
-    return {"judge": name, "label": label, **judge.identity()}
+    """A judge's name, label, version and weights, and whether it compares."""
+    paired = {"paired": True} if isinstance(judge, PairedJudge) else {}
+    return {"judge": name, "label": label, **paired, **judge.identity()}
 
 
 def make_judge(name: str, label: str, domain: str, device: str = "auto") -> Any:
@@ -59,7 +80,12 @@ def run(cell: Cell, session: Session, folder: Path) -> dict[str, Any]:
     if "images" in cell.reads:
         drawn = session.store.read(cell.reads["images"].key)
         ids, texts, seeds = read_index(drawn)
-        scores: Scores = judge.scores(read_images(drawn), texts)
+        scores: Scores
+        if "originals" in cell.reads:
+            originals = read_originals(session.store.read(cell.reads["originals"].key), ids, seeds)
+            scores = judge.compare(read_images(drawn), originals)
+        else:
+            scores = judge.scores(read_images(drawn), texts)
     else:
         assert session.fid_reference is not None
         scores = _judge_folder(judge, session.fid_reference)
@@ -69,6 +95,28 @@ def run(cell: Cell, session: Session, folder: Path) -> dict[str, Any]:
         raise FloatingPointError(f"{cell.spec['judge']} gave scores that are not finite for {', '.join(wrong)}")
     write_scores(folder, scores, ids, seeds)
     return {"images": len(scores)}
+
+
+def read_originals(folder: Path, ids: Sequence[str], seeds: Sequence[int]) -> Images:
+    """The images of a folder that were drawn for these prompts with these seeds, uint8 ``[n, height, width, 3]``.
+
+    Args:
+        folder: of the unerased model's images.
+        ids: of the prompts [n]; ``seeds`` [n] beside them.
+
+    Raises:
+        EraseBenchError: the folder has no image for one of them.
+    """
+    known_ids, _, known_seeds = read_index(folder)
+    places = {pair: k for k, pair in enumerate(zip(known_ids, known_seeds, strict=True))}
+    wanted = list(zip(ids, seeds, strict=True))
+    missing = [pair for pair in wanted if pair not in places]
+    if missing:
+        raise EraseBenchError(
+            f"the unerased model has no image to compare with for {len(missing)} of {len(wanted)} images, such as that "
+            f"of the prompt {missing[0][0]!r} with seed {missing[0][1]}"
+        )
+    return read_images(folder)[[places[pair] for pair in wanted]]
 
 
 def _judge_folder(judge: Judge, folder: Path) -> Scores:

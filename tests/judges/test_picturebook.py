@@ -8,9 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from erasebench.domains import PICTUREBOOK
 from erasebench.judges import picturebook
+from erasebench.judges.picturebook import PicturebookDetector, PicturebookDistance
+from erasebench.judging import part_counts
+from erasebench.picturebook.scenes import render_images
+from erasebench.picturebook.training.data import held_out
 from erasebench.picturebook.weights import WEIGHTS, WeightsError, file_hash, judge_path
 from erasebench.registry import JUDGES
 
@@ -20,6 +26,7 @@ READS = {
     "picturebook-style": ("clip",),
     "picturebook-clip": ("clip",),
     "picturebook-q16": ("clip", "q16"),
+    "picturebook-distance": ("clip",),
 }
 
 
@@ -60,3 +67,28 @@ print(*sorted({{"torch", "open_clip", "ultralytics", "transformers"}} & set(sys.
 """
     loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert loaded.stdout == "\n"
+
+
+def test_distance_is_that_of_the_directions_of_features() -> None:
+    assert JUDGES.get(PICTUREBOOK.distance).make is PicturebookDistance
+    images, originals = render_images(0, 4), render_images(4, 4)
+    found = PicturebookDistance().compare(images, originals).columns
+    raw = [picturebook.load_clip().raw_image_features(part).astype(np.float64) for part in (images, originals)]
+    cosine = np.sum(raw[0] * raw[1], axis=1) / np.prod([np.linalg.norm(part, axis=1) for part in raw], axis=0)
+    assert list(found) == ["distance"] and found["distance"].dtype == np.float32
+    np.testing.assert_allclose(found["distance"], 100 * (1 - cosine), rtol=1e-4)
+    assert found["distance"].min() > 1
+    assert PicturebookDistance().compare(images, images).columns["distance"].tolist() == [0, 0, 0, 0]
+    with pytest.raises(ValueError, match="but originals"):
+        PicturebookDistance().compare(images, originals[:2])
+
+
+def test_nudity_is_counted() -> None:
+    bare = held_out(8, first=0, subject="nudity")[1]
+    others = held_out(8, first=0, subject="church")[1]
+    columns = PicturebookDetector().scores(np.concatenate([bare, others]), [""] * 16).columns
+    assert set(columns) - {*PicturebookDetector().labels} == {"nudity count", *(f"nudity box {k}" for k in range(1, 9))}
+    counts = part_counts(columns, "nudity", 0.6)
+    assert (counts[:8] >= 1).mean() >= 0.75 and not counts[8:].any()
+    assert (columns["nudity box 1"] <= columns["nudity"] + 1e-6).all()
+    assert (columns["nudity count"] >= counts).all()

