@@ -49,8 +49,7 @@ def test_imagenette_has_all_its_classes() -> None:
     assert len(template.concepts) == 10 and template.kept and not imagenette.kept
     for name, selection in template.concepts.items():
         assert selection.prompts[0].endswith(f" {catalogue().get(name).phrase}")
-        (wanted,) = imagenette.concepts[name].where.values()
-        assert wanted == catalogue().get(name).phrase
+        assert imagenette.concepts[name].where == {"label_str": catalogue().get(name).phrase}
     assert sum(selection.rows or 0 for selection in imagenette.concepts.values()) == 5000 == imagenette.rows[0]
 
 
