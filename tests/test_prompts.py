@@ -14,7 +14,8 @@ from erasebench.concepts import Prompt, View
 from erasebench.config import make_config
 from erasebench.engine.store import Store
 from erasebench.errors import EraseBenchError
-from erasebench.plan import count_prompts, describe_plan, make_plan
+from erasebench.plan import count_prompts, describe_plan
+from erasebench.planning import make_plan
 from erasebench.prompts import (
     caption_prompts,
     choose_captions,
