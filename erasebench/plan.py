@@ -23,7 +23,7 @@ from erasebench.metrics.metric import ROLES, asked_metrics
 from erasebench.models.loading import ModelSource, find_model, resolve_device, resolve_dtype
 from erasebench.plugins import BASELINE, Judge, ResolvedMethod, hyper_parameters
 from erasebench.prompt_sets import PromptSets
-from erasebench.prompts import own_prompts, read_retain, repeat
+from erasebench.prompts import composed_prompts, own_prompts, read_retain, repeat
 from erasebench.registry import JUDGES, METHODS, METRICS, load_file
 from erasebench.settings import (
     check_judges,
@@ -210,6 +210,7 @@ class _Asked:
     seconds: tuple[View, ...]
     prompts: tuple[Prompt, ...]
     synonyms: tuple[Prompt, ...]
+    composed: tuple[Prompt, ...]
 
 
 class _Planner:
@@ -305,7 +306,25 @@ class _Planner:
             prompts, synonyms = (
                 [_showing(part, own) for part, own in zip(concept.parts, of, strict=True)] for of in (prompts, synonyms)
             )
-        return _Asked(concept, views, tuple(filter(None, seconds)), _distinct(prompts), _distinct(synonyms))
+        composed = composed_prompts(concept.parts, self._other_concepts(concept), self.config.seed)
+        return _Asked(
+            concept,
+            views,
+            tuple(filter(None, seconds)),
+            _distinct(prompts),
+            _distinct(synonyms),
+            tuple(repeat(composed[: self.config.prompts], self.config.images_per_prompt)),
+        )
+
+    def _other_concepts(self, concept: Concept) -> list[Concept]:
+        """The other concepts that the rows of a concept are asked for, those that it erases among them."""
+        neighbours = [one for one in map(self.catalogue.get, concept.neighbours) if self.source.domain in one.views]
+        named = [
+            part
+            for name in self.config.others
+            for part in (neighbours if name == NEIGHBOURS else self.catalogue.get(name).parts)
+        ]
+        return list({part.name: part for part in named}.values())
 
     def _others(self, concept: Concept) -> tuple[list[Concept], tuple[Prompt, ...]]:
         """The other concepts that the rows of a concept are asked for, and their prompts.
@@ -313,13 +332,7 @@ class _Planner:
         They are the same for every concept of the run, so that the unerased model's images are, unless they are each
         concept's own neighbours; prompts of what a row erases are left out when it is measured.
         """
-        neighbours = [one for one in map(self.catalogue.get, concept.neighbours) if self.source.domain in one.views]
-        named = [
-            part
-            for name in self.config.others
-            for part in (neighbours if name == NEIGHBOURS else self.catalogue.get(name).parts)
-        ]
-        parts = list({part.name: part for part in named}.values())
+        parts = self._other_concepts(concept)
         return parts, _distinct(_showing(part, self._prompts(part, self._view(part))) for part in parts)
 
     def _check_metrics(self, asked: Iterable[_Asked]) -> None:
@@ -336,6 +349,11 @@ class _Planner:
                 raise EraseBenchError(
                     f"the metric {name} is of prompts by synonyms, and no concept of the run has any in the domain "
                     f"'{self.domain.name}'"
+                )
+            if "composition" in metrics[name].probes and not any(one.composed for one in asked):
+                raise EraseBenchError(
+                    f"the metric {name} is of prompts for two objects, one of them erased; name other objects with "
+                    "--others, and objects with --concepts"
                 )
         self.probes = {probe for metric in metrics.values() for probe in metric.probes}
         self.roles = {
@@ -473,6 +491,11 @@ class _Planner:
             of_others = drawn(others[1], f"{erased.title} others")
             judged = tuple(self._judged(self._view(other), of_others, other.name) for other in kept)
             probes["others"] = ProbePlan(others[1], of_others, judged)
+        if "composition" in self.probes and asked.composed:
+            of_two = drawn(asked.composed, f"{titles['concept']} beside others")
+            shown = {name for prompt in asked.composed for name in prompt.shows}
+            judged = tuple(self._judged(self._view(one), of_two, one.name) for one in kept if one.name in shown)
+            probes["composition"] = ProbePlan(asked.composed, of_two, judged)
         originals = {name: (base.probes[name] if base else probe).images for name, probe in probes.items()}
         asked_too = {
             name: {role: self._by_role(role, probe.images, originals[name]) for role in self.roles.get(name, ())}
