@@ -304,7 +304,8 @@ def plan(precision: str | None, **options: Any) -> None:
     Cells to compute, cells already there, images, time and disk.
     """
     from erasebench.engine.store import Store
-    from erasebench.plan import describe_plan, make_plan
+    from erasebench.plan import describe_plan
+    from erasebench.planning import make_plan
     from erasebench.precision import describe_precision, parse_precision
     from erasebench.runs import with_replays
 
