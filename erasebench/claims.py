@@ -148,9 +148,10 @@ def untried(artefacts: Artefacts, plan: Plan) -> list[str]:
                     if prompt not in trials and prompt not in broken
                 ]
                 broken |= {prompt for prompt, one in trials.items() if one.confirmed}
-    thresholds = {one.threshold for one, _ in artefacts.trials.values()} - {plan.rows[-1].view.threshold}
+    threshold = plan.rows[-1].probes["concept"].judged[0].threshold
+    thresholds = {one.threshold for one, _ in artefacts.trials.values()} - {threshold}
     if thresholds:
-        wrong.append(f"trials: their threshold is {thresholds.pop():g}, the judge's {plan.rows[-1].view.threshold:g}")
+        wrong.append(f"trials: their threshold is {thresholds.pop():g}, the judge's {threshold:g}")
     return wrong
 
 

@@ -86,7 +86,7 @@ def plan_from(
         raise EraseBenchError(f"--settings has some of '{others[0]}', but the method is '{method.name}'")
     if method.name == BASELINE:
         raise EraseBenchError(f"the method '{BASELINE}' is the unerased model: there is nothing to do")
-    concepts = [catalogue.get(name) for name in dict.fromkeys(config.concepts)]
+    concepts = list({part.name: part for name in config.concepts for part in catalogue.get(name).parts}.values())
 
     def spec(name: str) -> dict[str, Any]:
         return judge_spec(name, "", make_judge(name, "", source.domain))

@@ -6,12 +6,16 @@ import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from safetensors.numpy import load_file, save_file
 
 from erasebench.errors import EraseBenchError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Images = NDArray[np.uint8]
 SCORES, ARRAYS = "scores.csv", "arrays.safetensors"
@@ -104,6 +108,17 @@ def read_column(folder: Path, label: str) -> dict[tuple[str, int], float]:
         header, *rows = csv.reader(stream)
     place = header.index(label, 2)  # a label may be called as one of the first two columns
     return {(row[0], int(row[1])): float(row[place]) for row in rows}
+
+
+def read_columns(folder: Path) -> pd.DataFrame:
+    """Every label's scores, float64: a column a label, indexed by prompt id and seed, in the order of the images."""
+    import pandas as pd
+
+    with open(folder / SCORES, newline="", encoding="utf-8") as stream:
+        header, *rows = csv.reader(stream)
+    numbers = np.array([row[2:] for row in rows], dtype=float).reshape(len(rows), len(header) - 2)
+    index = pd.MultiIndex.from_tuples([(row[0], int(row[1])) for row in rows], names=["prompt_id", "seed"])
+    return pd.DataFrame(numbers, index, header[2:])
 
 
 def read_array(folder: Path, name: str) -> NDArray[np.float32]:

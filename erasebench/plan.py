@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,12 @@ from erasebench.engine.cells import Cell, with_all_that_they_read
 from erasebench.engine.estimate import count_missing, estimate, list_missing
 from erasebench.engine.store import Store
 from erasebench.errors import EraseBenchError, NotApplicable, check_name
+from erasebench.metrics.metric import ROLES, asked_metrics
 from erasebench.models.loading import ModelSource, find_model, resolve_device, resolve_dtype
 from erasebench.plugins import BASELINE, Judge, ResolvedMethod, hyper_parameters
-from erasebench.prompts import own_prompts, read_prompt_set, read_prompts, repeat
-from erasebench.registry import JUDGES, METHODS, load_file
+from erasebench.prompt_sets import PromptSets
+from erasebench.prompts import own_prompts, read_retain, repeat
+from erasebench.registry import JUDGES, METHODS, METRICS, load_file
 from erasebench.settings import (
     check_judges,
     chosen_view,
@@ -33,6 +35,53 @@ from erasebench.settings import (
 )
 from erasebench.stages import erase, generate, judge, reference
 
+NEIGHBOURS = "neighbours"
+"""Stands, among other concepts, for each concept's own neighbours."""
+JOINT_ATTACK = "attacks are on one concept, and this row erases several together"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a judge is asked of a probe's images.
+
+    Attributes:
+        label: the score that counts; ``threshold`` from which on it is there, None for scores without one.
+        cell: of the judge's scores.
+        concept: the name of the concept whose prompts' images are judged so; "" where all of the probe's are.
+    """
+
+    label: str
+    threshold: float | None
+    cell: Cell
+    concept: str = ""
+
+
+@dataclass(frozen=True)
+class ProbePlan:
+    """An image set of a row, and who judges it.
+
+    Attributes:
+        prompts: what is asked, one for each image.
+        images: the cell of the images.
+        judged: the judge of each concept that the prompts are of.
+        second: what a second judge is asked, likewise.
+        features: the cell of the judge that gives FID's features, if FID can be had.
+        roles: what the domain's judges of further roles are asked.
+    """
+
+    prompts: tuple[Prompt, ...]
+    images: Cell
+    judged: tuple[Judged, ...]
+    second: tuple[Judged, ...] = ()
+    features: Cell | None = None
+    roles: Mapping[str, Judged] = field(default_factory=dict)
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """The cells that are read when the row is measured."""
+        judged = (*self.judged, *self.second, *self.roles.values())
+        return (*(one.cell for one in judged), *([self.features] if self.features else []))
+
 
 @dataclass(frozen=True)
 class Row:
@@ -40,32 +89,22 @@ class Row:
 
     Attributes:
         method: as the user wrote it.
-        concept: what is erased; ``view`` is what the model's domain knows of it.
-        prompts: what is asked of the concept, one for each image.
+        concept: what is erased.
         reason: why the row cannot be, known before any work; None where it can.
-        images: the cell of pictures of the concept; ``judged`` what its judge says of them, ``second`` what the second
-            judge says, if there is one; ``second_view`` is what that looks for, and from which score on it is there.
-        retain: the cell of pictures of other prompts; ``clip`` what CLIP says of them, ``features`` the judge that
-            gives FID's features of them, if FID can be had.
+        erasure: its cell; None where it cannot be.
+        probes: the row's image sets by name, of :data:`~erasebench.metrics.metric.PROBES`; none where it cannot be.
     """
 
     method: str
     concept: Concept
-    view: View
-    prompts: tuple[Prompt, ...] = ()
     reason: str | None = None
-    images: Cell | None = None
-    judged: Cell | None = None
-    retain: Cell | None = None
-    clip: Cell | None = None
-    features: Cell | None = None
-    second: Cell | None = None
-    second_view: View | None = None
+    erasure: Cell | None = None
+    probes: Mapping[str, ProbePlan] = field(default_factory=dict)
 
     @property
     def cells(self) -> tuple[Cell, ...]:
         """The cells that are read when the row is measured."""
-        return tuple(cell for cell in (self.judged, self.clip, self.features, self.second) if cell)
+        return tuple(dict.fromkeys(cell for probe in self.probes.values() for cell in probe.cells))
 
 
 @dataclass(frozen=True)
@@ -162,6 +201,17 @@ def find_parts(config: RunConfig, option: str) -> tuple[Catalogue, ModelSource, 
     return catalogue, source, device, resolve_dtype(config.dtype, device)
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """A concept, who judges it, and what is asked: one view, and one of the second judge, for each of its parts."""
+
+    concept: Concept
+    views: tuple[View, ...]
+    seconds: tuple[View, ...]
+    prompts: tuple[Prompt, ...]
+    synonyms: tuple[Prompt, ...]
+
+
 class _Planner:
     def __init__(self, config: RunConfig, catalogue: Catalogue, source: ModelSource, device: str, dtype: str) -> None:
         self.config, self.catalogue, self.source, self.device, self.dtype = config, catalogue, source, device, dtype
@@ -181,6 +231,8 @@ class _Planner:
         check_judges(config.judges)
         for kind in config.prompt_kinds:
             check_name("kind of prompt", kind, OWN_KINDS)
+        for name in config.others:
+            check_name("other concept", name, (NEIGHBOURS, *catalogue.names(), *catalogue.groups()))
         if config.out.resolve().is_relative_to(config.store.resolve()):
             raise EraseBenchError(
                 f"the output folder {config.out} lies in the store {config.store}; give it another place"
@@ -192,25 +244,23 @@ class _Planner:
             config.attacks, self.settings, source, dtype, self.sampler, config.seed, self._judge_spec, self.domain.clip
         )
         _check_size(config.size, source.folder)
-        sets = [view.prompt_set for c in map(catalogue.get, catalogue.names()) for view in c.views.values()]
-        for name, path in config.prompt_sets.items():
-            check_name("prompt set", name, sorted({known.name for known in sets if known}))
-            if not path.is_file():
-                raise EraseBenchError(f"cannot read {path}: No such file")
+        self.prompt_sets = PromptSets(catalogue.prompt_sets, config.prompt_sets, source.domain)
 
     def plan(self) -> Plan:
         concepts = [self.catalogue.get(name) for name in dict.fromkeys(self.config.concepts)]
-        views = [self._view(concept) for concept in concepts]
-        seconds = [self._second_view(concept, view) for concept, view in zip(concepts, views, strict=True)]
-        prompts = [self._prompts(concept, view) for concept, view in zip(concepts, views, strict=True)]
+        asked = {concept.name: self._ask(concept) for concept in concepts}
         retain = self._retain()
+        others = {concept.name: self._others(concept) for concept in concepts}
+        self._check_metrics(asked.values())
         labels = dict.fromkeys((BASELINE, *self.config.methods))
         methods = resolve_methods(labels, self.settings, self.config.seed, self.config.erasure_seeds)
-        rows = [
-            self._row(method, concept, view, second, asked, retain)
-            for method in methods
-            for concept, view, second, asked in zip(concepts, views, seconds, prompts, strict=True)
-        ]
+        rows: list[Row] = []
+        base: dict[str, Row] = {}
+        for method in methods:
+            for concept in concepts:
+                row = self._row(method, asked[concept.name], others[concept.name], retain, base.get(concept.name))
+                base.setdefault(concept.name, row)
+                rows.append(row)
         return Plan(
             self.config,
             self.source,
@@ -220,28 +270,78 @@ class _Planner:
             tuple(rows),
             self._reference(),
             tuple(retain),
-            tuple(self._attack_rows(rows, retain)),
+            tuple(self._attack_rows(rows, asked, retain)),
         )
 
-    def _attack_rows(self, rows: Sequence[Row], retain: Sequence[Prompt]) -> Iterator[AttackRow]:
+    def _attack_rows(
+        self, rows: Sequence[Row], asked: Mapping[str, _Asked], retain: Sequence[Prompt]
+    ) -> Iterator[AttackRow]:
         """The rows of attacks, of each row of the table that can be."""
         base = {row.concept.name: row for row in rows if row.method == BASELINE}
         for row in rows if self.attacks.labels else ():
-            unerased = base[row.concept.name]
-            assert unerased.images and unerased.judged
-            own = {prompt.id: prompt for prompt in reversed(row.prompts)}
+            own, unerased = asked[row.concept.name], base[row.concept.name]
+            assert unerased.erasure
+            distinct = {prompt.id: prompt for prompt in reversed(own.prompts)}
             unrelated = [prompt for prompt in retain if row.concept.name not in prompt.shows]
             attacked = Attacked(
                 row.concept,
-                row.view,
-                tuple(reversed(own.values()))[: self.config.attack_prompts],
+                own.views[0],
+                tuple(reversed(distinct.values()))[: self.config.attack_prompts],
                 tuple(unrelated[: self.config.floor_prompts]),
-                unerased.images,
-                unerased.judged,
-                unerased.images.reads["erasure"],
+                unerased.probes["concept"].images,
+                unerased.probes["concept"].judged[0].cell,
+                unerased.erasure,
             )
-            erasure = row.images.reads["erasure"] if row.images else None
-            yield from self.attacks.rows(row.method, erasure, row.reason, attacked)
+            reason = row.reason or (JOINT_ATTACK if row.concept.members else None)
+            yield from self.attacks.rows(row.method, None if reason else row.erasure, reason, attacked)
+
+    def _ask(self, concept: Concept) -> _Asked:
+        """What is asked of a concept, and who judges it."""
+        views = tuple(map(self._view, concept.parts))
+        seconds = [self._second_view(part, view) for part, view in zip(concept.parts, views, strict=True)]
+        prompts = [self._prompts(part, view) for part, view in zip(concept.parts, views, strict=True)]
+        synonyms = [self._synonyms(view) for view in views]
+        if concept.members:
+            prompts, synonyms = (
+                [_showing(part, own) for part, own in zip(concept.parts, of, strict=True)] for of in (prompts, synonyms)
+            )
+        return _Asked(concept, views, tuple(filter(None, seconds)), _distinct(prompts), _distinct(synonyms))
+
+    def _others(self, concept: Concept) -> tuple[list[Concept], tuple[Prompt, ...]]:
+        """The other concepts that the rows of a concept are asked for, and their prompts.
+
+        They are the same for every concept of the run, so that the unerased model's images are, unless they are each
+        concept's own neighbours; prompts of what a row erases are left out when it is measured.
+        """
+        neighbours = [one for one in map(self.catalogue.get, concept.neighbours) if self.source.domain in one.views]
+        named = [
+            part
+            for name in self.config.others
+            for part in (neighbours if name == NEIGHBOURS else self.catalogue.get(name).parts)
+        ]
+        parts = list({part.name: part for part in named}.values())
+        return parts, _distinct(_showing(part, self._prompts(part, self._view(part))) for part in parts)
+
+    def _check_metrics(self, asked: Iterable[_Asked]) -> None:
+        """Raise unless the metrics that are asked for can be measured; find the image sets that they need."""
+        for name in self.config.metrics:
+            check_name("metric", name, METRICS.names())
+        metrics = asked_metrics(self.config.metrics)
+        for name in self.config.metrics:
+            if "others" in metrics[name].probes and not self.config.others:
+                raise EraseBenchError(
+                    f"the metric {name} is of other concepts, and none are asked for; name some with --others"
+                )
+            if "synonyms" in metrics[name].probes and not any(one.synonyms for one in asked):
+                raise EraseBenchError(
+                    f"the metric {name} is of prompts by synonyms, and no concept of the run has any in the domain "
+                    f"'{self.domain.name}'"
+                )
+        self.probes = {probe for metric in metrics.values() for probe in metric.probes}
+        self.roles = {
+            probe: [role for role in ROLES if any(probe in metric.roles.get(role, ()) for metric in metrics.values())]
+            for probe in self.probes
+        }
 
     def _view(self, concept: Concept) -> View:
         view = concept.views.get(self.source.domain)
@@ -286,68 +386,115 @@ class _Planner:
     def _prompts(self, concept: Concept, view: View) -> list[Prompt]:
         """The prompts of a concept, one for each image."""
         seed, count = self.config.seed, self.config.prompts
-        if view.prompt_set:
-            prompts = read_prompt_set(view, self.config.prompt_sets)[:count]
-            if view.prompt_set.seeds is None:
-                prompts = [replace(prompt, seed=seed) for prompt in prompts]
-        else:
-            prompts = own_prompts(view, self.config.prompt_kinds, seed)[:count]
+        prompts = self.prompt_sets.ask(concept.name, view.prompt_set, seed)
+        kinds = "" if prompts is not None else f" of the kinds {', '.join(self.config.prompt_kinds) or 'none'}"
+        prompts = (own_prompts(view, self.config.prompt_kinds, seed) if prompts is None else prompts)[:count]
         if not prompts:
-            kinds = "" if view.prompt_set else f" of the kinds {', '.join(self.config.prompt_kinds) or 'none'}"
             raise EraseBenchError(
                 f"the concept '{concept.name}' has no prompts{kinds} in the domain '{self.source.domain}'; give some "
                 "in a file of your own (--concept-files)"
             )
         return repeat(prompts, self.config.images_per_prompt)
 
+    def _synonyms(self, view: View) -> list[Prompt]:
+        """The prompts by synonyms alone, as many as there are others."""
+        prompts = own_prompts(view, ("synonym",), self.config.seed)[: self.config.prompts]
+        return repeat(prompts, self.config.images_per_prompt)
+
     def _retain(self) -> list[Prompt]:
         seed = self.config.seed
+        prompts = self.prompt_sets.retain(seed)
         if self.config.retain_file:
-            prompts = [Prompt(text, text, seed, "retain") for text in read_prompts(self.config.retain_file)]
-        else:
+            if prompts is not None:
+                raise EraseBenchError("--retain-file and a prompt set both give unrelated prompts; give one of them")
+            prompts = read_retain(self.config.retain_file, seed)
+        elif prompts is None:
             known = self.catalogue.retain(self.source.domain)
             prompts = [Prompt(one.prompt, one.prompt, seed, "retain", one.shows) for one in known]
         if not prompts:
             raise EraseBenchError(
-                f"no other prompts for the domain '{self.source.domain}': give a CSV file with a column 'prompt', such "
-                "as captions of COCO (https://cocodataset.org, annotations/captions_val2017.json), by --retain-file"
+                f"no other prompts for the domain '{self.source.domain}': name captions of COCO by --prompt-sets "
+                "coco-30k=auto (`erasebench list prompt-sets` shows them), or give a CSV file with a column 'prompt', "
+                "or COCO's captions_val2017.json, by --retain-file"
             )
         return repeat(prompts, 1)[: self.config.retain_prompts]
 
     def _row(
         self,
         method: ResolvedMethod,
-        concept: Concept,
-        view: View,
-        second: View | None,
-        prompts: Sequence[Prompt],
+        asked: _Asked,
+        others: tuple[list[Concept], tuple[Prompt, ...]],
         retain: Sequence[Prompt],
+        base: Row | None,
     ) -> Row:
-        label = method.label
-        concepts = () if method.name == BASELINE else (concept,)
+        """A row of the table.
+
+        Args:
+            method: what erases.
+            asked: the concept.
+            others: of :meth:`_others`.
+            retain: the unrelated prompts.
+            base: the unerased model's row of the same concept; None where this is it.
+        """
+        label, concept = method.label, asked.concept
         try:
-            erased = erase.cell(method, concepts, self.source, self.config.seed, self.dtype, self._spec)
+            erased = erase.cell(
+                method,
+                () if method.name == BASELINE else concept.parts,
+                self.source,
+                self.config.seed,
+                self.dtype,
+                self._spec,
+            )
         except NotApplicable as reason:
-            return Row(label, concept, view, tuple(prompts), str(reason))
-        images = self._generate(erased, prompts, f"{label} {concept.name}")
-        others = self._generate(erased, retain, f"{erased.title} retain")
-        return Row(
-            label,
-            concept,
-            view,
-            tuple(prompts),
-            None,
-            images,
-            self._judge(view.judge, view.label, images),
-            others,
-            self._judge(self.domain.clip, "", others),
-            self._features(others),
-            self._judge(second.judge, second.label, images) if second else None,
-            second,
+            return Row(label, concept, str(reason))
+
+        def drawn(prompts: Sequence[Prompt], title: str) -> Cell:
+            return generate.cell(erased, prompts, self.sampler, self.source, self.dtype, title)
+
+        titles = {"concept": f"{label} {concept.name}", "retain": f"{erased.title} retain"}
+        images = drawn(asked.prompts, titles["concept"])
+        unrelated = drawn(retain, titles["retain"])
+        clip = Judged("clip", None, self._judge(self.domain.clip, "", unrelated))
+        probes = {
+            "concept": ProbePlan(
+                asked.prompts,
+                images,
+                self._each(concept, asked.views, images),
+                self._each(concept, asked.seconds, images) if asked.seconds else (),
+            ),
+            "retain": ProbePlan(tuple(retain), unrelated, (clip,), features=self._features(unrelated)),
+        }
+        if "synonyms" in self.probes and asked.synonyms:
+            by_synonyms = drawn(asked.synonyms, f"{titles['concept']} by synonyms")
+            probes["synonyms"] = ProbePlan(asked.synonyms, by_synonyms, self._each(concept, asked.views, by_synonyms))
+        kept = [other for other in others[0] if other.name not in {part.name for part in concept.parts}]
+        if kept:
+            of_others = drawn(others[1], f"{erased.title} others")
+            judged = tuple(self._judged(self._view(other), of_others, other.name) for other in kept)
+            probes["others"] = ProbePlan(others[1], of_others, judged)
+        originals = {name: (base.probes[name] if base else probe).images for name, probe in probes.items()}
+        asked_too = {
+            name: {role: self._by_role(role, probe.images, originals[name]) for role in self.roles.get(name, ())}
+            for name, probe in probes.items()
+        }
+        probes = {name: replace(probe, roles=asked_too[name]) for name, probe in probes.items()}
+        return Row(label, concept, None, erased, probes)
+
+    def _each(self, concept: Concept, views: Sequence[View], images: Cell) -> tuple[Judged, ...]:
+        """What is asked of images of a concept: of a joint one, of each member's own."""
+        return tuple(
+            self._judged(view, images, part.name if concept.members else "")
+            for part, view in zip(concept.parts, views, strict=True)
         )
 
-    def _generate(self, erasure: Cell, prompts: Sequence[Prompt], title: str) -> Cell:
-        return generate.cell(erasure, prompts, self.sampler, self.source, self.dtype, title)
+    def _judged(self, view: View, images: Cell, concept: str) -> Judged:
+        return Judged(view.label, view.threshold, self._judge(view.judge, view.label, images), concept)
+
+    def _by_role(self, role: str, images: Cell, originals: Cell) -> Judged:
+        """What the domain's judge of a role says: its score that is called as the role is."""
+        name = self.domain.clip if role == "clip" else self.domain.distance
+        return Judged(role, None, judge.cell(self._spec(name), images, originals))
 
     def _judge(self, name: str, label: str, images: Cell) -> Cell:
         phrased = bool(JUDGES.get(name).presets.get("phrased"))
@@ -383,6 +530,29 @@ class _Planner:
         return self._judge(self.domain.features.judge, "", reference.cell(world, self.config.reference_images))
 
 
+def count_prompts(plan: Plan) -> dict[str, int]:
+    """The number of different prompts of each concept that a plan asks for, each member of a joint one by itself."""
+    counts: dict[str, set[str]] = {}
+    for row in plan.rows:
+        for prompt in row.probes["concept"].prompts if row.probes else ():
+            counts.setdefault(prompt.shows[0] if row.concept.members else row.concept.name, set()).add(prompt.id)
+    return {name: len(ids) for name, ids in counts.items()}
+
+
+def _showing(concept: Concept, prompts: Iterable[Prompt]) -> list[Prompt]:
+    return [replace(prompt, shows=(concept.name,)) for prompt in prompts]
+
+
+def _distinct(lists: Iterable[Sequence[Prompt]]) -> tuple[Prompt, ...]:
+    """The prompts of several concepts; one that several have shows them all, and is drawn once."""
+    found: dict[tuple[str, int], Prompt] = {}
+    for prompt in (prompt for own in lists for prompt in own):
+        known = found.get((prompt.id, prompt.seed))
+        shows = (*known.shows, *prompt.shows) if known else prompt.shows
+        found[prompt.id, prompt.seed] = replace(known or prompt, shows=tuple(dict.fromkeys(shows)))
+    return tuple(found.values())
+
+
 def _check_size(size: int | None, folder: Path) -> None:
     """Raise unless a model can draw pictures of this size: each level but the last of VAE and U-Net halves them."""
     if size is None:
@@ -402,10 +572,9 @@ def describe_plan(plan: Plan, store: Store) -> str:
         f"n/a        {row.attack} {row.method} {row.concept.name}: {row.reason}" for row in plan.attacks if row.reason
     ]
     lines += count_missing(missing, plan.cells)
-    asked = {row.concept.name: len({prompt.id for prompt in row.prompts}) for row in plan.rows}
     lines += [
         f"{name} has {count} prompts in this domain, not the {plan.config.prompts} asked for"
-        for name, count in asked.items()
+        for name, count in count_prompts(plan).items()
         if count < plan.config.prompts
     ]
     if len(plan.retained) < plan.config.retain_prompts:

@@ -11,7 +11,7 @@ import numpy as np
 from erasebench.config import RunConfig
 from erasebench.errors import EraseBenchError
 from erasebench.metrics.precision import MANY, half_width, images_needed, intraclass_correlation, prompts_needed
-from erasebench.plan import make_plan
+from erasebench.plan import count_prompts, make_plan
 from erasebench.plugins import BASELINE
 from erasebench.results.record import RECORD
 from erasebench.results.run_folder import read_run
@@ -63,7 +63,7 @@ def describe_precision(half: float, config: RunConfig) -> str:
         EraseBenchError: as :func:`~erasebench.plan.make_plan`.
     """
     every = make_plan(config.model_copy(update={"prompts": ALL_PROMPTS, "images_per_prompt": 1, "attacks": ()}))
-    there = {row.concept.name: len(row.prompts) for row in every.rows}
+    there = count_prompts(every)
     earlier = {name: own for name, own in _earlier(config).items() if name in there}
     lines = [
         f"To know a rate, such as Ratio, to +-{100 * half:.4g} points (95 % interval) takes, with one image a prompt:",

@@ -12,7 +12,7 @@ from erasebench.config import make_config
 from erasebench.engine.cells import Cell, short_hash
 from erasebench.errors import EraseBenchError
 from erasebench.models.loading import ModelSource, resolve_device
-from erasebench.plan import Plan, Row
+from erasebench.plan import Judged, Plan, ProbePlan, Row
 from erasebench.plugins import BASELINE, UNATTACKED
 from erasebench.results.entry import GUIDANCE, WEIGHTS, Artefacts, Entry
 from erasebench.results.record import AttackRecord, RowRecord
@@ -70,18 +70,14 @@ class Replanner:
             "generate", drawn.concept, {"erasure": erasure}, f"{row.method} {row.concept}", *_units(drawn.concept)
         )
         others = Cell("generate", drawn.retain, {"erasure": erasure}, f"{row.method} retain", *_units(drawn.retain))
-        return Row(
-            row.method,
-            self.concept,
-            self.view,
-            tuple(self._prompts(row)),
-            None,
-            images,
-            judge.cell(judges["concept"], images),
-            others,
-            judge.cell(judges["clip"], others),
-            judge.cell(judges["features"], others) if "features" in judges else None,
-        )
+        judged = Judged(self.view.label, self.view.threshold, judge.cell(judges["concept"], images))
+        clip = Judged("clip", None, judge.cell(judges["clip"], others))
+        features = judge.cell(judges["features"], others) if "features" in judges else None
+        probes = {
+            "concept": ProbePlan(tuple(self._prompts(row)), images, (judged,)),
+            "retain": ProbePlan(tuple(self._retained()), others, (clip,), features=features),
+        }
+        return Row(row.method, self.concept, None, erasure, probes)
 
     def _prompts(self, row: RowRecord) -> Iterator[Prompt]:
         spec, kinds = self.artefacts.drawn.concept, self._kinds("concept")

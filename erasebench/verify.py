@@ -219,9 +219,9 @@ def _draw(
     compared.numbers(entry, rows, drawn)
     compared.flags(entry, rows[""], drawn[""], artefacts.record.metrics)
     compared.images(entry, plan, store)
-    images = plan.rows[-1].images
-    assert images
-    compared.erasure(entry, how, store.read(images.reads["erasure"].key))
+    erasure = plan.rows[-1].erasure
+    assert erasure
+    compared.erasure(entry, how, store.read(erasure.key))
     return Verification(entry, tuple(compared.differences), tuple(compared.notes))
 
 
@@ -337,9 +337,8 @@ class Compared:
 
     def images(self, entry: Entry, plan: Plan, store: Store) -> None:
         """Say how many of the images came out the same to the last bit."""
-        row = plan.rows[-1]
-        cells = {"concept": row.images, "retain": row.retain}
-        same = [n for n, cell in cells.items() if cell and hash_file(store.read(cell.key) / ARCHIVE) == entry.images[n]]
+        cells = {name: probe.images for name, probe in plan.rows[-1].probes.items()}
+        same = [n for n, cell in cells.items() if hash_file(store.read(cell.key) / ARCHIVE) == entry.images[n]]
         self.notes.append(f"images the same to the last bit: {', '.join(same) or 'none'}")
 
     def flags(self, entry: Entry, given: TableRow, drawn: TableRow, known: Container[str]) -> None:

@@ -41,7 +41,10 @@ def test_every_method_is_attacked_with_each_prompt_once_and_compared_with_no_att
         (method, attack) for method in ("sd", "uce") for attack in ("none", "unlearndiff")
     ]
     prompts = [[cell.spec["prompt"]["id"] for cell in only(one)] for one in made.attacks]
-    assert prompts[0] == [prompt.id for prompt in made.rows[0].prompts][::2][:3] and len(set(prompts[0])) == 3
+    assert (
+        prompts[0] == [prompt.id for prompt in made.rows[0].probes["concept"].prompts][::2][:3]
+        and len(set(prompts[0])) == 3
+    )
     assert all(others == prompts[0] for others in prompts)
     assert only(row(made, "uce", "unlearndiff"))[0].spec["parameters"]["steps"] == 3
 

@@ -173,9 +173,9 @@ def test_the_erasure_is_that_of_a_run() -> None:
     settings = {"uce": {"lamb": 0.2}}
     run = make_config({"methods": ["uce"], "concepts": ["nudity"], "seed": 3, "settings": settings, "device": "cpu"})
     row = make_plan(run).rows[1]
-    assert row.images is not None
-    assert planned("uce", "nudity", **given).cell.key == row.images.reads["erasure"].key
-    assert planned("uce", "nudity").cell.key != row.images.reads["erasure"].key
+    assert row.probes["concept"].images is not None
+    assert planned("uce", "nudity", **given).cell.key == row.probes["concept"].images.reads["erasure"].key
+    assert planned("uce", "nudity").cell.key != row.probes["concept"].images.reads["erasure"].key
 
 
 def test_settings_and_brackets() -> None:

@@ -14,7 +14,11 @@ from erasebench.plan import make_plan, resolved_config
 def keys(*methods: str, concept: str = "church") -> list[str]:
     """The keys of erase cells."""
     run = make_config({"methods": list(methods), "concepts": [concept], "device": "cpu"})
-    return [row.images.reads["erasure"].key for row in make_plan(run).rows[1:] if row.images]
+    return [
+        row.probes["concept"].images.reads["erasure"].key
+        for row in make_plan(run).rows[1:]
+        if row.probes["concept"].images
+    ]
 
 
 @pytest.mark.parametrize(

@@ -175,7 +175,7 @@ def test_the_number_of_workers_changes_nothing(tmp_path: Path) -> None:
     method = "esd-x[steps=2;batch_size=1;sampling_steps=2]"
     options = {"methods": [method], "concepts": ["church"], "prompts": 3, "steps": 1, "device": "cpu"}
     plan = make_plan(make_config(read_preset("smoke"), options))
-    cells = with_all_that_they_read(row.images for row in plan.rows if row.images)
+    cells = with_all_that_they_read(row.probes["concept"].images for row in plan.rows if row.probes["concept"].images)
     files = []
     for workers in (1, 2):
         store = Store(tmp_path / str(workers))

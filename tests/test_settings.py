@@ -73,7 +73,7 @@ def test_seeds_leave_the_cells_that_there_were_as_they_are() -> None:
     ]
 
     def images(of: Plan, label: str) -> Cell:
-        found = next(row.images for row in of.rows if row.method == label)
+        found = next(row.probes["concept"].images for row in of.rows if row.method == label)
         assert found
         return found
 

@@ -1,6 +1,6 @@
 """Concepts and the files that describe them.
 
-A file may hold three sections, all optional::
+A file may hold five sections, all optional::
 
     concepts:                     # what there is to erase
       church: {kind: object, phrase: church, anchor: building, views: {photo: {judge: resnet50, label: church}}}
@@ -8,6 +8,10 @@ A file may hold three sections, all optional::
       photo: {church: {naming: [an image of a church]}}
     retain:                       # prompts whose pictures erasing should not change, by domain
       photo: [{prompt: an image of a parachute, shows: [parachute]}]
+    groups:                       # concepts that are erased together under one name
+      buildings: [church, lighthouse]
+    prompt_sets:                  # files of prompts that are not shipped: what they are and hold
+      mine: {title: my prompts, url: https://example.org, concepts: {church: {where: {tag: church}}}}
 
 The packaged files are read first, then those of other packages (an entry point of the group ``erasebench.concepts``
 names a package; the YAML files in its folder are read), then the user's.  Nothing that a file says can be replaced by a
@@ -16,14 +20,14 @@ later one.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from erasebench.concepts._files import CatalogueError, build, check, read_yaml
+from erasebench.concepts._files import NAME, CatalogueError, build, check, check_texts, read_yaml
+from erasebench.concepts.prompt_sets import PromptSet, PromptSetEntry, check_prompt_sets
 from erasebench.domains import DOMAINS, Domain
 from erasebench.errors import check_name
 from erasebench.registry import data_files, warn
@@ -33,27 +37,8 @@ KINDS = ("explicit", "violence", "inappropriate", "object", "style", "character"
 SENSITIVE_KINDS = frozenset({"explicit", "violence", "inappropriate"})
 """Kinds of concepts whose images not everyone wants to see; of these, every image counts in a Score."""
 PHRASE_PREFIX = "phrase:"
-
-_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
-
-
-@dataclass(frozen=True)
-class PromptSet:
-    """Some rows of a public CSV file of prompts that the user has.
-
-    Attributes:
-        name: what the file is called on the command line.
-        url: where to get it.
-        column: the column of the prompts.
-        where: the rows to take: in each of these columns, the text that has to occur.
-        seeds: the column with each prompt's seed, if there is one.
-    """
-
-    name: str
-    url: str
-    column: str = "prompt"
-    where: Mapping[str, str] = field(default_factory=dict, hash=False)
-    seeds: str | None = None
+JOIN = "+"
+"""Stands between the names of concepts that are erased together."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +52,7 @@ class View:
         naming: prompts that name the concept.
         implying: prompts that only imply it.
         synonyms: prompts that use only its synonyms.
-        prompt_set: prompts that are not shipped with this package.
+        prompt_set: name of the prompt set that its prompts are taken from: they are not shipped with this package.
         anchor: what methods map the concept to in this domain, if not to the concept's own anchor: a model that
             never saw a word does not know what to draw for it.
     """
@@ -78,7 +63,7 @@ class View:
     naming: tuple[str, ...] = ()
     implying: tuple[str, ...] = ()
     synonyms: tuple[str, ...] = ()
-    prompt_set: PromptSet | None = None
+    prompt_set: str | None = None
     anchor: str | None = None
 
 
@@ -95,6 +80,7 @@ class Concept:
         neighbours: names of related concepts that should survive.
         views: what each of :data:`~erasebench.domains.DOMAINS` knows of it; a domain that is not there knows nothing.
         neighbours_phrases: the phrases of the neighbours.
+        members: of a joint concept, the concepts that are erased together; it has no views of its own.
     """
 
     name: str
@@ -105,6 +91,12 @@ class Concept:
     neighbours: tuple[str, ...] = ()
     views: Mapping[str, View] = field(default_factory=dict, hash=False)
     neighbours_phrases: tuple[str, ...] = ()
+    members: tuple[Concept, ...] = ()
+
+    @property
+    def parts(self) -> tuple[Concept, ...]:
+        """The concepts that are erased: the members of a joint one, else this one."""
+        return self.members or (self,)
 
     def spec(self, domain: str) -> dict[str, Any]:
         """What erasure methods read in a domain, fit for JSON; the neighbours as phrases."""
@@ -155,23 +147,48 @@ class Catalogue:
     Args:
         concepts: the concepts, in the order in which they are listed.
         retain: the retain prompts of each domain.
+        groups: by name, the names of the concepts that are erased together.
+        prompt_sets: public prompt sets.
+
+    Attributes:
+        prompt_sets: by name, in the order in which they are listed.
     """
 
-    def __init__(self, concepts: Iterable[Concept], retain: Mapping[str, Sequence[RetainPrompt]] | None = None) -> None:
+    def __init__(
+        self,
+        concepts: Iterable[Concept],
+        retain: Mapping[str, Sequence[RetainPrompt]] | None = None,
+        groups: Mapping[str, Sequence[str]] | None = None,
+        prompt_sets: Iterable[PromptSet] = (),
+    ) -> None:
+        self.prompt_sets: Mapping[str, PromptSet] = {each.name: each for each in prompt_sets}
         self._concepts = {concept.name: concept for concept in concepts}
         self._retain = {domain: tuple(prompts) for domain, prompts in (retain or {}).items()}
+        self._groups = {name: tuple(members) for name, members in (groups or {}).items()}
 
     def get(self, name: str) -> Concept:
         """The concept of a name; ``phrase:red balloon`` makes one of the words "red balloon".
 
+        Of a group's name, and of names with ``+`` between (a phrase last, since it may hold one), the joint concept.
+
         Raises:
             UnknownNameError: no such concept; the message gives the nearest names.
-            CatalogueError: no words after ``phrase:``.
+            CatalogueError: no words after ``phrase:``, or concepts that cannot be erased together.
         """
+        if name in self._groups:
+            return _joint(name, [self._concepts[member] for member in self._groups[name]])
         if name.startswith(PHRASE_PREFIX):
             return self.phrase(name.removeprefix(PHRASE_PREFIX))
-        check_name("concept", name, self._concepts)
+        first, plus, rest = name.partition(JOIN)
+        if plus:
+            parts = (*self.get(first.strip()).parts, *self.get(rest.strip()).parts)
+            return _joint(JOIN.join(part.name for part in parts), parts)
+        check_name("concept", name, (*self._concepts, *self._groups))
         return self._concepts[name]
+
+    def groups(self, pattern: str = "*") -> dict[str, tuple[str, ...]]:
+        """The groups whose names match a shell wildcard: the names of their members."""
+        return {name: members for name, members in self._groups.items() if fnmatchcase(name, pattern)}
 
     def names(self, pattern: str = "*") -> tuple[str, ...]:
         """The names that match a shell wildcard, in the order of the files."""
@@ -199,6 +216,23 @@ class Catalogue:
         """
         check_name("domain", domain, DOMAINS)
         return self._retain.get(domain, ())
+
+
+def _joint(name: str, members: Sequence[Concept]) -> Concept:
+    """The concept that is the erasure of several together."""
+    names = [member.name for member in members]
+    if len(set(names)) < len(names):
+        raise CatalogueError(f"the concept '{name}' names {next(n for n in names if names.count(n) > 1)} twice")
+    kinds = dict.fromkeys(member.kind for member in members)
+    if len(kinds) > 1 and not SENSITIVE_KINDS.issuperset(kinds):
+        raise CatalogueError(
+            f"the concepts of '{name}' are of the kinds {', '.join(kinds)}, which are not counted alike; erase "
+            "those of one kind together"
+        )
+    kind = next(iter(kinds)) if len(kinds) == 1 else "inappropriate"
+    phrases = ", ".join(member.phrase for member in members)
+    neighbours = dict.fromkeys(other for member in members for other in member.neighbours if other not in names)
+    return Concept(name, kind, phrases, neighbours=tuple(neighbours), members=tuple(members))
 
 
 def _phrase_view(words: str, domain: Domain) -> View:
@@ -237,7 +271,7 @@ def _read(paths: Sequence[Path]) -> Catalogue:
         for name, entry in file.concepts.items():
             if name in homes:
                 raise CatalogueError(f"{path}: concept '{name}' is already in {homes[name]}")
-            if not _NAME.fullmatch(name):
+            if not NAME.fullmatch(name):
                 raise CatalogueError(f"{path}: concept '{name}': a name is lower case with hyphens, like 'french-horn'")
             concepts[name], homes[name] = Concept(name=name, **vars(entry)), path
     for path, file in files:
@@ -257,8 +291,26 @@ def _read(paths: Sequence[Path]) -> Catalogue:
                 for name in prompt.shows:
                     check("concept", name, concepts, f"{where}: '{prompt.prompt}'")
             retain.setdefault(domain, []).extend(retained)
-            _check_texts([prompt.prompt for prompt in retain[domain]], where)
-    return Catalogue(concepts.values(), retain)
+            check_texts([prompt.prompt for prompt in retain[domain]], where)
+    groups: dict[str, tuple[str, ...]] = {}
+    for path, file in files:
+        for name, members in file.groups.items():
+            where = f"{path}: group '{name}'"
+            if name in groups or name in concepts:
+                raise CatalogueError(f"{where}: there is a {'group' if name in groups else 'concept'} of that name")
+            if not NAME.fullmatch(name):
+                raise CatalogueError(f"{where}: a name is lower case with hyphens, like 'characters-5'")
+            if not members:
+                raise CatalogueError(f"{where}: no concepts")
+            for member in members:
+                check("concept", member, concepts, where)
+            try:
+                _joint(name, [concepts[member] for member in members])
+            except CatalogueError as error:
+                raise CatalogueError(f"{path}: {error}") from None
+            groups[name] = members
+    prompt_sets = [(path, file.prompt_sets) for path, file in files]
+    return Catalogue(concepts.values(), retain, groups, check_prompt_sets(prompt_sets, concepts, homes))
 
 
 @dataclass(frozen=True)
@@ -285,6 +337,8 @@ class _File:
     concepts: Mapping[str, _Entry] = field(default_factory=dict)
     prompts: Mapping[str, Mapping[str, _Prompts]] = field(default_factory=dict)
     retain: Mapping[str, tuple[RetainPrompt, ...]] = field(default_factory=dict)
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    prompt_sets: Mapping[str, PromptSetEntry] = field(default_factory=dict)
 
 
 def _with_prompts(concept: Concept, domain: str, prompts: _Prompts, where: str) -> Concept:
@@ -299,13 +353,13 @@ def _with_prompts(concept: Concept, domain: str, prompts: _Prompts, where: str) 
 def _checked(concept: Concept, concepts: Mapping[str, Concept], where: str) -> Concept:
     """The concept with its neighbours' phrases."""
     check("kind", concept.kind, KINDS, where)
-    _check_texts([concept.phrase], f"{where}: phrase")
-    _check_texts([concept.phrase, *concept.synonyms], f"{where}: phrase and synonyms")
+    check_texts([concept.phrase], f"{where}: phrase")
+    check_texts([concept.phrase, *concept.synonyms], f"{where}: phrase and synonyms")
     own = {text.casefold() for text in (concept.phrase, *concept.synonyms)}
     for anchor in (concept.anchor, *(view.anchor or "" for view in concept.views.values())):
         if anchor.casefold() in own:
             raise CatalogueError(f"{where}: anchor: the concept would be mapped to itself, '{anchor}'")
-    _check_texts(concept.neighbours, f"{where}: neighbours")
+    check_texts(concept.neighbours, f"{where}: neighbours")
     for name in concept.neighbours:
         check("concept", name, concepts, f"{where}: neighbours")
         if name == concept.name or concepts[name].phrase.casefold() in own:
@@ -320,20 +374,10 @@ def _checked(concept: Concept, concepts: Mapping[str, Concept], where: str) -> C
 
 def _check_view(view: View, where: str) -> None:
     for what in ("judge", "label"):
-        _check_texts([getattr(view, what)], f"{where}: {what}")
+        check_texts([getattr(view, what)], f"{where}: {what}")
     if not 0 < view.threshold < 1:
         raise CatalogueError(f"{where}: threshold: {view.threshold:g} is not between 0 and 1")
     for what in ("naming", "implying", "synonyms"):
-        _check_texts(getattr(view, what), f"{where}: {what}")
+        check_texts(getattr(view, what), f"{where}: {what}")
     if not view.naming and view.prompt_set is None:
         raise CatalogueError(f"{where}: no prompts; give 'naming' or 'prompt_set'")
-
-
-def _check_texts(texts: Sequence[str], where: str) -> None:
-    seen = set()
-    for text in texts:
-        if not text.strip():
-            raise CatalogueError(f"{where}: an empty text")
-        if text in seen:
-            raise CatalogueError(f"{where}: '{text}' stands twice")
-        seen.add(text)

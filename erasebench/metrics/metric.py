@@ -17,9 +17,10 @@ A metric is one file that registers a class; nothing else has to know of it::
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -32,9 +33,15 @@ from erasebench.registry import METRICS, warn
 if TYPE_CHECKING:
     import pandas as pd
 
-PROBES = ("concept", "retain", "reference", "attacked")
-"""The image sets of a row: prompts for its concept, prompts that do not show it, reference images, which are the same
-for every row, and what an attack drew; a row of an attack has only this last."""
+PROBES = ("concept", "synonyms", "others", "retain", "reference", "attacked")
+"""The image sets of a row: prompts for its concept, prompts for it by synonyms alone, prompts for other concepts, each
+judged for itself, prompts that do not show it, reference images, which are the same for every row, and what an attack
+drew; a row of an attack has only this last."""
+STANDARD_PROBES = ("concept", "retain", "reference", "attacked")
+"""Those that do not depend on what else a run asks for."""
+ROLES = ("clip", "distance")
+"""What further judges of the domain may be asked: CLIP score with the image's own prompt, and how far the image is from
+the unerased model's of the same prompt and seed."""
 
 Direction = Literal["lower", "higher"]
 
@@ -47,11 +54,17 @@ class Probe:
         images: reads uint8 ``[n, height, width, 3]``; None where no images are kept.
         features: reads float32 ``[n, d]``; None where no judge gave any.
         features_of: what a table calls these features.
+        judged: reads everything that the first judge says of each image, in the order of their scores: a column for
+            each of its own.
+        roles: by role, reads the score of each image by the domain's judge of that role; ``judges`` names these judges.
     """
 
     images: Callable[[], NDArray[np.uint8]] | None = None
     features: Callable[[], NDArray[np.float32]] | None = None
     features_of: str = ""
+    judged: Callable[[], pd.DataFrame] | None = None
+    roles: Mapping[str, Callable[[], pd.Series]] = field(default_factory=dict)
+    judges: Mapping[str, str] = field(default_factory=dict)
 
 
 def _no_rows() -> pd.DataFrame:
@@ -123,6 +136,46 @@ class Measured:
             raise KeyError(f"there are no features of the probe '{probe}'")
         return read()
 
+    def judged(self, probe: str) -> pd.DataFrame:
+        """Everything that the first judge says of a probe's images: the rows of :meth:`probe`, a column for each score.
+
+        Where a probe's images have several first judges, a column that one of them has not is nan.
+
+        Raises:
+            KeyError: the row has no such probe.
+        """
+        read = self.probes[probe].judged
+        if read is None:
+            raise KeyError(f"nobody judged the probe '{probe}'")
+        return read()
+
+    def ranks(self, probe: str) -> pd.Series:
+        """The rank of each image's own label, 1 for the highest score, over the rows of :meth:`probe`.
+
+        It is the judge's own, in a column ``LABEL rank``, which may be among more labels than it has scores for; where
+        there is none, the rank among the columns that there are.
+        """
+        import pandas as pd
+
+        frame, scores = self.judged(probe), self.probe(probe)
+        ranks = np.empty(len(frame))
+        for label, rows in scores.groupby("label", sort=False).indices.items():
+            own = frame.iloc[rows]
+            stated = f"{label} rank"
+            if stated in own and own[stated].notna().all():
+                ranks[rows] = own[stated]
+            else:
+                ranks[rows] = 1 + own.gt(own[label], axis=0).sum(axis=1)
+        return pd.Series(ranks, index=frame.index, name="rank")
+
+    def asked(self, role: str, probe: str) -> pd.Series:
+        """The score of each image of a probe by the domain's judge of a role, over the rows of :meth:`probe`.
+
+        Raises:
+            KeyError: nobody was asked; a metric says whom it needs, see :class:`Metric`.
+        """
+        return self.probes[probe].roles[role]()
+
 
 @dataclass(frozen=True)
 class Description:
@@ -144,6 +197,8 @@ class Metric(ABC):
 
     Attributes:
         probes: the image sets that it needs, of :data:`PROBES`.
+        roles: by role, of :data:`ROLES`, the image sets that the domain's judge of that role has to see.
+        on_request: only runs that name it among their metrics have it.
         title: the column's heading; ``unit`` stands behind it in parentheses.
         direction: which way is better.
         meaning: what it measures, for the legend; ``caveat`` follows the direction there.
@@ -162,6 +217,8 @@ class Metric(ABC):
     noted: ClassVar[str] = ""
     details: ClassVar[bool] = False
     second_judge: ClassVar[bool] = False
+    roles: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
+    on_request: ClassVar[bool] = False
     order: ClassVar[int] = 100
 
     @abstractmethod
@@ -216,10 +273,23 @@ def load_metrics() -> dict[str, Metric]:
     return dict(sorted(metrics.items(), key=lambda item: (item[1].order, item[0])))
 
 
-def of_first_judge(numbers: Mapping[str, Estimate]) -> dict[str, Estimate]:
-    """The numbers of a row, by metric, that are the same whether or not there is a second judge."""
-    of_second = {name for name, metric in load_metrics().items() if metric.second_judge}
-    return {name: number for name, number in numbers.items() if name not in of_second}
+def standard_numbers(numbers: Mapping[str, Estimate]) -> dict[str, Estimate]:
+    """The numbers of a row, by metric, that do not depend on what else its run asked for.
+
+    Without those of second judges, those on request, and those of image sets that only some runs have.
+    """
+    standard = {
+        name
+        for name, metric in load_metrics().items()
+        if not (metric.second_judge or metric.on_request or metric.roles) and {*metric.probes} <= {*STANDARD_PROBES}
+    }
+    known = load_metrics().keys()
+    return {name: number for name, number in numbers.items() if name in standard or name not in known}
+
+
+def asked_metrics(names: Collection[str] = ()) -> dict[str, Metric]:
+    """The metrics of a run, in the order of the table's columns: those of every run, and those that it names."""
+    return {name: metric for name, metric in load_metrics().items() if not metric.on_request or name in names}
 
 
 def describe_metrics() -> dict[str, Description]:
@@ -234,5 +304,9 @@ def _checked(name: str, make: Callable[..., Metric], presets: Mapping[str, Any])
     metric = make(**presets)
     for probe in metric.probes:
         check_name(f"probe of the metric '{name}'", probe, PROBES)
+    for role, asked in metric.roles.items():
+        check_name(f"role of the metric '{name}'", role, ROLES)
+        for probe in asked:
+            check_name(f"probe of the metric '{name}'", probe, metric.probes)
     check_name(f"direction of the metric '{name}'", metric.direction, ("lower", "higher"))
     return metric

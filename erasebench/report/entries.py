@@ -19,7 +19,7 @@ from erasebench.engine.store import Marker, Store
 from erasebench.errors import EraseBenchError
 from erasebench.files import hash_file, replace_folder
 from erasebench.images import ARCHIVE
-from erasebench.metrics.metric import of_first_judge
+from erasebench.metrics.metric import standard_numbers
 from erasebench.plugins import UNATTACKED
 from erasebench.report.sheets import file_name
 from erasebench.results.entry import (
@@ -78,6 +78,9 @@ def write_entries(run: RunFolder, folder: Path, weights: bool = True) -> tuple[l
             continue
         if row.method == record.baseline:
             continue
+        if row.probes["concept"].is_joint:
+            left_out.append(f"{row.method} {row.concept} erases several concepts together; an entry is of one")
+            continue
         name = "-".join(file_name(text) for text in (row.method, row.concept, record.model))
         path = folder / f"{name}.json"
         part = _part_of(record, row)
@@ -104,14 +107,10 @@ def describe_entry(path: Path) -> str:
 def _part_of(record: Record, row: RowRecord) -> Record:
     """What a record says of one row, and of the unerased model beside it; of the first judge alone."""
     base = [one for one in record.rows if one.method == record.baseline and one.concept == row.concept]
-    rows = tuple(_by_first_judge(one) for one in (*base, row))
+    rows = tuple(one.standard() for one in (*base, row))
     before = [one for one in _attacks(record, record.baseline, row.concept) if one.attack == UNATTACKED]
     attacks = (*before, *_attacks(record, row.method, row.concept))
     return record.model_copy(update={"rows": rows, "attacks": attacks, "files": {}})
-
-
-def _by_first_judge(row: RowRecord) -> RowRecord:
-    return row.model_copy(update={"probes": {name: probe.by_first_judge() for name, probe in row.probes.items()}})
 
 
 def _attacks(record: Record, method: str, concept: str) -> list[AttackRecord]:
@@ -130,7 +129,7 @@ def _write_artefacts(run: RunFolder, part: Record, store: Store, weights: bool, 
     (folder / RECORD).write_text(part.to_json(), encoding="utf-8")
     methods = {one.method for one in part.rows}
     scores, _ = split_judges(run.record, run.scores)
-    own = scores[scores["method"].isin(methods) & (scores["concept"] == row.concept)]
+    own = scores[scores["method"].isin(methods) & (scores["concept"] == row.concept) & scores["probe"].isin(row.probes)]
     (folder / SCORES).write_text(scores_csv(own), encoding="utf-8", newline="")
     _write_trials(folder, part.attacks, store)
 
@@ -216,7 +215,7 @@ def _entry(run: RunFolder, part: Record, store: Store, cost: Cost, key: str, art
 
 
 def _numbers(row: TableRow) -> dict[str, Number]:
-    return {key: Number.of(estimate) for key, estimate in of_first_judge(row.metrics).items()}
+    return {key: Number.of(estimate) for key, estimate in standard_numbers(row.metrics).items()}
 
 
 def _hash_of(store: Store, key: str | None) -> dict[str, str]:

@@ -251,7 +251,7 @@ class _Runs:
         kinds = [*((n, row.kind) for n, row in rows), *((n, row.kind) for n, row in attacks)]
         sensitive = any(is_blurred(self.runs[n].record, kind) for n, kind in kinds)
         judges = dict.fromkeys([*(row.judge for _, row in rows), *(row.judge for _, row in attacks)])
-        further = [one for _, row in rows for probe in row.probes.values() for one in probe.judged[1:]]
+        further = [one for _, row in rows for probe in row.probes.values() for one in probe.further]
         judges |= dict.fromkeys(f"second judge {one.judge}: {one.label} >= {one.threshold:g}" for one in further)
         absent = {
             self.columns[n, row.method].name: f"{row.status}: {row.reason}" for n, row in rows if row.status != "ok"

@@ -334,7 +334,7 @@ class _Values:
         self._images = dict(list(first.groupby(["method", "concept", "probe"], sort=False)))
         # Where it is not there, neither are the images, which few metrics ask for.
         store = Store(run.config.store, make=False)
-        self.of = prompt_values(collect(run.record, run.scores, store, run.attacks))
+        self.of = prompt_values(collect(run.record, run.scores, store, run.attacks), run.record)
 
     def scores(self, row: TableRow, probe: str) -> pd.DataFrame:
         """What was drawn for a row, in the run's order, and what judges said of it."""

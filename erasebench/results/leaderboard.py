@@ -51,7 +51,7 @@ import pandas as pd
 from erasebench.config import parse_method
 from erasebench.engine.cells import short_hash
 from erasebench.errors import EraseBenchError
-from erasebench.metrics.metric import of_first_judge
+from erasebench.metrics.metric import standard_numbers
 from erasebench.metrics.stats import Estimate, wilson
 from erasebench.results.attacks import ENSEMBLE
 from erasebench.results.record import AttackRecord, RowRecord
@@ -171,7 +171,7 @@ def rows_of_run(run: RunFolder) -> list[BoardRow]:
     for row in record.rows:
         own = table[row.method, row.concept, ""]
         attacks = [one for one in record.attacks if (one.method, one.concept) == (row.method, row.concept)]
-        numbers = of_first_judge(own.metrics)
+        numbers = standard_numbers(own.metrics)
         flags, reasons = list(own.flags), [own.reason] if own.reason else []
         for attack in attacks:
             found = table[row.method, row.concept, attack.attack]
@@ -211,7 +211,8 @@ def rows_of_run(run: RunFolder) -> list[BoardRow]:
 
 def run_key(row: RowRecord, attacks: Iterable[AttackRecord]) -> str:
     """Twelve hexadecimal digits that are the same where a row, and the attacks on it, were made of the same cells."""
-    probes = {name: probe.by_first_judge().model_dump(mode="json") for name, probe in row.probes.items()}
+    without: Any = {"roles": True, "judged": {"__all__": {"concept"}}}  # which say nothing of a standard image set
+    probes = {name: probe.model_dump(mode="json", exclude=without) for name, probe in row.standard().probes.items()}
     tried = {attack.attack: [attack.status, attack.trials, attack.floor] for attack in attacks}
     return short_hash([row.method, row.concept, row.status, row.reason, row.erasure, probes, tried])
 
@@ -223,7 +224,7 @@ def _hyper_parameters(run: RunFolder, label: str) -> dict[str, Any]:
 
 def row_cells(row: RowRecord) -> list[str]:
     """The keys of the cells of a row's own: its erasure, its images, and what first judges say of them."""
-    own = [probe.by_first_judge() for name, probe in row.probes.items() if name != "reference"]
+    own = [probe for name, probe in row.standard().probes.items() if name != "reference"]
     keys = [row.erasure, *(p.images for p in own), *(j.cell for p in own for j in p.judged), *(p.features for p in own)]
     return list(dict.fromkeys(key for key in keys if key))
 

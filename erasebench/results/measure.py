@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import pandas as pd
@@ -11,13 +12,13 @@ import pandas as pd
 from erasebench.engine.store import Store
 from erasebench.errors import one_line
 from erasebench.images import read_images
-from erasebench.judging import read_array
-from erasebench.metrics.metric import Measured, Metric, Probe, load_metrics
+from erasebench.judging import read_array, read_columns
+from erasebench.metrics.metric import Measured, Metric, Probe, asked_metrics
 from erasebench.plugins import UNATTACKED
 from erasebench.registry import warn
 from erasebench.results.attacks import attacks_frame
 from erasebench.results.flags import Attacked, attack_flags, flags
-from erasebench.results.record import AttackRecord, ProbeRecord, Record, RowRecord
+from erasebench.results.record import AttackRecord, JudgedImages, ProbeRecord, Record, RowRecord
 from erasebench.results.rows import TableRow
 from erasebench.results.scores import split_judges
 
@@ -84,7 +85,7 @@ def collect(
 
 def measure_rows(collected: Iterable[MeasuredRow], record: Record, attacks: pd.DataFrame | None) -> list[TableRow]:
     """The table of what :func:`collect` returned."""
-    metrics, trials = load_metrics(), _trials(attacks)
+    metrics, trials = asked_metrics(record.metrics), _trials(attacks)
     rows = [_measure(one, metrics) for one in collected]
     unattacked = {row.concept: row for row in rows if row.method == record.baseline and not row.attack}
     of_attack = {(row.method, row.concept, row.attack): row for row in record.attacks}
@@ -105,12 +106,12 @@ def _attack_flags(row: TableRow, of: AttackRecord, record: Record, trials: Trial
     return attack_flags(row, Attacked(row.attack, tried, unerased, threat_models, of.judged))
 
 
-def prompt_values(collected: Iterable[MeasuredRow]) -> dict[tuple[str, str, str], dict[str, pd.Series]]:
+def prompt_values(collected: Iterable[MeasuredRow], record: Record) -> dict[tuple[str, str, str], dict[str, pd.Series]]:
     """By method, concept and attack ("" without one), and then by metric: one value an image, as the metric gives them.
 
     What a metric of another package raises costs a warning.
     """
-    metrics = load_metrics()
+    metrics = asked_metrics(record.metrics)
     found: dict[tuple[str, str, str], dict[str, pd.Series]] = {}
     for one in collected:
         of_row = _each(one, metrics, lambda metric, own, base: metric.values(own, base))
@@ -156,7 +157,29 @@ def _probe(probe: ProbeRecord, scores: pd.DataFrame, store: Store) -> Probe:
         reader(probe.images, lambda key: read_images(store.read(key))),
         reader(probe.features, lambda key: read_array(store.read(key), "features")),
         probe.features_of,
+        (lambda: _judged(probe, scores, store)) if probe.judged else None,
+        {role: partial(_by_role, judged, scores, store) for role, judged in probe.roles.items()},
+        {role: judged.judge for role, judged in probe.roles.items()},
     )
+
+
+def _judged(probe: ProbeRecord, scores: pd.DataFrame, store: Store) -> pd.DataFrame:
+    """All that first judges say of the images of which there are scores, over these."""
+    keys = pd.MultiIndex.from_frame(scores[["prompt_id", "seed"]])
+    labels: dict[tuple[str, str], set[str]] = {}
+    for one in probe.first:
+        labels.setdefault((one.judge, one.cell), set()).add(one.label)
+    parts = []
+    for (judge, cell), own in labels.items():
+        rows = ((scores["judge"] == judge) & scores["label"].isin(own)).to_numpy()
+        parts.append(read_columns(store.read(cell)).reindex(keys[rows]).set_axis(scores.index[rows]))
+    return pd.concat(parts).reindex(scores.index)
+
+
+def _by_role(judged: JudgedImages, scores: pd.DataFrame, store: Store) -> pd.Series:
+    """What a judge of another role says of the images of which there are scores, over these."""
+    keys = pd.MultiIndex.from_frame(scores[["prompt_id", "seed"]])
+    return read_columns(store.read(judged.cell))[judged.label].reindex(keys).set_axis(scores.index)
 
 
 def _measure(one: MeasuredRow, metrics: Mapping[str, Metric]) -> TableRow:

@@ -14,7 +14,7 @@ from erasebench.engine.cells import short_hash
 
 if TYPE_CHECKING:
     from erasebench.attack_plan import AttackRow
-    from erasebench.plan import Plan, Row
+    from erasebench.plan import Judged, Plan, Row
 
 Facts = dict[str, str | int | float | None]
 """What was measured with, by name, for readers and for comparison."""
@@ -30,6 +30,7 @@ class Protocol(BaseModel):
         concepts: by concept, what holds for its rows: prompts and judge.
         attacks: by concept and attack, what holds for that attack's rows beside it: prompts, judge and budget.  Empty
             in a run of a version that did not keep it.
+        further: by concept, the image sets that only some runs have, and that the numbers of others do not depend on.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -37,6 +38,7 @@ class Protocol(BaseModel):
     common: Facts
     concepts: dict[str, Facts]
     attacks: dict[str, dict[str, Facts]] = {}
+    further: dict[str, Facts] = {}
 
     def of(self, concept: str) -> Facts:
         """What holds for the rows of a concept, by name.
@@ -63,12 +65,12 @@ class Protocol(BaseModel):
 
     def run_checksum(self) -> str:
         """Twelve hexadecimal digits, the same for runs of the same concepts and attacks that can be compared."""
-        return short_hash([self.common, self.concepts, *([self.attacks] if self.attacks else [])])
+        return short_hash([self.common, self.concepts, *(some for some in (self.attacks, self.further) if some)])
 
 
 def protocol_of(plan: Plan) -> Protocol:
     """The protocol of a plan."""
-    row = next((row for row in plan.rows if not row.reason), None)
+    retain = next((row.probes["retain"] for row in plan.rows if not row.reason), None)
     common: Facts = {
         "model": plan.source.name,
         "model fingerprint": plan.source.fingerprint,
@@ -76,8 +78,8 @@ def protocol_of(plan: Plan) -> Protocol:
         "dtype": plan.dtype,
         **{f"sampler {name}": value for name, value in plan.sampler.items()},
         "unrelated prompts": _describe_prompts(plan.retained),
-        "CLIP": describe_spec(row.clip.spec) if row and row.clip else None,
-        "features": describe_spec(row.features.spec) if row and row.features else None,
+        "CLIP": describe_spec(retain.judged[0].cell.spec) if retain else None,
+        "features": describe_spec(retain.features.spec) if retain and retain.features else None,
         "reference images": plan.reference.key if plan.reference else None,
     }
     concepts = {row.concept.name: _of_concept(row) for row in plan.rows if not row.reason}
@@ -85,17 +87,23 @@ def protocol_of(plan: Plan) -> Protocol:
     for attacked in plan.attacks:
         if not attacked.reason:
             attacks.setdefault(attacked.concept.name, {}).setdefault(attacked.attack, _of_attack(attacked))
-    return Protocol(common=common, concepts=concepts, attacks=attacks)
+    further = {row.concept.name: facts for row in plan.rows if (facts := _further(row))}
+    return Protocol(common=common, concepts=concepts, attacks=attacks, further=further)
 
 
 def _of_concept(row: Row) -> Facts:
-    assert row.judged
-    return {
-        "prompts": _describe_prompts(row.prompts),
-        "judge": describe_spec(row.judged.spec),
-        "label": row.view.label,
-        "threshold": row.view.threshold,
-    }
+    probe = row.probes["concept"]
+    facts: Facts = {"prompts": _describe_prompts(probe.prompts)}
+    for judged in probe.judged:
+        of = f" of {judged.concept}" if judged.concept else ""
+        facts |= {f"judge{of}": describe_spec(judged.cell.spec), f"label{of}": judged.label}
+        facts |= {f"threshold{of}": judged.threshold}
+    return facts
+
+
+def _further(row: Row) -> Facts:
+    titles = {"synonyms": "prompts by synonyms", "others": "prompts of other concepts"}
+    return {titles[name]: _describe_prompts(probe.prompts) for name, probe in row.probes.items() if name in titles}
 
 
 def _of_attack(row: AttackRow) -> Facts:
@@ -151,6 +159,17 @@ def describe_judge(spec: Mapping[str, Any], label: str, threshold: float) -> str
     return f"{describe_spec(spec)}: {label} >= {threshold:g}"
 
 
+def describe_judges(judged: Sequence[Judged]) -> str:
+    """Who judged a probe's images, for readers; of several who differ in nothing but the label, the labels together."""
+    by_judge: dict[tuple[str, float | None], list[str]] = {}
+    for one in judged:
+        by_judge.setdefault((describe_spec(one.cell.spec), one.threshold), []).append(one.label)
+    return "; ".join(
+        f"{judge}: {', '.join(dict.fromkeys(labels))}" + ("" if threshold is None else f" >= {threshold:g}")
+        for (judge, threshold), labels in by_judge.items()
+    )
+
+
 def describe_spec(spec: Mapping[str, Any]) -> str:
     """A judge with its version and weights, for readers."""
     weights = f" {spec['weights'][:12]}" if spec.get("weights") else ""
@@ -164,8 +183,18 @@ def _describe_prompts(prompts: Sequence[Prompt]) -> str:
 
 
 def differences(first: Protocol, second: Protocol, concept: str) -> list[str]:
-    """In what two protocols differ for the rows of a concept, one line each, such as ``sampler steps: 25 and 50``."""
-    return _apart(first.of(concept), second.of(concept))
+    """In what two protocols differ for the rows of a concept, one line each, such as ``sampler steps: 25 and 50``.
+
+    Image sets that only one of them has are no difference: nothing is compared of them.
+    """
+    further = [each.further.get(concept, {}) for each in (first, second)]
+    shared = further[0].keys() & further[1].keys()
+    return _apart(
+        *(
+            each.of(concept) | {name: own[name] for name in own if name in shared}
+            for each, own in zip((first, second), further, strict=True)
+        )
+    )
 
 
 def attack_differences(first: Protocol, second: Protocol, concept: str, attack: str) -> list[str] | None:

@@ -18,14 +18,14 @@ from erasebench.engine.cells import Cell
 from erasebench.engine.ledger import LEDGER
 from erasebench.errors import EraseBenchError
 from erasebench.files import hash_files
-from erasebench.metrics.metric import Description, describe_metrics
+from erasebench.metrics.metric import STANDARD_PROBES, Description, asked_metrics
 from erasebench.plugins import BASELINE
-from erasebench.results.protocol import Protocol, describe_judge, protocol_of
+from erasebench.results.protocol import Protocol, describe_judge, describe_judges, protocol_of
 from erasebench.results.rows import Status
 
 if TYPE_CHECKING:
     from erasebench.attack_plan import AttackRow
-    from erasebench.plan import Plan, Row
+    from erasebench.plan import Judged, Plan, ProbePlan, Row
 
 RECORD = "plan.json"
 
@@ -42,12 +42,14 @@ class JudgedImages(_Part):
         label: the score that counts.
         threshold: from which score on the label is there; None for scores without one.
         cell: the key of the cell that holds the scores.
+        concept: the concept whose images it judges; "" where it judges all of the probe.
     """
 
     judge: str
     label: str
     threshold: float | None
     cell: str
+    concept: str = ""
 
 
 class ProbeRecord(_Part):
@@ -55,7 +57,9 @@ class ProbeRecord(_Part):
 
     Attributes:
         images: the key of its images; None where only their features were kept.
-        judged: who judged them: first the judge that numbers are of, then those that only have an opinion.
+        judged: who judged them.  The first of each concept's is the judge that numbers are of, the others only have
+            an opinion.
+        roles: what the domain's judges of further roles say of them, by role.
         features: the key of their features; ``features_of`` what a table calls these.
     """
 
@@ -63,10 +67,29 @@ class ProbeRecord(_Part):
     judged: tuple[JudgedImages, ...] = ()
     features: str | None = None
     features_of: str = ""
+    roles: dict[str, JudgedImages] = {}
+
+    @property
+    def first(self) -> tuple[JudgedImages, ...]:
+        """The first judge of each concept."""
+        first: dict[str, JudgedImages] = {}
+        for one in self.judged:
+            first.setdefault(one.concept, one)
+        return tuple(first.values())
+
+    @property
+    def further(self) -> tuple[JudgedImages, ...]:
+        """The judges that only have an opinion."""
+        return tuple(one for one in self.judged if one not in self.first)
 
     def by_first_judge(self) -> ProbeRecord:
         """The same without further judges."""
-        return self.model_copy(update={"judged": self.judged[:1]})
+        return self.model_copy(update={"judged": self.first, "roles": {}})
+
+    @property
+    def is_joint(self) -> bool:
+        """Whether its images are of several concepts that were erased together."""
+        return any(one.concept for one in self.judged)
 
 
 class RowRecord(_Part):
@@ -89,6 +112,11 @@ class RowRecord(_Part):
     judge: str = ""
     erasure: str | None = None
     probes: dict[str, ProbeRecord] = {}
+
+    def standard(self) -> RowRecord:
+        """The same without further judges and without the image sets that only some runs have."""
+        own = {name: probe.by_first_judge() for name, probe in self.probes.items() if name in STANDARD_PROBES}
+        return self.model_copy(update={"probes": own})
 
 
 class AttackRecord(_Part):
@@ -133,6 +161,7 @@ class Record(_Part):
         tokenizer: SHA-256 of the tokenizer's files: prompts that attacks found are for models that read alike.
         seed: of erasures and images.
         shows: by id of an unrelated prompt, the names of the concepts that it shows, where it shows any that are known.
+        suite_scale: what a suite's run has in common with its paper, in words; "" of a run of no suite.
         protocol: how it measured; None in a record of a version that did not keep it.
         files: SHA-256 of the other files of the run folder that hold results, by name; whoever reads one of them knows
             whether it is of this run.
@@ -148,6 +177,7 @@ class Record(_Part):
     tokenizer: str = ""
     seed: int = 0
     shows: dict[str, tuple[str, ...]] = {}
+    suite_scale: str = ""
     protocol: Protocol | None = None
     files: dict[str, str] = {}
 
@@ -202,7 +232,7 @@ def record_plan(plan: Plan, failed: Mapping[str, str], unneeded: Container[str] 
         model=plan.source.name,
         domain=plan.source.domain,
         baseline=BASELINE,
-        metrics=describe_metrics(),
+        metrics={name: metric.description() for name, metric in asked_metrics(plan.config.metrics).items()},
         rows=rows,
         attacks=tuple(_record_attack(row, failed, unneeded) for row in plan.attacks),
         tokenizer=tokenizer_hash(plan.source.folder),
@@ -252,24 +282,12 @@ def _record_row(plan: Plan, row: Row, failed: Mapping[str, str]) -> RowRecord:
     method, concept, kind = row.method, row.concept.name, row.concept.kind
     if row.reason:
         return RowRecord(method=method, concept=concept, kind=kind, status="n/a", reason=row.reason)
-    assert row.images and row.judged and row.retain and row.clip
+    assert row.erasure
     reasons = [
         failed[cell.key] for cell in (*row.cells, *([plan.reference] if plan.reference else [])) if cell.key in failed
     ]
-    label, threshold = row.view.label, row.view.threshold
-    judged: tuple[JudgedImages, ...] = (_judged(row.judged, label, threshold),)
-    if row.second and row.second_view:
-        judged += (_judged(row.second, row.second_view.label, row.second_view.threshold),)
-    probes = {
-        "concept": ProbeRecord(images=row.images.key, judged=judged),
-        "retain": ProbeRecord(
-            images=row.retain.key,
-            judged=(_judged(row.clip, "clip", None),),
-            features=row.features.key if row.features else None,
-            features_of=features_title(row.features.spec["judge"]) if row.features else "",
-        ),
-    }
-    if row.features and plan.reference:
+    probes = {name: _record_probe(probe) for name, probe in row.probes.items()}
+    if plan.reference and "retain" in row.probes and row.probes["retain"].features:
         images = plan.reference.reads["images"].key if plan.reference.reads else None
         probes["reference"] = ProbeRecord(
             images=images, features=plan.reference.key, features_of=features_title(plan.reference.spec["judge"])
@@ -280,11 +298,28 @@ def _record_row(plan: Plan, row: Row, failed: Mapping[str, str]) -> RowRecord:
         kind=kind,
         status="failed" if reasons else "ok",
         reason=reasons[0] if reasons else "",
-        judge="" if reasons else describe_judge(row.judged.spec, label, threshold),
-        erasure=row.images.reads["erasure"].key,
+        judge="" if reasons else describe_judges(row.probes["concept"].judged),
+        erasure=row.erasure.key,
         probes=probes,
     )
 
 
-def _judged(cell: Cell, label: str, threshold: float | None) -> JudgedImages:
-    return JudgedImages(judge=cell.spec["judge"], label=label, threshold=threshold, cell=cell.key)
+def _record_probe(probe: ProbePlan) -> ProbeRecord:
+    features = probe.features
+    return ProbeRecord(
+        images=probe.images.key,
+        judged=tuple(map(_record_judged, (*probe.judged, *probe.second))),
+        features=features.key if features else None,
+        features_of=features_title(features.spec["judge"]) if features else "",
+        roles={role: _record_judged(judged) for role, judged in probe.roles.items()},
+    )
+
+
+def _record_judged(judged: Judged) -> JudgedImages:
+    return JudgedImages(
+        judge=judged.cell.spec["judge"],
+        label=judged.label,
+        threshold=judged.threshold,
+        cell=judged.cell.key,
+        concept=judged.concept,
+    )

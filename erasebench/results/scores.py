@@ -46,15 +46,17 @@ def _lines(plan: Plan, record: Record, store: Store) -> Iterator[tuple[object, .
     for row, found in zip(plan.rows, record.rows, strict=True):
         if found.status != "ok":
             continue
-        asked = {"concept": row.prompts, "retain": unrelated_prompts(row.concept, plan.retained)}
-        for probe, prompts in asked.items():
-            for judged in found.probes[probe].judged:
+        for name, probe in row.probes.items():
+            prompts = unrelated_prompts(row.concept, probe.prompts) if name in ("retain", "others") else probe.prompts
+            for judged in found.probes[name].judged:
                 scores = read_column(store.read(judged.cell), judged.label)
                 places = {key: place for place, key in enumerate(scores)}
                 for prompt in prompts:
+                    if judged.concept and judged.concept not in prompt.shows:
+                        continue
                     key = (prompt.id, prompt.seed)
                     yield (
-                        *(found.method, found.concept, probe, prompt.id, prompt.text, prompt.kind, prompt.seed),
+                        *(found.method, found.concept, name, prompt.id, prompt.text, prompt.kind, prompt.seed),
                         *(places[key], judged.judge, judged.label, scores[key], judged.threshold),
                     )
 
@@ -68,7 +70,7 @@ def split_judges(record: Record, scores: pd.DataFrame) -> tuple[pd.DataFrame, pd
         (row.method, row.concept, name, judged.judge, judged.label)
         for row in record.rows
         for name, probe in row.probes.items()
-        for judged in probe.judged[1:]
+        for judged in probe.further
     }
     keys = zip(*(scores[name] for name in ("method", "concept", "probe", "judge", "label")), strict=True)
     is_further = np.fromiter((key in further for key in keys), dtype=bool, count=len(scores))
@@ -77,11 +79,12 @@ def split_judges(record: Record, scores: pd.DataFrame) -> tuple[pd.DataFrame, pd
 
 def unrelated_prompts(concept: Concept, prompts: Sequence[Prompt]) -> list[Prompt]:
     """The prompts that do not show a concept; of the kind "neighbour" where they show one of its neighbours."""
+    own = {part.name for part in concept.parts}
     related = set(concept.neighbours)
     return [
         replace(prompt, kind="neighbour") if related & set(prompt.shows) else prompt
         for prompt in prompts
-        if concept.name not in prompt.shows
+        if not own & set(prompt.shows)
     ]
 
 

@@ -191,6 +191,6 @@ def test_model_weights_decide_every_cell(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_the_unerased_model_is_erased_and_drawn_once_for_all_concepts() -> None:
     made = plan(concepts=["church", "tench"])
     assert len(keys(made, "erase", 0)) == 1
-    assert made.rows[0].retain is not None and made.rows[1].retain is not None
-    assert made.rows[0].retain.key == made.rows[1].retain.key
+    assert made.rows[0].probes["retain"].images is not None and made.rows[1].probes["retain"].images is not None
+    assert made.rows[0].probes["retain"].images.key == made.rows[1].probes["retain"].images.key
     assert [row.method for row in made.rows] == ["sd", "sd", "uce", "uce"]

@@ -180,7 +180,7 @@ def test_a_metric_of_images_that_collapses_is_worse_though_no_score_moved(monkey
             return pd.Series(np.linspace(0.1, 0.2, len(ids)) + levels.pop(0), index=ids)
 
     monkeypatch.setattr("erasebench.results.compare.load_metrics", lambda: {"sharpness": Sharpness()})
-    monkeypatch.setattr("erasebench.results.measure.load_metrics", lambda: {"sharpness": Sharpness()})
+    monkeypatch.setattr("erasebench.results.measure.asked_metrics", lambda names: {"sharpness": Sharpness()})
     known = {"sharpness": Sharpness.description()}
     base = make_run({("uce", "church"): MANY})
     base = replace(base, record=base.record.model_copy(update={"metrics": known}))
