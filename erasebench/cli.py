@@ -114,7 +114,8 @@ def config_options() -> list[click.Parameter]:
             options.append(click.Option([f"{flag}/--no-{flag[2:]}"], default=None, help=text, show_default=False))
         else:
             metavar = _metavar(default, field.annotation)
-            complete = complete_names(key) if key in LISTED else complete_path if metavar == "PATH" else None
+            named = "concepts" if key == "others" else key
+            complete = complete_names(named) if named in LISTED else complete_path if metavar == "PATH" else None
             of = {"second_judge": "judges", "suite": "suites"}.get(key)
             complete = complete_name(of) if of else complete_names("concepts") if key == "others" else complete
             options.append(click.Option([flag], help=text, metavar=metavar, shell_complete=complete))

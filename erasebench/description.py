@@ -1,4 +1,4 @@
-"""What one thing is: a method with its hyper-parameters, a judge, a metric, a concept, a prompt set, a preset, a suite."""
+"""What one thing is: a method with its hyper-parameters, a judge, a metric, a concept, a prompt set, a suite."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def describe(
 
 def _kind_of(name: str, kind: str | None, catalogue: Catalogue) -> str:
     """The kind of thing that has a name, if it is one."""
-    known = {each: names(each) for each in (*KINDS, "presets") if kind in (None, each)}
+    known = {each: names(each) for each in (*KINDS, "presets", "suites") if kind in (None, each)}
     if kind in (None, "prompt-sets"):
         known["prompt-sets"] = list(catalogue.prompt_sets)
     if kind in (None, "concepts"):
