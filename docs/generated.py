@@ -30,6 +30,7 @@ from erasebench.metrics.metric import describe_metrics
 from erasebench.registry import KINDS, Plugin, Registry
 from erasebench.results import flags, protocol, record
 from erasebench.results.costs import Cost
+from erasebench.suites import parse_suite, suite_details, suite_files
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
@@ -183,6 +184,17 @@ def presets() -> str:
     """Every preset, as its file has it."""
     files = sorted(preset_files().items())
     return "\n\n".join(f"## `{name}`\n\n```yaml\n{path.read_text(encoding='utf-8')}```" for name, path in files)
+
+
+def suites() -> str:
+    """Every suite, with what its paper did and what is run."""
+    parts = []
+    for name, path in sorted(suite_files().items()):
+        parts.append(f"## `{name}`")
+        parts += [
+            f"{heading}\n: {escape(_sentences(texts))}" for heading, texts in suite_details(parse_suite(path)) if texts
+        ]
+    return "\n\n".join(parts)
 
 
 def flag_tables() -> str:
@@ -350,6 +362,7 @@ GENERATED: Mapping[str, Callable[[], str]] = {
     "metrics": metrics,
     "concepts": concepts,
     "presets": presets,
+    "suites": suites,
     "flags": flag_tables,
     "record": record_tables,
     "costs": cost_table,
