@@ -20,7 +20,7 @@ from erasebench.picturebook.cli import picturebook
 
 FAILED = 3
 INCONCLUSIVE = 4
-LISTED = ("methods", "attacks", "judges", "metrics", "rules", "concepts", "presets", "suites")
+LISTED = ("methods", "attacks", "judges", "metrics", "rules", "concepts", "prompt-sets", "presets", "suites")
 """What ``list`` and ``show`` know: ``erasebench.listing.LISTED``, which takes longer to import than ``--help`` may."""
 
 
@@ -114,7 +114,8 @@ def config_options() -> list[click.Parameter]:
             options.append(click.Option([f"{flag}/--no-{flag[2:]}"], default=None, help=text, show_default=False))
         else:
             metavar = _metavar(default, field.annotation)
-            complete = complete_names(key) if key in LISTED else complete_path if metavar == "PATH" else None
+            named = "concepts" if key == "others" else key
+            complete = complete_names(named) if named in LISTED else complete_path if metavar == "PATH" else None
             of = {"second_judge": "judges", "suite": "suites"}.get(key)
             complete = complete_name(of) if of else complete_names("concepts") if key == "others" else complete
             options.append(click.Option([flag], help=text, metavar=metavar, shell_complete=complete))
@@ -303,7 +304,8 @@ def plan(precision: str | None, **options: Any) -> None:
     Cells to compute, cells already there, images, time and disk.
     """
     from erasebench.engine.store import Store
-    from erasebench.plan import describe_plan, make_plan
+    from erasebench.plan import describe_plan
+    from erasebench.planning import make_plan
     from erasebench.precision import describe_precision, parse_precision
     from erasebench.runs import with_replays
 
@@ -324,7 +326,7 @@ def plan(precision: str | None, **options: Any) -> None:
 )
 @click.option("--csv", "table", type=click.Path(path_type=Path, dir_okay=False), help="File for the numbers.")
 def reproduce(suite: str, folder: Path | None, table: Path | None, **options: Any) -> None:
-    """Show what a paper reports beside what a run of its suite measured.
+    """Print a paper's numbers beside a run's.
 
     Runs the suite first, at the scale that the options give, or reads a run that is there; the same command again
     computes nothing.  Says what differs, of models, concepts and judges, and of which numbers nothing was measured.
@@ -386,8 +388,8 @@ def report(runs: tuple[Path, ...], out: Path | None, store: Path | None, images:
 def list_(kind: str | None, pattern: str) -> None:
     """List what there is to run, with what it is.
 
-    Methods, attacks, judges, metrics, guidance rules, concepts, presets or suites, by wildcard: erasebench list methods
-    "esd*".
+    Methods, attacks, judges, metrics, guidance rules, concepts, prompt sets, presets or suites, by wildcard:
+    erasebench list methods "esd*".
     """
     from erasebench.listing import listing
 
@@ -410,7 +412,7 @@ def show(name: str, kind: str | None, concept: str | None, **options: Any) -> No
     """Show what one thing is, such as a method.
 
     A method with its hyper-parameters: type and range, default, value on Picturebook, meaning.  Or an attack, judge,
-    metric, guidance rule, concept, preset or suite.
+    metric, guidance rule, concept, prompt set, preset or suite.
     """
     from erasebench.config import split_list
     from erasebench.description import describe
@@ -618,24 +620,24 @@ def doctor(store: Path, fix: bool) -> None:
 
 
 @cli.command()
-@click.argument("judge", required=False, shell_complete=complete_name("judges"))
+@click.argument("name", required=False, shell_complete=complete_name("judges", "prompt-sets"))
 @click.option(
     "--into",
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder for the files.  [default: $ERASEBENCH_WEIGHTS or ~/.cache/erasebench/weights]",
 )
-def fetch(judge: str | None, into: Path | None) -> None:
-    """Download the weights that a judge needs.
+def fetch(name: str | None, into: Path | None) -> None:
+    """Download a judge's weights or a prompt set.
 
-    Checks what comes, and goes on where a download broke off.  Without a judge: list what each needs, where it comes
-    from, and whether it is there.
+    Checks what comes, and goes on where a download broke off.  Without a name: list what each judge needs and which
+    prompt sets there are, where they come from, and whether they are there.
     """
-    from erasebench.fetching import fetch_weights, list_weights
+    from erasebench.fetching import fetch, list_files
 
-    if judge is None:
+    if name is None:
         if into is not None:
-            raise EraseBenchError("--into needs a judge whose weights to fetch")
-        click.echo("\n".join(list_weights()))
+            raise EraseBenchError("--into needs a judge or a prompt set to fetch")
+        click.echo("\n".join(list_files()))
         return
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
@@ -643,12 +645,43 @@ def fetch(judge: str | None, into: Path | None) -> None:
     with Progress(
         BarColumn(), DownloadColumn(), TransferSpeedColumn(), console=Console(stderr=True), transient=True
     ) as bar:
-        task = bar.add_task(judge, total=None)
-        fetch_weights(judge, into, click.echo, lambda done, total: bar.update(task, completed=done, total=total))
+        task = bar.add_task(name, total=None)
+        fetch(name, into, click.echo, lambda done, total: bar.update(task, completed=done, total=total))
 
 
 @cli.command()
-@click.argument("judge", shell_complete=complete_name("judges"))
+@click.argument("judge")
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    help="Folder of training images: for yolov8-imagenette Imagenette as it is distributed, with train and val.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File for the weights.  [default: where the judge looks for them]",
+)
+@click.option("--epochs", type=click.IntRange(min=1), default=100, help="Passes over the training images.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Of the first weights and the order of images.")
+@click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
+def train_judge(judge: str, images: Path, out: Path | None, epochs: int, seed: int, device: str) -> None:
+    """Train a judge whose weights nobody publishes.
+
+    There is one, yolov8-imagenette: YOLOv8n-cls on your copy of Imagenette (https://github.com/fastai/imagenette).
+    """
+    from erasebench.errors import check_name
+    from erasebench.judges.weights_files import weights_folder
+    from erasebench.judges.yolov8_imagenette import NAME, WEIGHTS, train
+
+    check_name("judge that can be trained", judge, (NAME,))
+    path = weights_folder() / WEIGHTS.name if out is None else out
+    train(images, path, epochs, seed, device, click.echo)
+    click.echo(f"wrote {path}")
+
+
+@cli.command()
+@click.argument("judges", metavar="JUDGE...", nargs=-1, required=True, shell_complete=complete_name("judges"))
 @click.option(
     "--images",
     type=click.Path(path_type=Path, file_okay=False),
@@ -658,7 +691,7 @@ def fetch(judge: str | None, into: Path | None) -> None:
 @click.option("--scenes", type=click.IntRange(min=2), default=200, help="Renders that show each label.")
 @click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="CSV file for the counts.")
-def validate(judge: str, images: Path | None, scenes: int, device: str, out: Path | None) -> None:
+def validate(judges: Sequence[str], images: Path | None, scenes: int, device: str, out: Path | None) -> None:
     """Measure how often a judge is right.
 
     Sensitivity, specificity and AUC on images of which you know what they show: erasebench validate
@@ -667,7 +700,7 @@ def validate(judge: str, images: Path | None, scenes: int, device: str, out: Pat
     """
     from erasebench.validation import validate, write_validations
 
-    found = validate(judge, images, scenes, device)
+    found = [one for judge in judges for one in validate(judge, images, scenes, device)]
     for one in found:
         click.echo("\n".join(one.lines()))
     if out is not None:

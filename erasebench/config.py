@@ -89,8 +89,14 @@ class RunConfig(BaseModel):
     out: Path = Field(Path("erasebench-results"), description="Tables, grids, ledger and configuration of this run.")
     plugins: tuple[Path, ...] = Field((), description="Python files with methods, judges or metrics of your own.")
     concept_files: tuple[Path, ...] = Field((), description="YAML files with concepts of your own.")
-    prompt_sets: dict[str, Path] = Field({}, description="Public prompt files that you have: i2p=i2p.csv.")
-    retain_file: Path | None = Field(None, description="CSV of other prompts (column 'prompt'), such as COCO captions.")
+    prompt_sets: dict[str, Path] = Field(
+        {},
+        description="Public prompt sets and their files: i2p=i2p.csv, or i2p=auto for what `erasebench fetch` brought; "
+        "a concept is asked by the first that has prompts for it, by its own if none has.",
+    )
+    retain_file: Path | None = Field(
+        None, description="Other prompts: CSV (column 'prompt'), or COCO's captions_val2017.json."
+    )
     judges: dict[str, str] = Field(
         {},
         description="A judge to use wherever a concept has another: resnet50=efficientnet-lite0; with a paper's way of "

@@ -13,7 +13,7 @@ from erasebench.config import PRESETS, make_config, read_preset
 from erasebench.description import describe
 from erasebench.errors import EraseBenchError, UnknownNameError
 from erasebench.listing import listing, names
-from erasebench.plan import make_plan
+from erasebench.planning import make_plan
 from erasebench.report.html import write_report
 from erasebench.results.record import read_record
 from erasebench.results.run_folder import read_run

@@ -29,7 +29,15 @@ TINY = (
 """A run of 17 cells, in this process; options that come later win."""
 CELLS = 17
 COMPUTED = ("ok", "failed")
-PROMPT_SET_CONCEPT = """concepts:
+PROMPT_SET_CONCEPT = """prompt_sets:
+  mine:
+    title: my prompts
+    url: https://example.org/mine
+    domain: picturebook
+    prompt: [text]
+    seeds: [seed]
+    concepts: {mine: {where: {tags: dark}}}
+concepts:
   mine:
     kind: object
     phrase: mine
@@ -37,7 +45,7 @@ PROMPT_SET_CONCEPT = """concepts:
       picturebook:
         judge: picturebook-detector
         label: church
-        prompt_set: {name: mine, url: "https://example.org/mine", column: text, where: {tags: dark}, seeds: seed}
+        prompt_set: mine
 """
 """A concept whose prompts are in a file of the user's."""
 
@@ -87,7 +95,7 @@ def forget_plugins() -> None:
 
 def fast_stages(patch: pytest.MonkeyPatch) -> None:
     """Pictures and scores that a hash makes, where a model and judges would; everything around them is real."""
-    patch.setattr("erasebench.plan.load_catalogue", cache(load_catalogue))
+    patch.setattr("erasebench.planning.load_catalogue", cache(load_catalogue))
     patch.setattr("erasebench.stages.session.load_model", lambda *_: None)
     patch.setattr("erasebench.stages.erase.run", fast_erase)
     patch.setattr("erasebench.stages.generate.run", fast_generate)
