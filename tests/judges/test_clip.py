@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from erasebench.concepts import load_catalogue
 from erasebench.judges import clip, networks
-from erasebench.judges.clip import CIFAR10, ClipCifar10, ClipScore, ClipStyle, openai_clip, zero_shot
+from erasebench.judges.clip import CIFAR10, ClipArtist, ClipCifar10, ClipScore, ClipStyle, openai_clip, zero_shot
 from erasebench.judges.weights_files import WeightFile
 from erasebench.judging import Images
 
@@ -78,8 +78,8 @@ def test_clip_score_is_100_cosines_with_the_own_prompt(images: Images) -> None:
         ClipScore().scores(images, prompts[:2])
 
 
-@pytest.mark.parametrize("make", [ClipStyle, ClipCifar10])
-def test_probabilities_sum_to_one(make: type[ClipStyle | ClipCifar10], images: Images) -> None:
+@pytest.mark.parametrize("make", [ClipStyle, ClipArtist, ClipCifar10])
+def test_probabilities_sum_to_one(make: type[ClipStyle | ClipArtist | ClipCifar10], images: Images) -> None:
     judge = make()
     columns = judge.scores(images, [""] * 3).columns
     assert tuple(columns) == judge.labels
@@ -92,13 +92,16 @@ def test_probabilities_sum_to_one(make: type[ClipStyle | ClipCifar10], images: I
 def test_every_concept_that_names_these_judges_has_a_column() -> None:
     catalogue = load_catalogue()
     views = [view for name in catalogue.names() for view in catalogue.get(name).views.values()]
-    for name, judge in (("clip-style", ClipStyle()), ("clip-cifar10", ClipCifar10())):
-        assert {view.label for view in views if view.judge == name} == set(judge.labels)
+    judges = {"clip-style": ClipStyle(), "clip-artist": ClipArtist(), "clip-cifar10": ClipCifar10()}
+    for name, judge in judges.items():
+        assert {view.label for view in views if view.judge == name} == set(judge.labels or ())
 
 
 def test_the_texts_are_those_of_the_papers() -> None:
     assert ClipStyle().styles["van-gogh"] == "an image in the style of Van Gogh"
     assert "an image in the style of crayon; " in ClipStyle().identity()["texts"] + "; "
+    assert len(ClipStyle().labels) == 50, "of UnlearnCanvas"
+    assert len(ClipArtist().labels) == 209, "200 of MACE, five of ESD and AP, four famous ones"
     assert len(CIFAR10) == 10 == len(set(CIFAR10))
 
 

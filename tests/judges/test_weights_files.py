@@ -16,6 +16,7 @@ FILE = WeightFile("net.pt", "https://example.org/net.pt", sha256(b"net").hexdige
 NEEDS = {
     "clip": "ViT-B-32.pt",
     "clip-style": "ViT-B-32.pt",
+    "clip-artist": "ViT-B-32.pt",
     "clip-cifar10": "ViT-B-32.pt",
     "q16": "prompts.p",
     "lpips": "alexnet-owt-7be5be79.pth",
