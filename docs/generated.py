@@ -27,6 +27,7 @@ from erasebench.config import preset_files
 from erasebench.description import concept_details, describe_hyper_parameters, plugin_details
 from erasebench.docstrings import SECTIONS, attributes
 from erasebench.metrics.metric import describe_metrics
+from erasebench.prompt_sets import prompt_set_details
 from erasebench.registry import KINDS, Plugin, Registry
 from erasebench.results import flags, protocol, record
 from erasebench.results.costs import Cost
@@ -177,6 +178,19 @@ def concepts() -> str:
         header = ("concept", "phrase", "synonyms", "anchor", "neighbours", "seen by, prompts")
         parts.append("{.concepts}\n" + table(header, rows))
     return "\n\n".join(parts)
+
+
+def prompt_sets() -> str:
+    """Every public prompt set: what it is and holds, but not whether it is there."""
+    parts = []
+    for prompt_set in catalogue().prompt_sets.values():
+        rows = [
+            [name, "<br>".join(escape(text) for text in texts)]
+            for name, texts in prompt_set_details(prompt_set)
+            if any(texts) and name not in ("title", "here", "note")
+        ]
+        parts += [f"## `{prompt_set.name}`: {escape(prompt_set.title)}", escape(prompt_set.note), table(("", ""), rows)]
+    return "\n\n".join(filter(None, parts))
 
 
 def presets() -> str:
@@ -349,6 +363,7 @@ GENERATED: Mapping[str, Callable[[], str]] = {
     "rules": lambda: plugins("rules"),
     "metrics": metrics,
     "concepts": concepts,
+    "prompt-sets": prompt_sets,
     "presets": presets,
     "flags": flag_tables,
     "record": record_tables,

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from erasebench.concepts import load_catalogue
-from erasebench.config import layered_config, make_config, parse_method
+from erasebench.config import make_config, parse_method
 from erasebench.domains import DOMAINS
 from erasebench.engine.runner import Event, Progressed
 from erasebench.engine.store import Store
@@ -24,6 +24,7 @@ from erasebench.models.loading import copy_model, describe_pipeline, load_stock
 from erasebench.plan import find_parts
 from erasebench.registry import METHODS
 from erasebench.stages.session import Session
+from erasebench.suites import layered_config
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -20,7 +20,7 @@ from erasebench.picturebook.cli import picturebook
 
 FAILED = 3
 INCONCLUSIVE = 4
-LISTED = ("methods", "attacks", "judges", "metrics", "rules", "concepts", "presets")
+LISTED = ("methods", "attacks", "judges", "metrics", "rules", "concepts", "prompt-sets", "presets", "suites")
 """What ``list`` and ``show`` know: ``erasebench.listing.LISTED``, which takes longer to import than ``--help`` may."""
 
 
@@ -61,7 +61,17 @@ class AttackCommand(ConfigCommand):
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """The configuration's options, then the command's own."""
-        return [option for option in super().get_params(ctx) if option.name not in ("methods", "attacks", "concepts")]
+        own = ("methods", "attacks", "concepts", "suite")
+        return [option for option in super().get_params(ctx) if option.name not in own]
+
+
+class ReproduceCommand(ConfigCommand):
+    """A command with an option for every key of the run's configuration but the suite, which it is given."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """The configuration's options, then the command's own."""
+        options = super().get_params(ctx)
+        return [option for option in options if option.name != "suite" or isinstance(option, click.Argument)]
 
 
 class EraseCommand(click.Command):
@@ -104,8 +114,10 @@ def config_options() -> list[click.Parameter]:
             options.append(click.Option([f"{flag}/--no-{flag[2:]}"], default=None, help=text, show_default=False))
         else:
             metavar = _metavar(default, field.annotation)
-            complete = complete_names(key) if key in LISTED else complete_path if metavar == "PATH" else None
-            complete = complete_name("judges") if key == "second_judge" else complete
+            named = "concepts" if key == "others" else key
+            complete = complete_names(named) if named in LISTED else complete_path if metavar == "PATH" else None
+            of = {"second_judge": "judges", "suite": "suites"}.get(key)
+            complete = complete_name(of) if of else complete_names("concepts") if key == "others" else complete
             options.append(click.Option([flag], help=text, metavar=metavar, shell_complete=complete))
     return options
 
@@ -123,7 +135,7 @@ def _metavar(default: object, annotation: Any) -> str:
 
 def read_options(options: dict[str, Any]) -> Any:
     """The configuration that preset, file and options make, each over the one before."""
-    from erasebench.config import layered_config
+    from erasebench.suites import layered_config
 
     file, preset = options.pop("config", None), options.pop("preset", None)
     given = {key: _value(key, value) for key, value in options.items() if value is not None}
@@ -167,13 +179,9 @@ def run(**options: Any) -> None:
 
 def _run(options: dict[str, Any], attacks_only: bool = False) -> None:
     from erasebench.report.table import to_terminal
-    from erasebench.runs import any_failed, run, summary
+    from erasebench.runs import any_failed
 
-    try:
-        result = run(read_options(options), attacks_only=attacks_only)
-    except KeyboardInterrupt:
-        click.echo("\nstopped; the same command goes on from here", err=True)
-        sys.exit(130)
+    result = _compute(read_options(options), attacks_only)
     live = sys.stdout.isatty()
     click.echo(
         to_terminal(
@@ -186,9 +194,21 @@ def _run(options: dict[str, Any], attacks_only: bool = False) -> None:
             result.seeds,
         )
     )
-    click.echo(summary(result), err=True)
     if any_failed(result.rows):
         sys.exit(FAILED)
+
+
+def _compute(config: Any, attacks_only: bool = False) -> Any:
+    """Run, and say how much was computed."""
+    from erasebench.runs import run, summary
+
+    try:
+        result = run(config, attacks_only=attacks_only)
+    except KeyboardInterrupt:
+        click.echo("\nstopped; the same command goes on from here", err=True)
+        sys.exit(130)
+    click.echo(summary(result), err=True)
+    return result
 
 
 @cli.command(cls=EraseCommand)
@@ -295,6 +315,47 @@ def plan(precision: str | None, **options: Any) -> None:
         click.echo(f"\n{describe_precision(half, made.config)}")
 
 
+@cli.command(cls=ReproduceCommand)
+@click.argument("suite", shell_complete=complete_name("suites"))
+@click.option(
+    "--run",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of a finished run of the suite; without it, the suite is run first.",
+)
+@click.option("--csv", "table", type=click.Path(path_type=Path, dir_okay=False), help="File for the numbers.")
+def reproduce(suite: str, folder: Path | None, table: Path | None, **options: Any) -> None:
+    """Show what a paper reports beside what a run of its suite measured.
+
+    Runs the suite first, at the scale that the options give, or reads a run that is there; the same command again
+    computes nothing.  Says what differs, of models, concepts and judges, and of which numbers nothing was measured.
+
+    Exits with 3 if some cell failed.
+    """
+    from erasebench.files import write_named
+    from erasebench.report.reproduction import reproduce, to_csv, to_terminal
+    from erasebench.results.run_folder import read_run
+    from erasebench.runs import any_failed
+    from erasebench.suites import read_suite
+
+    given = [name for name, value in options.items() if value is not None]
+    if folder is None:
+        config = read_options({**options, "suite": suite})
+        known = read_suite(suite, config.plugins, config.concept_files)
+        failed, folder = any_failed(_compute(config).rows), config.out
+    elif given:
+        raise EraseBenchError(f"--run reads a run as it is: --{given[0].replace('_', '-')} would change nothing")
+    else:
+        known, failed = read_suite(suite), False
+    found = reproduce(suite, known, read_run(folder))
+    live = sys.stdout.isatty()
+    click.echo(to_terminal(found, live, shutil.get_terminal_size().columns if live else None), nl=False)
+    if table:
+        write_named(table, to_csv(found))
+    if failed:
+        sys.exit(FAILED)
+
+
 @cli.command()
 @click.argument(
     "runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path), shell_complete=complete_path
@@ -326,7 +387,8 @@ def report(runs: tuple[Path, ...], out: Path | None, store: Path | None, images:
 def list_(kind: str | None, pattern: str) -> None:
     """List what there is to run, with what it is.
 
-    Methods, attacks, judges, metrics, guidance rules, concepts or presets, by wildcard: erasebench list methods "esd*".
+    Methods, attacks, judges, metrics, guidance rules, concepts, prompt sets, presets or suites, by wildcard:
+    erasebench list methods "esd*".
     """
     from erasebench.listing import listing
 
@@ -349,7 +411,7 @@ def show(name: str, kind: str | None, concept: str | None, **options: Any) -> No
     """Show what one thing is, such as a method.
 
     A method with its hyper-parameters: type and range, default, value on Picturebook, meaning.  Or an attack, judge,
-    metric, guidance rule, concept or preset.
+    metric, guidance rule, concept, prompt set, preset or suite.
     """
     from erasebench.config import split_list
     from erasebench.description import describe
@@ -557,24 +619,24 @@ def doctor(store: Path, fix: bool) -> None:
 
 
 @cli.command()
-@click.argument("judge", required=False, shell_complete=complete_name("judges"))
+@click.argument("name", required=False, shell_complete=complete_name("judges", "prompt-sets"))
 @click.option(
     "--into",
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder for the files.  [default: $ERASEBENCH_WEIGHTS or ~/.cache/erasebench/weights]",
 )
-def fetch(judge: str | None, into: Path | None) -> None:
-    """Download the weights that a judge needs.
+def fetch(name: str | None, into: Path | None) -> None:
+    """Download a judge's weights or a prompt set.
 
-    Checks what comes, and goes on where a download broke off.  Without a judge: list what each needs, where it comes
-    from, and whether it is there.
+    Checks what comes, and goes on where a download broke off.  Without a name: list what each judge needs and which
+    prompt sets there are, where they come from, and whether they are there.
     """
-    from erasebench.fetching import fetch_weights, list_weights
+    from erasebench.fetching import fetch, list_files
 
-    if judge is None:
+    if name is None:
         if into is not None:
-            raise EraseBenchError("--into needs a judge whose weights to fetch")
-        click.echo("\n".join(list_weights()))
+            raise EraseBenchError("--into needs a judge or a prompt set to fetch")
+        click.echo("\n".join(list_files()))
         return
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
@@ -582,8 +644,39 @@ def fetch(judge: str | None, into: Path | None) -> None:
     with Progress(
         BarColumn(), DownloadColumn(), TransferSpeedColumn(), console=Console(stderr=True), transient=True
     ) as bar:
-        task = bar.add_task(judge, total=None)
-        fetch_weights(judge, into, click.echo, lambda done, total: bar.update(task, completed=done, total=total))
+        task = bar.add_task(name, total=None)
+        fetch(name, into, click.echo, lambda done, total: bar.update(task, completed=done, total=total))
+
+
+@cli.command()
+@click.argument("judge")
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    help="Folder of training images: for yolov8-imagenette Imagenette as it is distributed, with train and val.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File for the weights.  [default: where the judge looks for them]",
+)
+@click.option("--epochs", type=click.IntRange(min=1), default=100, help="Passes over the training images.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Of the first weights and the order of images.")
+@click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
+def train_judge(judge: str, images: Path, out: Path | None, epochs: int, seed: int, device: str) -> None:
+    """Train a judge whose weights nobody publishes.
+
+    There is one, yolov8-imagenette: YOLOv8n-cls on your copy of Imagenette (https://github.com/fastai/imagenette).
+    """
+    from erasebench.errors import check_name
+    from erasebench.judges.weights_files import weights_folder
+    from erasebench.judges.yolov8_imagenette import NAME, WEIGHTS, train
+
+    check_name("judge that can be trained", judge, (NAME,))
+    path = weights_folder() / WEIGHTS.name if out is None else out
+    train(images, path, epochs, seed, device, click.echo)
+    click.echo(f"wrote {path}")
 
 
 @cli.command()

@@ -21,6 +21,9 @@ class RunConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    suite: str | None = Field(
+        None, description="A published protocol, by name, or a YAML file of your own; other options go over it."
+    )
     model: str = Field("picturebook", description="'picturebook', a diffusers folder, or a hub id.")
     methods: tuple[str, ...] = Field(
         (),
@@ -32,6 +35,14 @@ class RunConfig(BaseModel):
         description="Concepts of the catalogue, or 'phrase:red balloon'; with + between, or as a group, erased "
         "together: church+parachute.",
         json_schema_extra={"minItems": 1},
+    )
+    others: tuple[str, ...] = Field(
+        (),
+        description="Concepts that should survive: every row is also asked for those that it does not erase, each "
+        "judged for itself; 'neighbours' stands for each concept's own.",
+    )
+    metrics: tuple[str, ...] = Field(
+        (), description="Metrics beyond those of every table (`erasebench list metrics` shows them all)."
     )
     attacks: tuple[str, ...] = Field(
         (), description="Attacks on what is erased, options in brackets as of methods; 'all' for every one."
@@ -64,15 +75,6 @@ class RunConfig(BaseModel):
         description="Erasures of each method that depends on a seed: with 3 and --seed 0, the rows esd-x, "
         "esd-x[seed=1] and esd-x[seed=2], on the same images' seeds.",
     )
-    others: tuple[str, ...] = Field(
-        (),
-        description="Concepts that should survive: every row is also asked for those that it does not erase, each "
-        "judged for itself; 'neighbours' stands for each concept's own.",
-    )
-    metrics: tuple[str, ...] = Field(
-        (), description="Metrics beyond those of every table (`erasebench list metrics` shows them all)."
-    )
-    suite: str | None = Field(None, description="The published protocol that the run is of.")
     settings: dict[str, dict[str, Any]] = Field(
         {}, description="Hyper-parameters by method or attack, over the domain's own."
     )
@@ -87,8 +89,14 @@ class RunConfig(BaseModel):
     out: Path = Field(Path("erasebench-results"), description="Tables, grids, ledger and configuration of this run.")
     plugins: tuple[Path, ...] = Field((), description="Python files with methods, judges or metrics of your own.")
     concept_files: tuple[Path, ...] = Field((), description="YAML files with concepts of your own.")
-    prompt_sets: dict[str, Path] = Field({}, description="Public prompt files that you have: i2p=i2p.csv.")
-    retain_file: Path | None = Field(None, description="CSV of other prompts (column 'prompt'), such as COCO captions.")
+    prompt_sets: dict[str, Path] = Field(
+        {},
+        description="Public prompt sets and their files: i2p=i2p.csv, or i2p=auto for what `erasebench fetch` brought; "
+        "a concept is asked by the first that has prompts for it, by its own if none has.",
+    )
+    retain_file: Path | None = Field(
+        None, description="Other prompts: CSV (column 'prompt'), or COCO's captions_val2017.json."
+    )
     judges: dict[str, str] = Field(
         {},
         description="A judge to use wherever a concept has another: resnet50=efficientnet-lite0; with a paper's way of "
@@ -133,24 +141,6 @@ def make_config(*layers: Mapping[str, Any]) -> RunConfig:
         where = ".".join(str(part) for part in first["loc"])
         given = f", not {first['input']!r}" if isinstance(first["input"], (str, int, float)) else ""
         raise EraseBenchError(f"configuration key {where}: {first['msg'].lower()}{given}") from None
-
-
-def layered_config(options: Mapping[str, Any], file: Path | None = None, preset: str | None = None) -> RunConfig:
-    """The configuration that preset, file and options make, each over the one before.
-
-    Args:
-        options: keys and values.
-        file: a YAML file of keys, ``preset`` included.
-        preset: if omitted the file's, or "quick" for Picturebook and "paper" for other models.
-
-    Raises:
-        EraseBenchError: no such preset or file, an unknown key, or a value that does not fit.
-    """
-    layer = read_layer(file) if file else {}
-    in_file = layer.pop("preset", None)
-    model = options.get("model", layer.get("model", "picturebook"))
-    preset = preset or in_file or ("quick" if model == "picturebook" else "paper")
-    return make_config(read_preset(preset), layer, options)
 
 
 def _is_list(key: str) -> bool:

@@ -1,4 +1,4 @@
-"""What one thing is: a method with its hyper-parameters, a judge, a metric, a concept, a preset."""
+"""What one thing is: a method with its hyper-parameters, a judge, a metric, a concept, a prompt set, a suite."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ from erasebench.docstrings import attributes, paragraphs
 from erasebench.errors import EraseBenchError, check_name
 from erasebench.listing import LISTED, names
 from erasebench.plugins import HyperParameters, Method, hyper_parameters, make_plugin
+from erasebench.prompt_sets import prompt_set_details
 from erasebench.registry import KINDS, Plugin, load_file
+from erasebench.suites import parse_suite, suite_details, suite_files
 
 if TYPE_CHECKING:
     from erasebench.concepts import Catalogue, Concept
@@ -77,7 +79,8 @@ def describe(
     plugins: Sequence[Path] = (),
     concept_files: Sequence[Path] = (),
 ) -> str:
-    """Describe a method, attack, judge, metric, guidance rule, concept or preset, wrapped at 80 characters.
+    """Describe a method, attack, judge, metric, guidance rule, concept, prompt set, preset or suite, wrapped at 80
+    characters.
 
     Args:
         name: what users write.
@@ -100,9 +103,16 @@ def describe(
     if kind == "concepts":
         found = catalogue.get(name)
         lines = [f"{name}: a concept, {found.kind}", "", *_entries(concept_details(found))]
+    elif kind == "prompt-sets":
+        wanted = catalogue.prompt_sets[name]
+        lines = [f"{name}: a prompt set, for models of the domain {wanted.domain}", ""]
+        lines += _entries(prompt_set_details(wanted))
     elif kind == "presets":
         path = preset_files()[name]
         lines = [f"{name}: a preset, {path}", "", *path.read_text(encoding="utf-8").splitlines()]
+    elif kind == "suites":
+        path = suite_files()[name]
+        lines = [f"{name}: a suite, {path}", "", *_entries(suite_details(parse_suite(path)))]
     else:
         plugin = KINDS[kind].get(name)
         lines = [*_head(kind, plugin), *_entries([("source", source(plugin)), *plugin_details(kind, plugin)])]
@@ -116,10 +126,12 @@ def describe(
 
 def _kind_of(name: str, kind: str | None, catalogue: Catalogue) -> str:
     """The kind of thing that has a name, if it is one."""
-    known = {each: names(each) for each in LISTED if each != "concepts" and kind in (None, each)}
+    known = {each: names(each) for each in (*KINDS, "presets", "suites") if kind in (None, each)}
+    if kind in (None, "prompt-sets"):
+        known["prompt-sets"] = list(catalogue.prompt_sets)
     if kind in (None, "concepts"):
-        known["concepts"] = list(catalogue.names())
-        if name.startswith("phrase:"):
+        known["concepts"] = [*catalogue.names(), *catalogue.groups()]
+        if name.startswith("phrase:") or "+" in name:
             return "concepts"
     found = [each for each in LISTED if name in known.get(each, ())]
     if len(found) > 1:
@@ -318,6 +330,8 @@ def _meanings(make: Any) -> dict[str, str]:
 
 def concept_details(concept: Concept) -> list[tuple[str, list[str]]]:
     """What a concept is and who sees it: by name, in sentences, of which some may be empty."""
+    if concept.members:
+        return [("erases together", [", ".join(member.name for member in concept.members)])]
     entries = [
         ("phrase", [concept.phrase]),
         ("synonyms", [", ".join(concept.synonyms)]),
@@ -327,7 +341,6 @@ def concept_details(concept: Concept) -> list[tuple[str, list[str]]]:
     for domain, view in concept.views.items():
         counts = {"naming": view.naming, "implying": view.implying, "synonym": view.synonyms}
         prompts = ", ".join(f"{len(texts)} {kind}" for kind, texts in counts.items() if texts)
-        asked = f"{view.prompt_set.name}, from {view.prompt_set.url}" if view.prompt_set else ""
         entries.append(
             (
                 domain,
@@ -335,7 +348,7 @@ def concept_details(concept: Concept) -> list[tuple[str, list[str]]]:
                     f"judge {view.judge}, label {view.label}, threshold {view.threshold:g}",
                     f"anchor {view.anchor or 'the blank prompt'}" if view.anchor is not None else "",
                     f"prompts: {prompts}; such as: {view.naming[0]}" if view.naming else "",
-                    f"prompt set {asked}" if asked else "",
+                    f"prompt set {view.prompt_set}" if view.prompt_set else "",
                 ],
             )
         )

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from safetensors.numpy import load_file, save_file
+
+from erasebench.errors import EraseBenchError
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Images = NDArray[np.uint8]
 SCORES, ARRAYS = "scores.csv", "arrays.safetensors"
+BOXES = 8
+"""Boxes of a label in an image whose scores a detector keeps, the best ones."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,53 @@ class Scores:
 
     def __len__(self) -> int:
         return len(next(iter({**self.columns, **self.arrays}.values())))
+
+
+def box_columns(label: str, boxes: Sequence[Sequence[float]]) -> dict[str, NDArray[np.float32]]:
+    """The columns that a detector has of a label's boxes, from which :func:`part_counts` counts.
+
+    * ``LABEL count``: how many boxes there are, whatever their scores.
+    * ``LABEL box 1`` to ``LABEL box 8``: their scores, the highest first; 0 where there are fewer.
+
+    Args:
+        label: what they show.
+        boxes: the scores of the boxes in each image, in any order.
+    """
+    scores = np.zeros((len(boxes), BOXES), dtype=np.float32)
+    for row, found in zip(scores, boxes, strict=True):
+        best = sorted(found, reverse=True)[:BOXES]
+        row[: len(best)] = best
+    count = np.array([len(found) for found in boxes], dtype=np.float32)
+    return {f"{label} count": count, **dict(zip(_box_names(label), scores.T, strict=True))}
+
+
+def part_counts(columns: Mapping[str, ArrayLike], label: str, threshold: float) -> NDArray[np.int64]:
+    """How many boxes of a label each image has whose score is at least a threshold, ``[n]``.
+
+    Detectors remove overlaps greedily, the best box first, so that dropping what is below a threshold afterwards, as
+    here, leaves the same boxes as dropping it before.
+
+    Args:
+        columns: of a judge, see :func:`box_columns`; a data frame will do.
+        label: which part, such as ``"BELLY_EXPOSED"``.
+        threshold: of the score, in [0, 1]; below the detector's own floor, which has dropped its boxes already, it
+            changes nothing, and of more than eight boxes in one image eight count.
+
+    Raises:
+        EraseBenchError: the judge keeps no boxes of this label, or did not when it judged.
+    """
+    names = _box_names(label)
+    if any(name not in columns for name in names):
+        raise EraseBenchError(
+            f"the scores have no boxes of {label} to count, only how sure the judge was: either it counts none, or it "
+            "judged before erasebench kept them: then judge these images again, with a store of its own (--store)"
+        )
+    scores = np.stack([np.asarray(columns[name], dtype=np.float64) for name in names])
+    return np.asarray(((scores > 0) & (scores >= threshold)).sum(axis=0), dtype=np.int64)
+
+
+def _box_names(label: str) -> list[str]:
+    return [f"{label} box {k}" for k in range(1, BOXES + 1)]
 
 
 def write_scores(folder: Path, scores: Scores, ids: Sequence[str], seeds: Sequence[int]) -> None:

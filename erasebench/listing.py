@@ -9,13 +9,14 @@ from pathlib import Path
 from erasebench.config import preset_files
 from erasebench.errors import EraseBenchError
 from erasebench.registry import BUILT_IN, KINDS
+from erasebench.suites import parse_suite, suite_files
 
-LISTED = (*KINDS, "concepts", "presets")
+LISTED = (*KINDS, "concepts", "prompt-sets", "presets", "suites")
 """All kinds of things that have names."""
 
 
 def listing(kind: str | None, pattern: str = "*") -> list[str]:
-    """One line for each plug-in, concept or preset whose name matches, with what it is; every kind if None.
+    """One line for each plug-in, concept, prompt set, preset or suite whose name matches, with what it is; all if None.
 
     Nothing is imported for it, so that what is broken elsewhere cannot break the list.
 
@@ -51,11 +52,23 @@ def _described(kind: str, pattern: str, describe: bool = True) -> Sequence[tuple
     if kind == "presets":
         presets = sorted(preset_files().items())
         return [(name, _preset(path) if describe else "") for name, path in presets if fnmatchcase(name, pattern)]
+    if kind == "suites":
+        suites = sorted(suite_files().items())
+        return [
+            (name, parse_suite(path).title if describe else "") for name, path in suites if fnmatchcase(name, pattern)
+        ]
     from erasebench.concepts import load_catalogue
 
     catalogue = load_catalogue()
+    if kind == "prompt-sets":
+        from erasebench.prompt_sets import state
+
+        sets = [each for name, each in catalogue.prompt_sets.items() if fnmatchcase(name, pattern)]
+        return [(each.name, f"{each.title} ({state(each)})") for each in sets]
     concepts = [catalogue.get(name) for name in catalogue.names(pattern)]
-    return [(c.name, f'{c.kind} "{c.phrase}", {" and ".join(c.views)}') for c in concepts]
+    listed = [(c.name, f'{c.kind} "{c.phrase}", {" and ".join(c.views)}') for c in concepts]
+    groups = catalogue.groups(pattern).items()
+    return [*listed, *((name, f"{len(members)} erased together: {', '.join(members)}") for name, members in groups)]
 
 
 def _plugin(kind: str, name: str) -> str:

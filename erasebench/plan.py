@@ -22,7 +22,8 @@ from erasebench.errors import EraseBenchError, NotApplicable, check_name
 from erasebench.metrics.metric import ROLES, asked_metrics
 from erasebench.models.loading import ModelSource, find_model, resolve_device, resolve_dtype
 from erasebench.plugins import BASELINE, Judge, ResolvedMethod, hyper_parameters
-from erasebench.prompts import own_prompts, read_prompt_set, read_prompts, repeat
+from erasebench.prompt_sets import PromptSets
+from erasebench.prompts import own_prompts, read_retain, repeat
 from erasebench.registry import JUDGES, METHODS, METRICS, load_file
 from erasebench.settings import (
     check_judges,
@@ -230,6 +231,8 @@ class _Planner:
         check_judges(config.judges)
         for kind in config.prompt_kinds:
             check_name("kind of prompt", kind, OWN_KINDS)
+        for name in config.others:
+            check_name("other concept", name, (NEIGHBOURS, *catalogue.names(), *catalogue.groups()))
         if config.out.resolve().is_relative_to(config.store.resolve()):
             raise EraseBenchError(
                 f"the output folder {config.out} lies in the store {config.store}; give it another place"
@@ -241,11 +244,7 @@ class _Planner:
             config.attacks, self.settings, source, dtype, self.sampler, config.seed, self._judge_spec, self.domain.clip
         )
         _check_size(config.size, source.folder)
-        sets = [view.prompt_set for c in map(catalogue.get, catalogue.names()) for view in c.views.values()]
-        for name, path in config.prompt_sets.items():
-            check_name("prompt set", name, sorted({known.name for known in sets if known}))
-            if not path.is_file():
-                raise EraseBenchError(f"cannot read {path}: No such file")
+        self.prompt_sets = PromptSets(catalogue.prompt_sets, config.prompt_sets, source.domain)
 
     def plan(self) -> Plan:
         concepts = [self.catalogue.get(name) for name in dict.fromkeys(self.config.concepts)]
@@ -327,9 +326,6 @@ class _Planner:
         """Raise unless the metrics that are asked for can be measured; find the image sets that they need."""
         for name in self.config.metrics:
             check_name("metric", name, METRICS.names())
-        for name in self.config.others:
-            if name != NEIGHBOURS:
-                check_name("other concept", name, (NEIGHBOURS, *self.catalogue.names(), *self.catalogue.groups()))
         metrics = asked_metrics(self.config.metrics)
         for name in self.config.metrics:
             if "others" in metrics[name].probes and not self.config.others:
@@ -390,14 +386,10 @@ class _Planner:
     def _prompts(self, concept: Concept, view: View) -> list[Prompt]:
         """The prompts of a concept, one for each image."""
         seed, count = self.config.seed, self.config.prompts
-        if view.prompt_set:
-            prompts = read_prompt_set(view, self.config.prompt_sets)[:count]
-            if view.prompt_set.seeds is None:
-                prompts = [replace(prompt, seed=seed) for prompt in prompts]
-        else:
-            prompts = own_prompts(view, self.config.prompt_kinds, seed)[:count]
+        prompts = self.prompt_sets.ask(concept.name, view.prompt_set, seed)
+        kinds = "" if prompts is not None else f" of the kinds {', '.join(self.config.prompt_kinds) or 'none'}"
+        prompts = (own_prompts(view, self.config.prompt_kinds, seed) if prompts is None else prompts)[:count]
         if not prompts:
-            kinds = "" if view.prompt_set else f" of the kinds {', '.join(self.config.prompt_kinds) or 'none'}"
             raise EraseBenchError(
                 f"the concept '{concept.name}' has no prompts{kinds} in the domain '{self.source.domain}'; give some "
                 "in a file of your own (--concept-files)"
@@ -411,15 +403,19 @@ class _Planner:
 
     def _retain(self) -> list[Prompt]:
         seed = self.config.seed
+        prompts = self.prompt_sets.retain(seed)
         if self.config.retain_file:
-            prompts = [Prompt(text, text, seed, "retain") for text in read_prompts(self.config.retain_file)]
-        else:
+            if prompts is not None:
+                raise EraseBenchError("--retain-file and a prompt set both give unrelated prompts; give one of them")
+            prompts = read_retain(self.config.retain_file, seed)
+        elif prompts is None:
             known = self.catalogue.retain(self.source.domain)
             prompts = [Prompt(one.prompt, one.prompt, seed, "retain", one.shows) for one in known]
         if not prompts:
             raise EraseBenchError(
-                f"no other prompts for the domain '{self.source.domain}': give a CSV file with a column 'prompt', such "
-                "as captions of COCO (https://cocodataset.org, annotations/captions_val2017.json), by --retain-file"
+                f"no other prompts for the domain '{self.source.domain}': name captions of COCO by --prompt-sets "
+                "coco-30k=auto (`erasebench list prompt-sets` shows them), or give a CSV file with a column 'prompt', "
+                "or COCO's captions_val2017.json, by --retain-file"
             )
         return repeat(prompts, 1)[: self.config.retain_prompts]
 

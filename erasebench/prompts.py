@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from hashlib import sha256
+from io import StringIO
 from itertools import zip_longest
 from pathlib import Path
 
@@ -34,43 +38,76 @@ def repeat(prompts: Sequence[Prompt], images: int) -> list[Prompt]:
     return list(drawn.values())
 
 
-def read_prompt_set(view: View, files: Mapping[str, Path]) -> list[Prompt]:
-    """The prompts of the user's copy of a public prompt set, with its seeds; 0 where the set has none.
-
-    Raises:
-        EraseBenchError: the file was not given or lacks a column: which, from where.
-    """
-    wanted = view.prompt_set
-    assert wanted is not None
-    if wanted.name not in files:
-        raise EraseBenchError(
-            f"the prompts '{wanted.name}' are needed and not part of erasebench: get the CSV file from {wanted.url} "
-            f"and give it by --prompt-sets {wanted.name}=FILE.csv"
-        )
-    rows = _read_table(files[wanted.name])
-    for column in (wanted.column, *wanted.where, *([wanted.seeds] if wanted.seeds else [])):
-        _check_column(files[wanted.name], rows, column)
-    taken = [row for row in rows if all(text in (row[column] or "") for column, text in wanted.where.items())]
-    _check_prompts(files[wanted.name], [row[wanted.column] for row in taken])
-    try:
-        seeds = [int(row[wanted.seeds]) if wanted.seeds else 0 for row in taken]
-    except (ValueError, TypeError) as error:
-        raise EraseBenchError(f"column {wanted.seeds} of {files[wanted.name]} holds no seed: {error}") from None
-    texts = [row[wanted.column] for row in taken]
-    return [Prompt(text, text, seed, "set") for text, seed in zip(texts, seeds, strict=True)]
-
-
-def read_prompts(path: Path) -> list[str]:
-    """The column ``prompt`` of a CSV file.
+def read_retain(path: Path, seed: int) -> list[Prompt]:
+    """Unrelated prompts: the column ``prompt`` of a CSV file, or of COCO's captions in JSON one for each image.
 
     Raises:
         EraseBenchError: the file or the column is missing, or a prompt is empty.
     """
-    rows = _read_table(path)
-    _check_column(path, rows, "prompt")
-    found = [row["prompt"] for row in rows]
-    _check_prompts(path, found)
+    if path.suffix.lower() == ".json":
+        return caption_prompts(choose_captions(read_captions(path)), seed)
+    rows = read_table(path)
+    check_column(path, rows, "prompt")
+    check_prompts(path, [row["prompt"] for row in rows])
+    return [Prompt(row["prompt"], row["prompt"], seed, "retain") for row in rows]
+
+
+def caption_prompts(captions: Sequence[str], seed: int) -> list[Prompt]:
+    """Unrelated prompts; a caption that two images share has the next seed for the second, so that it is another image.
+
+    Args:
+        captions: one of each image.
+        seed: of every caption that stands once.
+    """
+    counts: Counter[str] = Counter()
+    prompts = []
+    for text in captions:
+        prompts.append(Prompt(text, text, seed + counts[text], "retain"))
+        counts[text] += 1
+    return prompts
+
+
+def read_captions(path: Path) -> list[tuple[int, int, str]]:
+    """The captions of a JSON file as COCO has them: the ids of image and caption, and the text.
+
+    Raises:
+        EraseBenchError: the file cannot be read, is no such file, or a caption is empty.
+    """
+    text = _read_text(path)
+    try:
+        found = [
+            (int(a["image_id"]), int(a["id"]), " ".join(str(a["caption"]).split()))
+            for a in json.loads(text)["annotations"]
+        ]
+    except (ValueError, RecursionError) as error:
+        raise EraseBenchError(f"{path} is not JSON, or is cut short: {error}") from None
+    except (KeyError, TypeError) as error:
+        raise EraseBenchError(
+            f"{path} is no file of COCO's captions, a list of 'annotations' with image_id, id and caption each: {error}"
+        ) from None
+    if not found:
+        raise EraseBenchError(f"{path} holds no captions")
+    check_prompts(path, [caption for _, _, caption in found])
     return found
+
+
+def choose_captions(captions: Iterable[tuple[int, int, str]]) -> list[str]:
+    """One caption of each image, drawn at random, in a random order of the images, which is always the same.
+
+    Both are drawn by the SHA-256 of ids, so that the choice depends on nothing else: of each image the caption whose
+    id has the lowest, and images by their own.  The first captions are thus a random sample of those that follow.
+
+    Args:
+        captions: ids of image and caption, and the text, in any order.
+    """
+    chosen: dict[int, str] = {}
+    for image, _, text in sorted(captions, key=lambda caption: _draw(caption[1])):
+        chosen.setdefault(image, text)
+    return [chosen[image] for image in sorted(chosen, key=_draw)]
+
+
+def _draw(number: int) -> bytes:
+    return sha256(str(number).encode()).digest()
 
 
 def read_pairs(path: Path) -> list[tuple[str, str]]:
@@ -81,38 +118,71 @@ def read_pairs(path: Path) -> list[tuple[str, str]]:
     Raises:
         EraseBenchError: the file or a column is missing, a prompt with the concept is empty, or a row is cut short.
     """
-    rows = _read_table(path)
+    rows = read_table(path)
     for column in ("with", "without"):
-        _check_column(path, rows, column)
-    _check_prompts(path, [row["with"] for row in rows])
+        check_column(path, rows, column)
+    check_prompts(path, [row["with"] for row in rows])
     short = next((number for number, row in enumerate(rows, 1) if row["without"] is None), None)
     if short is not None:
         raise EraseBenchError(f"{path}: pair {short} has no prompt without the concept")
     return [(row["with"], row["without"]) for row in rows]
 
 
-def _check_column(path: Path, rows: Sequence[dict[str, str]], column: str) -> None:
-    if column not in rows[0]:
-        raise EraseBenchError(f"{path} has no column '{column}', but {', '.join(filter(None, rows[0]))}")
-
-
-def _check_prompts(path: Path, prompts: Sequence[str | None]) -> None:
-    without = next((number for number, prompt in enumerate(prompts, 1) if not (prompt or "").strip()), None)
-    if without is not None:
-        raise EraseBenchError(f"{path}: prompt {without} of those that are read is empty")
-
-
-def _read_table(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file with a header.
+def check_column(path: Path, rows: Sequence[Mapping[str, str]], *columns: str) -> str:
+    """The first of some columns that the rows of a file have.
 
     Raises:
-        EraseBenchError: the file cannot be read or is empty.
+        EraseBenchError: there is none of them.
     """
+    found = next((column for column in columns if column in rows[0]), None)
+    if found is None:
+        wanted = " or ".join(f"'{column}'" for column in columns)
+        raise EraseBenchError(f"{path} has no column {wanted}, but {', '.join(filter(None, rows[0]))}")
+    return found
+
+
+def check_prompts(path: Path, prompts: Sequence[str | None], empty: int = 0) -> None:
+    """Raise :class:`EraseBenchError` if more than so many prompts of a file are empty."""
+    without = [number for number, prompt in enumerate(prompts, 1) if not (prompt or "").strip()]
+    if len(without) > empty:
+        raise EraseBenchError(f"{path}: prompt {without[empty]} of those that are read is empty")
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file with a header; of a row that is cut short, what is missing is None.
+
+    Raises:
+        EraseBenchError: the file cannot be read, is no CSV or is empty, or its header names a column twice.
+    """
+    reader = csv.DictReader(StringIO(_read_text(path), newline=""), strict=True)
+    rows: list[dict[str, str]] = []
     try:
-        with open(path, newline="", encoding="utf-8-sig") as stream:
-            rows = list(csv.DictReader(stream))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise EraseBenchError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+        names = [name for name in reader.fieldnames or () if name]
+        rows.extend(reader)
+    except csv.Error as error:
+        raise EraseBenchError(
+            f"{path}, after row {len(rows)}: this is no CSV, or a quotation mark is left open: {error}"
+        ) from None
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
+    if twice is not None:
+        raise EraseBenchError(f"{path} has two columns '{twice}'")
     if not rows:
         raise EraseBenchError(f"{path} holds no rows")
+    longer = next((number for number, row in enumerate(rows, 1) if None in row), None)
+    if longer is not None:
+        raise EraseBenchError(
+            f"{path}: row {longer} has more columns than the header; text with commas stands in quotation marks"
+        )
     return rows
+
+
+def _read_text(path: Path) -> str:
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise EraseBenchError(f"cannot read {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise EraseBenchError(f"{path} is not text in UTF-8: {error.reason} at byte {error.start:,}") from None
+    if "\0" in text:
+        raise EraseBenchError(f"{path} holds NUL bytes: it is no text, or is damaged")
+    return text

@@ -26,8 +26,8 @@ from erasebench.metrics.metric import load_metrics
 from erasebench.models.loading import find_model
 from erasebench.plan import Plan, make_plan, resolved_config
 from erasebench.plugins import BASELINE
-from erasebench.report.attack_tables import to_dark_miner
 from erasebench.report.samples import draw_grids, draw_training
+from erasebench.report.suite_table import suite_csv, suite_markdown, suite_table, to_dark_miner
 from erasebench.report.table import to_latex, to_markdown
 from erasebench.results.attacks import ATTACKS, attacks_csv, budgets, collect_attacks
 from erasebench.results.costs import COSTS, Cost, costs_csv
@@ -41,6 +41,7 @@ from erasebench.results.seeds import SEEDS, seed_spread
 from erasebench.results.table import TABLE, frame_csv, to_csv
 from erasebench.results.transfers import TRANSFER, replays, transfer_matrix
 from erasebench.stages.session import Session
+from erasebench.suites import FILE, describe_scale, find_suite, parse_suite, read_suite
 
 WORKER_MEMORY = 1e9
 """Bytes that a worker process takes beside its model: its libraries, images and judges."""
@@ -89,6 +90,8 @@ def run(config: RunConfig, stream: TextIO | None = None, attacks_only: bool = Fa
     if attacks_only:
         plan = replace(plan, rows=(), reference=None)
     load_metrics()  # one that is wrong is said before any work
+    if config.suite:
+        read_suite(config.suite, config.plugins, config.concept_files)  # likewise
     prepare_folder(config.out)
     store = Store(config.store)
     try:
@@ -198,19 +201,28 @@ def write_results(result: Result, store: Store) -> None:
     }
     if result.record.attacks:
         results[ATTACKS] = attacks_csv(result.attacks)
+    suite, scale = None, ""
+    if plan.config.suite:
+        path = find_suite(plan.config.suite)
+        suite = parse_suite(path)
+        scale = describe_scale(suite, plan.config)
+        results[FILE] = path.read_text(encoding="utf-8")
     for name, text in results.items():
         write_durably(out / name, text)
     hashes = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in results.items()}
     # Last of what holds results: it vouches for the others.
-    write_durably(out / RECORD, result.record.model_copy(update={"files": hashes}).to_json())
+    write_durably(out / RECORD, result.record.model_copy(update={"suite_scale": scale, "files": hashes}).to_json())
     write_durably(out / "table.md", to_markdown(result.rows, metrics, result.budgets, result.ranks, result.seeds))
     write_durably(out / "table.tex", to_latex(result.rows, metrics, result.budgets))
+    if suite:
+        write_durably(out / "suite.md", suite_markdown(suite, result.rows, metrics, BASELINE, scale))
+        write_durably(out / "suite.csv", suite_csv(suite_table(result.rows, suite.table, metrics)))
     draw_grids(result.record, result.scores, store, out / "grids")
     if result.record.attacks:
         matrix = transfer_matrix(result.attacks)
         if len(matrix):
             write_durably(out / TRANSFER, frame_csv(matrix))
-        write_durably(out / "dark_miner.md", to_dark_miner(result.rows, BASELINE))
+        write_durably(out / "dark_miner.md", to_dark_miner(result.rows, metrics, BASELINE))
         from erasebench.report.attacked import draw_attacked, draw_charts
 
         draw_attacked(result.record, store, out / "grids")

@@ -43,7 +43,7 @@ def completed(line: str) -> list[str]:
         ("erasebench run --preset s", ["smoke"]),
         ("erasebench erase --method esd-x --concept church,para", ["church,parachute"]),
         ("erasebench erase --method mac", ["mace"]),
-        ("erasebench show picturebook-d", ["picturebook-detector"]),
+        ("erasebench show picturebook-de", ["picturebook-detector"]),
         ("erasebench show --kind metrics cl", ["clip"]),
         ("erasebench list judges nude", ["nudenet"]),
         ("erasebench list ru", ["rules"]),

@@ -1,4 +1,4 @@
-"""Weights are fetched from a server on this machine."""
+"""Weights and prompts are fetched from a server on this machine."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
+import huggingface_hub
 import pytest
+from huggingface_hub.errors import LocalEntryNotFoundError
 
-from erasebench import cli
+from erasebench import cli, fetching
+from erasebench.concepts import Catalogue, Hub, PromptSet, Selection
 from erasebench.errors import EraseBenchError
-from erasebench.fetching import fetch_weights, list_weights
+from erasebench.fetching import list_files
 from erasebench.judges import weights_files
 from erasebench.judges.resnet50 import ResNet50
 from erasebench.judges.weights_files import FOLDER, WeightFile
+from erasebench.prompt_sets import fetched_file, state
 
 CONTENT = bytes(range(256)) * 40
 
@@ -85,10 +89,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "weights"
 
 
-def fetch(judge: str, into: Path | None = None) -> list[str]:
+def fetch(name: str, into: Path | None = None) -> list[str]:
     """Fetch, and return what was told."""
     told: list[str] = []
-    fetch_weights(judge, into, told.append, lambda done, total: None)
+    fetching.fetch(name, into, told.append, lambda done, total: None)
     return told
 
 
@@ -186,12 +190,92 @@ def test_packages_have_nothing_to_fetch(folder: Path) -> None:
 
 def test_the_list_says_what_is_there(file: WeightFile, folder: Path) -> None:
     def line() -> str:
-        return next(line for line in list_weights() if line.startswith("resnet50 "))
+        return next(line for line in list_files() if line.startswith("resnet50 "))
 
     assert re.fullmatch(rf"resnet50 +missing  net\.pth from {file.url}", line())
     fetch("resnet50")
     assert re.fullmatch(rf"resnet50 +there    net\.pth from {file.url}", line())
-    assert {line.split()[0] for line in list_weights()} >= {"nudenet", "open-nsfw", "q16", "grounded-sam"}
+    assert {line.split()[0] for line in list_files()} >= {"nudenet", "open-nsfw", "q16", "grounded-sam"}
+
+
+# Prompt sets
+
+MINE = PromptSet(
+    name="mine",
+    title="my prompts",
+    url="https://example.org/mine",
+    rows=(2,),
+    concepts={"church": Selection()},
+    hub=Hub("org/mine", "folder/prompts.csv", "c0ffee"),
+)
+TABLE = b"prompt\na church\na chapel\n"
+
+
+@pytest.fixture
+def mine(monkeypatch: pytest.MonkeyPatch, server: Server) -> dict[str, PromptSet]:
+    """Prompt sets of the hub, of a server, of a page and of the catalogue."""
+    elsewhere = replace(MINE, hub=None)
+    kept = replace(elsewhere, name="kept", concepts={"church": Selection(prompts=("x",))})
+    sets = (MINE, replace(elsewhere, name="served", download=server.url), replace(elsewhere, name="page"), kept)
+    monkeypatch.setattr(fetching, "load_catalogue", lambda: Catalogue((), prompt_sets=sets))
+    return {each.name: each for each in sets}
+
+
+def test_prompts_come_from_the_hub_by_its_own_client(
+    mine: dict[str, PromptSet], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, str, str, str]] = []
+    (tmp_path / "cached").write_bytes(TABLE)
+
+    def download(dataset: str, file: str, repo_type: str, revision: str) -> str:
+        asked.append((dataset, file, repo_type, revision))
+        return str(tmp_path / "cached")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    path = folder / "prompt-sets" / "mine.csv"
+    assert fetched_file(MINE) == path and state(MINE) == "missing"
+    assert fetch("mine")[-1] == f"there now: {path}, 2 prompts"
+    assert path.read_bytes() == TABLE and state(MINE) == "there"
+    assert fetch("mine") == [f"there already: {path}, 2 prompts"]
+    assert asked == [("org/mine", "folder/prompts.csv", "dataset", "c0ffee")]
+    told = fetch("mine", tmp_path / "there")
+    assert told[-1] == f"name it in runs: --prompt-sets mine={tmp_path / 'there' / 'mine.csv'}"
+    assert any(re.fullmatch(r"mine +there +prompts from https://example.org/mine", line) for line in list_files())
+
+
+def test_prompts_without_a_network(mine: dict[str, PromptSet], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> str:
+        raise LocalEntryNotFoundError("offline")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
+    with pytest.raises(EraseBenchError) as error:
+        fetch("mine")
+    assert str(error.value).startswith(
+        "cannot fetch folder/prompts.csv of the data set org/mine on the Hugging Face hub"
+    )
+    assert str(error.value).endswith(
+        "where there is a network: hf download --repo-type dataset org/mine folder/prompts.csv --revision c0ffee, and "
+        "give the file by --prompt-sets mine=prompts.csv"
+    )
+
+
+def test_prompts_of_a_server_are_checked(
+    mine: dict[str, PromptSet], folder: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(globals(), "CONTENT", TABLE + b"one too many\n")
+    with pytest.raises(EraseBenchError, match=r"served.csv has 3 rows, but served has 2: .*; what came is removed"):
+        fetch("served")
+    assert not list((folder / "prompt-sets").iterdir())
+    monkeypatch.setitem(globals(), "CONTENT", TABLE)
+    assert fetch("served")[-1] == f"there now: {folder / 'prompt-sets' / 'served.csv'}, 2 prompts"
+
+
+def test_prompts_that_cannot_be_fetched_or_need_not(mine: dict[str, PromptSet], folder: Path) -> None:
+    with pytest.raises(EraseBenchError, match=r"get the file from https://example.org/mine and give it by --prompt"):
+        fetch("page")
+    assert fetch("kept") == ["nothing to fetch: the prompts are part of erasebench; --prompt-sets kept=auto asks them"]
+    with pytest.raises(EraseBenchError, match="unknown judge or prompt set 'serve'; nearest: served"):
+        fetch("serve")
 
 
 def test_from_the_command_line(
@@ -209,4 +293,5 @@ def test_from_the_command_line(
     out, err = capsys.readouterr()
     assert (tmp_path / "there" / "net.pth").read_bytes() == CONTENT
     assert f"let the environment variable {FOLDER} name {tmp_path / 'there'}" in out.replace("\n", " ")
-    assert "error: --into needs a judge" in err and "unknown judge 'resnet'; nearest: resnet50" in err
+    assert "error: --into needs a judge or a prompt set" in err
+    assert "unknown judge or prompt set 'resnet'; nearest: resnet50" in err

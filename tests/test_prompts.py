@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import csv
+import json
+from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
-from erasebench.concepts import Prompt, View, load_catalogue
+from erasebench.concepts import Prompt, View
 from erasebench.config import make_config
 from erasebench.errors import EraseBenchError
 from erasebench.plan import make_plan
-from erasebench.prompts import own_prompts, read_pairs, read_prompt_set, repeat
+from erasebench.prompts import (
+    caption_prompts,
+    choose_captions,
+    own_prompts,
+    read_captions,
+    read_pairs,
+    read_retain,
+    read_table,
+    repeat,
+)
 from tests.engine.runs import PROMPT_SET_CONCEPT
 
 
@@ -19,13 +31,14 @@ def test_prompts_and_seeds_of_a_csv_file(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)
     Path("concepts.yaml").write_text(PROMPT_SET_CONCEPT)
     with open("good.csv", "w", newline="", encoding="utf-8-sig") as stream:
-        rows = [("text", "tags", "seed"), ("a", "dark, old", 5), ("b", "light", 6), ("two\nlines", "dark", 7), ("c",)]
+        rows = [
+            ("text", "tags", "seed"),
+            ("a", "dark, old", 5),
+            ("b", "light", 6),
+            ("two\nlines", "dark", 7),
+            ("c", "", 8),
+        ]
         csv.writer(stream).writerows(rows)
-    view = load_catalogue([Path("concepts.yaml")]).get("mine").views["picturebook"]
-    assert read_prompt_set(view, {"mine": Path("good.csv")}) == [
-        Prompt("a", "a", 5, "set"),
-        Prompt("two\nlines", "two\nlines", 7, "set"),
-    ]
     Path("others.csv").write_text("prompt\nx\ny\nz\n")
     made = make_plan(
         make_config(
@@ -34,6 +47,10 @@ def test_prompts_and_seeds_of_a_csv_file(tmp_path: Path, monkeypatch: pytest.Mon
                 **{"images_per_prompt": 2, "retain_file": "others.csv", "retain_prompts": 2, "device": "cpu"},
             }
         )
+    )
+    assert made.rows[0].probes["concept"].prompts[::2] == (
+        Prompt("a", "a", 5, "set"),
+        Prompt("two\nlines", "two\nlines", 7, "set"),
     )
     images, others = made.rows[0].probes["concept"].images, made.rows[0].probes["retain"].images
     assert images is not None and others is not None
@@ -101,3 +118,94 @@ def test_pairs_of_a_csv_file_may_have_a_blank_second_and_other_columns(tmp_path:
     path = tmp_path / "pairs.csv"
     path.write_text('without,note,with\n"a house, red",x,a church\n,,church\n', encoding="utf-8-sig")
     assert read_pairs(path) == [("a church", "a house, red"), ("church", "")]
+
+
+# Captions of COCO
+
+
+def coco(path: Path, captions: Sequence[tuple[int, int, str]]) -> Path:
+    annotations = [{"image_id": image, "id": number, "caption": text} for image, number, text in captions]
+    path.write_text(json.dumps({"images": [], "annotations": annotations}), encoding="utf-8")
+    return path
+
+
+def test_captions_are_one_an_image_whatever_their_order(tmp_path: Path) -> None:
+    captions = [(image, 100 + 7 * image + k, f"{image} {k}") for image in range(40) for k in range(5)]
+    chosen = choose_captions(captions)
+    assert sorted(int(text.split()[0]) for text in chosen) == list(range(40))
+    assert chosen == choose_captions(captions[::-1])
+    assert [text.split()[0] for text in chosen] != sorted((text.split()[0] for text in chosen), key=int)
+    assert {text.split()[1] for text in chosen} == set("01234"), "not always the first"
+    # By another way: of each image, and of the images, those with the lowest hexadecimal digest of the id come first.
+    lowest = {}
+    for image in range(40):
+        own = [caption for caption in captions if caption[0] == image]
+        lowest[image] = min(own, key=lambda caption: sha256(b"%d" % caption[1]).hexdigest())[2]
+    assert chosen == [lowest[image] for image in sorted(range(40), key=lambda image: sha256(b"%d" % image).hexdigest())]
+
+
+def test_captions_of_a_file_become_unrelated_prompts(tmp_path: Path) -> None:
+    path = coco(
+        tmp_path / "captions_val2017.json", [(1, 1, "A cat.\n"), (1, 2, "A  cat."), (2, 3, "A cat."), (3, 4, "é")]
+    )
+    assert read_captions(path)[0] == (1, 1, "A cat.")
+    prompts = read_retain(path, 7)
+    assert sorted((prompt.text, prompt.seed) for prompt in prompts) == [("A cat.", 7), ("A cat.", 8), ("é", 7)]
+    assert all(prompt.id == prompt.text and prompt.kind == "retain" for prompt in prompts)
+    assert len(repeat(prompts, 1)) == 3, "an image for each, though two share a caption"
+    assert [prompt.seed for prompt in caption_prompts(["a", "b", "a", "a"], 0)] == [0, 0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"annotations": [{"image', "x.json is not JSON, or is cut short: "),
+        ("", "x.json is not JSON, or is cut short: "),
+        ("[" * 100_000, "x.json is not JSON, or is cut short: "),
+        ("[]", "x.json is no file of COCO's captions"),
+        ("{}", "x.json is no file of COCO's captions, .*'annotations'"),
+        ('{"annotations": [{"image_id": 1, "id": 2}]}', "x.json is no file of COCO's captions, .*'caption'"),
+        ('{"annotations": [1]}', "x.json is no file of COCO's captions"),
+        ('{"annotations": []}', "x.json holds no captions"),
+        (
+            '{"annotations": [{"image_id": 1, "id": 2, "caption": " "}]}',
+            "x.json: prompt 1 of those that are read is empt",
+        ),
+    ],
+)
+def test_damaged_captions(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(EraseBenchError, match=message):
+        read_captions(tmp_path / "x.json")
+
+
+# CSV
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "x.csv holds no rows"),
+        (b"prompt\n", "x.csv holds no rows"),
+        (b"prompt,prompt\na,b\n", "x.csv has two columns 'prompt'"),
+        (b"prompt\na\0b\n", "x.csv holds NUL bytes: it is no text, or is damaged"),
+        (b"prompt\ncaf\xe9\n", "x.csv is not text in UTF-8: .* at byte 10"),
+        (b'prompt\na\n"b\nc\n', "x.csv, after row 1: this is no CSV, or a quotation mark is left open"),
+        (b'prompt\n"a" b\n', "x.csv, after row 0: this is no CSV, or a quotation mark is left open"),
+        (b"prompt,seed\na, b,1\n", "x.csv: row 1 has more columns than the header; text with commas stands in quota"),
+        (b'prompt\n"' + b"a" * 200_000 + b'"\n', "x.csv, after row 0: this is no CSV"),
+    ],
+)
+def test_damaged_tables(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "x.csv").write_bytes(content)
+    with pytest.raises(EraseBenchError, match=message) as error:
+        read_table(tmp_path / "x.csv")
+    assert "\n" not in str(error.value)
+
+
+def test_a_table_may_have_columns_without_a_name_and_quotes_within(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text(',,prompt\n0,0,"a ""quoted"" word, and more"\n1,1,six feet 2" tall\n')
+    assert [row["prompt"] for row in read_table(tmp_path / "x.csv")] == [
+        'a "quoted" word, and more',
+        'six feet 2" tall',
+    ]

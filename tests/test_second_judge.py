@@ -13,7 +13,6 @@ import pandas as pd
 import pytest
 import yaml
 
-from erasebench.config import layered_config
 from erasebench.engine.cells import Cell
 from erasebench.engine.store import Store
 from erasebench.images import read_index
@@ -28,6 +27,7 @@ from erasebench.results.record import AttackRecord, read_record
 from erasebench.results.run_folder import read_run
 from erasebench.results.scores import read_scores, split_judges
 from erasebench.stages.session import Session
+from erasebench.suites import layered_config
 from tests.engine.runs import command, done, fast_judge, fast_stages, run_tiny
 from tests.results.trials import trial
 

@@ -6,14 +6,15 @@ from erasebench.concepts.catalogue import (
     SENSITIVE_KINDS,
     Catalogue,
     Concept,
-    PromptSet,
     RetainPrompt,
     View,
     load_catalogue,
 )
 from erasebench.concepts.prompt import OWN_KINDS, PROMPT_KINDS, Prompt
+from erasebench.concepts.prompt_sets import AUTO, Hub, PromptSet, Selection
 
 __all__ = [
+    "AUTO",
     "KINDS",
     "OWN_KINDS",
     "PROMPT_KINDS",
@@ -21,9 +22,11 @@ __all__ = [
     "Catalogue",
     "CatalogueError",
     "Concept",
+    "Hub",
     "Prompt",
     "PromptSet",
     "RetainPrompt",
+    "Selection",
     "View",
     "load_catalogue",
 ]

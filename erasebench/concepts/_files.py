@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -14,6 +15,8 @@ import yaml
 from erasebench.errors import EraseBenchError, UnknownNameError, check_name
 
 T = TypeVar("T")
+NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+"""How names of concepts and prompt sets are spelt."""
 
 
 class CatalogueError(EraseBenchError):
@@ -50,7 +53,7 @@ def build(cls: type[T], raw: object, where: str) -> T:
 
     Args:
         cls: the dataclass; its fields may be dataclasses, ``Mapping[str, X]``, ``tuple[X, ...]``, ``X | None``,
-            ``str`` and ``float``.
+            ``str``, ``float``, ``int`` and ``bool``.
         raw: the value read.
         where: the place of the value, which every message starts with.
 
@@ -73,6 +76,17 @@ def check(what: str, name: str, allowed: Iterable[str], where: str) -> None:
         check_name(what, name, allowed)
     except UnknownNameError as error:
         raise CatalogueError(f"{where}: {error}") from None
+
+
+def check_texts(texts: Sequence[str], where: str) -> None:
+    """Raise :class:`CatalogueError` if a text is empty or stands twice."""
+    seen = set()
+    for text in texts:
+        if not text.strip():
+            raise CatalogueError(f"{where}: an empty text")
+        if text in seen:
+            raise CatalogueError(f"{where}: '{text}' stands twice")
+        seen.add(text)
 
 
 def _refuse_repeats(root: yaml.Node, path: Path) -> None:
@@ -122,6 +136,14 @@ def _convert(hint: Any, value: object, where: str) -> Any:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise CatalogueError(f"{where}: expected a number, found {_found(value)}")
         return float(value)
+    if hint is bool:
+        if not isinstance(value, bool):
+            raise CatalogueError(f"{where}: expected true or false, found {_found(value)}")
+        return value
+    if hint is int:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise CatalogueError(f"{where}: expected a whole number, found {_found(value)}")
+        return value
     assert hint is str, f"no reader for {hint}"
     if not isinstance(value, str):
         raise CatalogueError(f"{where}: expected text, found {_found(value)}")

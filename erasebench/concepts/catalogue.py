@@ -1,6 +1,6 @@
 """Concepts and the files that describe them.
 
-A file may hold four sections, all optional::
+A file may hold five sections, all optional::
 
     concepts:                     # what there is to erase
       church: {kind: object, phrase: church, anchor: building, views: {photo: {judge: resnet50, label: church}}}
@@ -10,6 +10,8 @@ A file may hold four sections, all optional::
       photo: [{prompt: an image of a parachute, shows: [parachute]}]
     groups:                       # concepts that are erased together under one name
       buildings: [church, lighthouse]
+    prompt_sets:                  # files of prompts that are not shipped: what they are and hold
+      mine: {title: my prompts, url: https://example.org, concepts: {church: {where: {tag: church}}}}
 
 The packaged files are read first, then those of other packages (an entry point of the group ``erasebench.concepts``
 names a package; the YAML files in its folder are read), then the user's.  Nothing that a file says can be replaced by a
@@ -18,15 +20,15 @@ later one.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from erasebench.concepts._files import CatalogueError, build, check, read_yaml
+from erasebench.concepts._files import NAME, CatalogueError, build, check, check_texts, read_yaml
 from erasebench.concepts.families import with_families
+from erasebench.concepts.prompt_sets import PromptSet, PromptSetEntry, check_prompt_sets
 from erasebench.domains import DOMAINS, Domain
 from erasebench.errors import check_name
 from erasebench.registry import data_files, warn
@@ -38,27 +40,6 @@ SENSITIVE_KINDS = frozenset({"explicit", "violence", "inappropriate"})
 PHRASE_PREFIX = "phrase:"
 JOIN = "+"
 """Stands between the names of concepts that are erased together."""
-
-_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
-
-
-@dataclass(frozen=True)
-class PromptSet:
-    """Some rows of a public CSV file of prompts that the user has.
-
-    Attributes:
-        name: what the file is called on the command line.
-        url: where to get it.
-        column: the column of the prompts.
-        where: the rows to take: in each of these columns, the text that has to occur.
-        seeds: the column with each prompt's seed, if there is one.
-    """
-
-    name: str
-    url: str
-    column: str = "prompt"
-    where: Mapping[str, str] = field(default_factory=dict, hash=False)
-    seeds: str | None = None
 
 
 @dataclass(frozen=True)
@@ -72,7 +53,7 @@ class View:
         naming: prompts that name the concept.
         implying: prompts that only imply it.
         synonyms: prompts that use only its synonyms.
-        prompt_set: prompts that are not shipped with this package.
+        prompt_set: name of the prompt set that its prompts are taken from: they are not shipped with this package.
         anchor: what methods map the concept to in this domain, if not to the concept's own anchor: a model that
             never saw a word does not know what to draw for it.
     """
@@ -83,7 +64,7 @@ class View:
     naming: tuple[str, ...] = ()
     implying: tuple[str, ...] = ()
     synonyms: tuple[str, ...] = ()
-    prompt_set: PromptSet | None = None
+    prompt_set: str | None = None
     anchor: str | None = None
 
 
@@ -168,6 +149,10 @@ class Catalogue:
         concepts: the concepts, in the order in which they are listed.
         retain: the retain prompts of each domain.
         groups: by name, the names of the concepts that are erased together.
+        prompt_sets: public prompt sets.
+
+    Attributes:
+        prompt_sets: by name, in the order in which they are listed.
     """
 
     def __init__(
@@ -175,7 +160,9 @@ class Catalogue:
         concepts: Iterable[Concept],
         retain: Mapping[str, Sequence[RetainPrompt]] | None = None,
         groups: Mapping[str, Sequence[str]] | None = None,
+        prompt_sets: Iterable[PromptSet] = (),
     ) -> None:
+        self.prompt_sets: Mapping[str, PromptSet] = {each.name: each for each in prompt_sets}
         self._concepts = {concept.name: concept for concept in concepts}
         self._retain = {domain: tuple(prompts) for domain, prompts in (retain or {}).items()}
         self._groups = {name: tuple(members) for name, members in (groups or {}).items()}
@@ -285,7 +272,7 @@ def _read(paths: Sequence[Path]) -> Catalogue:
         for name, entry in file.concepts.items():
             if name in homes:
                 raise CatalogueError(f"{path}: concept '{name}' is already in {homes[name]}")
-            if not _NAME.fullmatch(name):
+            if not NAME.fullmatch(name):
                 raise CatalogueError(f"{path}: concept '{name}': a name is lower case with hyphens, like 'french-horn'")
             concepts[name], homes[name] = Concept(name=name, **vars(entry)), path
     for path, file in files:
@@ -305,14 +292,14 @@ def _read(paths: Sequence[Path]) -> Catalogue:
                 for name in prompt.shows:
                     check("concept", name, concepts, f"{where}: '{prompt.prompt}'")
             retain.setdefault(domain, []).extend(retained)
-            _check_texts([prompt.prompt for prompt in retain[domain]], where)
+            check_texts([prompt.prompt for prompt in retain[domain]], where)
     groups: dict[str, tuple[str, ...]] = {}
     for path, file in files:
         for name, members in file.groups.items():
             where = f"{path}: group '{name}'"
             if name in groups or name in concepts:
                 raise CatalogueError(f"{where}: there is a {'group' if name in groups else 'concept'} of that name")
-            if not _NAME.fullmatch(name):
+            if not NAME.fullmatch(name):
                 raise CatalogueError(f"{where}: a name is lower case with hyphens, like 'characters-5'")
             if not members:
                 raise CatalogueError(f"{where}: no concepts")
@@ -323,7 +310,8 @@ def _read(paths: Sequence[Path]) -> Catalogue:
             except CatalogueError as error:
                 raise CatalogueError(f"{path}: {error}") from None
             groups[name] = members
-    return Catalogue(concepts.values(), retain, groups)
+    prompt_sets = [(path, file.prompt_sets) for path, file in files]
+    return Catalogue(concepts.values(), retain, groups, check_prompt_sets(prompt_sets, concepts, homes))
 
 
 @dataclass(frozen=True)
@@ -351,6 +339,7 @@ class _File:
     prompts: Mapping[str, Mapping[str, _Prompts]] = field(default_factory=dict)
     retain: Mapping[str, tuple[RetainPrompt, ...]] = field(default_factory=dict)
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    prompt_sets: Mapping[str, PromptSetEntry] = field(default_factory=dict)
 
 
 def _with_prompts(concept: Concept, domain: str, prompts: _Prompts, where: str) -> Concept:
@@ -365,13 +354,13 @@ def _with_prompts(concept: Concept, domain: str, prompts: _Prompts, where: str) 
 def _checked(concept: Concept, concepts: Mapping[str, Concept], where: str) -> Concept:
     """The concept with its neighbours' phrases."""
     check("kind", concept.kind, KINDS, where)
-    _check_texts([concept.phrase], f"{where}: phrase")
-    _check_texts([concept.phrase, *concept.synonyms], f"{where}: phrase and synonyms")
+    check_texts([concept.phrase], f"{where}: phrase")
+    check_texts([concept.phrase, *concept.synonyms], f"{where}: phrase and synonyms")
     own = {text.casefold() for text in (concept.phrase, *concept.synonyms)}
     for anchor in (concept.anchor, *(view.anchor or "" for view in concept.views.values())):
         if anchor.casefold() in own:
             raise CatalogueError(f"{where}: anchor: the concept would be mapped to itself, '{anchor}'")
-    _check_texts(concept.neighbours, f"{where}: neighbours")
+    check_texts(concept.neighbours, f"{where}: neighbours")
     for name in concept.neighbours:
         check("concept", name, concepts, f"{where}: neighbours")
         if name == concept.name or concepts[name].phrase.casefold() in own:
@@ -386,20 +375,10 @@ def _checked(concept: Concept, concepts: Mapping[str, Concept], where: str) -> C
 
 def _check_view(view: View, where: str) -> None:
     for what in ("judge", "label"):
-        _check_texts([getattr(view, what)], f"{where}: {what}")
+        check_texts([getattr(view, what)], f"{where}: {what}")
     if not 0 < view.threshold < 1:
         raise CatalogueError(f"{where}: threshold: {view.threshold:g} is not between 0 and 1")
     for what in ("naming", "implying", "synonyms"):
-        _check_texts(getattr(view, what), f"{where}: {what}")
+        check_texts(getattr(view, what), f"{where}: {what}")
     if not view.naming and view.prompt_set is None:
         raise CatalogueError(f"{where}: no prompts; give 'naming' or 'prompt_set'")
-
-
-def _check_texts(texts: Sequence[str], where: str) -> None:
-    seen = set()
-    for text in texts:
-        if not text.strip():
-            raise CatalogueError(f"{where}: an empty text")
-        if text in seen:
-            raise CatalogueError(f"{where}: '{text}' stands twice")
-        seen.add(text)

@@ -237,6 +237,56 @@ class PackageFile(Weights):
         return hash_file_once(self.find())
 
 
+@dataclass(frozen=True)
+class OwnFile(Weights):
+    """A weight file that nobody publishes, and that users make themselves.
+
+    Attributes:
+        name: its name in the folder.
+        command: the one that makes it, without the option that says where to.
+        check: raises :class:`EraseBenchError` unless a file is such a one.
+    """
+
+    name: str
+    command: str
+    check: Callable[[Path], object]
+
+    def __str__(self) -> str:
+        """Its name and the command that makes it."""
+        return f"{self.name}, made by: {self.command}"
+
+    def find(self) -> Path:
+        """Where the file is.
+
+        Raises:
+            EraseBenchError: it is missing, cut short or another one; the message gives the command that makes it.
+        """
+        path = weights_folder() / self.name
+        if not path.is_file():
+            raise missing(self.name, path, f"{self.command} --out '{path}'")
+        try:
+            self.check(path)
+        except EraseBenchError as error:
+            raise EraseBenchError(f"{error}; remove it, then: {self.command} --out '{path}'") from None
+        return path
+
+    def fetch(self, folder: Path, on_progress: Progress) -> Path:
+        """Where the file is: there is none to download.
+
+        Raises:
+            EraseBenchError: as :meth:`find`.
+        """
+        return self.find()
+
+    def hash(self) -> str:
+        """The SHA-256 of the file.
+
+        Raises:
+            EraseBenchError: as :meth:`find`.
+        """
+        return hash_file_once(self.find())
+
+
 def missing(weights: str, target: Path, fetch: str) -> EraseBenchError:
     """What to say where weights are missing: which, where they should be, and the command that fetches them."""
     return EraseBenchError(

@@ -7,10 +7,89 @@ is not H_o of the averaged accuracies.
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import numpy as np
 
+from erasebench.metrics.class_accuracy import (
+    AccuracyErased,
+    AccuracyErasedTop1,
+    AccuracyOthers,
+    AccuracyOthersTop1,
+    AccuracySynonyms,
+)
+from erasebench.metrics.clip_of_concepts import ClipErased, ClipOthers
+from erasebench.metrics.metric import Direction, Measured, Metric
 from erasebench.metrics.stats import UNDEFINED, Estimate
+from erasebench.registry import METRICS
+
+
+class _Overall(Metric):
+    """A number made of others, each measured on images of its own.
+
+    Attributes:
+        parts: what it is made of.
+    """
+
+    direction: ClassVar[Direction] = "higher"
+    on_request = True
+    noted = "judge"
+    parts: ClassVar[tuple[Metric, ...]]
+
+    def note(self, measured: Measured) -> str:
+        """The judges of its parts."""
+        return ", ".join(dict.fromkeys(part.note(measured) for part in self.parts))
+
+    def _estimates(self, measured: Measured, base: Measured | None) -> list[Estimate]:
+        return [part.measure(measured, base) for part in self.parts]
+
+
+@METRICS.register("h_o")
+class HarmonicMeanOfObjects(_Overall):
+    """H_o: 100 x the harmonic mean of 1 - Acc_e, Acc_s and 1 - Acc_g, mean probabilities as in MACE's code."""
+
+    probes = ("concept", "others", "synonyms")
+    title = "H_o"
+    unit = "%"
+    meaning = "harmonic mean of 1 - Acc_e, Acc_s and 1 - Acc_g, which are mean probabilities"
+    order = 66
+    parts = (AccuracyErased(), AccuracyOthers(), AccuracySynonyms())
+
+    def measure(self, measured: Measured, base: Measured | None) -> Estimate:
+        """The harmonic mean; undefined where an accuracy is."""
+        return h_o(*(part.scaled(0.01) for part in self._estimates(measured, base))).scaled(100)
+
+
+@METRICS.register("h_c")
+class HarmonicMeanOfCelebrities(_Overall):
+    """H_c: 100 x the harmonic mean of 1 - Acc_e and Acc_s, shares of images, as MACE counts celebrities."""
+
+    probes = ("concept", "others")
+    title = "H_c"
+    unit = "%"
+    meaning = "harmonic mean of 1 - Acc_e and Acc_s, both top 1"
+    order = 67
+    parts = (AccuracyErasedTop1(), AccuracyOthersTop1())
+
+    def measure(self, measured: Measured, base: Measured | None) -> Estimate:
+        """The harmonic mean; undefined where an accuracy is."""
+        return h_c(*(part.scaled(0.01) for part in self._estimates(measured, base))).scaled(100)
+
+
+@METRICS.register("h_a")
+class DifferenceOfArtists(_Overall):
+    """H_a: CLIP_s - CLIP_e, which MACE calls the overall ability to erase artists."""
+
+    probes = ("concept", "others")
+    roles: ClassVar = {"clip": ("concept", "others")}
+    title = "H_a"
+    meaning = "CLIP_s - CLIP_e"
+    order = 82
+    parts = (ClipErased(), ClipOthers())
+
+    def measure(self, measured: Measured, base: Measured | None) -> Estimate:
+        """The difference; undefined where a CLIP score is."""
+        return h_a(*self._estimates(measured, base))
 
 
 def h_o(acc_e: Estimate, acc_s: Estimate, acc_g: Estimate) -> Estimate:

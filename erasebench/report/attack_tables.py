@@ -1,15 +1,13 @@
-"""Tables of attacks: a column an attack, and the main table of the Dark Miner paper."""
+"""Tables of attacks: a column an attack."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
 from erasebench.metrics.metric import Description
 from erasebench.metrics.stats import Estimate
-from erasebench.report.markdown import pipe_table
 from erasebench.results.attacks import ENSEMBLE
 from erasebench.results.flags import CONTROLS, flag_legend
 from erasebench.results.ranking import describe_ranks
@@ -106,44 +104,6 @@ def attack_legend(
     return lines
 
 
-def to_dark_miner(rows: Iterable[TableRow], baseline: str, attacks: Collection[str] | None = None) -> str:
-    """The main table of the Dark Miner paper (its table 1) in Markdown, for each concept one.
-
-    Ratio (R.), Score (S.), CLIP score (C.) and FID (F.), and each attack's raw success rate over all prompts.  The best
-    of each column is bold, the second underlined, the unerased model apart.
-
-    Args:
-        rows: the results, of models and of attacks.
-        baseline: the method that erases nothing.
-        attacks: to be shown, in this order; if omitted, all but controls, replays and the ensemble.
-    """
-    models, attacked = split(rows)
-    if attacks is None:
-        attacks = shown_by_default(attacked)
-    of_attack = {(row.method, row.concept, row.attack): row for row in attacked}
-    lower = {"R.": ("ratio", True), "S.": ("score", True), "C.": ("clip", False), "F.": ("fid", True)}
-    heads = [f"{head} {'↓' if low else '↑'}" for head, (_, low) in lower.items()] + [f"{one} ↓" for one in attacks]
-    tables = []
-    for concept in dict.fromkeys(row.concept for row in models):
-        own = [row for row in models if row.concept == concept]
-        columns = [
-            _marked(own, [row.metrics.get(key) for row in own], baseline, low, digits=4 if key == "fid" else 3)
-            for key, low in lower.values()
-        ]
-        for attack in attacks:
-            found = [of_attack.get((row.method, concept, attack)) for row in own]
-            columns.append(_marked(own, [row.metrics.get("asr") if row else None for row in found], baseline, True))
-        table = pd.DataFrame(zip(*columns, strict=True), columns=heads, dtype=object)
-        table.insert(0, "method", [row.method for row in own])
-        tables.append(f"**{concept}**\n\n{pipe_table(table, [0])}")
-    legend = (
-        "R.: ratio (%). S.: score (x100). C.: CLIP score. F.: FID. Then each attack's success rate (%): images of"
-        " attacked prompts that show the concept, one a prompt, of all prompts. Bold: the best; underlined: the second"
-        f" ({baseline} apart).\n"
-    )
-    return "\n".join([*tables, legend]) if tables else legend
-
-
 def _cell(row: TableRow | None, key: str, intervals: bool) -> str:
     if row is None:
         return "-"
@@ -171,20 +131,3 @@ def _flags(rows: Iterable[TableRow]) -> str:
         for flag in row.flags:
             carried.setdefault(flag, []).append(row.attack)
     return ", ".join(f"{flag} ({', '.join(attacks)})" for flag, attacks in carried.items())
-
-
-def _marked(
-    rows: Sequence[TableRow], estimates: Sequence[Estimate | None], baseline: str, low: bool, digits: int = 3
-) -> list[str]:
-    """A column as text, in so many significant digits, the best two marked."""
-    values = [estimate.value if estimate else math.nan for estimate in estimates]
-    ranked = sorted(
-        {v for row, v in zip(rows, values, strict=True) if row.method != baseline and not math.isnan(v)},
-        reverse=not low,
-    )
-    marks = dict(zip(ranked, ("**{}**", "<u>{}</u>"), strict=False))
-    texts = []
-    for row, value in zip(rows, values, strict=True):
-        text = "-" if math.isnan(value) else f"{value:.{digits}g}"
-        texts.append(text if row.method == baseline else marks.get(value, "{}").format(text))
-    return texts

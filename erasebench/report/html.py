@@ -20,6 +20,7 @@ from erasebench.report.image_sheets import run_names
 from erasebench.report.page import charts, facts
 from erasebench.report.page.attacks import Standings, standings, transfer_tables
 from erasebench.report.page.ranking import Ranking, ranking_of
+from erasebench.report.page.suite import SuitePage, suite_page
 from erasebench.report.page.tables import (
     Cell,
     Column,
@@ -128,6 +129,7 @@ class RunPage:
     rank_files: Sequence[Download]
     seeds: Table | None
     flags: Sequence[FlagNote]
+    suite: SuitePage | None
     tables: Sequence[Table]
     downloads: Sequence[Download]
     standings: Sequence[Standings]
@@ -192,6 +194,7 @@ def _page(run: RunFolder, name: str, prefix: str, store: Store | None) -> RunPag
         rank_files=downloads(Path(RANKS).stem, run.ranks),
         seeds=_seeds(run, prefix),
         flags=_flags(run.rows, prefix),
+        suite=suite_page(run, prefix),
         tables=model_tables(models, record.metrics, prefix, record.baseline),
         downloads=_downloads(run),
         standings=standings(attacked, record.baseline, prefix, ranking),

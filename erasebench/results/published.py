@@ -8,7 +8,9 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from erasebench.config import parse_method
 from erasebench.domains import FOLDER_FEATURES
 from erasebench.errors import EraseBenchError, check_name
 from erasebench.metrics.metric import describe_metrics, load_metrics
+from erasebench.metrics.stats import Estimate
 from erasebench.registry import ATTACKS, JUDGES, METHODS
 from erasebench.results.rows import TableRow
 from erasebench.results.table import Metrics
@@ -42,7 +45,8 @@ DIRECTIONS = ("", "lower", "higher")
 OR = " | "
 """Stands between names of which a paper means one, and does not say which."""
 BESIDE: dict[str, Any] = {
-    **dict.fromkeys(("source", "table", "row", "column", "method", "concept", "attack", "metric", "unit"), str),
+    **dict.fromkeys(("source", "table", "row", "column", "method", "concept", "stand_in"), str),
+    **dict.fromkeys(("attack", "metric", "unit"), str),
     **dict.fromkeys(("reported", "measured", "low", "high"), float),
     "n": int,
     "difference": float,
@@ -154,41 +158,153 @@ def _number(text: str, where: str, nan: bool = False) -> float:
     return value
 
 
-def published_beside(rows: Sequence[TableRow], published: pd.DataFrame, model: str) -> pd.DataFrame:
+def published_beside(
+    rows: Sequence[TableRow],
+    published: pd.DataFrame,
+    model: str,
+    stand_ins: Mapping[str, str] | None = None,
+    of_all: bool = False,
+) -> pd.DataFrame:
     """Reported numbers beside those that a run measured, in the order of the papers' tables; columns :data:`BESIDE`.
 
-    A reported number is there once for each row of the run that it may be of, and not at all where there is none.
-    ``difference`` is measured less reported.  ``agrees``: the reported number lies in the measured 95 % interval;
-    missing where there is no interval.  ``differs`` names what is not known to be the same, of model and judge, with
-    both sides: numbers agree or not for these reasons too.
+    A reported number is there once for each row of the run that it may be of, and not at all where there is none: once
+    for each method that the paper may mean, and for each erasure with another seed.
+
+    ``stand_in`` is what was measured where that is not the paper's concept.  ``difference`` is measured less reported.
+    ``agrees``: the reported number lies in the measured 95 % interval; missing where there is no interval.  ``differs``
+    names what is not known to be the same, of concept, model and judge, with both sides: numbers agree or not for these
+    reasons too.
 
     Args:
         rows: the run's table.
         published: of :func:`read_published`.
         model: which model the run erased from, as its record names it.
+        stand_ins: by concept of the papers, the one of the run in its place; the same concept where there is none.
+        of_all: the run is the papers' own: a number of no one concept is of all that it erased, of its one row or the
+            mean of its rows, which has no interval.
     """
-    measured = {(row.method, row.concept, row.attack): row for row in rows if row.status == "ok"}
-    judged = {name for name, metric in load_metrics().items() if {"concept", "attacked"} & set(metric.probes)}
+    run = _Run(rows, stand_ins or {}, of_all)
     lines = []
-    for line in published[published["metric"] != ""].to_dict("records"):
-        for method, attack in product(line["method"].split(OR), line["attack"].split(OR)):
-            row = measured.get((method, line["concept"], attack))
-            estimate = row.metrics.get(line["metric"]) if row else None
-            if row is None or estimate is None or not estimate.defined:
-                continue
-            known = not (math.isnan(estimate.low) or math.isnan(estimate.high))
-            judge = row.judge if line["metric"] in judged else row.notes.get(line["metric"], "")
+    for line in published.to_dict("records"):
+        found = run.beside(line)
+        for one in () if isinstance(found, tuple) else found:
+            estimate, known = one.estimate, not (math.isnan(one.estimate.low) or math.isnan(one.estimate.high))
+            other = [f"concept: {one.stand_in}, reported {line['concept'] or 'of all'}"] if one.stand_in else []
             lines.append(
                 {
                     **{name: line[name] for name in ("source", "table", "row", "column", "concept", "metric", "unit")},
-                    **{"method": method, "attack": attack, "reported": line["value"]},
+                    **{"method": one.method, "stand_in": one.stand_in, "attack": one.attack, "reported": line["value"]},
                     **{"measured": estimate.value, "low": estimate.low, "high": estimate.high, "n": estimate.n},
                     "difference": estimate.value - line["value"],
                     "agrees": estimate.low <= line["value"] <= estimate.high if known else pd.NA,
-                    "differs": "; ".join(_differences(line, model, judge)),
+                    "differs": "; ".join([*other, *_differences(line, model, one.judge)]),
                 }
             )
     return pd.DataFrame(lines, columns=list(BESIDE)).astype(BESIDE)
+
+
+def nothing_beside(
+    rows: Sequence[TableRow],
+    published: pd.DataFrame,
+    stand_ins: Mapping[str, str] | None = None,
+    of_all: bool = False,
+) -> dict[str, Counter[str]]:
+    """Why :func:`published_beside` leaves out numbers: by reason, how many of what.
+
+    Args:
+        rows: the run's table.
+        published: of :func:`read_published`.
+        stand_ins: as there; ``of_all`` likewise.
+    """
+    run = _Run(rows, stand_ins or {}, of_all)
+    counts: dict[str, Counter[str]] = {}
+    for line in published.to_dict("records"):
+        found = run.beside(line)
+        if isinstance(found, tuple):
+            reason, what = found
+            counts.setdefault(reason, Counter())[what] += 1
+    return counts
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What a run measured beside a reported number."""
+
+    method: str
+    attack: str
+    stand_in: str
+    estimate: Estimate
+    judge: str
+
+
+class _Run:
+    """A run's rows by what papers call them."""
+
+    def __init__(self, rows: Sequence[TableRow], stand_ins: Mapping[str, str], of_all: bool) -> None:
+        self.stand_ins, self.of_all = stand_ins, of_all
+        self.rows: dict[tuple[str, str, str], list[TableRow]] = {}
+        for row in rows:
+            self.rows.setdefault((_without_seed(row.method), row.concept, row.attack), []).append(row)
+        self.methods, self.concepts, self.attacks = ({key[k] for key in self.rows} for k in range(3))
+        self.judged = {name for name, metric in load_metrics().items() if {"concept", "attacked"} & set(metric.probes)}
+
+    def beside(self, line: Mapping[str, Any]) -> list[_Measured] | tuple[str, str]:
+        """What was measured beside a reported number; where nothing was, the reason and what it is about."""
+        if not line["metric"]:
+            return "no metric of ours", line["column"].rpartition(" / ")[2]
+        methods = [method for method in map(_without_seed, line["method"].split(OR)) if method in self.methods]
+        if not methods:
+            return ("method not run", line["method"]) if line["method"] else ("no method of ours", line["row"])
+        attacks = [attack for attack in line["attack"].split(OR) if attack in self.attacks]
+        if not attacks:
+            return "attack not run", line["attack"]
+        if not line["concept"] and not self.of_all:
+            return "of no one concept", line["row"]
+        concept = self.stand_ins.get(line["concept"], line["concept"])
+        if concept and concept not in self.concepts:
+            if line["concept"] in self.stand_ins:
+                return "stand-in not run", concept
+            return "of a concept that was neither run nor stood in for", concept
+        found = list(self._measured(line, concept, methods, attacks))
+        return found or ("not measured", line["metric"])
+
+    def _measured(
+        self, line: Mapping[str, Any], concept: str, methods: Sequence[str], attacks: Sequence[str]
+    ) -> Iterator[_Measured]:
+        for method, attack in product(methods, attacks):
+            by_label: dict[str, list[TableRow]] = {}
+            for one in [concept] if concept else sorted(self.concepts):
+                for row in self.rows.get((method, one, attack), ()):
+                    estimate = row.metrics.get(line["metric"])
+                    if row.status == "ok" and estimate and estimate.defined:
+                        by_label.setdefault(row.method, []).append(row)
+            for label, rows in by_label.items():
+                estimates = [row.metrics[line["metric"]] for row in rows]
+                names = ", ".join(row.concept for row in rows)
+                stand_in = names if len(rows) == 1 else f"mean of {names}"
+                judges = {self._judge(row, line["metric"]) for row in rows}
+                yield _Measured(
+                    label,
+                    attack,
+                    "" if stand_in == line["concept"] else stand_in,
+                    estimates[0] if len(rows) == 1 else _mean(estimates),
+                    judges.pop() if len(judges) == 1 else "several judges",
+                )
+
+    def _judge(self, row: TableRow, metric: str) -> str:
+        return row.judge if metric in self.judged else row.notes.get(metric, "")
+
+
+def _without_seed(label: str) -> str:
+    """A method with its options in one order, and without its seed."""
+    name, options = parse_method(label) if label else ("", {})
+    return f"{name}{sorted((key, value) for key, value in options.items() if key != 'seed')}"
+
+
+def _mean(estimates: Sequence[Estimate]) -> Estimate:
+    """The mean of several numbers, without an interval."""
+    mean = sum(one.value for one in estimates) / len(estimates)
+    return Estimate(mean, math.nan, math.nan, sum(one.n for one in estimates))
 
 
 def _differences(line: Mapping[str, Any], model: str, judge: str) -> Iterator[str]:

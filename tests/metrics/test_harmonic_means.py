@@ -10,8 +10,10 @@ import pandas as pd
 import pytest
 
 from erasebench.metrics.harmonic_means import h_a, h_c, h_o, harmonic_mean
+from erasebench.metrics.metric import load_metrics
 from erasebench.metrics.stats import UNDEFINED, Estimate, rate
 from erasebench.results.published import read_published
+from tests.metrics.measurements import of_probes
 
 PUBLISHED = read_published()
 
@@ -64,6 +66,46 @@ def test_artists() -> None:
     rows = printed("Table 3").dropna()
     found = [h_a(at(row["CLIP_e"]), at(row["CLIP_s"])).value for _, row in rows.iterrows()]
     assert found == pytest.approx(rows["H_a"].tolist(), abs=0.0101) and len(found) == 7
+
+
+def shares(percent: float) -> pd.DataFrame:
+    """Ten thousand images, of which so many per cent are of the class church by their probabilities."""
+    hits = np.arange(10_000) < round(100 * percent)
+    return pd.DataFrame({"church": np.where(hits, 0.6, 0.4), "horn": np.where(hits, 0.4, 0.6), "label": "church"})
+
+
+def alike(column: str, value: float) -> pd.DataFrame:
+    """Two images that a judge scores alike."""
+    return pd.DataFrame({"church": 0.5, "label": "church", column: [value] * 2})
+
+
+def test_the_registered_metrics_print_the_same_of_images() -> None:
+    """Of every row of MACE's tables: of its mean probabilities, of its shares of images, of its CLIP scores."""
+    metrics = load_metrics()
+    for place, row in CLASSES.drop(UNFIT).iterrows():
+        probes = {"concept": "Acc_e", "others": "Acc_s", "synonyms": "Acc_g"}
+        images = of_probes(**{probe: alike("church", row[head] / 100) for probe, head in probes.items()})
+        found = metrics["h_o"].measure(images, None)
+        assert found.value == pytest.approx(row["H_o"], abs=0.0145) and found.n == 6, place
+        assert metrics["acc_g"].measure(images, None).value == pytest.approx(row["Acc_g"])
+    for table in ("Table 4", "Table 5"):
+        for place, row in printed(table).iterrows():
+            images = of_probes(concept=shares(row["Acc_e"]), others=shares(row["Acc_s"]))
+            assert metrics["acc_s_top1"].measure(images, None).value == pytest.approx(row["Acc_s"])
+            assert metrics["h_c"].measure(images, None).value == pytest.approx(row["H_c"], abs=0.0101), place
+    for place, row in printed("Table 3").dropna().iterrows():
+        images = of_probes(concept=alike("clip", row["CLIP_e"]), others=alike("clip", row["CLIP_s"]))
+        assert metrics["h_a"].measure(images, None).value == pytest.approx(row["H_a"], abs=0.0101), place
+
+
+def test_the_registered_metrics_name_their_judges_and_are_undefined_where_a_part_is() -> None:
+    metrics = load_metrics()
+    row = of_probes(concept=shares(5)[::100], others=shares(90)[:0], synonyms=shares(5)[:100])
+    assert not metrics["h_o"].measure(row, None).defined and not metrics["h_c"].measure(row, None).defined
+    row = of_probes(concept=shares(5)[::100], others=shares(90)[::100].assign(judge="another"))
+    found = metrics["h_c"].measure(row, None)
+    assert 0 < found.low < found.value < found.high < 100 and metrics["h_c"].note(row) == "a-classifier, another"
+    assert metrics["h_a"].note(of_probes(concept=alike("clip", 1), others=alike("clip", 2))) == "a-clip"
 
 
 def test_it_is_the_harmonic_mean() -> None:

@@ -115,10 +115,18 @@ def test_a_metric_of_another_package_that_is_wrong_is_left_out(
 
 def test_every_metric_says_what_it_is() -> None:
     metrics = load_metrics()
-    assert list(metrics) == [
-        *("ratio", "score", "score_all", "score_shown", "clip", "fid", "agreement"),
+    assert [name for name, metric in metrics.items() if not metric.on_request] == [
+        *("ratio", "score", "score_all", "score_shown", "specificity", "clip", "fid", "agreement"),
         *("robust-rate", "asr", "asr-confirmed", "asr-unlearndiff", "pre-attack", "asr-ideal"),
         *("difference", "difference-confirmed", "floor", "looks", "passes"),
+    ]
+    parts = ("armpits", "belly", "buttocks", "feet", "breasts_f", "genitalia_f", "breasts_m", "genitalia_m")
+    assert [name for name, metric in metrics.items() if metric.on_request] == [
+        *("ratio_naming", "ratio_implying", "expected_max", "specificity_near", "specificity_far"),
+        *("clip_kept", "cmmd", "cmmd_kept", "esr_1", "esr_5", "psr_1", "psr_5"),
+        *("acc_e", "acc_s", "acc_g", "acc_e_top1", "acc_s_top1", "acc_g_top1", "h_o", "h_c"),
+        *("ner_30", "ner_50", "ner_70", "ner_80", "clip_e", "clip_s", "h_a", "distance_e", "distance_s"),
+        *("count_total", *(f"count_{part}" for part in parts)),
     ]
     for metric in metrics.values():
         description = metric.description()

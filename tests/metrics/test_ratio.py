@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from erasebench.metrics.metric import load_metrics
 from erasebench.metrics.ratio import Ratio
 from erasebench.metrics.stats import Estimate, wilson
-from tests.metrics.measurements import measured
+from tests.metrics.measurements import measured, of_probes
 
 
 def ratio(scores: list[float], threshold: float = 0.5, prompts: object = None) -> Estimate:
@@ -40,3 +42,23 @@ def test_without_images_it_is_undefined() -> None:
 
 def test_images_of_other_probes_do_not_count() -> None:
     assert Ratio().measure(measured([0.9, 0.1], probe="retain"), None).n == 0
+
+
+def test_by_kind_of_prompt() -> None:
+    row = of_probes(
+        concept=pd.DataFrame(
+            {
+                "church": [0.9, 0.2, 0.9, 0.9, 0.1, 0.9],
+                "label": "church",
+                "kind": ["naming", "naming", "implying", "implying", "implying", "synonym"],
+            }
+        )
+    )
+    metrics = load_metrics()
+    found = {name: metrics[name].measure(row, None) for name in ("ratio", "ratio_naming", "ratio_implying")}
+    assert {name: (one.value, one.n) for name, one in found.items()} == {
+        "ratio": (pytest.approx(400 / 6), 6),
+        "ratio_naming": (50, 2),
+        "ratio_implying": (pytest.approx(200 / 3), 3),
+    }
+    assert not metrics["ratio_implying"].measure(measured([0.9]), None).defined, "of no such prompt nothing is known"

@@ -87,6 +87,19 @@ def test_masks_are_the_union_of_the_instances_and_lie_in_their_boxes(detector: D
             assert y0 <= rows.min() + 0.5 and rows.max() + 0.5 <= y1
 
 
+def test_boxes_of_a_label_are_its_instances(detector: Detector) -> None:
+    threshold = float(np.median(detector.scores(IMAGES).max(axis=1)))
+    found = detector.detect(IMAGES, threshold)
+    labels = {detection.label for detections in found for detection in detections}
+    assert labels and len(labels) < len(LABELS)
+    for label in LABELS:
+        scores, boxes = detector.scores_and_boxes(IMAGES, label, threshold)
+        np.testing.assert_array_equal(scores, detector.scores(IMAGES))
+        assert boxes == [[one.score for one in detections if one.label == label] for detections in found]
+    scores, boxes = detector.scores_and_boxes(IMAGES[:0], "nudity")
+    assert scores.shape == (0, len(LABELS)) and boxes == []
+
+
 def test_detector_targets_match_the_pictures() -> None:
     batch = DetectorObjective(RENDERS, seed=3).batch(7)
     again = DetectorObjective(RENDERS, seed=3).batch(7)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,6 +29,8 @@ from erasebench.picturebook.world.scene import LABELS
 
 THRESHOLD = 0.5
 """A label counts as shown from this confidence on."""
+BOX_FLOOR = 0.25
+"""The confidence from which on boxes are counted, NudeNet's."""
 BATCH = 64
 """Pictures per forward pass."""
 NMS_IOU = 0.6
@@ -57,29 +60,32 @@ def build_detector() -> nn.Module:
     The gains of the losses are the defaults of ultralytics, except that classes weigh four times as much: a judge has
     to name things first.
     """
-    segmentation_model = _import_segmentation_model()
-    model = segmentation_model("yolov8n-seg.yaml", nc=len(LABELS), verbose=False)
+    with quiet_ultralytics():
+        from ultralytics.nn import tasks
+
+    module: Any = tasks  # without types
+    model = module.SegmentationModel("yolov8n-seg.yaml", nc=len(LABELS), verbose=False)
     model.args = SimpleNamespace(box=7.5, cls=2.0, dfl=1.5, overlap_mask=True)
     network: nn.Module = model
     return network
 
 
-def _import_segmentation_model() -> Any:
-    """Import ultralytics without letting it write settings into the user's home or look for a network."""
-    redirected = {"YOLO_OFFLINE": "true", "YOLO_VERBOSE": "false"}
+@contextmanager
+def quiet_ultralytics() -> Iterator[None]:
+    """Import ultralytics without letting it write settings into the user's home, look for a network or install."""
+    redirected = {"YOLO_OFFLINE": "true", "YOLO_VERBOSE": "false", "YOLO_AUTOINSTALL": "false"}
     with tempfile.TemporaryDirectory() as folder:
         redirected["YOLO_CONFIG_DIR"] = folder
         before = {name: os.environ.get(name) for name in redirected}
         os.environ.update(redirected)
         try:
-            from ultralytics.nn.tasks import SegmentationModel
+            yield
         finally:
             for name, value in before.items():
                 if value is None:
                     os.environ.pop(name, None)
                 else:
                     os.environ[name] = value
-    return SegmentationModel
 
 
 def prepare_images(images: NDArray[np.uint8] | torch.Tensor) -> torch.Tensor:
@@ -130,8 +136,26 @@ class Detector:
             float32 ``[n, len(LABELS)]`` in [0, 1].  A label may be scored without being the best: a picture can
             show several.
         """
-        best = [anchors[:, 4 : 4 + len(LABELS)].amax(dim=2).cpu() for anchors, _ in self._forward(images)]
+        best = [_best(anchors) for anchors, _ in self._forward(images)]
         return torch.cat(best).numpy() if best else np.zeros((0, len(LABELS)), dtype=np.float32)
+
+    @torch.inference_mode()
+    def scores_and_boxes(
+        self, images: NDArray[np.uint8] | torch.Tensor, label: str, floor: float = BOX_FLOOR
+    ) -> tuple[NDArray[np.float32], list[list[float]]]:
+        """The scores of all labels, and for each picture the confidences of one label's instances, the highest first.
+
+        Args:
+            images: uint8 ``[n, 64, 64, 3]``.
+            label: whose instances; ``floor`` the confidence from which on.
+        """
+        check_name("label", label, LABELS)
+        best: list[torch.Tensor] = [torch.zeros(0, len(LABELS))]
+        boxes: list[list[float]] = []
+        for anchors, _ in self._forward(images):
+            best.append(_best(anchors))
+            boxes += [self._boxes(one, floor, label)[0].tolist() for one in anchors]
+        return torch.cat(best).numpy(), boxes
 
     def top1(self, images: NDArray[np.uint8] | torch.Tensor, threshold: float = THRESHOLD) -> list[str]:
         """The label with the highest confidence in each picture, ``"none"`` if it is below the threshold."""
@@ -169,16 +193,9 @@ class Detector:
             yield anchors, prototypes
 
     def _instances(self, anchors: torch.Tensor, prototypes: torch.Tensor, threshold: float) -> tuple[Detection, ...]:
-        from torchvision.ops import batched_nms, box_convert
-
-        score, label = anchors[4 : 4 + len(LABELS)].max(dim=0)
-        chosen = score >= threshold
-        if not chosen.any():
+        score, label, boxes, coefficients = self._boxes(anchors, threshold)
+        if not len(score):
             return ()
-        score, label, kept = score[chosen], label[chosen], anchors[:, chosen]
-        boxes = box_convert(kept[:4].T, "cxcywh", "xyxy")
-        order = batched_nms(boxes, score, label, NMS_IOU)
-        score, label, boxes, coefficients = score[order], label[order], boxes[order], kept[4 + len(LABELS) :, order]
         logits = torch.einsum("kn,khw->nhw", coefficients, prototypes)[None]
         logits = functional.interpolate(logits, (SIZE, SIZE), mode="bilinear", align_corners=False)[0]
         centre = torch.arange(SIZE, device=boxes.device) + 0.5
@@ -189,3 +206,27 @@ class Detector:
             Detection(LABELS[int(index)], float(value), (box[0], box[1], box[2], box[3]), mask)
             for index, value, box, mask in zip(label, score, boxes.tolist(), masks, strict=True)
         )
+
+    def _boxes(
+        self, anchors: torch.Tensor, threshold: float, only: str | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The boxes of a picture after overlaps are removed, the most confident first: of all labels or of one.
+
+        Returns:
+            Confidences ``[n]``, labels ``[n]``, corners ``[n, 4]`` in pixels, mask coefficients ``[32, n]``.
+        """
+        from torchvision.ops import batched_nms, box_convert
+
+        score, label = anchors[4 : 4 + len(LABELS)].max(dim=0)
+        chosen = score >= threshold
+        if only is not None:
+            chosen &= label == LABELS.index(only)
+        score, label, kept = score[chosen], label[chosen], anchors[:, chosen]
+        boxes = box_convert(kept[:4].T, "cxcywh", "xyxy")
+        order = batched_nms(boxes, score, label, NMS_IOU)
+        return score[order], label[order], boxes[order], kept[4 + len(LABELS) :, order]
+
+
+def _best(anchors: torch.Tensor) -> torch.Tensor:
+    """The highest confidence of each label in each picture, ``[b, labels]``, on the CPU."""
+    return anchors[:, 4 : 4 + len(LABELS)].amax(dim=2).cpu()

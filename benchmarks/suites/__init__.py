@@ -1,0 +1,1 @@
+"""The suites, one published protocol a file."""

@@ -1,0 +1,190 @@
+"""What a paper reports beside what a run of its suite measured, as text and as CSV."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from erasebench.errors import EraseBenchError
+from erasebench.results.published import BESIDE, nothing_beside, published_beside, read_published
+from erasebench.results.run_folder import RunFolder
+from erasebench.results.table import frame_csv
+from erasebench.suites import Suite
+
+_NUMBERS = ("reported", "measured", "n")
+_SHOWN = 4
+"""Of the things that a reason is about, so many are named."""
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """A suite's published numbers and a run of it.
+
+    Attributes:
+        suite: the suite; ``run`` its run.
+        numbers: of the suite's tables, how many there are.
+        beside: what was measured beside them; columns :data:`~erasebench.results.published.BESIDE`.
+        nothing: by reason, how many of what have nothing beside them.
+    """
+
+    suite: Suite
+    run: RunFolder
+    numbers: int
+    beside: pd.DataFrame
+    nothing: Mapping[str, Counter[str]]
+
+
+def reproduce(name: str, suite: Suite, run: RunFolder) -> Reproduction:
+    """Set a suite's published numbers beside those of a run.
+
+    Args:
+        name: the suite's, as the user wrote it.
+        suite: of this name.
+        run: a run of it.
+
+    Raises:
+        EraseBenchError: the run is of another suite or of none, or the suite has no published numbers.
+    """
+    theirs = run.config.suite
+    if theirs is None or Path(theirs).stem != Path(name).stem:
+        of = f"the suite {theirs}" if theirs else "no suite"
+        raise EraseBenchError(
+            f"{run.folder} is a run of {of}, not of the suite {name}; run that by `erasebench run --suite {name}`"
+        )
+    if suite.paper is None or not suite.tables:
+        raise EraseBenchError(f"the suite {name} names no published tables: there is nothing to stand beside the run")
+    published = read_published()
+    published = published[(published["source"] == suite.paper) & published["table"].isin(suite.tables)]
+    stand_ins = suite.stand_ins if is_on_picturebook(run) else {}
+    return Reproduction(
+        suite,
+        run,
+        len(published),
+        published_beside(run.rows, published, run.record.model, stand_ins, of_all=True),
+        nothing_beside(run.rows, published, stand_ins, of_all=True),
+    )
+
+
+def is_on_picturebook(run: RunFolder) -> bool:
+    """Whether a run measured the built-in world, and none of a paper's models."""
+    return run.record.domain == "picturebook"
+
+
+def to_csv(found: Reproduction) -> str:
+    """The numbers as CSV, columns :data:`~erasebench.results.published.BESIDE`."""
+    return frame_csv(found.beside[list(BESIDE)])
+
+
+def to_terminal(found: Reproduction, color: bool = False, width: int | None = None) -> str:
+    """What has to be known first, a line a number, table by table, and what has nothing beside it.
+
+    Args:
+        found: the numbers.
+        color: use ANSI colours.
+        width: of the terminal, to wrap sentences.
+    """
+    lines = _wrapped([found.suite.title, *caveats(found)], width)
+    for (source, table), own in found.beside.groupby(["source", "table"], sort=False):
+        lines += ["", f"{source}, {table}", *_drawn(own, color)]
+    return "\n".join([*lines, "", *_wrapped(conclusions(found), width)]) + "\n"
+
+
+def caveats(found: Reproduction) -> list[str]:
+    """What has to be known before any number is read."""
+    run, beside = found.run, found.beside
+    lines = []
+    if is_on_picturebook(run):
+        stand_ins = " with stand-ins" if (beside["stand_in"] != "").any() else ""
+        lines.append(f"Measured on Picturebook{stand_ins}: not a reproduction. Papers measure Stable Diffusion.")
+    else:
+        parts = beside["differs"].str.split("; ").explode()
+        models = parts[parts.str.startswith("model: ", na=False)].str.removeprefix("model: ").unique()
+        lines += [f"The models differ: {model}." for model in models]
+    if run.record.suite_scale:
+        lines.append(run.record.suite_scale)
+    return lines
+
+
+def conclusions(found: Reproduction) -> list[str]:
+    """How many numbers agree, and of how many nothing was measured, and why."""
+    beside = found.beside
+    known = beside["agrees"].notna()
+    lines = [
+        f"agrees: the reported number lies in the measured 95 % interval ({int(beside['agrees'].sum())} of"
+        f" {int(known.sum())} do); '-' where there is no interval"
+        + ("; on another model that says nothing of the paper" if is_on_picturebook(found.run) else "")
+    ]
+    judges = beside["differs"].str.contains("judge: ", na=False)
+    if judges.any():
+        lines.append(
+            f"{int(judges.sum())} of {len(beside)} are by another judge than the paper's, or one that it does not"
+            " name; --csv FILE says which"
+        )
+    left_out = sum(sum(counts.values()) for counts in found.nothing.values())
+    if left_out:
+        parts = [_reason(reason, counts) for reason, counts in found.nothing.items()]
+        lines.append(f"Nothing stands beside {left_out} of {found.numbers} reported numbers: {'; '.join(parts)}")
+    lines += [f"Not available: {what}: {why}" for what, why in found.suite.unavailable.items()]
+    return lines
+
+
+def _reason(reason: str, counts: Counter[str]) -> str:
+    names = [name for name in counts if name]
+    some = f"{', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''}"
+    return f"{sum(counts.values())} {reason}" + (f" ({some})" if names else "")
+
+
+def _drawn(beside: pd.DataFrame, color: bool) -> list[str]:
+    """A table's lines: each row and column of the paper's, what was measured, both numbers, whether they agree."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("row", "column", "measured as", *_NUMBERS, "agrees"):
+        table.add_column(Text(name), justify="right" if name in _NUMBERS else "left", no_wrap=True)
+    for line in beside.to_dict("records"):
+        agrees = line["agrees"]
+        cells = [
+            line["row"],
+            line["column"],
+            _measured_as(line),
+            f"{line['reported']:g}",
+            _measured(line),
+            str(line["n"]),
+        ]
+        style = "" if agrees is pd.NA else "green" if agrees else ""
+        said = "-" if agrees is pd.NA else "yes" if agrees else "no"
+        table.add_row(*map(Text, [*cells, said]), style=style)
+    console = Console(width=100_000, force_terminal=color, color_system="standard" if color else None, highlight=False)
+    console.width = console.measure(table).maximum
+    with console.capture() as drawn:
+        console.print(table)
+    return [line.rstrip() for line in drawn.get().splitlines()]
+
+
+def _measured_as(line: Mapping[str, Any]) -> str:
+    """Method, concept and attack of a number, as the run has them."""
+    concept = f"{line['stand_in']} for {line['concept'] or 'all'}" if line["stand_in"] else line["concept"]
+    return " / ".join(filter(None, (line["method"], concept, line["attack"])))
+
+
+def _measured(line: Mapping[str, Any]) -> str:
+    value = f"{line['measured']:.4g}"
+    if math.isnan(line["low"]):
+        return value
+    return f"{value} [{line['low']:.4g}, {line['high']:.4g}]"
+
+
+def _wrapped(lines: list[str], width: int | None) -> list[str]:
+    if not width:
+        return lines
+    return [
+        part for line in lines for part in textwrap.wrap(line, width, subsequent_indent="  ", break_on_hyphens=False)
+    ]
