@@ -24,8 +24,6 @@ PACKAGE = "erasebench.suite_files"
 """The folder ``benchmarks/suites/`` under its installed name."""
 FILE = "suite.yaml"
 """A suite's file in the folder of its run."""
-JOINT = "+"
-"""Stands between concepts that are erased together."""
 Scale = Literal["paper", "quick"]
 _TECHNICAL = frozenset(
     {"suite", "settings", "device", "dtype", "batch_size", "workers", "compile", "store", "out", "plugins"}
@@ -211,8 +209,10 @@ def check_suite(suite: Suite, path: Path, plugins: Iterable[Path] = (), concept_
         if suite.paper is None:
             raise EraseBenchError(f"{path}: stand_ins: without a paper there is nothing to stand in for")
         _check(f"{path}: stand_ins", "concept of these tables", concept, concepts)
-        for one in stand_in.split(JOINT):
-            _check(f"{path}: stand_ins.{concept}", "concept", one.strip(), catalogue.names())
+        try:
+            catalogue.get(stand_in)
+        except EraseBenchError as error:
+            raise EraseBenchError(f"{path}: stand_ins.{concept}: {error}") from None
 
 
 def _published_concepts(suite: Suite, path: Path) -> list[str]:
