@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cache, cached_property
 from pathlib import Path
@@ -118,19 +119,21 @@ def zero_shot(clip: ClipModel, images: Images, texts: Sequence[str]) -> NDArray[
     return softmax(SCALE * cosine)
 
 
-@JUDGES.register("clip")
-class ClipScore(Judge):
-    """CLIP score of each picture with its own prompt: 100 x cosine, ViT-B/32 (as MACE, EAP and Dark Miner print it)."""
+class PromptScore(Judge):
+    """A judge of how well a picture fits its own prompt: 100 x cosine by one of OpenAI's models."""
 
     labels = ("clip",)
-    weights = (VIT_B_32,)
+
+    @abstractmethod
+    def file(self) -> WeightFile:
+        """Which model."""
 
     def identity(self) -> dict[str, str]:
         """Version and weights."""
-        return {"version": "1", "weights": VIT_B_32.hash()}
+        return {"version": "1", "weights": self.file().hash()}
 
     def scores(self, images: Images, prompts: Sequence[str]) -> Scores:
-        """One column, ``clip``; features are L2-normalised, float32 ``[n, 512]``."""
+        """One column, ``clip``; features are L2-normalised, float32 ``[n, d]``."""
         if len(images) != len(prompts):
             raise ValueError(f"{len(images)} images but {len(prompts)} prompts")
         clip = self.model()
@@ -140,7 +143,36 @@ class ClipScore(Judge):
 
     def model(self) -> OpenAIClip:
         """CLIP, on the judge's device."""
-        return openai_clip(VIT_B_32, self.device)
+        return openai_clip(self.file(), self.device)
+
+
+@JUDGES.register("clip")
+class ClipScore(PromptScore):
+    """CLIP score of each picture with its own prompt: 100 x cosine, ViT-B/32 (as MACE, EAP and Dark Miner print it).
+
+    Features have 512 dimensions.
+    """
+
+    weights = (VIT_B_32,)
+
+    def file(self) -> WeightFile:
+        """ViT-B/32."""
+        return VIT_B_32
+
+
+@JUDGES.register("clip-l14")
+class ClipScoreL14(PromptScore):
+    """CLIP score of each picture with its own prompt: 100 x cosine, ViT-L/14, the default of RECE and torchmetrics.
+
+    Another scale than that of ViT-B/32, said to be lower by some five points on the same images: the two are not
+    comparable.  Features have 768 dimensions.
+    """
+
+    weights = (VIT_L_14,)
+
+    def file(self) -> WeightFile:
+        """ViT-L/14."""
+        return VIT_L_14
 
 
 class _ByTexts(Judge):

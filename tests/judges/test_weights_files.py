@@ -15,6 +15,7 @@ from erasebench.registry import JUDGES
 FILE = WeightFile("net.pt", "https://example.org/net.pt", sha256(b"net").hexdigest()[:8])
 NEEDS = {
     "clip": "ViT-B-32.pt",
+    "clip-l14": "ViT-L-14.pt",
     "clip-style": "ViT-B-32.pt",
     "clip-artist": "ViT-B-32.pt",
     "clip-cifar10": "ViT-B-32.pt",
