@@ -13,7 +13,7 @@ import pytest
 from erasebench.concepts import Prompt, View
 from erasebench.config import make_config
 from erasebench.errors import EraseBenchError
-from erasebench.plan import make_plan
+from erasebench.planning import make_plan
 from erasebench.prompts import (
     caption_prompts,
     choose_captions,

@@ -14,7 +14,8 @@ from erasebench.errors import EraseBenchError
 from erasebench.judging import read_column, read_columns
 from erasebench.metrics.metric import Measured, Metric
 from erasebench.metrics.stats import Estimate, rate
-from erasebench.plan import Plan, make_plan
+from erasebench.plan import Plan
+from erasebench.planning import make_plan
 from erasebench.results.measure import collect
 from erasebench.results.record import read_record
 from erasebench.results.scores import read_scores
@@ -185,6 +186,6 @@ def test_a_metric_of_others_without_any_is_refused(monkeypatch: pytest.MonkeyPat
         def measure(self, measured: Measured, base: Measured | None) -> Estimate:
             return rate(np.array([True]))
 
-    monkeypatch.setattr("erasebench.plan.asked_metrics", lambda names: {"ratio": Kept()})
+    monkeypatch.setattr("erasebench.planning.asked_metrics", lambda names: {"ratio": Kept()})
     with pytest.raises(EraseBenchError, match="name some with --others"):
         plan_of(metrics=["ratio"])
