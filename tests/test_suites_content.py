@@ -11,7 +11,8 @@ import pytest
 from erasebench.concepts import Catalogue, load_catalogue
 from erasebench.config import RunConfig, make_config
 from erasebench.metrics.metric import load_metrics
-from erasebench.plan import Plan, make_plan
+from erasebench.plan import Plan
+from erasebench.planning import make_plan
 from erasebench.registry import JUDGES
 from erasebench.results.published import OR, read_published
 from erasebench.settings import check_judges, judge_options, plugin_settings, resolve_attack, resolve_method
