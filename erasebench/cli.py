@@ -326,7 +326,7 @@ def plan(precision: str | None, **options: Any) -> None:
 )
 @click.option("--csv", "table", type=click.Path(path_type=Path, dir_okay=False), help="File for the numbers.")
 def reproduce(suite: str, folder: Path | None, table: Path | None, **options: Any) -> None:
-    """Show what a paper reports beside what a run of its suite measured.
+    """Print a paper's numbers beside a run's.
 
     Runs the suite first, at the scale that the options give, or reads a run that is there; the same command again
     computes nothing.  Says what differs, of models, concepts and judges, and of which numbers nothing was measured.

@@ -49,9 +49,16 @@ def test_imagenette_has_all_its_classes() -> None:
     assert len(template.concepts) == 10 and template.kept and not imagenette.kept
     for name, selection in template.concepts.items():
         assert selection.prompts[0].endswith(f" {catalogue().get(name).phrase}")
-        (wanted,) = imagenette.concepts[name].where.values()
-        assert wanted == catalogue().get(name).phrase
+        assert imagenette.concepts[name].where == {"label_str": catalogue().get(name).phrase}
     assert sum(selection.rows or 0 for selection in imagenette.concepts.values()) == 5000 == imagenette.rows[0]
+
+
+@pytest.mark.parametrize(("name", "rows"), [("artists-ap", 40), ("artists-esd", 20)])
+def test_artists_are_called_as_in_the_catalogue(name: str, rows: int) -> None:
+    artists = catalogue().prompt_sets[name]
+    assert len(artists.concepts) == 5 and artists.rows == (5 * rows,)
+    for concept, selection in artists.concepts.items():
+        assert selection == Selection(where={"artist": catalogue().get(concept).phrase}, rows=rows)
 
 
 def test_unlearncanvas_is_a_style_with_each_object() -> None:
