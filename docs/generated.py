@@ -31,6 +31,7 @@ from erasebench.prompt_sets import prompt_set_details
 from erasebench.registry import KINDS, Plugin, Registry
 from erasebench.results import flags, protocol, record
 from erasebench.results.costs import Cost
+from erasebench.suites import parse_suite, suite_details, suite_files
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
@@ -200,6 +201,17 @@ def presets() -> str:
     return "\n\n".join(f"## `{name}`\n\n```yaml\n{path.read_text(encoding='utf-8')}```" for name, path in files)
 
 
+def suites() -> str:
+    """Every suite, with what its paper did and what is run."""
+    parts = []
+    for name, path in sorted(suite_files().items()):
+        parts.append(f"## `{name}`")
+        parts += [
+            f"{heading}\n: {escape(_sentences(texts))}" for heading, texts in suite_details(parse_suite(path)) if texts
+        ]
+    return "\n\n".join(parts)
+
+
 def flag_tables() -> str:
     """Every flag with cause and remedy."""
     kinds: dict[str, Mapping[str, Any]] = {"Rows of methods": flags.FLAGS, "Rows of attacks": flags.ATTACK_FLAGS}
@@ -366,6 +378,7 @@ GENERATED: Mapping[str, Callable[[], str]] = {
     "concepts": concepts,
     "prompt-sets": prompt_sets,
     "presets": presets,
+    "suites": suites,
     "flags": flag_tables,
     "record": record_tables,
     "costs": cost_table,

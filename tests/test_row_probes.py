@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -230,3 +231,13 @@ def test_a_metric_of_others_without_any_is_refused(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("erasebench.planning.asked_metrics", lambda names: {"ratio": Kept()})
     with pytest.raises(EraseBenchError, match="name some with --others"):
         plan_of(metrics=["ratio"])
+
+
+def test_the_report_shows_other_concepts_and_synonyms_by_what_they_should_show(asked: Path) -> None:
+    assert command("report", asked / "out", "--store", asked / "store") == 0
+    page = (asked / "out" / "report.html").read_text(encoding="utf-8")
+    assert "By synonyms alone" in page and "Other concepts, each judged for itself" in page
+    wanted = [cell.partition("</td>")[0] for cell in page.split("<td ")[1:] if " data-wanted" in cell.partition(">")[0]]
+    named = "gas-pump|garbage-truck|golf-ball|parachute|pencil|watercolor|van-gogh|crayon"
+    assert wanted and all(re.search(rf"(shows|does not show) ({named}) \(", cell) for cell in wanted)
+    assert not any("does not show church" in cell or "shows church" in cell for cell in wanted)
