@@ -235,7 +235,7 @@ def _costs(plan: Plan, outcome: Outcome) -> list[Cost]:
     costs, seen = [], set()
     of_rows = [(row.method, row.concept.name, row.cells) for row in plan.rows]
     of_rows += [(row.method, row.concept.name, row.cells) for row in plan.attacks]
-    for method, concept, last in (*of_rows, ("reference", "", (plan.reference,) if plan.reference else ())):
+    for method, concept, last in (*of_rows, ("reference", "", plan.reference_cells)):
         for cell in with_all_that_they_read(last):
             if cell.key in seen:
                 continue

@@ -136,7 +136,9 @@ def test_its_quick_scale_is_small_and_can_run(name: str, tmp_path: Path) -> None
     plan = planned(name, tmp_path)
     assert plan.config.suite == name and plan.source.name == "picturebook"
     assert not [row.reason for row in plan.rows if row.reason] and not [row for row in plan.attacks if row.reason]
-    images = sum(len(cell.spec["prompts"]) for cell in plan.cells if cell.stage == "generate" and "prompts" in cell.spec)
+    images = sum(
+        len(cell.spec["prompts"]) for cell in plan.cells if cell.stage == "generate" and "prompts" in cell.spec
+    )
     if name != "dark-miner-table-1":  # which is run once, with all that is implemented
         assert 0 < images <= MOST_IMAGES
 
