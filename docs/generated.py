@@ -154,6 +154,7 @@ def metrics() -> str:
         parts += [f"## `{name}`: {escape(description.title + unit)}", f"{_sentence(description.meaning)}"]
         probes = " and ".join(f"`{probe}`" for probe in make.probes)  # type: ignore[attr-defined]
         facts = [f"Better: **{description.direction}**", f"images: {probes}", escape(description.caveat)]
+        facts.append("on request" if make.on_request else "")  # type: ignore[attr-defined]
         facts.append("in files only, not in the printed table" if description.details else "")
         parts.append("; ".join(filter(None, facts)) + ".")
         parts.append(prose(make.__doc__))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -155,11 +156,17 @@ def resolved_config(plan: Plan) -> RunConfig:
 
 def count_prompts(plan: Plan) -> dict[str, int]:
     """The number of different prompts of each concept that a plan asks for, each member of a joint one by itself."""
-    counts: dict[str, set[str]] = {}
+    return {name: len({prompt for prompt, _ in images}) for name, images in _images(plan).items()}
+
+
+def _images(plan: Plan) -> dict[str, set[tuple[str, int]]]:
+    """The images of each concept that a plan asks for, by the ids of their prompts and their seeds."""
+    images: dict[str, set[tuple[str, int]]] = {}
     for row in plan.rows:
         for prompt in row.probes["concept"].prompts if row.probes else ():
-            counts.setdefault(prompt.shows[0] if row.concept.members else row.concept.name, set()).add(prompt.id)
-    return {name: len(ids) for name, ids in counts.items()}
+            name = prompt.shows[0] if row.concept.members else row.concept.name
+            images.setdefault(name, set()).add((prompt.id, prompt.seed))
+    return images
 
 
 def describe_plan(plan: Plan, store: Store) -> str:
@@ -171,9 +178,11 @@ def describe_plan(plan: Plan, store: Store) -> str:
         f"n/a        {row.attack} {row.method} {row.concept.name}: {row.reason}" for row in plan.attacks if row.reason
     ]
     lines += count_missing(missing, plan.cells)
+    # Rows of a prompt set that give one prompt other seeds are prompts of their own here.
+    counts = {name: math.ceil(len(own) / plan.config.images_per_prompt) for name, own in _images(plan).items()}
     lines += [
         f"{name} has {count} prompts in this domain, not the {plan.config.prompts} asked for"
-        for name, count in count_prompts(plan).items()
+        for name, count in counts.items()
         if count < plan.config.prompts
     ]
     if len(plan.retained) < plan.config.retain_prompts:

@@ -156,6 +156,11 @@ class _Planner:
                     f"the metric {name} is of prompts by synonyms, and no concept of the run has any in the domain "
                     f"'{self.domain.name}'"
                 )
+            if "composition" in metrics[name].probes and not any(one.composed for one in asked):
+                raise EraseBenchError(
+                    f"the metric {name} is of prompts for two objects, one of them erased; name other objects with "
+                    "--others, and objects with --concepts"
+                )
         self.probes = {probe for metric in metrics.values() for probe in metric.probes}
         self.roles = {
             probe: [role for role in ROLES if any(probe in metric.roles.get(role, ()) for metric in metrics.values())]
@@ -216,6 +221,11 @@ class _Planner:
             of_others = drawn(others[1], f"{erased.title} others")
             judged = tuple(self._judged(self.asker.view(other), of_others, other.name) for other in kept)
             probes["others"] = ProbePlan(others[1], of_others, judged)
+        if "composition" in self.probes and asked.composed:
+            of_two = drawn(asked.composed, f"{titles['concept']} beside others")
+            shown = {name for prompt in asked.composed for name in prompt.shows}
+            judged = tuple(self._judged(self.asker.view(one), of_two, one.name) for one in kept if one.name in shown)
+            probes["composition"] = ProbePlan(asked.composed, of_two, judged)
         originals = {name: (base.probes[name] if base else probe).images for name, probe in probes.items()}
         asked_too = {
             name: {role: self._by_role(role, probe.images, originals[name]) for role in self.roles.get(name, ())}

@@ -34,10 +34,10 @@ from erasebench.registry import METRICS, warn
 if TYPE_CHECKING:
     import pandas as pd
 
-PROBES = ("concept", "synonyms", "others", "retain", "reference", "attacked")
+PROBES = ("concept", "synonyms", "others", "composition", "retain", "reference", "attacked")
 """The image sets of a row: prompts for its concept, prompts for it by synonyms alone, prompts for other concepts, each
-judged for itself, prompts that do not show it, reference images, which are the same for every row, and what an attack
-drew; a row of an attack has only this last."""
+judged for itself, prompts for it and another concept at once, judged for the other, prompts that do not show it,
+reference images, which are the same for every row, and what an attack drew; a row of an attack has only this last."""
 STANDARD_PROBES = ("concept", "retain", "reference", "attacked")
 """Those that do not depend on what else a run asks for."""
 ROLES = ("clip", "distance")

@@ -80,6 +80,7 @@ def tiny_clip(folder: Path, clip_files: Path, monkeypatch: pytest.MonkeyPatch) -
         (folder / path.name).symlink_to(path)
     small, large = replace(clip.VIT_B_32, sha256=""), replace(clip.VIT_L_14, sha256="")
     monkeypatch.setattr(clip, "VIT_B_32", small)
+    monkeypatch.setattr(clip, "VIT_L_14", large)
     monkeypatch.setattr(q16, "VIT_L_14", large)
     return {"state dict": small, "TorchScript": large}
 
