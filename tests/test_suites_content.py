@@ -11,7 +11,8 @@ import pytest
 from erasebench.concepts import Catalogue, load_catalogue
 from erasebench.config import RunConfig, make_config
 from erasebench.metrics.metric import load_metrics
-from erasebench.plan import Plan, make_plan
+from erasebench.plan import Plan
+from erasebench.planning import make_plan
 from erasebench.registry import JUDGES
 from erasebench.results.published import OR, read_published
 from erasebench.settings import check_judges, judge_options, plugin_settings, resolve_attack, resolve_method
@@ -90,7 +91,7 @@ def test_what_it_names_is_there(name: str) -> None:
         check_judges(run.judges)
         for text in run.judges.values():
             judge, options = judge_options(text)
-            assert options.get("label") in (None, *(JUDGES.get(judge).make().labels or ()))  # type: ignore[attr-defined]
+            assert options.get("label") in (None, *(JUDGES.get(judge).make().labels or ()))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -135,7 +136,9 @@ def test_its_quick_scale_is_small_and_can_run(name: str, tmp_path: Path) -> None
     plan = planned(name, tmp_path)
     assert plan.config.suite == name and plan.source.name == "picturebook"
     assert not [row.reason for row in plan.rows if row.reason] and not [row for row in plan.attacks if row.reason]
-    images = sum(len(cell.spec["prompts"]) for cell in plan.cells if cell.stage == "generate" and "prompts" in cell.spec)
+    images = sum(
+        len(cell.spec["prompts"]) for cell in plan.cells if cell.stage == "generate" and "prompts" in cell.spec
+    )
     if name != "dark-miner-table-1":  # which is run once, with all that is implemented
         assert 0 < images <= MOST_IMAGES
 
