@@ -42,7 +42,8 @@ from erasebench.results.seeds import SEEDS, seed_spread
 from erasebench.results.table import TABLE, frame_csv, to_csv
 from erasebench.results.transfers import TRANSFER, replays, transfer_matrix
 from erasebench.stages.session import Session
-from erasebench.suites import FILE, describe_scale, find_suite, parse_suite, read_suite
+from erasebench.suite_scale import describe_scale
+from erasebench.suites import FILE, find_suite, parse_suite, read_suite
 
 WORKER_MEMORY = 1e9
 """Bytes that a worker process takes beside its model: its libraries, images and judges."""

@@ -92,7 +92,7 @@ def test_what_it_names_is_there(name: str) -> None:
         check_judges(run.judges)
         for text in run.judges.values():
             judge, options = judge_options(text)
-            assert options.get("label") in (None, *(JUDGES.get(judge).make().labels or ()))  # type: ignore[attr-defined]
+            assert options.get("label") in (None, *(JUDGES.get(judge).make().labels or ()))
 
 
 @pytest.mark.parametrize("name", NAMES)
