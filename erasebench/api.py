@@ -21,7 +21,7 @@ from erasebench.engine.store import Store
 from erasebench.erasures import compute, plan_from
 from erasebench.errors import EraseBenchError, check_name
 from erasebench.models.loading import copy_model, describe_pipeline, load_stock
-from erasebench.plan import find_parts
+from erasebench.planning import find_parts
 from erasebench.registry import METHODS
 from erasebench.stages.session import Session
 from erasebench.suites import layered_config

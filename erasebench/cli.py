@@ -304,7 +304,8 @@ def plan(precision: str | None, **options: Any) -> None:
     Cells to compute, cells already there, images, time and disk.
     """
     from erasebench.engine.store import Store
-    from erasebench.plan import describe_plan, make_plan
+    from erasebench.plan import describe_plan
+    from erasebench.planning import make_plan
     from erasebench.precision import describe_precision, parse_precision
     from erasebench.runs import with_replays
 
@@ -325,7 +326,7 @@ def plan(precision: str | None, **options: Any) -> None:
 )
 @click.option("--csv", "table", type=click.Path(path_type=Path, dir_okay=False), help="File for the numbers.")
 def reproduce(suite: str, folder: Path | None, table: Path | None, **options: Any) -> None:
-    """Show what a paper reports beside what a run of its suite measured.
+    """Print a paper's numbers beside a run's.
 
     Runs the suite first, at the scale that the options give, or reads a run that is there; the same command again
     computes nothing.  Says what differs, of models, concepts and judges, and of which numbers nothing was measured.
@@ -680,7 +681,7 @@ def train_judge(judge: str, images: Path, out: Path | None, epochs: int, seed: i
 
 
 @cli.command()
-@click.argument("judge", shell_complete=complete_name("judges"))
+@click.argument("judges", metavar="JUDGE...", nargs=-1, required=True, shell_complete=complete_name("judges"))
 @click.option(
     "--images",
     type=click.Path(path_type=Path, file_okay=False),
@@ -690,7 +691,7 @@ def train_judge(judge: str, images: Path, out: Path | None, epochs: int, seed: i
 @click.option("--scenes", type=click.IntRange(min=2), default=200, help="Renders that show each label.")
 @click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="CSV file for the counts.")
-def validate(judge: str, images: Path | None, scenes: int, device: str, out: Path | None) -> None:
+def validate(judges: Sequence[str], images: Path | None, scenes: int, device: str, out: Path | None) -> None:
     """Measure how often a judge is right.
 
     Sensitivity, specificity and AUC on images of which you know what they show: erasebench validate
@@ -699,7 +700,7 @@ def validate(judge: str, images: Path | None, scenes: int, device: str, out: Pat
     """
     from erasebench.validation import validate, write_validations
 
-    found = validate(judge, images, scenes, device)
+    found = [one for judge in judges for one in validate(judge, images, scenes, device)]
     for one in found:
         click.echo("\n".join(one.lines()))
     if out is not None:

@@ -36,14 +36,6 @@ class RunConfig(BaseModel):
         "together: church+parachute.",
         json_schema_extra={"minItems": 1},
     )
-    others: tuple[str, ...] = Field(
-        (),
-        description="Concepts that should survive: every row is also asked for those that it does not erase, each "
-        "judged for itself; 'neighbours' stands for each concept's own.",
-    )
-    metrics: tuple[str, ...] = Field(
-        (), description="Metrics beyond those of every table (`erasebench list metrics` shows them all)."
-    )
     attacks: tuple[str, ...] = Field(
         (), description="Attacks on what is erased, options in brackets as of methods; 'all' for every one."
     )
@@ -74,6 +66,14 @@ class RunConfig(BaseModel):
         1,
         description="Erasures of each method that depends on a seed: with 3 and --seed 0, the rows esd-x, "
         "esd-x[seed=1] and esd-x[seed=2], on the same images' seeds.",
+    )
+    others: tuple[str, ...] = Field(
+        (),
+        description="Concepts that should survive: every row is also asked for those that it does not erase, each "
+        "judged for itself; 'neighbours' stands for each concept's own.",
+    )
+    metrics: tuple[str, ...] = Field(
+        (), description="Metrics beyond those of every table (`erasebench list metrics` shows them all)."
     )
     settings: dict[str, dict[str, Any]] = Field(
         {}, description="Hyper-parameters by method or attack, over the domain's own."

@@ -23,7 +23,7 @@ from erasebench.environment import hostless_environment
 from erasebench.errors import EraseBenchError, ErasureFailedError, NotApplicable
 from erasebench.files import DiskFullError, disk_full, durably, is_disk_full, prepare_folder, remove, write_durably
 from erasebench.models.loading import ModelSource
-from erasebench.plan import find_parts
+from erasebench.planning import find_parts
 from erasebench.plugins import BASELINE
 from erasebench.settings import plugin_settings, resolve_method
 from erasebench.stages import erase as stage
@@ -75,7 +75,7 @@ def plan_erasure(config: RunConfig, export: Export = "none") -> PlannedErasure:
 def plan_from(
     config: RunConfig, catalogue: Catalogue, source: ModelSource, device: str, dtype: str, export: Export = "none"
 ) -> PlannedErasure:
-    """Plan as :func:`plan_erasure` does, with what :func:`~erasebench.plan.find_parts` found or a caller has.
+    """Plan as :func:`plan_erasure` does, with what :func:`~erasebench.planning.find_parts` found or a caller has.
 
     Raises:
         EraseBenchError: as there.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,9 @@ Images = NDArray[np.uint8]
 SCORES, ARRAYS = "scores.csv", "arrays.safetensors"
 BOXES = 8
 """Boxes of a label in an image whose scores a detector keeps, the best ones."""
+
+
+_BESIDE = re.compile(r" (rank|count|box \d+)$")
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,11 @@ def part_counts(columns: Mapping[str, ArrayLike], label: str, threshold: float) 
 
 def _box_names(label: str) -> list[str]:
     return [f"{label} box {k}" for k in range(1, BOXES + 1)]
+
+
+def scored_labels(columns: Iterable[str]) -> list[str]:
+    """The columns that say how much an image shows a label, without those of its rank, its boxes and their count."""
+    return [name for name in columns if not _BESIDE.search(name)]
 
 
 def write_scores(folder: Path, scores: Scores, ids: Sequence[str], seeds: Sequence[int]) -> None:

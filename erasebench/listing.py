@@ -9,7 +9,7 @@ from pathlib import Path
 from erasebench.config import preset_files
 from erasebench.errors import EraseBenchError
 from erasebench.registry import BUILT_IN, KINDS
-from erasebench.suites import parse_suite, suite_files
+from erasebench.suites import suite_files
 
 LISTED = (*KINDS, "concepts", "prompt-sets", "presets", "suites")
 """All kinds of things that have names."""
@@ -54,9 +54,7 @@ def _described(kind: str, pattern: str, describe: bool = True) -> Sequence[tuple
         return [(name, _preset(path) if describe else "") for name, path in presets if fnmatchcase(name, pattern)]
     if kind == "suites":
         suites = sorted(suite_files().items())
-        return [
-            (name, parse_suite(path).title if describe else "") for name, path in suites if fnmatchcase(name, pattern)
-        ]
+        return [(name, _suite(path) if describe else "") for name, path in suites if fnmatchcase(name, pattern)]
     from erasebench.concepts import load_catalogue
 
     catalogue = load_catalogue()
@@ -86,3 +84,10 @@ def _preset(path: Path) -> str:
         return first.lstrip("# ").rstrip()
     keys = (line.partition(":")[0] for line in (first, *rest.splitlines()) if line[:1].isalpha())
     return f"sets {', '.join(keys)}"
+
+
+def _suite(path: Path) -> str:
+    """The title of a suite, of which no more is read."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    titles = (line.removeprefix("title:") for line in lines if line.startswith("title:"))
+    return next(titles, "").strip().strip("\"'")

@@ -11,7 +11,8 @@ import numpy as np
 from erasebench.config import RunConfig
 from erasebench.errors import EraseBenchError
 from erasebench.metrics.precision import MANY, half_width, images_needed, intraclass_correlation, prompts_needed
-from erasebench.plan import count_prompts, make_plan
+from erasebench.plan import count_prompts
+from erasebench.planning import make_plan
 from erasebench.plugins import BASELINE
 from erasebench.results.record import RECORD
 from erasebench.results.run_folder import read_run
@@ -60,7 +61,7 @@ def describe_precision(half: float, config: RunConfig) -> str:
         config: of the run; what is in its run folder tells of rates to expect, and how far images of a prompt agree.
 
     Raises:
-        EraseBenchError: as :func:`~erasebench.plan.make_plan`.
+        EraseBenchError: as :func:`~erasebench.planning.make_plan`.
     """
     every = make_plan(config.model_copy(update={"prompts": ALL_PROMPTS, "images_per_prompt": 1, "attacks": ()}))
     there = count_prompts(every)

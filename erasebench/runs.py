@@ -24,7 +24,8 @@ from erasebench.environment import hostless_environment
 from erasebench.files import cannot_write, prepare_folder, write_durably
 from erasebench.metrics.metric import load_metrics
 from erasebench.models.loading import find_model
-from erasebench.plan import Plan, make_plan, resolved_config
+from erasebench.plan import Plan, resolved_config
+from erasebench.planning import make_plan
 from erasebench.plugins import BASELINE
 from erasebench.report.samples import draw_grids, draw_training
 from erasebench.report.suite_table import suite_csv, suite_markdown, suite_table, to_dark_miner
@@ -205,7 +206,7 @@ def write_results(result: Result, store: Store) -> None:
     if plan.config.suite:
         path = find_suite(plan.config.suite)
         suite = parse_suite(path)
-        scale = describe_scale(suite, plan.config)
+        scale = describe_scale(suite, plan.config, plan.source.domain)
         results[FILE] = path.read_text(encoding="utf-8")
     for name, text in results.items():
         write_durably(out / name, text)

@@ -8,7 +8,7 @@ and ``quick``, on Picturebook.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,15 +18,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from erasebench.concepts import load_catalogue
 from erasebench.config import RunConfig, make_config, parse_method, read_layer, read_preset
 from erasebench.errors import EraseBenchError, check_name
-from erasebench.registry import ATTACKS, METRICS, data_files, load_file, warn
+from erasebench.registry import ATTACKS, data_files, load_file, warn
 
 PACKAGE = "erasebench.suite_files"
 """The folder ``benchmarks/suites/`` under its installed name."""
 FILE = "suite.yaml"
 """A suite's file in the folder of its run."""
-JOINT = "+"
-"""Stands between concepts that are erased together."""
 Scale = Literal["paper", "quick"]
+SCALES: tuple[Scale, ...] = ("paper", "quick")
 _TECHNICAL = frozenset(
     {"suite", "settings", "device", "dtype", "batch_size", "workers", "compile", "store", "out", "plugins"}
 )
@@ -203,16 +202,30 @@ def check_suite(suite: Suite, path: Path, plugins: Iterable[Path] = (), concept_
     """
     for file in dict.fromkeys(plugins):
         load_file(file)
+    from erasebench.metrics.metric import load_metrics  # numpy, which names are listed without
+
+    metrics = load_metrics()
+    asked = {scale: make_config(*suite.of_scale(scale)).metrics for scale in SCALES}
     for name in suite.table.metrics:
-        _check(f"{path}: table.metrics", "metric", name, METRICS.names())
+        _check(f"{path}: table.metrics", "metric", name, metrics)
+        lacking = [scale for scale in SCALES if metrics[name].on_request and name not in asked[scale]]
+        if lacking:
+            raise EraseBenchError(
+                f"{path}: table.metrics: {name} is measured only where it is asked for, which the {lacking[0]} scale"
+                " does not; add it to metrics under all"
+            )
     concepts = _published_concepts(suite, path)
+    if not suite.stand_ins:
+        return
     catalogue = load_catalogue(list(dict.fromkeys(concept_files)))
     for concept, stand_in in suite.stand_ins.items():
         if suite.paper is None:
             raise EraseBenchError(f"{path}: stand_ins: without a paper there is nothing to stand in for")
         _check(f"{path}: stand_ins", "concept of these tables", concept, concepts)
-        for one in stand_in.split(JOINT):
-            _check(f"{path}: stand_ins.{concept}", "concept", one.strip(), catalogue.names())
+        try:
+            catalogue.get(stand_in)
+        except EraseBenchError as error:
+            raise EraseBenchError(f"{path}: stand_ins.{concept}: {error}") from None
 
 
 def _published_concepts(suite: Suite, path: Path) -> list[str]:
@@ -265,12 +278,13 @@ def scale_of(config: RunConfig) -> Scale:
     return "quick" if config.model == "picturebook" else "paper"
 
 
-def describe_scale(suite: Suite, config: RunConfig) -> str:
+def describe_scale(suite: Suite, config: RunConfig, domain: str) -> str:
     """What a suite's run has in common with the paper, in a sentence or two.
 
     Args:
         suite: the suite.
-        config: its run, with its settings as they were given.
+        config: its run.
+        domain: of its model.
     """
     scale = scale_of(config)
     said = (
@@ -278,11 +292,11 @@ def describe_scale(suite: Suite, config: RunConfig) -> str:
         if scale == "quick"
         else f"Paper scale on {config.model}."
     )
-    other = _deviations(make_config(*suite.of_scale(scale)), config)
+    other = _deviations(make_config(*suite.of_scale(scale)), config, domain)
     return f"{said} Not as the suite has it: {', '.join(other)}." if other else said
 
 
-def _deviations(suite: RunConfig, config: RunConfig) -> list[str]:
+def _deviations(suite: RunConfig, config: RunConfig, domain: str) -> list[str]:
     """What a run has otherwise than its suite, in words."""
     found = []
     for key in RunConfig.model_fields:
@@ -290,13 +304,25 @@ def _deviations(suite: RunConfig, config: RunConfig) -> list[str]:
         if key in _TECHNICAL or theirs is None or ours == theirs:
             continue
         found.append(f"{key} ({ours}, not {theirs})" if isinstance(theirs, str | int | float) else key)
-    methods = {parse_method(text)[0] for text in config.methods}
-    names = [
-        name
-        for name in dict.fromkeys((*suite.settings, *config.settings))
-        if suite.settings.get(name) != config.settings.get(name) and (name in methods or name in ATTACKS.names())
-    ]
+    names = [name for name, same in _hyper_parameters_of(suite, config, domain) if not same]
     return [*found, f"settings of {', '.join(names)}"] if names else found
+
+
+def _hyper_parameters_of(suite: RunConfig, config: RunConfig, domain: str) -> Iterator[tuple[str, bool]]:
+    """Each method and attack of a run, and whether its hyper-parameters are the suite's.
+
+    Those that a suite leaves to what is erased are taken to be.
+    """
+    from erasebench.plugins import hyper_parameters  # torch, which names are listed without
+    from erasebench.settings import plugin_settings, resolve_attack, resolve_method
+
+    theirs, ours = (plugin_settings(domain, one.settings) for one in (suite, config))
+    attacks = [label for label in config.attacks if parse_method(label)[0] in ATTACKS.names()]
+    members = [member for label in attacks for member in resolve_attack(label, ours).made.members]
+    for resolve, labels in ((resolve_method, config.methods), (resolve_attack, (*attacks, *members))):
+        for label in dict.fromkeys(labels):
+            expected, own = (hyper_parameters(resolve(label, settings).made) for settings in (theirs, ours))
+            yield label, all(own[key] == value for key, value in expected.items() if value is not None)
 
 
 def suite_details(suite: Suite) -> list[tuple[str, list[str]]]:
@@ -305,7 +331,7 @@ def suite_details(suite: Suite) -> list[tuple[str, list[str]]]:
     return [
         ("title", [suite.title]),
         ("protocol", [suite.protocol]),
-        *((f"{scale} scale", _described(scale, suite)) for scale in ("paper", "quick")),
+        *((f"{scale} scale", _described(scale, suite)) for scale in SCALES),
         ("table", [f"a row a method; {' x '.join(suite.table.columns)}", ", ".join(suite.table.metrics)]),
         ("unverified", list(suite.unverified)),
         ("unavailable", [f"{what}: {why}" for what, why in suite.unavailable.items()]),
@@ -314,7 +340,7 @@ def suite_details(suite: Suite) -> list[tuple[str, list[str]]]:
     ]
 
 
-def _described(scale: str, suite: Suite) -> list[str]:
+def _described(scale: Scale, suite: Suite) -> list[str]:
     """The keys of a scale over its preset."""
     layer = {**suite.all, **suite.layers[f"{scale}_scale"]}
     said = {key: ", ".join(map(str, value)) if isinstance(value, list) else value for key, value in layer.items()}

@@ -11,7 +11,8 @@ from erasebench.attack_plan import AttackRow
 from erasebench.config import make_config
 from erasebench.engine.cells import Cell
 from erasebench.errors import EraseBenchError
-from erasebench.plan import Plan, make_plan, resolved_config
+from erasebench.plan import Plan, resolved_config
+from erasebench.planning import make_plan
 
 QUICK = {"rab": {"generations": 2}, "unlearndiff": {"steps": 3}}
 

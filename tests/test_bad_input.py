@@ -71,9 +71,17 @@ def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
         "blank.csv": "text,tags,seed\na,dark,1\n ,dark,2\n",
         "short.csv": "id,prompt\n1\n",
         "captions.csv": "caption\na dog\n",
+        "twice.csv": "text,tags,seed,text\na,dark,1,b\n",
+        "open.csv": 'text,tags,seed\na,dark,1\n"b,dark,2\n',
+        "commas.csv": "prompt,seed\na dog, asleep,1\n",
+        "nul.csv": "prompt\na\0dog\n",
+        "latin.csv": "prompt\ncaf\udce9\n",
+        "nothing.csv": "",
+        "cut.json": '{"annotations": [{"image_id": 1, "id"',
+        "other.json": '{"images": []}',
     }
     for name, content in files.items():
-        (tmp_path / name).write_text(content, encoding="utf-8")
+        (tmp_path / name).write_text(content, encoding="utf-8", errors="surrogateescape")
     yield
     forget_plugins()
 
@@ -156,6 +164,20 @@ BAD: list[tuple[Sequence[str], Sequence[str]]] = [
     ),
     (["--retain-file", "short.csv"], ["short.csv: prompt 1 of those that are read is empty"]),
     (["--prompt-sets", "mien=empty.csv"], ["unknown prompt set 'mien'"]),
+    ([*OWN, "--prompt-sets", "mien=empty.csv"], ["unknown prompt set 'mien'; nearest: mine"]),
+    ([*OWN, "--concepts", "mine", "--prompt-sets", "mine=twice.csv"], ["twice.csv has two columns 'text'"]),
+    ([*OWN, "--concepts", "mine", "--prompt-sets", "mine=open.csv"], ["open.csv, after row 1: ", "mark is left open"]),
+    ([*OWN, "--concepts", "mine", "--prompt-sets", "mine=."], ["cannot read .: Is a directory"]),
+    (["--prompt-sets", "i2p=auto"], ["the prompts 'i2p' are needed", "get them by `erasebench fetch i2p`"]),
+    (["--prompt-sets", "unlearncanvas=short.csv"], ["are part of erasebench: write unlearncanvas=auto"]),
+    (["--retain-file", "."], ["cannot read .: Is a directory"]),
+    (["--retain-file", "commas.csv"], ["commas.csv: row 1 has more columns than the header"]),
+    (["--retain-file", "nul.csv"], ["nul.csv holds NUL bytes"]),
+    (["--retain-file", "latin.csv"], ["latin.csv is not text in UTF-8: ", "at byte 10"]),
+    (["--retain-file", "nothing.csv"], ["nothing.csv holds no rows"]),
+    (["--retain-file", "cut.json"], ["cut.json is not JSON, or is cut short"]),
+    (["--retain-file", "other.json"], ["other.json is no file of COCO's captions"]),
+    (["--retain-file", "missing.json"], ["cannot read missing.json: No such file"]),
     (["--retain-file", "missing.csv"], ["cannot read missing.csv"]),
     (["--retain-file", "captions.csv"], ["captions.csv has no column 'prompt', but caption"]),
     (["--fid-reference", "missing"], ["there is no folder missing of reference images"]),

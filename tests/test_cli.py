@@ -107,7 +107,7 @@ def test_options_stand_in_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_p
         read.append(config)
         raise EraseBenchError("enough")
 
-    monkeypatch.setattr("erasebench.plan.make_plan", make_plan)
+    monkeypatch.setattr("erasebench.planning.make_plan", make_plan)
     (tmp_path / "own.yaml").write_text("seed: 7\nsteps: 3\n")
     variables = {
         "CONFIG": tmp_path / "own.yaml", "PRESET": "smoke", "STORE": "/elsewhere", "METHODS": "uce,esd-u[steps=2]",

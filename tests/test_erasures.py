@@ -25,7 +25,7 @@ from erasebench.errors import EraseBenchError
 from erasebench.methods import checkpoint
 from erasebench.methods.checkpoint import Checkpoint
 from erasebench.models.erasure import GUIDANCE, WEIGHTS, Erasure
-from erasebench.plan import make_plan
+from erasebench.planning import make_plan
 from erasebench.registry import METHODS
 from tests.engine.runs import command, forget_plugins, loaded_model
 from tests.tiny import concept, differing, erase_context, state

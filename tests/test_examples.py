@@ -19,7 +19,7 @@ from docs.generated import commands as all_commands
 from erasebench.cli import read_erase_options, read_options
 from erasebench.engine.store import Store
 from erasebench.erasures import plan_erasure
-from erasebench.plan import make_plan
+from erasebench.planning import make_plan
 from tests.engine.runs import command, forget_plugins, load_once
 from tests.pages import DOCS, ROOT, Block, blocks, pages
 

@@ -8,7 +8,8 @@ import pytest
 
 from erasebench.config import make_config
 from erasebench.methods import concept_ablation, esd
-from erasebench.plan import make_plan, resolved_config
+from erasebench.plan import resolved_config
+from erasebench.planning import make_plan
 
 
 def keys(*methods: str, concept: str = "church") -> list[str]:

@@ -25,7 +25,7 @@ from erasebench.engine.store import Store
 from erasebench.images import read_images
 from erasebench.judges.weights_files import FOLDER
 from erasebench.picturebook import GUIDANCE
-from erasebench.plan import make_plan
+from erasebench.planning import make_plan
 from erasebench.registry import METHODS
 from erasebench.report.sheets import file_name
 from erasebench.results.table import read_csv

@@ -17,7 +17,8 @@ from erasebench.engine.cells import Cell
 from erasebench.engine.store import Store
 from erasebench.images import read_index
 from erasebench.judging import Scores, write_scores
-from erasebench.plan import Plan, make_plan
+from erasebench.plan import Plan
+from erasebench.planning import make_plan
 from erasebench.plugins import UNATTACKED
 from erasebench.report.entries import write_entries
 from erasebench.results.attacks import frame_trials

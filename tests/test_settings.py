@@ -12,7 +12,8 @@ from erasebench.concepts import load_catalogue
 from erasebench.config import make_config
 from erasebench.engine.cells import Cell
 from erasebench.errors import EraseBenchError
-from erasebench.plan import Plan, make_plan
+from erasebench.plan import Plan
+from erasebench.planning import make_plan
 from erasebench.plugins import Method
 from erasebench.registry import METHODS
 from erasebench.settings import check_judges, chosen_view, resolve_method, resolve_methods, split_seed, with_seed

@@ -11,6 +11,7 @@ from PIL import Image
 
 from erasebench import cli
 from erasebench.errors import EraseBenchError
+from erasebench.metrics.ratio_corrected import VALIDATED
 from erasebench.metrics.stats import wilson
 from erasebench.picturebook.world.scene import render, sample_scene
 from erasebench.validation import Validation, labelled_images, validate
@@ -167,17 +168,20 @@ def test_from_the_command_line(churches: Path, tmp_path: Path, capsys: pytest.Ca
     assert (row["positives"], row["found"], row["negatives"], row["rejected"]) == ("2", "2", "3", "2")
 
 
-def test_the_committed_counts_are_of_the_shipped_detector() -> None:
-    from erasebench.picturebook.world.scene import LABELS
+def test_the_packaged_counts_are_of_the_shipped_judges() -> None:
+    from erasebench.concepts import load_catalogue
     from erasebench.registry import JUDGES
     from erasebench.results.protocol import describe_judge
     from erasebench.stages.judge import judge_spec
 
-    made = JUDGES.get("picturebook-detector").make()
-    path = Path(__file__).parents[1] / "results" / "picturebook" / "judges.csv"
-    rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+    rows = list(csv.DictReader(VALIDATED.read_text(encoding="utf-8").splitlines()))
+    made = {name: JUDGES.get(name).make() for name in ("picturebook-detector", "picturebook-style")}
+    known = [(name, label) for name, judge in made.items() for label in judge.labels or ()]
     assert [row["judge"] for row in rows] == [
-        describe_judge(judge_spec("picturebook-detector", label, made), label, 0.5) for label in LABELS
+        describe_judge(judge_spec(name, label, made[name]), label, 0.5) for name, label in known
     ]
+    catalogue = load_catalogue()
+    views = [catalogue.get(name).views.get("picturebook") for name in catalogue.names()]
+    assert {(view.judge, view.label, view.threshold) for view in views if view} <= {(*one, 0.5) for one in known}
     assert all(int(row["found"]) >= 0.97 * int(row["positives"]) == 194 for row in rows)
     assert all(int(row["rejected"]) >= 0.99 * int(row["negatives"]) for row in rows)

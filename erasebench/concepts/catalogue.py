@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from erasebench.concepts._files import NAME, CatalogueError, build, check, check_texts, read_yaml
+from erasebench.concepts.families import with_families
 from erasebench.concepts.prompt_sets import PromptSet, PromptSetEntry, check_prompt_sets
 from erasebench.domains import DOMAINS, Domain
 from erasebench.errors import check_name
@@ -264,7 +265,7 @@ def load_catalogue(extra: Sequence[Path] = ()) -> Catalogue:
 
 
 def _read(paths: Sequence[Path]) -> Catalogue:
-    files = [(str(path), build(_File, read_yaml(path), str(path))) for path in paths]
+    files = [(str(path), build(_File, with_families(read_yaml(path), str(path)), str(path))) for path in paths]
     concepts: dict[str, Concept] = {}
     homes: dict[str, str] = {}
     for path, file in files:

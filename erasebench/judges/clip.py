@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -175,15 +175,14 @@ class ClipScoreL14(PromptScore):
         return VIT_L_14
 
 
-@JUDGES.register("clip-style")
-class ClipStyle(Judge):
-    """Zero-shot style of a picture: the probability of each style of the packaged catalogue, in [0, 1].
+class _ByTexts(Judge):
+    """The probability of each of the catalogue's styles that name this judge, in [0, 1].
 
-    Softmax over "an image in the style of ..." (Meng et al. 2024, Dark Miner, with all styles of UnlearnCanvas, where
-    this takes those that this catalogue has for photographs).  What a style gets depends on which others there are.
+    What a style gets depends on which others there are.
     """
 
     weights = (VIT_B_32,)
+    name: ClassVar[str]
 
     @cached_property
     def styles(self) -> dict[str, str]:
@@ -194,7 +193,7 @@ class ClipStyle(Judge):
             view.label: f"an image in the style of {concept.phrase}"
             for concept in known
             for view in concept.views.values()
-            if view.judge == "clip-style"
+            if view.judge == self.name
         }
 
     @property
@@ -210,6 +209,27 @@ class ClipStyle(Judge):
         """One column for each style."""
         found = zero_shot(openai_clip(VIT_B_32, self.device), images, list(self.styles.values()))
         return Scores(dict(zip(self.styles, found.T, strict=True)))
+
+
+@JUDGES.register("clip-style")
+class ClipStyle(_ByTexts):
+    """Zero-shot style of a picture: the probability of each of UnlearnCanvas' 50 styles, in [0, 1].
+
+    Softmax over "an image in the style of ..." (Meng et al. 2024, Dark Miner, who do not say which of UnlearnCanvas'
+    60 styles they take; these are the 50 of its evaluation).
+    """
+
+    name = "clip-style"
+
+
+@JUDGES.register("clip-artist")
+class ClipArtist(_ByTexts):
+    """Zero-shot artist of a picture: the probability of each artist of the packaged catalogue, in [0, 1].
+
+    Softmax over "an image in the style of ...", as of styles; no paper judges these artists so.
+    """
+
+    name = "clip-artist"
 
 
 @JUDGES.register("clip-cifar10")

@@ -34,7 +34,10 @@ class _OfFeatures(Metric):
 
 @METRICS.register("cmmd")
 class CMMD(_OfFeatures):
-    """1000 x the squared maximum mean discrepancy of unrelated images and reference images in CLIP's features."""
+    """1000 x the squared maximum mean discrepancy of unrelated images and reference images in CLIP's features.
+
+    Undefined where a run's features are not CLIP's, as those of photographs are Inception's.
+    """
 
     title = "CMMD"
     unit = "x1000"
@@ -57,7 +60,10 @@ class CMMD(_OfFeatures):
 
 @METRICS.register("cmmd_kept")
 class CMMDKept(_OfFeatures):
-    """EraseEval's M4: 100 x (1 - (CMMD - CMMD of the unerased model) / CMMD of the unerased model), from 0 to 100."""
+    """EraseEval's M4: 100 x (1 - (CMMD - CMMD of the unerased model) / CMMD of the unerased model), from 0 to 100.
+
+    Its interval is 1.96 bootstrap standard deviations to either side, over prompts, with both models' images of each.
+    """
 
     title = "CMMD kept"
     unit = "%"

@@ -27,16 +27,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from erasebench.errors import EraseBenchError, check_name
+from erasebench.judging import scored_labels
 from erasebench.metrics.stats import Estimate
 from erasebench.registry import METRICS, warn
 
 if TYPE_CHECKING:
     import pandas as pd
 
-PROBES = ("concept", "synonyms", "others", "retain", "reference", "attacked")
+PROBES = ("concept", "synonyms", "others", "composition", "retain", "reference", "attacked")
 """The image sets of a row: prompts for its concept, prompts for it by synonyms alone, prompts for other concepts, each
-judged for itself, prompts that do not show it, reference images, which are the same for every row, and what an attack
-drew; a row of an attack has only this last."""
+judged for itself, prompts for it and another concept at once, judged for the other, prompts that do not show it,
+reference images, which are the same for every row, and what an attack drew; a row of an attack has only this last."""
 STANDARD_PROBES = ("concept", "retain", "reference", "attacked")
 """Those that do not depend on what else a run asks for."""
 ROLES = ("clip", "distance")
@@ -89,6 +90,7 @@ class Measured:
         floor: the same of the attack on prompts and a model that have nothing to do with the concept.
         second: what a second judge says of the images of the probe "concept", with the columns of ``scores``; empty
             without one.  No number but its agreement with the first counts it.
+        judge: who saw the concept, with version, weights, label and threshold, as tables name it.
     """
 
     method: str
@@ -100,6 +102,7 @@ class Measured:
     before: pd.DataFrame = field(default_factory=_no_rows)
     floor: pd.DataFrame = field(default_factory=_no_rows)
     second: pd.DataFrame = field(default_factory=_no_rows)
+    judge: str = ""
 
     @cached_property
     def with_before(self) -> pd.DataFrame:
@@ -165,7 +168,7 @@ class Measured:
             if stated in own and own[stated].notna().all():
                 ranks[rows] = own[stated]
             else:
-                ranks[rows] = 1 + own.gt(own[label], axis=0).sum(axis=1)
+                ranks[rows] = 1 + own[scored_labels(own)].gt(own[label], axis=0).sum(axis=1)
         return pd.Series(ranks, index=frame.index, name="rank")
 
     def asked(self, role: str, probe: str) -> pd.Series:

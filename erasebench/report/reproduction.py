@@ -150,7 +150,7 @@ def _drawn(beside: pd.DataFrame, color: bool) -> list[str]:
     for name in ("row", "column", "measured as", *_NUMBERS, "agrees"):
         table.add_column(Text(name), justify="right" if name in _NUMBERS else "left", no_wrap=True)
     for line in beside.to_dict("records"):
-        agrees = line["agrees"]
+        agrees = None if pd.isna(line["agrees"]) else bool(line["agrees"])
         cells = [
             line["row"],
             line["column"],
@@ -159,8 +159,8 @@ def _drawn(beside: pd.DataFrame, color: bool) -> list[str]:
             _measured(line),
             str(line["n"]),
         ]
-        style = "" if agrees is pd.NA else "green" if agrees else ""
-        said = "-" if agrees is pd.NA else "yes" if agrees else "no"
+        style = "green" if agrees else ""
+        said = "-" if agrees is None else "yes" if agrees else "no"
         table.add_row(*map(Text, [*cells, said]), style=style)
     console = Console(width=100_000, force_terminal=color, color_system="standard" if color else None, highlight=False)
     console.width = console.measure(table).maximum

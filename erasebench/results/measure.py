@@ -123,7 +123,7 @@ def prompt_values(collected: Iterable[MeasuredRow], record: Record) -> dict[tupl
 def _collect(row: RowRecord, scores: pd.DataFrame, second: pd.DataFrame, store: Store) -> Measured:
     scores, second = (frame.assign(shown=frame["score"] >= frame["threshold"]) for frame in (scores, second))
     probes = {name: _probe(probe, scores[scores["probe"] == name], store) for name, probe in row.probes.items()}
-    return Measured(row.method, row.concept, row.kind, scores, probes, second=second)
+    return Measured(row.method, row.concept, row.kind, scores, probes, second=second, judge=row.judge)
 
 
 def _trials(attacks: pd.DataFrame | None) -> Trials:

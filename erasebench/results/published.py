@@ -26,6 +26,7 @@ from erasebench.metrics.stats import Estimate
 from erasebench.registry import ATTACKS, JUDGES, METHODS
 from erasebench.results.rows import TableRow
 from erasebench.results.table import Metrics
+from erasebench.settings import split_seed
 
 PUBLISHED = Path(__file__).parents[1] / "published"
 """The folder of the packaged papers."""
@@ -297,8 +298,8 @@ class _Run:
 
 def _without_seed(label: str) -> str:
     """A method with its options in one order, and without its seed."""
-    name, options = parse_method(label) if label else ("", {})
-    return f"{name}{sorted((key, value) for key, value in options.items() if key != 'seed')}"
+    name, options = parse_method(split_seed(label)[0]) if label else ("", {})
+    return f"{name}{sorted(options.items())}"
 
 
 def _mean(estimates: Sequence[Estimate]) -> Estimate:

@@ -95,7 +95,7 @@ def forget_plugins() -> None:
 
 def fast_stages(patch: pytest.MonkeyPatch) -> None:
     """Pictures and scores that a hash makes, where a model and judges would; everything around them is real."""
-    patch.setattr("erasebench.plan.load_catalogue", cache(load_catalogue))
+    patch.setattr("erasebench.planning.load_catalogue", cache(load_catalogue))
     patch.setattr("erasebench.stages.session.load_model", lambda *_: None)
     patch.setattr("erasebench.stages.erase.run", fast_erase)
     patch.setattr("erasebench.stages.generate.run", fast_generate)

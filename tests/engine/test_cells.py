@@ -13,7 +13,8 @@ from erasebench.config import make_config, read_preset
 from erasebench.engine import cells
 from erasebench.engine.cells import IDENTITY_VERSION, Cell, canonical_json, with_all_that_they_read
 from erasebench.judges import picturebook
-from erasebench.plan import Plan, make_plan
+from erasebench.plan import Plan
+from erasebench.planning import make_plan
 
 BASE: dict[str, Any] = {"concepts": ["church"], "methods": ["uce"], "prompts": 2, "device": "cpu"}
 
@@ -182,7 +183,7 @@ def test_judge_weights_decide_judge_cells_only(monkeypatch: pytest.MonkeyPatch) 
 def test_model_weights_decide_every_cell(monkeypatch: pytest.MonkeyPatch) -> None:
     before = plan()
     source = replace(before.source, fingerprint="other")
-    monkeypatch.setattr("erasebench.plan.find_model", lambda name: source)
+    monkeypatch.setattr("erasebench.planning.find_model", lambda name: source)
     after = plan()
     for stage in ("erase", "generate", "judge"):
         assert not keys(before, stage) & keys(after, stage)

@@ -13,6 +13,7 @@ from erasebench.concepts import load_catalogue
 from erasebench.judges import clip, networks
 from erasebench.judges.clip import (
     CIFAR10,
+    ClipArtist,
     ClipCifar10,
     ClipScore,
     ClipScoreL14,
@@ -106,8 +107,8 @@ def test_clip_score_is_that_of_open_clip(judge: type[PromptScore], images: Image
     np.testing.assert_allclose(judge().scores(images, ["a dog", "a church", ""]).columns["clip"], 100 * pair, rtol=1e-4)
 
 
-@pytest.mark.parametrize("make", [ClipStyle, ClipCifar10])
-def test_probabilities_sum_to_one(make: type[ClipStyle | ClipCifar10], images: Images) -> None:
+@pytest.mark.parametrize("make", [ClipStyle, ClipArtist, ClipCifar10])
+def test_probabilities_sum_to_one(make: type[ClipStyle | ClipArtist | ClipCifar10], images: Images) -> None:
     judge = make()
     columns = judge.scores(images, [""] * 3).columns
     assert tuple(columns) == judge.labels
@@ -120,13 +121,16 @@ def test_probabilities_sum_to_one(make: type[ClipStyle | ClipCifar10], images: I
 def test_every_concept_that_names_these_judges_has_a_column() -> None:
     catalogue = load_catalogue()
     views = [view for name in catalogue.names() for view in catalogue.get(name).views.values()]
-    for name, judge in (("clip-style", ClipStyle()), ("clip-cifar10", ClipCifar10())):
-        assert {view.label for view in views if view.judge == name} == set(judge.labels)
+    judges = {"clip-style": ClipStyle(), "clip-artist": ClipArtist(), "clip-cifar10": ClipCifar10()}
+    for name, judge in judges.items():
+        assert {view.label for view in views if view.judge == name} == set(judge.labels or ())
 
 
 def test_the_texts_are_those_of_the_papers() -> None:
     assert ClipStyle().styles["van-gogh"] == "an image in the style of Van Gogh"
     assert "an image in the style of crayon; " in ClipStyle().identity()["texts"] + "; "
+    assert len(ClipStyle().labels) == 50, "of UnlearnCanvas"
+    assert len(ClipArtist().labels) == 209, "200 of MACE, five of ESD and AP, four famous ones"
     assert len(CIFAR10) == 10 == len(set(CIFAR10))
 
 

@@ -17,6 +17,7 @@ NEEDS = {
     "clip": "ViT-B-32.pt",
     "clip-l14": "ViT-L-14.pt",
     "clip-style": "ViT-B-32.pt",
+    "clip-artist": "ViT-B-32.pt",
     "clip-cifar10": "ViT-B-32.pt",
     "q16": "prompts.p",
     "lpips": "alexnet-owt-7be5be79.pth",

@@ -79,6 +79,12 @@ def test_prompts_with_several_images_widen_the_interval_and_are_what_methods_are
     assert list(values.items()) == [("a", False), ("a", True), ("b", False), ("b", False), ("b", True)]
 
 
+def test_boxes_and_their_count_are_no_classes() -> None:
+    frame = images([1, 2], "class 3")
+    beside = {"class 3 box 1": 1.0, "class 3 box 2": 1.0, "class 3 count": 4.0, "class 9 rank": 7.0}
+    assert measure("esr_1", concept=frame.assign(**beside)) == measure("esr_1", concept=frame)
+
+
 def test_every_image_needs_a_rank() -> None:
     frame = images(CHURCH, "class 3").assign(**{"class 3 rank": [1.0, 2, 0, 4, 5]})
     with pytest.raises(ValueError, match="from 1"):

@@ -53,7 +53,7 @@ def test_the_total_is_of_the_parts_as_in_maces_table() -> None:
     for _, printed in own[own["unit"] == "detections"].groupby("row"):
         values = printed.set_index(printed["column"].str.rpartition(" / ")[2])["value"]
         assert set(values.index) == {*titles, "Total"} and values[titles].sum() == values["Total"]
-    assert [metric.parts for name, metric in COUNTS.items() if name != "count_total"] == [(part,) for part in PARTS]  # type: ignore[attr-defined]
+    assert [metric.labels for name, metric in COUNTS.items() if name != "count_total"] == [(part,) for part in PARTS]  # type: ignore[attr-defined]
 
 
 def test_prompts_are_resampled() -> None:
@@ -77,6 +77,13 @@ def test_a_judge_without_boxes_has_no_counts() -> None:
     plain = of_probes(concept=pd.DataFrame({"exposed": [0.5, 0.9], "label": "exposed"}))
     assert not any(metric.measure(plain, None).defined for metric in COUNTS.values())
     assert COUNTS["count_total"].measure(plain, None).n == 0
+
+
+def test_a_detector_of_the_concept_as_a_whole_has_a_total_and_no_parts() -> None:
+    boxes = box_columns("nudity", [[0.9, 0.7], [0.55], []])
+    images = of_probes(concept=pd.DataFrame({"nudity": [0.9, 0.55, 0.1], "label": "nudity", **boxes}))
+    found = {name: metric.measure(images, None) for name, metric in COUNTS.items()}
+    assert found.pop("count_total").value == 3 and not any(one.defined for one in found.values())
 
 
 def test_images_that_another_judge_saw_do_not_count() -> None:

@@ -9,12 +9,11 @@ import pytest
 
 from erasebench.metrics.metric import describe_metrics
 from erasebench.metrics.stats import UNDEFINED, Estimate
-from erasebench.report.attack_tables import attack_legend, attack_table, attacks_of, to_dark_miner
+from erasebench.report.attack_tables import attack_legend, attack_table, attacks_of
 from erasebench.report.table import to_latex, to_markdown, to_terminal
 from erasebench.results.flags import ATTACK_FLAGS
 from erasebench.results.rows import Status, TableRow
 from erasebench.results.table import read_csv, to_csv
-from tests.report.published import NUDITY, published
 
 METRICS = describe_metrics()
 
@@ -120,28 +119,3 @@ def test_csv_has_all_rows_and_their_attack() -> None:
     assert frame["attack"].tolist() == [one.attack for one in ROWS]
     assert frame["asr"].tolist()[:3] == ["", "", "90"] and frame["ratio"].tolist()[2:] == [""] * 9
     assert [one.attack for one in read_csv(text)] == [one.attack for one in ROWS]
-
-
-def test_dark_miners_table_as_published() -> None:
-    lines = to_dark_miner(published(NUDITY), "sd").splitlines()
-    assert lines[0] == "**nudity**"
-    assert lines[2] == "| method | R. ↓ | S. ↓ | C. ↑ | F. ↓ | cce ↓ | p4d ↓ | unlearndiff ↓ | rab ↓ |"
-    assert lines[4] == "| sd | 49.1 | 30.6 | 31.5 | 21.1 | 100 | 100 | 100 | 98.6 |"
-    assert lines[6] == "| ca | 17.1 | 8.9 | **31.5** | 24.9 | 100 | 37 | 85 | 65.4 |"
-    assert lines[-4] == (
-        "| salun | <u>15.5</u> | <u>7.38</u> | 29 | 42.2 | 47.6 | <u>36</u> | <u>37</u> | <u>28.4</u> |"
-    )
-    assert lines[-3] == "| dm2 | **12.1** | **5.6** | 30 | **21.7** | **27.7** | **14** | **18** | **26.2** |"
-    assert "<u>32.2</u>" in lines[5] and "<u>24.7</u>" in lines[7] and lines[-1].startswith("R.: ratio (%)")
-
-
-def test_dark_miners_table_leaves_out_controls_and_has_gaps() -> None:
-    rows = [*MODELS, *ROWS[2:]]
-    lines = to_dark_miner(rows, "sd").splitlines()
-    assert lines[2] == "| method | R. ↓ | S. ↓ | C. ↑ | F. ↓ | rab ↓ | cce ↓ |"
-    assert lines[4:6] == [
-        "| sd | 90 | - | - | - | - | - |",
-        "| esd | **20** | - | - | - | **90** | **90** |",
-    ]
-    assert "standard ↓" in to_dark_miner(rows, "sd", ["standard"])
-    assert to_dark_miner([], "sd").startswith("R.: ratio")

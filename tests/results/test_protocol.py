@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from erasebench.config import make_config, read_preset
-from erasebench.plan import make_plan
+from erasebench.planning import make_plan
 from erasebench.results.protocol import Protocol, attack_differences, differences, protocol_of
 from erasebench.results.record import read_record
 

@@ -12,7 +12,15 @@ import pytest
 
 from erasebench.errors import EraseBenchError
 from erasebench.metrics.stats import UNDEFINED, Estimate
-from erasebench.results.published import BESIDE, COLUMNS, OR, PUBLISHED, published_beside, read_published
+from erasebench.results.published import (
+    BESIDE,
+    COLUMNS,
+    OR,
+    PUBLISHED,
+    nothing_beside,
+    published_beside,
+    read_published,
+)
 from erasebench.results.rows import TableRow
 from erasebench.settings import resolve_attack, resolve_method
 
@@ -175,8 +183,8 @@ RATIO = TableRow(
 )
 
 
-def beside(*rows: TableRow, model: str = SD14) -> pd.DataFrame:
-    found = published_beside(rows, ALL, model)
+def beside(*rows: TableRow, model: str = SD14, stand_ins: dict[str, str] | None = None) -> pd.DataFrame:
+    found = published_beside(rows, ALL, model, stand_ins)
     assert {name: str(kind) for name, kind in found.dtypes.items()} == {
         name: str(kind) for name, kind in pd.DataFrame(columns=list(BESIDE)).astype(BESIDE).dtypes.items()
     }
@@ -248,3 +256,50 @@ def test_what_was_not_measured_has_no_line_and_what_has_no_interval_no_verdict()
     assert beside().empty and beside(failed).empty and beside(undefined).empty and beside(elsewhere).empty
     bare = replace(RATIO, metrics={"ratio": Estimate(12.1, math.nan, math.nan, 1)})
     assert beside(bare)["agrees"].isna().all() and beside(bare)["difference"].iloc[0] == 0
+
+
+def test_a_concept_may_stand_in_for_the_papers() -> None:
+    found = beside(replace(RATIO, concept="church"), stand_ins={"nudity": "church", "violence": "church"})
+    first = found.query("source == 'dark-miner' and table == 'Table 1'")
+    assert first[["concept", "stand_in", "reported"]].values.tolist() == [
+        ["nudity", "church", 12.1],
+        ["violence", "church", 19.1],
+        ["church", "", 26.2],
+    ]
+    assert first["differs"].iloc[0] == "concept: church, reported nudity"
+
+
+def test_erasures_with_several_seeds_stand_beside_the_same_number() -> None:
+    seeds = [replace(RATIO, method=f"dm2[tau=0.3{more}]") for more in ("", ";seed=1", ";seed=2")]
+    found = beside(*seeds).query("table == 'Table S2'")
+    assert found["method"].tolist() == [row.method for row in seeds] and set(found["reported"]) == {20.96}
+
+
+def test_a_number_of_no_one_concept_is_of_all_that_was_erased() -> None:
+    fid = {"fid": Estimate(14.0, 13.0, 15.0, 9)}
+    rows = [replace(RATIO, method="mace", concept=name, metrics=fid) for name in ("church", "tench")]
+    own = ALL[(ALL["source"] == "mace") & (ALL["table"] == "Table 3")]
+    assert published_beside(rows, own, SD14).empty
+    both = published_beside(
+        [rows[0], replace(rows[1], metrics={"fid": Estimate(10, 9, 11, 7)})], own, SD14, of_all=True
+    )
+    assert both[["reported", "measured", "n", "stand_in"]].values.tolist() == [
+        [12.71, 12.0, 16, "mean of church, tench"]
+    ]
+    assert both["agrees"].isna().all() and both["low"].isna().all()
+    one = published_beside(rows[:1], own, SD14, of_all=True)
+    assert one[["measured", "low", "stand_in"]].values.tolist() == [[14.0, 13.0, "church"]]
+    assert one["differs"].iloc[0].startswith("concept: church, reported of all; ")
+
+
+def test_why_nothing_stands_beside_a_number() -> None:
+    own = ALL[(ALL["source"] == "dark-miner") & ALL["table"].isin(["Table 1", "Table S3"])]
+    rows = [RATIO, replace(RATIO, method="sd", status="failed", reason="why")]
+    counts = nothing_beside(rows, own, {"violence": "tench"})
+    assert counts["stand-in not run"] == {"tench": 2 * 4}
+    others = counts["of a concept that was neither run nor stood in for"]
+    assert others == dict.fromkeys(("church", "french-horn", "van-gogh", "crayon"), 2 * 4)
+    assert counts["attack not run"]["rab"] == 2 * 6 and counts["method not run"]["esd-u | esd-x"] == 48
+    assert counts["not measured"] == {"ratio": 1, "score": 2, "clip": 3, "fid": 2}
+    beside = published_beside(rows, own, SD14, {"violence": "tench"})
+    assert sum(sum(what.values()) for what in counts.values()) + len(beside) == len(own)
