@@ -23,14 +23,26 @@ class CatalogueError(EraseBenchError):
     """A concept file is wrong; the message names the file and the concept."""
 
 
-def read_yaml(path: Path) -> Any:
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        CatalogueError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CatalogueError(f"{path}: {error.strerror or error}") from error
+
+
+def parse_yaml(content: bytes, path: str) -> Any:
     """The content of a YAML file, in which no mapping may give a key twice.
 
     Raises:
-        CatalogueError: the file cannot be read, is not YAML, or repeats a key.
+        CatalogueError: it is not YAML, or repeats a key; the message starts with ``path``.
     """
     try:
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(path.read_bytes())
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(content)
         try:
             node = loader.get_single_node()
             if node is None:
@@ -39,8 +51,6 @@ def read_yaml(path: Path) -> Any:
             return loader.construct_document(node)
         finally:
             loader.dispose()
-    except OSError as error:
-        raise CatalogueError(f"{path}: {error.strerror or error}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f"line {mark.line + 1}: " if mark else ""
@@ -89,7 +99,7 @@ def check_texts(texts: Sequence[str], where: str) -> None:
         seen.add(text)
 
 
-def _refuse_repeats(root: yaml.Node, path: Path) -> None:
+def _refuse_repeats(root: yaml.Node, path: str) -> None:
     """PyYAML itself would keep the last of several values and drop the others in silence."""
     pending, seen = [root], set()
     while pending:
