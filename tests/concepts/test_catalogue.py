@@ -460,6 +460,13 @@ def test_the_same_file_twice_is_refused(tmp_path: Path) -> None:
         load_catalogue([path, path])
 
 
+def test_a_file_is_read_again_only_if_it_says_something_else(load: Callable[[str], Catalogue]) -> None:
+    first = load(BALLOON)
+    assert load(BALLOON) is first
+    assert load(BALLOON.replace("anchor: sky", "anchor: sea")).get("balloon").anchor == "sea"
+    assert load(BALLOON).get("balloon").anchor == first.get("balloon").anchor == "sky"
+
+
 def test_without_the_c_parser_the_result_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     import yaml
 
