@@ -81,7 +81,7 @@ def test_the_shipped_clip_holds_its_level(kit: Kit) -> None:
 
 
 def test_the_shipped_model_holds_its_level(kit: Kit) -> None:
-    rows = list(generation_rows(kit, images=2))
+    rows = list(generation_rows(kit, images=4))
     assert pooled(rows, "Ratio, 'a photo of a X'") > 92
     assert pooled(rows, "Ratio, free-form") > 85
     assert pooled(rows, "Ratio, named") > 85
