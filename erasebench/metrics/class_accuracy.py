@@ -66,7 +66,7 @@ class _TopOne(_Accuracy):
         return rate(hits[seen], hits.index[seen]).scaled(100)
 
     def values(self, measured: Measured, base: Measured | None) -> pd.Series | None:
-        """Whether each image's own class is the most probable; none where images are left out, other ones in each row."""
+        """Whether each image's own class is the most probable; None where images are left out, others in each row."""
         return self._hits(measured) if self._seen(measured).all() else None
 
     def _hits(self, measured: Measured) -> pd.Series:

@@ -217,7 +217,8 @@ def test_another_model_and_judge_are_said() -> None:
     assert found["differs"].iloc[0] == (
         f"model: picturebook, reported {SD14}; judge: picturebook-detector 3 ab: nude >= 0.5, reported nudenet"
     )
-    church = replace(RATIO, method="sd", concept="church")
+    numbers = {"ratio": Estimate(86.0, 80.0, 90.0, 100), "acc_e_top1": Estimate(74.0, 70.0, 78.0, 100)}
+    church = replace(RATIO, method="sd", concept="church", metrics=numbers)
     assert set(beside(church)["differs"]) == {
         f"judge: {RATIO.judge}, reported none of ours or not stated",
         f"judge: {RATIO.judge}, reported resnet50",
@@ -278,7 +279,7 @@ def test_erasures_with_several_seeds_stand_beside_the_same_number() -> None:
 def test_a_number_of_no_one_concept_is_of_all_that_was_erased() -> None:
     fid = {"fid": Estimate(14.0, 13.0, 15.0, 9)}
     rows = [replace(RATIO, method="mace", concept=name, metrics=fid) for name in ("church", "tench")]
-    own = ALL[(ALL["source"] == "mace") & (ALL["table"] == "Table 3")]
+    own = ALL[(ALL["source"] == "mace") & (ALL["table"] == "Table 3")].assign(concept="")
     assert published_beside(rows, own, SD14).empty
     both = published_beside(
         [rows[0], replace(rows[1], metrics={"fid": Estimate(10, 9, 11, 7)})], own, SD14, of_all=True
