@@ -105,6 +105,7 @@ class Plan:
         reference: the features of FID's reference pictures: Picturebook's world, or the user's folder.
         retained: the other prompts, one for each image of every row.
         attacks: the rows of the table of attacks, in order.
+        reference_roles: what the domain's judges of further roles are asked of the reference pictures.
     """
 
     config: RunConfig
@@ -116,13 +117,21 @@ class Plan:
     reference: Cell | None
     retained: tuple[Prompt, ...]
     attacks: tuple[AttackRow, ...] = ()
+    reference_roles: Mapping[str, Judged] = field(default_factory=dict)
+
+    @property
+    def reference_cells(self) -> tuple[Cell, ...]:
+        """The cells of reference pictures that are read when rows are measured."""
+        if not self.reference:
+            return ()
+        return tuple(dict.fromkeys((self.reference, *(one.cell for one in self.reference_roles.values()))))
 
     @cached_property
     def cells(self) -> list[Cell]:
         """Every cell once, each after the cells that it reads."""
         own = [cell for row in self.rows for cell in row.cells]
         attacks = [cell for row in self.attacks for cell in row.cells]
-        return with_all_that_they_read((*own, *([self.reference] if self.reference else []), *attacks))
+        return with_all_that_they_read((*own, *self.reference_cells, *attacks))
 
 
 def resolved_config(plan: Plan) -> RunConfig:

@@ -117,6 +117,11 @@ class _Planner:
             self._reference(),
             tuple(retain),
             tuple(self._attack_rows(rows, asked, retain)),
+            {
+                role: Judged(role, None, cell)
+                for role in self.roles.get("reference", ())
+                if (cell := self._reference(role))
+            },
         )
 
     def _attack_rows(
@@ -246,8 +251,10 @@ class _Planner:
 
     def _by_role(self, role: str, images: Cell, originals: Cell) -> Judged:
         """What the domain's judge of a role says: its score that is called as the role is."""
-        name = self.domain.clip if role == "clip" else self.domain.distance
-        return Judged(role, None, judge.cell(self._spec(name), images, originals))
+        return Judged(role, None, judge.cell(self._spec(self._role(role)), images, originals))
+
+    def _role(self, role: str) -> str:
+        return self.domain.clip if role == "clip" else self.domain.distance
 
     def _judge(self, name: str, label: str, images: Cell) -> Cell:
         phrased = bool(JUDGES.get(name).presets.get("phrased"))
@@ -274,13 +281,15 @@ class _Planner:
             return self._judge(FOLDER_FEATURES.judge, "", images)
         return self._judge(self.domain.features.judge, "", images) if self.domain.world else None
 
-    def _reference(self) -> Cell | None:
+    def _reference(self, role: str = "") -> Cell | None:
+        """What the judge of FID's features, or the domain's of another role, says of reference images."""
+        own = self._role(role) if role else ""
         if self.config.fid_reference:
-            return judge.folder_cell(self._spec(FOLDER_FEATURES.judge), self.config.fid_reference)
+            return judge.folder_cell(self._spec(own or FOLDER_FEATURES.judge), self.config.fid_reference)
         world = self.domain.world
         if world is None:
             return None
-        return self._judge(self.domain.features.judge, "", reference.cell(world, self.config.reference_images))
+        return self._judge(own or self.domain.features.judge, "", reference.cell(world, self.config.reference_images))
 
 
 def _check_size(size: int | None, folder: Path) -> None:

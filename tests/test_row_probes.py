@@ -64,7 +64,7 @@ class Synonyms(Asking):
 OPTIONS = (
     *("--preset", "smoke", "--methods", "uce", "--concepts", "church+parachute,church,crayon", "--prompts", "2"),
     *("--retain-prompts", "4", "--reference-images", "4", "--steps", "2", "--workers", "1", "--device", "cpu"),
-    *("--others", "neighbours,parachute,crayon", "--metrics", "test-clip,test-distance,test-synonyms,composition"),
+    *("--others", "neighbours,parachute,crayon", "--metrics", "test-clip,test-distance,test-synonyms,composition,cmmd"),
 )
 
 
@@ -129,6 +129,18 @@ def test_two_objects_at_once_are_judged_for_the_one_that_is_not_erased(
         for name in ("uce", "sd")
     )
     assert found.n == base.n
+
+
+def test_features_of_clip_are_those_that_fid_compares_on_picturebook(
+    measured: dict[tuple[str, str], Measured],
+) -> None:
+    for one in measured.values():
+        for probe in ("retain", "reference"):
+            assert np.array_equal(one.features(probe, "clip"), one.features(probe))
+            assert one.probes[probe].judges == {"clip": "picturebook-clip"}
+        assert len(one.features("retain", "clip")) == len(one.probe("retain"))
+    plans = [plan_of(metrics=metrics) for metrics in ([], ["cmmd"])]
+    assert {cell.key for cell in plans[0].cells} == {cell.key for cell in plans[1].cells}, "the judge is asked already"
 
 
 def test_pairs_of_objects_by_turns() -> None:

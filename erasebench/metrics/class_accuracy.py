@@ -2,27 +2,24 @@
 
 They are of MACE (Lu et al. 2024, section 4.2): efficacy, specificity and generality.  What the paper calls accuracy of
 objects is, in its published code, the mean probability of each image's own class; of celebrities it is the share of
-images with a face whose most probable one is the right one, and ESD's table 2 (Gandikota et al. 2023) means the share
-of all images.  Both are here.
+images with a face whose most probable one is the right one, and so of all images in ESD's table 2 (Gandikota et al.
+2023).
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-
 from erasebench.metrics.metric import Direction, Measured, Metric
 from erasebench.metrics.over_images import ImageMean
 from erasebench.metrics.stats import Estimate, rate
 from erasebench.registry import METRICS
 
+FACE = "face"
+"""The column of a judge of faces that is 0 where there is none."""
+
 if TYPE_CHECKING:
     import pandas as pd
-    from numpy.typing import NDArray
-
-FACE = "face"
-"""The column of a judge of people that is 0 where an image has no face."""
 
 
 class _Accuracy(Metric):
@@ -57,26 +54,25 @@ class _MeanProbability(_Accuracy, ImageMean):
 class _TopOne(_Accuracy):
     """100 x the share of images whose own class is the most probable.
 
-    Of a judge that says whether there is a face, images without one are left out, as MACE counts celebrities.
+    Of a judge of faces, which says in a column where there is one, only images with a face count.
     """
 
+    unit = "%"
+
     def measure(self, measured: Measured, base: Measured | None) -> Estimate:
-        """The share, with Wilson's interval over prompts; undefined without images."""
-        hits, seen = self._hits(measured), self._seen(measured)
-        return rate(hits[seen], hits.index[seen]).scaled(100)
+        """The share, with Wilson's interval over prompts; undefined without images that count."""
+        hits = self._hits(measured)
+        return rate(hits, hits.index).scaled(100)
 
     def values(self, measured: Measured, base: Measured | None) -> pd.Series | None:
-        """Whether each image's own class is the most probable; None where images are left out, others in each row."""
-        return self._hits(measured) if self._seen(measured).all() else None
+        """Whether each image's own class is the most probable; None where other methods may have other images."""
+        return None if FACE in measured.judged(self.probes[0]) else self._hits(measured)
 
     def _hits(self, measured: Measured) -> pd.Series:
         (probe,) = self.probes
-        return (measured.ranks(probe) == 1).set_axis(measured.probe(probe)["prompt_id"])
-
-    def _seen(self, measured: Measured) -> NDArray[np.bool_]:
-        (probe,) = self.probes
+        hits = (measured.ranks(probe) == 1).set_axis(measured.probe(probe)["prompt_id"])
         judged = measured.judged(probe)
-        return (judged[FACE] != 0).to_numpy() if FACE in judged else np.ones(len(judged), dtype=bool)
+        return hits[(judged[FACE] != 0).to_numpy()] if FACE in judged else hits
 
 
 @METRICS.register("acc_e")

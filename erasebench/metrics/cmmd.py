@@ -7,6 +7,8 @@ ViT-L/14-336.  EraseEval (arXiv 2502.13989, M4) compares an erased model's with 
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -24,20 +26,18 @@ class _OfFeatures(Metric):
     """What is made of the CLIP features of unrelated images and of reference images."""
 
     probes = ("retain", "reference")
+    roles: ClassVar = {"clip": ("retain", "reference")}
     on_request = True
     noted = "features"
 
     def note(self, measured: Measured) -> str:
-        """Whose features are compared."""
-        return measured.probes["retain"].features_of
+        """The judge whose features are compared."""
+        return measured.probes["reference"].judges["clip"]
 
 
 @METRICS.register("cmmd")
 class CMMD(_OfFeatures):
-    """1000 x the squared maximum mean discrepancy of unrelated images and reference images in CLIP's features.
-
-    Undefined where a run's features are not CLIP's, as those of photographs are Inception's.
-    """
+    """1000 x the squared maximum mean discrepancy of unrelated images and reference images in CLIP's features."""
 
     title = "CMMD"
     unit = "x1000"
@@ -49,7 +49,7 @@ class CMMD(_OfFeatures):
     def measure(self, measured: Measured, base: Measured | None) -> Estimate:
         """The distance, +- 1.96 bootstrap standard deviations over prompts, see :func:`~erasebench.metrics.fid.fid`.
 
-        Undefined for fewer than two images, and where the features are not CLIP's.
+        Undefined for fewer than two images.
         """
         distance = _distance(measured)
         if distance is None:
@@ -143,9 +143,10 @@ class Discrepancy:
 def _distance(measured: Measured) -> Discrepancy | None:
     """The row's; None where there is none that can be told."""
     images = measured.probe("retain")
-    if len(images) < 2 or "CLIP" not in measured.probes["retain"].features_of:
+    if len(images) < 2:
         return None
-    return Discrepancy(measured.features("retain"), measured.features("reference"), images["prompt_id"])
+    own, reference = (measured.features(probe, "clip") for probe in ("retain", "reference"))
+    return Discrepancy(own, reference, images["prompt_id"])
 
 
 def _weights(units: int) -> list[Floats]:

@@ -68,8 +68,7 @@ class HarmonicMeanOfObjects(_Overall):
 class HarmonicMeanOfCelebrities(_Overall):
     """H_c: 100 x the harmonic mean of 1 - Acc_e and Acc_s, shares of images, as MACE counts celebrities.
 
-    The interval adds up those of the two (Zou and Donner 2008).  MACE counts images in which its detector finds a face;
-    here every image counts that the judge has scores for.
+    The interval adds up those of the two (Zou and Donner 2008).
     """
 
     probes = ("concept", "others")
