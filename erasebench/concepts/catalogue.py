@@ -20,17 +20,18 @@ later one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from erasebench.concepts._files import NAME, CatalogueError, build, check, check_texts, read_yaml
+from erasebench.concepts._files import NAME, CatalogueError, build, check, check_texts, read
 from erasebench.concepts.prompt_sets import PromptSet, PromptSetEntry, check_prompt_sets
 from erasebench.domains import DOMAINS, Domain
 from erasebench.errors import check_name
 from erasebench.registry import data_files, warn
+from erasebench.texts import LONGEST_PHRASE, is_blank, shown
 
 KINDS = ("explicit", "violence", "inappropriate", "object", "style", "character", "phrase")
 """What sort of thing a concept is."""
@@ -179,9 +180,8 @@ class Catalogue:
             return _joint(name, [self._concepts[member] for member in self._groups[name]])
         if name.startswith(PHRASE_PREFIX):
             return self.phrase(name.removeprefix(PHRASE_PREFIX))
-        first, plus, rest = name.partition(JOIN)
-        if plus:
-            parts = (*self.get(first.strip()).parts, *self.get(rest.strip()).parts)
+        if JOIN in name:
+            parts = [part for text in _divided(name) for part in self.get(text).parts]
             return _joint(JOIN.join(part.name for part in parts), parts)
         check_name("concept", name, (*self._concepts, *self._groups))
         return self._concepts[name]
@@ -198,13 +198,14 @@ class Catalogue:
         """A concept made of its words alone; CLIP judges it in every domain.
 
         Raises:
-            CatalogueError: there are no words.
+            CatalogueError: there are no words, or far too many.
         """
         words = " ".join(text.split())
-        if not words:
+        if is_blank(words):
             raise CatalogueError(
-                f"'{PHRASE_PREFIX}{text}' has no words; write for example '{PHRASE_PREFIX}red balloon'"
+                f"{shown(PHRASE_PREFIX + text)} has no words; write for example '{PHRASE_PREFIX}red balloon'"
             )
+        _check_phrase(words, f"'{PHRASE_PREFIX}...'")
         views = {name: _phrase_view(words, domain) for name, domain in DOMAINS.items()}
         return Concept(name=PHRASE_PREFIX + words, kind="phrase", phrase=words, views=views)
 
@@ -218,15 +219,34 @@ class Catalogue:
         return self._retain.get(domain, ())
 
 
+def _divided(name: str) -> Iterator[str]:
+    """The names in a joint concept's, each without spaces around it; a phrase is all that follows."""
+    rest = name
+    while rest:
+        rest = rest.strip()
+        if rest.startswith(PHRASE_PREFIX):
+            yield rest
+            return
+        first, plus, rest = rest.partition(JOIN)
+        yield first.strip()
+    if plus:
+        yield ""
+
+
+def _check_phrase(words: str, where: str) -> None:
+    if len(words) > LONGEST_PHRASE:
+        raise CatalogueError(f"{where}: a phrase of {len(words):,} characters; {LONGEST_PHRASE:,} at most")
+
+
 def _joint(name: str, members: Sequence[Concept]) -> Concept:
     """The concept that is the erasure of several together."""
     names = [member.name for member in members]
     if len(set(names)) < len(names):
-        raise CatalogueError(f"the concept '{name}' names {next(n for n in names if names.count(n) > 1)} twice")
+        raise CatalogueError(f"the concept {shown(name)} names {next(n for n in names if names.count(n) > 1)} twice")
     kinds = dict.fromkeys(member.kind for member in members)
     if len(kinds) > 1 and not SENSITIVE_KINDS.issuperset(kinds):
         raise CatalogueError(
-            f"the concepts of '{name}' are of the kinds {', '.join(kinds)}, which are not counted alike; erase "
+            f"the concepts of {shown(name)} are of the kinds {', '.join(kinds)}, which are not counted alike; erase "
             "those of one kind together"
         )
     kind = next(iter(kinds)) if len(kinds) == 1 else "inappropriate"
@@ -256,7 +276,8 @@ def load_catalogue(extra: Sequence[Path] = ()) -> Catalogue:
         try:
             return _read([*own, *theirs, *map(Path, extra)])
         except CatalogueError as error:
-            wrong = next((path for path in theirs if str(error).startswith(f"{path}: ")), None)
+            said = str(error).removeprefix("cannot read ")
+            wrong = next((path for path in theirs if said.startswith(f"{path}: ")), None)
             if wrong is None:
                 raise
             warn(f"a concept file of another package is left out: {error}")
@@ -264,7 +285,7 @@ def load_catalogue(extra: Sequence[Path] = ()) -> Catalogue:
 
 
 def _read(paths: Sequence[Path]) -> Catalogue:
-    files = [(str(path), build(_File, read_yaml(path), str(path))) for path in paths]
+    files = [(str(path), build(_File, read(path), str(path))) for path in paths]
     concepts: dict[str, Concept] = {}
     homes: dict[str, str] = {}
     for path, file in files:
@@ -355,6 +376,8 @@ def _checked(concept: Concept, concepts: Mapping[str, Concept], where: str) -> C
     check("kind", concept.kind, KINDS, where)
     check_texts([concept.phrase], f"{where}: phrase")
     check_texts([concept.phrase, *concept.synonyms], f"{where}: phrase and synonyms")
+    for text in (concept.phrase, *concept.synonyms):
+        _check_phrase(text, f"{where}: phrase and synonyms")
     own = {text.casefold() for text in (concept.phrase, *concept.synonyms)}
     for anchor in (concept.anchor, *(view.anchor or "" for view in concept.views.values())):
         if anchor.casefold() in own:
