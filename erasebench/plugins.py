@@ -159,6 +159,17 @@ class Method(HyperParameters, ABC):
         """
         return
 
+    def check_model(self, folder: Path) -> None:
+        """Find what can be known not to fit a model without loading it.
+
+        Args:
+            folder: of the diffusers pipeline.
+
+        Raises:
+            EraseBenchError: it does not fit; the run does not begin.
+        """
+        return
+
     def judges(self, domain: str, concepts: Sequence[Concept]) -> tuple[str, ...]:
         """The judges that it will ask the context for; where weights of one are missing, the method cannot run."""
         return ()
