@@ -60,3 +60,20 @@ def shown(value: object, longest: int = 80) -> str:
         return repr(value) if len(value) <= longest else f"{value[:longest]!r}..."
     text = repr(value)
     return text if len(text) <= longest else f"{text[:longest]}..."
+
+
+_FORMULA = re.compile("'*[=+\\-@\t\r\uff1d\uff0b\uff0d\uff20]")
+_NUMBERS = re.compile(r"[-+]?[0-9.][0-9.eE+\- ]*")
+
+
+def defused(text: str) -> str:
+    """A text as a cell of CSV that no spreadsheet takes for a formula: behind an apostrophe if it begins like one.
+
+    Numbers stay as they are; :func:`restored` takes the apostrophe off.
+    """
+    return f"'{text}" if _FORMULA.match(text) and not _NUMBERS.fullmatch(text) else text
+
+
+def restored(cell: str) -> str:
+    """The text that :func:`defused` made a cell of."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
