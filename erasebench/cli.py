@@ -623,10 +623,10 @@ def doctor(store: Path, fix: bool) -> None:
 
     Exits with 1 if something is damaged and was not removed.
     """
-    from erasebench.engine.doctor import examine
+    from erasebench.engine.doctor import examine, of_other_versions
 
     problems = examine(store, fix)
-    write_result("\n".join(problems or [f"{store}: nothing is damaged"]))
+    write_result("\n".join([*(problems or [f"{store}: nothing is damaged"]), *of_other_versions(store)]))
     if problems and not fix:
         click.get_current_context().exit(1)
 

@@ -63,7 +63,8 @@ def shown(value: object, longest: int = 80) -> str:
 
 
 _FORMULA = re.compile("'*[=+\\-@\t\r\uff1d\uff0b\uff0d\uff20]")
-_NUMBERS = re.compile(r"[-+]?[0-9.][0-9.eE+\- ]*")
+_NUMBER = r"[-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?"
+_NUMBERS = re.compile(rf"{_NUMBER}(?: {_NUMBER})*")
 
 
 def defused(text: str) -> str:
