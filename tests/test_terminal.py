@@ -33,9 +33,10 @@ def test_what_is_said_is_printable(capsys: pytest.CaptureFixture[str]) -> None:
 def test_csv_is_exact_but_on_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     write_result("a\x1b[2J", end="", raw=True)
     assert capsys.readouterr().out == "a\x1b[2J"
-    monkeypatch.setattr(sys, "stdout", Terminal())
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
     write_result("\x1b[1ma\x1b[2J", end="", raw=True)
-    assert sys.stdout.getvalue() == "\x1b[1ma\\x1b[2J"
+    assert terminal.getvalue() == "\x1b[1ma\\x1b[2J"
 
 
 def test_a_full_standard_error_loses_words_once_and_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
