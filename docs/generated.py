@@ -31,6 +31,7 @@ from erasebench.prompt_sets import prompt_set_details
 from erasebench.registry import KINDS, Plugin, Registry
 from erasebench.results import flags, protocol, record
 from erasebench.results.costs import Cost
+from erasebench.suites import parse_suite, suite_details, suite_files
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
@@ -153,6 +154,7 @@ def metrics() -> str:
         parts += [f"## `{name}`: {escape(description.title + unit)}", f"{_sentence(description.meaning)}"]
         probes = " and ".join(f"`{probe}`" for probe in make.probes)  # type: ignore[attr-defined]
         facts = [f"Better: **{description.direction}**", f"images: {probes}", escape(description.caveat)]
+        facts.append("on request" if make.on_request else "")  # type: ignore[attr-defined]
         facts.append("in files only, not in the printed table" if description.details else "")
         parts.append("; ".join(filter(None, facts)) + ".")
         parts.append(prose(make.__doc__))
@@ -197,6 +199,17 @@ def presets() -> str:
     """Every preset, as its file has it."""
     files = sorted(preset_files().items())
     return "\n\n".join(f"## `{name}`\n\n```yaml\n{path.read_text(encoding='utf-8')}```" for name, path in files)
+
+
+def suites() -> str:
+    """Every suite, with what its paper did and what is run."""
+    parts = []
+    for name, path in sorted(suite_files().items()):
+        parts.append(f"## `{name}`")
+        parts += [
+            f"{heading}\n: {escape(_sentences(texts))}" for heading, texts in suite_details(parse_suite(path)) if texts
+        ]
+    return "\n\n".join(parts)
 
 
 def flag_tables() -> str:
@@ -365,6 +378,7 @@ GENERATED: Mapping[str, Callable[[], str]] = {
     "concepts": concepts,
     "prompt-sets": prompt_sets,
     "presets": presets,
+    "suites": suites,
     "flags": flag_tables,
     "record": record_tables,
     "costs": cost_table,

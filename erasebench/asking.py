@@ -11,7 +11,7 @@ from erasebench.config import RunConfig, parse_method
 from erasebench.errors import EraseBenchError, check_name
 from erasebench.models.loading import ModelSource
 from erasebench.prompt_sets import PromptSets
-from erasebench.prompts import own_prompts, read_retain, repeat
+from erasebench.prompts import composed_prompts, own_prompts, read_retain, repeat
 from erasebench.registry import JUDGES
 from erasebench.settings import (
     check_judges,
@@ -32,6 +32,7 @@ class Asked:
         views: what the model's domain knows of each of its parts; ``seconds`` what a second judge looks for, if any.
         prompts: one for each image; of a joint concept, each shows the part that it is of.
         synonyms: likewise, prompts by synonyms alone.
+        composed: likewise, prompts for one of its parts and another object at once.
     """
 
     concept: Concept
@@ -39,6 +40,7 @@ class Asked:
     seconds: tuple[View, ...]
     prompts: tuple[Prompt, ...]
     synonyms: tuple[Prompt, ...]
+    composed: tuple[Prompt, ...]
 
 
 class Asker:
@@ -72,7 +74,15 @@ class Asker:
             prompts, synonyms = (
                 [_showing(part, own) for part, own in zip(concept.parts, of, strict=True)] for of in (prompts, synonyms)
             )
-        return Asked(concept, views, tuple(filter(None, seconds)), _distinct(prompts), _distinct(synonyms))
+        composed = composed_prompts(concept.parts, self._others(concept), self.config.seed)[: self.config.prompts]
+        return Asked(
+            concept,
+            views,
+            tuple(filter(None, seconds)),
+            _distinct(prompts),
+            _distinct(synonyms),
+            tuple(repeat(composed, self.config.images_per_prompt)),
+        )
 
     def others(self, concept: Concept) -> tuple[list[Concept], tuple[Prompt, ...]]:
         """The other concepts that the rows of a concept are asked for, and their prompts.
@@ -80,14 +90,17 @@ class Asker:
         They are the same for every concept of the run, so that the unerased model's images are, unless they are each
         concept's own neighbours; prompts of what a row erases are left out when it is measured.
         """
+        parts = self._others(concept)
+        return parts, _distinct(_showing(part, self._prompts(part, self.view(part))) for part in parts)
+
+    def _others(self, concept: Concept) -> list[Concept]:
         neighbours = [one for one in map(self.catalogue.get, concept.neighbours) if self.source.domain in one.views]
         named = [
             part
             for name in self.config.others
             for part in (neighbours if name == NEIGHBOURS else self.catalogue.get(name).parts)
         ]
-        parts = list({part.name: part for part in named}.values())
-        return parts, _distinct(_showing(part, self._prompts(part, self.view(part))) for part in parts)
+        return list({part.name: part for part in named}.values())
 
     def view(self, concept: Concept) -> View:
         """What the model's domain knows of a concept, with the judge that the run asks.

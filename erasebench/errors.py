@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import traceback
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 
 class EraseBenchError(Exception):
@@ -38,7 +38,7 @@ class ErasureFailedError(EraseBenchError):
 
 def check_name(what: str, name: str, allowed: Iterable[str]) -> None:
     """Raise :class:`UnknownNameError` with the nearest names unless ``name`` is allowed."""
-    known = list(allowed)
+    known = allowed if isinstance(allowed, Collection) else list(allowed)
     if name in known:
         return
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)

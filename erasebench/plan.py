@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -104,6 +105,7 @@ class Plan:
         reference: the features of FID's reference pictures: Picturebook's world, or the user's folder.
         retained: the other prompts, one for each image of every row.
         attacks: the rows of the table of attacks, in order.
+        reference_roles: what the domain's judges of further roles are asked of the reference pictures.
     """
 
     config: RunConfig
@@ -115,13 +117,21 @@ class Plan:
     reference: Cell | None
     retained: tuple[Prompt, ...]
     attacks: tuple[AttackRow, ...] = ()
+    reference_roles: Mapping[str, Judged] = field(default_factory=dict)
+
+    @property
+    def reference_cells(self) -> tuple[Cell, ...]:
+        """The cells of reference pictures that are read when rows are measured."""
+        if not self.reference:
+            return ()
+        return tuple(dict.fromkeys((self.reference, *(one.cell for one in self.reference_roles.values()))))
 
     @cached_property
     def cells(self) -> list[Cell]:
         """Every cell once, each after the cells that it reads."""
         own = [cell for row in self.rows for cell in row.cells]
         attacks = [cell for row in self.attacks for cell in row.cells]
-        return with_all_that_they_read((*own, *([self.reference] if self.reference else []), *attacks))
+        return with_all_that_they_read((*own, *self.reference_cells, *attacks))
 
 
 def resolved_config(plan: Plan) -> RunConfig:
@@ -155,11 +165,17 @@ def resolved_config(plan: Plan) -> RunConfig:
 
 def count_prompts(plan: Plan) -> dict[str, int]:
     """The number of different prompts of each concept that a plan asks for, each member of a joint one by itself."""
-    counts: dict[str, set[str]] = {}
+    return {name: len({prompt for prompt, _ in images}) for name, images in _images(plan).items()}
+
+
+def _images(plan: Plan) -> dict[str, set[tuple[str, int]]]:
+    """The images of each concept that a plan asks for, by the ids of their prompts and their seeds."""
+    images: dict[str, set[tuple[str, int]]] = {}
     for row in plan.rows:
         for prompt in row.probes["concept"].prompts if row.probes else ():
-            counts.setdefault(prompt.shows[0] if row.concept.members else row.concept.name, set()).add(prompt.id)
-    return {name: len(ids) for name, ids in counts.items()}
+            name = prompt.shows[0] if row.concept.members else row.concept.name
+            images.setdefault(name, set()).add((prompt.id, prompt.seed))
+    return images
 
 
 def describe_plan(plan: Plan, store: Store) -> str:
@@ -171,9 +187,11 @@ def describe_plan(plan: Plan, store: Store) -> str:
         f"n/a        {row.attack} {row.method} {row.concept.name}: {row.reason}" for row in plan.attacks if row.reason
     ]
     lines += count_missing(missing, plan.cells)
+    # Rows of a prompt set that give one prompt other seeds are prompts of their own here.
+    counts = {name: math.ceil(len(own) / plan.config.images_per_prompt) for name, own in _images(plan).items()}
     lines += [
         f"{name} has {count} prompts in this domain, not the {plan.config.prompts} asked for"
-        for name, count in count_prompts(plan).items()
+        for name, count in counts.items()
         if count < plan.config.prompts
     ]
     if len(plan.retained) < plan.config.retain_prompts:

@@ -122,6 +122,11 @@ class _Planner:
             self._reference(),
             tuple(retain),
             tuple(self._attack_rows(rows, asked, retain)),
+            {
+                role: Judged(role, None, cell)
+                for role in self.roles.get("reference", ())
+                if (cell := self._reference(role))
+            },
         )
 
     def _attack_rows(
@@ -160,6 +165,11 @@ class _Planner:
                 raise EraseBenchError(
                     f"the metric {name} is of prompts by synonyms, and no concept of the run has any in the domain "
                     f"'{self.domain.name}'"
+                )
+            if "composition" in metrics[name].probes and not any(one.composed for one in asked):
+                raise EraseBenchError(
+                    f"the metric {name} is of prompts for two objects, one of them erased; name other objects with "
+                    "--others, and objects with --concepts"
                 )
         self.probes = {probe for metric in metrics.values() for probe in metric.probes}
         self.roles = {
@@ -221,6 +231,11 @@ class _Planner:
             of_others = drawn(others[1], f"{erased.title} others")
             judged = tuple(self._judged(self.asker.view(other), of_others, other.name) for other in kept)
             probes["others"] = ProbePlan(others[1], of_others, judged)
+        if "composition" in self.probes and asked.composed:
+            of_two = drawn(asked.composed, f"{titles['concept']} beside others")
+            shown = {name for prompt in asked.composed for name in prompt.shows}
+            judged = tuple(self._judged(self.asker.view(one), of_two, one.name) for one in kept if one.name in shown)
+            probes["composition"] = ProbePlan(asked.composed, of_two, judged)
         originals = {name: (base.probes[name] if base else probe).images for name, probe in probes.items()}
         asked_too = {
             name: {role: self._by_role(role, probe.images, originals[name]) for role in self.roles.get(name, ())}
@@ -241,8 +256,10 @@ class _Planner:
 
     def _by_role(self, role: str, images: Cell, originals: Cell) -> Judged:
         """What the domain's judge of a role says: its score that is called as the role is."""
-        name = self.domain.clip if role == "clip" else self.domain.distance
-        return Judged(role, None, judge.cell(self._spec(name), images, originals))
+        return Judged(role, None, judge.cell(self._spec(self._role(role)), images, originals))
+
+    def _role(self, role: str) -> str:
+        return self.domain.clip if role == "clip" else self.domain.distance
 
     def _judge(self, name: str, label: str, images: Cell) -> Cell:
         phrased = bool(JUDGES.get(name).presets.get("phrased"))
@@ -269,13 +286,15 @@ class _Planner:
             return self._judge(FOLDER_FEATURES.judge, "", images)
         return self._judge(self.domain.features.judge, "", images) if self.domain.world else None
 
-    def _reference(self) -> Cell | None:
+    def _reference(self, role: str = "") -> Cell | None:
+        """What the judge of FID's features, or the domain's of another role, says of reference images."""
+        own = self._role(role) if role else ""
         if self.config.fid_reference:
-            return judge.folder_cell(self._spec(FOLDER_FEATURES.judge), self.config.fid_reference)
+            return judge.folder_cell(self._spec(own or FOLDER_FEATURES.judge), self.config.fid_reference)
         world = self.domain.world
         if world is None:
             return None
-        return self._judge(self.domain.features.judge, "", reference.cell(world, self.config.reference_images))
+        return self._judge(own or self.domain.features.judge, "", reference.cell(world, self.config.reference_images))
 
 
 def _check_size(size: int | None, folder: Path) -> None:

@@ -158,6 +158,9 @@ def read_prompt_set(prompt_set: PromptSet, path: Path) -> list[Row]:
         rows = [Row(row[column] or "", int(row[seeds]) if seeds else None, row) for row in table]
     except (ValueError, TypeError) as error:
         raise EraseBenchError(f"column {seeds} of {path} holds no seed: {error}") from None
+    wrong = next((row.seed for row in rows if row.seed is not None and not 0 <= row.seed < 2**63), None)
+    if wrong is not None:
+        raise EraseBenchError(f"column {seeds} of {path} holds no seed: {wrong} is not from 0 to 2^63 - 1")
     for concept, selection in prompt_set.concepts.items():
         if selection.rows is not None:
             count = len(_select(rows, selection))

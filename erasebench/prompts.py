@@ -12,10 +12,19 @@ from io import StringIO
 from itertools import zip_longest
 from pathlib import Path
 
-from erasebench.concepts import Prompt, View
+from erasebench.concepts import Concept, Prompt, View
 from erasebench.errors import EraseBenchError
 from erasebench.files import read_file
+from erasebench.grammar import with_article
 from erasebench.texts import LONGEST_PROMPT, is_blank
+
+COMPOSITIONS = (
+    "a photo of {0} next to {1}",
+    "a photo of {1} and {0}",
+    "a photo of {0} beside {1}",
+    "a photo of {1} together with {0}",
+)
+"""How a prompt asks for what is erased, ``{0}``, and for what is not, ``{1}``."""
 
 
 def own_prompts(view: View, kinds: Sequence[str], seed: int) -> list[Prompt]:
@@ -29,6 +38,24 @@ def own_prompts(view: View, kinds: Sequence[str], seed: int) -> list[Prompt]:
     texts = {"naming": view.naming, "implying": view.implying, "synonym": view.synonyms}
     lists = [[Prompt(text, text, seed, kind) for text in texts[kind]] for kind in texts if kind in kinds]
     return [prompt for turn in zip_longest(*lists) for prompt in turn if prompt is not None]
+
+
+def composed_prompts(concepts: Sequence[Concept], others: Sequence[Concept], seed: int) -> list[Prompt]:
+    """Prompts for two objects at once, a concept that is erased and one that is not, by turns over these pairs.
+
+    Args:
+        concepts: that are erased.
+        others: that should survive; those that are erased themselves are left out.
+        seed: of every prompt.
+    """
+    left = [other for other in others if other.name not in {one.name for one in concepts}]
+    pairs = [(one, other) for one in concepts for other in left if one.kind == other.kind == "object"]
+    texts = {
+        template.format(with_article(one.phrase), with_article(other.phrase)): (one.name, other.name)
+        for template in COMPOSITIONS
+        for one, other in pairs
+    }
+    return [Prompt(text, text, seed, "composition", shows) for text, shows in texts.items()]
 
 
 def repeat(prompts: Sequence[Prompt], images: int) -> list[Prompt]:

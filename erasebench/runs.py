@@ -42,7 +42,8 @@ from erasebench.results.seeds import SEEDS, seed_spread
 from erasebench.results.table import TABLE, frame_csv, to_csv
 from erasebench.results.transfers import TRANSFER, replays, transfer_matrix
 from erasebench.stages.session import Session
-from erasebench.suites import FILE, describe_scale, find_suite, parse_suite, read_suite
+from erasebench.suite_scale import describe_scale
+from erasebench.suites import FILE, find_suite, parse_suite, read_suite
 
 WORKER_MEMORY = 1e9
 """Bytes that a worker process takes beside its model: its libraries, images and judges."""
@@ -235,7 +236,7 @@ def _costs(plan: Plan, outcome: Outcome) -> list[Cost]:
     costs, seen = [], set()
     of_rows = [(row.method, row.concept.name, row.cells) for row in plan.rows]
     of_rows += [(row.method, row.concept.name, row.cells) for row in plan.attacks]
-    for method, concept, last in (*of_rows, ("reference", "", (plan.reference,) if plan.reference else ())):
+    for method, concept, last in (*of_rows, ("reference", "", plan.reference_cells)):
         for cell in with_all_that_they_read(last):
             if cell.key in seen:
                 continue

@@ -8,7 +8,7 @@ and ``quick``, on Picturebook.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,9 +16,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from erasebench.concepts import load_catalogue
-from erasebench.config import RunConfig, make_config, parse_method, read_layer, read_preset
+from erasebench.config import RunConfig, make_config, read_layer, read_preset
 from erasebench.errors import EraseBenchError, check_name
-from erasebench.registry import ATTACKS, data_files, load_file, warn
+from erasebench.registry import data_files, load_file, warn
 from erasebench.texts import shown
 
 PACKAGE = "erasebench.suite_files"
@@ -27,10 +27,6 @@ FILE = "suite.yaml"
 """A suite's file in the folder of its run."""
 Scale = Literal["paper", "quick"]
 SCALES: tuple[Scale, ...] = ("paper", "quick")
-_TECHNICAL = frozenset(
-    {"suite", "settings", "device", "dtype", "batch_size", "workers", "compile", "store", "out", "plugins"}
-)
-"""Keys of the configuration that change no number, or are compared one by one."""
 
 
 class TableLayout(BaseModel):
@@ -274,58 +270,6 @@ def layered_config(options: Mapping[str, Any], file: Path | None = None, preset:
     config = make_config(*suite.of_scale(scale), read_preset(preset) if preset else {}, layer, options)
     check_suite(suite, path, config.plugins, config.concept_files)
     return config
-
-
-def scale_of(config: RunConfig) -> Scale:
-    """The scale of a suite's run."""
-    return "quick" if config.model == "picturebook" else "paper"
-
-
-def describe_scale(suite: Suite, config: RunConfig, domain: str) -> str:
-    """What a suite's run has in common with the paper, in a sentence or two.
-
-    Args:
-        suite: the suite.
-        config: its run.
-        domain: of its model.
-    """
-    scale = scale_of(config)
-    said = (
-        "Quick scale on Picturebook: not the paper's models or prompts."
-        if scale == "quick"
-        else f"Paper scale on {config.model}."
-    )
-    other = _deviations(make_config(*suite.of_scale(scale)), config, domain)
-    return f"{said} Not as the suite has it: {', '.join(other)}." if other else said
-
-
-def _deviations(suite: RunConfig, config: RunConfig, domain: str) -> list[str]:
-    """What a run has otherwise than its suite, in words."""
-    found = []
-    for key in RunConfig.model_fields:
-        ours, theirs = getattr(config, key), getattr(suite, key)
-        if key in _TECHNICAL or theirs is None or ours == theirs:
-            continue
-        found.append(f"{key} ({ours}, not {theirs})" if isinstance(theirs, str | int | float) else key)
-    names = [name for name, same in _hyper_parameters_of(suite, config, domain) if not same]
-    return [*found, f"settings of {', '.join(names)}"] if names else found
-
-
-def _hyper_parameters_of(suite: RunConfig, config: RunConfig, domain: str) -> Iterator[tuple[str, bool]]:
-    """Each method and attack of a run, and whether its hyper-parameters are the suite's.
-
-    Those that a suite leaves to what is erased are taken to be.
-    """
-    from erasebench.plugins import hyper_parameters  # torch, which names are listed without
-    from erasebench.settings import plugin_settings, resolve_attack, resolve_method
-
-    theirs, ours = (plugin_settings(domain, one.settings) for one in (suite, config))
-    attacks = [label for label in config.attacks if parse_method(label)[0] in ATTACKS.names()]
-    members = [member for label in attacks for member in resolve_attack(label, ours).made.members]
-    for resolve, labels in ((resolve_method, config.methods), (resolve_attack, (*attacks, *members))):
-        for label in dict.fromkeys(labels):
-            expected, own = (hyper_parameters(resolve(label, settings).made) for settings in (theirs, ours))
-            yield label, all(own[key] == value for key, value in expected.items() if value is not None)
 
 
 def suite_details(suite: Suite) -> list[tuple[str, list[str]]]:

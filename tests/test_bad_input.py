@@ -84,9 +84,7 @@ def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
         "captions.csv": "caption\na dog\n",
         "invisible.csv": "prompt\n\u200b\n",
         "long.csv": f"prompt\n{'a' * 100_001}\n",
-        "twice.csv": "prompt,prompt\na,b\n",
-        "nul.csv": "prompt\na\0b\n",
-        "open.csv": 'prompt\n"a\n',
+        "pair.csv": "prompt,prompt\na,b\n",
         "date.yaml": "seed: 2020-13-45",
         "tag.yaml": 'seed: !!int "abc"',
         "digits.yaml": f"seed: {'9' * 5000}",
@@ -106,9 +104,17 @@ def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
         "path.yaml": ONE_CONCEPT.format("x").replace("one:", '"../../one":'),
         "html.yaml": ONE_CONCEPT.format("x").replace("one:", '"<script>":'),
         "bad_input_exits.py": "import sys; sys.exit(0)",
+        "twice.csv": "text,tags,seed,text\na,dark,1,b\n",
+        "open.csv": 'text,tags,seed\na,dark,1\n"b,dark,2\n',
+        "commas.csv": "prompt,seed\na dog, asleep,1\n",
+        "nul.csv": "prompt\na\0dog\n",
+        "latin.csv": "prompt\ncaf\udce9\n",
+        "nothing.csv": "",
+        "cut.json": '{"annotations": [{"image_id": 1, "id"',
+        "other.json": '{"images": []}',
     }
     for name, content in files.items():
-        (tmp_path / name).write_text(content, encoding="utf-8")
+        (tmp_path / name).write_text(content, encoding="utf-8", errors="surrogateescape")
     (tmp_path / "loop").symlink_to("loop")
     os.mkfifo(tmp_path / "pipe")
     yield
@@ -193,6 +199,19 @@ BAD: list[tuple[Sequence[str], Sequence[str]]] = [
     ),
     (["--retain-file", "short.csv"], ["short.csv: prompt 1 of those that are read is empty"]),
     (["--prompt-sets", "mien=empty.csv"], ["unknown prompt set 'mien'"]),
+    ([*OWN, "--prompt-sets", "mien=empty.csv"], ["unknown prompt set 'mien'; nearest: mine"]),
+    ([*OWN, "--concepts", "mine", "--prompt-sets", "mine=twice.csv"], ["twice.csv has two columns 'text'"]),
+    ([*OWN, "--concepts", "mine", "--prompt-sets", "mine=open.csv"], ["open.csv, after row 1: ", "mark is left open"]),
+    ([*OWN, "--concepts", "mine", "--prompt-sets", "mine=."], ["cannot read .: Is a directory"]),
+    (["--prompt-sets", "i2p=auto"], ["the prompts 'i2p' are needed", "get them by `erasebench fetch i2p`"]),
+    (["--prompt-sets", "unlearncanvas=short.csv"], ["are part of erasebench: write unlearncanvas=auto"]),
+    (["--retain-file", "."], ["cannot read .: Is a directory"]),
+    (["--retain-file", "commas.csv"], ["commas.csv: row 1 has more columns than the header"]),
+    (["--retain-file", "latin.csv"], ["latin.csv is not text in UTF-8: ", "at byte 10"]),
+    (["--retain-file", "nothing.csv"], ["nothing.csv holds no rows"]),
+    (["--retain-file", "cut.json"], ["cut.json is not JSON, or is cut short"]),
+    (["--retain-file", "other.json"], ["other.json is no file of COCO's captions"]),
+    (["--retain-file", "missing.json"], ["cannot read missing.json: No such file"]),
     (["--retain-file", "missing.csv"], ["cannot read missing.csv"]),
     (["--retain-file", "captions.csv"], ["captions.csv has no column 'prompt', but caption"]),
     (["--fid-reference", "missing"], ["there is no folder missing of reference images"]),
@@ -272,9 +291,8 @@ BAD: list[tuple[Sequence[str], Sequence[str]]] = [
     (["--concept-files", "aliases.yaml"], ["aliases.yaml: line 8: aliases stand for more than"]),
     (["--retain-file", "invisible.csv"], ["invisible.csv: prompt 1 of those that are read is empty"]),
     (["--retain-file", "long.csv"], ["long.csv: prompt 1 has 100,001 characters; 100,000 at most"]),
-    (["--retain-file", "twice.csv"], ["twice.csv has two columns 'prompt'"]),
+    (["--retain-file", "pair.csv"], ["pair.csv has two columns 'prompt'"]),
     (["--retain-file", "nul.csv"], ["nul.csv holds NUL bytes"]),
-    (["--retain-file", "open.csv"], ["open.csv, after row 0: this is no CSV, or a quotation mark is left open"]),
     (["--plugins", "bad_input_exits.py"], ["bad_input_exits.py cannot be loaded: SystemExit: 0"]),
 ]
 

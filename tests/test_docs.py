@@ -121,8 +121,9 @@ def test_every_plugin_is_there_with_its_hyper_parameters(site: Path, kind: str) 
 
 
 def test_every_other_thing_that_is_listed_is_there(site: Path) -> None:
-    assert set(LISTED) - set(KINDS) == {"concepts", "prompt-sets", "presets"}
-    for kind in ("concepts", "prompt-sets", "presets"):
+    expected = {"concepts", "prompt-sets", "presets", "suites"}
+    assert set(LISTED) - set(KINDS) == expected
+    for kind in expected:
         code = {code.get_text() for code in reference(site, kind).select("article code")}
         assert set(names(kind)) <= code
 

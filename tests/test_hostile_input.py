@@ -54,6 +54,12 @@ CONCEPT: dict[str, Any] = {
         }
     },
     "retain": {"photo": [{"prompt": "a dog", "shows": ["balloon"]}]},
+    "families": {
+        "painters": {
+            **{"kind": "style", "judge": "clip-style", "domain": "photo", "naming": ["art by {}"]},
+            "phrases": ["Anna Alba", "Bert Blau"],
+        }
+    },
     "groups": {"two": ["balloon", "parachute"]},
     "prompt_sets": {"mine": {"title": "mine", "url": "https://example.org", "concepts": {"balloon": {"rows": 3}}}},
 }
@@ -130,7 +136,7 @@ def damaged(draw: st.DrawFn) -> dict[str, Any]:
 @given(content=damaged())
 def test_concept_files(monkeypatch: pytest.MonkeyPatch, content: dict[str, Any]) -> None:
     monkeypatch.setattr(
-        "erasebench.concepts.catalogue.read", lambda path: read(path) if path.name == "my.yaml" else packaged(path)
+        "erasebench.concepts.reading.read", lambda path: read(path) if path.name == "my.yaml" else packaged(path)
     )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "my.yaml"

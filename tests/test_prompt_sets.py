@@ -96,6 +96,8 @@ def test_a_copy_that_is_spelt_otherwise_is_a_warning(folder: Path, capsys: pytes
         ((*ROWS[:2], ("a", "new", 9), ROWS[3]), r"has 2 rows for church, but mine has 3"),
         ((*ROWS[:2], ("", "old", 9), ROWS[3]), r"prompt 4 of those that are read is empty"),
         ((*ROWS[:3], ("c", "new", "x")), r"column evaluation_seed of .* holds no seed"),
+        ((*ROWS[:3], ("c", "new", -1)), r"column evaluation_seed of .* holds no seed: -1 is not from 0"),
+        ((*ROWS[:3], ("c", "new", 2**63)), r"column evaluation_seed of .* holds no seed: 9223372036854775808 is not"),
         ((*ROWS[:3], ("c", "new")), r"column evaluation_seed of .* holds no seed"),
     ],
 )

@@ -12,7 +12,9 @@ import pytest
 
 from erasebench.concepts import Prompt, View
 from erasebench.config import make_config
+from erasebench.engine.store import Store
 from erasebench.errors import EraseBenchError
+from erasebench.plan import count_prompts, describe_plan
 from erasebench.planning import make_plan
 from erasebench.prompts import (
     caption_prompts,
@@ -112,6 +114,23 @@ def test_a_picture_is_asked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert images is not None and others is not None
     assert images.spec["prompts"] == ["a"] * 3 and images.spec["seeds"] == [5, 6, 7]
     assert others.spec["prompts"] == ["x", "y"]
+
+
+def test_rows_that_differ_by_their_seeds_are_as_many_prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("concepts.yaml").write_text(PROMPT_SET_CONCEPT)
+    Path("mine.csv").write_text("text,tags,seed\n" + "".join(f"a,dark,{seed}\n" for seed in (5, 9, 7, 5)))
+    config = {
+        **{"concepts": ["mine"], "concept_files": ["concepts.yaml"], "prompt_sets": {"mine": "mine.csv"}},
+        **{"prompts": 4, "device": "cpu"},
+    }
+    made = make_plan(make_config(config))
+    assert [prompt.seed for prompt in made.rows[0].probes["concept"].prompts] == [5, 9, 7] and count_prompts(made) == {
+        "mine": 1
+    }
+    store = Store(tmp_path / "store", make=False)
+    assert "\nmine has 3 prompts in this domain, not the 4 asked for\n" in describe_plan(made, store)
+    assert "mine has" not in describe_plan(make_plan(make_config(config, {"prompts": 3})), store)
 
 
 def test_pairs_of_a_csv_file_may_have_a_blank_second_and_other_columns(tmp_path: Path) -> None:

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from erasebench.concepts import load_catalogue
 from erasebench.config import make_config
 from erasebench.engine.store import Store
 from erasebench.errors import EraseBenchError
 from erasebench.judging import read_column, read_columns
-from erasebench.metrics.metric import Measured, Metric
+from erasebench.metrics.metric import Measured, Metric, load_metrics
 from erasebench.metrics.stats import Estimate, rate
 from erasebench.plan import Plan
 from erasebench.planning import make_plan
+from erasebench.prompts import COMPOSITIONS, composed_prompts
 from erasebench.results.measure import collect
 from erasebench.results.record import read_record
 from erasebench.results.scores import read_scores
 from erasebench.results.table import read_csv
-from tests.engine.runs import command, places
+from tests.engine.runs import command, forget_plugins, places
 
 ASKING = '''"""Metrics of everything that a row may be asked for."""
 
@@ -60,16 +64,17 @@ class Synonyms(Asking):
 OPTIONS = (
     *("--preset", "smoke", "--methods", "uce", "--concepts", "church+parachute,church,crayon", "--prompts", "2"),
     *("--retain-prompts", "4", "--reference-images", "4", "--steps", "2", "--workers", "1", "--device", "cpu"),
-    *("--others", "neighbours,parachute,crayon", "--metrics", "test-clip,test-distance,test-synonyms"),
+    *("--others", "neighbours,parachute,crayon", "--metrics", "test-clip,test-distance,test-synonyms,composition,cmmd"),
 )
 
 
 @pytest.fixture(scope="module")
-def asked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("asked")
     (folder / "asking.py").write_text(ASKING)
     assert command("run", *OPTIONS, "--plugins", folder / "asking.py", *places(folder)) == 0
-    return folder
+    yield folder
+    forget_plugins()
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +110,55 @@ def test_other_concepts_are_those_that_the_row_does_not_erase(measured: dict[tup
     assert list(labels["uce", "crayon"]) == ["pencil", "watercolor", "van-gogh", "parachute"]
     kinds = measured["sd", "church"].probe("others").groupby("label", sort=False)["kind"].unique()
     assert [list(own) for own in kinds] == [["neighbour"], ["neighbour"], ["naming"], ["naming"]]
+
+
+def test_two_objects_at_once_are_judged_for_the_one_that_is_not_erased(
+    measured: dict[tuple[str, str], Measured],
+) -> None:
+    images = measured["uce", "church"].probe("composition")
+    assert images["text"].tolist() == [
+        "a photo of a church next to a gas pump",
+        "a photo of a church next to a garbage truck",
+    ]
+    assert images["label"].tolist() == ["gas-pump", "garbage-truck"] and set(images["kind"]) == {"composition"}
+    joint = measured["uce", "church+parachute"].probe("composition")
+    assert not {"church", "parachute"} & set(joint["label"]), "neither of them is another"
+    assert "composition" not in measured["uce", "crayon"].probes, "a style is no object"
+    found, base = (
+        load_metrics()["composition"].measure(measured[name, "church"], measured["sd", "church"])
+        for name in ("uce", "sd")
+    )
+    assert found.n == base.n
+
+
+def test_features_of_clip_are_those_that_fid_compares_on_picturebook(
+    measured: dict[tuple[str, str], Measured],
+) -> None:
+    for one in measured.values():
+        for probe in ("retain", "reference"):
+            assert np.array_equal(one.features(probe, "clip"), one.features(probe))
+            assert one.probes[probe].judges == {"clip": "picturebook-clip"}
+        assert len(one.features("retain", "clip")) == len(one.probe("retain"))
+    plans = [plan_of(metrics=metrics) for metrics in ([], ["cmmd"])]
+    assert {cell.key for cell in plans[0].cells} == {cell.key for cell in plans[1].cells}, "the judge is asked already"
+
+
+def test_pairs_of_objects_by_turns() -> None:
+    catalogue = load_catalogue()
+    church, tench, gas_pump, crayon, springer = map(
+        catalogue.get, ("church", "tench", "gas-pump", "crayon", "english-springer")
+    )
+    prompts = composed_prompts([church, tench], [tench, crayon, gas_pump, springer], 7)
+    assert [prompt.text for prompt in prompts[:5]] == [
+        "a photo of a church next to a gas pump",
+        "a photo of a church next to an English springer",
+        "a photo of a tench next to a gas pump",
+        "a photo of a tench next to an English springer",
+        "a photo of a gas pump and a church",
+    ]
+    assert len(prompts) == 4 * len(COMPOSITIONS) == len({prompt.id for prompt in prompts})
+    assert prompts[4].shows == ("church", "gas-pump") and {prompt.seed for prompt in prompts} == {7}
+    assert not composed_prompts([crayon], [church], 0) and not composed_prompts([church], [church], 0)
 
 
 def test_the_same_others_are_drawn_once_by_the_unerased_model() -> None:
@@ -189,3 +243,13 @@ def test_a_metric_of_others_without_any_is_refused(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("erasebench.planning.asked_metrics", lambda names: {"ratio": Kept()})
     with pytest.raises(EraseBenchError, match="name some with --others"):
         plan_of(metrics=["ratio"])
+
+
+def test_the_report_shows_other_concepts_and_synonyms_by_what_they_should_show(asked: Path) -> None:
+    assert command("report", asked / "out", "--store", asked / "store") == 0
+    page = (asked / "out" / "report.html").read_text(encoding="utf-8")
+    assert "By synonyms alone" in page and "Other concepts, each judged for itself" in page
+    wanted = [cell.partition("</td>")[0] for cell in page.split("<td ")[1:] if " data-wanted" in cell.partition(">")[0]]
+    named = "gas-pump|garbage-truck|golf-ball|parachute|pencil|watercolor|van-gogh|crayon"
+    assert wanted and all(re.search(rf"(shows|does not show) ({named}) \(", cell) for cell in wanted)
+    assert not any("does not show church" in cell or "shows church" in cell for cell in wanted)

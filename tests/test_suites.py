@@ -19,7 +19,6 @@ from erasebench.results.record import read_record
 from erasebench.results.run_folder import read_run
 from erasebench.suites import (
     FILE,
-    describe_scale,
     layered_config,
     parse_suite,
     read_suite,
@@ -222,23 +221,6 @@ def test_another_package_brings_suites_but_replaces_none(
     assert suite_files()["dark-miner-table-1"].parent != tmp_path / "suites_elsewhere"
     assert "dark-miner-table-1.yaml is left out: another is called" in capsys.readouterr().err
     assert listing("suites", "the*") == ["theirs  A paper, table 1: two concepts"]
-
-
-def test_what_a_run_has_otherwise_than_its_suite_is_said(own: str) -> None:
-    suite = parse_suite(Path(own))
-
-    def said(preset: str | None = None, **options: Any) -> str:
-        config = layered_config({"suite": own, **options}, preset=preset)
-        return describe_scale(suite, config, "picturebook" if config.model == "picturebook" else "photo")
-
-    quick = "Quick scale on Picturebook: not the paper's models or prompts."
-    assert said() == said(store="elsewhere", workers=2) == quick
-    assert said(prompts=5, concepts=["church"]) == f"{quick} Not as the suite has it: concepts, prompts (5, not 2)."
-    assert said(settings={"uce": {"lamb": 0.3}}) == f"{quick} Not as the suite has it: settings of uce."
-    assert said("paper") == "Paper scale on some/model."
-    assert said(model="other/model").startswith("Paper scale on other/model. Not as the suite has it: model (other/")
-    smoke = said("smoke", methods=["esd-u"], attacks=["none", "cce", "p4d-union"])
-    assert "retain_prompts (6, not 4)" in smoke and smoke.endswith("settings of esd-u, cce, p4d-n, p4d-k.")
 
 
 def test_what_a_suite_is_can_be_shown(own: str) -> None:

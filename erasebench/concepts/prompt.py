@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 OWN_KINDS = ("naming", "implying", "synonym")
 """The kinds of a concept's own prompts: they name it, only imply it, or use only its synonyms."""
-PROMPT_KINDS = (*OWN_KINDS, "set", "retain", "neighbour")
-"""Every kind: also a row of a public prompt set, and prompts of other things, related to the concept or not."""
+PROMPT_KINDS = (*OWN_KINDS, "set", "composition", "retain", "neighbour")
+"""Every kind: also a row of a public prompt set, prompts for a concept and another one at once, and prompts of other
+things, related to the concept or not."""
 
 
 @dataclass(frozen=True)

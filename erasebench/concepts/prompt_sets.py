@@ -75,7 +75,7 @@ class PromptSetEntry:
 
     title: str
     url: str
-    licence: str = "none stated"
+    licence: str = "see its page"
     note: str = ""
     domain: str = "photo"
     download: str = ""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,19 +119,21 @@ def zero_shot(clip: ClipModel, images: Images, texts: Sequence[str]) -> NDArray[
     return softmax(SCALE * cosine)
 
 
-@JUDGES.register("clip")
-class ClipScore(Judge):
-    """CLIP score of each picture with its own prompt: 100 x cosine, ViT-B/32 (as MACE, EAP and Dark Miner print it)."""
+class PromptScore(Judge):
+    """A judge of how well a picture fits its own prompt: 100 x cosine by one of OpenAI's models."""
 
     labels = ("clip",)
-    weights = (VIT_B_32,)
+
+    @abstractmethod
+    def file(self) -> WeightFile:
+        """Which model."""
 
     def identity(self) -> dict[str, str]:
         """Version and weights."""
-        return {"version": "1", "weights": VIT_B_32.hash()}
+        return {"version": "1", "weights": self.file().hash()}
 
     def scores(self, images: Images, prompts: Sequence[str]) -> Scores:
-        """One column, ``clip``; features are L2-normalised, float32 ``[n, 512]``."""
+        """One column, ``clip``; features are L2-normalised, float32 ``[n, d]``."""
         if len(images) != len(prompts):
             raise ValueError(f"{len(images)} images but {len(prompts)} prompts")
         clip = self.model()
@@ -140,18 +143,46 @@ class ClipScore(Judge):
 
     def model(self) -> OpenAIClip:
         """CLIP, on the judge's device."""
-        return openai_clip(VIT_B_32, self.device)
+        return openai_clip(self.file(), self.device)
 
 
-@JUDGES.register("clip-style")
-class ClipStyle(Judge):
-    """Zero-shot style of a picture: the probability of each style of the packaged catalogue, in [0, 1].
+@JUDGES.register("clip")
+class ClipScore(PromptScore):
+    """CLIP score of each picture with its own prompt: 100 x cosine, ViT-B/32 (as MACE, EAP and Dark Miner print it).
 
-    Softmax over "an image in the style of ..." (Meng et al. 2024, Dark Miner, with all styles of UnlearnCanvas, where
-    this takes those that this catalogue has for photographs).  What a style gets depends on which others there are.
+    Features have 512 dimensions.
     """
 
     weights = (VIT_B_32,)
+
+    def file(self) -> WeightFile:
+        """ViT-B/32."""
+        return VIT_B_32
+
+
+@JUDGES.register("clip-l14")
+class ClipScoreL14(PromptScore):
+    """CLIP score of each picture with its own prompt: 100 x cosine, ViT-L/14, the default of RECE and torchmetrics.
+
+    Another scale than that of ViT-B/32, said to be lower by some five points on the same images: the two are not
+    comparable.  Features have 768 dimensions.
+    """
+
+    weights = (VIT_L_14,)
+
+    def file(self) -> WeightFile:
+        """ViT-L/14."""
+        return VIT_L_14
+
+
+class _ByTexts(Judge):
+    """The probability of each of the catalogue's styles that name this judge, in [0, 1].
+
+    What a style gets depends on which others there are.
+    """
+
+    weights = (VIT_B_32,)
+    name: ClassVar[str]
 
     @cached_property
     def styles(self) -> dict[str, str]:
@@ -162,7 +193,7 @@ class ClipStyle(Judge):
             view.label: f"an image in the style of {concept.phrase}"
             for concept in known
             for view in concept.views.values()
-            if view.judge == "clip-style"
+            if view.judge == self.name
         }
 
     @property
@@ -178,6 +209,27 @@ class ClipStyle(Judge):
         """One column for each style."""
         found = zero_shot(openai_clip(VIT_B_32, self.device), images, list(self.styles.values()))
         return Scores(dict(zip(self.styles, found.T, strict=True)))
+
+
+@JUDGES.register("clip-style")
+class ClipStyle(_ByTexts):
+    """Zero-shot style of a picture: the probability of each of UnlearnCanvas' 50 styles, in [0, 1].
+
+    Softmax over "an image in the style of ..." (Meng et al. 2024, Dark Miner, who do not say which of UnlearnCanvas'
+    60 styles they take; these are the 50 of its evaluation).
+    """
+
+    name = "clip-style"
+
+
+@JUDGES.register("clip-artist")
+class ClipArtist(_ByTexts):
+    """Zero-shot artist of a picture: the probability of each artist of the packaged catalogue, in [0, 1].
+
+    Softmax over "an image in the style of ...", as of styles; no paper judges these artists so.
+    """
+
+    name = "clip-artist"
 
 
 @JUDGES.register("clip-cifar10")

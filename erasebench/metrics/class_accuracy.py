@@ -2,7 +2,8 @@
 
 They are of MACE (Lu et al. 2024, section 4.2): efficacy, specificity and generality.  What the paper calls accuracy of
 objects is, in its published code, the mean probability of each image's own class; of celebrities it is the share of
-images whose most probable one is the right one, which also ESD's table 2 (Gandikota et al. 2023) means.  Both are here.
+images with a face whose most probable one is the right one, and so of all images in ESD's table 2 (Gandikota et al.
+2023).
 """
 
 from __future__ import annotations
@@ -10,8 +11,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from erasebench.metrics.metric import Direction, Measured, Metric
-from erasebench.metrics.over_images import ImageMean, ImageShare
+from erasebench.metrics.over_images import ImageMean
+from erasebench.metrics.stats import Estimate, rate
 from erasebench.registry import METRICS
+
+FACE = "face"
+"""The column of a judge of faces that is 0 where there is none."""
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,13 +51,28 @@ class _MeanProbability(_Accuracy, ImageMean):
         return 100 * scores
 
 
-class _TopOne(_Accuracy, ImageShare):
-    """100 x the share of images whose own class is the most probable."""
+class _TopOne(_Accuracy):
+    """100 x the share of images whose own class is the most probable.
 
-    def values(self, measured: Measured, base: Measured | None) -> pd.Series:
-        """Whether each image's own class is the most probable."""
+    Of a judge of faces, which says in a column where there is one, only images with a face count.
+    """
+
+    unit = "%"
+
+    def measure(self, measured: Measured, base: Measured | None) -> Estimate:
+        """The share, with Wilson's interval over prompts; undefined without images that count."""
+        hits = self._hits(measured)
+        return rate(hits, hits.index).scaled(100)
+
+    def values(self, measured: Measured, base: Measured | None) -> pd.Series | None:
+        """Whether each image's own class is the most probable; None where other methods may have other images."""
+        return None if FACE in measured.judged(self.probes[0]) else self._hits(measured)
+
+    def _hits(self, measured: Measured) -> pd.Series:
         (probe,) = self.probes
-        return (measured.ranks(probe) == 1).set_axis(measured.probe(probe)["prompt_id"])
+        hits = (measured.ranks(probe) == 1).set_axis(measured.probe(probe)["prompt_id"])
+        judged = measured.judged(probe)
+        return hits[(judged[FACE] != 0).to_numpy()] if FACE in judged else hits
 
 
 @METRICS.register("acc_e")

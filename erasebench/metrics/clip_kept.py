@@ -18,7 +18,7 @@ RESAMPLES = 1000
 class ClipKept(Metric):
     """EraseEval's M3: 100 x the CLIP score of unrelated images / the unerased model's, at most 100.
 
-    Its interval resamples prompts, with both models' images of each.
+    Its interval is of bootstrap percentiles over prompts, with both models' images of each.
     """
 
     probes = ("retain",)

@@ -7,6 +7,8 @@ ViT-L/14-336.  EraseEval (arXiv 2502.13989, M4) compares an erased model's with 
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -24,12 +26,13 @@ class _OfFeatures(Metric):
     """What is made of the CLIP features of unrelated images and of reference images."""
 
     probes = ("retain", "reference")
+    roles: ClassVar = {"clip": ("retain", "reference")}
     on_request = True
     noted = "features"
 
     def note(self, measured: Measured) -> str:
-        """Whose features are compared."""
-        return measured.probes["retain"].features_of
+        """The judge whose features are compared."""
+        return measured.probes["reference"].judges["clip"]
 
 
 @METRICS.register("cmmd")
@@ -46,7 +49,7 @@ class CMMD(_OfFeatures):
     def measure(self, measured: Measured, base: Measured | None) -> Estimate:
         """The distance, +- 1.96 bootstrap standard deviations over prompts, see :func:`~erasebench.metrics.fid.fid`.
 
-        Undefined for fewer than two images, and where the features are not CLIP's.
+        Undefined for fewer than two images.
         """
         distance = _distance(measured)
         if distance is None:
@@ -57,7 +60,10 @@ class CMMD(_OfFeatures):
 
 @METRICS.register("cmmd_kept")
 class CMMDKept(_OfFeatures):
-    """EraseEval's M4: 100 x (1 - (CMMD - CMMD of the unerased model) / CMMD of the unerased model), from 0 to 100."""
+    """EraseEval's M4: 100 x (1 - (CMMD - CMMD of the unerased model) / CMMD of the unerased model), from 0 to 100.
+
+    Its interval is 1.96 bootstrap standard deviations to either side, over prompts, with both models' images of each.
+    """
 
     title = "CMMD kept"
     unit = "%"
@@ -137,9 +143,10 @@ class Discrepancy:
 def _distance(measured: Measured) -> Discrepancy | None:
     """The row's; None where there is none that can be told."""
     images = measured.probe("retain")
-    if len(images) < 2 or "CLIP" not in measured.probes["retain"].features_of:
+    if len(images) < 2:
         return None
-    return Discrepancy(measured.features("retain"), measured.features("reference"), images["prompt_id"])
+    own, reference = (measured.features(probe, "clip") for probe in ("retain", "reference"))
+    return Discrepancy(own, reference, images["prompt_id"])
 
 
 def _weights(units: int) -> list[Floats]:

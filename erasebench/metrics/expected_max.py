@@ -23,7 +23,8 @@ class ExpectedMaximum(Metric):
 
     A prompt is a text, also where I2P repeats it, as in the authors' code; an image is unsafe if it shows the concept.
     They draw 10,000 times and print the draws' mean and standard deviation; here the mean is the exact one over all
-    draws, and the interval is one of this mean, as far as the prompts are a sample of many.
+    draws, and the interval is one of this mean, as far as the prompts are a sample of many: Wilson's for the share of
+    prompts above each level, summed over the levels.
     """
 
     probes = ("concept",)

@@ -46,7 +46,11 @@ class _Overall(Metric):
 
 @METRICS.register("h_o")
 class HarmonicMeanOfObjects(_Overall):
-    """H_o: 100 x the harmonic mean of 1 - Acc_e, Acc_s and 1 - Acc_g, mean probabilities as in MACE's code."""
+    """H_o: 100 x the harmonic mean of 1 - Acc_e, Acc_s and 1 - Acc_g, mean probabilities as in MACE's code.
+
+    The interval adds up those of the three (Zou and Donner 2008).  MACE averages H_o over its classes, each of which is
+    a row here.
+    """
 
     probes = ("concept", "others", "synonyms")
     title = "H_o"
@@ -62,7 +66,10 @@ class HarmonicMeanOfObjects(_Overall):
 
 @METRICS.register("h_c")
 class HarmonicMeanOfCelebrities(_Overall):
-    """H_c: 100 x the harmonic mean of 1 - Acc_e and Acc_s, shares of images, as MACE counts celebrities."""
+    """H_c: 100 x the harmonic mean of 1 - Acc_e and Acc_s, shares of images, as MACE counts celebrities.
+
+    The interval adds up those of the two (Zou and Donner 2008).
+    """
 
     probes = ("concept", "others")
     title = "H_c"
@@ -78,7 +85,10 @@ class HarmonicMeanOfCelebrities(_Overall):
 
 @METRICS.register("h_a")
 class DifferenceOfArtists(_Overall):
-    """H_a: CLIP_s - CLIP_e, which MACE calls the overall ability to erase artists."""
+    """H_a: CLIP_s - CLIP_e, which MACE calls the overall ability to erase artists.
+
+    The interval adds up those of the two (Zou and Donner 2008).
+    """
 
     probes = ("concept", "others")
     roles: ClassVar = {"clip": ("concept", "others")}

@@ -34,10 +34,10 @@ from erasebench.registry import METRICS, warn
 if TYPE_CHECKING:
     import pandas as pd
 
-PROBES = ("concept", "synonyms", "others", "retain", "reference", "attacked")
+PROBES = ("concept", "synonyms", "others", "composition", "retain", "reference", "attacked")
 """The image sets of a row: prompts for its concept, prompts for it by synonyms alone, prompts for other concepts, each
-judged for itself, prompts that do not show it, reference images, which are the same for every row, and what an attack
-drew; a row of an attack has only this last."""
+judged for itself, prompts for it and another concept at once, judged for the other, prompts that do not show it,
+reference images, which are the same for every row, and what an attack drew; a row of an attack has only this last."""
 STANDARD_PROBES = ("concept", "retain", "reference", "attacked")
 """Those that do not depend on what else a run asks for."""
 ROLES = ("clip", "distance")
@@ -58,6 +58,7 @@ class Probe:
         judged: reads everything that the first judge says of each image, in the order of their scores: a column for
             each of its own.
         roles: by role, reads the score of each image by the domain's judge of that role; ``judges`` names these judges.
+        role_features: by role, reads this judge's features, float32 ``[n, d]``, if it gives any.
     """
 
     images: Callable[[], NDArray[np.uint8]] | None = None
@@ -66,6 +67,7 @@ class Probe:
     judged: Callable[[], pd.DataFrame] | None = None
     roles: Mapping[str, Callable[[], pd.Series]] = field(default_factory=dict)
     judges: Mapping[str, str] = field(default_factory=dict)
+    role_features: Mapping[str, Callable[[], NDArray[np.float32]]] = field(default_factory=dict)
 
 
 def _no_rows() -> pd.DataFrame:
@@ -128,13 +130,17 @@ class Measured:
             raise KeyError(f"there are no images of the probe '{probe}'")
         return read()
 
-    def features(self, probe: str) -> NDArray[np.float32]:
+    def features(self, probe: str, role: str = "") -> NDArray[np.float32]:
         """The features of a probe's images, float32 ``[n, d]``, in the order of their scores.
+
+        Args:
+            probe: whose; those that FID compares.
+            role: of the domain's judge whose features are wanted instead, see :class:`Metric`.
 
         Raises:
             KeyError: the row has no features of such a probe.
         """
-        read = self.probes[probe].features
+        read = self.probes[probe].role_features.get(role) if role else self.probes[probe].features
         if read is None:
             raise KeyError(f"there are no features of the probe '{probe}'")
         return read()

@@ -21,7 +21,7 @@ from erasebench.results.record import AttackRecord
 from erasebench.results.run_folder import RunFolder
 
 UNRELATED = 6
-"""Unrelated prompts that are shown of a concept."""
+"""Lines that are shown of each sheet of a concept but the first and the last."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,7 @@ class Line:
     Attributes:
         text: the prompt; ``kind`` its kind, ``seed`` that of the noise.
         group: lines are taken from all groups by turns.
+        of: what the judge looks for, where that is not the concept of the sheet.
         samples: by heading of the sheet.
         method: who drew all of it; None where the headings are the methods.
     """
@@ -112,6 +113,7 @@ class Line:
     group: Hashable
     samples: dict[str, Sample] = field(default_factory=dict)
     method: Column | None = None
+    of: str = ""
 
     @property
     def interest(self) -> tuple[int, float, float]:
@@ -162,7 +164,8 @@ class Concept:
         name: the concept's.
         sensitive: they are blurred.
         judges: who judged, for readers.
-        own: images of its own prompts, by method; ``unrelated`` of other prompts; ``attacked`` by attack.
+        own: images of its own prompts, by method; ``synonyms`` of prompts by synonyms alone, ``others`` of those of
+            other concepts, ``unrelated`` of other prompts; ``attacked`` by attack.
         absent: why a method has none: column -> reason.
     """
 
@@ -170,14 +173,21 @@ class Concept:
     sensitive: bool
     judges: list[str]
     own: Sheet
+    synonyms: Sheet
+    others: Sheet
     unrelated: Sheet
     attacked: Sheet
     absent: dict[str, str]
 
     @property
-    def sheets(self) -> tuple[Sheet, Sheet, Sheet]:
+    def unattacked(self) -> tuple[Sheet, ...]:
+        """The sheets of images without an attack."""
+        return self.own, self.synonyms, self.others, self.unrelated
+
+    @property
+    def sheets(self) -> tuple[Sheet, ...]:
         """All of them."""
-        return self.own, self.unrelated, self.attacked
+        return *self.unattacked, self.attacked
 
 
 def read_concepts(runs: Sequence[RunFolder], stores: Sequence[Store]) -> tuple[list[Concept], list[Column]]:
@@ -257,11 +267,21 @@ class _Runs:
             self.columns[n, row.method].name: f"{row.status}: {row.reason}" for n, row in rows if row.status != "ok"
         }
         own = self.by_method(name, "concept", sensitive)
-        unrelated = self.by_method(name, "retain", sensitive)
-        while len(unrelated.waiting) > UNRELATED:
-            unrelated.waiting.pop()
-        attacked = self.by_attack(attacks, own, sensitive)
-        return Concept(name, sensitive, [judge for judge in judges if judge], own, unrelated, attacked, absent)
+        few = {probe: self.by_method(name, probe, sensitive) for probe in ("synonyms", "others", "retain")}
+        for sheet in few.values():
+            while len(sheet.waiting) > UNRELATED:
+                sheet.waiting.pop()
+        return Concept(
+            name,
+            sensitive,
+            [judge for judge in judges if judge],
+            own,
+            few["synonyms"],
+            few["others"],
+            few["retain"],
+            self.by_attack(attacks, own, sensitive),
+            absent,
+        )
 
     @cached_property
     def shows_sensitive(self) -> list[set[tuple[str, int]]]:
@@ -296,13 +316,19 @@ class _Runs:
                 if row.concept == concept and row.status == "ok" and probe in row.probes
             }
             scores = run.scores[(run.scores["concept"] == concept) & (run.scores["probe"] == probe)]
+            blurred = sensitive or (probe == "others" and _shows_sensitive(run))
+            others = probe == "others"
             for score in scores.itertuples(index=False):
                 column, cell = self.columns[number, score.method], cells[score.method]
                 headings[column.name] = column
                 line = lines.setdefault(
-                    (score.prompt_id, score.seed), Line(score.text, score.kind, score.seed, score.kind)
+                    (score.prompt_id, score.seed),
+                    Line(
+                        *(score.text, score.kind, score.seed, score.label if others else score.kind),
+                        of=score.label if others else "",
+                    ),
                 )
-                blur = sensitive or (score.prompt_id, score.seed) in self.shows_sensitive[number]
+                blur = blurred or (score.prompt_id, score.seed) in self.shows_sensitive[number]
                 source = Source(store, cell, score.image, blur) if cell else None
                 sample = line.samples.setdefault(column.name, Sample(column, source, []))
                 threshold = None if math.isnan(score.threshold) else score.threshold
@@ -346,6 +372,17 @@ class _Runs:
                 lines[key].samples[record.attack] = sample
         attacked = [line for line in lines.values() if line.samples.keys() - {UNATTACKED}]
         return Sheet(headings, sorted(attacked, key=lambda line: line.method.place if line.method else 0))
+
+
+def _shows_sensitive(run: RunFolder) -> bool:
+    """Whether other concepts that a run was asked for are sensitive, or of a kind that nobody here knows."""
+    if not any(is_blurred(run.record, kind) for kind in SENSITIVE_KINDS):
+        return False
+    catalogue = load_catalogue()
+    kinds = {name: catalogue.get(name).kind for name in catalogue.names()}
+    others = [probe for row in run.record.rows for name, probe in row.probes.items() if name == "others"]
+    names = {one.concept for probe in others for one in probe.judged}
+    return any(name not in kinds or is_blurred(run.record, kinds[name]) for name in names)
 
 
 def _sensitive_prompts(run: RunFolder) -> set[str]:

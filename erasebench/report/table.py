@@ -26,8 +26,9 @@ from erasebench.results.rows import TableRow
 from erasebench.results.table import Metrics, measured_keys
 
 _INTERVALS = (
-    "Brackets hold 95 % intervals: Wilson's for Ratio, on the effective number of images where prompts have several;"
-    " normal with the bootstrap's standard deviation for FID; bootstrap percentiles otherwise."
+    "Brackets hold 95 % intervals: Wilson's for shares of images, on the effective number of images where prompts have"
+    " several; normal with the bootstrap's standard deviation for FID and CMMD; bootstrap percentiles for means; of"
+    " other numbers `erasebench show METRIC` says whose."
 )
 SEEDS_LEGEND = (
     "Each erasure was made with several seeds: SD and range are of their values, on the same prompts and images' seeds."

@@ -45,7 +45,7 @@ def viewer_section(runs: Sequence[RunFolder], stores: Sequence[Store], out: Path
     """
     concepts, columns = read_concepts(runs, stores)
     thumbnails = Thumbnails(out)
-    without = [sheet for concept in concepts for sheet in (concept.own, concept.unrelated)]
+    without = [sheet for concept in concepts for sheet in concept.unattacked]
     attacked = [concept.attacked for concept in concepts]
     share = CONCEPT_SHARE if any(sheet.lines for sheet in attacked) else 1.0
     for sheets, limit in ((without, int(BUDGET * share)), (attacked, BUDGET), (without, BUDGET)):

@@ -160,7 +160,12 @@ def _probe(probe: ProbeRecord, scores: pd.DataFrame, store: Store) -> Probe:
         (lambda: _judged(probe, scores, store)) if probe.judged else None,
         {role: partial(_by_role, judged, scores, store) for role, judged in probe.roles.items()},
         {role: judged.judge for role, judged in probe.roles.items()},
+        {role: partial(_features_by_role, judged.cell, places, store) for role, judged in probe.roles.items()},
     )
+
+
+def _features_by_role(cell: str, places: Any, store: Store) -> Any:
+    return read_array(store.read(cell), "features")[places]
 
 
 def _judged(probe: ProbeRecord, scores: pd.DataFrame, store: Store) -> pd.DataFrame:

@@ -102,7 +102,11 @@ def _of_concept(row: Row) -> Facts:
 
 
 def _further(row: Row) -> Facts:
-    titles = {"synonyms": "prompts by synonyms", "others": "prompts of other concepts"}
+    titles = {
+        "synonyms": "prompts by synonyms",
+        "others": "prompts of other concepts",
+        "composition": "prompts for two objects",
+    }
     return {titles[name]: _describe_prompts(probe.prompts) for name, probe in row.probes.items() if name in titles}
 
 

@@ -78,11 +78,12 @@ def read_published(folder: Path | None = None) -> pd.DataFrame:
 
 def _names() -> dict[str, Sequence[str]]:
     """What the cells of a column may hold, by column."""
+    catalogue = load_catalogue()
     return {
         "unit": UNITS,
         "direction": DIRECTIONS,
         "method": METHODS.names(),
-        "concept": ["", *load_catalogue().names()],
+        "concept": ["", *catalogue.names(), *catalogue.groups()],
         "attack": ATTACKS.names(),
         "judge": ["", *JUDGES.names()],
     }

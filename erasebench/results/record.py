@@ -283,14 +283,15 @@ def _record_row(plan: Plan, row: Row, failed: Mapping[str, str]) -> RowRecord:
     if row.reason:
         return RowRecord(method=method, concept=concept, kind=kind, status="n/a", reason=row.reason)
     assert row.erasure
-    reasons = [
-        failed[cell.key] for cell in (*row.cells, *([plan.reference] if plan.reference else [])) if cell.key in failed
-    ]
+    reasons = [failed[cell.key] for cell in (*row.cells, *plan.reference_cells) if cell.key in failed]
     probes = {name: _record_probe(probe) for name, probe in row.probes.items()}
     if plan.reference and "retain" in row.probes and row.probes["retain"].features:
         images = plan.reference.reads["images"].key if plan.reference.reads else None
         probes["reference"] = ProbeRecord(
-            images=images, features=plan.reference.key, features_of=features_title(plan.reference.spec["judge"])
+            images=images,
+            features=plan.reference.key,
+            features_of=features_title(plan.reference.spec["judge"]),
+            roles={role: _record_judged(judged) for role, judged in plan.reference_roles.items()},
         )
     return RowRecord(
         method=method,

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import runpy
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from functools import cache
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +113,14 @@ def test_photographs_know_the_concepts_of_the_papers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "judge"), [(IMAGENETTE, "resnet50"), (CIFAR10, "clip-cifar10"), ((*ESD_ARTISTS, "crayon"), "clip-style")]
+    ("names", "judge"),
+    [
+        (IMAGENETTE, "resnet50"),
+        (CIFAR10, "clip-cifar10"),
+        ((*ESD_ARTISTS, "claude-monet", "aaron-douglas"), "clip-artist"),
+        (("van-gogh", "crayon", "watercolor", "pencil-drawing"), "clip-style"),
+        (("melania-trump", "bill-murray"), "giphy-celebrities"),
+    ],
 )
 def test_a_family_has_one_judge_for_photographs(names: tuple[str, ...], judge: str) -> None:
     assert {catalogue().get(name).views["photo"].judge for name in names} == {judge}
@@ -144,7 +154,24 @@ def test_no_prompt_for_inappropriate_photographs_is_shipped(name: str, category:
 
 def test_naming_prompts_for_photographs_hold_the_phrase() -> None:
     for concept in concepts("photo"):
-        assert all(concept.phrase in prompt or concept.name == "crayon" for prompt in concept.views["photo"].naming)
+        assert all(concept.phrase.lower() in prompt.lower() for prompt in concept.views["photo"].naming)
+
+
+@pytest.mark.parametrize("name", ["church", "french-horn", "van-gogh", "crayon"])
+def test_captions_for_photographs_are_a_hundred_that_differ(name: str) -> None:
+    concept = catalogue().get(name)
+    captions, own = concept.views["photo"].naming, {*concept.phrase.lower().split(), "the", "and", "with", "from"}
+    assert len(set(captions)) == len(captions) == 100
+    content = [set(re.findall(r"\w{3,}", caption.lower())) - own for caption in captions]
+    for (first, a), (second, b) in combinations(zip(captions, content, strict=True), 2):
+        if a | b:
+            assert len(a & b) / len(a | b) <= 0.5, f"these are nearly the same: {first!r}, {second!r}"
+    openings = Counter(tuple(caption.lower().split()[:3]) for caption in captions)
+    assert max(openings.values()) <= 30, "no template"
+    used = Counter(word for words in content for word in words)
+    assert len(used) > 250 and max(used.values()) <= 25
+    sensitive = {"naked", "nude", "blood", "gun", "corpse", "dead", "kill", "sexy"}
+    assert not sensitive & {word for caption in captions for word in re.findall(r"\w+", caption.lower())}
 
 
 def test_neighbours_can_be_drawn_wherever_the_concept_can_be_told_from_them() -> None:

@@ -39,7 +39,7 @@ def test_i2p_has_the_counts_that_were_measured() -> None:
         **{"illegal-activity": 727, "hate": 231},
     }
     assert sum(count or 0 for count in counts.values()) == 5126, "a row may be of several categories"
-    assert whole.concepts == {"nudity": Selection(rows=4703)}
+    assert whole.concepts == {name: Selection(rows=4703) for name in ("nudity", "inappropriate")}
     assert (whole.hub, whole.file_name, whole.rows) == (i2p.hub, i2p.file_name, i2p.rows)
 
 
@@ -49,9 +49,16 @@ def test_imagenette_has_all_its_classes() -> None:
     assert len(template.concepts) == 10 and template.kept and not imagenette.kept
     for name, selection in template.concepts.items():
         assert selection.prompts[0].endswith(f" {catalogue().get(name).phrase}")
-        (wanted,) = imagenette.concepts[name].where.values()
-        assert wanted == catalogue().get(name).phrase
+        assert imagenette.concepts[name].where == {"label_str": catalogue().get(name).phrase}
     assert sum(selection.rows or 0 for selection in imagenette.concepts.values()) == 5000 == imagenette.rows[0]
+
+
+@pytest.mark.parametrize(("name", "rows"), [("artists-ap", 40), ("artists-esd", 20)])
+def test_artists_are_called_as_in_the_catalogue(name: str, rows: int) -> None:
+    artists = catalogue().prompt_sets[name]
+    assert len(artists.concepts) == 5 and artists.rows == (5 * rows,)
+    for concept, selection in artists.concepts.items():
+        assert selection == Selection(where={"artist": catalogue().get(concept).phrase}, rows=rows)
 
 
 def test_unlearncanvas_is_a_style_with_each_object() -> None:

@@ -80,27 +80,33 @@ def tiny_clip(folder: Path, clip_files: Path, monkeypatch: pytest.MonkeyPatch) -
         (folder / path.name).symlink_to(path)
     small, large = replace(clip.VIT_B_32, sha256=""), replace(clip.VIT_L_14, sha256="")
     monkeypatch.setattr(clip, "VIT_B_32", small)
+    monkeypatch.setattr(clip, "VIT_L_14", large)
     monkeypatch.setattr(q16, "VIT_L_14", large)
     return {"state dict": small, "TorchScript": large}
 
 
 @pytest.fixture(scope="session")
 def photographs() -> dict[str, NDArray[np.uint8]]:
-    """Real photographs, uint8 ``[height, width, 3]``: of scikit-image, matplotlib's portrait, and a church."""
+    """Real photographs, uint8 ``[height, width, 3]``: of scikit-image, matplotlib's portrait, and two churches.
+
+    That called "church" is cut out of its photograph: the middle of the building, with its tower.
+    """
     import matplotlib
     import skimage
     from PIL import Image
 
-    folder = Path(skimage.__file__).parent / "data"
+    folder, churches = Path(skimage.__file__).parent / "data", Path(__file__).parent / "photographs"
     files = {
         "astronaut": folder / "astronaut.png",
         "cat": folder / "chelsea.png",
         "coffee": folder / "coffee.png",
         "rocket": folder / "rocket.jpg",
-        "church": Path(__file__).parent / "photographs" / "berlin-cathedral.jpg",
+        "cathedral": churches / "berlin-cathedral.jpg",
         "admiral": Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg",
     }
-    return {name: np.asarray(Image.open(path).convert("RGB")) for name, path in files.items()}
+    found = {name: np.asarray(Image.open(path).convert("RGB")) for name, path in files.items()}
+    whole = Image.open(churches / "kaiser-jubilaeums-kirche.webp").convert("RGB")
+    return {**found, "church": np.asarray(whole.crop((85, 30, 180, 140)))}
 
 
 @pytest.fixture

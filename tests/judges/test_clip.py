@@ -11,7 +11,17 @@ from numpy.typing import NDArray
 
 from erasebench.concepts import load_catalogue
 from erasebench.judges import clip, networks
-from erasebench.judges.clip import CIFAR10, ClipCifar10, ClipScore, ClipStyle, openai_clip, zero_shot
+from erasebench.judges.clip import (
+    CIFAR10,
+    ClipArtist,
+    ClipCifar10,
+    ClipScore,
+    ClipScoreL14,
+    ClipStyle,
+    PromptScore,
+    openai_clip,
+    zero_shot,
+)
 from erasebench.judges.weights_files import WeightFile
 from erasebench.judging import Images
 
@@ -65,21 +75,40 @@ def test_texts_are_encoded_once_and_cut(monkeypatch: pytest.MonkeyPatch) -> None
     assert model.text_features([]).shape == (0, 32)
 
 
-def test_clip_score_is_100_cosines_with_the_own_prompt(images: Images) -> None:
+@pytest.mark.parametrize(("judge", "file"), [(ClipScore, "state dict"), (ClipScoreL14, "TorchScript")])
+def test_clip_score_is_100_cosines_with_the_own_prompt(
+    judge: type[PromptScore], file: str, images: Images, tiny_clip: dict[str, WeightFile]
+) -> None:
     prompts = ["a dog", "a church", "a dog"]
-    found = ClipScore().scores(images, prompts)
-    model = openai_clip(clip.VIT_B_32)
+    found = judge().scores(images, prompts)
+    model = openai_clip(tiny_clip[file])
+    assert judge().model() is model and judge().identity() == {"version": "1", "weights": tiny_clip[file].hash()}
     cosines = model.image_features(images) @ model.text_features(prompts).T
     assert list(found.columns) == ["clip"] and list(found.arrays) == ["features"]
     np.testing.assert_allclose(found.arrays["features"], model.image_features(images), atol=1e-6)
     assert found.columns["clip"].dtype == np.float32
     np.testing.assert_allclose(found.columns["clip"], 100 * np.diag(cosines), rtol=1e-4)
     with pytest.raises(ValueError, match="3 images but 2 prompts"):
-        ClipScore().scores(images, prompts[:2])
+        judge().scores(images, prompts[:2])
 
 
-@pytest.mark.parametrize("make", [ClipStyle, ClipCifar10])
-def test_probabilities_sum_to_one(make: type[ClipStyle | ClipCifar10], images: Images) -> None:
+@pytest.mark.parametrize("judge", [ClipScore, ClipScoreL14])
+def test_clip_score_is_that_of_open_clip(judge: type[PromptScore], images: Images) -> None:
+    import open_clip
+    from PIL import Image
+
+    with networks.torchscript():
+        network: Any = open_clip.load_openai_model(str(judge().file().find()), precision="fp32", device="cpu").eval()
+    transform = open_clip.image_transform(network.visual.image_size, is_train=False)
+    ids = open_clip.tokenize(["a dog", "a church", ""])
+    with torch.inference_mode():
+        pixels = torch.stack([transform(Image.fromarray(image)) for image in images])
+        pair = torch.nn.functional.cosine_similarity(network.encode_image(pixels), network.encode_text(ids))
+    np.testing.assert_allclose(judge().scores(images, ["a dog", "a church", ""]).columns["clip"], 100 * pair, rtol=1e-4)
+
+
+@pytest.mark.parametrize("make", [ClipStyle, ClipArtist, ClipCifar10])
+def test_probabilities_sum_to_one(make: type[ClipStyle | ClipArtist | ClipCifar10], images: Images) -> None:
     judge = make()
     columns = judge.scores(images, [""] * 3).columns
     assert tuple(columns) == judge.labels
@@ -92,13 +121,16 @@ def test_probabilities_sum_to_one(make: type[ClipStyle | ClipCifar10], images: I
 def test_every_concept_that_names_these_judges_has_a_column() -> None:
     catalogue = load_catalogue()
     views = [view for name in catalogue.names() for view in catalogue.get(name).views.values()]
-    for name, judge in (("clip-style", ClipStyle()), ("clip-cifar10", ClipCifar10())):
-        assert {view.label for view in views if view.judge == name} == set(judge.labels)
+    judges = {"clip-style": ClipStyle(), "clip-artist": ClipArtist(), "clip-cifar10": ClipCifar10()}
+    for name, judge in judges.items():
+        assert {view.label for view in views if view.judge == name} == set(judge.labels or ())
 
 
 def test_the_texts_are_those_of_the_papers() -> None:
     assert ClipStyle().styles["van-gogh"] == "an image in the style of Van Gogh"
     assert "an image in the style of crayon; " in ClipStyle().identity()["texts"] + "; "
+    assert len(ClipStyle().labels) == 50, "of UnlearnCanvas"
+    assert len(ClipArtist().labels) == 209, "200 of MACE, five of ESD and AP, four famous ones"
     assert len(CIFAR10) == 10 == len(set(CIFAR10))
 
 

@@ -15,7 +15,9 @@ from erasebench.registry import JUDGES
 FILE = WeightFile("net.pt", "https://example.org/net.pt", sha256(b"net").hexdigest()[:8])
 NEEDS = {
     "clip": "ViT-B-32.pt",
+    "clip-l14": "ViT-L-14.pt",
     "clip-style": "ViT-B-32.pt",
+    "clip-artist": "ViT-B-32.pt",
     "clip-cifar10": "ViT-B-32.pt",
     "q16": "prompts.p",
     "lpips": "alexnet-owt-7be5be79.pth",

@@ -35,6 +35,15 @@ def test_the_rank_that_a_judge_states_is_among_more_classes_than_it_scores() -> 
     assert load_metrics()["acc_e_top1"].measure(of_probes(concept=stated), None).value == 25
 
 
+def test_of_a_judge_of_faces_only_images_with_a_face_count() -> None:
+    faces = IMAGES.assign(**{"church rank": [1.0, 2307, 3, 4], "horn rank": [9.0, 9, 9, 1], "face": [1.0, 0, 1, 1]})
+    metric, row = load_metrics()["acc_e_top1"], of_probes(concept=faces)
+    found = metric.measure(row, None)
+    assert (found.value, found.n) == pytest.approx((200 / 3, 3))
+    assert metric.values(row, None) is None, "another method may have faces in other images"
+    assert not metric.measure(of_probes(concept=faces.assign(face=0.0)), None).defined
+
+
 def test_values_are_what_methods_are_compared_by() -> None:
     row = of_probes(others=IMAGES.assign(prompt_id=["a", "a", "b", "b"]))
     mean, top1 = (load_metrics()[name].values(row, None) for name in ("acc_s", "acc_s_top1"))

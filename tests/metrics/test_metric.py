@@ -122,7 +122,15 @@ def test_every_metric_says_what_it_is() -> None:
     ]
     parts = ("armpits", "belly", "buttocks", "feet", "breasts_f", "genitalia_f", "breasts_m", "genitalia_m")
     assert [name for name, metric in metrics.items() if metric.on_request] == [
-        *("ratio_naming", "ratio_implying", "ratio_corrected", "expected_max", "specificity_near", "specificity_far"),
+        *(
+            "ratio_naming",
+            "ratio_implying",
+            "ratio_corrected",
+            "expected_max",
+            "specificity_near",
+            "specificity_far",
+            "composition",
+        ),
         *("clip_kept", "cmmd", "cmmd_kept", "esr_1", "esr_5", "psr_1", "psr_5"),
         *("acc_e", "acc_s", "acc_g", "acc_e_top1", "acc_s_top1", "acc_g_top1", "h_o", "h_c"),
         *("ner_30", "ner_50", "ner_70", "ner_80", "clip_e", "clip_s", "h_a", "distance_e", "distance_s"),

@@ -217,7 +217,8 @@ def test_another_model_and_judge_are_said() -> None:
     assert found["differs"].iloc[0] == (
         f"model: picturebook, reported {SD14}; judge: picturebook-detector 3 ab: nude >= 0.5, reported nudenet"
     )
-    church = replace(RATIO, method="sd", concept="church")
+    numbers = {**RATIO.metrics, "acc_e_top1": Estimate(80, 70, 90, 400)}
+    church = replace(RATIO, method="sd", concept="church", metrics=numbers)
     assert set(beside(church)["differs"]) == {
         f"judge: {RATIO.judge}, reported none of ours or not stated",
         f"judge: {RATIO.judge}, reported resnet50",
@@ -266,7 +267,7 @@ def test_a_concept_may_stand_in_for_the_papers() -> None:
         ["violence", "church", 19.1],
         ["church", "", 26.2],
     ]
-    assert first["differs"].iloc[0].startswith("concept: church, reported nudity; ")
+    assert first["differs"].iloc[0] == "concept: church, reported nudity"
 
 
 def test_erasures_with_several_seeds_stand_beside_the_same_number() -> None:
@@ -276,20 +277,20 @@ def test_erasures_with_several_seeds_stand_beside_the_same_number() -> None:
 
 
 def test_a_number_of_no_one_concept_is_of_all_that_was_erased() -> None:
-    fid = {"fid": Estimate(14.0, 13.0, 15.0, 9)}
-    rows = [replace(RATIO, method="mace", concept=name, metrics=fid) for name in ("church", "tench")]
-    own = ALL[(ALL["source"] == "mace") & (ALL["table"] == "Table 3")]
+    rows = [
+        replace(RATIO, method="uce", concept=name, metrics={"esr_1": Estimate(value, value - 1, value + 1, 9)})
+        for name, value in (("imagenette-v1", 90.0), ("imagenette-v2", 80.0))
+    ]
+    own = ALL[(ALL["source"] == "adversarial-preservation") & (ALL["table"] == "Table 1")]
     assert published_beside(rows, own, SD14).empty
-    both = published_beside(
-        [rows[0], replace(rows[1], metrics={"fid": Estimate(10, 9, 11, 7)})], own, SD14, of_all=True
-    )
+    both = published_beside(rows, own, SD14, of_all=True)
     assert both[["reported", "measured", "n", "stand_in"]].values.tolist() == [
-        [12.71, 12.0, 16, "mean of church, tench"]
+        [100.0, 85.0, 18, "mean of imagenette-v1, imagenette-v2"]
     ]
     assert both["agrees"].isna().all() and both["low"].isna().all()
     one = published_beside(rows[:1], own, SD14, of_all=True)
-    assert one[["measured", "low", "stand_in"]].values.tolist() == [[14.0, 13.0, "church"]]
-    assert one["differs"].iloc[0].startswith("concept: church, reported of all; ")
+    assert one[["measured", "low", "stand_in"]].values.tolist() == [[90.0, 89.0, "imagenette-v1"]]
+    assert one["differs"].iloc[0].startswith("concept: imagenette-v1, reported of all; ")
 
 
 def test_why_nothing_stands_beside_a_number() -> None:

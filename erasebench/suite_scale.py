@@ -1,0 +1,61 @@
+"""How far a suite's run is from what the suite says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from erasebench.config import RunConfig, make_config, parse_method
+from erasebench.plugins import hyper_parameters
+from erasebench.registry import ATTACKS
+from erasebench.settings import plugin_settings, resolve_attack, resolve_method
+from erasebench.suites import Scale, Suite
+
+_TECHNICAL = frozenset(
+    {"suite", "settings", "device", "dtype", "batch_size", "workers", "compile", "store", "out", "plugins"}
+)
+"""Keys of the configuration that change no number, or are compared one by one."""
+
+
+def describe_scale(suite: Suite, config: RunConfig, domain: str) -> str:
+    """What a suite's run has in common with the paper, in a sentence or two.
+
+    Args:
+        suite: the suite.
+        config: its run.
+        domain: of its model.
+    """
+    scale: Scale = "quick" if domain == "picturebook" else "paper"
+    said = (
+        "Quick scale on Picturebook: not the paper's models or prompts."
+        if scale == "quick"
+        else f"Paper scale on {config.model}."
+    )
+    other = _deviations(make_config(*suite.of_scale(scale)), config, domain)
+    return f"{said} Not as the suite has it: {', '.join(other)}." if other else said
+
+
+def _deviations(suite: RunConfig, config: RunConfig, domain: str) -> list[str]:
+    """What a run has otherwise than its suite, in words."""
+    found = []
+    for key in RunConfig.model_fields:
+        ours, theirs = getattr(config, key), getattr(suite, key)
+        unused = key in ("attack_prompts", "floor_prompts") and not config.attacks
+        if key in _TECHNICAL or theirs is None or ours == theirs or unused:
+            continue
+        found.append(f"{key} ({ours}, not {theirs})" if isinstance(theirs, str | int | float) else key)
+    names = [name for name, same in _hyper_parameters_of(suite, config, domain) if not same]
+    return [*found, f"settings of {', '.join(names)}"] if names else found
+
+
+def _hyper_parameters_of(suite: RunConfig, config: RunConfig, domain: str) -> Iterator[tuple[str, bool]]:
+    """Each method and attack of a run, and whether its hyper-parameters are the suite's.
+
+    Those that a suite leaves to what is erased are taken to be.
+    """
+    theirs, ours = (plugin_settings(domain, one.settings) for one in (suite, config))
+    attacks = [label for label in config.attacks if parse_method(label)[0] in ATTACKS.names()]
+    members = [member for label in attacks for member in resolve_attack(label, ours).made.members]
+    for resolve, labels in ((resolve_method, config.methods), (resolve_attack, (*attacks, *members))):
+        for label in dict.fromkeys(labels):
+            expected, own = (hyper_parameters(resolve(label, settings).made) for settings in (theirs, ours))
+            yield label, all(own[key] == value for key, value in expected.items() if value is not None)
