@@ -132,6 +132,12 @@ def damaged(draw: st.DrawFn) -> dict[str, Any]:
     return changed
 
 
+def test_the_concept_file_that_is_damaged_below_is_whole(tmp_path: Path) -> None:
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump(CONCEPT))
+    known = load_catalogue([tmp_path / "my.yaml"])
+    assert known.get("balloon").neighbours == ("parachute",) and known.get("painters").members
+
+
 @settings(fuzz, max_examples=60)
 @given(content=damaged())
 def test_concept_files(monkeypatch: pytest.MonkeyPatch, content: dict[str, Any]) -> None:
