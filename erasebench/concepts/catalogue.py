@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
@@ -11,6 +11,7 @@ from erasebench.concepts._files import CatalogueError
 from erasebench.concepts.prompt_sets import PromptSet
 from erasebench.domains import DOMAINS, Domain
 from erasebench.errors import check_name
+from erasebench.texts import LONGEST_PHRASE, is_blank, shown
 
 KINDS = ("explicit", "violence", "inappropriate", "object", "style", "character", "phrase")
 """What sort of thing a concept is."""
@@ -159,9 +160,8 @@ class Catalogue:
             return joint(name, [self._concepts[member] for member in self._groups[name]])
         if name.startswith(PHRASE_PREFIX):
             return self.phrase(name.removeprefix(PHRASE_PREFIX))
-        first, plus, rest = name.partition(JOIN)
-        if plus:
-            parts = (*self.get(first.strip()).parts, *self.get(rest.strip()).parts)
+        if JOIN in name:
+            parts = [part for text in _divided(name) for part in self.get(text).parts]
             return joint(JOIN.join(part.name for part in parts), parts)
         check_name("concept", name, (*self._concepts, *self._groups))
         return self._concepts[name]
@@ -178,13 +178,14 @@ class Catalogue:
         """A concept made of its words alone; CLIP judges it in every domain.
 
         Raises:
-            CatalogueError: there are no words.
+            CatalogueError: there are no words, or far too many.
         """
         words = " ".join(text.split())
-        if not words:
+        if is_blank(words):
             raise CatalogueError(
-                f"'{PHRASE_PREFIX}{text}' has no words; write for example '{PHRASE_PREFIX}red balloon'"
+                f"{shown(PHRASE_PREFIX + text)} has no words; write for example '{PHRASE_PREFIX}red balloon'"
             )
+        check_phrase(words, f"'{PHRASE_PREFIX}...'")
         views = {name: _phrase_view(words, domain) for name, domain in DOMAINS.items()}
         return Concept(name=PHRASE_PREFIX + words, kind="phrase", phrase=words, views=views)
 
@@ -198,15 +199,35 @@ class Catalogue:
         return self._retain.get(domain, ())
 
 
+def _divided(name: str) -> Iterator[str]:
+    """The names in a joint concept's, each without spaces around it; a phrase is all that follows."""
+    rest = name
+    while rest:
+        rest = rest.strip()
+        if rest.startswith(PHRASE_PREFIX):
+            yield rest
+            return
+        first, plus, rest = rest.partition(JOIN)
+        yield first.strip()
+    if plus:
+        yield ""
+
+
+def check_phrase(words: str, where: str) -> None:
+    """Raise :class:`CatalogueError` if a phrase is far too long."""
+    if len(words) > LONGEST_PHRASE:
+        raise CatalogueError(f"{where}: a phrase of {len(words):,} characters; {LONGEST_PHRASE:,} at most")
+
+
 def joint(name: str, members: Sequence[Concept]) -> Concept:
     """The concept that is the erasure of several together."""
     names = [member.name for member in members]
     if len(set(names)) < len(names):
-        raise CatalogueError(f"the concept '{name}' names {next(n for n in names if names.count(n) > 1)} twice")
+        raise CatalogueError(f"the concept {shown(name)} names {next(n for n in names if names.count(n) > 1)} twice")
     kinds = dict.fromkeys(member.kind for member in members)
     if len(kinds) > 1 and not SENSITIVE_KINDS.issuperset(kinds):
         raise CatalogueError(
-            f"the concepts of '{name}' are of the kinds {', '.join(kinds)}, which are not counted alike; erase "
+            f"the concepts of {shown(name)} are of the kinds {', '.join(kinds)}, which are not counted alike; erase "
             "those of one kind together"
         )
     kind = next(iter(kinds)) if len(kinds) == 1 else "inappropriate"

@@ -26,8 +26,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from erasebench.concepts._files import NAME, CatalogueError, build, check, check_texts, read_yaml
-from erasebench.concepts.catalogue import KINDS, Catalogue, Concept, RetainPrompt, View, joint
+from erasebench.concepts._files import NAME, CatalogueError, build, check, check_texts, read
+from erasebench.concepts.catalogue import KINDS, Catalogue, Concept, RetainPrompt, View, check_phrase, joint
 from erasebench.concepts.families import with_families
 from erasebench.concepts.prompt_sets import PromptSetEntry, check_prompt_sets
 from erasebench.domains import DOMAINS
@@ -50,7 +50,8 @@ def load_catalogue(extra: Sequence[Path] = ()) -> Catalogue:
         try:
             return _read([*own, *theirs, *map(Path, extra)])
         except CatalogueError as error:
-            wrong = next((path for path in theirs if str(error).startswith(f"{path}: ")), None)
+            said = str(error).removeprefix("cannot read ")
+            wrong = next((path for path in theirs if said.startswith(f"{path}: ")), None)
             if wrong is None:
                 raise
             warn(f"a concept file of another package is left out: {error}")
@@ -58,7 +59,7 @@ def load_catalogue(extra: Sequence[Path] = ()) -> Catalogue:
 
 
 def _read(paths: Sequence[Path]) -> Catalogue:
-    files = [(str(path), build(_File, with_families(read_yaml(path), str(path)), str(path))) for path in paths]
+    files = [(str(path), build(_File, with_families(read(path), str(path)), str(path))) for path in paths]
     concepts: dict[str, Concept] = {}
     homes: dict[str, str] = {}
     for path, file in files:
@@ -159,6 +160,8 @@ def _checked(
     check("kind", concept.kind, KINDS, where)
     check_texts([concept.phrase], f"{where}: phrase")
     check_texts([concept.phrase, *concept.synonyms], f"{where}: phrase and synonyms")
+    for text in (concept.phrase, *concept.synonyms):
+        check_phrase(text, f"{where}: phrase and synonyms")
     own = {text.casefold() for text in (concept.phrase, *concept.synonyms)}
     for anchor in (concept.anchor, *(view.anchor or "" for view in concept.views.values())):
         if anchor.casefold() in own:
