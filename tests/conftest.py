@@ -13,6 +13,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 TWO_CONCEPTS = ("--concepts", "church,nudity", "--images-per-prompt", "2", "--retain-prompts", "12")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def unsynced() -> Iterator[None]:
+    """Files are not forced to the disk: waiting for that takes longer than the rest of a small run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda handle: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The folder of a finished run of two concepts, its store beside the run folder, on stages that take no time."""

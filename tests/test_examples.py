@@ -69,9 +69,10 @@ def small(words: list[str]) -> list[str]:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The store of all pages; the model and judges are loaded once."""
+    """The store of all pages; the model and judges are loaded once, all work is done in this process."""
     with pytest.MonkeyPatch.context() as patch:
         load_once(patch)
+        patch.setattr("erasebench.runs.count_workers", lambda *_: 1)
         yield Store(tmp_path_factory.mktemp("examples") / "store").root
 
 

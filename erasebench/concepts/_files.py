@@ -11,8 +11,9 @@ from types import UnionType
 from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from erasebench.errors import EraseBenchError, UnknownNameError, check_name
+from erasebench.files import read_file
 from erasebench.texts import LONGEST_PROMPT, check_text, is_blank, shown
-from erasebench.yaml_files import read_yaml
+from erasebench.yaml_files import parse_yaml
 
 T = TypeVar("T")
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
@@ -23,16 +24,28 @@ class CatalogueError(EraseBenchError):
     """A concept file is wrong; the message names the file and the concept."""
 
 
-def read(path: Path) -> Any:
-    """The content of a concept file.
+def read(path: Path) -> bytes:
+    """The bytes of a concept file.
 
     Raises:
-        CatalogueError: as :func:`~erasebench.yaml_files.read_yaml`.
+        CatalogueError: as :func:`~erasebench.files.read_file`.
     """
     try:
-        return read_yaml(path)
+        return read_file(path)
     except EraseBenchError as error:
         raise CatalogueError(str(error)) from None
+
+
+def parse(content: bytes, path: str) -> Any:
+    """What a concept file says.
+
+    Raises:
+        CatalogueError: as :func:`~erasebench.yaml_files.parse_yaml`, with the file's name.
+    """
+    try:
+        return parse_yaml(content)
+    except EraseBenchError as error:
+        raise CatalogueError(f"{path}: {error}") from None
 
 
 def build(cls: type[T], raw: object, where: str) -> T:

@@ -24,9 +24,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 
-from erasebench.concepts._files import NAME, CatalogueError, build, check, check_texts, read
+from erasebench.concepts._files import NAME, CatalogueError, build, check, check_texts, parse, read
 from erasebench.concepts.catalogue import KINDS, Catalogue, Concept, RetainPrompt, View, check_phrase, joint
 from erasebench.concepts.families import with_families
 from erasebench.concepts.prompt_sets import PromptSetEntry, check_prompt_sets
@@ -48,7 +49,7 @@ def load_catalogue(extra: Sequence[Path] = ()) -> Catalogue:
     own, theirs = sorted(Path(__file__).parent.glob("*.yaml")), data_files("erasebench.concepts")
     while True:
         try:
-            return _read([*own, *theirs, *map(Path, extra)])
+            return _made_of(tuple((str(path), read(path)) for path in (*own, *theirs, *map(Path, extra))))
         except CatalogueError as error:
             said = str(error).removeprefix("cannot read ")
             wrong = next((path for path in theirs if said.startswith(f"{path}: ")), None)
@@ -58,8 +59,16 @@ def load_catalogue(extra: Sequence[Path] = ()) -> Catalogue:
             theirs.remove(wrong)
 
 
-def _read(paths: Sequence[Path]) -> Catalogue:
-    files = [(str(path), build(_File, with_families(read(path), str(path)), str(path))) for path in paths]
+@lru_cache(maxsize=64)
+def _parsed(path: str, content: bytes) -> _File:
+    return build(_File, with_families(parse(content, path), path), path)
+
+
+# A command loads the catalogue several times, each of which would take a tenth of a second.
+@lru_cache(maxsize=4)
+def _made_of(contents: tuple[tuple[str, bytes], ...]) -> Catalogue:
+    """The catalogue of files, given their paths and contents."""
+    files = [(path, _parsed(path, content)) for path, content in contents]
     concepts: dict[str, Concept] = {}
     homes: dict[str, str] = {}
     for path, file in files:

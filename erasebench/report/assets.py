@@ -14,8 +14,9 @@ LICENCES = {"tablesort.min.js": "tablesort.LICENCE"}
 """The licences of what others wrote."""
 
 
+@cache
 def environment() -> Environment:
-    """Of the templates in ``web/``: everything is escaped, and nothing may be missing."""
+    """Of the templates in ``web/``, which are compiled once: everything is escaped, and nothing may be missing."""
     return Environment(
         loader=PackageLoader("erasebench.report", "web"),
         autoescape=True,

@@ -231,7 +231,7 @@ def _marked(table: SuiteTable, column: SuiteColumn, baseline: str) -> list[str]:
 
 
 def cell_texts(column: SuiteColumn) -> list[str]:
-    """The values of a column as papers print them: three significant digits, four of FID, of per cent no thousandths."""
+    """The values of a column as papers print them: three significant digits, four of FID; 0.01 % at least."""
     digits = 4 if column.metric == "fid" else 3
     hundredths = column.title.endswith(("(%)", "(x100)"))
     return [

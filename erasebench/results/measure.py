@@ -74,11 +74,12 @@ def collect(
         MeasuredRow(row, measured.get((row.method, row.concept)), measured.get((record.baseline, row.concept)))
         for row in record.rows
     ]
+    none = attacks_frame()
     for row in record.attacks:
         if row.status != "ok":
             rows.append(MeasuredRow(row))
             continue
-        own, base = (_collect_attack(row, method, trials) for method in (row.method, record.baseline))
+        own, base = (_collect_attack(row, method, trials, none) for method in (row.method, record.baseline))
         rows.append(MeasuredRow(row, own, base if len(base.before) else None))
     return rows
 
@@ -134,9 +135,8 @@ def _trials(attacks: pd.DataFrame | None) -> Trials:
     return trials
 
 
-def _collect_attack(row: AttackRecord, method: str, trials: Trials) -> Measured:
-    """What a row's attack, and prompts without any, did to a method."""
-    none = attacks_frame()
+def _collect_attack(row: AttackRecord, method: str, trials: Trials, none: pd.DataFrame) -> Measured:
+    """What a row's attack, and prompts without any, did to a method; ``none`` where nothing was tried."""
     own, before = (trials.get((method, row.concept), {}).get(attack, none) for attack in (row.attack, UNATTACKED))
     return Measured(
         *(method, row.concept, row.kind, pd.DataFrame(), {}),

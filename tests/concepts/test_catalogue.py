@@ -11,7 +11,6 @@ from collections.abc import Callable
 from functools import cache
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -461,12 +460,25 @@ def test_the_same_file_twice_is_refused(tmp_path: Path) -> None:
         load_catalogue([path, path])
 
 
+def test_a_file_is_read_again_only_if_it_says_something_else(load: Callable[[str], Catalogue]) -> None:
+    first = load(BALLOON)
+    assert load(BALLOON) is first
+    assert load(BALLOON.replace("anchor: sky", "anchor: sea")).get("balloon").anchor == "sea"
+    assert load(BALLOON).get("balloon").anchor == first.get("balloon").anchor == "sky"
+
+
 def test_without_the_c_parser_the_result_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     import yaml
 
+    from erasebench.concepts.reading import _made_of, _parsed
+
+    fast = catalogue()
     monkeypatch.delattr(yaml, "CSafeLoader", raising=False)
-    slow: Any = load_catalogue()
-    assert [slow.get(name) for name in slow.names()] == [catalogue().get(name) for name in catalogue().names()]
+    for cached in (_parsed, _made_of):
+        cached.cache_clear()
+    slow = load_catalogue()
+    assert slow is not fast
+    assert [slow.get(name) for name in slow.names()] == [fast.get(name) for name in fast.names()]
 
 
 def test_errors_are_the_users_to_mend() -> None:

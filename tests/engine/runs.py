@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from erasebench.cli import main
-from erasebench.concepts import load_catalogue
 from erasebench.engine.cells import Cell
 from erasebench.engine.ledger import read_ledger
 from erasebench.images import read_images, read_index, write_images
@@ -95,7 +94,6 @@ def forget_plugins() -> None:
 
 def fast_stages(patch: pytest.MonkeyPatch) -> None:
     """Pictures and scores that a hash makes, where a model and judges would; everything around them is real."""
-    patch.setattr("erasebench.planning.load_catalogue", cache(load_catalogue))
     patch.setattr("erasebench.stages.session.load_model", lambda *_: None)
     patch.setattr("erasebench.stages.erase.run", fast_erase)
     patch.setattr("erasebench.stages.generate.run", fast_generate)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import posix
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -64,7 +65,7 @@ def test_everything_is_synced_and_renamed_before_the_marker(tmp_path: Path, monk
 
     store = Store(tmp_path)
     for name in ("fsync", "rename", "replace"):
-        monkeypatch.setattr(os, name, record(name, getattr(os, name)))
+        monkeypatch.setattr(os, name, record(name, getattr(posix, name)))
     commit(store)
     prefix, partial = CELL.key[:2], f"fsync {MARKER}.{os.getpid()}.partial"
     assert steps == [

@@ -151,13 +151,13 @@ def test_learning_rate_rises_stays_and_falls() -> None:
 
 
 def test_renders_do_not_depend_on_workers_or_cache(tmp_path: Path) -> None:
-    one, two = render_many(5, 600, workers=1), render_many(5, 600, workers=2)
-    cached, again = cached_renders(tmp_path, 5, 600), cached_renders(tmp_path, 5, 600)
+    one, two = render_many(5, 300, workers=1), render_many(5, 300, workers=2)
+    cached, again = cached_renders(tmp_path, 5, 300), cached_renders(tmp_path, 5, 300)
     for other in (two, cached, again):
         assert np.array_equal(one.images, other.images)
         assert np.array_equal(one.instances, other.instances)
     assert not list(tmp_path.glob("*.partial"))
-    assert two.scenes(workers=2) == [sample_scene(5 + index) for index in range(600)]
+    assert two.scenes(workers=2) == [sample_scene(5 + index) for index in range(300)]
 
 
 def test_extra_people_join_the_scenes_before_them(tmp_path: Path) -> None:

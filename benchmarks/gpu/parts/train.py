@@ -80,7 +80,7 @@ class Size:
 
 
 FULL = Size(80_000, 6, 512, None, 30, 10**6, 100.0, 50, None, 25)
-TINY = Size(64, 2, 4, 1, 3, 3, 10.0, 10, 1, 1)
+TINY = Size(64, 2, 4, 1, 3, 3, 10.0, 2, 1, 1)
 
 FURTHER = Recipe(steps=0, learning_rate=1e-3, warmup=200, decay=0.5)
 """From the shipped weights: their own peak rate, on batches 16 times as large."""

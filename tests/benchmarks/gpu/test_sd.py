@@ -1,5 +1,4 @@
 import gc
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -59,24 +58,6 @@ def test_rates_are_compared_with_what_is_known() -> None:
         "share_of_peak": 0.2,
     }
     assert Yardsticks(80.0).figures(2.0) == {"images_per_second": 2.0, "tflops": 160.0}
-
-
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' DPM-Solver++
-def test_a_trial_leaves_a_figure_for_every_row(tmp_path: Path, uncompiled: None) -> None:
-    part = part_of(tmp_path, 180)
-    sd.run(part)
-    assert not part.problems
-    sampling, erasing = part.figures["sampling"], part.figures["erasing"]
-    for mode, batches in (("peers_loop", ["1"]), ("eager", BATCHES), ("compiled", BATCHES)):
-        assert sorted(sampling[mode]) == batches
-        for row in sampling[mode].values():
-            assert row["images_per_second"] > 0 and 0 < row["share_of_peak"] < 1
-            assert mode == "peers_loop" or row["ratio_to_loop"] > 0
-    assert set(erasing) == {"drawing", *CUTS}
-    for name in CUTS:
-        assert erasing[name]["hours_at_published_settings"] > 0
-    assert erasing["mace"]["judges"] == erasing["dm2"]["judges"] == "stand-ins, not timed"
-    assert json.loads((tmp_path / ".sd.json").read_text())["figures"] == part.figures
 
 
 def test_without_time_every_row_says_so(tmp_path: Path, uncompiled: None) -> None:
