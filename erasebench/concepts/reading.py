@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 
 from erasebench.concepts._files import NAME, CatalogueError, build, check, check_texts, read_yaml
@@ -48,7 +49,7 @@ def load_catalogue(extra: Sequence[Path] = ()) -> Catalogue:
     own, theirs = sorted(Path(__file__).parent.glob("*.yaml")), data_files("erasebench.concepts")
     while True:
         try:
-            return _read([*own, *theirs, *map(Path, extra)])
+            return _read(tuple((path, _stamp(path)) for path in (*own, *theirs, *map(Path, extra))))
         except CatalogueError as error:
             wrong = next((path for path in theirs if str(error).startswith(f"{path}: ")), None)
             if wrong is None:
@@ -57,7 +58,19 @@ def load_catalogue(extra: Sequence[Path] = ()) -> Catalogue:
             theirs.remove(wrong)
 
 
-def _read(paths: Sequence[Path]) -> Catalogue:
+def _stamp(path: Path) -> tuple[int, int]:
+    """What tells that a file has changed; nothing of one that cannot be read, which reading it will say."""
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0
+    return found.st_mtime_ns, found.st_size
+
+
+@lru_cache(maxsize=4)
+def _read(stamped: tuple[tuple[Path, tuple[int, int]], ...]) -> Catalogue:
+    """The catalogue of files as they are, read once."""
+    paths = [path for path, _ in stamped]
     files = [(str(path), build(_File, with_families(read_yaml(path), str(path)), str(path))) for path in paths]
     concepts: dict[str, Concept] = {}
     homes: dict[str, str] = {}
