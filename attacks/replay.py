@@ -13,6 +13,7 @@ from erasebench.adversarial import AdversarialPrompt, Found
 from erasebench.errors import EraseBenchError, NotApplicable, check_name
 from erasebench.plugins import Attack, AttackContext, ThreatModel
 from erasebench.registry import ATTACKS
+from erasebench.texts import restored
 
 if TYPE_CHECKING:
     from erasebench.concepts import Concept
@@ -68,7 +69,7 @@ class Replay(Attack):
         texts: dict[str, dict[str, str]] = {}
         for row in own:
             if row["attack"] == self.by and row["found"]:
-                texts.setdefault(row["concept"], {})[row["prompt_id"]] = row["found"]
+                texts.setdefault(row["concept"], {})[restored(row["prompt_id"])] = restored(row["found"])
         return texts
 
     def attack(self, target: Target, context: AttackContext) -> list[Found]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,7 @@ import click
 from erasebench import EraseBenchError, __version__
 from erasebench.completion import complete_name, complete_names, complete_path
 from erasebench.picturebook.cli import picturebook
+from erasebench.terminal import open_closed_streams, say, write_result
 
 FAILED = 3
 INCONCLUSIVE = 4
@@ -24,12 +26,31 @@ LISTED = ("methods", "attacks", "judges", "metrics", "rules", "concepts", "promp
 """What ``list`` and ``show`` know: ``erasebench.listing.LISTED``, which takes longer to import than ``--help`` may."""
 
 
+class Commands(click.Group):
+    """The commands, with what all of them do when they are stopped."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; Ctrl-C is exit code 130, and nothing that a command loads may end it in silence.
+
+        Raises:
+            EraseBenchError: a plug-in called ``sys.exit``; commands themselves leave by their context.
+        """
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            say("\nstopped; the same command goes on from here")
+            ctx.exit(130)
+        except SystemExit as stop:
+            raise EraseBenchError(f"a plug-in ended the command by sys.exit({stop.code!r})") from stop
+
+
 @click.group(
+    cls=Commands,
     context_settings={
         "help_option_names": ["-h", "--help"],
         "show_default": True,
         "auto_envvar_prefix": "ERASEBENCH",
-    }
+    },
 )
 @click.version_option(__version__, prog_name="erasebench", allow_from_autoenv=False)
 def cli() -> None:
@@ -148,6 +169,10 @@ def _value(key: str, value: Any) -> Any:
 
     if isinstance(RunConfig.model_fields[key].get_default(call_default_factory=True), dict):
         pairs = [part.partition("=") for part in split_list(value)]
+        counts = Counter(name.strip() for name, _, _ in pairs)
+        twice = next((name for name, count in counts.items() if count > 1), None)
+        if twice is not None:
+            raise EraseBenchError(f"--{key.replace('_', '-')} gives {twice} twice")
         if key != "settings":
             without = [name for name, equals, _ in pairs if not equals]
             if without:
@@ -183,7 +208,7 @@ def _run(options: dict[str, Any], attacks_only: bool = False) -> None:
 
     result = _compute(read_options(options), attacks_only)
     live = sys.stdout.isatty()
-    click.echo(
+    write_result(
         to_terminal(
             result.rows,
             result.record.metrics,
@@ -195,19 +220,15 @@ def _run(options: dict[str, Any], attacks_only: bool = False) -> None:
         )
     )
     if any_failed(result.rows):
-        sys.exit(FAILED)
+        click.get_current_context().exit(FAILED)
 
 
 def _compute(config: Any, attacks_only: bool = False) -> Any:
     """Run, and say how much was computed."""
     from erasebench.runs import run, summary
 
-    try:
-        result = run(config, attacks_only=attacks_only)
-    except KeyboardInterrupt:
-        click.echo("\nstopped; the same command goes on from here", err=True)
-        sys.exit(130)
-    click.echo(summary(result), err=True)
+    result = run(config, attacks_only=attacks_only)
+    say(summary(result))
     return result
 
 
@@ -244,15 +265,12 @@ def erase(method: str, concept: str, out: Path, export: Any, **options: Any) -> 
     from erasebench.errors import ErasureFailedError
 
     try:
-        click.echo(erase(read_erase_options(method, concept, out, options), export))
-    except KeyboardInterrupt:
-        click.echo("\nstopped; the same command goes on from here", err=True)
-        sys.exit(130)
+        write_result(erase(read_erase_options(method, concept, out, options), export))
     except ErasureFailedError as error:
         if error.traceback:
-            click.echo(error.traceback, err=True, nl=False)
-        click.echo(f"error: {error}", err=True)
-        sys.exit(FAILED)
+            say(error.traceback, end="")
+        say(f"error: {error}")
+        click.get_current_context().exit(FAILED)
 
 
 def read_erase_options(method: str, concept: str, out: Path, options: dict[str, Any]) -> Any:
@@ -311,9 +329,9 @@ def plan(precision: str | None, **options: Any) -> None:
 
     half = None if precision is None else parse_precision(precision)
     made = make_plan(with_replays(read_options(options)))
-    click.echo(describe_plan(made, Store(made.config.store, make=False)))
+    write_result(describe_plan(made, Store(made.config.store, make=False)))
     if half is not None:
-        click.echo(f"\n{describe_precision(half, made.config)}")
+        write_result(f"\n{describe_precision(half, made.config)}")
 
 
 @cli.command(cls=ReproduceCommand)
@@ -350,11 +368,11 @@ def reproduce(suite: str, folder: Path | None, table: Path | None, **options: An
         known, failed = read_suite(suite), False
     found = reproduce(suite, known, read_run(folder))
     live = sys.stdout.isatty()
-    click.echo(to_terminal(found, live, shutil.get_terminal_size().columns if live else None), nl=False)
+    write_result(to_terminal(found, live, shutil.get_terminal_size().columns if live else None), end="")
     if table:
         write_named(table, to_csv(found))
     if failed:
-        sys.exit(FAILED)
+        click.get_current_context().exit(FAILED)
 
 
 @cli.command()
@@ -379,7 +397,7 @@ def report(runs: tuple[Path, ...], out: Path | None, store: Path | None, images:
     from erasebench.report.html import write_report
 
     file = write_report(runs, out, store, images)
-    click.echo(f"{file} ({file.stat().st_size / 1e6:.1f} MB)")
+    write_result(f"{file} ({file.stat().st_size / 1e6:.1f} MB)")
 
 
 @cli.command(name="list")
@@ -397,7 +415,7 @@ def list_(kind: str | None, pattern: str) -> None:
     if sys.stdout.isatty():
         width = shutil.get_terminal_size().columns
         lines = [line if len(line) <= width else f"{line[: width - 1]}…" for line in lines]
-    click.echo("\n".join(lines))
+    write_result("\n".join(lines))
 
 
 @cli.command(cls=ShowCommand)
@@ -418,7 +436,7 @@ def show(name: str, kind: str | None, concept: str | None, **options: Any) -> No
     from erasebench.description import describe
 
     files = {key: [Path(path) for path in split_list(value or "")] for key, value in options.items()}
-    click.echo(describe(name, kind, concept, **files))
+    write_result(describe(name, kind, concept, **files))
 
 
 @cli.command()
@@ -443,15 +461,13 @@ def export(sources: tuple[Path, ...], table: Path | None, entries: Path | None, 
 
         for source in sources:
             written, left_out = write_entries(read_run(source), entries, not no_weights)
-            click.echo("\n".join(describe_entry(path) for path in written))
+            write_result("\n".join(describe_entry(path) for path in written))
             for line in left_out:
-                click.echo(f"no entry: {line}", err=True)
+                say(f"no entry: {line}")
     if table or not entries:
         rows = merge(row for source in sources for row in read_rows(source))
         if twice := len(rows) - len({row.label for row in rows}):
-            click.echo(
-                f"rows with the label of another: {twice}; their column 'note' says in what they differ", err=True
-            )
+            say(f"rows with the label of another: {twice}; their column 'note' says in what they differ")
         if table:
             from erasebench.files import write_named
 
@@ -462,9 +478,9 @@ def export(sources: tuple[Path, ...], table: Path | None, entries: Path | None, 
                     "keep them, or write another file"
                 )
             write_named(table, to_csv(rows))
-            click.echo(f"{len(rows)} rows in {table}", err=True)
+            say(f"{len(rows)} rows in {table}")
         else:
-            click.echo(to_csv(rows), nl=False)
+            write_result(to_csv(rows), end="", raw=True)
 
 
 @cli.command()
@@ -495,14 +511,10 @@ def verify(entry: Path, sign: str | None, tolerance: float | None, **options: An
 
     options |= {key: tuple(map(Path, split_list(options[key] or ""))) for key in ("plugins", "concept_files")}
     how = How(tolerance=TOLERANCE if tolerance is None else tolerance, **options)
-    try:
-        found = verify(entry, how, sign or "")
-    except KeyboardInterrupt:
-        click.echo("\nstopped; the same command goes on from here", err=True)
-        sys.exit(130)
-    click.echo(found.text())
+    found = verify(entry, how, sign or "")
+    write_result(found.text())
     if not found.verified:
-        sys.exit(1)
+        click.get_current_context().exit(1)
 
 
 @cli.command()
@@ -524,7 +536,7 @@ def leaderboard(sources: tuple[Path, ...], out: Path, title: str) -> None:
     rows = merge(row for source in sources for row in read_rows(source))
     text = to_html(rows, title)
     write_named(out, text)
-    click.echo(f"{len(rows)} rows in {out} ({len(text.encode()) / 1e6:.1f} MB)", err=True)
+    say(f"{len(rows)} rows in {out} ({len(text.encode()) / 1e6:.1f} MB)")
 
 
 @cli.command()
@@ -589,16 +601,16 @@ def compare(
     runs = read_run(base), read_run(new)
     result = compare(*runs, judged, read_margins(margin), read_renames(rename), allow_missing)
     live = sys.stdout.isatty()
-    click.echo(to_terminal(result, live, shutil.get_terminal_size().columns if live else None), nl=False)
+    write_result(to_terminal(result, live, shutil.get_terminal_size().columns if live else None), end="")
     files = {junit: to_junit(result, fail_on_inconclusive), markdown: to_markdown(result), json: to_json(result)}
     for path, text in files.items():
         if path:
             write_named(path, text)
     if result.verdict == "worse":
-        sys.exit(1)
+        click.get_current_context().exit(1)
     missing = any(change.missing for change in result.changes)
     if result.verdict == "inconclusive" and (missing or fail_on_inconclusive):
-        sys.exit(INCONCLUSIVE)
+        click.get_current_context().exit(INCONCLUSIVE)
 
 
 @cli.command()
@@ -611,12 +623,12 @@ def doctor(store: Path, fix: bool) -> None:
 
     Exits with 1 if something is damaged and was not removed.
     """
-    from erasebench.engine.doctor import examine
+    from erasebench.engine.doctor import examine, of_other_versions
 
     problems = examine(store, fix)
-    click.echo("\n".join(problems or [f"{store}: nothing is damaged"]))
+    write_result("\n".join([*(problems or [f"{store}: nothing is damaged"]), *of_other_versions(store)]))
     if problems and not fix:
-        sys.exit(1)
+        click.get_current_context().exit(1)
 
 
 @cli.command()
@@ -637,7 +649,7 @@ def fetch(name: str | None, into: Path | None) -> None:
     if name is None:
         if into is not None:
             raise EraseBenchError("--into needs a judge or a prompt set to fetch")
-        click.echo("\n".join(list_files()))
+        write_result("\n".join(list_files()))
         return
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
@@ -646,7 +658,7 @@ def fetch(name: str | None, into: Path | None) -> None:
         BarColumn(), DownloadColumn(), TransferSpeedColumn(), console=Console(stderr=True), transient=True
     ) as bar:
         task = bar.add_task(name, total=None)
-        fetch(name, into, click.echo, lambda done, total: bar.update(task, completed=done, total=total))
+        fetch(name, into, write_result, lambda done, total: bar.update(task, completed=done, total=total))
 
 
 @cli.command()
@@ -676,8 +688,8 @@ def train_judge(judge: str, images: Path, out: Path | None, epochs: int, seed: i
 
     check_name("judge that can be trained", judge, (NAME,))
     path = weights_folder() / WEIGHTS.name if out is None else out
-    train(images, path, epochs, seed, device, click.echo)
-    click.echo(f"wrote {path}")
+    train(images, path, epochs, seed, device, write_result)
+    write_result(f"wrote {path}")
 
 
 @cli.command()
@@ -702,16 +714,17 @@ def validate(judges: Sequence[str], images: Path | None, scenes: int, device: st
 
     found = [one for judge in judges for one in validate(judge, images, scenes, device)]
     for one in found:
-        click.echo("\n".join(one.lines()))
+        write_result("\n".join(one.lines()))
     if out is not None:
         write_validations(out, found)
 
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line on ``args`` (those of the process if omitted) and exit; see the top for exit codes."""
+    open_closed_streams()
     try:
         cli(args=args, prog_name="erasebench")
     except (EraseBenchError, OSError) as error:
         # An OSError names the file and what the system said of it: a folder that cannot be written, a full disk.
-        click.echo(f"error: {error}", err=True)
+        say(f"error: {' '.join(str(error).splitlines())}")
         sys.exit(2)

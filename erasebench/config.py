@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from erasebench.errors import EraseBenchError, check_name
 from erasebench.registry import data_files, warn
+from erasebench.texts import check_text, shown
+from erasebench.yaml_files import YamlError, parse_yaml, read_yaml
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -119,28 +121,55 @@ def make_config(*layers: Mapping[str, Any]) -> RunConfig:
     """A configuration of layers, the later over the earlier; settings and prompt sets name by name.
 
     Raises:
-        EraseBenchError: an unknown key, with the nearest, a value that does not fit, or an empty list of methods.
+        EraseBenchError: an unknown key, with the nearest, a value that does not fit, also in a layer that another
+            replaces, or an empty list of methods.
     """
     merged: dict[str, Any] = {}
     for layer in layers:
         for key in layer:
             check_name("configuration key", str(key), RunConfig.model_fields)
         merged = _over(merged, layer)
-    # In a file as on the command line.
-    lists = [key for key, value in merged.items() if isinstance(value, str) and _is_list(key)]
-    merged |= {key: split_list(merged[key]) for key in lists}
-    if merged.get("methods") in ([], ()):
+    methods = merged.get("methods")
+    if methods in ([], ()) or (isinstance(methods, str) and not split_list(methods)):
         raise EraseBenchError(
             "methods is given, but names none; name some with --methods (`erasebench list methods` shows them), or "
             "leave it out for the unerased model alone"
         )
+    for layer in (*layers, merged):  # what a later one replaces has to be right as well
+        made = _validated(layer)
+    return made
+
+
+def _validated(layer: Mapping[str, Any]) -> RunConfig:
+    """The configuration of a layer alone."""
+    for key, value in layer.items():
+        _check_texts(value, f"configuration key {key}")
+    # In a file as on the command line.
+    lists = {key: split_list(value) for key, value in layer.items() if isinstance(value, str) and _is_list(key)}
     try:
-        return RunConfig.model_validate(merged)
+        made = RunConfig.model_validate({**layer, **lists})
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        given = f", not {first['input']!r}" if isinstance(first["input"], (str, int, float)) else ""
+        given = f", not {shown(first['input'])}" if isinstance(first["input"], (str, int, float)) else ""
         raise EraseBenchError(f"configuration key {where}: {first['msg'].lower()}{given}") from None
+    for key, value in layer.items():
+        if isinstance(value, bool) and value is not getattr(made, key):
+            raise EraseBenchError(f"configuration key {key}: input should be a number, not {value}")
+    return made
+
+
+def _check_texts(value: object, where: str) -> None:
+    """Raise :class:`EraseBenchError` if any text in a value is none that a file or a terminal should have."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            _check_texts(key, where)
+            _check_texts(inner, f"{where}.{key}")
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            _check_texts(inner, where)
+    elif isinstance(value, str | Path):
+        check_text(str(value), where)
 
 
 def _is_list(key: str) -> bool:
@@ -157,14 +186,9 @@ def read_layer(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file.
 
     Raises:
-        EraseBenchError: the file is missing, is not YAML, or holds no mapping.
+        EraseBenchError: the file cannot be read, is not YAML, or holds no mapping.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise EraseBenchError(f"cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise EraseBenchError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise EraseBenchError(f"{path} holds no mapping of configuration keys")
     return content
@@ -228,8 +252,8 @@ def parse_value(text: str) -> Any:
         EraseBenchError: it is not YAML.
     """
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
+        return parse_yaml(text)
+    except YamlError as error:
         raise EraseBenchError(
-            f"'{text}' is no value of an option; put text with special characters in quotes"
+            f"{shown(text)} is no value of an option ({error}); put text with special characters in quotes"
         ) from None

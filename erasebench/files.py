@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import shutil
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -17,6 +18,22 @@ from erasebench.errors import EraseBenchError
 
 PARTIAL = ".partial"
 """How temporary names end."""
+
+
+def read_file(path: Path) -> bytes:
+    """All bytes of a file that a user names.
+
+    Raises:
+        EraseBenchError: it cannot be read, or is none: to read a pipe or a device may never end.
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
+            raise EraseBenchError(f"cannot read {path}: it is a pipe or a device; write its content into a file")
+        return path.read_bytes()
+    except OSError as error:
+        raise EraseBenchError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:  # a path that holds NUL
+        raise EraseBenchError(f"cannot read {str(path)!r}: {error}") from None
 
 
 @contextmanager
@@ -207,6 +224,28 @@ def write_named(path: Path, text: str) -> None:
         write_durably(path, text)
     except OSError as error:
         raise cannot_write(f"the file {path}", error) from error
+
+
+def locate(what: str, path: Path) -> Path:
+    """The absolute path of a place to write, which need not be there, without links.
+
+    Args:
+        what: the place, as the user knows it: ``"the store some/where"``.
+        path: the place.
+
+    Raises:
+        EraseBenchError: the path leads nowhere: a link to itself, a name that is too long.
+    """
+    with suppress(FileNotFoundError):
+        try:
+            path.stat()
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise cannot_write(what, error) from error
+        except ValueError as error:  # a path that holds NUL
+            raise EraseBenchError(f"{what!r} cannot be written: {error}") from None
+    return Path(os.path.realpath(path))
 
 
 def prepare_folder(out: Path) -> None:

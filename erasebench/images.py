@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import csv
 import io
+import struct
+import warnings
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from erasebench.errors import EraseBenchError
+
 ARCHIVE, INDEX = "images.zip", "index.csv"
 COLUMNS = ("file", "id", "text", "seed")
 """Of the index."""
+MOST_PIXELS = 2**26
+"""Of an image that a user has: a file of a few bytes may stand for more than any memory holds."""
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -43,6 +50,46 @@ def read_images(folder: Path, first: int | None = None) -> NDArray[np.uint8]:
     with zipfile.ZipFile(folder / ARCHIVE) as archive:
         names = sorted(archive.namelist())[:first]
         return np.stack([np.asarray(Image.open(io.BytesIO(archive.read(name))).convert("RGB")) for name in names])
+
+
+def check_image(path: Path) -> None:
+    """Look at the head of an image that a user has, without decoding it.
+
+    Raises:
+        EraseBenchError: it is no image, or one of more than :data:`MOST_PIXELS`.
+    """
+    with _opened(path):
+        pass
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """An image that a user has, uint8 ``[1, height, width, 3]``.
+
+    Raises:
+        EraseBenchError: as :func:`check_image`, or it is cut short.
+    """
+    with _opened(path) as image:
+        return np.asarray(image.convert("RGB"))[None]
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    if not path.is_file():
+        raise EraseBenchError(f"{path} is no file")
+    try:
+        with (
+            warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning),
+            Image.open(path) as image,
+        ):
+            pixels = image.width * image.height
+            if pixels > MOST_PIXELS:
+                raise EraseBenchError(f"{path} has {pixels:,} pixels; {MOST_PIXELS:,} at most")
+            yield image
+    except Image.DecompressionBombError:
+        raise EraseBenchError(f"{path} has more than {MOST_PIXELS:,} pixels") from None
+    # What a damaged file makes of its decoder; ultralytics makes PIL's open look for a package that it may lack.
+    except (OSError, ValueError, SyntaxError, IndexError, struct.error, ImportError, EOFError) as error:
+        raise EraseBenchError(f"{path} cannot be read as an image") from error
 
 
 def read_png(folder: Path, place: int) -> bytes:

@@ -15,6 +15,7 @@ from erasebench.config import RunConfig
 from erasebench.domains import DOMAINS, FOLDER_FEATURES
 from erasebench.engine.cells import Cell
 from erasebench.errors import EraseBenchError, NotApplicable, check_name
+from erasebench.files import locate
 from erasebench.metrics.metric import ROLES, asked_metrics
 from erasebench.models.loading import ModelSource, find_model, resolve_device, resolve_dtype
 from erasebench.plan import Judged, Plan, ProbePlan, Row
@@ -80,7 +81,11 @@ class _Planner:
         for name in config.settings:
             (resolve_method if name in METHODS.names() else resolve_attack)(name, self.settings)
         self.asker = Asker(config, catalogue, source)
-        if config.out.resolve().is_relative_to(config.store.resolve()):
+        out, store = (
+            locate(f"the {what} {path}", path)
+            for what, path in (("output folder", config.out), ("store", config.store))
+        )
+        if out.is_relative_to(store):
             raise EraseBenchError(
                 f"the output folder {config.out} lies in the store {config.store}; give it another place"
             )

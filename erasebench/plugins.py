@@ -28,6 +28,7 @@ import pydantic.dataclasses
 from pydantic import ConfigDict, Field, ModelWrapValidatorHandler, TypeAdapter, ValidationError, model_validator
 
 from erasebench.errors import EraseBenchError, check_name
+from erasebench.texts import shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -155,6 +156,17 @@ class Method(HyperParameters, ABC):
 
         Raises:
             NotApplicable: these concepts cannot be erased from a model of this domain; the row of the table says why.
+        """
+        return
+
+    def check_model(self, folder: Path) -> None:
+        """Find what can be known not to fit a model without loading it.
+
+        Args:
+            folder: of the diffusers pipeline.
+
+        Raises:
+            EraseBenchError: it does not fit; the run does not begin.
         """
         return
 
@@ -365,9 +377,13 @@ def make_plugin(make: Callable[..., T], values: Mapping[str, Any]) -> T:
     for name in values:
         check_name("hyper-parameter", name, _names(make))
     try:
-        return TypeAdapter(make).validate_python(dict(values))  # type: ignore[arg-type]
+        made: T = TypeAdapter(make).validate_python(dict(values))  # type: ignore[arg-type]
     except ValidationError as error:
         raise EraseBenchError(explain(error, _names(make))) from None
+    for name, value in values.items():
+        if isinstance(value, bool) and value is not getattr(made, name):
+            raise EraseBenchError(f"{name}: Input should be a number, not {value}")
+    return made
 
 
 def hyper_parameters(plugin: Any) -> dict[str, Any]:
@@ -389,7 +405,7 @@ def explain(error: ValidationError, names: Sequence[str]) -> str:
     own = (first.get("ctx") or {}).get("error")
     if own is not None:
         return f"{where + ': ' if where else ''}{own}"
-    given = "" if first["type"].startswith("missing") else f", not {first['input']!r}"
+    given = "" if first["type"].startswith("missing") else f", not {shown(first['input'])}"
     return f"{where + ': ' if where else ''}{first['msg']}{given}"
 
 

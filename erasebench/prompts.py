@@ -14,7 +14,9 @@ from pathlib import Path
 
 from erasebench.concepts import Concept, Prompt, View
 from erasebench.errors import EraseBenchError
+from erasebench.files import read_file
 from erasebench.grammar import with_article
+from erasebench.texts import LONGEST_PROMPT, is_blank
 
 COMPOSITIONS = (
     "a photo of {0} next to {1}",
@@ -169,10 +171,13 @@ def check_column(path: Path, rows: Sequence[Mapping[str, str]], *columns: str) -
 
 
 def check_prompts(path: Path, prompts: Sequence[str | None], empty: int = 0) -> None:
-    """Raise :class:`EraseBenchError` if more than so many prompts of a file are empty."""
-    without = [number for number, prompt in enumerate(prompts, 1) if not (prompt or "").strip()]
+    """Raise :class:`EraseBenchError` if more than so many prompts of a file are empty, or one is far too long."""
+    without = [number for number, prompt in enumerate(prompts, 1) if is_blank(prompt or "")]
     if len(without) > empty:
         raise EraseBenchError(f"{path}: prompt {without[empty]} of those that are read is empty")
+    longest, number = max(((len(prompt or ""), number) for number, prompt in enumerate(prompts, 1)), default=(0, 0))
+    if longest > LONGEST_PROMPT:
+        raise EraseBenchError(f"{path}: prompt {number} has {longest:,} characters; {LONGEST_PROMPT:,} at most")
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
@@ -205,9 +210,7 @@ def read_table(path: Path) -> list[dict[str, str]]:
 
 def _read_text(path: Path) -> str:
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise EraseBenchError(f"cannot read {path}: {error.strerror or error}") from error
+        text = read_file(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise EraseBenchError(f"{path} is not text in UTF-8: {error.reason} at byte {error.start:,}") from None
     if "\0" in text:

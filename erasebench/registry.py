@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from erasebench.docstrings import first_line
 from erasebench.errors import EraseBenchError, check_name, one_line
 from erasebench.plugins import Attack, Judge, Method
+from erasebench.terminal import say
 
 if TYPE_CHECKING:
     from erasebench.metrics.metric import Metric
@@ -191,7 +192,7 @@ class Registry(Generic[T]):
     def _load(self, point: EntryPoint) -> None:
         try:
             made = point.load()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             # Whatever another package's import raises is that package's trouble: it is reported, the rest works.
             self.broken[point.name] = one_line(error)
             raise EraseBenchError(
@@ -286,7 +287,7 @@ def load_file(path: Path) -> None:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         if isinstance(error, EraseBenchError):
             raise
@@ -312,7 +313,7 @@ def data_files(group: str) -> list[Path]:
 @cache
 def warn(message: str) -> None:
     """Tell once, on standard error, what is left out; the rest works."""
-    print(f"warning: {message}", file=sys.stderr)
+    say(f"warning: {message}")
 
 
 METHODS: Registry[Method] = Registry(Method, "method", "erasebench.methods", "erasebench.methods")

@@ -19,6 +19,7 @@ from erasebench.concepts import load_catalogue
 from erasebench.config import RunConfig, make_config, read_layer, read_preset
 from erasebench.errors import EraseBenchError, check_name
 from erasebench.registry import data_files, load_file, warn
+from erasebench.texts import shown
 
 PACKAGE = "erasebench.suite_files"
 """The folder ``benchmarks/suites/`` under its installed name."""
@@ -172,7 +173,7 @@ def parse_suite(path: Path) -> Suite:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         said = first["msg"].removeprefix("Value error, ").lower()
-        given = f", not {first['input']!r}" if isinstance(first["input"], (str, int, float)) else ""
+        given = f", not {shown(first['input'])}" if isinstance(first["input"], (str, int, float)) else ""
         raise EraseBenchError(f"{path}: {where}: {said}{given}") from None
     for name, layer in suite.layers.items():
         for key in layer:
@@ -254,6 +255,8 @@ def layered_config(options: Mapping[str, Any], file: Path | None = None, preset:
     """
     layer = read_layer(file) if file else {}
     in_file = layer.pop("preset", None)
+    if not isinstance(in_file, str | None):
+        raise EraseBenchError(f"{file}: preset: expected a name, not {shown(in_file)}")
     preset = preset or in_file
     scale: Scale = "quick" if options.get("model", layer.get("model", "picturebook")) == "picturebook" else "paper"
     name = options.get("suite", layer.get("suite"))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from erasebench.errors import EraseBenchError, check_name
 from erasebench.files import write_durably
-from erasebench.judging import Images
+from erasebench.images import read_image
 from erasebench.metrics.stats import Estimate, rank_auc, rate
 from erasebench.plugins import Judge, PairedJudge
 from erasebench.registry import JUDGES
@@ -127,7 +127,7 @@ Part = tuple[NDArray[np.float32], NDArray[np.float32], tuple[str, ...]]
 def _judge_files(judge: Judge, label: str, folder: Path) -> Part:
     paths = labelled_images(folder)
     shown, others = (
-        np.concatenate([judge.scores(_read_image(path), [""]).columns[label] for path in paths[kind]]) for kind in KINDS
+        np.concatenate([judge.scores(read_image(path), [""]).columns[label] for path in paths[kind]]) for kind in KINDS
     )
     return shown, others, tuple(str(path.relative_to(folder)) for kind in KINDS for path in paths[kind])
 
@@ -169,17 +169,6 @@ def _read_labels(path: Path) -> dict[str, list[Path]]:
                 raise EraseBenchError(f"{where}: there is no file {file}")
             paths[KINDS[row["shows"] == "0"]].append(file)
     return paths
-
-
-def _read_image(path: Path) -> Images:
-    """One image, uint8 ``[1, height, width, 3]``: each may have a size of its own."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))[None]
-    except (OSError, ImportError) as error:  # ultralytics makes PIL's open look for a package that it may lack
-        raise EraseBenchError(f"{path} cannot be read as an image") from error
 
 
 def _judge_renders(judge: Judge, labels: Sequence[str], count: int) -> Iterator[Part]:

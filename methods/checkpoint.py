@@ -10,16 +10,19 @@ import hashlib
 import json
 import pickle
 import re
+import warnings
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic.dataclasses import dataclass
 
-from erasebench.errors import EraseBenchError
+from erasebench.errors import EraseBenchError, one_line
 from erasebench.files import hash_file_once
 from erasebench.plugins import EraseContext, Method
 from erasebench.registry import METHODS
+from erasebench.texts import check_text, shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,14 +69,38 @@ class Checkpoint(Method):
         hashes = [hash_file_once(file) for file in [*files, *settings] if file.is_file()]
         return {"sha256": hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()}
 
+    def check_model(self, folder: Path) -> None:
+        """Read the files and compare names and shapes with those of the model's files."""
+        _check(self, self.identity()["sha256"], folder)
+
     def erase(self, model: DiffusionModel, concepts: Sequence[Concept], context: EraseContext) -> Erasure:
         """Read the files; that they erase the concepts is the user's word."""
         import torch
 
-        from erasebench.models.diffusion import check_fits
         from erasebench.models.erasure import Erasure
 
         parameters = model.parameters()
+        read = self.read(parameters)
+        if read.low_rank or erasure_folder(Path(self.path)):
+            return read
+        own = {name: parameters[name].detach().cpu() for name in read.weights}
+        cast = {name: tensor.to(own[name].dtype) for name, tensor in read.weights.items()}
+        if self.kind == "delta":
+            return Erasure({name: own[name] + tensor for name, tensor in cast.items()})
+        return Erasure({name: tensor for name, tensor in cast.items() if not torch.equal(tensor, own[name])})
+
+    def read(self, parameters: Mapping[str, Tensor]) -> Erasure:
+        """What the files hold, by the model's names and of its shapes; of ``delta`` the differences.
+
+        Args:
+            parameters: the model's, whose values do not matter.
+
+        Raises:
+            EraseBenchError: the files are damaged, or of another model.
+        """
+        from erasebench.models.diffusion import check_fits
+        from erasebench.models.erasure import Erasure
+
         own_folder = erasure_folder(Path(self.path))
         if own_folder:
             return read_erasure(own_folder, parameters)
@@ -81,18 +108,42 @@ class Checkpoint(Method):
         tensors = {prefix + key: tensor for prefix, file in files for key, tensor in read_tensors(file).items()}
         try:
             if self.kind == "auto" and any((half := _HALF.fullmatch(key)) and not half[4] for key in tensors):
-                erasure = Erasure(low_rank=low_rank(tensors, list(parameters), recorded_alphas(files[0][1])))
-                check_fits(erasure, parameters)
-                return erasure
-            named = {parameter_name(key, list(parameters)): tensor for key, tensor in tensors.items()}
-            check_fits(Erasure(named), parameters)
+                found = Erasure(low_rank=low_rank(tensors, list(parameters), recorded_alphas(files[0][1])))
+            else:
+                found = Erasure({parameter_name(key, list(parameters)): tensor for key, tensor in tensors.items()})
+            check_fits(found, parameters)
         except EraseBenchError as error:
             raise EraseBenchError(f"{self.path}: {error}") from None
-        own = {name: parameters[name].detach().cpu() for name in named}
-        if self.kind == "delta":
-            return Erasure({name: own[name] + tensor.to(own[name].dtype) for name, tensor in named.items()})
-        cast = {name: tensor.to(own[name].dtype) for name, tensor in named.items()}
-        return Erasure({name: tensor for name, tensor in cast.items() if not torch.equal(tensor, own[name])})
+        return found
+
+
+@cache
+def _check(checkpoint: Checkpoint, sha256: str, folder: Path) -> None:
+    """Read a checkpoint of a hash for the model of a folder, once for all concepts.
+
+    A model whose weights are not in safetensors is not looked at: its names would take as long as to load it.
+    """
+    import torch
+    from safetensors import safe_open
+
+    from erasebench.models.erasure import check_finite
+
+    parameters: dict[str, Tensor] = {}
+    for part in PARTS:
+        files = sorted((folder / part).glob("*.safetensors"))
+        if not files:
+            return
+        for file in files:
+            with safe_open(file, "pt") as opened:
+                for key in opened.keys():  # noqa: SIM118 (it is no mapping)
+                    shape = opened.get_slice(key).get_shape()
+                    # Versions of transformers differ in whether the names of a text encoder begin so.
+                    for name in (key, key.removeprefix("text_model.")):
+                        parameters[f"{part}.{name}"] = torch.empty(shape, device="meta")
+    try:
+        check_finite(checkpoint.read(parameters))
+    except FloatingPointError as error:
+        raise EraseBenchError(f"{checkpoint.path}: {error}") from None
 
 
 def erasure_folder(path: Path) -> Path | None:
@@ -115,8 +166,8 @@ def read_erasure(folder: Path, parameters: Mapping[str, Tensor]) -> Erasure:
     try:
         erasure = Erasure.load(folder)
         check_fits(erasure, parameters)
-    except (EraseBenchError, SafetensorError, KeyError, ValueError, TypeError) as error:
-        raise EraseBenchError(f"{folder}: {error}") from None
+    except (EraseBenchError, SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
+        raise EraseBenchError(f"{folder}: {one_line(error)}") from None
     return erasure
 
 
@@ -156,29 +207,63 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         EraseBenchError: the file is damaged, holds anything that would run code when it is loaded, or no tensor.
     """
     import torch
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     loaded: Any
     try:
-        loaded = load_file(file) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # torch warns of sparse tensors, which are refused below
+            loaded = load_file(file) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error).splitlines()[0]
         raise EraseBenchError(
             f"{file} holds more than tensors, and loading it could run code: refused; save its state dict as "
             f"safetensors ({reason})"
         ) from None
-    except (SafetensorError, RuntimeError, EOFError) as error:
-        raise EraseBenchError(f"{file} cannot be read: {error}") from None
-    tensors: dict[str, Any] = dict(loaded) if isinstance(loaded, Mapping) else {}
+    except Exception as error:  # what a damaged file makes of its reader is anything
+        raise EraseBenchError(f"{file} cannot be read: {one_line(error)}") from None
+    tensors: dict[Any, Any] = dict(loaded) if isinstance(loaded, Mapping) else {}
     for wrapper, prefix in (("state_dict", ""), *((part, f"{part}.") for part in PARTS)):
         if isinstance(tensors.get(wrapper), Mapping):
-            tensors |= {prefix + key: tensor for key, tensor in tensors.pop(wrapper).items()}
+            tensors |= {prefix + _name(key, file): tensor for key, tensor in tensors.pop(wrapper).items()}
     # Text encoders of older versions of transformers also store the numbers of the positions.
-    found = {k: v for k, v in tensors.items() if isinstance(v, torch.Tensor) and not k.endswith(".position_ids")}
+    found = {
+        _name(key, file): tensor
+        for key, tensor in tensors.items()
+        if isinstance(tensor, torch.Tensor) and not (isinstance(key, str) and key.endswith(".position_ids"))
+    }
     if not found:
         raise EraseBenchError(f"{file} holds no tensors")
+    for key, tensor in found.items():
+        _check_tensor(tensor, f"{file}: '{key}'", key.endswith(".alpha"))
     return found
+
+
+def _name(key: object, file: Path) -> str:
+    if not isinstance(key, str):
+        raise EraseBenchError(f"{file} holds something under the key {shown(key)}, which is no name of a parameter")
+    check_text(key, str(file))
+    return key
+
+
+def _check_tensor(tensor: Tensor, where: str, is_alpha: bool) -> None:
+    """Raise unless a tensor holds ordinary numbers, each of them its own."""
+    import torch
+
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
+        raise EraseBenchError(
+            f"{where} is a sparse, quantized or empty tensor; save it dense, as floating-point numbers"
+        )
+    if is_alpha and tensor.numel() == 1 and not tensor.is_complex():
+        return
+    if is_alpha or not tensor.is_floating_point():
+        kind = str(tensor.dtype).removeprefix("torch.")
+        raise EraseBenchError(
+            f"{where} holds {tensor.numel():,} numbers of type {kind}; weights are floating-point numbers"
+        )
+    if tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
+        raise EraseBenchError(
+            f"{where} holds fewer numbers than its shape, {list(tensor.shape)}; save a contiguous copy"
+        )
 
 
 def parameter_name(key: str, known: Sequence[str]) -> str:
@@ -230,6 +315,9 @@ def low_rank(
     for name, pair in halves.items():
         if not {"up", "down"} <= set(pair):
             raise EraseBenchError(f"the LoRA of {name} lacks a half; it has only: {', '.join(sorted(pair))}")
+        if min(pair["up"].ndim, pair["down"].ndim) < 2 or not len(pair["down"]):
+            shapes = " and ".join(str(list(pair[half].shape)) for half in ("up", "down"))
+            raise EraseBenchError(f"the LoRA of {name} has factors of shapes {shapes}, which are no matrices")
         rank = len(pair["down"])
         alpha = float(pair["alpha"]) if "alpha" in pair else alphas.get(name.split(".")[0], alphas.get("", rank))
         factors[name] = pair["up"].flatten(1) * (alpha / rank), pair["down"].flatten(1)
@@ -240,16 +328,24 @@ def recorded_alphas(file: Path) -> dict[str, float]:
     """Alphas that diffusers puts into the file's header and peft into ``adapter_config.json`` beside it."""
     from safetensors import safe_open
 
-    settings: dict[str, Any] = {}
+    texts: list[str] = []
     if file.suffix == ".safetensors":
         with safe_open(file, "pt") as opened:
-            settings = json.loads((opened.metadata() or {}).get("lora_adapter_metadata", "{}"))
+            texts.append((opened.metadata() or {}).get("lora_adapter_metadata", "{}"))
     beside = file.with_name("adapter_config.json")
-    if beside.is_file():
-        settings |= json.loads(beside.read_text(encoding="utf-8"))
-    for name, value in settings.items():
-        if value and name.rpartition(".")[2] in ("alpha_pattern", "rank_pattern", "use_rslora", "use_dora"):
-            raise EraseBenchError(f"a LoRA with {name} is not supported; merge it and use the merged weights")
-    return {
-        name.rpartition(".")[0]: float(v) for name, v in settings.items() if name.rpartition(".")[2] == "lora_alpha"
-    }
+    settings: dict[str, Any] = {}
+    alphas: dict[str, float] = {}
+    try:
+        if beside.is_file():
+            texts.append(beside.read_text(encoding="utf-8"))
+        for text in texts:
+            settings |= json.loads(text)
+        for name, value in settings.items():
+            part, _, what = name.rpartition(".")
+            if value and what in ("alpha_pattern", "rank_pattern", "use_rslora", "use_dora"):
+                raise EraseBenchError(f"a LoRA with {name} is not supported; merge it and use the merged weights")
+            if what == "lora_alpha":
+                alphas[part] = float(value)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise EraseBenchError(f"the settings of the LoRA {file} cannot be read: {one_line(error)}") from None
+    return alphas

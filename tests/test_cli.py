@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -107,6 +108,7 @@ def test_options_stand_in_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_p
         read.append(config)
         raise EraseBenchError("enough")
 
+    importlib.import_module("erasebench.runs")  # imported later, it would keep the stand-in for good
     monkeypatch.setattr("erasebench.planning.make_plan", make_plan)
     (tmp_path / "own.yaml").write_text("seed: 7\nsteps: 3\n")
     variables = {

@@ -138,7 +138,7 @@ def test_an_unknown_preset_or_key_gets_the_nearest() -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"[a]", "holds no mapping"), (b"a: [", "is not YAML"), (b"\xff", "is not YAML"), (b"", "holds no mapping")],
+    [(b"[a]", "holds no mapping"), (b"a: [", "not valid YAML"), (b"\xff", "not valid YAML"), (b"", "holds no mapping")],
 )
 def test_a_file_that_holds_no_configuration(content: bytes, message: str, tmp_path: Path) -> None:
     path = tmp_path / "my.yaml"

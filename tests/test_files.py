@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from erasebench.errors import EraseBenchError
 from erasebench.files import (
     cannot_write,
     durably,
@@ -14,7 +15,9 @@ from erasebench.files import (
     hash_file_once,
     hash_files,
     is_disk_full,
+    locate,
     make_folder,
+    read_file,
     remove,
     remove_partials,
     replace_folder,
@@ -155,3 +158,31 @@ def test_the_hash_of_files_depends_on_names_and_bytes_but_not_on_place_or_order(
     assert before != hash_files(second, [second / "c", second / "sub" / "b"])
     (first / "a").write_bytes(b"3")
     assert before != hash_files(first, [first / "a", first / "sub" / "b"])
+
+
+def test_only_files_are_read(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"\xff\0")
+    assert read_file(tmp_path / "file") == b"\xff\0"
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(EraseBenchError, match=f"cannot read {path}: it is a pipe or a device; write its content"):
+            read_file(path)
+    with pytest.raises(EraseBenchError, match="Is a directory"):
+        read_file(tmp_path)
+    with pytest.raises(EraseBenchError, match=r"cannot read 'a\\x00b': embedded null byte"):
+        read_file(Path("a\0b"))
+
+
+def test_a_place_to_write_is_found_without_links(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to("there")
+    (tmp_path / "loop").symlink_to("loop")
+    assert locate("it", tmp_path / "link" / "new") == (tmp_path / "there" / "new").resolve()
+    for path, why in (
+        (tmp_path / "loop" / "new", "symbolic links; remove"),
+        (tmp_path / ("a" * 300), "too long; name"),
+    ):
+        with pytest.raises(EraseBenchError, match=f"^the place {path} cannot be written: .*{why}"):
+            locate(f"the place {path}", path)
+    with pytest.raises(EraseBenchError, match="cannot be written: embedded null byte"):
+        locate("it", Path("a\0b"))

@@ -272,6 +272,7 @@ def test_two_files_of_one_name_are_not_confused(files: Path) -> None:
         (None, "does not exist or is no Python file"),
         ("def", "cannot be loaded: .*SyntaxError"),
         ("1 / 0", "cannot be loaded: ZeroDivisionError"),
+        ("import sys; sys.exit(0)", "cannot be loaded: SystemExit: 0"),
         ("from erasebench import EraseBenchError\nraise EraseBenchError('its own')", "^its own$"),
     ],
 )

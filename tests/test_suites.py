@@ -65,15 +65,11 @@ def test_every_suite_can_be_run_at_both_scales(name: str) -> None:
 
 
 def test_dark_miners_quick_run_has_the_cells_of_the_same_options() -> None:
-    options = {
-        "concepts": ["church", "nudity", "van-gogh", "violence", "french-horn", "crayon"],
-        "methods": ["fmn", "salun", "sld-strong", "esd-u", "ca", "uce", "dm2", "esd-x", "mace", "ap-x"],
-        "attacks": ["none", "rab", "unlearndiff", "p4d-uda", "cce"],
-        "attack_prompts": 5,
-        "device": "cpu",
-    }
-    by_name = make_plan(layered_config({"suite": "dark-miner-table-1", "device": "cpu"}))
-    assert {cell.key for cell in by_name.cells} == {cell.key for cell in make_plan(layered_config(options)).cells}
+    less = {"methods": ["uce"], "concepts": ["church", "nudity"], "device": "cpu"}
+    by_name = make_plan(layered_config({"suite": "dark-miner-table-1", **less}))
+    attacks = ["none", "rab", "unlearndiff", "p4d-uda", "cce"]
+    by_options = make_plan(layered_config({**less, "attacks": attacks, "attack_prompts": 5}))
+    assert {cell.key for cell in by_name.cells} == {cell.key for cell in by_options.cells}
 
 
 def test_layers_are_preset_suite_scale_file_and_options(own: str, tmp_path: Path) -> None:

@@ -11,12 +11,11 @@ import pytest
 from erasebench.concepts import Catalogue, load_catalogue
 from erasebench.config import RunConfig, make_config
 from erasebench.metrics.metric import load_metrics
-from erasebench.plan import Plan
 from erasebench.planning import make_plan
 from erasebench.registry import JUDGES
 from erasebench.results.published import OR, read_published
 from erasebench.settings import check_judges, judge_options, plugin_settings, resolve_attack, resolve_method
-from erasebench.suites import Scale, Suite, layered_config, parse_suite, read_suite, suite_files
+from erasebench.suites import Scale, Suite, parse_suite, read_suite, suite_files
 
 NAMES = sorted(suite_files())
 OF_PAPERS = [name for name, path in sorted(suite_files().items()) if parse_suite(path).paper]
@@ -38,6 +37,11 @@ def suite(name: str) -> Suite:
 
 
 @cache
+def numbers() -> pd.DataFrame:
+    return read_published()
+
+
+@cache
 def config(name: str, scale: Scale) -> RunConfig:
     return make_config(*suite(name).of_scale(scale))
 
@@ -55,8 +59,7 @@ def members(names: tuple[str, ...]) -> list[str]:
 @cache
 def published(name: str) -> pd.DataFrame:
     """The reported numbers of a suite's tables, of the model that it erases from."""
-    known = read_published()
-    known = known[(known["source"] == suite(name).paper) & known["table"].isin(suite(name).tables)]
+    known = numbers()[(numbers()["source"] == suite(name).paper) & numbers()["table"].isin(suite(name).tables)]
     model = config(name, "paper").model
     return known[known["model"] == {"stabilityai/stable-diffusion-2-base": "SD v2.0"}.get(model, model)]
 
@@ -64,7 +67,7 @@ def published(name: str) -> pd.DataFrame:
 def test_every_table_with_runs_has_a_suite() -> None:
     assert len(NAMES) == 26
     covered = {(suite(name).paper, table) for name in NAMES for table in suite(name).tables}
-    tables = read_published()[["source", "table"]].drop_duplicates().itertuples(index=False)
+    tables = numbers()[["source", "table"]].drop_duplicates().itertuples(index=False)
     assert {(row.source, row.table) for row in tables} - covered == {
         ("dark-miner", "Table S6"),  # of the score that its method verifies by
         ("dark-miner", "Table S7"),
@@ -133,16 +136,10 @@ def test_something_is_measured_beside_what_is_reported(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_its_quick_scale_is_small_and_can_run(name: str, tmp_path: Path) -> None:
-    plan = planned(name, tmp_path)
-    assert plan.config.suite == name and plan.source.name == "picturebook"
+    folders = {"store": tmp_path / "store", "out": tmp_path / "out"}
+    plan = make_plan(config(name, "quick").model_copy(update=folders))
+    assert plan.source.name == "picturebook"
     assert not [row.reason for row in plan.rows if row.reason] and not [row for row in plan.attacks if row.reason]
-    images = sum(
-        len(cell.spec["prompts"]) for cell in plan.cells if cell.stage == "generate" and "prompts" in cell.spec
-    )
+    drawn = [cell.spec["prompts"] for cell in plan.cells if cell.stage == "generate" and "prompts" in cell.spec]
     if name != "dark-miner-table-1":  # which is run once, with all that is implemented
-        assert 0 < images <= MOST_IMAGES
-
-
-def planned(name: str, folder: Path) -> Plan:
-    """The plan of a suite's quick run."""
-    return make_plan(layered_config({"suite": name, "store": folder / "store", "out": folder / "out"}))
+        assert 0 < sum(map(len, drawn)) <= MOST_IMAGES

@@ -8,10 +8,10 @@ from erasebench.concepts.catalogue import (
     Concept,
     RetainPrompt,
     View,
-    load_catalogue,
 )
 from erasebench.concepts.prompt import OWN_KINDS, PROMPT_KINDS, Prompt
 from erasebench.concepts.prompt_sets import AUTO, Hub, PromptSet, Selection
+from erasebench.concepts.reading import load_catalogue
 
 __all__ = [
     "AUTO",

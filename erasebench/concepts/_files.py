@@ -10,9 +10,10 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
-import yaml
-
 from erasebench.errors import EraseBenchError, UnknownNameError, check_name
+from erasebench.files import read_file
+from erasebench.texts import LONGEST_PROMPT, check_text, is_blank, shown
+from erasebench.yaml_files import parse_yaml
 
 T = TypeVar("T")
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
@@ -23,39 +24,28 @@ class CatalogueError(EraseBenchError):
     """A concept file is wrong; the message names the file and the concept."""
 
 
-def read_bytes(path: Path) -> bytes:
-    """The bytes of a file.
+def read(path: Path) -> bytes:
+    """The bytes of a concept file.
 
     Raises:
-        CatalogueError: it cannot be read.
+        CatalogueError: as :func:`~erasebench.files.read_file`.
     """
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise CatalogueError(f"{path}: {error.strerror or error}") from error
+        return read_file(path)
+    except EraseBenchError as error:
+        raise CatalogueError(str(error)) from None
 
 
-def parse_yaml(content: bytes, path: str) -> Any:
-    """The content of a YAML file, in which no mapping may give a key twice.
+def parse(content: bytes, path: str) -> Any:
+    """What a concept file says.
 
     Raises:
-        CatalogueError: it is not YAML, or repeats a key; the message starts with ``path``.
+        CatalogueError: as :func:`~erasebench.yaml_files.parse_yaml`, with the file's name.
     """
     try:
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(content)
-        try:
-            node = loader.get_single_node()
-            if node is None:
-                return None
-            _refuse_repeats(node, path)
-            return loader.construct_document(node)
-        finally:
-            loader.dispose()
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f"line {mark.line + 1}: " if mark else ""
-        problem = " ".join(str(getattr(error, "problem", None) or error).split())
-        raise CatalogueError(f"{path}: {line}not valid YAML: {problem}") from error
+        return parse_yaml(content)
+    except EraseBenchError as error:
+        raise CatalogueError(f"{path}: {error}") from None
 
 
 def build(cls: type[T], raw: object, where: str) -> T:
@@ -89,34 +79,16 @@ def check(what: str, name: str, allowed: Iterable[str], where: str) -> None:
 
 
 def check_texts(texts: Sequence[str], where: str) -> None:
-    """Raise :class:`CatalogueError` if a text is empty or stands twice."""
+    """Raise :class:`CatalogueError` if a text is empty, far too long or stands twice."""
     seen = set()
     for text in texts:
-        if not text.strip():
+        if is_blank(text):
             raise CatalogueError(f"{where}: an empty text")
+        if len(text) > LONGEST_PROMPT:
+            raise CatalogueError(f"{where}: a text of {len(text):,} characters; {LONGEST_PROMPT:,} at most")
         if text in seen:
             raise CatalogueError(f"{where}: '{text}' stands twice")
         seen.add(text)
-
-
-def _refuse_repeats(root: yaml.Node, path: str) -> None:
-    """PyYAML itself would keep the last of several values and drop the others in silence."""
-    pending, seen = [root], set()
-    while pending:
-        node = pending.pop()
-        if id(node) in seen:
-            continue
-        seen.add(id(node))
-        if isinstance(node, yaml.SequenceNode):
-            pending += node.value
-        elif isinstance(node, yaml.MappingNode):
-            keys = set()
-            for key, value in node.value:
-                pending.append(value)
-                if isinstance(key, yaml.ScalarNode):
-                    if key.value in keys:
-                        raise CatalogueError(f"{path}: line {key.start_mark.line + 1}: '{key.value}' is given twice")
-                    keys.add(key.value)
 
 
 @cache
@@ -157,7 +129,15 @@ def _convert(hint: Any, value: object, where: str) -> Any:
     assert hint is str, f"no reader for {hint}"
     if not isinstance(value, str):
         raise CatalogueError(f"{where}: expected text, found {_found(value)}")
+    _check_text(value, where)
     return value
+
+
+def _check_text(text: str, where: str) -> None:
+    try:
+        check_text(text, where)
+    except EraseBenchError as error:
+        raise CatalogueError(str(error)) from None
 
 
 def _mapping(raw: object, where: str) -> dict[str, object]:
@@ -165,11 +145,12 @@ def _mapping(raw: object, where: str) -> dict[str, object]:
         raise CatalogueError(f"{where}: expected a mapping, found {_found(raw)}")
     for key in raw:
         if not isinstance(key, str):
-            raise CatalogueError(f"{where}: the key {key!r} is no text; put it in quotes")
+            raise CatalogueError(f"{where}: the key {shown(key)} is no text; put it in quotes")
+        _check_text(key, where)
     return raw
 
 
 def _found(value: object) -> str:
     if isinstance(value, dict | list):
         return "a mapping" if isinstance(value, dict) else "a list"
-    return "nothing" if value is None else f"the text {value!r}" if isinstance(value, str) else repr(value)
+    return "nothing" if value is None else f"the text {shown(value)}" if isinstance(value, str) else shown(value)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from erasebench.concepts._files import CatalogueError, build
+from erasebench.texts import shown
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Family:
         kind: of each; likewise ``anchor`` and ``judge``.
         domain: the one domain that knows them.
         naming: prompts, with ``{}`` in the place of the phrase.
-        neighbours: names of concepts or of families of the same file; each concept leaves itself out.
+        neighbours: names of concepts and of groups; each concept leaves itself out.
         phrases: the words of each, which its name and its label are made of: lower case with hyphens, no accents.
     """
 
@@ -48,7 +49,7 @@ def with_families(content: Any, where: str) -> Any:
         return content
     given = build(_Families, {"families": content["families"]}, where).families
     names = {family: [name_of(phrase) for phrase in one.phrases] for family, one in given.items()}
-    concepts, groups = dict(content.get("concepts") or {}), dict(content.get("groups") or {})
+    concepts, groups = (dict(_section(content, name, where)) for name in ("concepts", "groups"))
     for family, one in given.items():
         place = f"{where}: families: {family}"
         if without := next((text for text in one.naming if "{}" not in text), None):
@@ -56,17 +57,23 @@ def with_families(content: Any, where: str) -> Any:
         if family in groups:
             raise CatalogueError(f"{place}: there is a group of that name")
         groups[family] = names[family]
-        neighbours = [name for one_of in one.neighbours for name in names.get(one_of, [one_of])]
         for phrase, name in zip(one.phrases, names[family], strict=True):
             if name in concepts:
                 raise CatalogueError(f"{place}: '{phrase}': there is a concept '{name}' in this file")
-            view = {"judge": one.judge, "label": name, "naming": [text.format(phrase) for text in one.naming]}
+            view = {"judge": one.judge, "label": name, "naming": [text.replace("{}", phrase) for text in one.naming]}
             concepts[name] = {
                 **{"kind": one.kind, "phrase": phrase, "anchor": one.anchor, "views": {one.domain: view}},
-                "neighbours": [neighbour for neighbour in neighbours if neighbour != name],
+                "neighbours": [neighbour for neighbour in one.neighbours if neighbour != name],
             }
     rest = {section: value for section, value in content.items() if section != "families"}
     return {**rest, "concepts": concepts, "groups": groups}
+
+
+def _section(content: Mapping[str, Any], name: str, where: str) -> Mapping[str, Any]:
+    found = content.get(name, {})
+    if not isinstance(found, Mapping):
+        raise CatalogueError(f"{where}: {name}: expected a mapping, found {shown(found)}")
+    return found
 
 
 @dataclass(frozen=True)

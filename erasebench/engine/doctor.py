@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from filelock import Timeout
 
+from erasebench.engine.cells import IDENTITY_VERSION
 from erasebench.engine.store import CELLS, Store
 from erasebench.errors import EraseBenchError
 from erasebench.files import remove
@@ -54,6 +56,23 @@ def examine(root: Path, fix: bool = False) -> list[str]:
                 if fix:
                     remove(path)
     return problems
+
+
+def of_other_versions(root: Path) -> list[str]:
+    """A line on the sound cells that no run of this version reads: results had another meaning, and other identities.
+
+    Args:
+        root: the store's folder.
+    """
+    store = Store(root)
+    markers = filter(None, map(store.marker, store.cells()))
+    versions = Counter(str(marker.identity.get("identity_version")) for marker in markers)
+    del versions[str(IDENTITY_VERSION)]
+    return [
+        f"{count} cells are of identity version {version}, and runs of this erasebench read version {IDENTITY_VERSION}:"
+        " they are sound, and of use only to the erasebench that wrote them"
+        for version, count in versions.items()
+    ]
 
 
 @contextmanager

@@ -30,6 +30,8 @@ from erasebench.engine.runner import (
 )
 from erasebench.engine.schedule import perhaps_unneeded
 from erasebench.engine.work import Failure
+from erasebench.terminal import telling
+from erasebench.texts import printable
 
 REDRAW, REPORT = 0.2, 30.0
 """Seconds between two states of the bars, and between two lines where the output is no terminal."""
@@ -95,16 +97,22 @@ class Progress:
         if self.stream.isatty():
             # Drawn on events alone: no thread runs beside the processes that work.
             self.screen = Live(console=Console(file=self.stream), auto_refresh=False, transient=True)
-            self.screen.start()
+            with telling(self.stream):
+                self.screen.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         if self.screen:
-            self.screen.stop()
+            with telling(self.stream):
+                self.screen.stop()
             self.screen = None
 
     def __call__(self, event: Event) -> None:
         """Show what happened to a cell."""
+        with telling(self.stream):
+            self._note(event)
+
+    def _note(self, event: Event) -> None:
         match event:
             case Corrupt(cell) if cell.key not in self.left:
                 self._add(cell)
@@ -170,7 +178,7 @@ class Progress:
         table = Table.grid(Column(ratio=1, no_wrap=True, overflow="ellipsis"), Column(width=BAR), padding=(0, 2, 0, 0))
         for running in self.running.values():
             bar = ProgressBar(running.of or None, running.done, BAR, animation_time=now)
-            table.add_row(Text(_state(running, now)), bar if running.of else "")
+            table.add_row(Text(printable(_state(running, now))), bar if running.of else "")
         done = self.total - len(self.left)
         table.add_row(Text(f"[{done}/{self.total}] cells{self._time_left(now)}"), ProgressBar(self.total, done, BAR))
         return table
@@ -233,6 +241,7 @@ class Progress:
         return f", {over}{duration(max(0.0, seconds / self.workers))} left"
 
     def _show(self, text: str) -> None:
+        text = printable(text)
         if self.screen:
             self.screen.console.print(Text(text), soft_wrap=True)
             self.screen.update(self._bars(time.monotonic()), refresh=True)

@@ -98,7 +98,7 @@ class Failure:
     disk_full: bool = False
 
     @classmethod
-    def of(cls, error: Exception, seconds: float = 0.0, fatal: bool = False) -> Failure:
+    def of(cls, error: BaseException, seconds: float = 0.0, fatal: bool = False) -> Failure:
         """The failure that an exception is."""
         name = "EraseBenchError" if isinstance(error, EraseBenchError) else type(error).__name__
         text = "".join(traceback.format_exception(error))
@@ -110,7 +110,7 @@ def do(task: Task, workshop: Workshop, progress: Progress) -> list[Mapping[str, 
     try:
         for cell in task.cells:
             workshop.prepare(cell)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return Failure.of(error, fatal=isinstance(error, EraseBenchError))
     memory = PeakMemory(workshop.device)
     memory.restart()
@@ -121,7 +121,7 @@ def do(task: Task, workshop: Workshop, progress: Progress) -> list[Mapping[str, 
         costs = workshop.work(task.cells, task.part, task.folders, progress)
         if len(costs) != len(task.cells):
             raise ValueError(f"the costs of {len(costs)} cells came of {len(task.cells)}")
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a plug-in may call sys.exit
         return Failure.of(error, time.monotonic() - began)
     shared = {
         "seconds": round((time.monotonic() - began) / len(costs), 3),

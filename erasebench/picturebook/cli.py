@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
@@ -70,7 +69,7 @@ def measure(images: int, out: Path | None) -> None:
     from erasebench.picturebook.measure import measure
 
     if not measure(images=images, out=out):
-        sys.exit(1)
+        click.get_current_context().exit(1)
 
 
 @picturebook.command()

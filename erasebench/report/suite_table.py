@@ -31,6 +31,7 @@ class SuiteColumn:
         metric: its name; ``title`` its heading, ``lower`` whether lower is better.
         values: by line of the table; nan where there is none.
         texts: what stands in place of a value that is none, by line.
+        counts: how many images, prompts or boxes each value is of, by line; none of a mean over concepts.
     """
 
     concept: str
@@ -40,6 +41,7 @@ class SuiteColumn:
     lower: bool
     values: tuple[float, ...]
     texts: tuple[str, ...]
+    counts: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:
@@ -114,7 +116,8 @@ def _column(
     estimates = [row.metrics.get(key) if row else None for row in rows]
     values = tuple(one.value if one else math.nan for one in estimates)
     texts = tuple(row.status if row and row.status != "ok" else "-" for row in rows)
-    return SuiteColumn(concept, attack, key, title, metric.direction != "higher", values, texts)
+    counts = tuple(one.n for one in estimates if one)
+    return SuiteColumn(concept, attack, key, title, metric.direction != "higher", values, texts, counts)
 
 
 def _is_plain_rate(key: str) -> bool:
@@ -228,10 +231,11 @@ def _marked(table: SuiteTable, column: SuiteColumn, baseline: str) -> list[str]:
 
 
 def cell_texts(column: SuiteColumn) -> list[str]:
-    """The values of a column as a paper prints them: three significant digits, four of FID."""
+    """The values of a column as papers print them: three significant digits, four of FID; 0.01 % at least."""
     digits = 4 if column.metric == "fid" else 3
+    hundredths = column.title.endswith(("(%)", "(x100)"))
     return [
-        text if math.isnan(value) else f"{value:.{digits}g}"
+        text if math.isnan(value) else f"{value:.2f}" if hundredths and 0 < abs(value) < 1 else f"{value:.{digits}g}"
         for value, text in zip(column.values, column.texts, strict=True)
     ]
 
@@ -244,7 +248,9 @@ def legend(table: SuiteTable, metrics: Mapping[str, Description]) -> list[str]:
         attacks = any(column.attack for column in table.columns if column.metric == key)
         where = "Columns of attacks" if attacks and _is_plain_rate(key) else metric.title
         title = f"{metric.title} ({metric.unit}), " if where != metric.title else ""
-        lines.append(f"{where}: {title}{metric.meaning}")
+        counts = [n for column in table.columns if column.metric == key for n in column.counts]
+        low, high = min(counts, default=0), max(counts, default=0)
+        lines.append(f"{where}: {title}{metric.meaning}; n = {low}{'' if low == high else f' to {high}'}")
     if any(column.concept == AVERAGE for column in table.columns):
         lines.append(f"{AVERAGE}: the mean of the concepts' numbers, where all have one")
     if any(text != "-" for column in table.columns for text in column.texts):

@@ -17,6 +17,7 @@ from erasebench.engine.store import Store
 from erasebench.errors import EraseBenchError
 from erasebench.plugins import UNATTACKED
 from erasebench.results.scores import split_judges
+from erasebench.results.table import frame_csv, restored_frame
 
 if TYPE_CHECKING:
     from erasebench.adversarial import Trial
@@ -191,8 +192,7 @@ def attacks_frame(rows: Iterable[Mapping[str, Any]] = ()) -> pd.DataFrame:
 
 def attacks_csv(frame: pd.DataFrame) -> str:
     """The text of ``attacks.csv``; numbers are exact."""
-    text: str = frame.to_csv(index=False, lineterminator="\n")
-    return text
+    return frame_csv(frame, None)
 
 
 def read_attacks(folder: Path) -> pd.DataFrame:
@@ -217,7 +217,7 @@ def read_attacks(folder: Path) -> pd.DataFrame:
         )
         if not isinstance(frame.index, pd.RangeIndex):
             raise ValueError("its lines have more cells than its header")
-        return _typed(frame[list(COLUMNS)])
+        return restored_frame(_typed(frame[list(COLUMNS)]))
     except OSError as error:
         raise EraseBenchError(
             f"{folder} is no folder of a run with attacks: cannot read {path}: {error.strerror}"

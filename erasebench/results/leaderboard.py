@@ -59,6 +59,7 @@ from erasebench.results.rows import STATUSES, Status
 from erasebench.results.run_folder import RunFolder
 from erasebench.results.table import number
 from erasebench.settings import split_seed
+from erasebench.texts import defused, restored
 
 ROBUST, CONFIRMED = "robust-rate", "asr-confirmed"
 """The metrics of attacks that a leaderboard holds: the first of the ensemble, the second of every attack."""
@@ -332,7 +333,7 @@ def csv_lines(rows: Sequence[BoardRow]) -> list[str]:
 
 def _csv_line(cells: Sequence[str]) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(cells)
+    csv.writer(text, lineterminator="\n").writerow(map(defused, cells))
     return text.getvalue()
 
 
@@ -377,7 +378,8 @@ def read_leaderboard(path: Path) -> list[BoardRow]:
         why = f"it has no column '{lacking[0]}'" if lacking else "its columns are in another order"
         raise EraseBenchError(f"{path} is no leaderboard: {why}; `erasebench export RUN --csv FILE` writes one")
     rows = []
-    for cells in reader:
+    for line in reader:
+        cells = [restored(cell) for cell in line]
         try:
             if len(cells) != len(header):
                 raise ValueError(f"it has {len(cells)} cells, the header {len(header)}")

@@ -14,11 +14,12 @@ import pandas as pd
 from erasebench.concepts import Concept, Prompt
 from erasebench.engine.store import Store
 from erasebench.errors import EraseBenchError
+from erasebench.judging import read_column
 from erasebench.results.record import Record
+from erasebench.results.table import frame_csv, restored_frame
 
 if TYPE_CHECKING:
     from erasebench.plan import Plan
-from erasebench.judging import read_column
 
 SCORES = "scores.csv"
 COLUMNS: dict[str, Any] = {
@@ -90,8 +91,7 @@ def unrelated_prompts(concept: Concept, prompts: Sequence[Prompt]) -> list[Promp
 
 def scores_csv(scores: pd.DataFrame) -> str:
     """The text of ``scores.csv``: digits enough for float32."""
-    text: str = scores.to_csv(index=False, lineterminator="\n", float_format="%.9g")
-    return text
+    return frame_csv(scores, "%.9g")
 
 
 def read_scores(folder: Path) -> pd.DataFrame:
@@ -109,7 +109,7 @@ def read_scores(folder: Path) -> pd.DataFrame:
             dtype={name: kind for name, kind in COLUMNS.items() if kind and name != "score"},
             converters={"seed": int, "score": float},  # Python's own, exact to the last bit
         )
-        return _typed(scores[list(COLUMNS)])
+        return restored_frame(_typed(scores[list(COLUMNS)]))
     except OSError as error:
         raise EraseBenchError(
             f"{folder} is no folder of a finished run: cannot read {path}: {error.strerror}"

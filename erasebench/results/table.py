@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from erasebench.errors import EraseBenchError
 from erasebench.metrics.metric import Description
 from erasebench.metrics.stats import Estimate
 from erasebench.results.rows import STATUSES, TableRow
+from erasebench.texts import defused, restored
 
 TABLE = "table.csv"
 Metrics = Mapping[str, Description]
@@ -76,7 +77,7 @@ def read_csv(text: str) -> list[TableRow]:
     for cells in reader:
         if len(cells) != len(header):
             raise EraseBenchError(f"line {reader.line_num} has {len(cells)} cells, the header {len(header)}")
-        cell = dict(zip(header, cells, strict=True))
+        cell = dict(zip(header, map(restored, cells), strict=True))
         try:
             metrics = {key: _estimate(cell, key) for key in keys if cell[f"{key}_n"]}
         except ValueError as error:
@@ -101,10 +102,26 @@ def read_csv(text: str) -> list[TableRow]:
     return rows
 
 
-def frame_csv(frame: pd.DataFrame) -> str:
-    """A frame as CSV, numbers in six digits at most."""
-    text: str = frame.to_csv(index=False, lineterminator="\n", float_format="%.6g")
+def frame_csv(frame: pd.DataFrame, digits: str | None = "%.6g") -> str:
+    """A frame as CSV, its texts :func:`~erasebench.texts.defused`, numbers in six digits at most unless said."""
+    text: str = _with_texts(frame, defused).to_csv(index=False, lineterminator="\n", float_format=digits)
     return text
+
+
+def restored_frame(frame: pd.DataFrame) -> pd.DataFrame:
+    """A frame that was read from CSV of :func:`frame_csv`, with its texts as they were."""
+    return _with_texts(frame, restored)
+
+
+def _with_texts(frame: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
+    """A frame with its texts changed; a text that stands often is changed once."""
+    changed: dict[str, pd.Series] = {}
+    for name, column in frame.items():
+        if pd.api.types.is_object_dtype(column) or isinstance(column.dtype, pd.StringDtype):
+            new = {text: change(text) for text in column.unique() if isinstance(text, str)}
+            if any(text != other for text, other in new.items()):
+                changed[str(name)] = column.map(lambda text, new=new: new.get(text, text))
+    return frame.assign(**changed)
 
 
 def read_frame(path: Path, columns: Mapping[str, Any]) -> pd.DataFrame:
@@ -123,7 +140,7 @@ def read_frame(path: Path, columns: Mapping[str, Any]) -> pd.DataFrame:
         )
         if list(frame.columns) != list(columns):
             raise ValueError(f"its columns are {', '.join(map(str, frame.columns))}")
-        return frame.astype(dict(columns))
+        return restored_frame(frame.astype(dict(columns)))
     except OSError as error:
         raise EraseBenchError(f"cannot read {path}: {error.strerror}; run it again") from error
     except ValueError as error:

@@ -38,11 +38,14 @@ def cell(
 
     Raises:
         NotApplicable: the method cannot erase them, or the weights of a judge that it asks are missing.
+        EraseBenchError: the method does not fit the model, or a file that it reads is missing or damaged.
     """
     seen = [concept.seen_in(source.domain) for concept in concepts]
     made = method.made.resolved(seen)
     if seen:
         made.check(source.domain, seen)
+    if source.fingerprint:  # a pipeline in memory has no files
+        made.check_model(source.folder)
     try:
         seen_by = [judge_spec(name) for name in made.judges(source.domain, seen)]
     except EraseBenchError as error:

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
 from erasebench.engine.cells import Cell
 from erasebench.errors import EraseBenchError
 from erasebench.files import hash_files
-from erasebench.images import read_images, read_index
+from erasebench.images import check_image, read_image, read_images, read_index
 from erasebench.judging import Images, Scores, write_scores
 from erasebench.plugins import Judge, PairedJudge
 from erasebench.registry import JUDGES
@@ -50,7 +49,7 @@ def folder_cell(spec: dict[str, Any], folder: Path) -> Cell:
     """The cell in which a judge sees the images of the user's folder.
 
     Raises:
-        EraseBenchError: fewer than two images.
+        EraseBenchError: fewer than two images, or a file that is none.
     """
     count, name = len(image_paths(folder)), spec["judge"]
     return Cell("judge", {**spec, "files": hash_images(folder)}, {}, f"reference: {name}", name, count, "scores")
@@ -121,7 +120,7 @@ def read_originals(folder: Path, ids: Sequence[str], seeds: Sequence[int]) -> Im
 
 def _judge_folder(judge: Judge, folder: Path) -> Scores:
     """Judge images one by one, since each may have a size of its own."""
-    found = [judge.scores(np.asarray(Image.open(path).convert("RGB"))[None], [""]) for path in image_paths(folder)]
+    found = [judge.scores(read_image(path), [""]) for path in image_paths(folder)]
     return Scores(
         {name: np.concatenate([scores.columns[name] for scores in found]) for name in found[0].columns},
         {name: np.concatenate([scores.arrays[name] for scores in found]) for name in found[0].arrays},
@@ -132,9 +131,11 @@ def hash_images(folder: Path) -> str:
     """SHA-256 over the names and bytes of a folder's images.
 
     Raises:
-        EraseBenchError: fewer than two images.
+        EraseBenchError: fewer than two images, or a file that is none.
     """
     paths = image_paths(folder)
+    for path in paths:
+        check_image(path)
     if len(paths) < 2:
         raise EraseBenchError(f"{folder} holds {len(paths)} images; FID needs thousands to mean anything")
     return hash_files(folder, paths)

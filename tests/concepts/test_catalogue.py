@@ -470,7 +470,7 @@ def test_a_file_is_read_again_only_if_it_says_something_else(load: Callable[[str
 def test_without_the_c_parser_the_result_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     import yaml
 
-    from erasebench.concepts.catalogue import _made_of, _parsed
+    from erasebench.concepts.reading import _made_of, _parsed
 
     fast = catalogue()
     monkeypatch.delattr(yaml, "CSafeLoader", raising=False)

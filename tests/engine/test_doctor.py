@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from erasebench.engine.cells import IDENTITY_VERSION
 from erasebench.engine.store import MARKER, Store
 from tests.engine.runs import CELLS, TINY, command, copy_of, done, places, run_tiny, table
 
@@ -103,6 +104,20 @@ def test_a_folder_that_is_no_store(tmp_path: Path, capsys: pytest.CaptureFixture
         assert command("doctor", "--store", folder) == 2
         assert capsys.readouterr().err == f"error: {folder} is no store: it has no store.json\n"
     assert not any(tmp_path.iterdir())
+
+
+def test_cells_of_another_identity_version_are_sound_and_of_no_use(
+    fast_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy_of(fast_run, tmp_path)
+    monkeypatch.setattr("erasebench.engine.cells.IDENTITY_VERSION", 99)
+    monkeypatch.setattr("erasebench.engine.doctor.IDENTITY_VERSION", 99)
+    assert command("plan", *TINY, *places(tmp_path)) == 0
+    assert f"{CELLS} cells: 0 already there, {CELLS} to compute" in capsys.readouterr().out
+    assert command("doctor", "--store", tmp_path / "store") == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.endswith("nothing is damaged")
+    assert second.startswith(f"{CELLS} cells are of identity version {IDENTITY_VERSION}, and runs of this")
 
 
 def test_a_plan_before_and_after_a_run(fast_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

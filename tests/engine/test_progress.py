@@ -225,3 +225,23 @@ def test_the_remaining_time_is_the_most_where_cells_may_prove_unneeded(now: list
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize("stream", [io.StringIO, Terminal])
+def test_what_others_wrote_does_not_act_on_the_terminal(stream: type[io.StringIO], now: list[float]) -> None:
+    written = stream()
+    with Progress([CELL], written) as progress:
+        progress(Started(CELL))
+        progress(Progressed(CELL, 1, 2, "\x1b[2J\x07"))
+        now[0] = 40.0
+        progress(Progressed(CELL, 1, 2, "\x1b[2J\x07"))
+        progress(Failed(CELL, Failure("\x1b]0;title\x07", seconds=1.0)))
+    assert "failed (\\x1b]0;title\\x07)" in written.getvalue()
+    assert "\x1b[2J" not in written.getvalue() and "\x07" not in written.getvalue()
+
+
+def test_a_stream_that_cannot_be_written_stops_nothing(now: list[float]) -> None:
+    with open("/dev/full", "w", encoding="utf-8") as stream, Progress([CELL, ERASURE], stream) as progress:
+        finish(progress, now, CELL, 1.0)
+        finish(progress, now, ERASURE, 1.0)
+        assert not progress.left

@@ -45,7 +45,7 @@ def test_a_prompt_is_tried_once() -> None:
 
 
 def test_the_file_holds_the_frame_to_the_last_bit(tmp_path: Path) -> None:
-    texts = ["null", "NA", 'a "quoted", text', "two\nlines", "one\r\nmore", " spaces ", "1", "é", ""]
+    texts = ["null", "NA", 'a "quoted", text', "two\nlines", "one\r\nmore", " spaces ", "1", "é", "=cmd|'x'", "@a", ""]
     rows = []
     for k, text in enumerate(texts):
         found: dict[str, Any] = {"first_success": k or None, "gradient": math.pi * 10.0**-k if k % 2 else None}
@@ -57,9 +57,9 @@ def test_the_file_holds_the_frame_to_the_last_bit(tmp_path: Path) -> None:
     (tmp_path / ATTACKS).write_bytes(attacks_csv(frame).encode())
     again = read_attacks(tmp_path)
     pd.testing.assert_frame_equal(again, frame, check_exact=True)
-    assert again["found"].tolist() == texts and again["seed"].tolist() == [2**63 + k for k in range(9)]
-    assert again["first_success"].isna().tolist() == [True] + [False] * 8
-    assert again["gradient"].isna().tolist() == [k % 2 == 0 for k in range(9)]
+    assert again["found"].tolist() == texts and again["seed"].tolist() == [2**63 + k for k in range(11)]
+    assert again["first_success"].isna().tolist() == [True] + [False] * 10
+    assert again["gradient"].isna().tolist() == [k % 2 == 0 for k in range(11)]
     assert again["stochastic"].notna().sum() == 1
     assert attacks_csv(again) == attacks_csv(frame)
 

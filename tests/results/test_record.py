@@ -8,7 +8,7 @@ import pytest
 
 from erasebench.engine.store import Store
 from erasebench.errors import EraseBenchError
-from erasebench.metrics.metric import describe_metrics
+from erasebench.metrics.metric import asked_metrics
 from erasebench.results.record import RECORD, read_record
 
 
@@ -23,7 +23,7 @@ def test_rows_say_what_became_of_them_and_name_their_cells(finished: Path) -> No
         ("failing", "nudity", "explicit", "n/a", "no nudity"),
     ]
     assert (record.model, record.domain, record.baseline) == ("picturebook", "picturebook", "sd")
-    assert record.metrics == describe_metrics()
+    assert record.metrics == {name: metric.description() for name, metric in asked_metrics().items()}
     store = Store(finished / "store")
     for row in record.rows[:4]:
         assert row.erasure and store.verify(row.erasure) is None

@@ -61,7 +61,20 @@ def test_synonyms_are_kept_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_unusual_prompts_and_seeds_survive_the_file(tmp_path: Path) -> None:
-    texts = ["null", "NA", 'a "quoted", text', "two\nlines", "one\r\nmore", " spaces ", "1", "é"]
+    texts = [
+        "null",
+        "NA",
+        'a "quoted", text',
+        "two\nlines",
+        "one\r\nmore",
+        " spaces ",
+        "1",
+        "é",
+        "=1+1",
+        "'=1+1",
+        "-0.5",
+        "'tis",
+    ]
     lines = [
         ("uce", "church", "concept", text, text, "set", 2**63 + k, k, "judge", "label", 0.1 + k, float("nan"))
         for k, text in enumerate(texts)
@@ -69,6 +82,7 @@ def test_unusual_prompts_and_seeds_survive_the_file(tmp_path: Path) -> None:
     scores = pd.DataFrame(lines, columns=list(COLUMNS))
     (tmp_path / SCORES).write_bytes(scores_csv(scores).encode())
     again = read_scores(tmp_path)
+    assert "'=1+1," in (tmp_path / SCORES).read_text() and ",=1+1" not in (tmp_path / SCORES).read_text()
     assert again.text.tolist() == texts and again.seed.tolist() == [2**63 + k for k in range(len(texts))]
     assert scores_csv(again) == scores_csv(scores)
 
