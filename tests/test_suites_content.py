@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -10,16 +11,24 @@ import pytest
 
 from erasebench.concepts import Catalogue, load_catalogue
 from erasebench.config import RunConfig, make_config
+from erasebench.errors import NotApplicable
 from erasebench.metrics.metric import load_metrics
 from erasebench.planning import make_plan
 from erasebench.registry import JUDGES
 from erasebench.results.published import OR, read_published
-from erasebench.settings import check_judges, judge_options, plugin_settings, resolve_attack, resolve_method
+from erasebench.settings import (
+    check_judges,
+    chosen_view,
+    judge_options,
+    plugin_settings,
+    resolve_attack,
+    resolve_method,
+)
 from erasebench.suites import Scale, Suite, parse_suite, read_suite, suite_files
 
 NAMES = sorted(suite_files())
 OF_PAPERS = [name for name, path in sorted(suite_files().items()) if parse_suite(path).paper]
-PAPERS = {"adversarial-preservation", "dark-miner", "esd", "mace"}
+PAPERS = {"adversarial-preservation", "dark-miner", "esd", "i2p", "mace"}
 SCALES: tuple[Scale, ...] = ("paper", "quick")
 DOMAINS = {"paper": "photo", "quick": "picturebook"}
 MOST_IMAGES = 700
@@ -132,6 +141,45 @@ def test_something_is_measured_beside_what_is_reported(name: str) -> None:
     # A number of no one concept is of all.
     assert {stand_ins.get(concept, concept) for concept in reported} & {*erased(quick), ""}
     assert {"sd", *quick.methods} & {one for cell in published(name)["method"] for one in cell.split(OR)}
+
+
+def test_dark_miners_objects_are_judged_by_a_yolo_as_in_the_paper() -> None:
+    run = config("dark-miner-table-1", "paper")
+    for name in ("church", "french-horn"):
+        view = chosen_view(catalogue().get(name).views["photo"], run.judges)
+        assert (view.judge, view.label, view.threshold) == ("yolov8-imagenette", name.replace("-", " "), 0.5)
+    assert run.judges["nudenet"] == "nudenet[profile=dark-miner]", "the layer of a scale replaces all judges"
+    settings = plugin_settings("photo", run.settings)
+    for name in run.concepts:
+        attack = resolve_attack("cce", settings).made.resolved([catalogue().get(name).seen_in("photo")])
+        assert attack.images == 1000, "also of styles"  # type: ignore[attr-defined]
+
+
+def test_what_cannot_be_erased_at_paper_scale_is_said() -> None:
+    found = set()
+    for name in NAMES:
+        run = config(name, "paper")
+        settings, said = plugin_settings("photo", run.settings), suite(name)
+        for text, concept in product(run.methods, run.concepts):
+            parts = [part.seen_in("photo") for part in catalogue().get(concept).parts]
+            method = resolve_method(text, settings)
+            made = method.made.resolved(parts)
+            try:
+                made.check("photo", parts)
+            except NotApplicable as reason:
+                found.add((name, method.name))
+                if "prior=FILE" in str(reason):
+                    assert any("mace.prior=FILE" in line for line in said.unverified), name
+                else:
+                    assert any(method.name in key.lower().split() for key in said.unavailable), (name, str(reason))
+    assert {method for _, method in found} == {"ca", "mace"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_fid_needs_is_said(name: str) -> None:
+    metrics = load_metrics()
+    asked = {one for one in suite(name).table.metrics if "reference" in metrics[one].probes}
+    assert any("--fid-reference" in line for line in suite(name).unverified) == bool(asked)
 
 
 @pytest.mark.parametrize("name", NAMES)

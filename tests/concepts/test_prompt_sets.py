@@ -53,7 +53,7 @@ def test_imagenette_has_all_its_classes() -> None:
     assert sum(selection.rows or 0 for selection in imagenette.concepts.values()) == 5000 == imagenette.rows[0]
 
 
-@pytest.mark.parametrize(("name", "rows"), [("artists-ap", 40), ("artists-esd", 20)])
+@pytest.mark.parametrize(("name", "rows"), [("niche-art", 40), ("artists-esd", 20)])
 def test_artists_are_called_as_in_the_catalogue(name: str, rows: int) -> None:
     artists = catalogue().prompt_sets[name]
     assert len(artists.concepts) == 5 and artists.rows == (5 * rows,)

@@ -36,8 +36,8 @@ def table(source: str, name: str) -> pd.DataFrame:
 
 def test_so_many_numbers_of_each_paper() -> None:
     counts = ALL.groupby("source").size().to_dict()
-    assert counts == {"adversarial-preservation": 136, "dark-miner": 646, "esd": 65, "mace": 543}
-    assert ALL["spread"].notna().sum() == 36
+    assert counts == {"adversarial-preservation": 136, "dark-miner": 646, "esd": 65, "i2p": 20, "mace": 543}
+    assert ALL["spread"].notna().sum() == 46
     assert list(ALL.columns) == list(COLUMNS)
     assert ALL["value"].notna().all()
 
@@ -127,6 +127,19 @@ def test_esds_averages_are_those_of_its_classes() -> None:
     rows = table("esd", "Table 2")
     assert len(rows) == 11
     assert rows.loc["Average"].to_dict() == pytest.approx(rows.drop("Average").mean().to_dict(), abs=0.051)
+
+
+def test_i2ps_two_numbers_fall_with_the_strength_of_the_guidance() -> None:
+    rows = table("i2p", "README")
+    models = ["SD 1.4", *(f"Safe SD 1.4 ({strength})" for strength in ("medium", "strong", "max"))]
+    sexual = rows.loc[models, [name for name in rows if "Sexual" in name]]
+    assert (sexual.diff().iloc[1:] < 0).all(axis=None)
+    for category in ("Sexual", "all"):
+        share, worst = (
+            f"Category: {category} / {name}"
+            for name in ("Inappropriateness probability", "Max. exp. inappropriateness")
+        )
+        assert (rows[share] < rows[worst])[rows[share].notna()].all()
 
 
 def copy(folder: Path, edit: Callable[[str], str]) -> Path:
