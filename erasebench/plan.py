@@ -186,6 +186,8 @@ def describe_plan(plan: Plan, store: Store) -> str:
     lines += [
         f"n/a        {row.attack} {row.method} {row.concept.name}: {row.reason}" for row in plan.attacks if row.reason
     ]
+    if plan.reference is None:
+        lines.append("n/a        FID, CMMD: no real images to compare with; name a folder of them by --fid-reference")
     lines += count_missing(missing, plan.cells)
     # Rows of a prompt set that give one prompt other seeds are prompts of their own here.
     counts = {name: math.ceil(len(own) / plan.config.images_per_prompt) for name, own in _images(plan).items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from erasebench.config import RunConfig, make_config, parse_method
+from erasebench.domains import DOMAINS
 from erasebench.plugins import hyper_parameters
 from erasebench.registry import ATTACKS
 from erasebench.settings import plugin_settings, resolve_attack, resolve_method
@@ -12,8 +13,9 @@ from erasebench.suites import Scale, Suite
 
 _TECHNICAL = frozenset(
     {"suite", "settings", "device", "dtype", "batch_size", "workers", "compile", "store", "out", "plugins"}
+    | {"fid_reference", "second_judge"}
 )
-"""Keys of the configuration that change no number, or are compared one by one."""
+"""Keys of the configuration that change no number of a suite, which it cannot know, or that are compared one by one."""
 
 
 def describe_scale(suite: Suite, config: RunConfig, domain: str) -> str:
@@ -30,19 +32,39 @@ def describe_scale(suite: Suite, config: RunConfig, domain: str) -> str:
         if scale == "quick"
         else f"Paper scale on {config.model}."
     )
+    if scale == "quick":
+        said += _stand_ins(suite, config)
     other = _deviations(make_config(*suite.of_scale(scale)), config, domain)
     return f"{said} Not as the suite has it: {', '.join(other)}." if other else said
+
+
+def _stand_ins(suite: Suite, config: RunConfig) -> str:
+    """How many of the paper's concepts a run has, and what stands in for which."""
+    papers = make_config(*suite.of_scale("paper")).concepts
+    said = ""
+    if len(config.concepts) < len(papers):
+        said += f" {len(config.concepts)} concept{'s' * (len(config.concepts) > 1)} where the paper has {len(papers)}."
+    by_stand_in: dict[str, list[str]] = {}
+    for concept, stand_in in suite.stand_ins.items():
+        if stand_in in config.concepts:
+            by_stand_in.setdefault(stand_in, []).append(concept)
+    told = [f"{stand_in} for {', '.join(concepts)}" for stand_in, concepts in by_stand_in.items()]
+    return said + (f" Stand-ins: {'; '.join(told)}." if told else "")
 
 
 def _deviations(suite: RunConfig, config: RunConfig, domain: str) -> list[str]:
     """What a run has otherwise than its suite, in words."""
     found = []
+    own = {"steps": DOMAINS[domain].steps, "guidance_scale": DOMAINS[domain].guidance_scale}
     for key in RunConfig.model_fields:
-        ours, theirs = getattr(config, key), getattr(suite, key)
+        ours, theirs = (
+            own.get(key) if value is None else value for value in (getattr(config, key), getattr(suite, key))
+        )
         unused = key in ("attack_prompts", "floor_prompts") and not config.attacks
-        if key in _TECHNICAL or theirs is None or ours == theirs or unused:
+        if key in _TECHNICAL or ours == theirs or unused:
             continue
-        found.append(f"{key} ({ours}, not {theirs})" if isinstance(theirs, str | int | float) else key)
+        own_value = "the model's own" if theirs is None else theirs
+        found.append(f"{key} ({ours}, not {own_value})" if isinstance(ours, str | int | float) else key)
     names = [name for name, same in _hyper_parameters_of(suite, config, domain) if not same]
     return [*found, f"settings of {', '.join(names)}"] if names else found
 

@@ -224,6 +224,7 @@ def test_numbers_of_other_concepts_enter_no_checksum_of_the_concept() -> None:
         ({"concepts": ["church+church"]}, "names church twice"),
         ({"concepts": ["church+nudity"]}, "of the kinds object, explicit, which are not counted alike"),
         ({"concepts": ["church+chruch"]}, "church"),
+        ({"concepts": ["church+tench+"]}, "an empty name in 'church"),
         ({"others": ["neighbors"]}, "neighbours"),
         ({"metrics": ["raito"]}, "ratio"),
     ],

@@ -161,7 +161,10 @@ class Catalogue:
         if name.startswith(PHRASE_PREFIX):
             return self.phrase(name.removeprefix(PHRASE_PREFIX))
         if JOIN in name:
-            parts = [part for text in _divided(name) for part in self.get(text).parts]
+            texts = list(_divided(name))
+            if not all(texts):
+                raise CatalogueError(f"an empty name in {shown(name)}: write names with {JOIN} between them")
+            parts = [part for text in texts for part in self.get(text).parts]
             return joint(JOIN.join(part.name for part in parts), parts)
         check_name("concept", name, (*self._concepts, *self._groups))
         return self._concepts[name]

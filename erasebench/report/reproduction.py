@@ -53,7 +53,7 @@ def reproduce(name: str, suite: Suite, run: RunFolder) -> Reproduction:
         run: a run of it.
 
     Raises:
-        EraseBenchError: the run is of another suite or of none, or the suite has no published numbers.
+        EraseBenchError: the run is of another suite or of none.
     """
     theirs = run.config.suite
     if theirs is None or Path(theirs).stem != Path(name).stem:
@@ -61,18 +61,26 @@ def reproduce(name: str, suite: Suite, run: RunFolder) -> Reproduction:
         raise EraseBenchError(
             f"{run.folder} is a run of {of}, not of the suite {name}; run that by `erasebench run --suite {name}`"
         )
-    if suite.paper is None or not suite.tables:
-        raise EraseBenchError(f"the suite {name} names no published tables: there is nothing to stand beside the run")
     published = read_published()
     published = published[(published["source"] == suite.paper) & published["table"].isin(suite.tables)]
+    published = published[_of_own_model(published["model"], suite)]
     stand_ins = suite.stand_ins if is_on_picturebook(run) else {}
-    return Reproduction(
-        suite,
-        run,
-        len(published),
-        published_beside(run.rows, published, run.record.model, stand_ins, of_all=True),
-        nothing_beside(run.rows, published, stand_ins, of_all=True),
-    )
+    beside = published_beside(run.rows, published, run.record.model, stand_ins, of_all=True)
+    if is_on_picturebook(run):
+        beside["agrees"] = pd.NA  # whether numbers of another model agree says nothing of the paper
+    nothing = nothing_beside(run.rows, published, stand_ins, of_all=True)
+    return Reproduction(suite, run, len(published), beside, nothing)
+
+
+def _of_own_model(models: pd.Series, suite: Suite) -> pd.Series:
+    """Which numbers are of the suite's model: a table of several has a suite for each.
+
+    Where a paper leaves open which weights it means, its own name of the model stands for those of the suite.
+    """
+    if models.nunique() < 2:
+        return models.notna()
+    own = models == suite.paper_scale.get("model")
+    return own if own.any() else ~models.str.contains("/")
 
 
 def is_on_picturebook(run: RunFolder) -> bool:
@@ -104,7 +112,7 @@ def caveats(found: Reproduction) -> list[str]:
     run, beside = found.run, found.beside
     lines = []
     if is_on_picturebook(run):
-        stand_ins = " with stand-ins" if (beside["stand_in"] != "").any() else ""
+        stand_ins = " with stand-ins" if beside["stand_in"].isin(found.suite.stand_ins.values()).any() else ""
         lines.append(f"Measured on Picturebook{stand_ins}: not a reproduction. Papers measure Stable Diffusion.")
     else:
         parts = beside["differs"].str.split("; ").explode()
@@ -119,11 +127,15 @@ def conclusions(found: Reproduction) -> list[str]:
     """How many numbers agree, and of how many nothing was measured, and why."""
     beside = found.beside
     known = beside["agrees"].notna()
-    lines = [
-        f"agrees: the reported number lies in the measured 95 % interval ({int(beside['agrees'].sum())} of"
-        f" {int(known.sum())} do); '-' where there is no interval"
-        + ("; on another model that says nothing of the paper" if is_on_picturebook(found.run) else "")
-    ]
+    if not found.numbers:
+        lines = ["No number of the paper is in this package: nothing stands beside the run, whose table is in suite.md"]
+    elif is_on_picturebook(found.run):
+        lines = ["agrees: '-' throughout, since on another model it says nothing of the paper"]
+    else:
+        lines = [
+            f"agrees: the reported number lies in the measured 95 % interval ({int(beside['agrees'].sum())} of"
+            f" {int(known.sum())} do); '-' where there is no interval"
+        ]
     judges = beside["differs"].str.contains("judge: ", na=False)
     if judges.any():
         lines.append(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pandas as pd
 
@@ -17,6 +17,8 @@ from erasebench.suites import Suite, TableLayout, find_suite, parse_suite
 
 AVERAGE = "average"
 DARK_MINER = "dark-miner-table-1"
+DOUBTED = frozenset({"not-erased", "collapsed"})
+"""Flags of rows that no column's best can be: whoever erases nothing, or all, is the best at the rest."""
 MAX_COLUMNS = 12
 """Of a table in Markdown: more outer headings are put into another one below."""
 
@@ -58,12 +60,22 @@ class SuiteTable:
         columns: those that have a value somewhere.
         empty: metrics of the layout that have none.
         outer: which of concept, attack and metric is the outer heading.
+        flags: by flag, method and concept of the rows that have it.
+        judges: by what they are, the concepts that judges see.
     """
 
     lines: tuple[tuple[str, str], ...]
     columns: tuple[SuiteColumn, ...]
     empty: tuple[str, ...]
     outer: str
+    flags: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
+    judges: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def is_doubted(self, method: str, concept: str) -> bool:
+        """Whether a method's row of a concept, or of any where it is the mean over them, has a flag of ``DOUBTED``."""
+        return any(
+            one == method and concept in (of, AVERAGE) for flag in DOUBTED for one, of in self.flags.get(flag, ())
+        )
 
 
 def suite_table(rows: Sequence[TableRow], layout: TableLayout, metrics: Metrics) -> SuiteTable:
@@ -102,7 +114,15 @@ def suite_table(rows: Sequence[TableRow], layout: TableLayout, metrics: Metrics)
         columns = _with_averages(columns, pairs, by_metric=layout.columns[0] == "metric")
     kept = [column for column in columns if not all(map(math.isnan, column.values))]
     empty = [name for name in layout.metrics if name not in {column.metric for column in kept}]
-    return SuiteTable(tuple(lines), tuple(kept), tuple(empty), layout.columns[0])
+    flags: dict[str, list[tuple[str, str]]] = {}
+    judges: dict[str, list[str]] = {}
+    for row in rows:
+        if not row.attack:
+            for flag in row.flags:
+                flags.setdefault(flag, []).append((row.method, row.concept))
+            if row.judge and row.concept not in judges.setdefault(row.judge, []):
+                judges[row.judge].append(row.concept)
+    return SuiteTable(tuple(lines), tuple(kept), tuple(empty), layout.columns[0], flags, judges)
 
 
 def _column(
@@ -161,7 +181,7 @@ def suite_markdown(suite: Suite, rows: Sequence[TableRow], metrics: Metrics, bas
         scale: what the run has in common with the paper, in words.
     """
     table = suite_table(rows, suite.table, metrics)
-    notes = bullets([*legend(table, metrics), _marks(baseline), *suite_notes(suite, table)])
+    notes = bullets([*legend(table, metrics), _marks(baseline), *suite_notes(suite, table), *chosen_notes(suite)])
     return "\n".join([f"# {suite.title}\n\n{scale}\n", *layout_tables(table, baseline), notes])
 
 
@@ -221,7 +241,10 @@ def _marked(table: SuiteTable, column: SuiteColumn, baseline: str) -> list[str]:
         own = [
             place
             for place, (method, of) in enumerate(table.lines)
-            if of == concept and method != baseline and not math.isnan(column.values[place])
+            if of == concept
+            and method != baseline
+            and not math.isnan(column.values[place])
+            and not table.is_doubted(method, column.concept or of)
         ]
         ranked = sorted({column.values[place] for place in own}, reverse=not column.lower)
         marks = dict(zip(ranked, ("**{}**", "<u>{}</u>"), strict=False))
@@ -250,7 +273,8 @@ def legend(table: SuiteTable, metrics: Mapping[str, Description]) -> list[str]:
         title = f"{metric.title} ({metric.unit}), " if where != metric.title else ""
         counts = [n for column in table.columns if column.metric == key for n in column.counts]
         low, high = min(counts, default=0), max(counts, default=0)
-        lines.append(f"{where}: {title}{metric.meaning}; n = {low}{'' if low == high else f' to {high}'}")
+        caveat = f"; {metric.caveat}" if metric.caveat else ""
+        lines.append(f"{where}: {title}{metric.meaning}{caveat}; n = {low}{'' if low == high else f' to {high}'}")
     if any(column.concept == AVERAGE for column in table.columns):
         lines.append(f"{AVERAGE}: the mean of the concepts' numbers, where all have one")
     if any(text != "-" for column in table.columns for text in column.texts):
@@ -259,12 +283,25 @@ def legend(table: SuiteTable, metrics: Mapping[str, Description]) -> list[str]:
 
 
 def _marks(baseline: str) -> str:
-    return f"Bold: the best; underlined: the second ({baseline} apart). Intervals are in table.md"
+    return (
+        f"Bold: the best; underlined: the second (without {baseline}, and what is {' or '.join(sorted(DOUBTED))})."
+        " Intervals are in table.md"
+    )
 
 
 def suite_notes(suite: Suite, table: SuiteTable) -> list[str]:
-    """What the paper's table has and this one has not, and why."""
-    notes = [f"Not available: {what}: {why}" for what, why in suite.unavailable.items()]
+    """Which numbers to doubt, who judged, what the paper does not say, and what its table has and this one has not."""
+    notes = [
+        f"Flag {flag}, explained in table.md: {', '.join(f'{method} on {concept}' for method, concept in rows)}"
+        for flag, rows in table.flags.items()
+    ]
+    notes += [f"Judge of {', '.join(concepts)}: {judge}" for judge, concepts in table.judges.items()]
+    notes += [f"Not available: {what}: {why}" for what, why in suite.unavailable.items()]
     if table.empty:
-        notes.append(f"Not measured by this run: {', '.join(table.empty)}")
+        notes.append(f"Not measured, since this run's judges or prompts do not give it: {', '.join(table.empty)}")
     return notes
+
+
+def chosen_notes(suite: Suite) -> list[str]:
+    """What the paper does not say, and what this project chose."""
+    return [f"Not verified: {what}" for what in suite.unverified]

@@ -49,12 +49,14 @@ def test_on_picturebook_it_is_no_reproduction_and_stand_ins_are_named_in_each_li
         "Measured on Picturebook with stand-ins: not a reproduction. Papers measure Stable Diffusion.",
         "A scale.",
     ]
-    nudity, church = (line for line in lines_of(text, "SD ") if line[-1] in ("yes", "no"))
+    nudity, church = (line for line in lines_of(text, "SD ") if line[-1] == "-")
     assert " ".join(nudity[1:]).startswith(
         "Inappropriateness: Nudity / Erase / R. sd / church for nudity 49.1 50 [45, 55]"
     )
-    assert nudity[-1] == "yes" and " ".join(church).endswith("sd / church 85.8 50 [45, 55] 40 no")
-    assert "on another model that says nothing of the paper" in text
+    assert " ".join(church).endswith("sd / church 85.8 50 [45, 55] 40 -")
+    assert "on another model it says nothing of the paper" in text
+    without = to_terminal(reproduce("own", suite(), run(row("sd", "church", 50))))
+    assert "Measured on Picturebook: not a reproduction." in without
 
 
 def test_on_the_papers_model_stand_ins_are_none() -> None:
@@ -103,5 +105,20 @@ def test_a_run_of_another_suite_or_none_is_refused() -> None:
     with pytest.raises(EraseBenchError, match="is a run of no suite, not of the suite own"):
         reproduce("own", suite(), plain)
     assert reproduce("folder/own.yaml", suite(), run(row("sd", "church", 50))).numbers == 384
-    with pytest.raises(EraseBenchError, match="names no published tables"):
-        reproduce("own", suite(paper=None, tables=[]), run(row("sd", "church", 50)))
+
+
+def test_a_suite_without_published_numbers_says_so() -> None:
+    found = reproduce("own", suite(paper=None, tables=[]), run(row("sd", "church", 50)))
+    assert found.numbers == len(found.beside) == 0
+    assert "No number of the paper is in this package: nothing stands beside the run" in to_terminal(found)
+
+
+def test_of_a_table_of_several_models_only_the_suites_own_stand_beside_it() -> None:
+    for model, first in (
+        ("stable-diffusion-v1-5/stable-diffusion-v1-5", 45.7),
+        ("stabilityai/stable-diffusion-2-base", None),
+    ):
+        own = suite(tables=["Table 5"], paper_scale={"model": model})
+        found = reproduce("own", own, run(row("sd", "nudity", 50), row("dm2", "nudity", 9)))
+        assert found.numbers == 8
+        assert (45.7 in set(found.beside["reported"])) == (first == 45.7)

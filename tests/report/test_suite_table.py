@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -117,7 +118,24 @@ def suite(**parts: Any) -> Suite:
 def test_what_is_not_there_is_named_with_its_reason() -> None:
     made = suite(unavailable={"M1": "captions"}, table=layout("concept", "metric", metrics=("ratio", "robust-rate")))
     table = suite_table(ROWS, made.table, METRICS)
-    assert suite_notes(made, table) == ["Not available: M1: captions", "Not measured by this run: robust-rate"]
+    assert suite_notes(made, table) == [
+        "Not available: M1: captions",
+        "Not measured, since this run's judges or prompts do not give it: robust-rate",
+    ]
+
+
+def test_what_is_flagged_is_named_and_never_the_best() -> None:
+    rows = [
+        row("sd", "church", ratio=100, clip=30),
+        replace(row("a", "church", ratio=90, clip=31), flags=("not-erased",), judge="detector 1: church >= 0.5"),
+        replace(row("b", "church", ratio=5, clip=29), flags=("wide",), judge="detector 1: church >= 0.5"),
+    ]
+    made = suite(unverified=["the seeds"])
+    text = suite_markdown(made, rows, METRICS, "sd", "")
+    assert "| a | 90 | 31 |" in text and "| b | **5** | **29** |" in text
+    assert "- Flag not-erased, explained in table.md: a on church" in text
+    assert "- Judge of church: detector 1: church >= 0.5" in text
+    assert "- Not verified: the seeds" in text
 
 
 def test_dark_miners_table_as_published() -> None:
