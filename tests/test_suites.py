@@ -134,7 +134,7 @@ def changed(old: str, new: str) -> str:
     ("text", "message"),
     [
         ("- a", "holds no mapping"),
-        ("title: [", "is not YAML"),
+        ("title: [", "not valid YAML"),
         (changed("title:", "titel:"), "unknown key 'titel'; nearest: title"),
         (changed("protocol: >", "stand: >"), "unknown key 'stand'; nearest: stand_ins"),
         (changed('title: "A paper, table 1: two concepts"\n', ""), "title: field required"),
