@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from pathlib import Path
 
 import pytest
 
+from erasebench.config import make_config, read_layer
+from erasebench.report.suite_table import suite_markdown
 from erasebench.results.run_folder import RunFolder, read_run
+from erasebench.results.table import read_csv
+from erasebench.suites import parse_suite, suite_files
 
 RESULTS = Path(__file__).parents[1] / "results" / "picturebook"
 REPORT_BYTES = 4e6
@@ -36,6 +41,33 @@ def test_the_committed_report_is_of_the_committed_runs_and_small(runs: tuple[Run
                 shown = (f"{ratio.value:.{d}f} [{ratio.low:.{d}f}, {ratio.high:.{d}f}]" for d in (1, 2))
                 assert any(one in plain for one in shown), row.method
     assert not re.search(r'(?:src|data-src)="(?!data:)[^"]*:', text), "nothing is loaded from elsewhere"
+
+
+@pytest.mark.parametrize("name", sorted(suite_files()))
+def test_the_quick_run_of_every_suite_is_committed(name: str) -> None:
+    folder = RESULTS / "suites" / name
+    suite = parse_suite(suite_files()[name])
+    rows = [row for row in read_csv((folder / "table.csv").read_text(encoding="utf-8")) if not row.attack]
+    config = make_config(read_layer(folder / "run.yaml"))
+    assert config.suite == name and {row.status for row in rows} == {"ok"}
+    assert {row.concept for row in rows} == set(config.concepts)
+    assert {row.method for row in rows} == {"sd", *config.methods}
+    text = (folder / "suite.md").read_text(encoding="utf-8")
+    assert text.startswith(f"# {suite.title}\n\nQuick scale on Picturebook: not the paper's models or prompts.")
+    assert all(f"Not verified: {line}" in text for line in suite.unverified)
+    with (folder / "reproduce.csv").open(encoding="utf-8", newline="") as stream:
+        beside = list(csv.DictReader(stream))
+    assert bool(beside) == (name not in ("erase-eval", "esd-figure-7"))
+    assert all("model: picturebook" in line["differs"] and not line["agrees"] for line in beside)
+
+
+def test_dark_miners_table_is_of_its_run() -> None:
+    run = read_run(RESULTS / "suites" / "dark-miner-table-1")
+    suite = parse_suite(suite_files()["dark-miner-table-1"])
+    made = suite_markdown(suite, run.rows, run.record.metrics, run.record.baseline, run.record.suite_scale)
+    assert made == (run.folder / "suite.md").read_text(encoding="utf-8")
+    assert len(run.record.attacks) == 8 * 3 * 5 and len(run.attacks) == 8 * 3 * 5 * 5
+    assert len((run.folder / "report.html").read_bytes()) < 1.1 * REPORT_BYTES
 
 
 def test_no_machine_is_named() -> None:
