@@ -29,7 +29,10 @@ def test_the_two_commands_are_the_makefiles() -> None:
 
 
 def test_every_command_named_exists() -> None:
-    named = {tuple(words.split()) for words in re.findall(r"erasebench ((?:picturebook )?[a-z]+(?:-[a-z]+)*)(?![\w.\[])", README)}
+    named = {
+        tuple(words.split())
+        for words in re.findall(r"erasebench ((?:picturebook )?[a-z]+(?:-[a-z]+)*)(?![\w.\[])", README)
+    }
     picturebook = cli.commands["picturebook"]
     assert isinstance(picturebook, click.Group)
     known = {(name,) for name in cli.commands} | {("picturebook", name) for name in picturebook.commands}

@@ -268,7 +268,9 @@ class _Run:
                 return "stand-in not run", concept
             return "of a concept that was neither run nor stood in for", concept
         found = list(self._measured(line, concept, methods, attacks))
-        return found or ("not measured", line["metric"])
+        rows = [row for key in product(methods, [concept], attacks) for row in self.rows.get(key, ())]
+        undefined = any(row.status == "ok" and line["metric"] in row.metrics for row in rows)
+        return found or ("undefined in the run" if undefined else "not measured", line["metric"])
 
     def _measured(
         self, line: Mapping[str, Any], concept: str, methods: Sequence[str], attacks: Sequence[str]

@@ -315,5 +315,8 @@ def test_why_nothing_stands_beside_a_number() -> None:
     assert others == dict.fromkeys(("church", "french-horn", "van-gogh", "crayon"), 2 * 4)
     assert counts["attack not run"]["rab"] == 2 * 6 and counts["method not run"]["esd-u | esd-x"] == 48
     assert counts["not measured"] == {"ratio": 1, "score": 2, "clip": 3, "fid": 2}
+    assert "undefined in the run" not in counts
+    undefined = replace(RATIO, metrics={**RATIO.metrics, "score": UNDEFINED})
+    assert nothing_beside([undefined], own, {})["undefined in the run"] == {"score": 1}
     beside = published_beside(rows, own, SD14, {"violence": "tench"})
     assert sum(sum(what.values()) for what in counts.values()) + len(beside) == len(own)
