@@ -179,6 +179,9 @@ def concepts() -> str:
             rows.append([f"`{concept.name}`", *(escape(details[name]) for name in own), "<br>".join(seen)])
         header = ("concept", "phrase", "synonyms", "anchor", "neighbours", "seen by, prompts")
         parts.append("{.concepts}\n" + table(header, rows))
+    parts.append("## Groups\n\nConcepts that are erased together under one name.")
+    groups = catalogue().groups().items()
+    parts.append(table(("group", "concepts"), [[f"`{name}`", escape(", ".join(own))] for name, own in groups]))
     return "\n\n".join(parts)
 
 

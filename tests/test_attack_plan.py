@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from erasebench.attack_plan import AttackRow
 from erasebench.config import make_config
 from erasebench.engine.cells import Cell
 from erasebench.errors import EraseBenchError
+from erasebench.picturebook.weights import pipeline_path
 from erasebench.plan import Plan, resolved_config
 from erasebench.planning import make_plan
 
@@ -59,7 +61,7 @@ def test_images_of_the_unerased_model_are_those_of_its_control() -> None:
 
 
 def test_what_reads_the_text_alone_is_searched_once_for_all_who_leave_the_text_encoder_alone(tmp_path: Path) -> None:
-    (tmp_path / "weights.safetensors").write_bytes(b"")
+    shutil.copyfile(pipeline_path() / "unet/diffusion_pytorch_model.safetensors", tmp_path / "weights.safetensors")
     made = plan("rab", methods=["uce", "esd-x", f"checkpoint[path={tmp_path / 'weights.safetensors'}]"])
     searched = only(row(made, "sd", "rab"))
     assert "found" not in searched[0].reads

@@ -105,7 +105,7 @@ def test_everything_built_in_says_what_it_is() -> None:
             assert len(line.split(maxsplit=1)) == 2 and "``" not in line, line
     assert "(strength=max)" in METHODS.summary("sld-max") and METHODS.summary("sld-max") != METHODS.summary("sld-weak")
     assert listing("presets", "smoke")[0].startswith("smoke  Seconds: does everything run?")
-    assert listing("concepts", "french*") == ['french-horn  object "French horn", picturebook and photo']
+    assert listing("concepts", "french-*") == ['french-horn  object "French horn", picturebook and photo']
     assert {line.split()[0] for line in listing("rules")} == {"classifier-free", "safe-latent"}
 
 

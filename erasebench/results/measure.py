@@ -209,6 +209,8 @@ def _each(
             continue
         if metric.second_judge and one.measured.second.empty:
             continue
+        if any(role not in one.measured.probes[probe].roles for role, of in metric.roles.items() for probe in of):
+            continue
         try:
             answers[name] = ask(metric, one.measured, one.base)
         except Exception as error:

@@ -14,7 +14,7 @@ from erasebench.config import make_config
 from erasebench.engine.cells import Cell
 from erasebench.engine.store import Store
 from erasebench.images import write_images
-from erasebench.metrics.metric import describe_metrics
+from erasebench.metrics.metric import asked_metrics
 from erasebench.metrics.stats import Estimate, rate
 from erasebench.plugins import UNATTACKED
 from erasebench.results.attacks import attacks_frame
@@ -96,7 +96,7 @@ def run_of(rows: Sequence[TableRow], common: Facts | None = None, **more: Any) -
         model="picturebook",
         domain="picturebook",
         baseline="sd",
-        metrics=describe_metrics(),
+        metrics={name: metric.description() for name, metric in asked_metrics().items()},
         rows=tuple(
             RowRecord(
                 method=row.method,

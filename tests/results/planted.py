@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from erasebench.config import make_config
-from erasebench.metrics.metric import describe_metrics
+from erasebench.metrics.metric import asked_metrics
 from erasebench.metrics.stats import Estimate
 from erasebench.results.attacks import attacks_frame
 from erasebench.results.protocol import Protocol
@@ -21,7 +21,7 @@ from erasebench.results.run_folder import RunFolder
 from erasebench.results.scores import COLUMNS
 
 THRESHOLD = 0.5
-METRICS = describe_metrics()
+METRICS = {name: metric.description() for name, metric in asked_metrics().items()}
 Row = tuple[str, str]
 """Method and concept."""
 
