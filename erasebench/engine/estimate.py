@@ -61,17 +61,18 @@ def estimate(missing: Sequence[Cell], store: Store) -> list[str]:
         return []
     measured = _measure(store)
     seconds = size = 0.0
-    unknown: set[str] = set()
+    known, unknown = False, set[str]()
     for cell in missing:
         like = measured.get((cell.stage, cell.kind))
         if like is None:
             unknown.add(f"{cell.stage} {cell.kind.partition(' ')[0]}".strip())
             continue
+        known = True
         share = cell.units / like.units
         seconds += share * like.seconds
         size += share * like.size
     names = ", ".join(sorted(unknown))
-    if not seconds:
+    if not known:
         return [f"no estimate of time and disk, since never measured in this store: {names}"]
     most = "at most" if perhaps_unneeded(missing) else ""
     about = ("about" if most else "more than") if unknown else (most or "about")
