@@ -135,10 +135,10 @@ def config_options() -> list[click.Parameter]:
             options.append(click.Option([f"{flag}/--no-{flag[2:]}"], default=None, help=text, show_default=False))
         else:
             metavar = _metavar(default, field.annotation)
-            named = "concepts" if key == "others" else key
-            complete = complete_names(named) if named in LISTED else complete_path if metavar == "PATH" else None
-            of = {"second_judge": "judges", "suite": "suites"}.get(key)
-            complete = complete_name(of) if of else complete_names("concepts") if key == "others" else complete
+            several = "concepts" if key == "others" else key
+            one = {"second_judge": "judges", "suite": "suites"}.get(key)
+            complete = complete_names(several) if several in LISTED else complete_path if metavar == "PATH" else None
+            complete = complete_name(one) if one else complete
             options.append(click.Option([flag], help=text, metavar=metavar, shell_complete=complete))
     return options
 

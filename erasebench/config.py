@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from erasebench.errors import EraseBenchError, check_name
-from erasebench.registry import data_files, warn
+from erasebench.registry import files_by_name
 from erasebench.texts import check_text, shown
 from erasebench.yaml_files import YamlError, parse_yaml, read_yaml
 
@@ -211,13 +211,7 @@ def preset_files() -> dict[str, Path]:
     A preset may hold any key of the configuration: with methods and concepts it is a whole suite.
     One that has the name of another is left out with a warning.
     """
-    found: dict[str, Path] = {}
-    for path in (*sorted(PRESETS.glob("*.yaml")), *data_files("erasebench.presets")):
-        if path.stem in found:
-            warn(f"the preset {path} is left out: another is called '{path.stem}', {found[path.stem]}")
-            continue
-        found[path.stem] = path
-    return found
+    return files_by_name("preset", PRESETS.glob("*.yaml"), "erasebench.presets")
 
 
 def split_list(text: str) -> list[str]:

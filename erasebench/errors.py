@@ -36,14 +36,21 @@ class ErasureFailedError(EraseBenchError):
             self.add_note(traceback)
 
 
-def check_name(what: str, name: str, allowed: Iterable[str]) -> None:
-    """Raise :class:`UnknownNameError` with the nearest names unless ``name`` is allowed."""
+def check_name(what: str, name: str, allowed: Iterable[str], where: str = "") -> None:
+    """Raise :class:`UnknownNameError` with the nearest names unless ``name`` is allowed.
+
+    Args:
+        what: the name is of.
+        name: as somebody wrote it.
+        allowed: the known ones.
+        where: it stands, such as in which line of a file; every message starts with it.
+    """
     known = allowed if isinstance(allowed, Collection) else list(allowed)
     if name in known:
         return
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
     hint = f"nearest: {', '.join(near)}" if near else f"known: {', '.join(known) or 'none'}"
-    raise UnknownNameError(f"unknown {what} '{name}'; {hint}")
+    raise UnknownNameError(f"{where and f'{where}: '}unknown {what} '{name}'; {hint}")
 
 
 def one_line(error: BaseException) -> str:

@@ -18,11 +18,7 @@ from erasebench.engine.store import Store
 from erasebench.errors import NotApplicable
 from erasebench.models.loading import ModelSource
 from erasebench.plugins import hyper_parameters
-from erasebench.settings import (
-    plugin_settings,
-    resolve_attack,
-    resolve_method,
-)
+from erasebench.settings import plugin_settings, resolve_attack, resolve_method
 
 
 @dataclass(frozen=True)

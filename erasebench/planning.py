@@ -21,12 +21,7 @@ from erasebench.models.loading import ModelSource, find_model, resolve_device, r
 from erasebench.plan import Judged, Plan, ProbePlan, Row
 from erasebench.plugins import BASELINE, Judge, ResolvedMethod
 from erasebench.registry import JUDGES, METHODS, METRICS, load_file
-from erasebench.settings import (
-    plugin_settings,
-    resolve_attack,
-    resolve_method,
-    resolve_methods,
-)
+from erasebench.settings import plugin_settings, resolve_attack, resolve_method, resolve_methods
 from erasebench.stages import erase, generate, judge, reference
 
 JOINT_ATTACK = "attacks are on one concept, and this row erases several together"
@@ -81,6 +76,14 @@ class _Planner:
         for name in config.settings:
             (resolve_method if name in METHODS.names() else resolve_attack)(name, self.settings)
         self.asker = Asker(config, catalogue, source)
+        for name in config.metrics:
+            check_name("metric", name, METRICS.names())
+        self.metrics = asked_metrics(config.metrics)
+        self.probes = {probe for metric in self.metrics.values() for probe in metric.probes}
+        self.roles = {
+            probe: [role for role in ROLES if any(probe in one.roles.get(role, ()) for one in self.metrics.values())]
+            for probe in self.probes
+        }
         out, store = (
             locate(f"the {what} {path}", path)
             for what, path in (("output folder", config.out), ("store", config.store))
@@ -152,30 +155,23 @@ class _Planner:
             yield from self.attacks.rows(row.method, None if reason else row.erasure, reason, attacked)
 
     def _check_metrics(self, asked: Iterable[Asked]) -> None:
-        """Raise unless the metrics that are asked for can be measured; find the image sets that they need."""
+        """Raise unless there are the image sets that the metrics which are asked for need."""
         for name in self.config.metrics:
-            check_name("metric", name, METRICS.names())
-        metrics = asked_metrics(self.config.metrics)
-        for name in self.config.metrics:
-            if "others" in metrics[name].probes and not self.config.others:
+            probes = self.metrics[name].probes
+            if "others" in probes and not self.config.others:
                 raise EraseBenchError(
                     f"the metric {name} is of other concepts, and none are asked for; name some with --others"
                 )
-            if "synonyms" in metrics[name].probes and not any(one.synonyms for one in asked):
+            if "synonyms" in probes and not any(one.synonyms for one in asked):
                 raise EraseBenchError(
                     f"the metric {name} is of prompts by synonyms, and no concept of the run has any in the domain "
                     f"'{self.domain.name}'"
                 )
-            if "composition" in metrics[name].probes and not any(one.composed for one in asked):
+            if "composition" in probes and not any(one.composed for one in asked):
                 raise EraseBenchError(
                     f"the metric {name} is of prompts for two objects, one of them erased; name other objects with "
                     "--others, and objects with --concepts"
                 )
-        self.probes = {probe for metric in metrics.values() for probe in metric.probes}
-        self.roles = {
-            probe: [role for role in ROLES if any(probe in metric.roles.get(role, ()) for metric in metrics.values())]
-            for probe in self.probes
-        }
 
     def _row(
         self,

@@ -19,7 +19,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cache, cached_property
@@ -307,6 +307,22 @@ def data_files(group: str) -> list[Path]:
         if not any(folder.is_dir() for folder in folders):
             warn(f"the entry point {point.name} = {point.value} of {_package(point)} is left out: it names no package")
         found += sorted(path for folder in folders for path in folder.glob("*.yaml"))
+    return found
+
+
+def files_by_name(what: str, own: Iterable[Path], group: str) -> dict[str, Path]:
+    """This package's YAML files and those of other packages, by name; one that has the name of another is left out.
+
+    Args:
+        what: they are, for the warning.
+        own: files of this package, which come first.
+        group: of other packages' entry points.
+    """
+    found: dict[str, Path] = {}
+    for path in (*sorted(own), *data_files(group)):
+        if path.stem in found:
+            warn(f"the {what} {path} is left out: another is called '{path.stem}', {found[path.stem]}")
+        found.setdefault(path.stem, path)
     return found
 
 

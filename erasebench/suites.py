@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from erasebench.concepts import load_catalogue
 from erasebench.config import RunConfig, make_config, read_layer, read_preset
 from erasebench.errors import EraseBenchError, check_name
-from erasebench.registry import data_files, load_file, warn
+from erasebench.registry import files_by_name, load_file
 from erasebench.texts import shown
 
 PACKAGE = "erasebench.suite_files"
@@ -108,14 +108,8 @@ def suite_files() -> dict[str, Path]:
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise EraseBenchError(f"the package {PACKAGE} is missing; install erasebench again")
-    own = sorted(path for folder in spec.submodule_search_locations for path in Path(folder).glob("*.yaml"))
-    found: dict[str, Path] = {}
-    for path in (*own, *data_files("erasebench.suites")):
-        if path.stem in found:
-            warn(f"the suite {path} is left out: another is called '{path.stem}', {found[path.stem]}")
-            continue
-        found[path.stem] = path
-    return found
+    own = [path for folder in spec.submodule_search_locations for path in Path(folder).glob("*.yaml")]
+    return files_by_name("suite", own, "erasebench.suites")
 
 
 def find_suite(name: str) -> Path:
@@ -177,7 +171,7 @@ def parse_suite(path: Path) -> Suite:
         raise EraseBenchError(f"{path}: {where}: {said}{given}") from None
     for name, layer in suite.layers.items():
         for key in layer:
-            _check(f"{path}: {name}", "configuration key", str(key), set(RunConfig.model_fields) - {"suite"})
+            check_name("configuration key", str(key), set(RunConfig.model_fields) - {"suite"}, f"{path}: {name}")
         try:
             make_config(layer)
         except EraseBenchError as error:
@@ -204,7 +198,7 @@ def check_suite(suite: Suite, path: Path, plugins: Iterable[Path] = (), concept_
     metrics = load_metrics()
     asked = {scale: make_config(*suite.of_scale(scale)).metrics for scale in SCALES}
     for name in suite.table.metrics:
-        _check(f"{path}: table.metrics", "metric", name, metrics)
+        check_name("metric", name, metrics, f"{path}: table.metrics")
         lacking = [scale for scale in SCALES if metrics[name].on_request and name not in asked[scale]]
         if lacking:
             raise EraseBenchError(
@@ -218,7 +212,7 @@ def check_suite(suite: Suite, path: Path, plugins: Iterable[Path] = (), concept_
     for concept, stand_in in suite.stand_ins.items():
         if suite.paper is None:
             raise EraseBenchError(f"{path}: stand_ins: without a paper there is nothing to stand in for")
-        _check(f"{path}: stand_ins", "concept of these tables", concept, concepts)
+        check_name("concept of these tables", concept, concepts, f"{path}: stand_ins")
         try:
             catalogue.get(stand_in)
         except EraseBenchError as error:
@@ -233,11 +227,11 @@ def _published_concepts(suite: Suite, path: Path) -> list[str]:
         return []
     from erasebench.results.published import PUBLISHED, read_published  # pandas, which names are listed without
 
-    _check(str(path), "paper", suite.paper, sorted(file.stem for file in PUBLISHED.glob("*.csv")))
+    check_name("paper", suite.paper, sorted(file.stem for file in PUBLISHED.glob("*.csv")), str(path))
     published = read_published()
     published = published[published["source"] == suite.paper]
     for table in suite.tables:
-        _check(f"{path}: tables", "table", table, list(published["table"].unique()))
+        check_name("table", table, list(published["table"].unique()), f"{path}: tables")
     return [name for name in published[published["table"].isin(suite.tables)]["concept"].unique() if name]
 
 
@@ -296,11 +290,4 @@ def _described(scale: Scale, suite: Suite) -> list[str]:
 
 def _check_keys(content: Mapping[str, Any], model: type[BaseModel], where: str) -> None:
     for key in content:
-        _check(where, "key", str(key), model.model_fields)
-
-
-def _check(where: str, what: str, name: str, allowed: Iterable[str]) -> None:
-    try:
-        check_name(what, name, allowed)
-    except EraseBenchError as error:
-        raise EraseBenchError(f"{where}: {error}") from None
+        check_name("key", str(key), model.model_fields, where)

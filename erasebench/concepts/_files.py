@@ -73,9 +73,9 @@ def build(cls: type[T], raw: object, where: str) -> T:
 def check(what: str, name: str, allowed: Iterable[str], where: str) -> None:
     """Raise :class:`CatalogueError` with the nearest names unless ``name`` is allowed."""
     try:
-        check_name(what, name, allowed)
+        check_name(what, name, allowed, where)
     except UnknownNameError as error:
-        raise CatalogueError(f"{where}: {error}") from None
+        raise CatalogueError(str(error)) from None
 
 
 def check_texts(texts: Sequence[str], where: str) -> None:

@@ -52,6 +52,14 @@ class Weights(ABC):
             EraseBenchError: they cannot be had.
         """
 
+    def hash(self) -> str:
+        """The SHA-256 of the file.
+
+        Raises:
+            EraseBenchError: as :meth:`find`.
+        """
+        return hash_file_once(self.find())
+
 
 @dataclass(frozen=True)
 class WeightFile(Weights):
@@ -154,14 +162,6 @@ class WeightFile(Weights):
             f"{found[:8]}, not with {self.sha256[:8]}"
         )
 
-    def hash(self) -> str:
-        """The SHA-256 of the file.
-
-        Raises:
-            EraseBenchError: as :meth:`find`.
-        """
-        return hash_file_once(self.find())
-
 
 @dataclass(frozen=True)
 class PackageFile(Weights):
@@ -228,14 +228,6 @@ class PackageFile(Weights):
         """
         return self.find()
 
-    def hash(self) -> str:
-        """The SHA-256 of the file.
-
-        Raises:
-            EraseBenchError: as :meth:`find`.
-        """
-        return hash_file_once(self.find())
-
 
 @dataclass(frozen=True)
 class OwnFile(Weights):
@@ -277,14 +269,6 @@ class OwnFile(Weights):
             EraseBenchError: as :meth:`find`.
         """
         return self.find()
-
-    def hash(self) -> str:
-        """The SHA-256 of the file.
-
-        Raises:
-            EraseBenchError: as :meth:`find`.
-        """
-        return hash_file_once(self.find())
 
 
 def missing(weights: str, target: Path, fetch: str) -> EraseBenchError:

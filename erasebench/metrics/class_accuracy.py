@@ -57,8 +57,6 @@ class _TopOne(_Accuracy):
     Of a judge of faces, which says in a column where there is one, only images with a face count.
     """
 
-    unit = "%"
-
     def measure(self, measured: Measured, base: Measured | None) -> Estimate:
         """The share, with Wilson's interval over prompts; undefined without images that count."""
         hits = self._hits(measured)

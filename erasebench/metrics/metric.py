@@ -287,13 +287,12 @@ def standard_numbers(numbers: Mapping[str, Estimate]) -> dict[str, Estimate]:
 
     Without those of second judges, those on request, and those of image sets that only some runs have.
     """
-    standard = {
+    not_standard = {
         name
         for name, metric in load_metrics().items()
-        if not (metric.second_judge or metric.on_request or metric.roles) and {*metric.probes} <= {*STANDARD_PROBES}
+        if metric.second_judge or metric.on_request or metric.roles or not {*metric.probes} <= {*STANDARD_PROBES}
     }
-    known = load_metrics().keys()
-    return {name: number for name, number in numbers.items() if name in standard or name not in known}
+    return {name: number for name, number in numbers.items() if name not in not_standard}
 
 
 def asked_metrics(names: Collection[str] = ()) -> dict[str, Metric]:

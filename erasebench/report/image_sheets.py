@@ -316,8 +316,8 @@ class _Runs:
                 if row.concept == concept and row.status == "ok" and probe in row.probes
             }
             scores = run.scores[(run.scores["concept"] == concept) & (run.scores["probe"] == probe)]
-            blurred = sensitive or (probe == "others" and _shows_sensitive(run))
             others = probe == "others"
+            blurred = sensitive or (others and _shows_sensitive(run))
             for score in scores.itertuples(index=False):
                 column, cell = self.columns[number, score.method], cells[score.method]
                 headings[column.name] = column
@@ -376,27 +376,24 @@ class _Runs:
 
 def _shows_sensitive(run: RunFolder) -> bool:
     """Whether other concepts that a run was asked for are sensitive, or of a kind that nobody here knows."""
-    if not any(is_blurred(run.record, kind) for kind in SENSITIVE_KINDS):
-        return False
-    catalogue = load_catalogue()
-    kinds = {name: catalogue.get(name).kind for name in catalogue.names()}
-    others = [probe for row in run.record.rows for name, probe in row.probes.items() if name == "others"]
-    names = {one.concept for probe in others for one in probe.judged}
-    return any(name not in kinds or is_blurred(run.record, kinds[name]) for name in names)
+    probes = [row.probes["others"] for row in run.record.rows if "others" in row.probes]
+    return bool(_sensitive(run, {one.concept for probe in probes for one in probe.judged}))
 
 
 def _sensitive_prompts(run: RunFolder) -> set[str]:
     """The unrelated prompts that a record says show a sensitive concept, or one whose kind nobody here knows."""
+    sensitive = _sensitive(run, {name for shown in run.record.shows.values() for name in shown})
+    return {prompt for prompt, shown in run.record.shows.items() if sensitive & set(shown)}
+
+
+def _sensitive(run: RunFolder, names: set[str]) -> set[str]:
+    """Those of some concepts whose images are blurred, or whose kind nobody here knows; none where no images are."""
     if not any(is_blurred(run.record, kind) for kind in SENSITIVE_KINDS):
         return set()
     catalogue = load_catalogue()
     kinds = {name: catalogue.get(name).kind for name in catalogue.names()}
     kinds |= {row.concept: row.kind for row in run.record.rows}
-    return {
-        prompt
-        for prompt, shown in run.record.shows.items()
-        if any(name not in kinds or is_blurred(run.record, kinds[name]) for name in shown)
-    }
+    return {name for name in names if name not in kinds or is_blurred(run.record, kinds[name])}
 
 
 def _trials(attacks: pd.DataFrame, record: AttackRecord) -> Iterator[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any, TypeVar
 
 import pandas as pd
@@ -157,8 +157,8 @@ def _probe(probe: ProbeRecord, scores: pd.DataFrame, store: Store) -> Probe:
         reader(probe.images, lambda key: read_images(store.read(key))),
         reader(probe.features, lambda key: read_array(store.read(key), "features")),
         probe.features_of,
-        (lambda: _judged(probe, scores, store)) if probe.judged else None,
-        {role: partial(_by_role, judged, scores, store) for role, judged in probe.roles.items()},
+        cache(partial(_judged, probe, scores, store)) if probe.judged else None,
+        {role: cache(partial(_by_role, judged, scores, store)) for role, judged in probe.roles.items()},
         {role: judged.judge for role, judged in probe.roles.items()},
         {role: partial(_features_by_role, judged.cell, places, store) for role, judged in probe.roles.items()},
     )

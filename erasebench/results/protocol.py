@@ -158,19 +158,19 @@ def checksum_of_attack(facts: Facts) -> str:
     return short_hash(facts) if facts else ""
 
 
-def describe_judge(spec: Mapping[str, Any], label: str, threshold: float) -> str:
-    """Who judged, with what weights and from which score on, for readers."""
-    return f"{describe_spec(spec)}: {label} >= {threshold:g}"
+def describe_judge(spec: Mapping[str, Any], label: str, threshold: float | None) -> str:
+    """Who judged, with what weights and from which score on, for readers; None where there is no threshold."""
+    return f"{describe_spec(spec)}: {label}" + ("" if threshold is None else f" >= {threshold:g}")
 
 
 def describe_judges(judged: Sequence[Judged]) -> str:
     """Who judged a probe's images, for readers; of several who differ in nothing but the label, the labels together."""
-    by_judge: dict[tuple[str, float | None], list[str]] = {}
+    alike: dict[tuple[str, float | None], list[Judged]] = {}
     for one in judged:
-        by_judge.setdefault((describe_spec(one.cell.spec), one.threshold), []).append(one.label)
+        alike.setdefault((describe_spec(one.cell.spec), one.threshold), []).append(one)
     return "; ".join(
-        f"{judge}: {', '.join(dict.fromkeys(labels))}" + ("" if threshold is None else f" >= {threshold:g}")
-        for (judge, threshold), labels in by_judge.items()
+        describe_judge(own[0].cell.spec, ", ".join(dict.fromkeys(one.label for one in own)), threshold)
+        for (_, threshold), own in alike.items()
     )
 
 

@@ -100,7 +100,7 @@ def _read(path: Path, metrics: Metrics, names: Mapping[str, Sequence[str]]) -> I
     if missing:
         raise EraseBenchError(f"{path}, line 1: no column '{missing[0]}'; the columns are {', '.join(COLUMNS)}")
     for name in header:
-        _check(f"{path}, line 1", "column", name, COLUMNS)
+        check_name("column", name, COLUMNS, f"{path}, line 1")
     seen: dict[tuple[str, ...], int] = {}
     for cells in reader:
         where = f"{path}, line {reader.line_num}"
@@ -121,12 +121,12 @@ def _checked(
 ) -> dict[str, float]:
     """The numbers of a line whose names are known."""
     for column in ("unit", "direction", "concept", "judge"):
-        _check(where, column, line[column], names[column])
+        check_name(column, line[column], names[column], where)
     for column in ("method", "attack"):
         for one in line[column].split(OR) if line[column] else ():
-            _check(where, column, _name(one, where), names[column])
+            check_name(column, _name(one, where), names[column], where)
     if line["metric"]:
-        _check(where, "metric", line["metric"], metrics)
+        check_name("metric", line["metric"], metrics, where)
         metric = metrics[line["metric"]]
         for column, expected in (("unit", metric.unit), ("direction", metric.direction or "")):
             if line[column] != expected:
@@ -134,13 +134,6 @@ def _checked(
                     f"{where}: the metric {line['metric']} has the {column} '{expected}', not '{line[column]}'"
                 )
     return {"value": _number(line["value"], where), "spread": _number(line["spread"] or "nan", where, nan=True)}
-
-
-def _check(where: str, what: str, name: str, allowed: Sequence[str] | Mapping[str, object]) -> None:
-    try:
-        check_name(what, name, allowed)
-    except EraseBenchError as error:
-        raise EraseBenchError(f"{where}: {error}") from None
 
 
 def _name(label: str, where: str) -> str:

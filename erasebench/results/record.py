@@ -80,7 +80,8 @@ class ProbeRecord(_Part):
     @property
     def further(self) -> tuple[JudgedImages, ...]:
         """The judges that only have an opinion."""
-        return tuple(one for one in self.judged if one not in self.first)
+        first = self.first
+        return tuple(one for one in self.judged if one not in first)
 
     def by_first_judge(self) -> ProbeRecord:
         """The same without further judges."""

@@ -74,18 +74,6 @@ def concepts(domain: str) -> list[Concept]:
     return [c for c in map(catalogue().get, catalogue().names()) if domain in c.views]
 
 
-@pytest.fixture
-def load(tmp_path: Path) -> Callable[[str], Catalogue]:
-    """Loads the catalogue with a user's file of the given text."""
-
-    def load_text(text: str) -> Catalogue:
-        path = tmp_path / "mine.yaml"
-        path.write_text(text, encoding="utf-8")
-        return load_catalogue([path])
-
-    return load_text
-
-
 # What is in the catalogue
 
 

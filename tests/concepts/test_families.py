@@ -32,16 +32,6 @@ def catalogue() -> Catalogue:
     return load_catalogue()
 
 
-@pytest.fixture
-def load(tmp_path: Path) -> Callable[[str], Catalogue]:
-    def load_text(text: str) -> Catalogue:
-        path = tmp_path / "mine.yaml"
-        path.write_text(text, encoding="utf-8")
-        return load_catalogue([path])
-
-    return load_text
-
-
 @pytest.mark.parametrize(
     ("phrase", "name"),
     [
