@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +20,6 @@ from erasebench.errors import EraseBenchError, check_name
 from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.guided import GuidedPrediction
-from erasebench.models.shared_passes import is_compiled, shared_passes
 
 SCHEDULERS = {
     "ddim": "DDIMScheduler",
@@ -110,14 +108,28 @@ def sample(
         uint8 ``[n, height, width, 3]``.
     """
     pictures = []
-    for latents in draw_latents(model, prompts, seeds, sampler, batch_size, ids):
-        pictures.append(model.decode(latents))
+    for drawn in draw(model, prompts, seeds, sampler, batch_size, ids):
+        pictures.append(drawn)
         if progress:
-            progress(len(latents))
+            progress(len(drawn))
     if not pictures:
         sides = sampler.latent_shape(model)[1:]
         return np.zeros((0, *(side * model.scale_factor for side in sides), 3), dtype=np.uint8)
     return np.concatenate(pictures)
+
+
+@torch.inference_mode()
+def draw(
+    model: DiffusionModel,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    sampler: Sampler,
+    batch_size: int = 16,
+    ids: Sequence[str] | None = None,
+) -> Iterator[NDArray[np.uint8]]:
+    """The pictures of :func:`sample`, each batch as it is drawn: uint8 ``[<= batch_size, height, width, 3]``."""
+    for latents in draw_latents(model, prompts, seeds, sampler, batch_size, ids):
+        yield model.decode(latents)
 
 
 @torch.no_grad()
@@ -136,7 +148,11 @@ def draw_latents(
         batch = prompts[start : start + batch_size]
         keys = batch if ids is None else ids[start : start + batch_size]
         noise = starting_noise(keys, seeds[start : start + batch_size], shape).to(model.device)
-        yield sample_latents(model, noise, model.embed(batch), sampler, texts=texts)
+        # What is compiled is compiled for one size: a batch that is short of it repeats its last picture.
+        short = batch_size - len(batch) if model.is_compiled else 0
+        rows = [*range(len(batch)), *[len(batch) - 1] * short]
+        conditioning = model.embed(batch)[rows] if short else model.embed(batch)
+        yield sample_latents(model, noise[rows], conditioning, sampler, texts=texts)[: len(batch)]
 
 
 def sample_latents(
@@ -167,9 +183,8 @@ def sample_latents(
     scheduler = build_scheduler(model.scheduler_config, sampler.name)
     scheduler.set_timesteps(sampler.steps, device=model.device)
     latents: Tensor = noise * scheduler.init_noise_sigma
-    shared = not is_compiled(model.unet)
-    predict = GuidedPrediction(model, conditioning, sampler.guidance_scale, texts, apart, shared)
-    with shared_passes(model.unet) if shared else nullcontext():
+    predict = GuidedPrediction(model, conditioning, sampler.guidance_scale, texts, apart, shared=True)
+    with model.sampling():
         for step, timestep in enumerate(scheduler.timesteps[start:stop], start):
             guided = predict(scheduler.scale_model_input(latents, timestep), timestep, step)
             latents = scheduler.step(guided, timestep, latents, return_dict=False)[0]

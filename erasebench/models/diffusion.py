@@ -16,6 +16,8 @@ from erasebench.models.conditioning import Conditioning
 from erasebench.models.erasure import Erasure
 from erasebench.models.guidance import ClassifierFreeGuidance, Guidance
 from erasebench.models.guided import GuidedPrediction
+from erasebench.models.sampling_unet import SamplingUnet, has_hooks
+from erasebench.models.shared_passes import shared_passes
 
 DECODED_AT_ONCE = 10
 
@@ -60,7 +62,10 @@ class DiffusionModel:
             self.device
         )
         self.guidance: Guidance = ClassifierFreeGuidance()
-        if not any(".attn2." in name for name, _ in self.unet.named_parameters()):
+        self._backend: str | None = None
+        self._sampling_unet: SamplingUnet | None = None
+        self._layers = [name for name, _ in self.unet.named_parameters()]
+        if not any(".attn2." in name for name in self._layers):
             raise EraseBenchError("the U-Net has no cross-attention (no parameter named attn2)")
         self.prediction_type = str(self.scheduler_config.get("prediction_type", "epsilon"))
         if self.prediction_type not in ("epsilon", "v_prediction"):
@@ -161,6 +166,45 @@ class DiffusionModel:
         with self.autocast():
             predicted: Tensor = self.unet(latents, timesteps, encoder_hidden_states=text, return_dict=False)[0]
         return full_precision(predicted)
+
+    def compile(self, backend: str = "inductor") -> None:
+        """Compile the passes of sampling, one graph for each shape, by a backend of ``torch.compile``."""
+        self._backend, self._sampling_unet = backend, None
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether batches of one size are to be preferred."""
+        return self._backend is not None
+
+    @contextmanager
+    def sampling(self) -> Iterator[None]:
+        """Make predictions cheaper until the block ends, as sampling needs them; they differ by rounding.
+
+        Latents ``[n, c, h, w]`` may come with conditioning of ``k n`` prompts, and all rows have one timestep.  On a
+        GPU, and where passes are compiled, predictions are by a :class:`~erasebench.models.sampling_unet.SamplingUnet`,
+        without gradients; for a U-Net with adapters or hooks, and elsewhere, see
+        :func:`~erasebench.models.shared_passes.shared_passes`.
+        """
+        unet, copied = self.unet, self._copied_unet()
+        if copied is None:
+            with shared_passes(unet):
+                yield
+            return
+        copied.refresh(unet)
+        self.unet = copied
+        try:
+            yield
+        finally:
+            self.unet = unet
+
+    def _copied_unet(self) -> SamplingUnet | None:
+        if not (self.is_compiled or self.device.type == "cuda") or torch.is_grad_enabled():
+            return None
+        if self._sampling_unet is None:
+            if [name for name, _ in self.unet.named_parameters()] != self._layers or has_hooks(self.unet):
+                return None
+            self._sampling_unet = SamplingUnet(self.unet, self.dtype, self._backend)
+        return self._sampling_unet if self._sampling_unet.fits(self.unet) else None
 
     def predict_noise(self, latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         """Predicted noise, float32 ``[n, c, h, w]``, also where the model predicts v.

@@ -24,7 +24,7 @@ class GuidedPrediction:
         guidance_scale: of classifier-free guidance, or of the rule that an erasure brings.
         texts: conditioning of the rule's own texts, one row each; embedded here if omitted.
         apart: call the U-Net once for each text, not once for all of one length; that differs by rounding.
-        shared: the U-Net is in :func:`~erasebench.models.shared_passes.shared_passes`, which repeats latents itself.
+        shared: the model is :meth:`~erasebench.models.diffusion.DiffusionModel.sampling`, and repeats latents itself.
     """
 
     def __init__(

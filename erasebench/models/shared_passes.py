@@ -24,19 +24,14 @@ def shared_passes(unet: Any) -> Iterator[None]:
     - On a CPU, convolutions keep channels last: oneDNN is faster at that.  Norms do not: PyTorch is slower at those.
 
     Args:
-        unet: a ``UNet2DConditionModel`` of diffusers that is not compiled: a compiled graph cannot be changed.
+        unet: a ``UNet2DConditionModel`` of diffusers.
     """
     with ExitStack() as stack:
         _share_text(unet, stack)
-        _share_latents(unet, stack)
+        share_latents(unet, stack)
         if next(unet.parameters()).device.type == "cpu":
             _keep_channels_last(unet, stack)
         yield
-
-
-def is_compiled(unet: nn.Module) -> bool:
-    """Whether ``unet.compile()`` was called."""
-    return getattr(unet, "_compiled_call_impl", None) is not None
 
 
 def _share_text(unet: nn.Module, stack: ExitStack) -> None:
@@ -45,7 +40,9 @@ def _share_text(unet: nn.Module, stack: ExitStack) -> None:
             _shadow(module, "forward", _remember_last(module.forward), stack)
 
 
-def _share_latents(unet: Any, stack: ExitStack) -> None:
+def share_latents(unet: Any, stack: ExitStack) -> None:
+    """Let latents ``[n, c, h, w]`` come with text ``[k n, length, width]``, until the stack is closed."""
+
     def one_timestep(module: nn.Module, given: Any, embedding: Tensor) -> Tensor:
         return embedding[:1]
 

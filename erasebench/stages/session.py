@@ -29,7 +29,7 @@ class Session:
         source: the model of the run; ``device`` and ``dtype`` as resolved by the plan.
         store: where results are.
         batch_size: images at a time.
-        compile: compile the U-Net once; erasures are swapped into it in place.
+        compile: compile the passes of sampling once; erasures are swapped into them in place.
         fid_reference: the user's folder of real images.
         plugins: the user's files that a new process has to load.
         progress: told how far the current cell is.
@@ -67,7 +67,7 @@ class Session:
         """The unerased model."""
         model = load_model(self.source, self.device, self.dtype)
         if self.compile:
-            model.unet.compile()
+            model.compile()
         return model
 
     def judge(self, name: str, label: str = "") -> Any:
