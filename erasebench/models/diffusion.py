@@ -182,7 +182,7 @@ class DiffusionModel:
 
         Latents ``[n, c, h, w]`` may come with conditioning of ``k n`` prompts, and all rows have one timestep.  On a
         GPU, and where passes are compiled, predictions are by a :class:`~erasebench.models.sampling_unet.SamplingUnet`,
-        without gradients; for a U-Net with adapters or hooks, and elsewhere, see
+        without gradients; for a U-Net with hooks, and elsewhere, see
         :func:`~erasebench.models.shared_passes.shared_passes`.
         """
         unet, copied = self.unet, self._copied_unet()
@@ -190,7 +190,6 @@ class DiffusionModel:
             with shared_passes(unet):
                 yield
             return
-        copied.refresh(unet)
         self.unet = copied
         try:
             yield
@@ -204,7 +203,7 @@ class DiffusionModel:
             if [name for name, _ in self.unet.named_parameters()] != self._layers or has_hooks(self.unet):
                 return None
             self._sampling_unet = SamplingUnet(self.unet, self.dtype, self._backend)
-        return self._sampling_unet if self._sampling_unet.fits(self.unet) else None
+        return self._sampling_unet if self._sampling_unet.refresh(self.unet) else None
 
     def predict_noise(self, latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         """Predicted noise, float32 ``[n, c, h, w]``, also where the model predicts v.

@@ -43,16 +43,19 @@ class SamplingUnet:
             self._unet.compile(backend=backend, dynamic=False)
         self._recordings: dict[object, _Recording] = {}
 
-    def fits(self, unet: nn.Module) -> bool:
-        """Whether a U-Net is built as the copy is: no adapters were put into it, and no hooks."""
-        names = [name for name, _ in self._unet.named_parameters()]
-        return [name for name, _ in unet.named_parameters()] == names and not has_hooks(unet)
-
     @torch.no_grad()
-    def refresh(self, unet: nn.Module) -> None:
-        """Take over the weights of a U-Net that it fits."""
-        for mine, theirs in zip(self._unet.parameters(), unet.parameters(), strict=True):
-            mine.copy_(theirs)
+    def refresh(self, unet: nn.Module) -> bool:
+        """Take over the weights of a U-Net with what adapters change in them, if it is otherwise built as the copy is.
+
+        Returns:
+            Whether it is: hooks may do anything, and layers that others put there too.
+        """
+        weights, mine = merged_weights(unet), dict(self._unet.named_parameters())
+        if list(weights) != list(mine) or has_hooks(unet):
+            return False
+        for name, weight in weights.items():
+            mine[name].copy_(weight)
+        return True
 
     @torch.no_grad()
     def __call__(
@@ -118,6 +121,21 @@ class _Recording:
             mine.copy_(given)
         self._graph.replay()
         return self._output.clone()
+
+
+def merged_weights(network: nn.Module) -> dict[str, Tensor]:
+    """The weights of a network by the names that they have without adapters, with what peft's adapters add to them."""
+    adapters = {name: layer for name, layer in network.named_modules() if hasattr(layer, "get_delta_weight")}
+    own = {f"{name}.{half}" for name in adapters for half in ("lora_A", "lora_B")}
+    weights: dict[str, Tensor] = {
+        name.replace(".base_layer.", "."): weight
+        for name, weight in network.named_parameters()
+        if not own or not any(name.startswith(half) for half in own)
+    }
+    for name, layer in adapters.items():
+        for adapter in () if layer.disable_adapters else layer.active_adapters:
+            weights[f"{name}.weight"] = weights[f"{name}.weight"] + layer.get_delta_weight(adapter)
+    return weights
 
 
 def has_hooks(network: nn.Module) -> bool:

@@ -72,7 +72,7 @@ def test_weights_are_taken_over() -> None:
     for weight in model.unet.parameters():
         weight.mul_(1.2)
     assert torch.equal(copied(latents, STEP, text.embeddings)[0], before), "it is a copy"
-    copied.refresh(model.unet)
+    assert copied.refresh(model.unet)
     after = copied(latents, STEP, text.embeddings)[0]
     torch.testing.assert_close(after, model.predict(latents, STEP, text), atol=1e-4, rtol=1e-4)
     assert not torch.allclose(after, before, atol=1e-2)
@@ -111,28 +111,47 @@ def drawn(model: DiffusionModel) -> Tensor:
         return sample_latents(model, latents, text, Sampler("ddim", 2))
 
 
-def test_adapters_and_hooks_are_not_passed_over() -> None:
-    plain, model = tiny_model(), compiled_model()
-    layers = [name for name, _ in model.unet.named_modules() if name.endswith("attn2.to_v")]
-    expected = drawn(plain)
-    drawn(model)
-    for one in (plain, model):
-        with Adapters(one.unet, layers, 2, 0) as adapters:
-            rng = torch.Generator().manual_seed(0)
-            for half in adapters.parameters:
-                torch.nn.init.normal_(half, 0, 2, generator=rng)
-            if one is plain:
-                adapted = drawn(plain)
-            else:
-                torch.testing.assert_close(drawn(model), adapted, atol=1e-4, rtol=1e-4)
-    assert (adapted - expected).abs().max() > 1e-2
+def is_copied(model: DiffusionModel) -> bool:
+    """Whether it samples with a copy."""
     with torch.no_grad(), model.sampling():
-        assert isinstance(model.unet, SamplingUnet)
-    unet: Any = model.unet  # whose type has been narrowed
-    handle = unet.conv_out.register_forward_hook(lambda layer, inputs, output: output + 1)
-    assert (drawn(model) - expected).abs().max() > 0.1
-    handle.remove()
+        return isinstance(model.unet, SamplingUnet)
+
+
+def test_adapters_are_merged_into_the_copy() -> None:
+    plain, model = tiny_model(), compiled_model()
+    expected = drawn(plain)
     torch.testing.assert_close(drawn(model), expected, atol=1e-4, rtol=1e-4)
+    layers = [name for name, _ in model.unet.named_modules() if name.endswith("attn2.to_v")]
+    with Adapters(plain.unet, layers, 2, 0) as one, Adapters(model.unet, layers, 2, 0) as other:
+        rng = torch.Generator().manual_seed(0)
+        for half in one.parameters:
+            torch.nn.init.normal_(half, 0, 2, generator=rng)
+        other.load(one.factors())
+        adapted = drawn(plain)
+        torch.testing.assert_close(drawn(model), adapted, atol=1e-3, rtol=1e-3)
+        assert is_copied(model)
+        with other.off():
+            torch.testing.assert_close(drawn(model), expected, atol=1e-4, rtol=1e-4)
+    assert (adapted - expected).abs().max() > 1e-2
+    torch.testing.assert_close(drawn(model), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_hooks_are_not_passed_over() -> None:
+    model = compiled_model()
+    expected = drawn(model)
+    assert is_copied(model)
+    handle = model.unet.conv_out.register_forward_hook(lambda layer, inputs, output: output + 1)
+    assert (drawn(model) - expected).abs().max() > 0.1
+    assert not is_copied(model)
+    handle.remove()
+    assert torch.equal(drawn(model), expected)
+
+
+def test_layers_of_others_are_not_passed_over() -> None:
+    model = compiled_model()
+    assert is_copied(model)
+    torch.nn.utils.parametrizations.weight_norm(model.unet.conv_out)
+    assert not is_copied(model)
 
 
 def test_gradients_are_left_to_the_unet_itself() -> None:
