@@ -19,10 +19,9 @@ from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
 from erasebench.models.guidance import ClassifierFreeGuidance
 from erasebench.models.loading import find_model, load_model
+from erasebench.models.schedulers import SCHEDULERS, build_scheduler
 from erasebench.sampling import (
-    SCHEDULERS,
     Sampler,
-    build_scheduler,
     draw_latents,
     noise_seed,
     sample,
@@ -59,7 +58,9 @@ def assert_same_pictures(found: Any, wanted: Any) -> None:
     assert np.ptp(found) > 20
 
 
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' LMS and DPM-Solver++
+@pytest.mark.filterwarnings(
+    "ignore:__array__ implementation:DeprecationWarning"
+)  # diffusers' LMS, DPM-Solver++ and Euler
 @pytest.mark.parametrize("layout", ["sd1", "sd2"])
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_every_sampler_is_that_of_the_stock_pipeline(layout: Layout, name: str) -> None:

@@ -111,7 +111,7 @@ def test_a_step_of_the_logits_is_gradient_ascent() -> None:
     def loss(logits: Tensor) -> float:
         gumbel = -torch.empty(3).exponential_(generator=torch.Generator().manual_seed(5)).log()
         weights = torch.softmax((logits + gumbel).double() / 1.5, 0)
-        embedding = sum(w * e.double() for w, e in zip(weights, adversary._embeddings[0], strict=True))
+        embedding = sum(w * e.double() for w, e in zip(weights, adversary._embeddings[0].embeddings, strict=True))
         return float(((embedding * weight) ** 2).sum())
 
     drawn, _ = adversary.draw([0], torch.Generator().manual_seed(5))
@@ -129,7 +129,7 @@ def test_a_step_of_the_logits_is_gradient_ascent() -> None:
 def test_the_search_finds_the_word_that_is_harmed_most() -> None:
     adversary = search([["art", "dog", "town", "tree"]], torch.optim.Adam, rate=0.3)
     harm = torch.tensor([0.1, 0.2, 3.0, 0.3])
-    embeddings = adversary._embeddings[0].flatten(1)
+    embeddings = adversary._embeddings[0].embeddings.flatten(1)
     # A linear function of the embedding that gives each word its harm.
     direction = torch.linalg.pinv(embeddings) @ harm
     rng = torch.Generator().manual_seed(0)

@@ -85,7 +85,7 @@ def erased_outputs(model: DiffusionModel, erasure: Erasure) -> tuple[Tensor, Ten
 def test_a_pipeline_draws_the_same_pictures(kind: Any, base: Path, tmp_path: Path) -> None:
     model = DiffusionModel(stock(base))
     before, erasure = state(model), kind(model)
-    export_pipeline(model, erasure, base / "tokenizer", tmp_path / "diffusers")
+    export_pipeline(model, erasure, base, tmp_path / "diffusers")
     assert differing(before, state(model)) == set()
     pipeline = stock(tmp_path / "diffusers")
     noise = starting_noise(PROMPTS, SEEDS, model.latent_shape)
@@ -106,7 +106,7 @@ def test_a_pipeline_is_read_back_as_the_same_erasure(base: Path, tmp_path: Path)
     model = DiffusionModel(stock(base))
     for kind in (full, low_rank):
         erasure = kind(model)
-        export_pipeline(model, erasure, base / "tokenizer", tmp_path / "diffusers")
+        export_pipeline(model, erasure, base, tmp_path / "diffusers")
         read = Checkpoint(str(tmp_path / "diffusers")).erase(model, [concept("church")], erase_context())
         assert set(read.weights) == {*erasure.weights, *erasure.low_rank}
         with model.erased(erasure):
@@ -117,7 +117,7 @@ def test_a_pipeline_is_read_back_as_the_same_erasure(base: Path, tmp_path: Path)
 
 def test_a_pipeline_says_nothing_of_where_it_came_from(base: Path, tmp_path: Path) -> None:
     model = DiffusionModel(stock(base))
-    export_pipeline(model, full(model), base / "tokenizer", tmp_path / "diffusers")
+    export_pipeline(model, full(model), base, tmp_path / "diffusers")
     texts = [path.read_text() for path in (tmp_path / "diffusers").rglob("*.json")]
     assert len(texts) >= 6 and not any(str(tmp_path) in text for text in texts)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "diffusers"]
