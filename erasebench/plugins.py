@@ -80,8 +80,8 @@ class HyperParameters:
 
     Attributes:
         version: part of the identity of results; to be raised when they change.
-        tokens_only: it makes embeddings of tokens without a pooled one of the prompt: no model can be conditioned on
-            them that takes both.
+        tokens_only: it conditions the model on embeddings of tokens alone, so that it does not apply to models that
+            also take a pooled embedding of the prompt.
     """
 
     version: ClassVar[int] = 1
@@ -105,7 +105,8 @@ class HyperParameters:
         """
         if self.tokens_only and family.pooled:
             raise NotApplicable(
-                f"it makes embeddings of single tokens, and {family.title} also takes a pooled embedding of the prompt"
+                f"it conditions the model on embeddings of tokens alone, and {family.title} also takes a pooled "
+                "embedding of the prompt"
             )
 
     def identity(self) -> dict[str, Any]:

@@ -157,7 +157,8 @@ class DiffusionModel:
         Gradients reach the vectors, and of the prompts' own tokens those that the parameters ask for.
 
         Args:
-            ids: int64 ``[n, length]``; what stands in the slots does not matter, unless it is the end of text or padding.
+            ids: int64 ``[n, length]``; what stands in the slots does not matter, unless it is the end of text
+                or padding.
             vectors: ``[n, k, width]``, or ``[k, width]`` for the same in all prompts.
             slots: where they go: ``k`` positions in 0..length-1, or ``[n, k]`` of each prompt's own; each once.
 

@@ -4,8 +4,9 @@ Each token is embedded by the last hidden layer but one of both text encoders, s
 the projected output of the second.  A size is given as the original and the target size, without cropping: that of the
 picture, as the pipeline of diffusers does by default.
 
-The two tokenizers share a vocabulary, but not the token that they pad with.  In the second it is "!", which it takes for
-padding in a text as well: texts are therefore read by both.  Prompts that are given as token ids are those of the first.
+The two tokenizers share a vocabulary, but not the token that they pad with.  In the second it is "!", which it takes
+for padding in a text as well: texts are therefore read by both.  Prompts that are given as token ids are those of the
+first.
 
 Embeddings of single tokens, in front of the text encoders, are those of both tables side by side: a vector has the
 width of both, and a gradient adds up over them.
