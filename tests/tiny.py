@@ -66,12 +66,11 @@ def tiny_pipeline(layout: Layout = "sd1", seed: int = 0) -> Any:
 
     SD 1.x predicts noise, projects with convolutions and has a fixed number of heads; SD 2.x predicts v, projects with
     linear layers and has a number of heads for each level.  SD XL does as SD 2.x, but predicts noise; it has a second
-    text encoder, and no attention in its first block.
+    text encoder.
     """
     sd2, sdxl = layout == "sd2", layout == "sdxl"
     width = 24 if sd2 else 16
     tokenizer, added = tiny_tokenizer(layout), {}
-    attending = ("DownBlock2D", "CrossAttnDownBlock2D") if sdxl else ("CrossAttnDownBlock2D", "DownBlock2D")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         text = CLIPTextModel(tiny_text_config(tokenizer, width, "gelu" if sd2 else "quick_gelu"))
@@ -89,8 +88,8 @@ def tiny_pipeline(layout: Layout = "sd1", seed: int = 0) -> Any:
             in_channels=4,
             out_channels=4,
             block_out_channels=(8, 16),
-            down_block_types=attending,
-            up_block_types=tuple(name.replace("Down", "Up") for name in reversed(attending)),
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
             layers_per_block=1,
             norm_num_groups=4,
             cross_attention_dim=3 * width if sdxl else width,

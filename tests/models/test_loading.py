@@ -19,7 +19,6 @@ from erasebench.picturebook import GUIDANCE, STEPS
 from tests.models.stock import stock_pipeline
 from tests.tiny import Layout, differing, state, tiny_model
 
-
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
 
