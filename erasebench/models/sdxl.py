@@ -100,8 +100,9 @@ class StableDiffusionXL(DiffusionModel):
         given no negative prompt.
         """
         embedded = self.embed(texts)
-        if not self._zero_blank or embedded.pooled is None:
+        if not self._zero_blank:
             return embedded
+        assert embedded.pooled is not None  # encode() makes one
         kept = torch.tensor([bool(text) for text in texts], device=self.device)
         return Conditioning(embedded.embeddings * kept[:, None, None], embedded.pooled * kept[:, None])
 
