@@ -55,7 +55,7 @@ class RunConfig(BaseModel):
     images_per_prompt: Annotated[int, Field(ge=1)] = Field(1, description="Images for each prompt of a concept.")
     retain_prompts: Annotated[int, Field(ge=2)] = Field(100, description="Other prompts, for CLIP score and FID.")
     reference_images: Annotated[int, Field(ge=2)] = Field(1000, description="Reference images for FID.")
-    sampler: str = Field("ddim", description="ddim, pndm, lms or dpm-solver++.")
+    sampler: str = Field("ddim", description="ddim, pndm, lms, dpm-solver++ or euler.")
     steps: Annotated[int, Field(ge=1, le=1000)] | None = Field(
         None, description="Sampling steps; the model's own if omitted."
     )

@@ -271,7 +271,7 @@ def _export(
         if export == "lora":
             export_lora(model(), erasure(), path)
         else:
-            export_pipeline(model(), erasure(), source.folder / "tokenizer", path)
+            export_pipeline(model(), erasure(), source.folder, path)
     except EraseBenchError as error:
         raise EraseBenchError(f"{error} (the erasure itself is kept in {out})") from None
     return path

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,14 +19,7 @@ from erasebench.errors import EraseBenchError, check_name
 from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.guided import GuidedPrediction
-
-SCHEDULERS = {
-    "ddim": "DDIMScheduler",
-    "pndm": "PNDMScheduler",
-    "lms": "LMSDiscreteScheduler",
-    "dpm-solver++": "DPMSolverMultistepScheduler",
-}
-"""Samplers by name, each the diffusers class that does its arithmetic."""
+from erasebench.models.schedulers import SCHEDULERS
 
 
 @dataclass(frozen=True)
@@ -35,7 +27,7 @@ class Sampler:
     """How pictures are sampled: everything here can change their bytes.
 
     Attributes:
-        name: one of :data:`SCHEDULERS`.
+        name: one of :data:`~erasebench.models.schedulers.SCHEDULERS`.
         steps: sampling steps.
         guidance_scale: of classifier-free guidance, or of the rule that an erasure brings.
         size: pixels along a side; the model's own if None.
@@ -62,9 +54,8 @@ class Sampler:
         channels, height, width = model.latent_shape
         if self.size is None:
             return channels, height, width
-        multiple = model.scale_factor * 2 ** (len(model.unet.config.block_out_channels) - 1)
-        if self.size % multiple:
-            raise EraseBenchError(f"size must be a multiple of {multiple} for this model, not {self.size}")
+        if self.size % model.size_multiple:
+            raise EraseBenchError(f"size must be a multiple of {model.size_multiple} for this model, not {self.size}")
         return channels, self.size // model.scale_factor, self.size // model.scale_factor
 
 
@@ -143,7 +134,7 @@ def draw_latents(
 ) -> Iterator[Tensor]:
     """The pictures of :func:`sample` as scaled latents: one batch ``[<= batch_size, c, h, w]`` after the other."""
     shape = sampler.latent_shape(model)
-    texts = model.embed(model.guidance.texts)
+    texts = model.embed_negative(model.guidance.texts)
     for start in range(0, len(prompts), batch_size):
         batch = prompts[start : start + batch_size]
         keys = batch if ids is None else ids[start : start + batch_size]
@@ -180,23 +171,12 @@ def sample_latents(
     Returns:
         Scaled latents ``[n, c, h, w]``.
     """
-    scheduler = build_scheduler(model.scheduler_config, sampler.name)
+    scheduler = model.scheduler(sampler.name)
     scheduler.set_timesteps(sampler.steps, device=model.device)
     latents: Tensor = noise * scheduler.init_noise_sigma
-    predict = GuidedPrediction(model, conditioning, sampler.guidance_scale, texts, apart, shared=True)
-    with model.sampling():
+    with model.sampling() as shared:
+        predict = GuidedPrediction(model, conditioning, sampler.guidance_scale, texts, apart, shared)
         for step, timestep in enumerate(scheduler.timesteps[start:stop], start):
             guided = predict(scheduler.scale_model_input(latents, timestep), timestep, step)
             latents = scheduler.step(guided, timestep, latents, return_dict=False)[0]
     return latents
-
-
-def build_scheduler(config: dict[str, Any], name: str) -> Any:
-    """A diffusers scheduler with a model's noise schedule, set as Stable Diffusion uses it.
-
-    PNDM goes without its warm-up, and DDIM does not clip: latents are not pixels.
-    """
-    import diffusers
-
-    extra = {"pndm": {"skip_prk_steps": True}, "ddim": {"clip_sample": False}}.get(name, {})
-    return getattr(diffusers, SCHEDULERS[name]).from_config(config, **extra)

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 WEIGHTS, GUIDANCE = "erasure.safetensors", "guidance.json"
 """An erasure's files: the names of ``erasebench.models.erasure``, whose import takes the seconds that torch needs."""
-PARTS = ("unet", "text_encoder")
+PARTS = ("unet", "text_encoder", "text_encoder_2")
+"""What a checkpoint may be of; only some families of models have a second text encoder."""
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 _HALF = re.compile(r"(.+?)[._]lora[._](?:(A|down)|(B|up))(?:\.default)?\.weight|(.+)\.alpha")
 
@@ -131,7 +132,7 @@ def _check(checkpoint: Checkpoint, sha256: str, folder: Path) -> None:
     parameters: dict[str, Tensor] = {}
     for part in PARTS:
         files = sorted((folder / part).glob("*.safetensors"))
-        if not files:
+        if not files and (folder / part).is_dir():
             return
         for file in files:
             with safe_open(file, "pt") as opened:
@@ -285,10 +286,14 @@ def parameter_name(key: str, known: Sequence[str]) -> str:
     )
 
 
+_KOHYA = {"unet": "unet_", "te": "text_encoder_", "te1": "text_encoder_", "te2": "text_encoder_2_"}
+"""What a LoRA of kohya calls the parts of a model."""
+
+
 def _flat(key: str) -> str:
     """A key in kohya's spelling, in which those of all tools agree."""
     key = key.removeprefix("base_model.model.").removesuffix(".weight").replace(".processor.", ".")
-    key = re.sub("^lora_(unet|te1?)_", lambda m: "unet_" if m[1] == "unet" else "text_encoder_", key)
+    key = re.sub("^lora_(unet|te[12]?)_", lambda m: _KOHYA[m[1]], key)
     return key.replace(".", "_").replace("text_model_", "")
 
 

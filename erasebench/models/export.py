@@ -20,18 +20,19 @@ from erasebench.models.guidance import to_json
 LORA = "pytorch_lora_weights.safetensors"
 """The file that ``load_lora_weights`` looks for in a folder."""
 _TEXT_LAYERS = (".q_proj", ".k_proj", ".v_proj", ".out_proj", ".fc1", ".fc2")
-"""The layers of a text encoder in which diffusers looks for a LoRA."""
+"""The layers of text encoders in which diffusers looks for a LoRA."""
 _SHOWN = 5
 """How many parameters a message names."""
 
 
-def export_pipeline(model: DiffusionModel, erasure: Erasure, tokenizer: Path, folder: Path) -> None:
-    """Write the erased model as a plain diffusers pipeline, which ``StableDiffusionPipeline.from_pretrained`` loads.
+def export_pipeline(model: DiffusionModel, erasure: Erasure, base: Path, folder: Path) -> None:
+    """Write the erased model as a plain diffusers pipeline, which ``from_pretrained`` of its class loads.
 
     Args:
         model: the unerased model; it is left as it was.
         erasure: what to apply to it.
-        tokenizer: the folder of the model's own, copied as it is: each version of transformers reads other files.
+        base: the model's folder, whose tokenizers are copied as they are: each version of transformers reads other
+            files.
         folder: appears whole or not at all; one that is there is replaced.
 
     Raises:
@@ -42,22 +43,18 @@ def export_pipeline(model: DiffusionModel, erasure: Erasure, tokenizer: Path, fo
     check_exportable(erasure)
     config = model.scheduler_config
     scheduler = getattr(diffusers, config.get("_class_name", "DDIMScheduler")).from_config(config)
-    pipeline: Any = diffusers.StableDiffusionPipeline(
-        vae=model.vae,
-        text_encoder=model.text_encoder,
-        tokenizer=model.tokenizer,
-        unet=model.unet,
-        scheduler=scheduler,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
+    family = model.family
+    parts = {name: getattr(model, name) for name in (*family.networks, *family.tokenizers)}
+    pipeline: Any = getattr(diffusers, family.pipeline)(
+        **parts, scheduler=scheduler, **dict.fromkeys(family.unused), **model.pipeline_options
     )
 
     def write(partial: Path) -> None:
         with model.erased(erasure):
             pipeline.save_pretrained(partial)
-        shutil.rmtree(partial / "tokenizer")
-        shutil.copytree(tokenizer, partial / "tokenizer")
+        for name in family.tokenizers:
+            shutil.rmtree(partial / name)
+            shutil.copytree(base / name, partial / name)
         forget_origin(partial)
 
     replace_folder(folder, write)
@@ -70,7 +67,7 @@ def erase_pipeline(pipeline: Any, model: DiffusionModel, erasure: Erasure) -> An
     are shared with the given pipeline.
 
     Args:
-        pipeline: a stock ``StableDiffusionPipeline``.
+        pipeline: a stock pipeline of the model's family.
         model: a copy of it in full precision, whose parts the new pipeline takes.
         erasure: what to apply.
 
@@ -81,10 +78,9 @@ def erase_pipeline(pipeline: Any, model: DiffusionModel, erasure: Erasure) -> An
     model.apply(erasure)
     changed = {name.partition(".")[0] for name in (*erasure.weights, *erasure.low_rank)}
     parts = {part: _as_given(getattr(model, part), getattr(pipeline, part)) for part in changed}
-    erased = type(pipeline)(
-        **{**pipeline.components, **parts, "scheduler": deepcopy(pipeline.scheduler)},
-        requires_safety_checker=pipeline.config.requires_safety_checker,
-    )
+    components = pipeline.components
+    options = {name: value for name, value in pipeline.config.items() if name not in components and name[0] != "_"}
+    erased = type(pipeline)(**{**components, **parts, "scheduler": deepcopy(pipeline.scheduler)}, **options)
     erased.set_progress_bar_config(**getattr(pipeline, "_progress_bar_config", {}))
     if pipeline.name_or_path:  # by which Picturebook is known
         erased.register_to_config(_name_or_path=pipeline.name_or_path)
@@ -159,7 +155,7 @@ def _takes_lora(model: DiffusionModel, name: str) -> bool:
     part, _, inner = name.partition(".")
     stem, _, own = inner.rpartition(".")
     layer = getattr(model, part).get_submodule(stem)
-    if part == "text_encoder" and not stem.endswith(_TEXT_LAYERS):
+    if part != "unet" and not stem.endswith(_TEXT_LAYERS):
         return False
     return own == "weight" and isinstance(layer, nn.Linear | nn.Conv2d)
 

@@ -39,7 +39,7 @@ class GuidedPrediction:
         rule = model.guidance
         self._model, self._count, self._scale, self._shared = model, len(conditioning), guidance_scale, shared
         self._combine = rule.start()
-        others = model.embed(rule.texts) if texts is None else texts
+        others = model.embed_negative(rule.texts) if texts is None else texts
         parts = [*(other.expand(len(conditioning)) for other in others), conditioning]
         self._parts = parts if apart else join_lengths(parts)
 

@@ -206,12 +206,12 @@ def compare(
         ``[k, width]`` for each prompt.
     """
     model = target.model
-    table = model.token_embeddings.detach()
-    ids = torch.stack([prompt.ids for prompt in prompts])
+    ids = torch.stack([prompt.filled(chosen) for prompt, chosen in zip(prompts, tokens, strict=True)])
     rows = torch.tensor([row for row, prompt in enumerate(prompts) for _ in prompt.slots], device=ids.device)
     places = torch.tensor([slot for prompt in prompts for slot in prompt.slots], device=ids.device)
-    free = table[torch.cat([*tokens])].requires_grad_()
-    vectors = table[ids].index_put((rows, places), free)
+    vectors = model.token_vectors(ids).detach()
+    free = vectors[rows, places].requires_grad_()
+    vectors = vectors.index_put((rows, places), free)
     conditioning = model.embed_vectors(ids, vectors, range(ids.shape[1]))
     predicted = target.predict(latents, timesteps, conditioning)
     losses = (predicted - wanted).square().flatten(1).mean(1)

@@ -90,7 +90,7 @@ class Target:
         passes = self.sampler.steps * (1 + len(self.model.guidance.texts))
         images, shape = [], self.sampler.latent_shape(self.model)
         with torch.no_grad():
-            texts = self.model.embed(self.model.guidance.texts)
+            texts = self.model.embed_negative(self.model.guidance.texts)
             for start in range(0, len(rows), self.batch_size):
                 part = slice(start, start + self.batch_size)
                 noise = starting_noise([self.prompts[row].id for row in rows[part]], chosen[part], shape)
@@ -114,16 +114,15 @@ class Target:
 
     def embed(self, prompts: Sequence[AdversarialPrompt]) -> Conditioning:
         """Embed adversarial prompts: as text is read, as vectors in slots, or as they are."""
-        ids = self.model.token_ids([prompt.text for prompt in prompts])
         parts: list[Conditioning] = []
-        for row, prompt in enumerate(prompts):
+        for prompt in prompts:
             if prompt.embedding is not None:
                 parts.append(Conditioning(torch.from_numpy(prompt.embedding)[None].to(self.model.device)))
             elif prompt.vectors is not None:
                 vectors = torch.from_numpy(prompt.vectors).to(self.model.device)
-                parts.append(self.model.embed_vectors(ids[row : row + 1], vectors, prompt.slots))
+                parts.append(self.model.embed_vectors(self.model.token_ids([prompt.text]), vectors, prompt.slots))
             else:
-                parts.append(self.model.embed_ids(ids[row : row + 1]))
+                parts.append(self.model.embed([prompt.text]))
         return Conditioning.cat(parts)
 
     @contextmanager
