@@ -175,7 +175,7 @@ def widened(tokenizer: CLIPTokenizer, size: int) -> CLIPTokenizer:
     merges = json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]
     return CLIPTokenizer(
         vocab={**vocabulary, **unused},
-        merges=[tuple(pair) for pair in merges],  # type: ignore[arg-type]  # its annotation forgets the pairs
+        merges=[tuple(pair) for pair in merges],  # type: ignore[misc]  # its annotation forgets the pairs that it takes
         model_max_length=tokenizer.model_max_length,
     )
 
