@@ -18,6 +18,7 @@ import click
 from erasebench import EraseBenchError, __version__
 from erasebench.completion import complete_name, complete_names, complete_path
 from erasebench.picturebook.cli import picturebook
+from erasebench.store_cli import store as store_commands
 from erasebench.terminal import open_closed_streams, say, write_result
 
 FAILED = 3
@@ -67,6 +68,7 @@ def cli() -> None:
 
 
 cli.add_command(picturebook)
+cli.add_command(store_commands)
 
 
 class ConfigCommand(click.Command):
@@ -620,6 +622,9 @@ def compare(
 @click.option("--fix", is_flag=True, help="Remove what is damaged or left over; runs compute it anew.")
 def doctor(store: Path, fix: bool) -> None:
     """Check a store, byte by byte.
+
+    Also says what runs left that ended: half-written cells, and leases, which say that a run is at a cell.  Those of
+    other machines are watched, for a minute at most, to see whether their runs are alive.
 
     Exits with 1 if something is damaged and was not removed.
     """

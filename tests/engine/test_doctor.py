@@ -93,7 +93,7 @@ def test_what_a_run_is_working_on_is_left_alone(
     copy_of(fast_run, tmp_path)
     store, key = Store(tmp_path / "store"), a_cell(tmp_path)
     damage(store.folder(key))
-    with store.lock(key):
+    with store.leases.holding(key):
         assert command("doctor", "--store", tmp_path / "store", "--fix") == 0
     assert capsys.readouterr().out.endswith("store: nothing is damaged\n")
     assert store.folder(key).exists() or store.leftovers()
