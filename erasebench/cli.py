@@ -633,6 +633,7 @@ def doctor(store: Path, fix: bool) -> None:
     problems = examine(store, fix)
     write_result("\n".join([*(problems or [f"{store}: nothing is damaged"]), *of_other_versions(store)]))
     if problems and not fix:
+        say(f"`erasebench doctor --fix --store {store}` removes that; the runs that need it compute it anew")
         click.get_current_context().exit(1)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from erasebench.engine.cells import IDENTITY_VERSION
@@ -36,23 +36,32 @@ def examine(root: Path, fix: bool = False) -> list[str]:
         report(f"{path} is no {'lease' if path.parent.name == LEASES else 'folder'}")
         if fix:
             remove(path)
-    # First, since to look at a cell's problem is to take over its lease if that was abandoned.
-    for lease, holder in store.leases.survey()[1].items():
+    abandoned = store.leases.survey()[1]
+    for lease, holder in abandoned.items():
         report(f"the lease {lease.name[:12]} is still there of {holder}")
         if fix:
             store.leases.drop(lease)
+
+    def alone(key: str) -> AbstractContextManager[bool]:
+        """Tell whether no run is at a cell, and keep runs from it if it may be removed."""
+        if fix:
+            return store.leases.holding(key)
+        lease = store.leases.look(key)
+        return nullcontext(lease is None or lease in abandoned)
+
     for key in store.cells():
         # A cell with a problem is looked at again while no run can be at work on it.
-        with store.leases.holding(key) if store.verify(key) else nullcontext(False) as alone:
-            problem = store.verify(key) if alone else None
-            if problem:
-                report(f"cell {key[:12]} {problem}")
-                if fix:
-                    store.remove(key)
+        if store.verify(key):
+            with alone(key) as free:
+                problem = store.verify(key) if free else None
+                if problem:
+                    report(f"cell {key[:12]} {problem}")
+                    if fix:
+                        store.remove(key)
     for path in store.leftovers():
         key = path.relative_to(store.root / CELLS).parts[1].partition(".")[0]
-        with store.leases.holding(key) as alone:
-            if alone and (path.exists() or path.is_symlink()):
+        with alone(key) as free:
+            if free and (path.exists() or path.is_symlink()):
                 report(f"{key[:12]} was being written when its run ended")
                 if fix:
                     remove(path)

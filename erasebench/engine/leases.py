@@ -47,7 +47,7 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class _Holder:
+class Holder:
     """Who made a lease.
 
     Attributes:
@@ -92,10 +92,10 @@ class Lease:
     changed: int
 
     @property
-    def holder(self) -> _Holder | None:
+    def holder(self) -> Holder | None:
         """Who made it; None where that was cut short."""
         try:
-            holder = _Holder(**json.loads(self.text))
+            holder = Holder(**json.loads(self.text))
         except (ValueError, TypeError, RecursionError):
             return None
         return holder if type(holder.process) is int and isinstance(holder.machine, str) else None
@@ -137,7 +137,7 @@ class Leases:
         """
         path, other = self._path(name), ""
         while not self._make(path, self._text()):
-            lease = self._look(name)
+            lease = self.look(name)
             if lease is None:
                 continue  # given back in between
             gone = lease.ended or self._silent(lease)
@@ -184,7 +184,7 @@ class Leases:
     def seen(self) -> list[Lease]:
         """The leases that others hold, or held when they ended."""
         names = sorted(path.name.removesuffix(SUFFIX) for path in self.folder.glob(f"*{SUFFIX}"))
-        return [lease for name in names if name not in self._held and (lease := self._look(name))]
+        return [lease for name in names if name not in self._held and (lease := self.look(name))]
 
     def survey(self) -> tuple[list[Lease], dict[Lease, str]]:
         """The leases of others that live, and those that are abandoned, with who held them.
@@ -233,7 +233,7 @@ class Leases:
 
     def _text(self) -> str:
         process = os.getpid()
-        return json.dumps(asdict(_Holder(self.owner, socket.gethostname(), _machine(), process, _process(process)[1])))
+        return json.dumps(asdict(Holder(self.owner, socket.gethostname(), _machine(), process, _process(process)[1])))
 
     def _make(self, path: Path, text: str) -> bool:
         """Make a lease's file, unless there is one."""
@@ -247,7 +247,7 @@ class Leases:
             os.close(handle)
         return True
 
-    def _look(self, name: str) -> Lease | None:
+    def look(self, name: str) -> Lease | None:
         """A lease as it is now; None if there is none, or something that no run made, which gives way."""
         path = self._path(name)
         with suppress(FileNotFoundError):
@@ -267,7 +267,7 @@ class Leases:
 
     def _is_own(self, name: str) -> bool:
         lease = _read(name, self._path(name))
-        holder = lease and lease.holder
+        holder = lease.holder if lease else None
         return holder is not None and holder.owner == self.owner
 
     def _live(self, stop: threading.Event) -> None:

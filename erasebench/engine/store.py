@@ -25,7 +25,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from erasebench.engine.cells import Cell, canonical_json
-from erasebench.engine.leases import SUFFIX, Leases
+from erasebench.engine.leases import SUFFIX, Lease, Leases
 from erasebench.errors import EraseBenchError, check_name
 from erasebench.files import (
     PARTIAL,
@@ -208,8 +208,8 @@ class Store:
     def writing(self, cell: Cell, cost: Mapping[str, Any]) -> Iterator[Path]:
         """A temporary folder for a cell's payload; leaving the block without an error commits it.
 
-        If the cell has a result by then, as that of a run that took over its lease, that one stays.  Whoever holds the
-        lease clears away what others left half-written; one that lost it finds its folder gone.
+        If the cell has a result by then, as that of a run that took over its lease, that one stays.  With a result,
+        whatever others have half-written is cleared away: one that lost its lease may find its folder gone.
 
         Args:
             cell: whose payload.
@@ -244,12 +244,10 @@ class Store:
     @contextmanager
     def _partial(self, key: str) -> Iterator[Path]:
         """An empty folder for what is to be a cell, which is gone after the block."""
-        target = self.folder(key)
-        partial = target.with_name(f"{target.name}.{self.leases.owner}{PARTIAL}")
+        partial = self._place(key, self.leases.owner)
         try:
-            make_folder(target.parent)
-            for path in target.parent.glob(f"{key}*{PARTIAL}"):
-                remove(path)
+            make_folder(partial.parent)
+            remove(partial)
             partial.mkdir()
         except OSError as error:
             raise cannot_write(f"the store {self.root}", error) from error
@@ -258,6 +256,10 @@ class Store:
         finally:
             with suppress(OSError):  # an error that is under way is the one to tell
                 remove(partial)
+
+    def _place(self, key: str, owner: str) -> Path:
+        """Where the owner of a lease writes a cell."""
+        return self.folder(key).with_name(f"{key}.{owner}{PARTIAL}")
 
     def _commit(self, key: str, partial: Path, marker: Marker) -> None:
         """Make a cell of a folder that holds its payload, unless there is a sound one."""
@@ -279,7 +281,8 @@ class Store:
                 break
             self.remove(key)
         sync(target.parent)
-        remove(self.root / WORK / key)
+        for path in (self.root / WORK / key, *target.parent.glob(f"{key}*{PARTIAL}")):
+            remove(path)
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
@@ -294,9 +297,7 @@ class Store:
             with self.leases.holding(f"{RUN}{self.leases.owner}"):
                 for lease in self.leases.seen():
                     if lease.ended:
-                        self.leases.drop(lease)
-                        if self.marker(lease.name):
-                            remove(self.root / WORK / lease.name)
+                        self._clear_up_after(lease)
                     elif lease.name == CLEARING:
                         raise EraseBenchError(
                             f"the store {self.root} is being cleared by {lease}; wait until it has ended, or, if it is "
@@ -307,6 +308,14 @@ class Store:
             if Path(str(error.filename)).is_relative_to(self.leases.folder):
                 raise cannot_write(f"the store {self.root}", error) from error
             raise
+
+    def _clear_up_after(self, lease: Lease) -> None:
+        """Remove the lease of a run that was killed, and what it left of the cell that nobody goes on from."""
+        if lease.holder and KEY.fullmatch(lease.name):
+            remove(self._place(lease.name, lease.holder.owner))
+            if self.marker(lease.name):
+                remove(self.root / WORK / lease.name)
+        self.leases.drop(lease)
 
     @contextmanager
     def clearing(self) -> Iterator[None]:
@@ -358,7 +367,7 @@ class Store:
         """Forget a cell: in one step, so that a kill leaves nothing that looks like a damaged one."""
         self._verified.discard(key)
         folder = self.folder(key)
-        aside = folder.with_name(f"{folder.name}.{secrets.token_hex(8)}{PARTIAL}")
+        aside = self._place(key, secrets.token_hex(8))
         with suppress(FileNotFoundError):
             folder.rename(aside)
         remove(aside)

@@ -32,13 +32,13 @@ def edit(folder: Path, **facts: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | facts))
 
 
-def killed(folder: Path) -> int:
-    """The number of a process that was killed while it held the lease, and whose parent knows."""
+def killed(folder: Path, name: str = NAME) -> int:
+    """The number of a process that was killed while it held a lease, and whose parent knows."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 and later: forks of threaded processes
         child = os.fork()
     if not child:
-        Leases(folder).claim(NAME)
+        Leases(folder).claim(name)
         os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(child, 0)
     return child
