@@ -228,6 +228,14 @@ class Leases:
             self._make(path, moved.text)
         aside.unlink(missing_ok=True)
 
+    def tidy(self) -> None:
+        """Remove what :meth:`drop` left if it was killed."""
+        for path in self.folder.glob(f"*{PARTIAL}"):
+            with suppress(OSError):
+                lease = _read(path.name, path)
+                if lease and lease.ended:
+                    path.unlink()
+
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}{SUFFIX}"
 

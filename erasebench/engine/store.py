@@ -295,6 +295,7 @@ class Store:
         """
         try:
             with self.leases.holding(f"{RUN}{self.leases.owner}"):
+                self.leases.tidy()
                 for lease in self.leases.seen():
                     if lease.ended:
                         self._clear_up_after(lease)
@@ -333,6 +334,7 @@ class Store:
                 raise EraseBenchError(f"the store {self.root} is in use by {who}; wait until it has ended")
             for lease in abandoned:
                 self.leases.drop(lease)
+            self.leases.tidy()
             yield
 
     def work(self, key: str) -> Path:
