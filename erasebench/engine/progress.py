@@ -117,8 +117,10 @@ class Progress:
 
     def _note(self, event: Event) -> None:
         match event:
-            case Corrupt(cell) if cell.key not in self.left:
-                self._add(cell)
+            case Corrupt(cell, reason):
+                if cell.key not in self.left:
+                    self._add(cell)
+                self._show(f"{cell.stage} {cell.title} {reason}; it is computed again")
             case Waiting(cell, holder):
                 self._show(f"waiting for {holder} at {cell.stage} {cell.title}")
             case TakenOver(cell, holder):
