@@ -190,7 +190,8 @@ def compute(cell: Cell, session: Session, subscribers: Sequence[Subscriber]) -> 
         if isinstance(event, Failed):
             failures.append(event.failure)
 
-    outcome = LocalRunner(session).run([cell], session.store, [*subscribers, note])
+    with session.store.at_work():
+        outcome = LocalRunner(session).run([cell], session.store, [*subscribers, note])
     for failure in failures:
         if failure.error == "EraseBenchError":
             raise EraseBenchError(failure.reason)

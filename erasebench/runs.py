@@ -97,7 +97,8 @@ def run(config: RunConfig, stream: TextIO | None = None, attacks_only: bool = Fa
     prepare_folder(config.out)
     store = Store(config.store)
     try:
-        return _run(plan, store, stream)
+        with store.at_work():
+            return _run(plan, store, stream)
     except OSError as error:
         in_store = error.filename and Path(str(error.filename)).is_relative_to(config.store)
         raise cannot_write(
