@@ -70,7 +70,8 @@ def tiny_pipeline(layout: Layout = "sd1", seed: int = 0) -> Any:
     """
     sd2, sdxl = layout == "sd2", layout == "sdxl"
     width = 24 if sd2 else 16
-    tokenizer, added = tiny_tokenizer(layout), {}
+    tokenizer = tiny_tokenizer(layout)
+    added: dict[str, Any] = {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         text = CLIPTextModel(tiny_text_config(tokenizer, width, "gelu" if sd2 else "quick_gelu"))

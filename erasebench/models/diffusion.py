@@ -176,7 +176,7 @@ class DiffusionModel:
             return output.scatter(1, places[..., None].expand_as(source), source)
 
         with ExitStack() as stack:
-            for layer, part in zip(layers, vectors.split(widths, dim=-1), strict=True):
+            for layer, part in zip(layers, torch.split(vectors, widths, dim=-1), strict=True):
                 stack.callback(layer.register_forward_hook(partial(replace, part)).remove)
             return self.encode(ids)
 

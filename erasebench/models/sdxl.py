@@ -109,7 +109,8 @@ class StableDiffusionXL(DiffusionModel):
     def embed_each(self, texts: Sequence[str]) -> Conditioning:
         """Embed prompts one by one, however many are the same."""
         first, second = self.token_ids(texts), padded_ids(self.tokenizer_2, texts).to(self.device)
-        return Conditioning.cat([self.encode(*ids) for ids in zip(first.split(64), second.split(64), strict=True)])
+        chunks = zip(torch.split(first, 64), torch.split(second, 64), strict=True)
+        return Conditioning.cat([self.encode(*ids) for ids in chunks])
 
     def encode(self, ids: Tensor, second_ids: Tensor | None = None) -> Conditioning:
         """Send token ids, int64 ``[n, length]``, through both text encoders, all at once.

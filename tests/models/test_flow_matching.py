@@ -31,7 +31,7 @@ WIDTH, T = 16, 1000
 PROMPTS, SEEDS = ["a church", "art"], [3, 1]
 
 
-class Euler(FlowMatchEulerDiscreteScheduler):
+class Euler(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]  # diffusers has no types
     """With what the schedulers of diffusion models also have."""
 
     init_noise_sigma = 1.0
