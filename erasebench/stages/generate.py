@@ -54,6 +54,7 @@ def run(cell: Cell, session: Session, folder: Path, part: slice = slice(None)) -
 
     ids, prompts, seeds = (cell.spec[name][part] for name in ("ids", "prompts", "seeds"))
     erasure = Erasure.load(session.store.read(cell.reads["erasure"].key))
+    sampler = Sampler(**cell.spec["sampler"])
     drawn = 0
 
     def on_progress(count: int) -> None:
@@ -62,7 +63,8 @@ def run(cell: Cell, session: Session, folder: Path, part: slice = slice(None)) -
         session.progress(drawn, len(prompts), "images")
 
     with session.model.erased(erasure) as model:
-        images = sample(model, prompts, seeds, Sampler(**cell.spec["sampler"]), session.batch_size, on_progress, ids)
+        session.fit(sampler)
+        images = sample(model, prompts, seeds, sampler, progress=on_progress, ids=ids)
     write_images(folder, images, ids, prompts, seeds)
     return {"images": len(images)}
 

@@ -77,4 +77,4 @@ def test_a_stage_is_asked_whether_a_cell_is_needed_if_it_can_tell(tmp_path: Path
     made, other = session(tmp_path, "cpu"), Cell("erase", {}, title="uce")
     assert made.unneeded(Cell("together", {}, unless=(other,))) == "uce"
     assert made.unneeded(Cell("single", {}, unless=(other,))) == ""
-    assert made.together(other) == made.batch_size
+    assert made.together(other) == 16
