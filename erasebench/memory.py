@@ -179,8 +179,10 @@ def limit_memory(device: str, gigabytes: float) -> None:
     """Let this process have no more of a GPU than so many GB; what goes beyond runs out of memory."""
     import torch
 
-    total = torch.cuda.mem_get_info(device)[1]
-    torch.cuda.set_per_process_memory_fraction(min(1.0, gigabytes * GB / total), device)
+    index, total = torch.device(device).index, torch.cuda.mem_get_info(device)[1]
+    # It takes no device without a number.
+    own = torch.cuda.current_device() if index is None else index
+    torch.cuda.set_per_process_memory_fraction(min(1.0, gigabytes * GB / total), own)
 
 
 def free_memory(device: str | torch.device, gigabytes: float | None = None) -> int:

@@ -123,7 +123,8 @@ def _run(plan: Plan, store: Store, stream: TextIO | None) -> Result:
     missing = [cell for cell in plan.cells if store.marker(cell.key) is None]
     workers = config.workers or count_workers(plan.device, plan.source.folder)
     if any(cell.stage in WITH_MODEL for cell in missing):
-        check_memory(plan.source.folder, plan.device, plan.dtype, config.max_memory, config.size)
+        for device in worker_devices(plan.device, workers):
+            check_memory(plan.source.folder, device, plan.dtype, config.max_memory, config.size)
     ledger = Ledger(config.out / LEDGER)
     try:
         write_durably(config.out / CONFIG, resolved_config(plan).to_yaml())
@@ -183,6 +184,15 @@ def count_workers(device: str, folder: Path) -> int:
     import torch
 
     return torch.cuda.device_count()
+
+
+def worker_devices(device: str, workers: int) -> list[str]:
+    """Where the workers of a run are: each on a GPU of its own, as far as there are so many."""
+    if device != "cuda":
+        return [device]
+    import torch
+
+    return [f"cuda:{k}" for k in range(min(workers, torch.cuda.device_count()))]
 
 
 def _free_memory() -> float:

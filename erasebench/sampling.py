@@ -22,7 +22,7 @@ from erasebench.memory import DECODED_AT_ONCE, BatchSize, free_memory, largest_b
 from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.guided import GuidedPrediction
-from erasebench.models.shared_passes import is_compiled, shared_passes, uncompiled
+from erasebench.models.shared_passes import is_compiled, shared_passes
 
 SCHEDULERS = {
     "ddim": "DDIMScheduler",
@@ -183,7 +183,8 @@ def sample_latents(
 def fit_batch_sizes(model: DiffusionModel, sampler: Sampler, most: int, gigabytes: float | None = None) -> None:
     """Find out, on a GPU, how many images fit at a time, and draw and decode as many from now on.
 
-    One image and two are drawn in two steps, and decoded; memory grows by a line from there.
+    One image and two are drawn in two steps, and decoded; memory grows by a line from there.  What a first pass leaves
+    for good, such as the libraries' work spaces, is there before anything is measured.
 
     Args:
         model: with whatever erasure is in force.
@@ -195,20 +196,24 @@ def fit_batch_sizes(model: DiffusionModel, sampler: Sampler, most: int, gigabyte
         torch.OutOfMemoryError: memory does not suffice for a single image.
     """
     shape, trial, sizes = sampler.latent_shape(model), replace(sampler, steps=min(2, sampler.steps)), model.batch_sizes
-    free = free_memory(model.device, gigabytes)
 
     def draw(count: int) -> int:
         noise = torch.zeros(count, *shape, device=model.device)
-        conditioning = model.embed([""] * count)
-        with torch.no_grad(), uncompiled(model.unet):
-            return peak_bytes(model.device, lambda: sample_latents(model, noise, conditioning, trial))
+        return peak_bytes(model.device, lambda: sample_latents(model, noise, model.embed([""] * count), trial))
 
     def decode(count: int) -> int:
         latents = torch.zeros(count, *shape, device=model.device)
         return peak_bytes(model.device, lambda: model.decode(latents))
 
-    sizes.drawn.rows = largest_batch(draw, free, most)
-    sizes.decoded.rows = largest_batch(decode, free, DECODED_AT_ONCE)
+    # Nothing here has gradients; but where they are allowed, passes are by the plain U-Net: to compile for sizes that
+    # do not come again would take minutes.  The copy of it that sampling is by needs room as well.
+    copy = sum(parameter.numel() for parameter in model.unet.parameters()) * model.dtype.itemsize
+    with torch.enable_grad():
+        draw(1)
+        decode(1)
+        free = free_memory(model.device, gigabytes) - copy
+        sizes.drawn.rows = largest_batch(draw, free, most)
+        sizes.decoded.rows = largest_batch(decode, free, DECODED_AT_ONCE)
 
 
 def build_scheduler(config: dict[str, Any], name: str) -> Any:

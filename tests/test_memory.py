@@ -165,9 +165,10 @@ def test_where_two_do_not_fit_one_is_the_largest() -> None:
 
 
 @pytest.fixture
-def card(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+def card(monkeypatch: pytest.MonkeyPatch) -> dict[int, float]:
     """A GPU of 24 GB, of which other programs have 4 and this one 6, 1 of these not in use."""
-    shares: dict[str, float] = {}
+    shares: dict[int, float] = {}
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 7)
     for name, answer in {
         "mem_get_info": (14 * 10**9, 24 * 10**9),
         "memory_reserved": 6 * 10**9,
@@ -180,16 +181,17 @@ def card(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     return shares
 
 
-def test_free_memory_counts_what_this_process_holds_and_does_not_use(card: dict[str, float]) -> None:
+def test_free_memory_counts_what_this_process_holds_and_does_not_use(card: dict[int, float]) -> None:
     assert free_memory("cuda") == 15 * 10**9
     assert free_memory("cuda", 12) == 7 * 10**9, "of the 12, 5 are in use"
     assert free_memory("cuda", 100) == 15 * 10**9
 
 
-def test_a_limit_is_a_share_of_the_card(card: dict[str, float]) -> None:
+def test_a_limit_is_a_share_of_the_card(card: dict[int, float]) -> None:
     limit_memory("cuda:1", 6)
     limit_memory("cuda:2", 99)
-    assert card == {"cuda:1": 0.25, "cuda:2": 1.0}
+    limit_memory("cuda", 12)
+    assert card == {1: 0.25, 2: 1.0, 7: 0.5}
 
 
 def test_batch_sizes_are_fitted_to_the_images_and_the_decoder_apart(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,9 +206,10 @@ def test_batch_sizes_are_fitted_to_the_images_and_the_decoder_apart(monkeypatch:
         return rows[-1] * each["decoded" if decoded else "drawn"]
 
     monkeypatch.setattr(sampling, "peak_bytes", peak)
+    monkeypatch.setattr(model.unet, "parameters", lambda: iter([torch.zeros(10)]))  # a copy of 40 bytes
     fit_batch_sizes(model, Sampler("ddim", 50), 32)
-    assert rows == [1, 2, 1, 2], "one image and two, first sampled, then decoded"
-    assert model.batch_sizes == BatchSizes(BatchSize(9), BatchSize(3))
+    assert rows == [1, 1, 1, 2, 1, 2], "one image and two, first sampled, then decoded, after one of each"
+    assert model.batch_sizes == BatchSizes(BatchSize(8), BatchSize(3))
     fit_batch_sizes(model, Sampler("ddim", 50), 4)
     assert model.batch_sizes.drawn.rows == 4
 

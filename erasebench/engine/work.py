@@ -141,6 +141,7 @@ class PeakMemory:
         if self.cuda:
             import torch
 
+            torch.cuda.init()
             torch.cuda.reset_peak_memory_stats(self.device)
             return
         try:

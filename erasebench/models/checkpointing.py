@@ -85,10 +85,11 @@ class GradientCheckpointing:
             if self.used:
                 model.unet.disable_gradient_checkpointing()
 
-    def apply(self, unet: Any, rows: int) -> None:
-        """Switch it on or off for a pass of so many rows that has gradients."""
-        if self.mode == "off":
+    def apply(self, unet: Any, latents: Tensor, text: Tensor) -> None:
+        """Switch it on or off for a pass of latents ``[n, c, h, w]`` and text ``[n, length, width]``, if it trains."""
+        if self.mode == "off" or not any(given.requires_grad for given in (latents, text, *unet.parameters())):
             return
+        rows = len(text)
         if rows not in self._decided:
             self._decided[rows] = self.mode == "on" or (self.mode == "auto" and self._too_much(unet, rows))
         wanted, on = self._decided[rows], unet.is_gradient_checkpointing

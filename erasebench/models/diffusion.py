@@ -162,7 +162,7 @@ class DiffusionModel:
         """The U-Net's own prediction (noise or v), float32 ``[n, c, h, w]``."""
         text = conditioning.embeddings
         if torch.is_grad_enabled():
-            self.checkpointing.apply(self.unet, len(text))
+            self.checkpointing.apply(self.unet, latents, text)
         with self.autocast():
             predicted: Tensor = self.unet(latents, timesteps, encoder_hidden_states=text, return_dict=False)[0]
         return full_precision(predicted)

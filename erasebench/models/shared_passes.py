@@ -39,18 +39,6 @@ def is_compiled(unet: nn.Module) -> bool:
     return getattr(unet, "_compiled_call_impl", None) is not None
 
 
-@contextmanager
-def uncompiled(unet: nn.Module) -> Iterator[None]:
-    """Call a U-Net as it was before ``unet.compile()``, until the block ends."""
-    own: Any = unet
-    before = own._compiled_call_impl
-    own._compiled_call_impl = None
-    try:
-        yield
-    finally:
-        own._compiled_call_impl = before
-
-
 def _share_text(unet: nn.Module, stack: ExitStack) -> None:
     for name, module in unet.named_modules():
         if name.endswith((".attn2.to_k", ".attn2.to_v")):

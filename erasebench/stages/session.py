@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 WITH_MODEL = ("erase", "generate", "learn", "attack")
 """The stages that need the model."""
 MOST_DRAWN_AT_ONCE = 32
-"""Images that are drawn at a time on a GPU, however much memory there is: more of them are no faster."""
+"""Images that are drawn at a time on a GPU, however much memory there is: so many keep it busy."""
 
 
 @dataclass

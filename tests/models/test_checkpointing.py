@@ -17,7 +17,7 @@ from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.plugins import make_plugin
 from erasebench.registry import METHODS
-from erasebench.sampling import Sampler, sample
+from erasebench.sampling import Sampler, sample, sample_latents
 from erasebench.training.parameters import TwoWeights, select_parameters
 from tests.tiny import concept, differing, erase_context, state, tiny_model
 
@@ -99,7 +99,7 @@ def test_auto_checkpoints_where_the_rows_do_not_fit(monkeypatch: pytest.MonkeyPa
     model = tiny_model()
     model.checkpointing = GradientCheckpointing("auto", row=100, fixed=50)
     for rows, on in ((8, False), (9, True), (2, False)):  # of 1000 bytes, 900 are planned with
-        model.predict(torch.zeros(rows, *model.latent_shape), 0, model.embed([""] * rows))
+        model.predict(torch.zeros(rows, *model.latent_shape).requires_grad_(), 0, model.embed([""] * rows))
         assert model.unet.is_gradient_checkpointing == on
     # What is trained takes its gradient and Adam's two moments as well.
     model.checkpointing = GradientCheckpointing("auto", row=1, fixed=0)
@@ -115,5 +115,7 @@ def test_auto_checkpoints_where_the_rows_do_not_fit(monkeypatch: pytest.MonkeyPa
 def test_sampling_is_never_checkpointed() -> None:
     model = tiny_model()
     model.checkpointing = GradientCheckpointing("on")
+    with torch.enable_grad():
+        sample_latents(model, torch.zeros(1, *model.latent_shape), model.embed(["a"]), Sampler("ddim", 1))
     sample(model, ["a"], [0], Sampler("ddim", 1))
     assert not model.checkpointing.used
