@@ -141,7 +141,7 @@ class PeakMemory:
         if self.cuda:
             import torch
 
-            torch.cuda.init()
+            torch.cuda.init()  # type: ignore[no-untyped-call]
             torch.cuda.reset_peak_memory_stats(self.device)
             return
         try:

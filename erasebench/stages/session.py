@@ -147,7 +147,7 @@ class Session:
         if halvings := self.batch_sizes.halvings - before:
             costs[0]["halvings"] = halvings
         if checkpointing.used:
-            costs[0]["gradient_checkpointing"] = True
+            costs[0]["gradient_checkpointing"] = 1  # costs are numbers
         return costs
 
     def _checkpointing(self, stage: str) -> GradientCheckpointing:

@@ -165,7 +165,7 @@ class Training:
         model = session.model
         model.predict(torch.zeros(1, *model.latent_shape).requires_grad_(), 0, model.embed([""]))
         session.progress(1, 2, "loss 0.5")
-        return {"on": model.unet.is_gradient_checkpointing}
+        return {"on": int(model.unet.is_gradient_checkpointing)}
 
 
 @pytest.mark.parametrize(("stage", "device", "options", "on"), [
@@ -186,7 +186,11 @@ def test_training_is_checkpointed_where_it_would_not_fit(
     monkeypatch.setitem(sys.modules, f"erasebench.stages.{stage}", Training)
     # As if nothing fitted.
     monkeypatch.setattr(GradientCheckpointing, "measured", lambda model, gigabytes: GradientCheckpointing("on"))
-    costs = made.work([Cell(stage, {})], None, [tmp_path / "plain"], lambda *far: told.append(far))
-    assert costs == [{"on": on, **({"gradient_checkpointing": True} if on else {})}]
+    cell = Cell(stage, {})
+    with made.store.writing(cell, cost := dict[str, Any]()) as payload:
+        (payload / "payload").write_text("x")
+        cost |= made.work([cell], None, [payload], lambda *far: told.append(far))[0]
+    assert (marker := made.store.marker(cell.key)) and marker.cost == cost
+    assert cost == {"on": int(on), **({"gradient_checkpointing": 1} if on else {})}
     assert told == [(1, 2, "loss 0.5, gradient checkpointing" if on else "loss 0.5")]
     assert not made.model.unet.is_gradient_checkpointing, "switched back"
