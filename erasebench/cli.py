@@ -100,7 +100,17 @@ class ReproduceCommand(ConfigCommand):
 class EraseCommand(click.Command):
     """A command with an option for those keys of a run's configuration that one erasure has."""
 
-    KEYS: tuple[str, ...] = ("model", "seed", "settings", "device", "dtype", "plugins", "concept_files")
+    KEYS: tuple[str, ...] = (
+        "model",
+        "seed",
+        "settings",
+        "device",
+        "dtype",
+        "max_memory",
+        "gradient_checkpointing",
+        "plugins",
+        "concept_files",
+    )
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """The command's own options, then the configuration's, then ``--help``."""

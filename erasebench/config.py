@@ -82,7 +82,19 @@ class RunConfig(BaseModel):
     )
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
     dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 on a GPU.")
-    batch_size: Annotated[int, Field(ge=1)] = Field(16, description="Images at a time; changes speed only.")
+    batch_size: Annotated[int, Field(ge=1)] | None = Field(
+        None,
+        description="Images at a time, which changes speed only; if omitted 16, on a GPU as many as its memory takes. "
+        "Where memory runs out, half as many.",
+    )
+    max_memory: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        None, description="GB of a GPU's memory that each process may have; if omitted what is free."
+    )
+    gradient_checkpointing: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Train with less memory and more time, to the same result; auto: on a GPU, where what a gradient "
+        "step needs would not fit.",
+    )
     workers: Annotated[int, Field(ge=1)] | None = Field(
         None, description="Processes; if omitted one per processor, as far as memory goes, or per GPU."
     )

@@ -22,6 +22,7 @@ from erasebench.engine.work import Failure
 from erasebench.environment import hostless_environment
 from erasebench.errors import EraseBenchError, ErasureFailedError, NotApplicable
 from erasebench.files import DiskFullError, disk_full, durably, is_disk_full, prepare_folder, remove, write_durably
+from erasebench.models.footprint import check_memory
 from erasebench.models.loading import ModelSource
 from erasebench.planning import find_parts
 from erasebench.plugins import BASELINE
@@ -127,9 +128,18 @@ def erase(config: RunConfig, export: Export = "none", stream: TextIO | None = No
 
     plan = plan_erasure(config, export)
     about = read_about(config.out, plan.cell)
+    if about is None or "seconds" not in about:
+        check_memory(plan.source.folder, plan.device, plan.dtype, config.max_memory, resizable=False)
     prepare_folder(config.out)
 
-    session = Session(plan.source, plan.device, plan.dtype, Store(config.out / WORK))
+    session = Session(
+        plan.source,
+        plan.device,
+        plan.dtype,
+        Store(config.out / WORK),
+        max_memory=config.max_memory,
+        gradient_checkpointing=config.gradient_checkpointing,
+    )
     try:
         if about is None or "seconds" not in about:
             about = _erase(plan, config.out, session, stream)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from erasebench.errors import EraseBenchError, check_name
+from erasebench.memory import DECODED_AT_ONCE, BatchSize, free_memory, largest_batch, peak_bytes
 from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.guided import GuidedPrediction
@@ -80,7 +81,7 @@ def sample(
     prompts: Sequence[str],
     seeds: Sequence[int],
     sampler: Sampler,
-    batch_size: int = 16,
+    batch_size: int | None = None,
     progress: Callable[[int], None] | None = None,
     ids: Sequence[str] | None = None,
 ) -> NDArray[np.uint8]:
@@ -91,7 +92,8 @@ def sample(
         prompts: what to draw.
         seeds: one for each prompt.
         sampler: how.
-        batch_size: pictures at a time; changes nothing but speed and memory.
+        batch_size: pictures at a time, at most: half as many wherever memory runs out; the model's own if omitted.  It
+            changes nothing but speed and memory.
         progress: told how many pictures a finished batch held.
         ids: of the prompts, which their noise is keyed by; the prompts themselves if omitted.
 
@@ -129,21 +131,24 @@ def draw_latents(
     prompts: Sequence[str],
     seeds: Sequence[int],
     sampler: Sampler,
-    batch_size: int = 16,
+    batch_size: int | None = None,
     ids: Sequence[str] | None = None,
 ) -> Iterator[Tensor]:
     """The pictures of :func:`sample` as scaled latents: one batch ``[<= batch_size, c, h, w]`` after the other."""
     shape = sampler.latent_shape(model)
     texts = model.embed_negative(model.guidance.texts)
-    for start in range(0, len(prompts), batch_size):
-        batch = prompts[start : start + batch_size]
-        keys = batch if ids is None else ids[start : start + batch_size]
-        noise = starting_noise(keys, seeds[start : start + batch_size], shape).to(model.device)
+    keys, size = prompts if ids is None else ids, BatchSize(batch_size) if batch_size else model.batch_sizes.drawn
+
+    def draw_batch(part: slice) -> Tensor:
+        noise = starting_noise(keys[part], seeds[part], shape).to(model.device)
+        conditioning, count = model.embed(prompts[part]), len(noise)
         # What is compiled is compiled for one size: a batch that is short of it repeats its last picture.
-        short = batch_size - len(batch) if model.is_compiled else 0
-        rows = [*range(len(batch)), *[len(batch) - 1] * short]
-        conditioning = model.embed(batch)[rows] if short else model.embed(batch)
-        yield sample_latents(model, noise[rows], conditioning, sampler, texts=texts)[: len(batch)]
+        if model.is_compiled and size.rows and count < size.rows:
+            rows = [*range(count), *[count - 1] * (size.rows - count)]
+            noise, conditioning = noise[rows], conditioning[rows]
+        return sample_latents(model, noise, conditioning, sampler, texts=texts)[:count]
+
+    yield from size.batches(len(prompts), draw_batch)
 
 
 def sample_latents(
@@ -180,3 +185,39 @@ def sample_latents(
             guided = predict(scheduler.scale_model_input(latents, timestep), timestep, step)
             latents = scheduler.step(guided, timestep, latents, return_dict=False)[0]
     return latents
+
+
+def fit_batch_sizes(model: DiffusionModel, sampler: Sampler, most: int, gigabytes: float | None = None) -> None:
+    """Find out, on a GPU, how many images fit at a time, and draw and decode as many from now on.
+
+    One image and two are drawn in two steps, and decoded; memory grows by a line from there.  What a first pass leaves
+    for good, such as the libraries' work spaces, is there before anything is measured.
+
+    Args:
+        model: with whatever erasure is in force.
+        sampler: how images will be drawn.
+        most: images to draw at a time, however much memory there is.
+        gigabytes: of the GPU that this process may have; the whole card if None.
+
+    Raises:
+        torch.OutOfMemoryError: memory does not suffice for a single image.
+    """
+    shape, trial, sizes = sampler.latent_shape(model), replace(sampler, steps=min(2, sampler.steps)), model.batch_sizes
+
+    def draw(count: int) -> int:
+        noise = torch.zeros(count, *shape, device=model.device)
+        return peak_bytes(model.device, lambda: sample_latents(model, noise, model.embed([""] * count), trial))
+
+    def decode(count: int) -> int:
+        latents = torch.zeros(count, *shape, device=model.device)
+        return peak_bytes(model.device, lambda: model.decode(latents))
+
+    # Nothing here has gradients; but where they are allowed, passes are by the plain U-Net: to compile for sizes that
+    # do not come again would take minutes.  The copy of it that sampling is by needs room as well.
+    copy = sum(parameter.numel() for parameter in model.unet.parameters()) * model.dtype.itemsize
+    with torch.enable_grad():
+        draw(1)
+        decode(1)
+        free = free_memory(model.device, gigabytes) - copy
+        sizes.drawn.rows = largest_batch(draw, free, most)
+        sizes.decoded.rows = largest_batch(decode, free, DECODED_AT_ONCE)

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from erasebench.errors import EraseBenchError
+from erasebench.memory import BatchSizes
+from erasebench.models.checkpointing import GradientCheckpointing
 from erasebench.models.conditioning import Conditioning
 from erasebench.models.erasure import Erasure
 from erasebench.models.families import STABLE_DIFFUSION, Family
@@ -24,8 +26,6 @@ from erasebench.models.guided import GuidedPrediction
 from erasebench.models.sampling_unet import SamplingUnet, has_hooks
 from erasebench.models.schedulers import build_scheduler
 from erasebench.models.shared_passes import shared_passes
-
-DECODED_AT_ONCE = 10
 
 
 class DiffusionModel:
@@ -38,6 +38,8 @@ class DiffusionModel:
         family: the parts of its pipelines.
         alphas_cumprod: float32 ``[T]``: the share of signal in the variance at each of the T training timesteps.
         guidance: how noise predictions are combined.
+        batch_sizes: how many rows go through the networks at a time; they change speed and memory only.
+        checkpointing: of passes of the U-Net with gradients; it does so as well.
 
     Args:
         pipeline: a diffusers ``StableDiffusionPipeline``, or anything with its parts.
@@ -74,6 +76,7 @@ class DiffusionModel:
             self.device
         )
         self.guidance: Guidance = ClassifierFreeGuidance()
+        self.batch_sizes, self.checkpointing = BatchSizes(), GradientCheckpointing()
         self._layers = [name for name, _ in self.unet.named_parameters()]
         if not any(".attn2." in name for name in self._layers):
             raise EraseBenchError("the U-Net has no cross-attention (no parameter named attn2)")
@@ -191,10 +194,15 @@ class DiffusionModel:
 
     def predict(self, latents: Tensor, timesteps: Tensor | int | float, conditioning: Conditioning) -> Tensor:
         """The U-Net's own prediction (noise or v), float32 ``[n, c, h, w]``."""
-        text = conditioning.embeddings
+        conditions = self.conditions(latents, conditioning)
+        self.checkpointing.apply(self.unet, latents, conditioning.embeddings)
         with self.autocast():
-            predicted: Tensor = self.unet(latents, timesteps, encoder_hidden_states=text, return_dict=False)[0]
+            predicted: Tensor = self.unet(latents, timesteps, **conditions, return_dict=False)[0]
         return full_precision(predicted)
+
+    def conditions(self, latents: Tensor, conditioning: Conditioning) -> dict[str, Any]:
+        """What the U-Net is given besides latents ``[n, c, h, w]`` and timesteps, by its own names."""
+        return {"encoder_hidden_states": conditioning.embeddings}
 
     def compile(self, backend: str = "inductor") -> None:
         """Compile the passes of sampling, one graph for each shape, by a backend of ``torch.compile``."""
@@ -279,25 +287,29 @@ class DiffusionModel:
     @torch.no_grad()
     def encode_images(self, images: NDArray[np.uint8]) -> Tensor:
         """Scaled latents ``[n, c, h, w]`` of images, uint8 ``[n, height, width, 3]``: the mode of their posterior."""
-        latents: list[Tensor] = []
-        for start in range(0, len(images), DECODED_AT_ONCE):
-            pixels = torch.from_numpy(images[start : start + DECODED_AT_ONCE]).to(self.device).permute(0, 3, 1, 2)
+
+        def encode(part: slice) -> Tensor:
+            pixels = torch.from_numpy(images[part]).to(self.device).permute(0, 3, 1, 2)
             with self.autocast():
                 posterior = self.vae.encode(pixels.to(self.vae.dtype) / 127.5 - 1).latent_dist
-            latents.append(full_precision(posterior.mode()))
-        return torch.cat(latents) * float(self.vae.config.scaling_factor)
+            return full_precision(posterior.mode())
+
+        latents = torch.cat([*self.batch_sizes.decoded.batches(len(images), encode)])
+        return latents * float(self.vae.config.scaling_factor)
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> NDArray[np.uint8]:
         """Pictures, uint8 ``[n, height, width, 3]``, of scaled latents ``[n, c, h, w]``."""
-        pictures = []
-        # The decoder works at full resolution: a few pictures at a time need less memory, and are faster on a CPU.
-        for chunk in (latents / self.vae.config.scaling_factor).split(DECODED_AT_ONCE):
+        unscaled = latents / self.vae.config.scaling_factor
+
+        def draw(part: slice) -> NDArray[np.uint8]:
             with self.autocast():
-                pixels = self.vae.decode(chunk, return_dict=False)[0].float()
+                pixels = self.vae.decode(unscaled[part], return_dict=False)[0].float()
             scaled = ((pixels / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
-            pictures.append(scaled.permute(0, 2, 3, 1).cpu().numpy())
-        return np.concatenate(pictures)
+            pictures: NDArray[np.uint8] = scaled.permute(0, 2, 3, 1).cpu().numpy()
+            return pictures
+
+        return np.concatenate([*self.batch_sizes.decoded.batches(len(latents), draw)])
 
     def autocast(self) -> Any:
         """Mixed precision where ``dtype`` asks for it."""

@@ -126,8 +126,8 @@ class StableDiffusionXL(DiffusionModel):
         tokens = torch.cat([first.hidden_states[-2], second.hidden_states[-2]], dim=-1)
         return Conditioning(full_precision(tokens), full_precision(second.text_embeds))
 
-    def predict(self, latents: Tensor, timesteps: Tensor | int | float, conditioning: Conditioning) -> Tensor:
-        """The U-Net's own prediction (noise or v), float32 ``[n, c, h, w]``.
+    def conditions(self, latents: Tensor, conditioning: Conditioning) -> dict[str, Any]:
+        """Embeddings, pooled embeddings and the size of images of latents ``[n, c, h, w]``.
 
         Raises:
             ValueError: the conditioning has no pooled embeddings.
@@ -137,12 +137,4 @@ class StableDiffusionXL(DiffusionModel):
         height, width = (self.scale_factor * side for side in latents.shape[-2:])
         time_ids = torch.tensor([[height, width, 0, 0, height, width]], device=latents.device, dtype=latents.dtype)
         added = {"text_embeds": conditioning.pooled, "time_ids": time_ids.repeat(len(conditioning), 1)}
-        with self.autocast():
-            predicted: Tensor = self.unet(
-                latents,
-                timesteps,
-                encoder_hidden_states=conditioning.embeddings,
-                added_cond_kwargs=added,
-                return_dict=False,
-            )[0]
-        return full_precision(predicted)
+        return {**super().conditions(latents, conditioning), "added_cond_kwargs": added}

@@ -75,6 +75,7 @@ def run(cell: Cell, session: Session, folder: Path) -> dict[str, Any]:
         FloatingPointError: training diverged.
     """
     from erasebench.models.erasure import check_finite
+    from erasebench.sampling import Sampler
 
     spec = cell.spec
     method = METHODS.get(spec["method"]).make(**spec["parameters"])
@@ -83,6 +84,7 @@ def run(cell: Cell, session: Session, folder: Path) -> dict[str, Any]:
     def on_progress(done: int, of: int, figures: Mapping[str, float]) -> None:
         session.progress(done, of, "  ".join(f"{name} {value:.4g}" for name, value in figures.items()))
 
+    session.fit(Sampler())
     context = EraseContext(spec["seed"], session.store.work(cell.key), on_progress, session.judge)
     erasure = method.erase(session.model, concepts, context)
     check_finite(erasure)

@@ -58,15 +58,17 @@ def run(cell: Cell, session: Session, folder: Path, part: slice = slice(None)) -
 
     ids, prompts, seeds = (cell.spec[name][part] for name in ("ids", "prompts", "seeds"))
     erasure = Erasure.load(session.store.read(cell.reads["erasure"].key))
+    sampler = Sampler(**cell.spec["sampler"])
 
     def images(model: DiffusionModel) -> Iterator[NDArray[np.uint8]]:
         drawn = 0
-        for batch in draw(model, prompts, seeds, Sampler(**cell.spec["sampler"]), session.batch_size, ids):
+        for batch in draw(model, prompts, seeds, sampler, ids=ids):
             yield from batch
             drawn += len(batch)
             session.progress(drawn, len(prompts), "images")
 
     with session.model.erased(erasure) as model:
+        session.fit(sampler)
         write_images(folder, images(model), ids, prompts, seeds)
     return {"images": len(prompts)}
 

@@ -189,7 +189,7 @@ def planted_target(
     *,
     kind: str = "object",
     exact: bool = False,
-    batch_size: int = 16,
+    batch_size: int | None = None,
     unerased: int = 3,
     erased: bool = True,
 ) -> Target:
@@ -200,7 +200,7 @@ def planted_target(
         part: what the erasure changes.
         kind: of the concept.
         exact: compute in float64.
-        batch_size: images at a time.
+        batch_size: images at a time; the model's own if omitted.
         unerased: images of each prompt by the unerased model.
         erased: False for the unerased model under attack.
     """
@@ -220,6 +220,8 @@ def planted_target(
     undo = Erasure({name: model.parameters()[name].detach().clone() for name in erasure.weights})
     if erased:
         model.apply(erasure)
+    if batch_size:
+        model.batch_sizes.drawn.rows = batch_size
     return Target(
         model,
         undo,
@@ -230,7 +232,6 @@ def planted_target(
         THRESHOLD,
         looks,
         features,
-        batch_size,
     )
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from erasebench.attacks.unlearndiff import UnlearnDiffAtk
 from erasebench.errors import EraseBenchError
+from erasebench.memory import BatchSizes
 from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel, full_precision
 from erasebench.models.erasure import Erasure
@@ -45,7 +46,7 @@ class FlowMatching(DiffusionModel):
 
     def __init__(self, parts: Any, transformer: nn.Module) -> None:
         self.domain, self.device, self.dtype = "photo", torch.device("cpu"), torch.float32
-        self.tokenizer, self.guidance = parts.tokenizer, ClassifierFreeGuidance()
+        self.tokenizer, self.guidance, self.batch_sizes = parts.tokenizer, ClassifierFreeGuidance(), BatchSizes()
         self.text_encoder = parts.text_encoder.eval().requires_grad_(False)
         self.vae = parts.vae.eval().requires_grad_(False)
         self.transformer: Any = transformer.eval().requires_grad_(False)
