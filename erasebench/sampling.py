@@ -117,7 +117,7 @@ def draw(
     prompts: Sequence[str],
     seeds: Sequence[int],
     sampler: Sampler,
-    batch_size: int = 16,
+    batch_size: int | None = None,
     ids: Sequence[str] | None = None,
 ) -> Iterator[NDArray[np.uint8]]:
     """The pictures of :func:`sample`, each batch as it is drawn: uint8 ``[<= batch_size, height, width, 3]``."""

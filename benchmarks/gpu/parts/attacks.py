@@ -33,6 +33,7 @@ from benchmarks.gpu.parts.measuring import FAILED, attempt, gib, rounded, second
 from benchmarks.gpu.parts.sd import FULL, GUIDANCE, TINY, Size, build_pipeline, prompts_of
 from erasebench.concepts import Prompt
 from erasebench.engine.work import PeakMemory
+from erasebench.memory import BatchSize, BatchSizes
 from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
@@ -197,6 +198,7 @@ def build_target(model: DiffusionModel, prompts: int, steps: int) -> TimedTarget
         prompts: how many, which are also drawn at once.
         steps: sampling steps of a look.
     """
+    model.batch_sizes = BatchSizes(BatchSize(max(1, prompts)))
     parameters = model.parameters()
     names = [name for name in parameters if name.endswith(("attn2.to_k.weight", "attn2.to_v.weight"))]
     grey = Looks(np.full((1, *picture_size(model), 3), 128, np.uint8), np.zeros(1, np.float32))
@@ -210,7 +212,6 @@ def build_target(model: DiffusionModel, prompts: int, steps: int) -> TimedTarget
         0.5,
         [grey] * prompts,
         lambda images: np.ones((len(images), 1), np.float32),
-        batch_size=max(1, prompts),
     )
 
 

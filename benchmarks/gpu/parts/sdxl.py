@@ -194,9 +194,11 @@ def run(part: Part) -> None:
     part.record("tflop", {name: rounded(value) for name, value in tflop.items()})
     yardsticks = Yardsticks(tflop["image"])
     ceilings = attempt(part, "ceilings", 0.0, lambda: measure_ceilings(sizes.size, device))
-    yardsticks.peak = ceilings and ceilings["matrix_product_tflops"]
+    if ceilings:
+        yardsticks.peak = ceilings["matrix_product_tflops"]
     loop = attempt(part, "sampling.peers_loop.1", 0.0, lambda: measure_loop(sizes, device, yardsticks))
-    yardsticks.loop = loop and loop["images_per_second"]
+    if loop:
+        yardsticks.loop = loop["images_per_second"]
     precision = resolve_dtype("auto", device.type)
     part.record("precision", precision)
     model = StableDiffusionXL(build_pipeline(sizes, device), "photo", device, getattr(torch, precision))
