@@ -33,9 +33,11 @@ class SamplingUnet:
     """
 
     def __init__(self, unet: nn.Module, dtype: torch.dtype, backend: str | None = None) -> None:
-        # What is compiled keeps channels last, as cuDNN wants them; the norms of eager mode do not.
-        memo: dict[int, Any] = {id(own): _cast(own, dtype, last=backend is not None) for own in unet.parameters()}
-        self._unet: nn.Module = deepcopy(unet, memo)
+        # What inference mode makes cannot be written to outside of it.
+        with torch.inference_mode(False):
+            # What is compiled keeps channels last, as cuDNN wants them; the norms of eager mode do not.
+            memo: dict[int, Any] = {id(own): _cast(own, dtype, last=backend is not None) for own in unet.parameters()}
+            self._unet: nn.Module = deepcopy(unet, memo)
         self._dtype = dtype
         self._hooks = ExitStack()
         share_latents(self._unet, self._hooks)
@@ -103,7 +105,6 @@ class _Recording:
     """The kernels of one pass, launched at once."""
 
     def __init__(self, predict: Callable[..., Tensor], inputs: Sequence[Tensor]) -> None:
-        # What inference mode makes cannot be written to outside of it.
         with torch.inference_mode(False):
             self._inputs = [torch.empty_like(tensor).copy_(tensor) for tensor in inputs]
             side: Any = torch.cuda.Stream(inputs[0].device)  # type: ignore[no-untyped-call]

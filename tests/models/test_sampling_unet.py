@@ -113,6 +113,14 @@ def drawn(model: DiffusionModel) -> Tensor:
         return sample_latents(model, latents, text, Sampler("ddim", 2))
 
 
+def test_a_copy_that_sampling_made_serves_what_follows() -> None:
+    """``sample`` is in inference mode, attacks and methods are not."""
+    plain, model = tiny_model(), compiled_model()
+    sample(model, ["church"], [0], Sampler("ddim", 1))
+    torch.testing.assert_close(drawn(model), drawn(plain), atol=1e-4, rtol=1e-4)
+    sample(model, ["church"], [0], Sampler("ddim", 1))
+
+
 def is_copied(model: DiffusionModel) -> bool:
     """Whether it samples with a copy."""
     with torch.no_grad(), model.sampling():
