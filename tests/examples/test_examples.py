@@ -77,7 +77,7 @@ def test_the_notebook_does_what_its_prose_says(tmp_path: Path, monkeypatch: pyte
     # The churches are gone, what has nothing to do with them is still there.
     detector = JUDGES.get("picturebook-detector").make()
     pixels = np.stack([np.asarray(image) for image in names["images"]])
-    scores = detector.scores(pixels, names["prompts"] * 2).columns  # type: ignore[attr-defined]
+    scores = detector.scores(pixels, names["prompts"] * 2).columns
     church, others = scores["church"], np.stack([scores["parachute"][2::4], scores["golf-ball"][3::4]])
     assert (church[:2] >= 0.5).all() and (church[4:] < 0.5).all()
     assert (others >= 0.5).all()
