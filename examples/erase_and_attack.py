@@ -2,7 +2,7 @@
 
     python examples/erase_and_attack.py --method uce --concept church --out example
 
-Without a GPU, a network or weights to download, in about a minute.  It leaves in the folder: ``erased/``, a pipeline
+Without a GPU, a network or weights to download, in a minute or two.  It leaves in the folder: ``erased/``, a pipeline
 for ``StableDiffusionPipeline.from_pretrained``; ``before-and-after.png``; and ``run/``, tables, scores and images.
 """
 
