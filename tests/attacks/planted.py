@@ -82,7 +82,11 @@ class PlantedUNet(nn.Module):
         self.down_blocks, self.up_blocks = nn.ModuleList(), nn.ModuleList()
         self.alphas_cumprod = alphas_cumprod.double()
         self.config = SimpleNamespace(
-            sample_size=SIZE, in_channels=3, block_out_channels=(1,), cross_attention_dim=WIDTH
+            addition_embed_type=None,
+            sample_size=SIZE,
+            in_channels=3,
+            block_out_channels=(1,),
+            cross_attention_dim=WIDTH,
         )
 
     def brightness(self, text: Tensor) -> Tensor:
