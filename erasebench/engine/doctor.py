@@ -26,7 +26,7 @@ def examine(root: Path, fix: bool = False) -> list[str]:
     Raises:
         EraseBenchError: the folder is no store.
     """
-    store = open_store(root)
+    store = open_store(root, make=fix)
     problems = []
 
     def report(problem: str) -> None:
