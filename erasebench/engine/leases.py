@@ -99,7 +99,8 @@ class Lease:
             holder = Holder(**json.loads(self.text))
         except (ValueError, TypeError, RecursionError):
             return None
-        return holder if type(holder.process) is int and isinstance(holder.machine, str) else None
+        # The owner's name is part of a path.
+        return holder if type(holder.process) is int and str(holder.owner).isalnum() else None
 
     @property
     def ended(self) -> str:
