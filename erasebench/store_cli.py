@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from erasebench.completion import complete_path
 from erasebench.errors import EraseBenchError, check_name
 from erasebench.terminal import write_result
 
@@ -38,14 +37,21 @@ def size(root: Path) -> None:
 
 
 @store.command()
-@click.option("--keep", type=FOLDER, multiple=True, required=True, metavar="RUN...", help="Folders of finished runs.")
-@click.argument("more", nargs=-1, type=FOLDER, metavar="", shell_complete=complete_path)
+@click.option(
+    "--keep",
+    type=FOLDER,
+    multiple=True,
+    required=True,
+    metavar="RUN",
+    help="Folder of a finished run; more may follow.",
+)
+@click.argument("more", nargs=-1, type=FOLDER, metavar="[RUN]...")
 @STORE
 @click.option("--yes", is_flag=True, help="Remove it; otherwise only say what would be removed.")
 def gc(keep: tuple[Path, ...], more: tuple[Path, ...], root: Path, yes: bool) -> None:
-    """Remove all that no run needs of those that are kept.
+    """Remove what no kept run needs.
 
-    erasebench store gc --keep results/*: stays what the plan.json of these runs names, and what that was made of; all
+    erasebench store gc --keep results/*: what the plan.json of these runs names stays, and what that was made of.  All
     other cells go, those of runs that are not finished too.  Nothing is removed without --yes, and nothing while a run
     is at work in the store.
     """

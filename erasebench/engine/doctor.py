@@ -26,7 +26,7 @@ def examine(root: Path, fix: bool = False) -> list[str]:
     Raises:
         EraseBenchError: the folder is no store.
     """
-    store = open_store(root)
+    store = open_store(root, make=fix)
     problems = []
 
     def report(problem: str) -> None:
@@ -80,7 +80,7 @@ def of_other_versions(root: Path) -> list[str]:
     Args:
         root: the store's folder.
     """
-    store = Store(root)
+    store = Store(root, make=False)
     markers = filter(None, map(store.marker, store.cells()))
     versions = Counter(str(marker.identity.get("identity_version")) for marker in markers)
     del versions[str(IDENTITY_VERSION)]

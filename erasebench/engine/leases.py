@@ -25,6 +25,7 @@ from functools import cache
 from pathlib import Path
 
 from erasebench.files import PARTIAL, is_running, remove
+from erasebench.terminal import say
 
 BEAT, SILENCE = 10.0, 60.0
 """Seconds between two signs of life of a holder, and without any after which a lease is taken over."""
@@ -98,7 +99,8 @@ class Lease:
             holder = Holder(**json.loads(self.text))
         except (ValueError, TypeError, RecursionError):
             return None
-        return holder if type(holder.process) is int and isinstance(holder.machine, str) else None
+        # The owner's name is part of a path.
+        return holder if type(holder.process) is int and str(holder.owner).isalnum() else None
 
     @property
     def ended(self) -> str:
@@ -195,8 +197,9 @@ class Leases:
         alive: list[Lease] = []
         abandoned: dict[Lease, str] = {}
         first = {lease.name: lease for lease in self.seen()}
-        for lease in first.values():
-            self._watched.pop(lease.name, None)
+        for name in first:
+            self._watched.pop(name, None)
+        told = False
         while first:
             now = {lease.name: lease for lease in self.seen()}
             for name, lease in list(first.items()):
@@ -211,6 +214,9 @@ class Leases:
                     alive.append(found)
                     del first[name]
             if first:
+                if not told:
+                    told = True
+                    say(f"watching for {SILENCE:.0f} s at most whether {next(iter(first.values()))} is alive")
                 time.sleep(POLL)
         return alive, abandoned
 
@@ -251,6 +257,9 @@ class Leases:
             return False
         try:
             os.write(handle, text.encode())
+        except OSError:
+            path.unlink(missing_ok=True)  # or others would wait for nobody
+            raise
         finally:
             os.close(handle)
         return True

@@ -135,6 +135,18 @@ def test_a_run_clears_up_after_those_that_were_killed(fast_run: Path, tmp_path: 
     assert done(tmp_path) == [] and examine(store.root) == []
 
 
+def test_no_lease_says_what_is_removed(fast_run: Path, tmp_path: Path) -> None:
+    copy_of(fast_run, tmp_path)
+    store, key = Store(tmp_path / "store"), a_cell(tmp_path)
+    path = store.leases.folder / f"{key}.json"
+    victim = tmp_path / "victim.partial"
+    victim.touch()
+    killed(store.leases.folder, key)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"owner": f"/../../../../{victim.stem}"}))
+    with store.at_work():
+        assert victim.exists() and path.exists()
+
+
 def test_a_folder_that_is_no_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("doctor", "--store", tmp_path) == 2
     assert capsys.readouterr().err == f"error: {tmp_path} is no store: it has no store.json\n"

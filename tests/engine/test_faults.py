@@ -186,20 +186,29 @@ def test_a_driver_that_lost_a_cell_says_so_and_takes_the_result_of_the_other(
     assert [type(event) for event in events][-2:] == [Lost, Found]
 
 
-def two_drivers(folder: Path, moment: int) -> None:
-    """Two runs on one store, of which one is killed at a moment; the other one ends, and so does the first, resumed."""
+def two_drivers(folder: Path, moment: int) -> bool:
+    """Two runs on one store, of which one is killed at a moment; the other one ends, and so does the first, resumed.
+
+    Returns:
+        Whether the moment came: the other run may have done all that was left before.
+    """
 
     def driver(name: str, dies: bool) -> int:
         def kill(n: int, after: bool) -> None:
             if dies and (n, after) == (moment, True):
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        def slow(cell: Any, session: Any, place: Path) -> dict[str, Any]:
-            # No image is drawn before both runs are at work.
-            deadline = time.monotonic() + 60
-            while not all((folder / other / "out" / "ledger.jsonl").exists() for other in ("a", "b")):
-                assert time.monotonic() < deadline
+        def wait(seconds: float, for_both: str) -> None:
+            deadline = time.monotonic() + seconds
+            while time.monotonic() < deadline and not all((folder / one / for_both).exists() for one in ("a", "b")):
                 time.sleep(0.01)
+
+        def slow(cell: Any, session: Any, place: Path) -> dict[str, Any]:
+            # No image is drawn before both runs are at work; and if both could draw the first ones, they would.
+            wait(60, "out/ledger.jsonl")
+            if cell.title == "sd church":
+                (folder / name / "drawing").touch()
+                wait(2, "drawing")
             return fast_generate(cell, session, place)
 
         with pytest.MonkeyPatch.context() as patch:
@@ -208,27 +217,32 @@ def two_drivers(folder: Path, moment: int) -> None:
             return run_tiny(folder / name, "--store", folder / "store")
 
     first, second = begin(lambda: driver("a", True)), begin(lambda: driver("b", False))
-    assert end(first) == -signal.SIGKILL and end(second) == 0
+    ends = end(first), end(second)
+    assert ends[0] in (0, -signal.SIGKILL) and ends[1] == 0
     assert run_tiny(folder / "a", "--store", folder / "store") == 0
+    return ends[0] != 0
 
 
 def computed(folder: Path) -> list[str]:
+    """The cells that either run computed, or began and left to the other one."""
     lines = [line for name in ("a", "b") for line in read_ledger(folder / name / "out" / "ledger.jsonl")]
-    return [line["cell"] for line in lines if line["event"] in ("ok", "failed")]
+    return [line["cell"] for line in lines if line["event"] in ("ok", "failed", "lost")]
 
 
 def check_two_drivers(folder: Path, undisturbed: Path, moments: range) -> None:
+    killed = 0
     for moment in moments:
         place = folder / str(moment)
-        two_drivers(place, moment)
+        killed += two_drivers(place, moment)
         cells = computed(place)
         assert len(cells) == len(set(cells)), "work was done twice"
         assert len(Store(place / "store").cells()) == CELLS and examine(place / "store") == []
         assert table(place / "a") == table(place / "b") == table(undisturbed)
+    assert killed, "all kills came too late"
 
 
 def test_of_two_drivers_one_may_be_killed_at_any_moment(fast_run: Path, tmp_path: Path) -> None:
-    check_two_drivers(tmp_path, fast_run, range(40, 150, 50))
+    check_two_drivers(tmp_path, fast_run, range(30, 76, 45))
 
 
 def test_the_procedure_finds_drivers_without_leases(
@@ -242,7 +256,7 @@ def test_the_procedure_finds_drivers_without_leases(
 
     monkeypatch.setattr(Leases, "claim", careless)
     with pytest.raises(AssertionError, match="work was done twice"):
-        check_two_drivers(tmp_path, fast_run, range(60, 150, 30))
+        check_two_drivers(tmp_path, fast_run, range(90, 91))
 
 
 def a_payload(folder: Path, draw: random.Random) -> tuple[str, Path]:
@@ -267,14 +281,13 @@ def check_flipped_bytes(finished: Path, folder: Path, capsys: pytest.CaptureFixt
     for k in range(3):
         place = copy_of(finished, folder / str(k))
         key, path = a_payload(place, draw)
-        noted = (path.parent / "verified.json").stat().st_mtime
         flip(path, draw)
         if jump:
-            # What is written after a clock was put back is older than what was written before.
+            # What is written after a clock was put back is older than the notes of what was written before.
             for other in (place / "store" / "cells").rglob("*"):
-                back = other.stat().st_mtime - YEAR * draw.random()
-                os.utime(other, (back, back))
-            os.utime(path, (noted - YEAR, noted - YEAR))
+                if other.name != "verified.json":
+                    back = other.stat().st_mtime - YEAR * (1 + draw.random())
+                    os.utime(other, (back, back))
         capsys.readouterr()
         assert run_tiny(place) == 0
         said = capsys.readouterr().err.splitlines()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
@@ -230,7 +231,7 @@ def test_what_no_run_can_have_made_gives_way(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_survey_tells_the_living_from_the_dead(tmp_path: Path) -> None:
+def test_a_survey_tells_the_living_from_the_dead(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     here, elsewhere, mine = Leases(tmp_path), Leases(tmp_path), Leases(tmp_path)
     killed(tmp_path)
     (tmp_path / f"{NAME}.json").rename(tmp_path / "dead.json")
@@ -247,6 +248,7 @@ def test_a_survey_tells_the_living_from_the_dead(tmp_path: Path) -> None:
         "dead": "which has ended",
         "silent": "silent for 0 s",
     }
+    assert capsys.readouterr().err.startswith("watching for 0 s at most whether process ")
     for lease in abandoned:
         mine.drop(lease)
     assert sorted(path.stem for path in tmp_path.iterdir()) == [NAME, "here", "mine"]
@@ -261,6 +263,16 @@ def test_a_survey_of_this_machine_does_not_wait(tmp_path: Path) -> None:
         alive, abandoned = Leases(tmp_path).survey()
         assert [lease.name for lease in alive] == ["alive"] and [lease.name for lease in abandoned] == [NAME]
         assert time.monotonic() - began < 1
+
+
+def test_a_lease_that_cannot_be_written_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr(os, "write", full)
+        Leases(tmp_path).claim(NAME)
+    assert not any(tmp_path.iterdir())
 
 
 def test_another_process_has_leases_of_its_own(tmp_path: Path) -> None:
