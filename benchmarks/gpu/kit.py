@@ -41,6 +41,7 @@ class Kind:
 PARTS = {
     "check": Kind("the suite's GPU tests", 120),
     "sd": Kind("sampling and erasing at the size of Stable Diffusion 1.4", 180),
+    "passes": Kind("one U-Net pass, in each of the ways in which it can be computed", 100),
     "sdxl": Kind("sampling at the size of Stable Diffusion XL", 100),
     "attacks": Kind("attacks at the size of Stable Diffusion 1.4, one prompt at a time and many at once", 100),
     "judges": Kind("images per second of every judge that can be built without a download", 100),

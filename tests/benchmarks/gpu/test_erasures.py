@@ -108,9 +108,8 @@ def test_passes_of_a_step_are_those_that_are_expected(name: str, model: Diffusio
     # With a single sampling step none is run: what is left is not random.
     method = published(name, steps=2, sampling_steps=1)
     watch = Watch(model)
-    hook = model.unet.register_forward_pre_hook(watch.passed)
-    method.erase(model, CHURCH, SimpleNamespace(**{**vars(erase_context()), "progress": watch.mark}))
-    hook.remove()
+    with watch.counting(model):
+        method.erase(model, CHURCH, SimpleNamespace(**{**vars(erase_context()), "progress": watch.mark}))
     assert watch.passes[-1] - watch.passes[-2] == CUTS[name].count(method, CHURCH).passes["train"]
 
 
