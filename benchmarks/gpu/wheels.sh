@@ -9,7 +9,7 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
 folder=${1:-$here/wheels}
-limit=60 # MB, the checkout and the wheels together
+limit=60 # MB, the checkout but for results/ and the wheels together
 python=${PYTHON:-$root/.venv/bin/python}
 [ -x "$python" ] || python=${PYTHON:-python3}
 
@@ -46,7 +46,7 @@ rm -f "$folder"/*.whl
 mv "$new"/*.whl "$folder"
 
 wheels=$(printf '%s\0' "$folder"/*.whl | size)
-checkout=$(cd "$root" && git ls-files -z --cached --others --exclude-standard | size)
+checkout=$(cd "$root" && git ls-files -z --cached --others --exclude-standard -- ':!results' | size)
 sum=$(awk "BEGIN { print $wheels + $checkout }")
 echo "$(find "$folder" -name '*.whl' | wc -l) wheels in $folder: $wheels MB, with the checkout $sum MB"
 if awk "BEGIN { exit !($sum > $limit) }"; then
