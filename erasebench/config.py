@@ -98,7 +98,7 @@ class RunConfig(BaseModel):
     workers: Annotated[int, Field(ge=1)] | None = Field(
         None, description="Processes; if omitted one per processor, as far as memory goes, or per GPU."
     )
-    compile: bool = Field(False, description="Compile the U-Net.")
+    compile: bool = Field(False, description="Compile the passes of sampling; a minute in each process.")
     store: Path = Field(Path("erasebench-store"), description="Finished work; shared by all runs that name it.")
     out: Path = Field(Path("erasebench-results"), description="Tables, grids, ledger and configuration of this run.")
     plugins: tuple[Path, ...] = Field((), description="Python files with methods, judges or metrics of your own.")

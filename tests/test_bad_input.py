@@ -141,7 +141,6 @@ BAD: list[tuple[Sequence[str], Sequence[str]]] = [
     (["--max-memory", "0"], ["configuration key max_memory: ", "greater than 0, not '0'"]),
     (["--max-memory", "8"], ["--max-memory is of a GPU, and this is on the CPU", "leave it out"]),
     (["--gradient-checkpointing", "yes"], ["configuration key gradient_checkpointing: ", "'auto', 'on' or 'off'"]),
-    (["--gradient-checkpointing", "on", "--compile"], ["--gradient-checkpointing on and --compile exclude each other"]),
     (["--prompts", "0"], ["configuration key prompts: "]),
     (["--steps", "1001"], ["configuration key steps: "]),
     (["--seed", "-1"], ["configuration key seed: "]),

@@ -157,7 +157,7 @@ class Session:
         """
         from erasebench.models.checkpointing import GradientCheckpointing
 
-        trains = stage in ("erase", "learn") and self.device.startswith("cuda") and not self.compile
+        trains = stage in ("erase", "learn") and self.device.startswith("cuda")
         if self.gradient_checkpointing == "auto" and trains:
             return GradientCheckpointing.measured(self.model, self.max_memory)
         return GradientCheckpointing("on" if self.gradient_checkpointing == "on" and stage in WITH_MODEL else "off")
