@@ -249,11 +249,17 @@ def _compute(config: Any, attacks_only: bool = False) -> Any:
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of this erasure.")
 @click.option(
     "--export",
-    type=click.Choice(["none", "diffusers", "lora"]),
+    type=click.Choice(["none", "diffusers", "lora", "single-file", "kohya-lora"]),
     default="none",
-    help="Write a pipeline folder, or a LoRA, for stock diffusers as well.",
+    help="Write as well, for stock diffusers, a pipeline folder or a LoRA; for ComfyUI and A1111, a single file or a "
+    "kohya LoRA.",
 )
-def erase(method: str, concept: str, out: Path, export: Any, **options: Any) -> None:
+@click.option(
+    "--rank",
+    type=click.IntRange(min=1),
+    help="Of a kohya-lora of a change that is not low-rank, which it approximates; 64 if omitted.",
+)
+def erase(method: str, concept: str, out: Path, export: Any, rank: int | None, **options: Any) -> None:
     """Erase concepts by one method, without measuring.
 
     Leaves the erasure, what it was made with, and its loss curve in a folder.
@@ -265,7 +271,7 @@ def erase(method: str, concept: str, out: Path, export: Any, **options: Any) -> 
     from erasebench.errors import ErasureFailedError
 
     try:
-        write_result(erase(read_erase_options(method, concept, out, options), export))
+        write_result(erase(read_erase_options(method, concept, out, options), export, rank=rank))
     except ErasureFailedError as error:
         if error.traceback:
             say(error.traceback, end="")

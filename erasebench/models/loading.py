@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from copy import deepcopy
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from erasebench.domains import DOMAINS, PHOTO, PICTUREBOOK, Domain
 from erasebench.errors import EraseBenchError
-from erasebench.files import hash_files
+from erasebench.files import hash_file_once, hash_files
+from erasebench.models.single_file import find_single_file, load_single_file
 from erasebench.picturebook import pipeline_path, quiet
 
 if TYPE_CHECKING:
@@ -28,10 +30,12 @@ class ModelSource:
 
     Attributes:
         name: as the user wrote it.
-        folder: of the diffusers pipeline.
+        folder: of the diffusers pipeline; of a single file, its configuration, which is one without weights.
         domain: the name of one of :data:`~erasebench.domains.DOMAINS`.
-        fingerprint: SHA-256 over the names and bytes of all files of its parts.
+        fingerprint: SHA-256 over the names and bytes of all files of its parts; of a single file, over its bytes and
+            its configuration.
         steps: sampling steps unless the run says otherwise; ``guidance_scale`` likewise.
+        file: the weights, if all are in a single file.
     """
 
     name: str
@@ -40,20 +44,35 @@ class ModelSource:
     fingerprint: str
     steps: int
     guidance_scale: float
+    file: Path | None = None
+
+    @property
+    def weight_files(self) -> list[Path]:
+        """The safetensors files of its weights."""
+        return [self.file] if self.file else sorted(self.folder.rglob("*.safetensors"))
 
 
 def find_model(name: str) -> ModelSource:
-    """Find ``"picturebook"``, a diffusers folder, or a model of the Hugging Face hub; torch is not imported.
+    """Find ``"picturebook"``, a diffusers folder, a single file, or a model of the Hugging Face hub.
+
+    Torch is not imported.
 
     Raises:
-        EraseBenchError: the folder is no Stable-Diffusion-shaped pipeline, or the hub model cannot be had.
+        EraseBenchError: the folder or the file is no Stable-Diffusion-shaped model, or the hub model cannot be had.
     """
     if name == "picturebook":
         return _source(name, pipeline_path(), PICTUREBOOK)
+    single = find_single_file(name)
+    if single:
+        file, folder = single
+        _check_folder(folder, str(file))
+        hashes = hash_file_once(file), hash_files(folder, [path for path in folder.rglob("*") if path.is_file()])
+        fingerprint = hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+        return ModelSource(name, folder, PHOTO.name, fingerprint, PHOTO.steps, PHOTO.guidance_scale, file)
     folder = Path(name)
     if not folder.exists():
         folder = _from_hub(name)
-    _check_folder(folder)
+    _check_folder(folder, str(folder))
     return _source(name, folder, PHOTO)
 
 
@@ -86,11 +105,13 @@ def load_stock(source: ModelSource) -> Any:
     """Load a model as a stock ``StableDiffusionPipeline`` on the CPU, its weights in float32.
 
     Raises:
-        EraseBenchError: diffusers cannot load the folder.
+        EraseBenchError: diffusers cannot load the folder or the single file.
     """
     from diffusers import StableDiffusionPipeline
 
     quiet()
+    if source.file:
+        return load_single_file(source.file, source.folder)
     try:
         # The index of a model from the hub also lists parts that are not downloaded.
         pipeline = StableDiffusionPipeline.from_pretrained(
@@ -178,14 +199,15 @@ def resolve_dtype(dtype: str, device: str) -> str:
     return dtype
 
 
-def _check_folder(folder: Path) -> None:
+def _check_folder(folder: Path, name: str) -> None:
+    """Raise unless a folder, which messages call by a name, is a pipeline of a shape that can be erased."""
     index = folder / "model_index.json"
     try:
         listed = json.loads(index.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise EraseBenchError(
             f"{folder} is no diffusers pipeline: it has no model_index.json (a folder as save_pretrained writes it is "
-            "needed; a single .safetensors or .ckpt checkpoint has to be converted first)"
+            "needed, or a single .safetensors file)"
         ) from None
     except ValueError as error:
         raise EraseBenchError(f"{index} is corrupt: {error}") from None
@@ -196,7 +218,7 @@ def _check_folder(folder: Path) -> None:
         raise EraseBenchError(f"{folder} is no Stable-Diffusion-shaped pipeline: it lacks {', '.join(missing)}")
     unlike = _unlike(folder, listed)
     if unlike:
-        raise EraseBenchError(f"{folder} is not of Stable Diffusion 1.x's or 2.x's shape: {unlike}")
+        raise EraseBenchError(f"{name} is not of Stable Diffusion 1.x's or 2.x's shape: {unlike}")
 
 
 def _unlike(folder: Path, listed: dict[str, object]) -> str | None:

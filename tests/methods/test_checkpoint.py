@@ -266,14 +266,14 @@ def test_wrong_checkpoints_are_explained(model: DiffusionModel, tmp_path: Path) 
         "code.pt": r"code\.pt holds more than tensors.*refused; save its state dict as safetensors",
         "list.pt": r"list\.pt holds no tensors",
         "names.pt": rf"names\.pt: the model has no parameter '{KEY}x\.weight'; the nearest is 'unet\.{KEY}\.weight'",
-        "compvis.pt": r"no parameter 'model\.diffusion_model\.input_blocks.*convert other layouts with diffusers",
+        "original.pt": r"no parameter 'model\.diffusion_model\.input_blocks\.9\.0.*or of the original code",
         "shape.pt": rf"shape\.pt: the erasure's unet\.{KEY}\.weight has shape \[1\], the model's \[8, 16\]",
         "lora-shape.pt": rf"unet\.{KEY}\.weight has shape \[8, 3\], the model's \[8, 16\]",
         "half.pt": rf"half\.pt: the LoRA of unet\.{KEY}\.weight lacks a half; it has only: up",
         "mixed.pt": r"mixed\.pt: 'conv_in\.weight' is among keys of a LoRA, but not one",
     }
     store({f"{KEY}x.weight": torch.zeros(1)}, tmp_path / "names.pt")
-    store({"model.diffusion_model.input_blocks.0.0.weight": torch.zeros(1)}, tmp_path / "compvis.pt")
+    store({"model.diffusion_model.input_blocks.9.0.weight": torch.zeros(1)}, tmp_path / "original.pt")
     store({f"{KEY}.weight": torch.zeros(1)}, tmp_path / "shape.pt")
     store({f"{KEY}.lora_B.weight": up, f"{KEY}.lora_A.weight": torch.zeros(2, 3)}, tmp_path / "lora-shape.pt")
     store({f"{KEY}.lora_B.weight": up}, tmp_path / "half.pt")
