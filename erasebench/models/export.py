@@ -220,7 +220,8 @@ def export_kohya_lora(model: DiffusionModel, erasure: Erasure, path: Path, rank:
     """Write an erasure as a LoRA in the layout of kohya's sd-scripts.
 
     Low-rank changes are written as they are; of others the best approximation of a rank (Eckart and Young 1936), by
-    singular values.  Alpha is the rank: programs scale the factors by ``alpha / rank``.
+    singular values.  Alpha is the rank: programs scale the factors by ``alpha / rank``.  Diffusers cannot read the LoRA
+    of a text encoder in which no output projection of attention changes.
 
     Args:
         model: the unerased model; it is left as it was.
@@ -239,6 +240,8 @@ def export_kohya_lora(model: DiffusionModel, erasure: Erasure, path: Path, rank:
     lacking = total = 0.0
     for name in (*erasure.weights, *erasure.low_rank):
         change = _change(erasure, name, parameters[name])
+        if not change.any():
+            continue
         total += float(change.square().sum())
         if not _takes_lora(model, name):
             left_out.append(name)
@@ -247,6 +250,8 @@ def export_kohya_lora(model: DiffusionModel, erasure: Erasure, path: Path, rank:
         factors[name] = erasure.low_rank[name] if name in erasure.low_rank else _truncate(change.flatten(1), rank)
         up, down = (factor.to(change.device).float() for factor in factors[name])
         lacking += float((change.flatten(1) - up @ down).square().sum())
+    if not total:
+        raise EraseBenchError("the erasure changes nothing: there is nothing to export")
     if not factors:
         raise EraseBenchError(f"a LoRA cannot change {_named(left_out)}; export the erasure as single-file instead")
     tensors: dict[str, Tensor] = {}
@@ -256,7 +261,7 @@ def export_kohya_lora(model: DiffusionModel, erasure: Erasure, path: Path, rank:
         stem = _kohya_name(name)
         tensors |= {f"{stem}.lora_up.weight": up, f"{stem}.lora_down.weight": down}
         tensors[f"{stem}.alpha"] = torch.tensor(float(common_rank))
-    fit = LoraFit(common_rank, (lacking / total) ** 0.5 if total else 0.0, tuple(left_out))
+    fit = LoraFit(common_rank, (lacking / total) ** 0.5, tuple(left_out))
     about = {
         "ss_network_module": "networks.lora",
         "ss_network_dim": str(fit.rank),
@@ -279,7 +284,7 @@ def _truncate(change: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """The factors of the best approximation of a matrix ``[out, in]``, of no more ranks than it has."""
     left, values, right = torch.linalg.svd(change, full_matrices=False)
     own = int((values > values[0] * max(change.shape) * torch.finfo(values.dtype).eps).sum())
-    kept = max(1, min(rank, own))
+    kept = min(rank, own)
     root = values[:kept].sqrt()
     return left[:, :kept] * root, root[:, None] * right[:kept]
 
