@@ -258,7 +258,7 @@ def export_kohya_lora(model: DiffusionModel, erasure: Erasure, path: Path, rank:
     layers = _as_layers(model, factors)
     common_rank = max(len(down) for _, down in layers.values())
     for name, (up, down) in layers.items():
-        stem = _kohya_name(name)
+        stem = _kohya_name(model, name)
         tensors |= {f"{stem}.lora_up.weight": up, f"{stem}.lora_down.weight": down}
         tensors[f"{stem}.alpha"] = torch.tensor(float(common_rank))
     fit = LoraFit(common_rank, (lacking / total) ** 0.5, tuple(left_out))
@@ -289,12 +289,13 @@ def _truncate(change: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     return left[:, :kept] * root, root[:, None] * right[:kept]
 
 
-def _kohya_name(name: str) -> str:
+def _kohya_name(model: DiffusionModel, name: str) -> str:
     """The name of a layer in a LoRA of kohya's."""
     part, _, inner = name.removesuffix(".weight").partition(".")
-    if part == "text_encoder":
-        return f"lora_te_text_model_{inner.removeprefix('text_model.').replace('.', '_')}"
-    return f"lora_unet_{inner.replace('.', '_')}"
+    if part == "unet":
+        return f"lora_unet_{inner.replace('.', '_')}"
+    number = {"text_encoder": "1", "text_encoder_2": "2"}[part] if hasattr(model, "text_encoder_2") else ""
+    return f"lora_te{number}_text_model_{inner.removeprefix('text_model.').replace('.', '_')}"
 
 
 def check_exportable(erasure: Erasure) -> None:

@@ -18,6 +18,7 @@ UNET, VAE = "model.diffusion_model.", "first_stage_model."
 CLIP, OPEN_CLIP = "cond_stage_model.transformer.text_model.", "cond_stage_model.model."
 CLIP_XL, OPEN_CLIP_XL = "conditioner.embedders.0.transformer.text_model.", "conditioner.embedders.1.model."
 """How the names of each part begin."""
+_TEXT_PARTS = {CLIP: "text_encoder", CLIP_XL: "text_encoder", OPEN_CLIP: "text_encoder", OPEN_CLIP_XL: "text_encoder_2"}
 
 _UNET_ENDS = {
     "time_embedding.linear_1": "time_embed.0",
@@ -112,11 +113,8 @@ def vae_names(names: Collection[str]) -> dict[str, str]:
 def to_original_layout(model: Any) -> dict[str, Tensor]:
     """All weights of a model by their original names, on the CPU, in the precision that they have.
 
-    OpenCLIP, which is known by its activation (GELU, where CLIP has quick GELU), keeps queries, keys and values in one
-    matrix.
-
     Args:
-        model: a :class:`~erasebench.models.diffusion.DiffusionModel` with one text encoder.
+        model: a :class:`~erasebench.models.diffusion.DiffusionModel`, or anything with its networks.
     """
     unet, vae = (part.state_dict() for part in (model.unet, model.vae))
     tensors = {UNET + original: unet[name] for name, original in unet_names(unet).items()}
@@ -124,64 +122,63 @@ def to_original_layout(model: Any) -> dict[str, Tensor]:
         # Its attention is made of convolutions of size 1.
         is_convolution = ".attentions.0.to_" in name and name.endswith(".weight")
         tensors[VAE + original] = vae[name][..., None, None] if is_convolution else vae[name]
-    text = {name.removeprefix("text_model."): value for name, value in model.text_encoder.state_dict().items()}
-    if model.text_encoder.config.hidden_act == "quick_gelu":
-        tensors |= {CLIP + name: value for name, value in text.items()}
-    else:
-        tensors |= {OPEN_CLIP + name: value for name, value in _to_open_clip(text).items()}
+    for encoder, prefix in _text_encoders(model):
+        text = {name.removeprefix("text_model."): value for name, value in encoder.state_dict().items()}
+        own = _to_open_clip(text) if prefix in (OPEN_CLIP, OPEN_CLIP_XL) else text
+        tensors |= {prefix + name: value for name, value in own.items()}
     # Buffers, such as the numbers of positions in older versions of transformers, follow from the sizes.
     return {name: value.detach().cpu().contiguous() for name, value in tensors.items() if value.is_floating_point()}
 
 
-def from_original_layout(tensors: Mapping[str, Tensor], known: Collection[str]) -> dict[str, Tensor]:
-    """The U-Net and the text encoder of a single file, or parts of them, by diffusers' names.
+def _text_encoders(model: Any) -> list[tuple[Any, str]]:
+    """The text encoders of a model, each with how its names begin.
 
-    Everything else (VAE, moving averages, noise schedule) is left out, and of OpenCLIP what Stable Diffusion 2.x does
-    not use: its last layer and its projection.  Keys that have no name in diffusers stay as they are.
+    Stable Diffusion 1.x has CLIP's, 2.x OpenCLIP's, which is known by its activation (GELU, where CLIP has quick GELU),
+    XL both.
+    """
+    if hasattr(model, "text_encoder_2"):
+        return [(model.text_encoder, CLIP_XL), (model.text_encoder_2, OPEN_CLIP_XL)]
+    is_clip = model.text_encoder.config.hidden_act == "quick_gelu"
+    return [(model.text_encoder, CLIP if is_clip else OPEN_CLIP)]
+
+
+def from_original_layout(tensors: Mapping[str, Tensor], known: Collection[str]) -> dict[str, Tensor]:
+    """The U-Net and the text encoders of a single file, or parts of them, by diffusers' names.
+
+    Everything else (VAE, moving averages, noise schedule) is left out, and of OpenCLIP what the model does not use: of
+    Stable Diffusion 2.x the last layer and the projection.  Keys that have no name in diffusers stay as they are.
 
     Args:
         tensors: the file's.
-        known: the model's parameters: ``"unet.<name>"`` and ``"text_encoder.<name>"``.
+        known: the model's parameters: ``"unet.<name>"``, ``"text_encoder.<name>"`` and so on.
     """
     unet = unet_names([name.removeprefix("unet.") for name in known if name.startswith("unet.")])
     names = {UNET + original: f"unet.{name}" for name, original in unet.items()}
-    numbers = (re.match(r"text_encoder\.(?:text_model\.)?encoder\.layers\.(\d+)\.", name) for name in known)
-    layers = {number[1] for number in numbers if number}
+    used = {name.replace(".text_model.", ".") for name in known}
     found: dict[str, Tensor] = {}
     for key, value in tensors.items():
-        if key.startswith(UNET):
+        prefix = next((prefix for prefix in (UNET, *_TEXT_PARTS) if key.startswith(prefix)), "")
+        name, part = key.removeprefix(prefix), _TEXT_PARTS.get(prefix)
+        if prefix == UNET:
             found[names.get(key, key)] = value
-        elif key.startswith(CLIP):
-            found[f"text_encoder.{key.removeprefix(CLIP)}"] = value
-        elif key.startswith(OPEN_CLIP):
-            own = _from_open_clip(key.removeprefix(OPEN_CLIP), value, layers)
-            found |= {f"text_encoder.{name}": part for name, part in own.items()}
+        elif prefix in (CLIP, CLIP_XL):
+            found[f"{part}.{name}"] = value
+        elif prefix in (OPEN_CLIP, OPEN_CLIP_XL):
+            pieces = {f"{part}.{own}": piece for own, piece in _from_open_clip(name, value).items()}
+            found |= {own: piece for own, piece in pieces.items() if own in used}
     return found
 
 
-def _from_open_clip(name: str, value: Tensor, layers: Collection[str]) -> dict[str, Tensor]:
-    """What a parameter of OpenCLIP is in CLIP as transformers names it."""
-    ends = {original: end for end, original in _OPEN_CLIP_ENDS.items()}
-    if name in ends:
-        return {ends[name]: value}
-    block = re.fullmatch(r"transformer\.resblocks\.(\d+)\.(.+)[._](weight|bias)", name)
-    if block is None or block[1] not in layers:
-        return {}
-    layer, inner, own = block.groups()
-    if inner == "attn.in_proj":
-        parts = zip("qkv", value.chunk(3), strict=True)
-        return {f"encoder.layers.{layer}.self_attn.{which}_proj.{own}": part for which, part in parts}
-    inners = {original: end for end, original in _OPEN_CLIP_LAYER.items()}
-    return {f"encoder.layers.{layer}.{inners.get(inner, inner)}.{own}": value}
-
-
 def _to_open_clip(text: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A text encoder as OpenCLIP has it: queries, keys and values in one matrix, and the projection transposed."""
     import torch
 
     tensors: dict[str, Tensor] = {}
     for name, value in text.items():
         projection = _PROJECTION.fullmatch(name)
-        if name in _OPEN_CLIP_ENDS:
+        if name == "text_projection.weight":
+            tensors["text_projection"] = value.T
+        elif name in _OPEN_CLIP_ENDS:
             tensors[_OPEN_CLIP_ENDS[name]] = value
         elif projection:
             layer, own = projection.groups()
@@ -192,3 +189,21 @@ def _to_open_clip(text: dict[str, Tensor]) -> dict[str, Tensor]:
             inner, _, own = rest.rpartition(".")
             tensors[f"transformer.resblocks.{layer}.{_OPEN_CLIP_LAYER[inner]}.{own}"] = value
     return tensors
+
+
+def _from_open_clip(name: str, value: Tensor) -> dict[str, Tensor]:
+    """The parameters of a text encoder that one of OpenCLIP's holds; none if it has no counterpart."""
+    ends = {original: own for own, original in _OPEN_CLIP_ENDS.items()}
+    inners = {original: own for own, original in _OPEN_CLIP_LAYER.items()}
+    block = re.fullmatch(r"transformer\.resblocks\.(\d+)\.(.+)[._](weight|bias)", name)
+    if name in ends:
+        return {ends[name]: value}
+    if name == "text_projection":
+        return {"text_projection.weight": value.transpose(0, -1)}
+    if block and block[2] == "attn.in_proj":
+        # Pieces of a damaged one have shapes that do not fit.
+        pieces = zip("qkv", value.reshape(-1, *value.shape[1:]).tensor_split(3), strict=True)
+        return {f"encoder.layers.{block[1]}.self_attn.{which}_proj.{block[3]}": piece for which, piece in pieces}
+    if block and block[2] in inners:
+        return {f"encoder.layers.{block[1]}.{inners[block[2]]}.{block[3]}": value}
+    return {}

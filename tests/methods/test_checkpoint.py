@@ -249,8 +249,8 @@ def test_files_for_another_base(width: int, base: str, model: DiffusionModel, tm
     for name, tensors in files.items():
         path = store(tensors, tmp_path / f"{name}.safetensors")
         wanted = (
-            rf"{name}\.safetensors: it was made for Stable Diffusion {base}: its cross-attention reads {width} numbers a "
-            "token, the model's 16$"
+            rf"{name}\.safetensors: it was made for Stable Diffusion {base}: its cross-attention reads {width} numbers "
+            "a token, the model's 16$"
         )
         with pytest.raises(EraseBenchError, match=wanted):
             erase(path, model)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionModel
 from open_clip.tokenizer import SimpleTokenizer
 from safetensors.torch import save_file
 from torch import Tensor
@@ -24,12 +24,21 @@ from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
 from erasebench.models.export import SINGLE_FILE, export_single_file
 from erasebench.models.loading import find_model, load_model
-from erasebench.models.original_layout import CLIP, CLIP_XL, OPEN_CLIP, OPEN_CLIP_XL, UNET, VAE, to_original_layout
+from erasebench.models.original_layout import (
+    CLIP,
+    CLIP_XL,
+    OPEN_CLIP,
+    OPEN_CLIP_XL,
+    UNET,
+    VAE,
+    from_original_layout,
+    to_original_layout,
+)
 from erasebench.models.single_file import KINDS, Kind, find_single_file, load_single_file, load_tokenizer
 from erasebench.picturebook import pipeline_path
 from erasebench.sampling import Sampler, sample
 from tests.models.stock import stock_pipeline
-from tests.tiny import Layout, differing, state, tiny_model
+from tests.tiny import Layout, differing, state, tiny_model, tiny_pipeline
 
 TEXT_KEY = f"{UNET}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
 
@@ -287,3 +296,49 @@ def test_picturebook_goes_through_a_single_file(tmp_path: Path) -> None:
     # Its sizes are no one else's.
     with pytest.raises(EraseBenchError, match="its cross-attention reads 160 numbers a token"):
         find_model(str(tmp_path / SINGLE_FILE))
+
+
+def tiny_xl() -> Any:
+    """Networks of the shape of Stable Diffusion XL's, with two text encoders and the second's projection."""
+    parts = tiny_pipeline()
+    text = {"hidden_size": 24, "hidden_act": "gelu", "projection_dim": 20}
+    config = CLIPTextConfig(**parts.text_encoder.config.to_dict() | text)
+    unet = UNet2DConditionModel.from_config(
+        {
+            **parts.unet.config,
+            "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+            "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+            "transformer_layers_per_block": [1, 2],
+            "cross_attention_dim": 40,
+            "use_linear_projection": True,
+            "addition_embed_type": "text_time",
+            "addition_time_embed_dim": 8,
+            "projection_class_embeddings_input_dim": 20 + 6 * 8,
+        }
+    )
+    return StableDiffusionXLPipeline(
+        vae=parts.vae,
+        text_encoder=parts.text_encoder,
+        text_encoder_2=CLIPTextModelWithProjection(config),
+        tokenizer=parts.tokenizer,
+        tokenizer_2=parts.tokenizer,
+        unet=unet,
+        scheduler=parts.scheduler,
+    )
+
+
+def test_stable_diffusion_xl_goes_through_a_single_file(tmp_path: Path) -> None:
+    pipeline = tiny_xl()
+    pipeline.save_pretrained(tmp_path / "model")
+    save_file(to_original_layout(pipeline), tmp_path / "xl.safetensors")
+    read = load_single_file(tmp_path / "xl.safetensors", tmp_path / "model")
+    known: dict[str, Tensor] = {}
+    for part in ("unet", "vae", "text_encoder", "text_encoder_2"):
+        wanted, found = (getattr(one, part).state_dict() for one in (pipeline, read))
+        assert set(wanted) == set(found) and all(torch.equal(found[name], wanted[name]) for name in wanted)
+        if part != "vae":
+            known |= {f"{part}.{name}": value for name, value in wanted.items()}
+    again = from_original_layout(to_original_layout(pipeline), list(known))
+    assert {name.replace(".text_model.", ".") for name in known} == set(again)
+    for name, value in known.items():
+        assert torch.equal(again[name.replace(".text_model.", ".")], value)
