@@ -300,10 +300,10 @@ def check_base(tensors: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) 
     """
     from erasebench.models.single_file import KINDS, find_transformer
 
-    for part, kind in _ADAPTERS.items():
+    for part, adapter in _ADAPTERS.items():
         found = next((key for key in tensors if part in key), None)
         if found:
-            raise EraseBenchError(f"'{found}' is of {kind}, which is not read; merge it and use the merged weights")
+            raise EraseBenchError(f"'{found}' is of {adapter}, which is not read; merge it and use the merged weights")
     other = find_transformer(tensors)
     if other:
         raise EraseBenchError(f"it was made for {other}; the model has a U-Net")

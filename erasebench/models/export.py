@@ -174,8 +174,12 @@ def _as_layers(model: DiffusionModel, factors: Mapping[str, tuple[Tensor, Tensor
 
 def _write(tensors: dict[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
     with durably(path) as stream:
-        save_file(tensors, stream.name, {"format": "pt", **metadata})
-        sync(Path(stream.name))
+        partial = Path(stream.name)
+        mode = partial.stat().st_mode
+        # Safetensors puts a file of its own there, which only its owner may read.
+        save_file(tensors, partial, {"format": "pt", **metadata})
+        partial.chmod(mode)
+        sync(partial)
 
 
 def export_single_file(model: DiffusionModel, erasure: Erasure, path: Path) -> None:

@@ -189,7 +189,7 @@ def test_kohya_loras_are_what_diffusers_makes_of_them(tmp_path: Path) -> None:
     convolution = "unet.up_blocks.0.resnets.0.conv_shortcut"
     attention = next(n for n in model.parameters() if n.endswith("layers.1.self_attn.out_proj.weight"))
     names = [f"unet.{KEY}", f"unet.{OUT}", f"unet.{CONVOLUTION}", convolution, attention.removesuffix(".weight")]
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for rank, name in enumerate(names, 2):
         up, down = factors(model, name, rank)
         tensors |= {f"{kohya(name)}.lora_up.weight": up, f"{kohya(name)}.lora_down.weight": down}
@@ -212,7 +212,7 @@ def test_kohya_loras_are_what_diffusers_makes_of_them(tmp_path: Path) -> None:
 def test_kohya_loras_with_the_original_names_of_blocks(model: DiffusionModel, tmp_path: Path) -> None:
     """As those for Stable Diffusion XL have them."""
     stems = {KEY: "input_blocks_1_1_transformer_blocks_0_attn2_to_k", CONVOLUTION: "middle_block_0_in_layers_2"}
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for name, stem in stems.items():
         up, down = factors(model, f"unet.{name}")
         tensors |= {f"lora_unet_{stem}.lora_up.weight": up, f"lora_unet_{stem}.lora_down.weight": down}

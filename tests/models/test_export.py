@@ -226,9 +226,7 @@ def fused(folder: Path, lora: Path) -> dict[str, Tensor]:
 def check_near(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
     assert set(found) == set(wanted)
     for name, value in wanted.items():
-        torch.testing.assert_close(
-            found[name], value, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
-        )
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5)
 
 
 def kohya_names(model: DiffusionModel) -> list[str]:

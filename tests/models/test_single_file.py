@@ -167,7 +167,7 @@ def test_the_configurations_are_of_the_published_sizes(kind: Kind) -> None:
     with torch.device("meta"):
         unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(folder / "unet"))
         vae = AutoencoderKL.from_config(AutoencoderKL.load_config(folder / "vae"))
-        encoders = [CLIPTextModel(CLIPTextConfig.from_pretrained(folder / "text_encoder"))]
+        encoders: list[Any] = [CLIPTextModel(CLIPTextConfig.from_pretrained(folder / "text_encoder"))]
         if kind.folder == "sdxl":
             encoders.append(CLIPTextModelWithProjection(CLIPTextConfig.from_pretrained(folder / "text_encoder_2")))
     assert (size(unet), size(vae)) == (UNETS[kind.folder], 83_653_863)
@@ -235,6 +235,24 @@ def test_a_single_file_draws_what_the_erased_model_draws(tiny: DiffusionModel, t
         assert differing(state(tiny), state(read)) == set()
         assert np.array_equal(drawn, sample(tiny, ["a church", "art"], [3, 1], sampler))
     assert not np.array_equal(drawn, plain)
+
+
+def test_a_file_of_stable_diffusion_2_holds_a_layer_more_than_diffusers(tmp_path: Path) -> None:
+    """Its text encoder has 24 layers, the last of which is not used, and a projection."""
+    pipeline = stock_pipeline("sd2")
+    config = CLIPTextConfig(**pipeline.text_encoder.config.to_dict() | {"num_hidden_layers": 23})
+    pipeline.text_encoder = CLIPTextModel(config)
+    pipeline.save_pretrained(tmp_path / "model")
+    tensors = to_original_layout(pipeline)
+    last = f"{OPEN_CLIP}transformer.resblocks.22."
+    tensors |= {
+        key.replace(".22.", ".23."): torch.zeros_like(value) for key, value in tensors.items() if key.startswith(last)
+    }
+    tensors |= {f"{OPEN_CLIP}text_projection": torch.zeros(24, 24), f"{OPEN_CLIP}logit_scale": torch.zeros(())}
+    save_file(tensors, tmp_path / "a.safetensors")
+    read = load_single_file(tmp_path / "a.safetensors", tmp_path / "model")
+    wanted, found = (one.text_encoder.state_dict() for one in (pipeline, read))
+    assert set(wanted) == set(found) and all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
 def test_half_precision_is_loaded_in_full(tiny: DiffusionModel, tmp_path: Path) -> None:
