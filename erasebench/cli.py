@@ -495,7 +495,7 @@ def export(sources: tuple[Path, ...], table: Path | None, entries: Path | None, 
 @click.option("--sign", metavar="NAME", help="Write into the entry who verified it.")
 @click.option("--tolerance", type=click.FloatRange(min=0), help="By how much a score may differ.  [default: 0.02]")
 @click.option("--erase", "make_erasure", is_flag=True, help="Make the erasure anew instead of reading its file.")
-@click.option("--model", help="The entry's model here: a diffusers folder or a hub id.")
+@click.option("--model", help="The entry's model here: a diffusers folder, a .safetensors file or a hub id.")
 @click.option(
     "--fid-reference", type=click.Path(path_type=Path, file_okay=False), help="The folder of real images of its FID."
 )
