@@ -261,6 +261,8 @@ def test_keys_of_a_kohya_lora_are_those_of_sd_scripts(base: Path, tmp_path: Path
         assert set(opened.keys()) == {f"{stem}.{half}" for stem in stems for half in halves}
         assert all(float(opened.get_tensor(f"{stem}.alpha")) == 4 for stem in stems)
         about = opened.metadata()
+    (tmp_path / "other").touch()
+    assert (tmp_path / KOHYA_LORA).stat().st_mode == (tmp_path / "other").stat().st_mode, "others may read it"
     assert (about["ss_network_module"], about["ss_network_dim"]) == ("networks.lora", "4")
     assert about["modelspec.prediction_type"] == ("epsilon" if model.prediction_type == "epsilon" else "v")
 

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+from erasebench import erase
 from erasebench.errors import EraseBenchError
 from erasebench.models import single_file
 from erasebench.models.diffusion import DiffusionModel
@@ -253,6 +254,14 @@ def test_a_file_of_stable_diffusion_2_holds_a_layer_more_than_diffusers(tmp_path
     read = load_single_file(tmp_path / "a.safetensors", tmp_path / "model")
     wanted, found = (one.text_encoder.state_dict() for one in (pipeline, read))
     assert set(wanted) == set(found) and all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+def test_the_api_takes_a_single_file(tiny: DiffusionModel, tmp_path: Path) -> None:
+    export_single_file(tiny, rule_out(tiny), tmp_path / SINGLE_FILE)
+    pipeline = erase(tmp_path / SINGLE_FILE, "uce", "church")
+    base = load_model(find_model(str(tmp_path / SINGLE_FILE)), "cpu")
+    changed = differing(state(base), state(DiffusionModel(pipeline)))
+    assert changed and all(name.endswith(("attn2.to_k.weight", "attn2.to_v.weight")) for name in changed)
 
 
 def test_half_precision_is_loaded_in_full(tiny: DiffusionModel, tmp_path: Path) -> None:
