@@ -196,6 +196,7 @@ class RingABellEmbedding(ConceptVector):
     """
 
     threat_model: ClassVar[ThreatModel] = "embedding"
+    tokens_only: ClassVar[bool] = True
 
     def resolved(self, concepts: Sequence[Concept]) -> Self:
         """Take what was published for the kind of the concepts."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from erasebench.concepts import load_catalogue
 from erasebench.config import make_config, parse_method
@@ -28,11 +28,13 @@ from erasebench.suites import layered_config
 
 if TYPE_CHECKING:
     import pandas as pd
-    from diffusers import StableDiffusionPipeline
+    from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 
     from erasebench.models.diffusion import DiffusionModel
     from erasebench.models.erasure import Erasure
 
+StockPipeline: TypeAlias = "StableDiffusionPipeline | StableDiffusionXLPipeline"
+"""A pipeline of one of the families of models that can be erased."""
 Progress = Callable[[int, int, str], object]
 """``(done, of, note)``: training steps, and figures such as the loss."""
 
@@ -60,7 +62,7 @@ class RunResults:
 
 
 def erase(
-    pipeline: StableDiffusionPipeline | str | Path,
+    pipeline: StockPipeline | str | Path,
     method: str,
     concepts: str | Sequence[str],
     *,
@@ -68,7 +70,7 @@ def erase(
     domain: str | None = None,
     progress: Progress | None = None,
     **hyper_parameters: Any,
-) -> StableDiffusionPipeline:
+) -> StockPipeline:
     """Return a stock pipeline from which concepts are erased.
 
     The pipeline that is given is left as it was, bit for bit.  The new one is on the same device and in the same
@@ -77,7 +79,7 @@ def erase(
     float32, and for a pipeline in half precision computed in bfloat16.
 
     Args:
-        pipeline: a stock ``StableDiffusionPipeline`` of Stable Diffusion 1.x's or 2.x's shape; or a model by name:
+        pipeline: a stock ``StableDiffusionPipeline`` or ``StableDiffusionXLPipeline``; or a model by name:
             ``"picturebook"``, a diffusers folder, a ``.safetensors`` file, or a hub id, which is loaded in float32,
             onto a GPU where there is one.
         method: its name, such as ``"esd-x"``; ``erasebench list methods`` shows them.
@@ -103,12 +105,12 @@ def erase(
             "erasebench.erasure_of returns its rule"
         )
     stock, model, erasure = _compute(pipeline, method, concepts, seed, domain, progress, hyper_parameters)
-    erased: StableDiffusionPipeline = erase_pipeline(stock, model, erasure)
+    erased: StockPipeline = erase_pipeline(stock, model, erasure)
     return erased
 
 
 def erasure_of(
-    pipeline: StableDiffusionPipeline | str | Path,
+    pipeline: StockPipeline | str | Path,
     method: str,
     concepts: str | Sequence[str],
     *,

@@ -192,6 +192,7 @@ class AttackPlanner:
         """
         attack, domain, view = resolve_attack(label, self._settings), self._source.domain, attacked.view
         concept = attacked.concept.seen_in(domain)
+        attack.made.check_family(self._source.family)
         attack.made.check(domain, concept)
         attack = replace(attack, made=attack.made.resolved([concept]))
         try:

@@ -18,6 +18,7 @@ import click
 from erasebench import EraseBenchError, __version__
 from erasebench.completion import complete_name, complete_names, complete_path
 from erasebench.picturebook.cli import picturebook
+from erasebench.store_cli import store as store_commands
 from erasebench.terminal import open_closed_streams, say, write_result
 
 FAILED = 3
@@ -67,6 +68,7 @@ def cli() -> None:
 
 
 cli.add_command(picturebook)
+cli.add_command(store_commands)
 
 
 class ConfigCommand(click.Command):
@@ -98,7 +100,17 @@ class ReproduceCommand(ConfigCommand):
 class EraseCommand(click.Command):
     """A command with an option for those keys of a run's configuration that one erasure has."""
 
-    KEYS: tuple[str, ...] = ("model", "seed", "settings", "device", "dtype", "plugins", "concept_files")
+    KEYS: tuple[str, ...] = (
+        "model",
+        "seed",
+        "settings",
+        "device",
+        "dtype",
+        "max_memory",
+        "gradient_checkpointing",
+        "plugins",
+        "concept_files",
+    )
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """The command's own options, then the configuration's, then ``--help``."""
@@ -627,6 +639,9 @@ def compare(
 def doctor(store: Path, fix: bool) -> None:
     """Check a store, byte by byte.
 
+    Also says what runs left that ended: half-written cells, and leases, which say that a run is at a cell.  Those of
+    other machines are watched, for a minute at most, to see whether their runs are alive.
+
     Exits with 1 if something is damaged and was not removed.
     """
     from erasebench.engine.doctor import examine, of_other_versions
@@ -634,6 +649,7 @@ def doctor(store: Path, fix: bool) -> None:
     problems = examine(store, fix)
     write_result("\n".join([*(problems or [f"{store}: nothing is damaged"]), *of_other_versions(store)]))
     if problems and not fix:
+        say(f"`erasebench doctor --fix --store {store}` removes that; the runs that need it compute it anew")
         click.get_current_context().exit(1)
 
 

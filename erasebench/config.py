@@ -57,7 +57,7 @@ class RunConfig(BaseModel):
     images_per_prompt: Annotated[int, Field(ge=1)] = Field(1, description="Images for each prompt of a concept.")
     retain_prompts: Annotated[int, Field(ge=2)] = Field(100, description="Other prompts, for CLIP score and FID.")
     reference_images: Annotated[int, Field(ge=2)] = Field(1000, description="Reference images for FID.")
-    sampler: str = Field("ddim", description="ddim, pndm, lms or dpm-solver++.")
+    sampler: str = Field("ddim", description="ddim, pndm, lms, dpm-solver++ or euler.")
     steps: Annotated[int, Field(ge=1, le=1000)] | None = Field(
         None, description="Sampling steps; the model's own if omitted."
     )
@@ -84,7 +84,19 @@ class RunConfig(BaseModel):
     )
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
     dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 on a GPU.")
-    batch_size: Annotated[int, Field(ge=1)] = Field(16, description="Images at a time; changes speed only.")
+    batch_size: Annotated[int, Field(ge=1)] | None = Field(
+        None,
+        description="Images at a time, which changes speed only; if omitted 16, on a GPU as many as its memory takes. "
+        "Where memory runs out, half as many.",
+    )
+    max_memory: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        None, description="GB of a GPU's memory that each process may have; if omitted what is free."
+    )
+    gradient_checkpointing: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Train with less memory and more time, to the same result; auto: on a GPU, where what a gradient "
+        "step needs would not fit.",
+    )
     workers: Annotated[int, Field(ge=1)] | None = Field(
         None, description="Processes; if omitted one per processor, as far as memory goes, or per GPU."
     )

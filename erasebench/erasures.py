@@ -22,6 +22,7 @@ from erasebench.engine.work import Failure
 from erasebench.environment import hostless_environment
 from erasebench.errors import EraseBenchError, ErasureFailedError, NotApplicable
 from erasebench.files import DiskFullError, disk_full, durably, is_disk_full, prepare_folder, remove, write_durably
+from erasebench.models.footprint import check_memory
 from erasebench.models.loading import ModelSource
 from erasebench.planning import find_parts
 from erasebench.plugins import BASELINE
@@ -127,9 +128,18 @@ def erase(config: RunConfig, export: Export = "none", stream: TextIO | None = No
         raise EraseBenchError(f"a rank is for --export kohya-lora, not for {export}")
     plan = plan_erasure(config, export)
     about = read_about(config.out, plan.cell)
+    if about is None or "seconds" not in about:
+        check_memory(plan.source, plan.device, plan.dtype, config.max_memory, resizable=False)
     prepare_folder(config.out)
 
-    session = Session(plan.source, plan.device, plan.dtype, Store(config.out / WORK))
+    session = Session(
+        plan.source,
+        plan.device,
+        plan.dtype,
+        Store(config.out / WORK),
+        max_memory=config.max_memory,
+        gradient_checkpointing=config.gradient_checkpointing,
+    )
     try:
         if about is None or "seconds" not in about:
             about = _erase(plan, config.out, session, stream)
@@ -189,7 +199,8 @@ def compute(cell: Cell, session: Session, subscribers: Sequence[Subscriber]) -> 
         if isinstance(event, Failed):
             failures.append(event.failure)
 
-    outcome = LocalRunner(session).run([cell], session.store, [*subscribers, note])
+    with session.store.at_work():
+        outcome = LocalRunner(session).run([cell], session.store, [*subscribers, note])
     for failure in failures:
         if failure.error == "EraseBenchError":
             raise EraseBenchError(failure.reason)
@@ -276,7 +287,7 @@ def _export(export: Export, rank: int | None, out: Path, source: ModelSource, se
     try:
         match export:
             case "diffusers":
-                exports.export_pipeline(model, erasure, None if source.file else source.folder / "tokenizer", path)
+                exports.export_pipeline(model, erasure, None if source.file else source.folder, path)
             case "lora":
                 exports.export_lora(model, erasure, path)
             case "single-file":

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import re
+import secrets
 import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator
@@ -18,6 +19,7 @@ from erasebench.errors import EraseBenchError
 
 PARTIAL = ".partial"
 """How temporary names end."""
+_OWN = secrets.token_hex(4)
 
 
 def read_file(path: Path) -> bytes:
@@ -83,27 +85,27 @@ def replace_folder(folder: Path, write: Callable[[Path], object]) -> None:
 
 def commit_folder(partial: Path, folder: Path) -> None:
     """Give a folder that is written its name, once all of it is on the disk; one that has the name is replaced."""
-    for path in (*sorted(partial.rglob("*")), partial):
-        sync(path)
+    sync_folder(partial)
     remove(folder)
     partial.rename(folder)
     sync(folder.parent)
 
 
 def _partial(path: Path) -> Path:
-    """The temporary name of a file or folder that this process writes."""
-    return path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
+    """The temporary name of a file or folder that this process writes; on other machines others have its number."""
+    return path.with_name(f"{path.name}.{_OWN}.{os.getpid()}{PARTIAL}")
 
 
 def remove_partials(folder: Path) -> None:
     """Remove what killed processes left half-written in a folder and in the folders there."""
     for path in (*folder.glob(f"*{PARTIAL}"), *folder.glob(f"*/*{PARTIAL}")):
         writer = re.fullmatch(rf".+\.(\d+){re.escape(PARTIAL)}", path.name)
-        if writer and not _is_running(int(writer[1])):
+        if writer and not is_running(int(writer[1])):
             remove(path)
 
 
-def _is_running(process: int) -> bool:
+def is_running(process: int) -> bool:
+    """Whether this machine has a process of a number, which may have ended without its parent asking how."""
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
@@ -138,6 +140,12 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring a folder with all that is in it to the disk."""
+    for path in (*sorted(folder.rglob("*")), folder):
+        sync(path)
 
 
 def hash_file(path: Path) -> str:

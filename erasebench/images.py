@@ -7,7 +7,9 @@ import io
 import struct
 import warnings
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,27 +24,51 @@ COLUMNS = ("file", "id", "text", "seed")
 """Of the index."""
 MOST_PIXELS = 2**26
 """Of an image that a user has: a file of a few bytes may stand for more than any memory holds."""
+COMPRESSED_AHEAD = 256
+"""Images that may wait to be compressed."""
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 def write_images(
-    folder: Path, images: NDArray[np.uint8], ids: Sequence[str], texts: Sequence[str], seeds: Sequence[int]
+    folder: Path, images: Iterable[NDArray[np.uint8]], ids: Sequence[str], texts: Sequence[str], seeds: Sequence[int]
 ) -> None:
-    """Write uint8 ``[n, height, width, 3]`` and an index of files and prompts; equal pictures give equal bytes.
+    """Write images and an index of files and prompts; equal images give equal bytes.
 
     Args:
         folder: where to.
-        images: the pictures; the rest is [n] each: the ids, texts and seeds of their prompts.
+        images: uint8 ``[height, width, 3]`` each, compressed while the next ones are being made.
+        ids: of the images' prompts; ``texts`` and ``seeds`` likewise.
+
+    Raises:
+        ValueError: there are more images than prompts, or fewer.
     """
-    with zipfile.ZipFile(folder / ARCHIVE, "w", zipfile.ZIP_STORED) as archive:
-        for k, image in enumerate(images):
-            buffer = io.BytesIO()
-            Image.fromarray(image).save(buffer, "PNG")
-            archive.writestr(zipfile.ZipInfo(_name(k), _EPOCH), buffer.getvalue())
+    names = [_name(k) for k in range(len(ids))]
+    with (
+        zipfile.ZipFile(folder / ARCHIVE, "w", zipfile.ZIP_STORED) as archive,
+        ThreadPoolExecutor(1, "compress") as thread,
+    ):
+        waiting: deque[tuple[str, Future[bytes]]] = deque()
+
+        def write_one() -> None:
+            name, png = waiting.popleft()
+            archive.writestr(zipfile.ZipInfo(name, _EPOCH), png.result())
+
+        for name, image in zip(names, images, strict=True):
+            waiting.append((name, thread.submit(_to_png, image)))
+            while len(waiting) > COMPRESSED_AHEAD or (waiting and waiting[0][1].done()):
+                write_one()
+        while waiting:
+            write_one()
     with open(folder / INDEX, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(COLUMNS)
-        writer.writerows([_name(k), *prompt] for k, prompt in enumerate(zip(ids, texts, seeds, strict=True)))
+        writer.writerows([name, *prompt] for name, *prompt in zip(names, ids, texts, seeds, strict=True))
+
+
+def _to_png(image: NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def read_images(folder: Path, first: int | None = None) -> NDArray[np.uint8]:

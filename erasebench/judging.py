@@ -42,6 +42,14 @@ class Scores:
     def __len__(self) -> int:
         return len(next(iter({**self.columns, **self.arrays}.values())))
 
+    @classmethod
+    def cat(cls, parts: Sequence[Scores]) -> Scores:
+        """Join what was said of pictures one after the other; there is at least one part."""
+        return cls(
+            {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns},
+            {name: np.concatenate([part.arrays[name] for part in parts]) for name in parts[0].arrays},
+        )
+
 
 def box_columns(label: str, boxes: Sequence[Sequence[float]]) -> dict[str, NDArray[np.float32]]:
     """The columns that a detector has of a label's boxes, from which :func:`part_counts` counts.

@@ -46,6 +46,12 @@ def find_parts(config: RunConfig, option: str) -> tuple[Catalogue, ModelSource, 
     catalogue = load_catalogue(config.concept_files)
     source = find_model(config.model)
     device = resolve_device(config.device)
+    if config.max_memory is not None and device == "cpu":
+        raise EraseBenchError(
+            "--max-memory is of a GPU, and this is on the CPU, where fewer --workers need less memory; leave it out"
+        )
+    if config.compile and config.gradient_checkpointing == "on":
+        raise EraseBenchError("--gradient-checkpointing on and --compile exclude each other; give one of them")
     return catalogue, source, device, resolve_dtype(config.dtype, device)
 
 

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeV
 import pydantic.dataclasses
 from pydantic import ConfigDict, Field, ModelWrapValidatorHandler, TypeAdapter, ValidationError, model_validator
 
-from erasebench.errors import EraseBenchError, check_name
+from erasebench.errors import EraseBenchError, NotApplicable, check_name
 from erasebench.texts import shown
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from erasebench.judging import Images, Scores
     from erasebench.models.diffusion import DiffusionModel
     from erasebench.models.erasure import Erasure
+    from erasebench.models.families import Family
     from erasebench.training.target import Target
 
 T = TypeVar("T")
@@ -79,9 +80,12 @@ class HyperParameters:
 
     Attributes:
         version: part of the identity of results; to be raised when they change.
+        tokens_only: it conditions the model on embeddings of tokens alone, so that it does not apply to models that
+            also take a pooled embedding of the prompt.
     """
 
     version: ClassVar[int] = 1
+    tokens_only: ClassVar[bool] = False
 
     def resolved(self, concepts: Sequence[Concept]) -> Self:
         """Return the same with everything decided: nothing is None that stands for a value found elsewhere.
@@ -92,6 +96,18 @@ class HyperParameters:
             NotApplicable: the hyper-parameters do not fit the concepts.
         """
         return self
+
+    def check_family(self, family: Family) -> None:
+        """Find what can be known not to work on any model of a family.
+
+        Raises:
+            NotApplicable: it does not; the row of the table says why.
+        """
+        if self.tokens_only and family.pooled:
+            raise NotApplicable(
+                f"it conditions the model on embeddings of tokens alone, and {family.title} also takes a pooled "
+                "embedding of the prompt"
+            )
 
     def identity(self) -> dict[str, Any]:
         """Whatever else decides the result, such as the hash of a file that is read.

@@ -24,6 +24,7 @@ from erasebench.engine.store import Store
 from erasebench.environment import hostless_environment
 from erasebench.files import cannot_write, prepare_folder, write_durably
 from erasebench.metrics.metric import load_metrics
+from erasebench.models.footprint import check_memory
 from erasebench.models.loading import find_model
 from erasebench.plan import Plan, resolved_config
 from erasebench.planning import make_plan
@@ -42,7 +43,7 @@ from erasebench.results.scores import SCORES, collect_scores, scores_csv
 from erasebench.results.seeds import SEEDS, seed_spread
 from erasebench.results.table import TABLE, frame_csv, to_csv
 from erasebench.results.transfers import TRANSFER, replays, transfer_matrix
-from erasebench.stages.session import Session
+from erasebench.stages.session import WITH_MODEL, Session
 from erasebench.suite_scale import describe_scale
 from erasebench.suites import FILE, find_suite, parse_suite, read_suite
 
@@ -98,7 +99,8 @@ def run(config: RunConfig, stream: TextIO | None = None, attacks_only: bool = Fa
     prepare_folder(config.out)
     store = Store(config.store)
     try:
-        return _run(plan, store, stream)
+        with store.at_work():
+            return _run(plan, store, stream)
     except OSError as error:
         in_store = error.filename and Path(str(error.filename)).is_relative_to(config.store)
         raise cannot_write(
@@ -120,10 +122,14 @@ def with_replays(config: RunConfig) -> RunConfig:
 
 def _run(plan: Plan, store: Store, stream: TextIO | None) -> Result:
     config = plan.config
+    missing = [cell for cell in plan.cells if store.marker(cell.key) is None]
+    workers = config.workers or count_workers(plan.device, plan.source.weight_files)
+    if any(cell.stage in WITH_MODEL for cell in missing):
+        for device in worker_devices(plan.device, workers):
+            check_memory(plan.source, device, plan.dtype, config.max_memory, config.size)
     ledger = Ledger(config.out / LEDGER)
     try:
         write_durably(config.out / CONFIG, resolved_config(plan).to_yaml())
-        missing = [cell for cell in plan.cells if store.marker(cell.key) is None]
         ledger.write("run", version=__version__, cells=len(plan.cells), already_there=len(plan.cells) - len(missing))
         for row in plan.rows:
             if row.reason:
@@ -132,7 +138,6 @@ def _run(plan: Plan, store: Store, stream: TextIO | None) -> Result:
             if attack.reason:
                 title = f"{attack.attack} {attack.method} {attack.concept.name}"
                 ledger.write("n/a", title=title, reason=attack.reason)
-        workers = config.workers or count_workers(plan.device, plan.source.weight_files)
         session = Session(
             plan.source,
             plan.device,
@@ -142,6 +147,8 @@ def _run(plan: Plan, store: Store, stream: TextIO | None) -> Result:
             config.compile,
             config.fid_reference,
             config.plugins,
+            config.max_memory,
+            config.gradient_checkpointing,
         )
         with Progress(missing, stream, workers) as progress:
             outcome = LocalRunner(session, workers).run(plan.cells, store, [ledger, progress])
@@ -179,6 +186,15 @@ def count_workers(device: str, weight_files: Sequence[Path]) -> int:
     import torch
 
     return torch.cuda.device_count()
+
+
+def worker_devices(device: str, workers: int) -> list[str]:
+    """Where the workers of a run are: each on a GPU of its own, as far as there are so many."""
+    if device != "cuda":
+        return [device]
+    import torch
+
+    return [f"cuda:{k}" for k in range(min(workers, torch.cuda.device_count()))]
 
 
 def _free_memory() -> float:
@@ -300,7 +316,9 @@ def summary(result: Result) -> str:
         parts.append(f"{unneeded} not needed")
     if failed:
         parts.append(f"{failed} failed")
-    return f"{cells} cells: {', '.join(parts)}; results in {result.plan.config.out}"
+    halvings = sum(outcome.costs.get(key, {}).get("halvings", 0) for key in outcome.computed)
+    halved = f"; memory ran out {halvings} times, each time batches were halved" if halvings else ""
+    return f"{cells} cells: {', '.join(parts)}{halved}; results in {result.plan.config.out}"
 
 
 def any_failed(rows: list[TableRow]) -> bool:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,18 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from erasebench.errors import EraseBenchError, check_name
+from erasebench.memory import DECODED_AT_ONCE, BatchSize, free_memory, largest_batch, peak_bytes
 from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.guided import GuidedPrediction
-from erasebench.models.shared_passes import is_compiled, shared_passes
-
-SCHEDULERS = {
-    "ddim": "DDIMScheduler",
-    "pndm": "PNDMScheduler",
-    "lms": "LMSDiscreteScheduler",
-    "dpm-solver++": "DPMSolverMultistepScheduler",
-}
-"""Samplers by name, each the diffusers class that does its arithmetic."""
+from erasebench.models.schedulers import SCHEDULERS
 
 
 @dataclass(frozen=True)
@@ -37,7 +28,7 @@ class Sampler:
     """How pictures are sampled: everything here can change their bytes.
 
     Attributes:
-        name: one of :data:`SCHEDULERS`.
+        name: one of :data:`~erasebench.models.schedulers.SCHEDULERS`.
         steps: sampling steps.
         guidance_scale: of classifier-free guidance, or of the rule that an erasure brings.
         size: pixels along a side; the model's own if None.
@@ -64,9 +55,8 @@ class Sampler:
         channels, height, width = model.latent_shape
         if self.size is None:
             return channels, height, width
-        multiple = model.scale_factor * 2 ** (len(model.unet.config.block_out_channels) - 1)
-        if self.size % multiple:
-            raise EraseBenchError(f"size must be a multiple of {multiple} for this model, not {self.size}")
+        if self.size % model.size_multiple:
+            raise EraseBenchError(f"size must be a multiple of {model.size_multiple} for this model, not {self.size}")
         return channels, self.size // model.scale_factor, self.size // model.scale_factor
 
 
@@ -91,7 +81,7 @@ def sample(
     prompts: Sequence[str],
     seeds: Sequence[int],
     sampler: Sampler,
-    batch_size: int = 16,
+    batch_size: int | None = None,
     progress: Callable[[int], None] | None = None,
     ids: Sequence[str] | None = None,
 ) -> NDArray[np.uint8]:
@@ -102,7 +92,8 @@ def sample(
         prompts: what to draw.
         seeds: one for each prompt.
         sampler: how.
-        batch_size: pictures at a time; changes nothing but speed and memory.
+        batch_size: pictures at a time, at most: half as many wherever memory runs out; the model's own if omitted.  It
+            changes nothing but speed and memory.
         progress: told how many pictures a finished batch held.
         ids: of the prompts, which their noise is keyed by; the prompts themselves if omitted.
 
@@ -110,14 +101,28 @@ def sample(
         uint8 ``[n, height, width, 3]``.
     """
     pictures = []
-    for latents in draw_latents(model, prompts, seeds, sampler, batch_size, ids):
-        pictures.append(model.decode(latents))
+    for drawn in draw(model, prompts, seeds, sampler, batch_size, ids):
+        pictures.append(drawn)
         if progress:
-            progress(len(latents))
+            progress(len(drawn))
     if not pictures:
         sides = sampler.latent_shape(model)[1:]
         return np.zeros((0, *(side * model.scale_factor for side in sides), 3), dtype=np.uint8)
     return np.concatenate(pictures)
+
+
+@torch.inference_mode()
+def draw(
+    model: DiffusionModel,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    sampler: Sampler,
+    batch_size: int | None = None,
+    ids: Sequence[str] | None = None,
+) -> Iterator[NDArray[np.uint8]]:
+    """The pictures of :func:`sample`, each batch as it is drawn: uint8 ``[<= batch_size, height, width, 3]``."""
+    for latents in draw_latents(model, prompts, seeds, sampler, batch_size, ids):
+        yield model.decode(latents)
 
 
 @torch.no_grad()
@@ -126,17 +131,24 @@ def draw_latents(
     prompts: Sequence[str],
     seeds: Sequence[int],
     sampler: Sampler,
-    batch_size: int = 16,
+    batch_size: int | None = None,
     ids: Sequence[str] | None = None,
 ) -> Iterator[Tensor]:
     """The pictures of :func:`sample` as scaled latents: one batch ``[<= batch_size, c, h, w]`` after the other."""
     shape = sampler.latent_shape(model)
-    texts = model.embed(model.guidance.texts)
-    for start in range(0, len(prompts), batch_size):
-        batch = prompts[start : start + batch_size]
-        keys = batch if ids is None else ids[start : start + batch_size]
-        noise = starting_noise(keys, seeds[start : start + batch_size], shape).to(model.device)
-        yield sample_latents(model, noise, model.embed(batch), sampler, texts=texts)
+    texts = model.embed_negative(model.guidance.texts)
+    keys, size = prompts if ids is None else ids, BatchSize(batch_size) if batch_size else model.batch_sizes.drawn
+
+    def draw_batch(part: slice) -> Tensor:
+        noise = starting_noise(keys[part], seeds[part], shape).to(model.device)
+        conditioning, count = model.embed(prompts[part]), len(noise)
+        # What is compiled is compiled for one size: a batch that is short of it repeats its last picture.
+        if model.is_compiled and size.rows and count < size.rows:
+            rows = [*range(count), *[count - 1] * (size.rows - count)]
+            noise, conditioning = noise[rows], conditioning[rows]
+        return sample_latents(model, noise, conditioning, sampler, texts=texts)[:count]
+
+    yield from size.batches(len(prompts), draw_batch)
 
 
 def sample_latents(
@@ -164,24 +176,48 @@ def sample_latents(
     Returns:
         Scaled latents ``[n, c, h, w]``.
     """
-    scheduler = build_scheduler(model.scheduler_config, sampler.name)
+    scheduler = model.scheduler(sampler.name)
     scheduler.set_timesteps(sampler.steps, device=model.device)
     latents: Tensor = noise * scheduler.init_noise_sigma
-    shared = not is_compiled(model.unet)
-    predict = GuidedPrediction(model, conditioning, sampler.guidance_scale, texts, apart, shared)
-    with shared_passes(model.unet) if shared else nullcontext():
+    with model.sampling() as shared:
+        predict = GuidedPrediction(model, conditioning, sampler.guidance_scale, texts, apart, shared)
         for step, timestep in enumerate(scheduler.timesteps[start:stop], start):
             guided = predict(scheduler.scale_model_input(latents, timestep), timestep, step)
             latents = scheduler.step(guided, timestep, latents, return_dict=False)[0]
     return latents
 
 
-def build_scheduler(config: dict[str, Any], name: str) -> Any:
-    """A diffusers scheduler with a model's noise schedule, set as Stable Diffusion uses it.
+def fit_batch_sizes(model: DiffusionModel, sampler: Sampler, most: int, gigabytes: float | None = None) -> None:
+    """Find out, on a GPU, how many images fit at a time, and draw and decode as many from now on.
 
-    PNDM goes without its warm-up, and DDIM does not clip: latents are not pixels.
+    One image and two are drawn in two steps, and decoded; memory grows by a line from there.  What a first pass leaves
+    for good, such as the libraries' work spaces, is there before anything is measured.
+
+    Args:
+        model: with whatever erasure is in force.
+        sampler: how images will be drawn.
+        most: images to draw at a time, however much memory there is.
+        gigabytes: of the GPU that this process may have; the whole card if None.
+
+    Raises:
+        torch.OutOfMemoryError: memory does not suffice for a single image.
     """
-    import diffusers
+    shape, trial, sizes = sampler.latent_shape(model), replace(sampler, steps=min(2, sampler.steps)), model.batch_sizes
 
-    extra = {"pndm": {"skip_prk_steps": True}, "ddim": {"clip_sample": False}}.get(name, {})
-    return getattr(diffusers, SCHEDULERS[name]).from_config(config, **extra)
+    def draw(count: int) -> int:
+        noise = torch.zeros(count, *shape, device=model.device)
+        return peak_bytes(model.device, lambda: sample_latents(model, noise, model.embed([""] * count), trial))
+
+    def decode(count: int) -> int:
+        latents = torch.zeros(count, *shape, device=model.device)
+        return peak_bytes(model.device, lambda: model.decode(latents))
+
+    # Nothing here has gradients; but where they are allowed, passes are by the plain U-Net: to compile for sizes that
+    # do not come again would take minutes.  The copy of it that sampling is by needs room as well.
+    copy = sum(parameter.numel() for parameter in model.unet.parameters()) * model.dtype.itemsize
+    with torch.enable_grad():
+        draw(1)
+        decode(1)
+        free = free_memory(model.device, gigabytes) - copy
+        sizes.drawn.rows = largest_batch(draw, free, most)
+        sizes.decoded.rows = largest_batch(decode, free, DECODED_AT_ONCE)

@@ -12,7 +12,20 @@ from erasebench.settings import plugin_settings, resolve_attack, resolve_method
 from erasebench.suites import Scale, Suite
 
 _TECHNICAL = frozenset(
-    {"suite", "settings", "device", "dtype", "batch_size", "workers", "compile", "store", "out", "plugins"}
+    {
+        "suite",
+        "settings",
+        "device",
+        "dtype",
+        "batch_size",
+        "max_memory",
+        "gradient_checkpointing",
+        "workers",
+        "compile",
+        "store",
+        "out",
+        "plugins",
+    }
     | {"fid_reference", "second_judge"}
 )
 """Keys of the configuration that change no number of a suite, which it cannot know, or that are compared one by one."""

@@ -171,7 +171,9 @@ def verify(path: Path, how: How, sign: str = "", stream: TextIO | None = None) -
     if wrong:
         return Verification(entry, tuple(wrong))
     check_judges(entry, plan)
-    found = _draw(entry, artefacts, plan, rows, how, stream)
+    store = Store(how.store)
+    with store.at_work():
+        found = _draw(entry, artefacts, plan, rows, how, store, stream)
     if found.verified and sign:
         by = Verified(name=sign, erasebench=__version__, tolerance=how.tolerance, content=entry.content)
         write_entry(path, entry.model_copy(update={"verified_by": by}))
@@ -195,10 +197,15 @@ def _source(entry: Entry, how: How) -> ModelSource:
 
 
 def _draw(
-    entry: Entry, artefacts: Artefacts, plan: Plan, rows: Mapping[str, TableRow], how: How, stream: TextIO | None
+    entry: Entry,
+    artefacts: Artefacts,
+    plan: Plan,
+    rows: Mapping[str, TableRow],
+    how: How,
+    store: Store,
+    stream: TextIO | None,
 ) -> Verification:
     """Draw and judge everything again, and compare; ``rows`` is what the submitted scores give, by attack."""
-    store = Store(how.store)
     _submit(entry, artefacts, store)
     workers = how.workers or count_workers(plan.device, plan.source.weight_files)
     session = Session(
@@ -233,7 +240,7 @@ def _submit(entry: Entry, artefacts: Artefacts, store: Store) -> None:
     erasure = erasure_cell(entry)
     given[erasure] = partial(_copy, artefacts.folder, erasure.spec["files"])
     for cell, write in given.items():
-        with store.lock(cell.key):
+        with store.leases.holding(cell.key, wait=True):
             if store.check(cell.key) is not None:
                 with store.writing(cell, {"seconds": 0.0}) as folder:
                     write(folder)

@@ -171,7 +171,7 @@ class AdversarialPreservation(Method):
         """Erase the concepts, one drawn at random for each picture of a step (algorithm 2)."""
         rng = torch.Generator("cpu").manual_seed(context.seed)
         with torch.no_grad():
-            blank = model.embed([""])
+            blank, unconditional = model.embed([""]), model.embed_negative([""])
             phrases = model.embed([concept.phrase for concept in concepts])
             adversary = self.adversary(model, concepts, phrases)
         sampler = Sampler("ddim", self.sampling_steps, self.start_guidance)
@@ -188,7 +188,7 @@ class AdversarialPreservation(Method):
                 for _ in range(decided(self.search_steps)):
                     word, _ = adversary.draw(chosen.tolist(), rng)
                     run = cut_sampling()
-                    y, t = run.latents(model, blank, word), run.timesteps
+                    y, t = run.latents(model, unconditional, word), run.timesteps
                     with weights.frozen(gradients=self.search_gradient == "both"):
                         kept = model.predict_noise(y, t, word)
                     harm = self.error(model, model.predict_noise(y, t, word), kept, run.slots)
@@ -197,7 +197,7 @@ class AdversarialPreservation(Method):
                 concept, run = phrases[chosen.to(model.device)], cut_sampling()
                 with torch.no_grad():
                     word, names = adversary.draw(chosen.tolist(), rng)
-                x, y = run.latents(model, blank, Conditioning.cat([concept, word])).chunk(2)
+                x, y = run.latents(model, unconditional, Conditioning.cat([concept, word])).chunk(2)
                 t = run.timesteps
                 with weights.frozen():
                     texts = Conditioning.cat([blanks, concept, word])
@@ -310,10 +310,12 @@ class Adversary:
         temperature: float,
         hard: bool,
     ) -> None:
-        self.words, self._embeddings = words, [found.embeddings for found in embeddings]
+        self.words, self._embeddings = words, embeddings
         self._temperature, self._hard = temperature, hard
         # Equal logits, of whatever value, are the uniform distribution.
-        self.logits = [torch.zeros(len(found), device=found.device, requires_grad=True) for found in self._embeddings]
+        self.logits = [
+            torch.zeros(len(found), device=found.embeddings.device, requires_grad=True) for found in embeddings
+        ]
         self._optimizer = optimizer(self.logits)
 
     def draw(self, concepts: Sequence[int], rng: torch.Generator) -> tuple[Conditioning, list[str]]:
@@ -323,9 +325,9 @@ class Adversary:
             logits = self.logits[concept]
             gumbel = -torch.empty(len(logits)).exponential_(generator=rng).log().to(logits.device)
             weights = gumbel_softmax(logits, gumbel, self._temperature, self._hard)
-            drawn.append(torch.tensordot(weights, self._embeddings[concept], dims=1))
+            drawn.append(self._embeddings[concept].mixed(weights))
             names.append(self.words[concept][int(weights.argmax())])
-        return Conditioning(torch.stack(drawn)), names
+        return Conditioning.cat(drawn), names
 
     def ascend(self, loss: Tensor) -> None:
         """One step of the logits that raises a loss of drawn embeddings."""

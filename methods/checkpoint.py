@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 WEIGHTS, GUIDANCE = "erasure.safetensors", "guidance.json"
 """An erasure's files: the names of ``erasebench.models.erasure``, whose import takes the seconds that torch needs."""
-PARTS = ("unet", "text_encoder")
+PARTS = ("unet", "text_encoder", "text_encoder_2")
+"""What a checkpoint may be of; only some families of models have a second text encoder."""
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 _KOHYA_PARTS = {"unet": "unet_", "te": "text_encoder_", "te1": "text_encoder_", "te2": "text_encoder_2_"}
 _ADAPTERS = {"hada_": "LoHa", "lokr_": "LoKr", "dora_scale": "DoRA", "lora_mid": "a Tucker decomposition"}
@@ -133,7 +134,7 @@ def _check(checkpoint: Checkpoint, sha256: str, folder: Path) -> None:
 
     parameters: dict[str, Tensor] = {}
     for part in PARTS:
-        for key, shape in _shapes(folder / part).items():
+        for key, shape in _shapes(folder / part).items() if (folder / part).is_dir() else ():
             # Versions of transformers differ in whether the names of a text encoder begin so.
             for name in (key, key.removeprefix("text_model.")):
                 parameters[f"{part}.{name}"] = torch.empty(shape, device="meta")
@@ -156,14 +157,15 @@ def _shapes(folder: Path) -> dict[str, Sequence[int]]:
     if files:
         return shapes
     from diffusers import UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     try:
         with torch.device("meta"):
             if folder.name == "unet":
                 network = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(folder))
             else:
-                network = CLIPTextModel(CLIPTextConfig.from_pretrained(folder))
+                encoder = CLIPTextModelWithProjection if folder.name == "text_encoder_2" else CLIPTextModel
+                network = encoder(CLIPTextConfig.from_pretrained(folder))
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise EraseBenchError(f"the configuration in {folder} cannot be read: {one_line(error)}") from None
     return {name: parameter.shape for name, parameter in network.named_parameters()}
@@ -351,7 +353,7 @@ def _spellings(known: tuple[str, ...]) -> dict[str, str]:
 def _flat(key: str) -> str:
     """A key in kohya's spelling, in which those of all tools agree."""
     key = key.removeprefix("base_model.model.").removesuffix(".weight").replace(".processor.", ".")
-    key = re.sub("^lora_(unet|te1?|te2)_", lambda m: _KOHYA_PARTS[m[1]], key)
+    key = re.sub("^lora_(unet|te[12]?)_", lambda m: _KOHYA_PARTS[m[1]], key)
     return key.replace(".", "_").replace("text_model_", "")
 
 

@@ -154,6 +154,7 @@ class DarkMiner(Method):
     max_loops: Count = 100
     time_budget: Positive | None = None
     low_rank: ClassVar[bool] = True
+    tokens_only: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.images > self.pool_size:

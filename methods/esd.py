@@ -136,7 +136,7 @@ class ESD(Method):
         pattern = cast(Pattern, self.parameters)  # resolved
         rng = torch.Generator("cpu").manual_seed(context.seed)
         with torch.no_grad():
-            blank = model.embed([""])
+            blank, unconditional = model.embed([""]), model.embed_negative([""])
             phrases = model.embed([concept.phrase for concept in concepts])
             source = None if self.erase_from is None else model.embed([self.erase_from] * self.batch_size)
         blanks = blank.expand(self.batch_size)
@@ -146,7 +146,7 @@ class ESD(Method):
             for _ in range(steps):
                 concept = phrases[torch.randint(len(concepts), (self.batch_size,), generator=rng)]
                 with torch.no_grad() if self.sample_from == "trained" else weights.frozen():
-                    x, t = self.noisy_latents(model, blank, concept if source is None else source, rng)
+                    x, t = self.noisy_latents(model, unconditional, concept if source is None else source, rng)
                 with weights.frozen():
                     texts = [blanks, concept] if source is None else [blanks, concept, source]
                     rows = torch.cat([x] * len(texts)), torch.cat([t] * len(texts)), Conditioning.cat(texts)
@@ -160,9 +160,9 @@ class ESD(Method):
         return Erasure({f"unet.{name}": value for name, value in weights.trained.items()}, trace=tuple(trace.rows))
 
     def noisy_latents(
-        self, model: DiffusionModel, blank: Conditioning, concept: Conditioning, rng: torch.Generator
+        self, model: DiffusionModel, unconditional: Conditioning, concept: Conditioning, rng: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         """``x_t``, sampled for the concept up to a random step, and the timestep ``t`` that the model is told."""
         sampler = Sampler(decided(self.sampler), self.sampling_steps, self.start_guidance)
         run = CutSampling.draw(model, sampler, len(concept), rng, decided(self.timestep_mode))
-        return run.latents(model, blank, concept), run.timesteps
+        return run.latents(model, unconditional, concept), run.timesteps

@@ -27,7 +27,7 @@ from tests.models.stock import stock_pipeline
 
 FEW: dict[str, Any] = {"steps": 2, "batch_size": 2, "sampling_steps": 2}
 """Hyper-parameters of a training that takes no time."""
-PARTS = ("unet", "text_encoder", "vae")
+PARTS = ("unet", "text_encoder", "text_encoder_2", "vae")
 PLUGIN = """
 from dataclasses import dataclass
 
@@ -83,19 +83,23 @@ def snapshot(pipeline: Any) -> dict[str, Tensor]:
     """A copy of every number of a pipeline."""
     return {
         f"{part}.{name}": tensor.detach().clone()
-        for part in PARTS
-        for name, tensor in getattr(pipeline, part).state_dict().items()
+        for part, network in networks(pipeline).items()
+        for name, tensor in network.state_dict().items()
     }
 
 
 def flags(pipeline: Any) -> list[Any]:
     """What else training could leave behind."""
-    networks = [getattr(pipeline, part) for part in PARTS]
+    parts = networks(pipeline).values()
     return [
-        *((network.training, network.dtype, network.device) for network in networks),
-        *((p.requires_grad, p.grad) for network in networks for p in network.parameters()),
+        *((network.training, network.dtype, network.device) for network in parts),
+        *((p.requires_grad, p.grad) for network in parts for p in network.parameters()),
         dict(pipeline.scheduler.config),
     ]
+
+
+def networks(pipeline: Any) -> dict[str, Any]:
+    return {part: pipeline.components[part] for part in PARTS if part in pipeline.components}
 
 
 def differing(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
@@ -110,13 +114,13 @@ def draw(pipeline: Any, prompt: str = "a photo of a church") -> NDArray[np.float
     return image
 
 
-@pytest.mark.parametrize("layout", ["sd1", "sd2"])
+@pytest.mark.parametrize("layout", ["sd1", "sd2", "sdxl"])
 @pytest.mark.parametrize(("method", "settings"), [("uce", {}), ("esd-x", FEW)])
 def test_a_pipeline_is_erased_and_the_given_one_left_alone(method: str, settings: dict[str, Any], layout: Any) -> None:
     given = stock_pipeline(layout)
     before, marks, drawn = snapshot(given), flags(given), draw(given)
     erased = erasebench.erase(given, method, "church", **settings)
-    assert type(erased) is StableDiffusionPipeline and erased is not given
+    assert type(erased) is type(given) and erased is not given
     assert differing(before, snapshot(given)) == set() and flags(given) == marks
     assert np.array_equal(draw(given), drawn)
     changed = differing(before, snapshot(erased))
@@ -142,10 +146,11 @@ def test_what_the_caller_set_neither_matters_nor_changes(without_gradients: Any)
 
 
 def test_an_erased_pipeline_can_be_saved(tmp_path: Path) -> None:
-    for given in (stock_pipeline(), load_pipeline()):
+    for given in (stock_pipeline(), stock_pipeline("sdxl"), load_pipeline()):
         erased = erasebench.erase(given, "uce", "church")
-        erased.save_pretrained(tmp_path)
-        saved = StableDiffusionPipeline.from_pretrained(tmp_path, safety_checker=None)
+        folder = tmp_path / type(given).__name__
+        erased.save_pretrained(folder)
+        saved = type(given).from_pretrained(folder)
         assert differing(snapshot(erased), snapshot(saved)) == set()
 
 
@@ -252,6 +257,13 @@ def test_pipelines_that_cannot_be_erased() -> None:
         setattr(given.unet, name, value)
         with pytest.raises(erasebench.EraseBenchError, match=message):
             erasebench.erase(given, "uce", "church")
+
+
+def test_methods_that_do_not_apply_to_a_family() -> None:
+    with pytest.raises(
+        erasebench.NotApplicable, match=r"dm2 cannot erase church here: .* Stable Diffusion XL also takes"
+    ):
+        erasebench.erase(stock_pipeline("sdxl"), "dm2", "church", domain="picturebook")
 
 
 @pytest.mark.usefixtures("plugins")

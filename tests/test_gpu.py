@@ -217,7 +217,7 @@ def compiled() -> Iterator[tuple[DiffusionModel, Images]]:
     torch._dynamo.reset()
     before, model = graphs(), load_model(find_model("picturebook"), DEVICE, "float32")
     # As a run with --compile does; that takes a minute on a CPU.
-    model.unet.compile(backend="inductor" if ON_GPU else "aot_eager")
+    model.compile(backend="inductor" if ON_GPU else "aot_eager")
     pictures = draw_few(model)
     assert graphs() == before + 1
     yield model, pictures

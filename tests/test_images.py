@@ -102,3 +102,17 @@ def test_an_image_that_is_cut_short_is_found_when_it_is_read(tmp_path: Path) -> 
         (os.mkfifo if other[0] == "p" else os.mkdir)(tmp_path / other)
         with pytest.raises(EraseBenchError, match=rf"{other} is no file"):
             check_image(tmp_path / other)
+
+
+def test_images_are_taken_one_after_the_other(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (300, 8, 8, 3), dtype=np.uint8)
+    names = [str(k) for k in range(300)]
+    for name in ("whole", "drawn"):
+        (tmp_path / name).mkdir()
+    write_images(tmp_path / "whole", images, names, names, range(300))
+    write_images(tmp_path / "drawn", (image for image in images), names, names, range(300))
+    for name in (ARCHIVE, INDEX):
+        assert (tmp_path / "drawn" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    for count in (299, 301):
+        with pytest.raises(ValueError, match="argument"):
+            write_images(tmp_path / "drawn", images, names[:count] + ["x"] * (count - 300), names, range(300))

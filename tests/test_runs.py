@@ -10,6 +10,7 @@ import math
 import os
 import re
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -24,14 +25,17 @@ from erasebench.engine.local import LocalRunner
 from erasebench.engine.store import Store
 from erasebench.images import read_images
 from erasebench.judges.weights_files import FOLDER
+from erasebench.models.loading import load_model
 from erasebench.picturebook import GUIDANCE
 from erasebench.planning import make_plan
 from erasebench.registry import METHODS
 from erasebench.report.sheets import file_name
 from erasebench.results.table import read_csv
-from erasebench.runs import count_workers
+from erasebench.runs import count_workers, worker_devices
 from erasebench.stages.session import Session
-from tests.engine.runs import CELLS, copy_of, done, forget_plugins, load_once, run_tiny, table
+from tests.engine.runs import CELLS, TINY, copy_of, done, forget_plugins, load_once, run_tiny, table
+from tests.engine.runs import command as run_command
+from tests.test_memory import rows_that_fit
 
 NUMBER = r"-?\d+\.?\d*"
 PLUGIN = """
@@ -149,25 +153,64 @@ def test_the_batch_size_changes_nothing_but_rounding(batch_size: int, smoke: Pat
     The table that people read shows it in the last printed digit, if at all.
     """
     assert run_tiny(tmp_path, "--batch-size", str(batch_size)) == 0
-    assert len(done(tmp_path, "ok")) == CELLS
-    ours, theirs = Store(tmp_path / "store"), Store(smoke / "store")
+    check_same_but_for_rounding(tmp_path, smoke)
+
+
+def check_same_but_for_rounding(folder: Path, smoke: Path) -> None:
+    assert len(done(folder, "ok")) == CELLS
+    ours, theirs = Store(folder / "store"), Store(smoke / "store")
     assert ours.cells() == theirs.cells()
-    for line in done(tmp_path, "ok"):
+    for line in done(folder, "ok"):
         if line["stage"] == "generate":
             here, there = (read_images(store.read(line["cell"])).astype(int) for store in (ours, theirs))
             assert np.abs(here - there).max() <= 2 and np.mean(here != there) < 0.005
-    tables = [read_csv((folder / "out" / "table.csv").read_text(encoding="utf-8")) for folder in (tmp_path, smoke)]
+    tables = [read_csv((run / "out" / "table.csv").read_text(encoding="utf-8")) for run in (folder, smoke)]
     for row, other in zip(*tables, strict=True):
         assert (row.method, row.status, row.flags) == (other.method, other.status, other.flags)
         for key, metric in row.metrics.items():
             assert metric.n == other.metrics[key].n
             assert metric.value == pytest.approx(other.metrics[key].value, rel=0.01, abs=0.02, nan_ok=True)
-    printed = [(folder / "out" / "table.md").read_text(encoding="utf-8") for folder in (tmp_path, smoke)]
+    printed = [(run / "out" / "table.md").read_text(encoding="utf-8") for run in (folder, smoke)]
     (shape, numbers), (other_shape, others) = ((re.sub(r"\d", "0", text), re.findall(NUMBER, text)) for text in printed)
     assert shape == other_shape
     for mine, theirs in zip(numbers, others, strict=True):
         last = 10.0 ** -len(mine.partition(".")[2])
         assert abs(float(mine) - float(theirs)) <= 1.01 * last
+
+
+def test_a_run_goes_on_when_memory_runs_out(
+    smoke: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the batch size: nothing but rounding changes, and the last line says it."""
+
+    def small(*which: Any) -> Any:
+        model = load_model(*which)
+        stack.enter_context(rows_that_fit(model.unet, 2))
+        stack.enter_context(rows_that_fit(model.vae.decoder, 1))
+        return model
+
+    monkeypatch.setattr("erasebench.stages.session.load_model", small)
+    with ExitStack() as stack:
+        assert run_tiny(tmp_path) == 0
+    check_same_but_for_rounding(tmp_path, smoke)
+    assert "; memory ran out 2 times, each time batches were halved; results in " in capsys.readouterr().err
+    assert [line["halvings"] for line in done(tmp_path, "ok") if "halvings" in line] == [1, 1]
+
+
+@pytest.mark.parametrize(("command", "said"), [
+    (["run", *TINY], "its weights and one image of 64 x 64 pixels take about 0.05 GB, and it has 0.00 GB free; what "),
+    (["erase", "--method", "uce", "--concept", "church"], "what would fit: a larger card, --device cpu\n"),
+])  # fmt: skip
+def test_a_card_that_is_too_small_is_said_before_any_work(
+    command: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("erasebench.planning.resolve_device", lambda device: "cuda:0")
+    monkeypatch.setattr("erasebench.models.footprint.free_memory", lambda device, gigabytes=None: 10**6)
+    more = ("--store", tmp_path / "store") if command[0] == "run" else ()
+    assert run_command(*command, *more, "--out", tmp_path / "out") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: cuda:0 is too small for this model: ") and said in error and error.count("\n") == 1
+    assert not any((tmp_path / "store" / "cells").glob("*")) and not any((tmp_path / "out").glob("*"))
 
 
 def test_the_number_of_workers_changes_nothing(tmp_path: Path) -> None:
@@ -196,6 +239,13 @@ def test_there_are_as_many_workers_as_processors_and_memory_allow(
         monkeypatch.setattr("erasebench.runs._free_memory", lambda free=free: free)
         assert count_workers("cpu", weights) == count
     assert count_workers("cuda:1", weights) == 1
+
+
+def test_each_worker_is_on_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    assert worker_devices("cuda", 2) == ["cuda:0", "cuda:1"]
+    assert worker_devices("cuda", 8) == ["cuda:0", "cuda:1", "cuda:2"]
+    assert worker_devices("cuda:2", 1) == ["cuda:2"] and worker_devices("cpu", 2) == ["cpu"]
 
 
 def test_a_name_too_long_for_a_file(tmp_path: Path) -> None:

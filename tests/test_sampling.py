@@ -19,10 +19,9 @@ from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
 from erasebench.models.guidance import ClassifierFreeGuidance
 from erasebench.models.loading import find_model, load_model
+from erasebench.models.schedulers import SCHEDULERS, build_scheduler
 from erasebench.sampling import (
-    SCHEDULERS,
     Sampler,
-    build_scheduler,
     draw_latents,
     noise_seed,
     sample,
@@ -59,7 +58,9 @@ def assert_same_pictures(found: Any, wanted: Any) -> None:
     assert np.ptp(found) > 20
 
 
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' LMS and DPM-Solver++
+@pytest.mark.filterwarnings(
+    "ignore:__array__ implementation:DeprecationWarning"
+)  # diffusers' LMS, DPM-Solver++ and Euler
 @pytest.mark.parametrize("layout", ["sd1", "sd2"])
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_every_sampler_is_that_of_the_stock_pipeline(layout: Layout, name: str) -> None:
@@ -247,20 +248,3 @@ def test_rules_learn_the_step_and_all_predictions(latents: tuple[DiffusionModel,
     model.guidance = Counting()
     sample_latents(model, noise, text, Sampler("ddim", 4, 2.0), start=1)
     assert seen == [(1, 2, 2.0), (2, 2, 2.0), (3, 2, 2.0)]
-
-
-def test_a_compiled_unet_is_called_with_one_row_of_latents_for_each_of_text(
-    latents: tuple[DiffusionModel, Tensor, Conditioning],
-) -> None:
-    model, noise, text = latents
-    sampler = Sampler("ddim", 3)
-    expected = sample_latents(model, noise, text, sampler)
-    rows: list[tuple[int, int]] = []
-
-    def compiled(given: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, return_dict: bool) -> Any:
-        rows.append((len(given), len(encoder_hidden_states)))
-        return model.unet.forward(given, timestep, encoder_hidden_states, return_dict=return_dict)
-
-    model.unet._compiled_call_impl = compiled
-    torch.testing.assert_close(sample_latents(model, noise, text, sampler), expected, atol=1e-4, rtol=1e-4)
-    assert rows == [(6, 6)] * 3

@@ -36,4 +36,4 @@ def test_lists_may_be_written_as_text() -> None:
     methods = config_schema()["properties"]["methods"]
     assert [rule["type"] for rule in methods["anyOf"]] == ["array", "string"]
     assert methods["anyOf"][0]["minItems"] == 1 and "default" not in methods
-    assert config_schema()["properties"]["batch_size"]["minimum"] == 1
+    assert config_schema()["properties"]["prompts"]["minimum"] == 1

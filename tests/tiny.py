@@ -10,21 +10,22 @@ from typing import Any, Literal
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from erasebench.concepts import Concept
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
+from erasebench.models.sdxl import TIME_IDS, StableDiffusionXL
 from erasebench.plugins import EraseContext, Judge
 
-Layout = Literal["sd1", "sd2"]
+Layout = Literal["sd1", "sd2", "sdxl"]
 LENGTH = 77
 WORDS = ("church", "art", "dog")
 """Words of one token; any other is spelt out letter by letter."""
 
 
 def tiny_tokenizer(layout: Layout = "sd1") -> CLIPTokenizer:
-    """CLIP's byte-pair encoding of a few words; pads with EOS (SD 1.x) or with "!", whose id is 0 (SD 2.x)."""
+    """CLIP's byte-pair encoding of a few words; pads with EOS (SD 1.x, XL) or with "!", whose id is 0 (SD 2.x)."""
     letters = [chr(code) for code in range(33, 127)]
     tokens = dict.fromkeys([*letters, *(f"{letter}</w>" for letter in letters)])
     merges: dict[tuple[str, str], None] = {}
@@ -39,35 +40,50 @@ def tiny_tokenizer(layout: Layout = "sd1") -> CLIPTokenizer:
         vocab={token: index for index, token in enumerate(vocabulary)},
         merges=list(merges),  # type: ignore[arg-type]  # its annotation forgets the pairs that it takes
         model_max_length=LENGTH,
-        pad_token="<|endoftext|>" if layout == "sd1" else "!",
+        pad_token="!" if layout == "sd2" else "<|endoftext|>",
+    )
+
+
+def tiny_text_config(tokenizer: CLIPTokenizer, width: int, activation: str, layers: int = 2) -> CLIPTextConfig:
+    """The shape of a text encoder that reads a tokenizer's ids."""
+    return CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=32,
+        projection_dim=width,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        max_position_embeddings=LENGTH,
+        hidden_act=activation,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
     )
 
 
 def tiny_pipeline(layout: Layout = "sd1", seed: int = 0) -> Any:
-    """The parts of a pipeline, in the layout of Stable Diffusion 1.x or 2.x; pictures have 16 pixels a side.
+    """The parts of a pipeline, in the layout of Stable Diffusion 1.x, 2.x or XL; pictures have 16 pixels a side.
 
     SD 1.x predicts noise, projects with convolutions and has a fixed number of heads; SD 2.x predicts v, projects with
-    linear layers and has a number of heads for each level.
+    linear layers and has a number of heads for each level.  SD XL does as SD 2.x, but predicts noise; it has a second
+    text encoder.
     """
-    sd2 = layout == "sd2"
+    sd2, sdxl = layout == "sd2", layout == "sdxl"
     width = 24 if sd2 else 16
     tokenizer = tiny_tokenizer(layout)
+    added: dict[str, Any] = {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        text = CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=len(tokenizer),
-                hidden_size=width,
-                intermediate_size=32,
-                num_hidden_layers=2,
-                num_attention_heads=2,
-                max_position_embeddings=LENGTH,
-                hidden_act="gelu" if sd2 else "quick_gelu",
-                bos_token_id=tokenizer.bos_token_id,
-                eos_token_id=tokenizer.eos_token_id,
-                pad_token_id=tokenizer.pad_token_id,
-            )
-        )
+        text = CLIPTextModel(tiny_text_config(tokenizer, width, "gelu" if sd2 else "quick_gelu"))
+        if sdxl:
+            second = tiny_tokenizer("sd2")
+            config = tiny_text_config(second, 2 * width, "gelu", layers=3)
+            added = {"tokenizer_2": second, "text_encoder_2": CLIPTextModelWithProjection(config)}
+        conditions: dict[str, Any] = {
+            "addition_embed_type": "text_time",
+            "addition_time_embed_dim": 4,
+            "projection_class_embeddings_input_dim": 2 * width + 4 * TIME_IDS,
+        }
         unet = UNet2DConditionModel(
             sample_size=8,
             in_channels=4,
@@ -77,9 +93,10 @@ def tiny_pipeline(layout: Layout = "sd1", seed: int = 0) -> Any:
             up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
             layers_per_block=1,
             norm_num_groups=4,
-            cross_attention_dim=width,
-            attention_head_dim=[2, 4] if sd2 else 2,
-            use_linear_projection=sd2,
+            cross_attention_dim=3 * width if sdxl else width,
+            attention_head_dim=2 if layout == "sd1" else [2, 4],
+            use_linear_projection=layout != "sd1",
+            **(conditions if sdxl else {}),
         )
         vae = AutoencoderKL(
             down_block_types=("DownEncoderBlock2D",) * 2,
@@ -99,20 +116,28 @@ def tiny_pipeline(layout: Layout = "sd1", seed: int = 0) -> Any:
         steps_offset=1,
         prediction_type="v_prediction" if sd2 else "epsilon",
     )
-    return SimpleNamespace(tokenizer=tokenizer, text_encoder=text, unet=unet, vae=vae, scheduler=scheduler)
+    if sdxl:
+        added["config"] = {"force_zeros_for_empty_prompt": True}
+    return SimpleNamespace(tokenizer=tokenizer, text_encoder=text, unet=unet, vae=vae, scheduler=scheduler, **added)
+
+
+def as_model(parts: Any) -> DiffusionModel:
+    """The parts of a pipeline as a model under test."""
+    return StableDiffusionXL(parts) if hasattr(parts, "text_encoder_2") else DiffusionModel(parts)
 
 
 def tiny_model(layout: Layout = "sd1", seed: int = 0) -> DiffusionModel:
     """The same as a model under test."""
-    return DiffusionModel(tiny_pipeline(layout, seed))
+    return as_model(tiny_pipeline(layout, seed))
 
 
 def exact_model(layout: Layout = "sd1") -> DiffusionModel:
     """The same in float64, for finite differences."""
     parts = tiny_pipeline(layout)
-    for part in (parts.text_encoder, parts.unet, parts.vae):
-        part.double()
-    return DiffusionModel(parts)
+    for part in vars(parts).values():
+        if isinstance(part, torch.nn.Module):
+            part.double()
+    return as_model(parts)
 
 
 def erase_context(seed: int = 0, steps: list[Mapping[str, float]] | None = None) -> EraseContext:

@@ -41,6 +41,9 @@ class Kind:
 PARTS = {
     "check": Kind("the suite's GPU tests", 120),
     "sd": Kind("sampling and erasing at the size of Stable Diffusion 1.4", 180),
+    "sdxl": Kind("sampling at the size of Stable Diffusion XL", 100),
+    "attacks": Kind("attacks at the size of Stable Diffusion 1.4, one prompt at a time and many at once", 100),
+    "judges": Kind("images per second of every judge that can be built without a download", 100),
     "train": Kind("Picturebook trained with the whole card", 420, choices=("sharper", "anew", "distilled")),
     "never-saw": Kind("Picturebook trained without one concept", 420, argument="CONCEPT"),
 }

@@ -1,22 +1,20 @@
-"""``erasebench doctor``: is a store what its markers say?"""
+"""``erasebench doctor``: is a store what its markers say, and does whatever lies beside its cells belong to a run?"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from filelock import Timeout
-
 from erasebench.engine.cells import IDENTITY_VERSION
-from erasebench.engine.store import CELLS, Store
-from erasebench.errors import EraseBenchError
+from erasebench.engine.store import CELLS, LEASES, Store, open_store
 from erasebench.files import remove
 
 
 def examine(root: Path, fix: bool = False) -> list[str]:
     """Read every byte of a store.
+
+    Leases of other machines are watched, for a minute at most, to see whether their runs are alive.
 
     Args:
         root: the store's folder.
@@ -28,33 +26,51 @@ def examine(root: Path, fix: bool = False) -> list[str]:
     Raises:
         EraseBenchError: the folder is no store.
     """
-    if not (root / "store.json").exists():
-        raise EraseBenchError(f"{root} is no store: it has no store.json")
-    store = Store(root)
+    store = open_store(root, make=fix)
     problems = []
 
     def report(problem: str) -> None:
         problems.append(problem + (": removed" if fix else ""))
 
     for path in store.strays():
-        report(f"{path} is no {'file' if path.suffix == '.lock' else 'folder'}")
+        report(f"{path} is no {'lease' if path.parent.name == LEASES else 'folder'}")
         if fix:
             remove(path)
+    abandoned = store.leases.survey()[1]
+    for lease, holder in abandoned.items():
+        report(f"the lease {lease.name[:12]} is still there of {holder}")
+        if fix:
+            store.leases.drop(lease)
+
+    def alone(key: str) -> AbstractContextManager[bool]:
+        """Tell whether no run is at a cell, and keep runs from it if it may be removed."""
+        if fix:
+            return store.leases.holding(key)
+        lease = store.leases.look(key)
+        return nullcontext(lease is None or lease in abandoned)
+
     for key in store.cells():
         # A cell with a problem is looked at again while no run can be at work on it.
-        with _unless_at_work(store, key) if store.verify(key) else nullcontext(False) as alone:
-            problem = store.verify(key) if alone else None
-            if problem:
-                report(f"cell {key[:12]} {problem}")
-                if fix:
-                    store.remove(key)
+        if store.verify(key):
+            with alone(key) as free:
+                problem = store.verify(key) if free else None
+                if problem:
+                    report(f"cell {key[:12]} {problem}")
+                    if fix:
+                        store.remove(key)
     for path in store.leftovers():
         key = path.relative_to(store.root / CELLS).parts[1].partition(".")[0]
-        with _unless_at_work(store, key) as alone:
-            if alone and (path.exists() or path.is_symlink()):
+        with alone(key) as free:
+            if free and (path.exists() or path.is_symlink()):
                 report(f"{key[:12]} was being written when its run ended")
                 if fix:
                     remove(path)
+    for path in store.works():
+        # Of a cell without a result it is what the next run goes on from.
+        if store.marker(path.name):
+            report(f"{path} is left of a cell that is finished")
+            if fix:
+                remove(path)
     return problems
 
 
@@ -64,7 +80,7 @@ def of_other_versions(root: Path) -> list[str]:
     Args:
         root: the store's folder.
     """
-    store = Store(root)
+    store = Store(root, make=False)
     markers = filter(None, map(store.marker, store.cells()))
     versions = Counter(str(marker.identity.get("identity_version")) for marker in markers)
     del versions[str(IDENTITY_VERSION)]
@@ -73,18 +89,3 @@ def of_other_versions(root: Path) -> list[str]:
         " they are sound, and of use only to the erasebench that wrote them"
         for version, count in versions.items()
     ]
-
-
-@contextmanager
-def _unless_at_work(store: Store, key: str) -> Iterator[bool]:
-    """Hold a cell's lock; False if a run holds it: what that has not finished is not damage."""
-    lock = store.lock(key)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        lock.release()

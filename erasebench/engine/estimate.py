@@ -13,11 +13,12 @@ from erasebench.engine.store import Store
 
 @dataclass
 class _Measured:
-    """What the finished cells of one stage and kind took in all."""
+    """What the finished cells of one stage and kind took in all, and the one that had most memory in use, in MB."""
 
     units: int = 0
     seconds: float = 0.0
     size: int = 0
+    memory: float = 0.0
 
 
 def list_missing(missing: Sequence[Cell]) -> list[str]:
@@ -56,12 +57,12 @@ def _most(cells: Sequence[Cell], perhaps: Collection[str]) -> str:
 
 
 def estimate(missing: Sequence[Cell], store: Store) -> list[str]:
-    """Time of one worker and disk, from the store's cells of the same stage and kind."""
+    """Time of one worker, disk and peak memory, from the store's cells of the same stage and kind."""
     if not missing:
         return []
     measured = _measure(store)
     seconds = size = 0.0
-    known, unknown = False, set[str]()
+    known, unknown, memory = False, set[str](), dict[str, float]()
     for cell in missing:
         like = measured.get((cell.stage, cell.kind))
         if like is None:
@@ -71,12 +72,16 @@ def estimate(missing: Sequence[Cell], store: Store) -> list[str]:
         share = cell.units / like.units
         seconds += share * like.seconds
         size += share * like.size
+        memory[cell.stage] = max(memory.get(cell.stage, 0.0), like.memory)
     names = ", ".join(sorted(unknown))
     if not known:
         return [f"no estimate of time and disk, since never measured in this store: {names}"]
     most = "at most" if perhaps_unneeded(missing) else ""
     about = ("about" if most else "more than") if unknown else (most or "about")
     lines = [f"{about} {duration(seconds)} for one worker and {size / 1e6:.1f} MB, from speeds measured in this store"]
+    peaks = [f"{stage} {peak / 1e3:.1f} GB" for stage, peak in memory.items() if peak]
+    if peaks:
+        lines.append(f"peak memory of one worker, as measured in this store: {', '.join(peaks)}")
     if unknown:
         lines.append(f"not in this estimate, since never measured in this store: {names}")
     return lines
@@ -88,5 +93,6 @@ def _measure(store: Store) -> dict[tuple[str, str], _Measured]:
         like = measured.setdefault((str(marker.identity.get("stage")), marker.kind), _Measured())
         like.units += marker.units
         like.seconds += marker.cost.get("seconds", 0.0)
+        like.memory = max(like.memory, marker.cost.get("peak_memory_mb") or 0.0)
         like.size += sum(size for size, _ in marker.files.values())
     return measured

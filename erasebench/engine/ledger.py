@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from erasebench.engine.cells import Cell
-from erasebench.engine.runner import Corrupt, Event, Failed, Finished, Skipped, Unneeded
+from erasebench.engine.runner import LOST, Corrupt, Event, Failed, Finished, Lost, Skipped, TakenOver, Unneeded
 
 LEDGER = "ledger.jsonl"
 """Its name in a run folder."""
@@ -44,6 +44,10 @@ class Ledger:
                 self._append("n/a", cell, {"reason": reason})
             case Corrupt(cell, reason):
                 self.write("corrupt", cell, reason=reason)
+            case TakenOver(cell, holder):
+                self._append("taken over", cell, {"reason": f"it was held by {holder}"})
+            case Lost(cell):
+                self._append("lost", cell, {"reason": LOST})
 
     def write(self, event: str, cell: Cell | None = None, **facts: Any) -> None:
         """Append an event: ``"run"``, or ``"ok"``, ``"failed"``, ``"n/a"``, ``"corrupt"`` of a cell."""

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from filelock import Timeout
-
 from erasebench.engine.cells import Cell
+from erasebench.engine.leases import POLL
 from erasebench.engine.runner import (
     Corrupt,
     Event,
     Failed,
     Finished,
     Found,
+    Lost,
     Outcome,
     Progressed,
     Skipped,
     Started,
     Subscriber,
+    TakenOver,
     Unneeded,
     Waiting,
 )
@@ -32,9 +34,6 @@ from erasebench.engine.work import Failure, Task, Workshop
 from erasebench.engine.workers import Processes, Report, ThisProcess, Workers
 from erasebench.errors import EraseBenchError
 from erasebench.files import disk_full, remove
-
-POLL = 0.1
-"""Seconds after which a cell that another run is at is looked at again."""
 
 
 @dataclass(frozen=True)
@@ -63,19 +62,22 @@ class _Begun:
     """A cell that is being computed.
 
     Attributes:
-        cell: which; its lock is held, and its temporary folder kept, until ``stack`` is closed, which commits it.
+        cell: which; its temporary folder is kept until ``stack`` is closed, which commits it.
         cost: what is committed with it.
+        release: gives its lease back.
     """
 
     cell: Cell
     stack: ExitStack
     folder: Path
     cost: dict[str, Any]
+    release: Callable[[], None]
 
     def abandon(self) -> None:
-        """Remove what was written, and let go of the lock."""
+        """Remove what was written, and give the lease back."""
         with suppress(_Abandoned), self.stack:
             raise _Abandoned
+        self.release()
 
 
 @dataclass(eq=False)
@@ -114,7 +116,7 @@ class _Run:
         self.divided: dict[str, _Job] = {}
         """By the cell's key the jobs of several tasks."""
         self.running: dict[Task, _Job] = {}
-        self.locked: list[Cell] = []
+        self.leased: list[Cell] = []
         """Cells that another run is at, to be looked at again some time after ``looked``."""
         self.looked = 0.0
         self.told: set[str] = set()
@@ -156,20 +158,20 @@ class _Run:
 
     def _step(self, workers: Workers) -> None:
         """Give every free worker something to do, and take what is done."""
-        if self.locked and time.monotonic() - self.looked >= POLL:
+        if self.leased and time.monotonic() - self.looked >= POLL:
             self.looked = time.monotonic()
-            for cell in self.locked:
+            for cell in self.leased:
                 self.queue.add(cell)
-            self.locked.clear()
+            self.leased.clear()
         while (free := workers.free()) and (task := self._next_task(free)):
             workers.start(task)
         if not self.jobs:
             # Nobody has anything to do: all that could be computed now is at another run, if there is anything left.
             if self.schedule.left:
-                assert self.locked, "cells are left that nothing can make ready"
+                assert self.leased, "cells are left that nothing can make ready"
                 time.sleep(POLL)
             return
-        for task, report in workers.wait(POLL if self.locked else None):
+        for task, report in workers.wait(POLL if self.leased else None):
             self._take(task, report)
 
     def _next_task(self, free: int) -> Task | None:
@@ -220,33 +222,32 @@ class _Run:
         if cell.key in self.unclear:
             self._fail(cell, self.unclear[cell.key])
             return
-        lock = self.store.lock(cell.key)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            self.locked.append(cell)
+        claim = self.store.leases.claim(cell.key)
+        if not claim.held:
+            self.leased.append(cell)
             if cell.key not in self.told:
                 self.told.add(cell.key)
-                self._tell(Waiting(cell))
+                self._tell(Waiting(cell, claim.other))
             return
-        stack = ExitStack()
-        stack.callback(lock.release)
+        if claim.other:
+            self._tell(TakenOver(cell, claim.other))
+        release = partial(self.store.leases.release, cell.key)
         found = self.store.find(cell.key)
         if not isinstance(found, str):
-            stack.close()
+            release()
             self.outcome.costs[cell.key] = found.cost
             self._tell(Found(cell))
             self._settle(cell)
             return
         self._tell(Started(cell, job.begun[0].cell if job.begun else None))
-        cost: dict[str, Any] = {}
+        stack, cost = ExitStack(), dict[str, Any]()
         try:
             folder = stack.enter_context(self.store.writing(cell, cost))
         except EraseBenchError as error:
-            stack.close()
+            release()
             self._fail(cell, Failure.of(error))
             return
-        job.begun.append(_Begun(cell, stack, folder, cost))
+        job.begun.append(_Begun(cell, stack, folder, cost, release))
 
     def _take(self, task: Task, report: Report) -> None:
         """Note what came of a task, and end its cells if it was the last."""
@@ -268,8 +269,7 @@ class _Run:
         while job.begun:
             begun = job.begun[0]
             if failure:
-                begun.abandon()
-                self._fail(begun.cell, failure)
+                self._give_up(begun, failure)
             else:
                 self._commit(begun, job.parts)
             del job.begun[0]
@@ -283,20 +283,31 @@ class _Run:
                 for part in parts:
                     remove(part)
             begun.stack.close()
-            self.store.clear_work(cell.key)
         except Exception as error:
-            begun.abandon()
             failure = Failure.of(error, begun.cost["seconds"])
             if failure.disk_full:
+                begun.abandon()
                 raise disk_full(f"the store {self.store.root}") from error
-            self._fail(cell, failure)
+            self._give_up(begun, failure)
             return
+        begun.release()
         self.outcome.computed.add(cell.key)
         marker = self.store.marker(cell.key)
         if marker:
             self.outcome.costs[cell.key] = marker.cost
         self._tell(Finished(cell, begun.cost))
         self._settle(cell)
+
+    def _give_up(self, begun: _Begun, failure: Failure) -> None:
+        """Note that a cell failed; if another run took it over, that may be why, and says nothing of the cell."""
+        cell = begun.cell
+        lost = not self.store.leases.holds(cell.key) or self.store.marker(cell.key) is not None
+        begun.abandon()
+        if lost:
+            self.leased.append(cell)
+            self._tell(Lost(cell))
+        else:
+            self._fail(cell, failure)
 
     def _settle(self, cell: Cell) -> None:
         self.there.add(cell.key)

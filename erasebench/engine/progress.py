@@ -17,14 +17,17 @@ from rich.text import Text
 
 from erasebench.engine.cells import Cell
 from erasebench.engine.runner import (
+    LOST,
     Corrupt,
     Event,
     Failed,
     Finished,
     Found,
+    Lost,
     Progressed,
     Skipped,
     Started,
+    TakenOver,
     Unneeded,
     Waiting,
 )
@@ -114,10 +117,17 @@ class Progress:
 
     def _note(self, event: Event) -> None:
         match event:
-            case Corrupt(cell) if cell.key not in self.left:
-                self._add(cell)
-            case Waiting(cell):
-                self._show(f"waiting for another run at {cell.stage} {cell.title}")
+            case Corrupt(cell, reason):
+                if cell.key not in self.left:
+                    self._add(cell)
+                self._show(f"{cell.stage} {cell.title} {reason}; it is computed again")
+            case Waiting(cell, holder):
+                self._show(f"waiting for {holder} at {cell.stage} {cell.title}")
+            case TakenOver(cell, holder):
+                self._show(f"taking over {cell.stage} {cell.title} from {holder}")
+            case Lost(cell):
+                self._stop(cell)
+                self._show(f"{cell.stage} {cell.title}: {LOST}")
             case Found(cell):
                 self._batch(cell).found += 1
                 self._settle(cell)
@@ -184,13 +194,8 @@ class Progress:
         return table
 
     def _end(self, cell: Cell, seconds: float, failure: Failure | None = None) -> None:
-        """Note that a cell is no longer being computed."""
-        key = self.beside.pop(cell.key, cell.key)
-        running = self.running.get(key)
-        if running:
-            running.cells -= 1
-            if not running.cells:
-                del self.running[key]
+        """Note that a cell is no longer being computed, and what came of it."""
+        running = self._stop(cell)
         if cell.batch:
             batch = self._batch(cell)
             batch.seconds += seconds
@@ -202,6 +207,16 @@ class Progress:
         if not cell.batch:
             status, units = (f"failed ({failure.reason})", 0) if failure else ("ok", cell.units)
             self._report(cell, cell.title, status, seconds, running.began if running else None, units)
+
+    def _stop(self, cell: Cell) -> _Running | None:
+        """Note that a cell is no longer being computed."""
+        key = self.beside.pop(cell.key, cell.key)
+        running = self.running.get(key)
+        if running:
+            running.cells -= 1
+            if not running.cells:
+                del self.running[key]
+        return running
 
     def _settle(self, cell: Cell) -> None:
         """Note that nothing more will happen to a cell, and tell of its batch if it was the last."""

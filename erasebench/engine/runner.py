@@ -10,6 +10,8 @@ from erasebench.engine.cells import Cell
 from erasebench.engine.store import Store
 from erasebench.engine.work import Failure
 
+LOST = "another run took this one for gone, as it gave no sign of life, and is at the cell or has its result"
+
 
 @dataclass(frozen=True)
 class Corrupt:
@@ -21,7 +23,23 @@ class Corrupt:
 
 @dataclass(frozen=True)
 class Waiting:
-    """Another run is at a cell."""
+    """Another run is at a cell: ``holder``, in words."""
+
+    cell: Cell
+    holder: str = "another run"
+
+
+@dataclass(frozen=True)
+class TakenOver:
+    """A cell that another run was at is this one's now; ``holder``: which run, and why no longer, in words."""
+
+    cell: Cell
+    holder: str
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A cell that was begun is another run's now, which took this one for gone."""
 
     cell: Cell
 
@@ -83,7 +101,7 @@ class Unneeded:
     reason: str
 
 
-Event = Corrupt | Waiting | Found | Started | Progressed | Finished | Failed | Skipped | Unneeded
+Event = Corrupt | Waiting | TakenOver | Lost | Found | Started | Progressed | Finished | Failed | Skipped | Unneeded
 Subscriber = Callable[[Event], None]
 
 

@@ -1,16 +1,22 @@
 """The store: a folder of finished cells that any number of runs share.
 
 ``cells/ab/<key>/`` holds a cell's payload and ``done.json``, the marker that vouches for it with the payload's sizes
-and hashes.  The payload is written under a temporary name, synced and renamed; the marker comes last.  Without a
-marker that verifies, a cell does not exist.  Beside them ``verified.json`` notes the times of files whose bytes were
-found to be right, so that they need not all be read again for each run.
+and hashes.  Both are written into a folder of a temporary name: the payload is synced, then the marker, and then the
+folder gets its name, in one step that fails if another run was first.  Without a marker that verifies, a cell does not
+exist.  Beside them ``verified.json`` notes the times of files whose bytes were found to be right, so that they need not
+all be read again for each run.
+
+``leases/`` says which cells runs are at, and that they are at work: :mod:`erasebench.engine.leases`.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
+import secrets
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -18,15 +24,27 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from filelock import FileLock
-
 from erasebench.engine.cells import Cell, canonical_json
-from erasebench.errors import EraseBenchError
-from erasebench.files import PARTIAL, cannot_write, commit_folder, hash_file, make_folder, remove, write_durably
+from erasebench.engine.leases import SUFFIX, Lease, Leases
+from erasebench.errors import EraseBenchError, check_name
+from erasebench.files import (
+    PARTIAL,
+    cannot_write,
+    hash_file,
+    make_folder,
+    remove,
+    sync,
+    sync_folder,
+    write_durably,
+)
 
 FORMAT = 1
+ABOUT = "store.json"
+KEY = re.compile("[0-9a-f]{64}")
 MARKER, VERIFIED = "done.json", "verified.json"
-CELLS, LOCKS, WORK = "cells", "locks", "work"
+CELLS, LEASES, WORK = "cells", "leases", "work"
+RUN, CLEARING = "run-", "clearing"
+"""Leases that are not of cells: of each run that is at work, with its owner, and of who removes what runs may read."""
 
 
 class CorruptCellError(EraseBenchError):
@@ -64,14 +82,15 @@ class Store:
 
     def __init__(self, root: Path, make: bool = True) -> None:
         self.root = root
+        self.leases = Leases(root / LEASES)
         self._verified: set[str] = set()
-        about = root / "store.json"
+        about = root / ABOUT
         try:
             if make:
                 root.mkdir(parents=True, exist_ok=True)
             if not about.exists():
                 inside = root.iterdir() if root.exists() else ()
-                others = [path.name for path in inside if not path.name.startswith((CELLS, "store.json"))]
+                others = [path.name for path in inside if not path.name.startswith((CELLS, ABOUT))]
                 # Another run may have made the store in between.
                 if others and not about.exists():
                     raise EraseBenchError(f"{root} is no store and not empty (it holds {others[0]}); name another")
@@ -79,7 +98,7 @@ class Store:
                     return
                 write_durably(about, json.dumps({"format": FORMAT}) + "\n")
             if make:
-                for name in (CELLS, LOCKS, WORK):
+                for name in (CELLS, LEASES, WORK):
                     (root / name).mkdir(exist_ok=True)
         except OSError as error:
             raise cannot_write(f"the store {root}", error) from error
@@ -145,7 +164,7 @@ class Store:
             return "is missing"
         try:
             marker = _read_marker(folder / MARKER)
-            digest = hashlib.sha256(canonical_json(marker.identity).encode()).hexdigest()
+            digest = identity_key(marker)
             sizes = _sizes(folder)
         except FileNotFoundError:
             return "is incomplete: it has no marker"
@@ -189,6 +208,9 @@ class Store:
     def writing(self, cell: Cell, cost: Mapping[str, Any]) -> Iterator[Path]:
         """A temporary folder for a cell's payload; leaving the block without an error commits it.
 
+        If the cell has a result by then, as that of a run that took over its lease, that one stays.  With a result,
+        whatever others have half-written is cleared away: one that lost its lease may find its folder gone.
+
         Args:
             cell: whose payload.
             cost: read when the block ends.
@@ -196,36 +218,124 @@ class Store:
         Raises:
             EraseBenchError: there is no place for it.
         """
-        target = self.folder(cell.key)
-        partial = target.with_name(target.name + PARTIAL)
+        with self._partial(cell.key) as partial:
+            yield partial
+            paths = sorted(path for path in partial.rglob("*") if path.is_file())
+            files = {p.relative_to(partial).as_posix(): (p.stat().st_size, hash_file(p)) for p in paths}
+            self._commit(cell.key, partial, Marker(cell.identity, files, dict(cost), cell.kind, cell.units))
+
+    @contextmanager
+    def adopting(self, key: str, marker: Marker) -> Iterator[Path]:
+        """A temporary folder for the payload of a cell that was finished elsewhere, with its marker from there.
+
+        Raises:
+            CorruptCellError: when the block ends, if the payload is not what the marker says; nothing is committed.
+            EraseBenchError: there is no place for it.
+        """
+        with self._partial(key) as partial:
+            yield partial
+            if {name: size for name, (size, _) in marker.files.items()} != _sizes(partial):
+                raise CorruptCellError(f"cell {key[:12]} is corrupt: its marker does not fit its files")
+            for name, (_, digest) in marker.files.items():
+                if hash_file(partial / name) != digest:
+                    raise CorruptCellError(f"cell {key[:12]} is corrupt: {name} is not what was written")
+            self._commit(key, partial, marker)
+
+    @contextmanager
+    def _partial(self, key: str) -> Iterator[Path]:
+        """An empty folder for what is to be a cell, which is gone after the block."""
+        partial = self._place(key, self.leases.owner)
         try:
-            make_folder(target.parent)
+            make_folder(partial.parent)
             remove(partial)
             partial.mkdir()
         except OSError as error:
             raise cannot_write(f"the store {self.root}", error) from error
         try:
             yield partial
-            paths = sorted(path for path in partial.rglob("*") if path.is_file())
-            files = {p.relative_to(partial).as_posix(): (p.stat().st_size, hash_file(p)) for p in paths}
-            times = {name: (partial / name).stat().st_mtime_ns for name in files}
-            commit_folder(partial, target)
-            marker = Marker(cell.identity, files, dict(cost), cell.kind, cell.units)
-            write_durably(target / MARKER, json.dumps(vars(marker), sort_keys=True) + "\n")
-            with suppress(OSError):
-                (target / VERIFIED).write_text(json.dumps(_proof(marker, times)) + "\n", encoding="ascii")
-        except BaseException:
-            with suppress(OSError):  # the error that is under way is the one to tell
+        finally:
+            with suppress(OSError):  # an error that is under way is the one to tell
                 remove(partial)
-            raise
-        self._verified.discard(cell.key)
 
-    def lock(self, key: str) -> FileLock:
-        """Held by whoever computes a cell; the system releases it when its process ends, however it ends."""
-        path = self.root / LOCKS / f"{key}.lock"
-        if path.is_symlink() or (path.exists() and not path.is_file()):
-            remove(path)  # nothing that a run can have locked
-        return FileLock(path)
+    def _place(self, key: str, owner: str) -> Path:
+        """Where the owner of a lease writes a cell."""
+        return self.folder(key).with_name(f"{key}.{owner}{PARTIAL}")
+
+    def _commit(self, key: str, partial: Path, marker: Marker) -> None:
+        """Make a cell of a folder that holds its payload, unless there is a sound one."""
+        times = {name: (partial / name).stat().st_mtime_ns for name in marker.files}
+        sync_folder(partial)
+        with suppress(OSError):
+            (partial / VERIFIED).write_text(json.dumps(_proof(marker, times)) + "\n", encoding="ascii")
+        write_durably(partial / MARKER, json.dumps(vars(marker), sort_keys=True) + "\n")
+        self._verified.discard(key)
+        target = self.folder(key)
+        while True:
+            try:
+                partial.rename(target)
+                break
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                    raise
+            if isinstance(self.find(key), Marker):
+                break
+            self.remove(key)
+        sync(target.parent)
+        for path in (self.root / WORK / key, *target.parent.glob(f"{key}*{PARTIAL}")):
+            remove(path)
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Tell others, for the time of a block, that a run relies on the cells of this store.
+
+        What runs of this machine left that were killed is cleared away first.
+
+        Raises:
+            EraseBenchError: somebody removes cells at this moment, or the store cannot be written.
+        """
+        try:
+            with self.leases.holding(f"{RUN}{self.leases.owner}"):
+                self.leases.tidy()
+                for lease in self.leases.seen():
+                    if lease.ended:
+                        self._clear_up_after(lease)
+                    elif lease.name == CLEARING:
+                        raise EraseBenchError(
+                            f"the store {self.root} is being cleared by {lease}; wait until it has ended, or, if it is "
+                            f"no longer there, run `erasebench doctor --fix --store {self.root}`"
+                        )
+                yield
+        except OSError as error:
+            if Path(str(error.filename)).is_relative_to(self.leases.folder):
+                raise cannot_write(f"the store {self.root}", error) from error
+            raise
+
+    def _clear_up_after(self, lease: Lease) -> None:
+        """Remove the lease of a run that was killed, and what it left of the cell that nobody goes on from."""
+        if lease.holder and KEY.fullmatch(lease.name):
+            remove(self._place(lease.name, lease.holder.owner))
+            if self.marker(lease.name):
+                remove(self.root / WORK / lease.name)
+        self.leases.drop(lease)
+
+    @contextmanager
+    def clearing(self) -> Iterator[None]:
+        """Keep runs out for the time of a block that removes what they may rely on.
+
+        Raises:
+            EraseBenchError: a run is at work in this store.
+        """
+        with self.leases.holding(CLEARING) as alone:
+            # Whoever comes tells of itself before it looks for others, so that of two who come at once one sees the
+            # other at least.
+            alive, abandoned = self.leases.survey() if alone else ([], {})
+            if alive or not alone:
+                who = alive[0] if alive else "another `erasebench store gc`"
+                raise EraseBenchError(f"the store {self.root} is in use by {who}; wait until it has ended")
+            for lease in abandoned:
+                self.leases.drop(lease)
+            self.leases.tidy()
+            yield
 
     def work(self, key: str) -> Path:
         """A folder for a cell in the making, which survives a kill; made if it is not there."""
@@ -233,9 +343,9 @@ class Store:
         make_folder(folder)
         return folder
 
-    def clear_work(self, key: str) -> None:
-        """Remove what a finished cell needed while it was made."""
-        remove(self.root / WORK / key)
+    def works(self) -> list[Path]:
+        """The folders of cells in the making."""
+        return sorted(path for path in self.root.glob(f"{WORK}/*") if path.is_dir())
 
     def cells(self) -> list[str]:
         """All cells that have a folder, finished or not."""
@@ -246,30 +356,66 @@ class Store:
         return sorted((*self.root.glob(f"{CELLS}/??/*{PARTIAL}"), *self.root.glob(f"{CELLS}/??/*/*{PARTIAL}")))
 
     def strays(self) -> list[Path]:
-        """What is no folder where one should be, and no file where a lock should be."""
+        """What is no folder where one should be, and no lease where one should be."""
         patterns = (f"{CELLS}/*", f"{CELLS}/??/*", f"{WORK}/*")
         folders = [path for pattern in patterns for path in self.root.glob(pattern)]
-        locks = self.root.glob(f"{LOCKS}/*")
+        leases = self.root.glob(f"{LEASES}/*")
         return sorted(
             [path for path in folders if not path.is_dir() and PARTIAL not in path.name]
-            + [path for path in locks if path.is_symlink() or not path.is_file()]
+            + [path for path in leases if path.is_symlink() or not path.is_file() or path.suffix != SUFFIX]
         )
 
     def remove(self, key: str) -> None:
-        """Forget a cell."""
+        """Forget a cell: in one step, so that a kill leaves nothing that looks like a damaged one."""
         self._verified.discard(key)
-        remove(self.folder(key))
+        folder = self.folder(key)
+        aside = self._place(key, secrets.token_hex(8))
+        with suppress(FileNotFoundError):
+            folder.rename(aside)
+        remove(aside)
+
+
+def open_store(root: Path, make: bool = True) -> Store:
+    """A store that is there.
+
+    Args:
+        root: its folder.
+        make: whether what it lacks may be made there; otherwise nothing is written.
+
+    Raises:
+        EraseBenchError: the folder is no store, or not there; the message gives the nearest that is.
+    """
+    if not root.exists():
+        near = root.parent.iterdir() if root.parent.is_dir() else ()
+        check_name("store", str(root), sorted(str(path) for path in near if (path / ABOUT).exists()))
+    if not (root / ABOUT).exists():
+        raise EraseBenchError(f"{root} is no store: it has no {ABOUT}")
+    return Store(root, make)
+
+
+def identity_key(marker: Marker) -> str:
+    """The key of the cell that a marker is of."""
+    return hashlib.sha256(canonical_json(marker.identity).encode()).hexdigest()
 
 
 def _read_marker(path: Path) -> Marker:
-    """Read a marker; what it says is plain numbers and names of files below its folder.
+    """Read a marker.
 
     Raises:
-        OSError, ValueError, KeyError, TypeError, AttributeError or RecursionError: it does not.
+        OSError, or what :func:`parse_marker` raises.
     """
     if not stat.S_ISREG(path.stat().st_mode):
         raise ValueError(path)
-    read = json.loads(path.read_text(encoding="utf-8"))
+    return parse_marker(path.read_text(encoding="utf-8"))
+
+
+def parse_marker(text: str) -> Marker:
+    """A marker of its text; what it says is plain numbers and names of files below its folder.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError or RecursionError: it is none.
+    """
+    read = json.loads(text)
     canonical_json(read)  # NaN and infinity are refused, wherever they stand
     files = {name: (size, digest) for name, (size, digest) in read["files"].items()}
     for name, (size, digest) in files.items():
@@ -277,16 +423,19 @@ def _read_marker(path: Path) -> Marker:
         plain = parts and not name.startswith("/") and ".." not in parts and "/".join(parts) == name
         if not plain or type(size) is not int or not isinstance(digest, str):
             raise ValueError(name)
-    cost = read["cost"]
-    if not files or not isinstance(read["identity"], dict) or not isinstance(cost, dict):
-        raise ValueError(path)
+    identity, cost = read["identity"], read["cost"]
+    if not files or not isinstance(identity, dict) or not isinstance(cost, dict):
+        raise ValueError(text)
+    keys = identity["reads"].values()
+    if not isinstance(identity["stage"], str) or not all(KEY.fullmatch(key) for key in keys):
+        raise ValueError(text)
     kinds = {type(value) for value in cost.values()}
     if cost.get("seconds", 0) is None or not kinds <= {int, float, type(None)}:
-        raise ValueError(path)
+        raise ValueError(text)
     kind, units = read.get("kind", ""), read.get("units", 1)
     if not isinstance(kind, str) or type(units) is not int or units < 1:
-        raise ValueError(path)
-    return Marker(read["identity"], files, cost, kind, units)
+        raise ValueError(text)
+    return Marker(identity, files, cost, kind, units)
 
 
 def _sizes(folder: Path) -> dict[str, int]:

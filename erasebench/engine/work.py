@@ -134,14 +134,15 @@ class PeakMemory:
     """The most memory that was in use since :meth:`restart`: the GPU's where there is one, this process's otherwise."""
 
     def __init__(self, device: str) -> None:
-        self.cuda = device.startswith("cuda")
+        self.device, self.cuda = device, device.startswith("cuda")
 
     def restart(self) -> None:
         """Forget what was before."""
         if self.cuda:
             import torch
 
-            torch.cuda.reset_peak_memory_stats()
+            torch.cuda.init()  # type: ignore[no-untyped-call]
+            torch.cuda.reset_peak_memory_stats(self.device)
             return
         try:
             # Linux: writing 5 resets the high-water mark VmHWM of this process.
@@ -154,7 +155,7 @@ class PeakMemory:
         if self.cuda:
             import torch
 
-            return float(torch.cuda.max_memory_allocated() / 1e6)
+            return float(torch.cuda.max_memory_allocated(self.device) / 1e6)
         try:
             status = Path("/proc/self/status").read_text(encoding="ascii")
         except OSError:

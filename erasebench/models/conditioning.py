@@ -89,6 +89,16 @@ class Conditioning:
         """
         return self._each(lambda tensor: tensor.expand(count, *tensor.shape[1:]))
 
+    def mixed(self, weights: Tensor) -> Conditioning:
+        """Make one prompt of all: the sum of their embeddings, weighted by ``[n]``.
+
+        Raises:
+            ValueError: they have masks.
+        """
+        if self.mask is not None:
+            raise ValueError("prompts that leave out tokens cannot be mixed")
+        return self._each(lambda tensor: torch.tensordot(weights, tensor, dims=1)[None])
+
     def to(self, device: torch.device | str) -> Conditioning:
         """Move to a device."""
         return self._each(lambda tensor: tensor.to(device))

@@ -1,10 +1,14 @@
-"""A Stable-Diffusion-shaped model: a thin object over the parts of a diffusers pipeline."""
+"""A Stable-Diffusion-shaped model: a thin object over the parts of a diffusers pipeline.
+
+Other families of models are subclasses, one a file: they override what they compute in another way.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -12,12 +16,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from erasebench.errors import EraseBenchError
+from erasebench.memory import BatchSizes
+from erasebench.models.checkpointing import GradientCheckpointing
 from erasebench.models.conditioning import Conditioning
 from erasebench.models.erasure import Erasure
+from erasebench.models.families import STABLE_DIFFUSION, Family
 from erasebench.models.guidance import ClassifierFreeGuidance, Guidance
 from erasebench.models.guided import GuidedPrediction
-
-DECODED_AT_ONCE = 10
+from erasebench.models.sampling_unet import SamplingUnet, has_hooks
+from erasebench.models.schedulers import build_scheduler
+from erasebench.models.shared_passes import shared_passes
 
 
 class DiffusionModel:
@@ -27,8 +35,11 @@ class DiffusionModel:
     passes compute in.
 
     Attributes:
+        family: the parts of its pipelines.
         alphas_cumprod: float32 ``[T]``: the share of signal in the variance at each of the T training timesteps.
         guidance: how noise predictions are combined.
+        batch_sizes: how many rows go through the networks at a time; they change speed and memory only.
+        checkpointing: of passes of the U-Net with gradients; it does so as well.
 
     Args:
         pipeline: a diffusers ``StableDiffusionPipeline``, or anything with its parts.
@@ -39,6 +50,11 @@ class DiffusionModel:
     Raises:
         EraseBenchError: the U-Net has no cross-attention, or the prediction is neither epsilon nor v.
     """
+
+    family: ClassVar[Family] = STABLE_DIFFUSION
+
+    _backend: str | None = None
+    _sampling_unet: SamplingUnet | None = None
 
     def __init__(
         self,
@@ -60,7 +76,9 @@ class DiffusionModel:
             self.device
         )
         self.guidance: Guidance = ClassifierFreeGuidance()
-        if not any(".attn2." in name for name, _ in self.unet.named_parameters()):
+        self.batch_sizes, self.checkpointing = BatchSizes(), GradientCheckpointing()
+        self._layers = [name for name, _ in self.unet.named_parameters()]
+        if not any(".attn2." in name for name in self._layers):
             raise EraseBenchError("the U-Net has no cross-attention (no parameter named attn2)")
         self.prediction_type = str(self.scheduler_config.get("prediction_type", "epsilon"))
         if self.prediction_type not in ("epsilon", "v_prediction"):
@@ -82,17 +100,23 @@ class DiffusionModel:
         """Pixels per latent, along one side."""
         return int(2 ** (len(self.vae.config.block_out_channels) - 1))
 
+    @property
+    def size_multiple(self) -> int:
+        """What the sides of a picture have to be a multiple of, in pixels."""
+        return self.scale_factor * int(2 ** (len(self.unet.config.block_out_channels) - 1))
+
+    @property
+    def pipeline_options(self) -> dict[str, Any]:
+        """What a stock pipeline of the family is made with besides its parts."""
+        return {"requires_safety_checker": False}
+
+    def scheduler(self, sampler: str) -> Any:
+        """A diffusers scheduler of the model's noise schedule, by a sampler's name."""
+        return build_scheduler(self.scheduler_config, sampler)
+
     def token_ids(self, texts: Sequence[str]) -> Tensor:
         """Token ids, int64 ``[n, length]``, padded and truncated to the text encoder's own length."""
-        encoded = self.tokenizer(
-            list(texts),
-            padding="max_length",
-            truncation=True,
-            max_length=self.tokenizer.model_max_length,
-            return_tensors="pt",
-        )
-        ids: Tensor = encoded.input_ids.to(self.device)
-        return ids
+        return padded_ids(self.tokenizer, texts).to(self.device)
 
     @property
     def token_embeddings(self) -> Tensor:
@@ -100,23 +124,35 @@ class DiffusionModel:
         table: Tensor = self.text_encoder.get_input_embeddings().weight
         return table
 
+    def token_vectors(self, ids: Tensor) -> Tensor:
+        """Look up the embeddings of whole prompts' token ids, int64 ``[n, length]``: ``[n, length, width]``."""
+        return self.token_embeddings[ids]
+
     def embed(self, texts: Sequence[str]) -> Conditioning:
         """Embed prompts; each distinct one is embedded once.
 
         Gradients flow where the caller and the parameters ask for them.
         """
-        if not texts:
-            width = self.token_embeddings.shape[1]
-            return Conditioning(self.token_embeddings.new_zeros(0, self.tokenizer.model_max_length, width))
-        distinct = list(dict.fromkeys(texts))
+        distinct = list(dict.fromkeys(texts)) or [""]
         rows = {text: row for row, text in enumerate(distinct)}
-        return self.embed_ids(self.token_ids(distinct))[[rows[text] for text in texts]]
+        return self.embed_each(distinct)[[rows[text] for text in texts]]
+
+    def embed_each(self, texts: Sequence[str]) -> Conditioning:
+        """Embed prompts one by one, however many are the same."""
+        return self.embed_ids(self.token_ids(texts))
+
+    def embed_negative(self, texts: Sequence[str]) -> Conditioning:
+        """Embed what a rule of guidance predicts noise for besides the prompt; an empty text is no condition at all."""
+        return self.embed(texts)
 
     def embed_ids(self, ids: Tensor) -> Conditioning:
         """Embed prompts that are given as token ids, int64 ``[n, length]``, in chunks of 64."""
+        return Conditioning.cat([self.encode(ids[k : k + 64]) for k in range(0, len(ids), 64)])
+
+    def encode(self, ids: Tensor) -> Conditioning:
+        """Send token ids, int64 ``[n, length]``, through the text encoder, all at once."""
         with self.autocast():
-            chunks = [full_precision(self.text_encoder(ids[k : k + 64])[0]) for k in range(0, len(ids), 64)]
-        return Conditioning(torch.cat(chunks))
+            return Conditioning(full_precision(self.text_encoder(ids)[0]))
 
     def embed_vectors(self, ids: Tensor, vectors: Tensor, slots: Tensor | Sequence[int]) -> Conditioning:
         """Embed prompts in which vectors take the place of some tokens' embeddings, before positions are added.
@@ -124,7 +160,8 @@ class DiffusionModel:
         Gradients reach the vectors, and of the prompts' own tokens those that the parameters ask for.
 
         Args:
-            ids: int64 ``[n, length]``; what stands in the slots does not matter, unless it is the end of text.
+            ids: int64 ``[n, length]``; what stands in the slots does not matter, unless it is the end of text
+                or padding.
             vectors: ``[n, k, width]``, or ``[k, width]`` for the same in all prompts.
             slots: where they go: ``k`` positions in 0..length-1, or ``[n, k]`` of each prompt's own; each once.
 
@@ -132,19 +169,19 @@ class DiffusionModel:
             ValueError: shapes do not fit.
         """
         places = torch.as_tensor(slots, device=ids.device).expand(len(ids), -1)
-        if vectors.shape[-2:] != (places.shape[1], self.token_embeddings.shape[1]):
+        layers = [getattr(self, name).get_input_embeddings() for name in self.family.text_encoders]
+        widths = [layer.weight.shape[1] for layer in layers]
+        if vectors.shape[-2:] != (places.shape[1], sum(widths)):
             raise ValueError(f"vectors of shape {list(vectors.shape)} for {places.shape[1]} slots")
 
-        def replace(layer: Any, inputs: Any, output: Tensor) -> Tensor:
-            source = vectors.to(output).expand(len(output), -1, -1)
+        def replace(part: Tensor, layer: Any, inputs: Any, output: Tensor) -> Tensor:
+            source = part.to(output).expand(len(output), -1, -1)
             return output.scatter(1, places[..., None].expand_as(source), source)
 
-        handle = self.text_encoder.get_input_embeddings().register_forward_hook(replace)
-        try:
-            with self.autocast():
-                return Conditioning(full_precision(self.text_encoder(ids)[0]))
-        finally:
-            handle.remove()
+        with ExitStack() as stack:
+            for layer, part in zip(layers, torch.split(vectors, widths, dim=-1), strict=True):
+                stack.callback(layer.register_forward_hook(partial(replace, part)).remove)
+            return self.encode(ids)
 
     def signal(self, timesteps: Tensor) -> Tensor:
         """The share of signal in the variance of latents at timesteps ``[n]``: ``[n, 1, 1, 1]``, in 0..1."""
@@ -157,10 +194,55 @@ class DiffusionModel:
 
     def predict(self, latents: Tensor, timesteps: Tensor | int | float, conditioning: Conditioning) -> Tensor:
         """The U-Net's own prediction (noise or v), float32 ``[n, c, h, w]``."""
-        text = conditioning.embeddings
+        conditions = self.conditions(latents, conditioning)
+        self.checkpointing.apply(self.unet, latents, conditioning.embeddings)
         with self.autocast():
-            predicted: Tensor = self.unet(latents, timesteps, encoder_hidden_states=text, return_dict=False)[0]
+            predicted: Tensor = self.unet(latents, timesteps, **conditions, return_dict=False)[0]
         return full_precision(predicted)
+
+    def conditions(self, latents: Tensor, conditioning: Conditioning) -> dict[str, Any]:
+        """What the U-Net is given besides latents ``[n, c, h, w]`` and timesteps, by its own names."""
+        return {"encoder_hidden_states": conditioning.embeddings}
+
+    def compile(self, backend: str = "inductor") -> None:
+        """Compile the passes of sampling, one graph for each shape, by a backend of ``torch.compile``."""
+        self._backend, self._sampling_unet = backend, None
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether batches of one size are to be preferred."""
+        return self._backend is not None
+
+    @contextmanager
+    def sampling(self) -> Iterator[bool]:
+        """Make predictions cheaper until the block ends, as sampling needs them; they differ by rounding.
+
+        All rows have one timestep.  On a GPU, and where passes are compiled, predictions are by a
+        :class:`~erasebench.models.sampling_unet.SamplingUnet`, without gradients; for a U-Net with hooks, and
+        elsewhere, see :func:`~erasebench.models.shared_passes.shared_passes`.
+
+        Yields:
+            Whether latents ``[n, c, h, w]`` may come with conditioning of ``k n`` prompts.
+        """
+        unet, copied = self.unet, self._copied_unet()
+        if copied is None:
+            with shared_passes(unet):
+                yield True
+            return
+        self.unet = copied
+        try:
+            yield True
+        finally:
+            self.unet = unet
+
+    def _copied_unet(self) -> SamplingUnet | None:
+        if not (self.is_compiled or self.device.type == "cuda") or torch.is_grad_enabled():
+            return None
+        if self._sampling_unet is None:
+            if [name for name, _ in self.unet.named_parameters()] != self._layers or has_hooks(self.unet):
+                return None
+            self._sampling_unet = SamplingUnet(self.unet, self.dtype, self._backend)
+        return self._sampling_unet if self._sampling_unet.refresh(self.unet) else None
 
     def predict_noise(self, latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         """Predicted noise, float32 ``[n, c, h, w]``, also where the model predicts v.
@@ -205,33 +287,37 @@ class DiffusionModel:
     @torch.no_grad()
     def encode_images(self, images: NDArray[np.uint8]) -> Tensor:
         """Scaled latents ``[n, c, h, w]`` of images, uint8 ``[n, height, width, 3]``: the mode of their posterior."""
-        latents: list[Tensor] = []
-        for start in range(0, len(images), DECODED_AT_ONCE):
-            pixels = torch.from_numpy(images[start : start + DECODED_AT_ONCE]).to(self.device).permute(0, 3, 1, 2)
+
+        def encode(part: slice) -> Tensor:
+            pixels = torch.from_numpy(images[part]).to(self.device).permute(0, 3, 1, 2)
             with self.autocast():
                 posterior = self.vae.encode(pixels.to(self.vae.dtype) / 127.5 - 1).latent_dist
-            latents.append(full_precision(posterior.mode()))
-        return torch.cat(latents) * float(self.vae.config.scaling_factor)
+            return full_precision(posterior.mode())
+
+        latents = torch.cat([*self.batch_sizes.decoded.batches(len(images), encode)])
+        return latents * float(self.vae.config.scaling_factor)
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> NDArray[np.uint8]:
         """Pictures, uint8 ``[n, height, width, 3]``, of scaled latents ``[n, c, h, w]``."""
-        pictures = []
-        # The decoder works at full resolution: a few pictures at a time need less memory, and are faster on a CPU.
-        for chunk in (latents / self.vae.config.scaling_factor).split(DECODED_AT_ONCE):
+        unscaled = latents / self.vae.config.scaling_factor
+
+        def draw(part: slice) -> NDArray[np.uint8]:
             with self.autocast():
-                pixels = self.vae.decode(chunk, return_dict=False)[0].float()
+                pixels = self.vae.decode(unscaled[part], return_dict=False)[0].float()
             scaled = ((pixels / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
-            pictures.append(scaled.permute(0, 2, 3, 1).cpu().numpy())
-        return np.concatenate(pictures)
+            pictures: NDArray[np.uint8] = scaled.permute(0, 2, 3, 1).cpu().numpy()
+            return pictures
+
+        return np.concatenate([*self.batch_sizes.decoded.batches(len(latents), draw)])
 
     def autocast(self) -> Any:
         """Mixed precision where ``dtype`` asks for it."""
         return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
 
     def parameters(self) -> dict[str, nn.Parameter]:
-        """Every parameter that an erasure may change: ``"unet.<name>"`` and ``"text_encoder.<name>"``."""
-        parts: dict[str, nn.Module] = {"unet": self.unet, "text_encoder": self.text_encoder}
+        """Every parameter that an erasure may change, by ``"unet.<name>"`` and ``"<text encoder>.<name>"``."""
+        parts: dict[str, nn.Module] = {part: getattr(self, part) for part in ("unet", *self.family.text_encoders)}
         return {f"{part}.{name}": p for part, module in parts.items() for name, p in module.named_parameters()}
 
     @torch.no_grad()
@@ -269,6 +355,14 @@ class DiffusionModel:
             with torch.no_grad():
                 for name, value in before.items():
                     parameters[name].copy_(value)
+
+
+def padded_ids(tokenizer: Any, texts: Sequence[str]) -> Tensor:
+    """Token ids of texts, int64 ``[n, length]``, padded and truncated to the tokenizer's own length."""
+    length = tokenizer.model_max_length
+    encoded = tokenizer(list(texts), padding="max_length", truncation=True, max_length=length, return_tensors="pt")
+    ids: Tensor = encoded.input_ids
+    return ids
 
 
 def full_precision(tensor: Tensor) -> Tensor:

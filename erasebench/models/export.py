@@ -23,7 +23,7 @@ from erasebench.files import durably, replace_folder, sync
 from erasebench.models.diffusion import DiffusionModel, check_fits
 from erasebench.models.erasure import Erasure
 from erasebench.models.guidance import to_json
-from erasebench.models.original_layout import to_original_layout
+from erasebench.models.original_layout import to_original_layout, unet_names
 from erasebench.models.single_file import model_spec
 
 LORA = "pytorch_lora_weights.safetensors"
@@ -32,21 +32,21 @@ SINGLE_FILE, KOHYA_LORA = "model.safetensors", "lora.safetensors"
 RANK = 64
 """The rank of a kohya LoRA of a change that is not low-rank, unless the user says otherwise."""
 _TEXT_LAYERS = (".q_proj", ".k_proj", ".v_proj", ".out_proj", ".fc1", ".fc2")
-"""The layers of a text encoder in which diffusers looks for a LoRA."""
+"""The layers of text encoders in which diffusers looks for a LoRA."""
 _EXACT = 1e-5
 """A relative error that is nothing but rounding."""
 _SHOWN = 5
 """How many parameters a message names."""
 
 
-def export_pipeline(model: DiffusionModel, erasure: Erasure, tokenizer: Path | None, folder: Path) -> None:
-    """Write the erased model as a plain diffusers pipeline, which ``StableDiffusionPipeline.from_pretrained`` loads.
+def export_pipeline(model: DiffusionModel, erasure: Erasure, base: Path | None, folder: Path) -> None:
+    """Write the erased model as a plain diffusers pipeline, which ``from_pretrained`` of its class loads.
 
     Args:
         model: the unerased model; it is left as it was.
         erasure: what to apply to it.
-        tokenizer: the folder of the model's own, copied as it is: each version of transformers reads other files; None
-            if the model is of a single file, which has none.
+        base: the model's folder, whose tokenizers are copied as they are: each version of transformers reads other
+            files; None if the model is of a single file, which has none.
         folder: appears whole or not at all; one that is there is replaced.
 
     Raises:
@@ -57,26 +57,22 @@ def export_pipeline(model: DiffusionModel, erasure: Erasure, tokenizer: Path | N
     check_exportable(erasure)
     config = model.scheduler_config
     scheduler = getattr(diffusers, config.get("_class_name", "DDIMScheduler")).from_config(config)
-    pipeline: Any = diffusers.StableDiffusionPipeline(
-        vae=model.vae,
-        text_encoder=model.text_encoder,
-        tokenizer=model.tokenizer,
-        unet=model.unet,
-        scheduler=scheduler,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
+    family = model.family
+    parts = {name: getattr(model, name) for name in (*family.networks, *family.tokenizers)}
+    pipeline: Any = getattr(diffusers, family.pipeline)(
+        **parts, scheduler=scheduler, **dict.fromkeys(family.unused), **model.pipeline_options
     )
 
     def write(partial: Path) -> None:
         with model.erased(erasure):
             pipeline.save_pretrained(partial)
-        if tokenizer is None:
-            # The files that transformers 4 reads; the others are there.
-            model.tokenizer.backend_tokenizer.model.save(str(partial / "tokenizer"))
-        else:
-            shutil.rmtree(partial / "tokenizer")
-            shutil.copytree(tokenizer, partial / "tokenizer")
+        for name in family.tokenizers:
+            if base is None:
+                # The files that transformers 4 reads; the others are there.
+                getattr(model, name).backend_tokenizer.model.save(str(partial / name))
+            else:
+                shutil.rmtree(partial / name)
+                shutil.copytree(base / name, partial / name)
         forget_origin(partial)
 
     replace_folder(folder, write)
@@ -89,7 +85,7 @@ def erase_pipeline(pipeline: Any, model: DiffusionModel, erasure: Erasure) -> An
     are shared with the given pipeline.
 
     Args:
-        pipeline: a stock ``StableDiffusionPipeline``.
+        pipeline: a stock pipeline of the model's family.
         model: a copy of it in full precision, whose parts the new pipeline takes.
         erasure: what to apply.
 
@@ -100,10 +96,9 @@ def erase_pipeline(pipeline: Any, model: DiffusionModel, erasure: Erasure) -> An
     model.apply(erasure)
     changed = {name.partition(".")[0] for name in (*erasure.weights, *erasure.low_rank)}
     parts = {part: _as_given(getattr(model, part), getattr(pipeline, part)) for part in changed}
-    erased = type(pipeline)(
-        **{**pipeline.components, **parts, "scheduler": deepcopy(pipeline.scheduler)},
-        requires_safety_checker=pipeline.config.requires_safety_checker,
-    )
+    components = pipeline.components
+    options = {name: value for name, value in pipeline.config.items() if name not in components and name[0] != "_"}
+    erased = type(pipeline)(**{**components, **parts, "scheduler": deepcopy(pipeline.scheduler)}, **options)
     erased.set_progress_bar_config(**getattr(pipeline, "_progress_bar_config", {}))
     if pipeline.name_or_path:  # by which Picturebook is known
         erased.register_to_config(_name_or_path=pipeline.name_or_path)
@@ -260,9 +255,10 @@ def export_kohya_lora(model: DiffusionModel, erasure: Erasure, path: Path, rank:
         raise EraseBenchError(f"a LoRA cannot change {_named(left_out)}; export the erasure as single-file instead")
     tensors: dict[str, Tensor] = {}
     layers = _as_layers(model, factors)
+    unet = unet_names(model.unet.state_dict())
     common_rank = max(len(down) for _, down in layers.values())
     for name, (up, down) in layers.items():
-        stem = _kohya_name(model, name)
+        stem = _kohya_name(model, name, unet)
         tensors |= {f"{stem}.lora_up.weight": up, f"{stem}.lora_down.weight": down}
         tensors[f"{stem}.alpha"] = torch.tensor(float(common_rank))
     fit = LoraFit(common_rank, (lacking / total) ** 0.5, tuple(left_out))
@@ -293,13 +289,24 @@ def _truncate(change: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     return left[:, :kept] * root, root[:, None] * right[:kept]
 
 
-def _kohya_name(model: DiffusionModel, name: str) -> str:
-    """The name of a layer in a LoRA of kohya's."""
-    part, _, inner = name.removesuffix(".weight").partition(".")
+def _kohya_name(model: DiffusionModel, name: str, unet: Mapping[str, str]) -> str:
+    """The name of a layer in a LoRA of kohya's.
+
+    Its U-Net is that of diffusers for Stable Diffusion 1.x and 2.x, and the original one for XL.
+
+    Args:
+        model: decides between them.
+        name: of the layer's weight.
+        unet: the original name of each parameter of the U-Net.
+    """
+    part, _, inner = name.partition(".")
+    encoders = model.family.text_encoders
     if part == "unet":
-        return f"lora_unet_{inner.replace('.', '_')}"
-    number = {"text_encoder": "1", "text_encoder_2": "2"}[part] if hasattr(model, "text_encoder_2") else ""
-    return f"lora_te{number}_text_model_{inner.removeprefix('text_model.').replace('.', '_')}"
+        prefix, inner = "unet", unet[inner] if len(encoders) > 1 else inner
+    else:
+        number = encoders.index(part) + 1 if len(encoders) > 1 else ""
+        prefix, inner = f"te{number}_text_model", inner.removeprefix("text_model.")
+    return f"lora_{prefix}_{inner.removesuffix('.weight').replace('.', '_')}"
 
 
 def check_exportable(erasure: Erasure) -> None:
@@ -318,7 +325,7 @@ def _takes_lora(model: DiffusionModel, name: str) -> bool:
     part, _, inner = name.partition(".")
     stem, _, own = inner.rpartition(".")
     layer = getattr(model, part).get_submodule(stem)
-    if part == "text_encoder" and not stem.endswith(_TEXT_LAYERS):
+    if part != "unet" and not stem.endswith(_TEXT_LAYERS):
         return False
     return own == "weight" and isinstance(layer, nn.Linear | nn.Conv2d)
 

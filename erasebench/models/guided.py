@@ -24,7 +24,7 @@ class GuidedPrediction:
         guidance_scale: of classifier-free guidance, or of the rule that an erasure brings.
         texts: conditioning of the rule's own texts, one row each; embedded here if omitted.
         apart: call the U-Net once for each text, not once for all of one length; that differs by rounding.
-        shared: the U-Net is in :func:`~erasebench.models.shared_passes.shared_passes`, which repeats latents itself.
+        shared: the model is :meth:`~erasebench.models.diffusion.DiffusionModel.sampling`, and repeats latents itself.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class GuidedPrediction:
         rule = model.guidance
         self._model, self._count, self._scale, self._shared = model, len(conditioning), guidance_scale, shared
         self._combine = rule.start()
-        others = model.embed(rule.texts) if texts is None else texts
+        others = model.embed_negative(rule.texts) if texts is None else texts
         parts = [*(other.expand(len(conditioning)) for other in others), conditioning]
         self._parts = parts if apart else join_lengths(parts)
 

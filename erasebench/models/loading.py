@@ -5,23 +5,26 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from pkgutil import resolve_name
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from erasebench.domains import DOMAINS, PHOTO, PICTUREBOOK, Domain
 from erasebench.errors import EraseBenchError
 from erasebench.files import hash_file_once, hash_files
+from erasebench.models.families import FAMILIES, STABLE_DIFFUSION, STABLE_DIFFUSION_XL, Family
 from erasebench.models.single_file import find_single_file, load_single_file
 from erasebench.picturebook import pipeline_path, quiet
 
 if TYPE_CHECKING:
     from erasebench.models.diffusion import DiffusionModel
 
-PARTS = ("unet", "text_encoder", "vae", "tokenizer", "scheduler")
-"""What a pipeline's folder has to hold; other parts (a safety checker) are not loaded."""
+SHAPES = "the shape of Stable Diffusion 1.x, 2.x or XL"
+"""What pipelines have to have."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class ModelSource:
         fingerprint: SHA-256 over the names and bytes of all files of its parts; of a single file, over its bytes and
             its configuration.
         steps: sampling steps unless the run says otherwise; ``guidance_scale`` likewise.
+        family: what shape it has.
         file: the weights, if all are in a single file.
     """
 
@@ -44,12 +48,17 @@ class ModelSource:
     fingerprint: str
     steps: int
     guidance_scale: float
+    family: Family = STABLE_DIFFUSION
     file: Path | None = None
 
     @property
     def weight_files(self) -> list[Path]:
-        """The safetensors files of its weights."""
-        return [self.file] if self.file else sorted(self.folder.rglob("*.safetensors"))
+        """The safetensors files that are loaded: the single file, or those of each network's folder."""
+        if self.file:
+            return [self.file]
+        files = (path for part in self.family.networks for path in sorted((self.folder / part).glob("*.safetensors")))
+        # Copies in other precisions, as model.fp16.safetensors, stay where they are.
+        return [path for path in files if len(path.suffixes) == 1]
 
 
 def find_model(name: str) -> ModelSource:
@@ -61,24 +70,24 @@ def find_model(name: str) -> ModelSource:
         EraseBenchError: the folder or the file is no Stable-Diffusion-shaped model, or the hub model cannot be had.
     """
     if name == "picturebook":
-        return _source(name, pipeline_path(), PICTUREBOOK)
+        return _source(name, pipeline_path(), PICTUREBOOK, STABLE_DIFFUSION)
     single = find_single_file(name)
     if single:
         file, folder = single
-        _check_folder(folder, str(file))
         hashes = hash_file_once(file), hash_files(folder, [path for path in folder.rglob("*") if path.is_file()])
         fingerprint = hashlib.sha256("\n".join(hashes).encode()).hexdigest()
-        return ModelSource(name, folder, PHOTO.name, fingerprint, PHOTO.steps, PHOTO.guidance_scale, file)
+        family = _family_of_folder(folder)
+        return ModelSource(name, folder, PHOTO.name, fingerprint, PHOTO.steps, PHOTO.guidance_scale, family, file)
     folder = Path(name)
     if not folder.exists():
         folder = _from_hub(name)
-    _check_folder(folder, str(folder))
-    return _source(name, folder, PHOTO)
+    return _source(name, folder, PHOTO, _family_of_folder(folder))
 
 
-def _source(name: str, folder: Path, domain: Domain) -> ModelSource:
-    files = (path for part in PARTS for path in (folder / part).rglob("*") if path.is_file())
-    return ModelSource(name, folder, domain.name, hash_files(folder, files), domain.steps, domain.guidance_scale)
+def _source(name: str, folder: Path, domain: Domain, family: Family) -> ModelSource:
+    files = (path for part in family.parts for path in (folder / part).rglob("*") if path.is_file())
+    fingerprint = hash_files(folder, files)
+    return ModelSource(name, folder, domain.name, fingerprint, domain.steps, domain.guidance_scale, family)
 
 
 def load_model(source: ModelSource, device: str = "auto", dtype: str = "auto") -> DiffusionModel:
@@ -94,33 +103,38 @@ def load_model(source: ModelSource, device: str = "auto", dtype: str = "auto") -
     """
     import torch
 
-    from erasebench.models.diffusion import DiffusionModel
-
     device = resolve_device(device)
     precision = resolve_dtype(dtype, device)
-    return DiffusionModel(load_stock(source), source.domain, device, getattr(torch, precision))
+    return _model_class(source.family)(load_stock(source), source.domain, device, getattr(torch, precision))
+
+
+def _model_class(family: Family) -> Callable[..., DiffusionModel]:
+    found: Callable[..., DiffusionModel] = resolve_name(family.model)
+    return found
 
 
 def load_stock(source: ModelSource) -> Any:
-    """Load a model as a stock ``StableDiffusionPipeline`` on the CPU, its weights in float32.
+    """Load a model as a stock pipeline of its family on the CPU, its weights in float32.
 
     Raises:
         EraseBenchError: diffusers cannot load the folder or the single file.
     """
-    from diffusers import StableDiffusionPipeline
+    import diffusers
 
     quiet()
+    family = source.family
     if source.file:
-        return load_single_file(source.file, source.folder)
+        return load_single_file(source.file, source.folder, family)
     try:
         # The index of a model from the hub also lists parts that are not downloaded.
-        pipeline = StableDiffusionPipeline.from_pretrained(
-            source.folder, safety_checker=None, feature_extractor=None, image_encoder=None, local_files_only=True
+        pipeline = getattr(diffusers, family.pipeline).from_pretrained(
+            source.folder, local_files_only=True, **dict.fromkeys(family.unused)
         )
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise EraseBenchError(f"diffusers cannot load {source.folder}: {error}") from error
     # Left to themselves, text encoders keep the precision of their file.
-    pipeline.text_encoder.float()
+    for name in family.text_encoders:
+        getattr(pipeline, name).float()
     return pipeline
 
 
@@ -128,20 +142,24 @@ def describe_pipeline(pipeline: Any, domain: str | None = None) -> ModelSource:
     """The source that a pipeline in memory is.
 
     Args:
-        pipeline: a stock ``StableDiffusionPipeline``.
+        pipeline: a stock ``StableDiffusionPipeline`` or ``StableDiffusionXLPipeline``.
         domain: what it draws; if omitted ``"picturebook"`` for Picturebook, and ``"photo"`` for any other.
 
     Raises:
         EraseBenchError: it is none, or its weights are not all its own or not all in one place.
     """
-    from diffusers import StableDiffusionPipeline
+    import diffusers
 
-    if not isinstance(pipeline, StableDiffusionPipeline):
+    family = next((one for one in FAMILIES.values() if isinstance(pipeline, getattr(diffusers, one.pipeline))), None)
+    if family is None:
+        known = ", ".join(f"a {one.pipeline}" for one in FAMILIES.values())
         raise EraseBenchError(
-            f"a StableDiffusionPipeline or a model's name is needed, not {type(pipeline).__name__}: only models of "
-            "Stable Diffusion 1.x's and 2.x's shape can be erased"
+            f"{known} or a model's name is needed, not {type(pipeline).__name__}: only models of {SHAPES} can be erased"
         )
-    for part in (pipeline.unet, pipeline.text_encoder):
+    missing = [part for part in family.parts if getattr(pipeline, part) is None]
+    if missing:
+        raise EraseBenchError(f"the pipeline lacks {', '.join(missing)}")
+    for part in (getattr(pipeline, name) for name in family.networks):
         if getattr(part, "peft_config", None):
             raise EraseBenchError("the pipeline has a LoRA; call fuse_lora() and unload_lora_weights() on it first")
         if hasattr(part, "_hf_hook"):
@@ -149,27 +167,27 @@ def describe_pipeline(pipeline: Any, domain: str | None = None) -> ModelSource:
     name = str(pipeline.name_or_path or "a pipeline in memory")
     is_picturebook = Path(name).resolve() == pipeline_path().resolve()
     found = DOMAINS[domain] if domain else PICTUREBOOK if is_picturebook else PHOTO
-    return ModelSource(name, Path(name), found.name, "", found.steps, found.guidance_scale)
+    return ModelSource(name, Path(name), found.name, "", found.steps, found.guidance_scale, family)
 
 
 def copy_model(pipeline: Any, source: ModelSource, dtype: str) -> DiffusionModel:
     """Copy a pipeline's parts, their weights in float32, on its device.
 
     Args:
-        pipeline: a stock ``StableDiffusionPipeline``; it is left as it was.
+        pipeline: a stock pipeline; it is left as it was.
         source: what is known of it.
         dtype: what the copy computes in: ``"float32"`` or ``"bfloat16"``.
     """
     import torch
 
-    from erasebench.models.diffusion import DiffusionModel
-
-    networks = {name: deepcopy(getattr(pipeline, name)) for name in ("unet", "text_encoder", "vae")}
+    family = source.family
+    networks = {name: deepcopy(getattr(pipeline, name)) for name in family.networks}
     for network in networks.values():
         if network.dtype != torch.float32:  # diffusers logs a remark at every conversion
             network.float()
-    parts = SimpleNamespace(tokenizer=pipeline.tokenizer, scheduler=pipeline.scheduler, **networks)
-    return DiffusionModel(parts, source.domain, pipeline.device, getattr(torch, dtype))
+    shared = {name: getattr(pipeline, name) for name in ("config", "scheduler", *family.tokenizers)}
+    parts = SimpleNamespace(**shared, **networks)
+    return _model_class(family)(parts, source.domain, pipeline.device, getattr(torch, dtype))
 
 
 def resolve_device(device: str) -> str:
@@ -199,8 +217,7 @@ def resolve_dtype(dtype: str, device: str) -> str:
     return dtype
 
 
-def _check_folder(folder: Path, name: str) -> None:
-    """Raise unless a folder, which messages call by a name, is a pipeline of a shape that can be erased."""
+def _family_of_folder(folder: Path) -> Family:
     index = folder / "model_index.json"
     try:
         listed = json.loads(index.read_text(encoding="utf-8"))
@@ -213,18 +230,18 @@ def _check_folder(folder: Path, name: str) -> None:
         raise EraseBenchError(f"{index} is corrupt: {error}") from None
     if not isinstance(listed, dict):
         raise EraseBenchError(f"{index} is corrupt: it holds no JSON object")
-    missing = [part for part in PARTS if part not in listed or not (folder / part).is_dir()]
+    family = STABLE_DIFFUSION_XL if "text_encoder_2" in listed else STABLE_DIFFUSION
+    missing = [part for part in family.parts if part not in listed or not (folder / part).is_dir()]
     if missing:
         raise EraseBenchError(f"{folder} is no Stable-Diffusion-shaped pipeline: it lacks {', '.join(missing)}")
-    unlike = _unlike(folder, listed)
+    unlike = _unlike(folder)
     if unlike:
-        raise EraseBenchError(f"{name} is not of Stable Diffusion 1.x's or 2.x's shape: {unlike}")
+        raise EraseBenchError(f"{folder} is not of {SHAPES}: {unlike}")
+    return family
 
 
-def _unlike(folder: Path, listed: dict[str, object]) -> str | None:
+def _unlike(folder: Path) -> str | None:
     """What sets a pipeline apart from those that are sampled from a prompt and noise alone."""
-    if "text_encoder_2" in listed:
-        return "it has a second text encoder, as Stable Diffusion XL"
     path = folder / "unet" / "config.json"
     try:
         unet = json.loads(path.read_text(encoding="utf-8"))
@@ -242,9 +259,11 @@ def _from_hub(name: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    patterns = ["model_index.json", *(f"{part}/*" for part in PARTS)]
+    parts = dict.fromkeys(part for family in FAMILIES.values() for part in family.parts)
+    patterns = ["model_index.json", *(f"{part}/*" for part in parts)]
+    ignored = ["*.bin", "*.ckpt", "*.msgpack", "*.onnx*", "*/openvino*"]
     try:
-        return Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns=["*.bin", "*.ckpt", "*.msgpack"]))
+        return Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns=ignored))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise EraseBenchError(
             f"the hub model '{name}' is not on this machine and cannot be downloaded ({type(error).__name__}); where "

@@ -2,7 +2,7 @@
 
 ComfyUI and A1111 read it, and diffusers' ``from_single_file``.  Source: the modules of CompVis/latent-diffusion
 (``ldm/modules/diffusionmodules``), of OpenAI's CLIP as transformers names them (Stable Diffusion 1.x), and of OpenCLIP
-(Stable Diffusion 2.x).
+(Stable Diffusion 2.x; XL has both).
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ CLIP, OPEN_CLIP = "cond_stage_model.transformer.text_model.", "cond_stage_model.
 CLIP_XL, OPEN_CLIP_XL = "conditioner.embedders.0.transformer.text_model.", "conditioner.embedders.1.model."
 """How the names of each part begin."""
 _TEXT_PARTS = {CLIP: "text_encoder", CLIP_XL: "text_encoder", OPEN_CLIP: "text_encoder", OPEN_CLIP_XL: "text_encoder_2"}
+PARTS = {UNET: "unet", VAE: "vae", **_TEXT_PARTS}
+"""Which network of a pipeline the names of each part are of."""
 
 _UNET_ENDS = {
     "time_embedding.linear_1": "time_embed.0",

@@ -19,24 +19,20 @@ def shared_passes(unet: Any) -> Iterator[None]:
     """Make a U-Net cheaper to sample from, until the block ends.
 
     - Latents ``[n, c, h, w]`` may come with text ``[k n, length, width]`` for k texts: what stands before the first
-      cross-attention is then computed once, not k times.  All rows share one timestep.
+      cross-attention is then computed once, not k times.  All rows share one timestep.  Where a pooled embedding of the
+      text is added to the timestep's, nothing stands before the text.
     - The keys and values of a text are computed once for all calls that are given the same tensor.
     - On a CPU, convolutions keep channels last: oneDNN is faster at that.  Norms do not: PyTorch is slower at those.
 
     Args:
-        unet: a ``UNet2DConditionModel`` of diffusers that is not compiled: a compiled graph cannot be changed.
+        unet: a ``UNet2DConditionModel`` of diffusers.
     """
     with ExitStack() as stack:
         _share_text(unet, stack)
-        _share_latents(unet, stack)
+        share_latents(unet, stack)
         if next(unet.parameters()).device.type == "cpu":
             _keep_channels_last(unet, stack)
         yield
-
-
-def is_compiled(unet: nn.Module) -> bool:
-    """Whether ``unet.compile()`` was called."""
-    return getattr(unet, "_compiled_call_impl", None) is not None
 
 
 def _share_text(unet: nn.Module, stack: ExitStack) -> None:
@@ -45,9 +41,14 @@ def _share_text(unet: nn.Module, stack: ExitStack) -> None:
             _shadow(module, "forward", _remember_last(module.forward), stack)
 
 
-def _share_latents(unet: Any, stack: ExitStack) -> None:
+def share_latents(unet: Any, stack: ExitStack) -> None:
+    """Let latents ``[n, c, h, w]`` come with text ``[k n, length, width]``, until the stack is closed."""
+
     def one_timestep(module: nn.Module, given: Any, embedding: Tensor) -> Tensor:
         return embedding[:1]
+
+    def repeat_latents(module: nn.Module, given: tuple[Tensor, ...], named: dict[str, Any]) -> Any:
+        return (_repeat(given[0], len(named["encoder_hidden_states"])), *given[1:]), named
 
     def repeat_input(module: nn.Module, given: tuple[Tensor, ...], named: dict[str, Any]) -> Any:
         return (_repeat(given[0], len(named["encoder_hidden_states"])), *given[1:]), named
@@ -58,6 +59,8 @@ def _share_latents(unet: Any, stack: ExitStack) -> None:
         return given, {**named, "res_hidden_states_tuple": skipped}
 
     hooks = [unet.time_embedding.register_forward_hook(one_timestep)]
+    if unet.config.addition_embed_type is not None:
+        hooks.append(unet.register_forward_pre_hook(repeat_latents, with_kwargs=True))
     transformers = [attention for block in unet.down_blocks for attention in getattr(block, "attentions", ())]
     hooks += [m.register_forward_pre_hook(repeat_input, with_kwargs=True) for m in (*transformers, unet.mid_block)]
     hooks += [block.register_forward_pre_hook(repeat_skipped, with_kwargs=True) for block in unet.up_blocks]

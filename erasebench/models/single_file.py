@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from erasebench.errors import EraseBenchError, one_line
+from erasebench.models.families import Family
 from erasebench.models.original_layout import CLIP, CLIP_XL, OPEN_CLIP, OPEN_CLIP_XL, UNET, VAE
 
 SUFFIX = ".safetensors"
@@ -200,15 +201,16 @@ def find_transformer(keys: Iterable[str]) -> str | None:
     return None
 
 
-def load_single_file(path: Path, configuration: Path) -> Any:
-    """Load a single file as the stock pipeline that its configuration names, on the CPU, in float32.
+def load_single_file(path: Path, configuration: Path, family: Family) -> Any:
+    """Load a single file as the stock pipeline of its family, on the CPU, in float32.
 
     Weights that a file holds twice, as they were at the end of training and as a moving average (``model_ema``), are
     the former, as in ComfyUI and A1111.
 
     Args:
         path: the file.
-        configuration: a diffusers pipeline without weights; if its tokenizer has no vocabulary, it is CLIP's.
+        configuration: a diffusers pipeline without weights; if its tokenizers have no vocabulary, it is CLIP's.
+        family: which shape the pipeline has.
 
     Raises:
         EraseBenchError: diffusers cannot load the file, or it lacks weights.
@@ -217,23 +219,17 @@ def load_single_file(path: Path, configuration: Path) -> Any:
     import torch
     from diffusers.loaders.single_file_utils import SingleFileComponentError
 
-    index = json.loads((configuration / "model_index.json").read_text(encoding="utf-8"))
-    tokenizers = {part: load_tokenizer(configuration / part) for part in index if part.startswith("tokenizer")}
+    tokenizers = {name: load_tokenizer(configuration / name) for name in family.tokenizers}
     try:
-        pipeline = getattr(diffusers, index["_class_name"]).from_single_file(
-            str(path),
-            config=str(configuration),
-            local_files_only=True,
-            **{"safety_checker": None, "feature_extractor": None, "image_encoder": None, **tokenizers},
+        pipeline = getattr(diffusers, family.pipeline).from_single_file(
+            str(path), config=str(configuration), local_files_only=True, **dict.fromkeys(family.unused), **tokenizers
         )
     except NotImplementedError as error:  # diffusers moves weights that have no values
         raise EraseBenchError(f"{path} lacks weights of its U-Net or its VAE") from error
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, SingleFileComponentError) as error:
         raise EraseBenchError(f"diffusers cannot load {path}: {one_line(error)}") from error
-    for part, network in pipeline.components.items():
-        if not isinstance(network, torch.nn.Module):
-            continue
-        for name, parameter in network.named_parameters():
+    for part in family.networks:
+        for name, parameter in getattr(pipeline, part).named_parameters():
             if parameter.is_meta:
                 raise EraseBenchError(f"{path} lacks weights of its {part}: {name}, in diffusers' words")
             # As diffusers leaves them they lie where the file has them, and what is computed from numbers that are not

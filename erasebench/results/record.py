@@ -6,6 +6,7 @@ With it, the tidy scores beside it and the store, results are read without a mod
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -181,6 +182,11 @@ class Record(_Part):
     suite_scale: str = ""
     protocol: Protocol | None = None
     files: dict[str, str] = {}
+
+    @property
+    def cells(self) -> frozenset[str]:
+        """The keys of all cells that it names; what only looks like a key may be among them."""
+        return frozenset(re.findall('"([0-9a-f]{64})"', self.to_json()))
 
     def to_json(self) -> str:
         """The text of ``plan.json``."""

@@ -154,20 +154,25 @@ def aimed(session: Session, cell: Cell, prompts: Sequence[Prompt]) -> Iterator[T
     judge = session.judge(spec["judge"]["judge"], spec["judge"]["label"])
     clip = session.judge(spec["clip"]["judge"]) if "clip" in spec else None
 
+    sampler = Sampler(**spec["sampler"])
+
     def scores(images: Images, texts: Sequence[str]) -> Any:
-        return judge.scores(images, texts).columns[spec["label"]]
+        parts = session.batch_sizes.judged.batches(
+            len(texts), lambda part: judge.scores(images[part], texts[part]).columns[spec["label"]]
+        )
+        return np.concatenate([*parts])
 
     with session.model.erased(erasure) as model:
+        session.fit(sampler)
         yield Target(
             model,
             undo,
             Concept.from_spec(spec["concept"]),
             prompts,
-            Sampler(**spec["sampler"]),
+            sampler,
             scores,
             spec["threshold"],
             features=None if clip is None else clip.model().image_features,
-            batch_size=session.batch_size,
         )
 
 

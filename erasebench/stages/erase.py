@@ -42,6 +42,7 @@ def cell(
     """
     seen = [concept.seen_in(source.domain) for concept in concepts]
     made = method.made.resolved(seen)
+    made.check_family(source.family)
     if seen:
         made.check(source.domain, seen)
     if source.fingerprint:  # a pipeline in memory has no files
@@ -74,6 +75,7 @@ def run(cell: Cell, session: Session, folder: Path) -> dict[str, Any]:
         FloatingPointError: training diverged.
     """
     from erasebench.models.erasure import check_finite
+    from erasebench.sampling import Sampler
 
     spec = cell.spec
     method = METHODS.get(spec["method"]).make(**spec["parameters"])
@@ -82,6 +84,7 @@ def run(cell: Cell, session: Session, folder: Path) -> dict[str, Any]:
     def on_progress(done: int, of: int, figures: Mapping[str, float]) -> None:
         session.progress(done, of, "  ".join(f"{name} {value:.4g}" for name, value in figures.items()))
 
+    session.fit(Sampler())
     context = EraseContext(spec["seed"], session.store.work(cell.key), on_progress, session.judge)
     erasure = method.erase(session.model, concepts, context)
     check_finite(erasure)
@@ -92,7 +95,7 @@ def run(cell: Cell, session: Session, folder: Path) -> dict[str, Any]:
 
 def check_text_encoder(cell: Cell, erasure: Erasure) -> None:
     """Raise unless a method that changes the text encoder says so: attacks on the text would not know."""
-    changed = [name for name in (*erasure.weights, *erasure.low_rank) if name.startswith("text_encoder.")]
+    changed = [name for name in (*erasure.weights, *erasure.low_rank) if not name.startswith("unet.")]
     if changed and not cell.spec.get("changes_text_encoder"):
         raise EraseBenchError(
             f"the method {cell.spec['method']} changes the text encoder ({changed[0]}): its class has to say so, by "

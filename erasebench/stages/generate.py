@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,11 @@ from erasebench.engine.cells import Cell, short_hash
 from erasebench.images import join_images, write_images
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from erasebench.concepts import Prompt
+    from erasebench.models.diffusion import DiffusionModel
     from erasebench.models.loading import ModelSource
     from erasebench.stages.session import Session
 
@@ -50,21 +54,23 @@ def cell(
 def run(cell: Cell, session: Session, folder: Path, part: slice = slice(None)) -> dict[str, Any]:
     """Draw the images, or those of a part of the prompts, and write them with their index."""
     from erasebench.models.erasure import Erasure
-    from erasebench.sampling import Sampler, sample
+    from erasebench.sampling import Sampler, draw
 
     ids, prompts, seeds = (cell.spec[name][part] for name in ("ids", "prompts", "seeds"))
     erasure = Erasure.load(session.store.read(cell.reads["erasure"].key))
-    drawn = 0
+    sampler = Sampler(**cell.spec["sampler"])
 
-    def on_progress(count: int) -> None:
-        nonlocal drawn
-        drawn += count
-        session.progress(drawn, len(prompts), "images")
+    def images(model: DiffusionModel) -> Iterator[NDArray[np.uint8]]:
+        drawn = 0
+        for batch in draw(model, prompts, seeds, sampler, ids=ids):
+            yield from batch
+            drawn += len(batch)
+            session.progress(drawn, len(prompts), "images")
 
     with session.model.erased(erasure) as model:
-        images = sample(model, prompts, seeds, Sampler(**cell.spec["sampler"]), session.batch_size, on_progress, ids)
-    write_images(folder, images, ids, prompts, seeds)
-    return {"images": len(images)}
+        session.fit(sampler)
+        write_images(folder, images(model), ids, prompts, seeds)
+    return {"images": len(prompts)}
 
 
 def divide(cell: Cell, batch_size: int, workers: int) -> list[slice]:

@@ -75,16 +75,17 @@ def make_judge(name: str, label: str, domain: str, device: str = "auto") -> Any:
 
 def run(cell: Cell, session: Session, folder: Path) -> dict[str, Any]:
     """Judge the images, and write one row of scores for each."""
-    judge = session.judge(cell.spec["judge"], cell.spec["label"])
+    judge, size = session.judge(cell.spec["judge"], cell.spec["label"]), session.batch_sizes.judged
     if "images" in cell.reads:
         drawn = session.store.read(cell.reads["images"].key)
         ids, texts, seeds = read_index(drawn)
-        scores: Scores
+        images = read_images(drawn)
         if "originals" in cell.reads:
             originals = read_originals(session.store.read(cell.reads["originals"].key), ids, seeds)
-            scores = judge.compare(read_images(drawn), originals)
+            parts = size.batches(len(ids), lambda part: judge.compare(images[part], originals[part]))
         else:
-            scores = judge.scores(read_images(drawn), texts)
+            parts = size.batches(len(ids), lambda part: judge.scores(images[part], texts[part]))
+        scores = Scores.cat([*parts])
     else:
         assert session.fid_reference is not None
         scores = _judge_folder(judge, session.fid_reference)
@@ -120,11 +121,7 @@ def read_originals(folder: Path, ids: Sequence[str], seeds: Sequence[int]) -> Im
 
 def _judge_folder(judge: Judge, folder: Path) -> Scores:
     """Judge images one by one, since each may have a size of its own."""
-    found = [judge.scores(read_image(path), [""]) for path in image_paths(folder)]
-    return Scores(
-        {name: np.concatenate([scores.columns[name] for scores in found]) for name in found[0].columns},
-        {name: np.concatenate([scores.arrays[name] for scores in found]) for name in found[0].arrays},
-    )
+    return Scores.cat([judge.scores(read_image(path), [""]) for path in image_paths(folder)])
 
 
 def hash_images(folder: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
@@ -12,13 +13,21 @@ from typing import TYPE_CHECKING, Any
 from erasebench.engine.cells import Cell
 from erasebench.engine.store import Store
 from erasebench.engine.work import Progress
+from erasebench.memory import DRAWN_AT_ONCE, BatchSize, BatchSizes, limit_memory, out_of_memory
 from erasebench.models.loading import ModelSource, load_model
 from erasebench.registry import load_file
 from erasebench.stages import generate
 from erasebench.stages.judge import make_judge
 
 if TYPE_CHECKING:
+    from erasebench.models.checkpointing import GradientCheckpointing, Mode
     from erasebench.models.diffusion import DiffusionModel
+    from erasebench.sampling import Sampler
+
+WITH_MODEL = ("erase", "generate", "learn", "attack")
+"""The stages that need the model."""
+MOST_DRAWN_AT_ONCE = 32
+"""Images that are drawn at a time on a GPU, however much memory there is: so many keep it busy."""
 
 
 @dataclass
@@ -28,10 +37,12 @@ class Session:
     Attributes:
         source: the model of the run; ``device`` and ``dtype`` as resolved by the plan.
         store: where results are.
-        batch_size: images at a time.
-        compile: compile the U-Net once; erasures are swapped into it in place.
+        batch_size: images at a time; if None as many as memory takes on a GPU, and a few on a CPU.
+        compile: compile the passes of sampling once; erasures are swapped into them in place.
         fid_reference: the user's folder of real images.
         plugins: the user's files that a new process has to load.
+        max_memory: GB of the GPU that each process may have; the whole card if None.
+        gradient_checkpointing: of the stages that train.
         progress: told how far the current cell is.
     """
 
@@ -39,12 +50,19 @@ class Session:
     device: str
     dtype: str
     store: Store
-    batch_size: int = 16
+    batch_size: int | None = None
     compile: bool = False
     fid_reference: Path | None = None
     plugins: tuple[Path, ...] = ()
+    max_memory: float | None = None
+    gradient_checkpointing: Mode = "auto"
     progress: Progress = field(default=lambda done, of, note: None, repr=False)
+    batch_sizes: BatchSizes = field(init=False)
     _judges: dict[tuple[str, str], Any] = field(default_factory=dict)
+    _fitted_to: object = None
+
+    def __post_init__(self) -> None:
+        self.batch_sizes = BatchSizes(BatchSize(self.batch_size or DRAWN_AT_ONCE))
 
     def __getstate__(self) -> dict[str, Any]:
         """What another process needs: no listener and nothing that was loaded."""
@@ -65,9 +83,11 @@ class Session:
     @cached_property
     def model(self) -> DiffusionModel:
         """The unerased model."""
+        if self.max_memory is not None:
+            limit_memory(self.device, self.max_memory)
         model = load_model(self.source, self.device, self.dtype)
         if self.compile:
-            model.unet.compile()
+            model.compile()
         return model
 
     def judge(self, name: str, label: str = "") -> Any:
@@ -78,24 +98,73 @@ class Session:
 
     def prepare(self, cell: Cell) -> None:
         """Load what a cell needs before its clock starts."""
-        if cell.stage in ("erase", "generate", "learn", "attack"):
+        if cell.stage in WITH_MODEL:
             _ = self.model
+
+    def fit(self, sampler: Sampler) -> None:
+        """Have the model draw as many images at a time as this process can: of a GPU what fits, unless the user said.
+
+        Args:
+            sampler: how they will be drawn; called again for images that take as much, it changes nothing.
+
+        Raises:
+            torch.OutOfMemoryError: memory does not suffice for a single image.
+        """
+        from erasebench.sampling import fit_batch_sizes
+
+        model = self.model
+        model.batch_sizes = self.batch_sizes
+        if self.batch_size is not None or not self.device.startswith("cuda"):
+            return
+        alike = sampler.size, len(model.guidance.texts)
+        if alike != self._fitted_to:
+            fit_batch_sizes(model, sampler, MOST_DRAWN_AT_ONCE, self.max_memory)
+            self._fitted_to = alike
 
     def work(
         self, cells: Sequence[Cell], part: slice | None, folders: Sequence[Path], progress: Progress
     ) -> list[dict[str, Any]]:
         """Run the cells' stage: on all at once if it can do that, else one after the other, or on a part of one."""
-        self.progress = progress
-        stage = _stage(cells[0])
-        if hasattr(stage, "run_together"):
-            costs: list[dict[str, Any]] = stage.run_together(cells, self, folders)
-            return costs
+        from torch import OutOfMemoryError
+
+        stage, before = _stage(cells[0]), self.batch_sizes.halvings
+        checkpointing = self._checkpointing(cells[0].stage)
+
+        def on_progress(done: int, of: int, note: str) -> None:
+            checkpointed = "gradient checkpointing" if checkpointing.used else ""
+            progress(done, of, ", ".join(filter(None, (note, checkpointed, self.batch_sizes.note))))
+
+        self.progress = on_progress
         more = () if part is None else (part,)
-        return [stage.run(cell, self, folder, *more) for cell, folder in zip(cells, folders, strict=True)]
+        try:
+            with nullcontext() if checkpointing.mode == "off" else checkpointing.of(self.model):
+                if hasattr(stage, "run_together"):
+                    costs: list[dict[str, Any]] = stage.run_together(cells, self, folders)
+                else:
+                    costs = [stage.run(cell, self, folder, *more) for cell, folder in zip(cells, folders, strict=True)]
+        except OutOfMemoryError as error:
+            raise out_of_memory(error, self.device, cells[0].stage) from error
+        if halvings := self.batch_sizes.halvings - before:
+            costs[0]["halvings"] = halvings
+        if checkpointing.used:
+            costs[0]["gradient_checkpointing"] = 1  # costs are numbers
+        return costs
+
+    def _checkpointing(self, stage: str) -> GradientCheckpointing:
+        """When the passes of a stage that begins now are checkpointed.
+
+        Left to itself, an attack that runs out of memory takes fewer prompts at a time instead, which costs no time.
+        """
+        from erasebench.models.checkpointing import GradientCheckpointing
+
+        trains = stage in ("erase", "learn") and self.device.startswith("cuda") and not self.compile
+        if self.gradient_checkpointing == "auto" and trains:
+            return GradientCheckpointing.measured(self.model, self.max_memory)
+        return GradientCheckpointing("on" if self.gradient_checkpointing == "on" and stage in WITH_MODEL else "off")
 
     def together(self, cell: Cell) -> int:
         """As many cells of a batch as images of one."""
-        return self.batch_size
+        return self.batch_size or DRAWN_AT_ONCE
 
     def unneeded(self, cell: Cell) -> str:
         """Ask the cell's stage, if it can tell, whether the results of those in ``unless`` make the cell unneeded."""
@@ -106,7 +175,7 @@ class Session:
         """The parts of a cell that several workers may do at once."""
         if workers == 1 or cell.stage != "generate":
             return [None]
-        return generate.divide(cell, self.batch_size, workers)
+        return generate.divide(cell, self.batch_size or DRAWN_AT_ONCE, workers)
 
     def join(self, cell: Cell, parts: Sequence[Path], folder: Path) -> None:
         """Make one payload of those of all parts."""

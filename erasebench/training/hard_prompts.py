@@ -206,17 +206,22 @@ def compare(
         ``[k, width]`` for each prompt.
     """
     model = target.model
-    table = model.token_embeddings.detach()
-    ids = torch.stack([prompt.ids for prompt in prompts])
-    rows = torch.tensor([row for row, prompt in enumerate(prompts) for _ in prompt.slots], device=ids.device)
-    places = torch.tensor([slot for prompt in prompts for slot in prompt.slots], device=ids.device)
-    free = table[torch.cat([*tokens])].requires_grad_()
-    vectors = table[ids].index_put((rows, places), free)
-    conditioning = model.embed_vectors(ids, vectors, range(ids.shape[1]))
-    predicted = target.predict(latents, timesteps, conditioning)
-    losses = (predicted - wanted).square().flatten(1).mean(1)
-    (gradient,) = torch.autograd.grad(losses.sum(), free)
-    return losses.detach(), divide(gradient, tokens)
+
+    def part_of(part: slice) -> tuple[Tensor, list[Tensor]]:
+        ids = torch.stack([one.filled(own) for one, own in zip(prompts[part], tokens[part], strict=True)])
+        rows = torch.tensor([row for row, prompt in enumerate(prompts[part]) for _ in prompt.slots], device=ids.device)
+        places = torch.tensor([slot for prompt in prompts[part] for slot in prompt.slots], device=ids.device)
+        vectors = model.token_vectors(ids).detach()
+        free = vectors[rows, places].requires_grad_()
+        vectors = vectors.index_put((rows, places), free)
+        conditioning = model.embed_vectors(ids, vectors, range(ids.shape[1]))
+        predicted = target.predict(latents[part], timesteps[part], conditioning)
+        losses = (predicted - wanted[part]).square().flatten(1).mean(1)
+        (gradient,) = torch.autograd.grad(losses.sum(), free)
+        return losses.detach(), divide(gradient, tokens[part])
+
+    losses, gradients = zip(*model.batch_sizes.searched.batches(len(prompts), part_of), strict=True)
+    return torch.cat(losses), [gradient for own in gradients for gradient in own]
 
 
 @dataclass

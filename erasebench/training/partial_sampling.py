@@ -10,7 +10,7 @@ from torch import Tensor
 
 from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
-from erasebench.sampling import Sampler, build_scheduler, sample_latents
+from erasebench.sampling import Sampler, sample_latents
 
 TimestepMode = Literal["consistent", "official"]
 """``consistent``: the model is told the noise level of the latents.  ``official``: as in ESD's code of 2023, which
@@ -44,7 +44,7 @@ class CutSampling:
         cls, model: DiffusionModel, sampler: Sampler, count: int, rng: torch.Generator, mode: TimestepMode
     ) -> CutSampling:
         """Draw a run of ``count`` images, which share the step."""
-        scheduler = build_scheduler(model.scheduler_config, sampler.name)
+        scheduler = model.scheduler(sampler.name)
         scheduler.set_timesteps(sampler.steps)
         k = int(torch.randint(sampler.steps, (), generator=rng))
         start, stop, t = 0, k, scheduler.timesteps[k].expand(count)
@@ -64,7 +64,7 @@ class CutSampling:
 
         Args:
             model: which draws.
-            blank: one row.
+            blank: no condition at all, as rules of guidance embed it: one row.
             prompts: ``k n`` of them; each n start from the same noise.
 
         Returns:

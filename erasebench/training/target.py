@@ -48,7 +48,6 @@ class Target:
         unerased: images of each prompt by the unerased model, uint8 ``[k, height, width, 3]``, the one of the prompt's
             own seed first, and the judge's scores of them ``[k]``; empty unless the attack needs them.
         features: L2-normalised features of images ``[n, d]``, by the domain's CLIP.
-        batch_size: images at a time.
         looks: how many images of each prompt were judged so far.
         passes: how many rows of latents went forward through the U-Net for each prompt so far.
     """
@@ -62,7 +61,6 @@ class Target:
     threshold: float
     unerased: Sequence[Looks] = ()
     features: Callable[[Images], NDArray[np.float32]] | None = None
-    batch_size: int = 16
     looks: list[int] = field(init=False)
     passes: list[int] = field(init=False)
     _last: dict[int, tuple[AdversarialPrompt, NDArray[np.uint8], float]] = field(init=False, default_factory=dict)
@@ -88,16 +86,18 @@ class Target:
         ]
         chosen = own if seeds is None else list(seeds)
         passes = self.sampler.steps * (1 + len(self.model.guidance.texts))
-        images, shape = [], self.sampler.latent_shape(self.model)
+        shape = self.sampler.latent_shape(self.model)
+
+        def draw(part: slice) -> Images:
+            noise = starting_noise([self.prompts[row].id for row in rows[part]], chosen[part], shape)
+            latents = sample_latents(
+                self.model, noise.to(self.model.device), self.embed(prompts[part]), self.sampler, texts=texts
+            )
+            return self.model.decode(latents)
+
         with torch.no_grad():
-            texts = self.model.embed(self.model.guidance.texts)
-            for start in range(0, len(rows), self.batch_size):
-                part = slice(start, start + self.batch_size)
-                noise = starting_noise([self.prompts[row].id for row in rows[part]], chosen[part], shape)
-                latents = sample_latents(
-                    self.model, noise.to(self.model.device), self.embed(prompts[part]), self.sampler, texts=texts
-                )
-                images.append(self.model.decode(latents))
+            texts = self.model.embed_negative(self.model.guidance.texts)
+            images = [*self.model.batch_sizes.drawn.batches(len(rows), draw)]
         joined = np.concatenate(images) if images else np.zeros((0, 1, 1, 3), np.uint8)
         scores = self.judge(joined, [prompt.text for prompt in prompts]) if images else np.zeros(0, np.float32)
         for k, row in enumerate(rows):
@@ -114,16 +114,15 @@ class Target:
 
     def embed(self, prompts: Sequence[AdversarialPrompt]) -> Conditioning:
         """Embed adversarial prompts: as text is read, as vectors in slots, or as they are."""
-        ids = self.model.token_ids([prompt.text for prompt in prompts])
         parts: list[Conditioning] = []
-        for row, prompt in enumerate(prompts):
+        for prompt in prompts:
             if prompt.embedding is not None:
                 parts.append(Conditioning(torch.from_numpy(prompt.embedding)[None].to(self.model.device)))
             elif prompt.vectors is not None:
                 vectors = torch.from_numpy(prompt.vectors).to(self.model.device)
-                parts.append(self.model.embed_vectors(ids[row : row + 1], vectors, prompt.slots))
+                parts.append(self.model.embed_vectors(self.model.token_ids([prompt.text]), vectors, prompt.slots))
             else:
-                parts.append(self.model.embed_ids(ids[row : row + 1]))
+                parts.append(self.model.embed([prompt.text]))
         return Conditioning.cat(parts)
 
     @contextmanager
@@ -160,19 +159,19 @@ class Target:
 
         Classifier-free guidance takes the rule's place where the erasure is one.  The conditioning should be of the
         unerased text encoder.  Weights are swapped once however many latents there are; they go through the U-Net
-        ``batch_size`` at a time.
+        in batches.
         """
-        guided, predicted = self.guided, []
+        guided = self.guided
         with self.as_unerased() as model:
-            for start in range(0, len(latents), self.batch_size):
-                part = slice(start, start + self.batch_size)
+
+            def predict(part: slice) -> Tensor:
                 x, t, text = latents[part], timesteps[part], conditioning[part]
                 if guided:
                     prediction = GuidedPrediction(model, text, self.sampler.guidance_scale)
-                    predicted.append(model.as_noise(prediction(x, t), x, t))
-                else:
-                    predicted.append(model.predict_noise(x, t, text))
-        return torch.cat(predicted)
+                    return model.as_noise(prediction(x, t), x, t)
+                return model.predict_noise(x, t, text)
+
+            return torch.cat([*model.batch_sizes.drawn.batches(len(latents), predict)])
 
     @property
     def passes_of_prediction(self) -> int:

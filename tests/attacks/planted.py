@@ -82,7 +82,11 @@ class PlantedUNet(nn.Module):
         self.down_blocks, self.up_blocks = nn.ModuleList(), nn.ModuleList()
         self.alphas_cumprod = alphas_cumprod.double()
         self.config = SimpleNamespace(
-            sample_size=SIZE, in_channels=3, block_out_channels=(1,), cross_attention_dim=WIDTH
+            addition_embed_type=None,
+            sample_size=SIZE,
+            in_channels=3,
+            block_out_channels=(1,),
+            cross_attention_dim=WIDTH,
         )
 
     def brightness(self, text: Tensor) -> Tensor:
@@ -189,7 +193,7 @@ def planted_target(
     *,
     kind: str = "object",
     exact: bool = False,
-    batch_size: int = 16,
+    batch_size: int | None = None,
     unerased: int = 3,
     erased: bool = True,
 ) -> Target:
@@ -200,7 +204,7 @@ def planted_target(
         part: what the erasure changes.
         kind: of the concept.
         exact: compute in float64.
-        batch_size: images at a time.
+        batch_size: images at a time; the model's own if omitted.
         unerased: images of each prompt by the unerased model.
         erased: False for the unerased model under attack.
     """
@@ -220,6 +224,8 @@ def planted_target(
     undo = Erasure({name: model.parameters()[name].detach().clone() for name in erasure.weights})
     if erased:
         model.apply(erasure)
+    if batch_size:
+        model.batch_sizes.drawn.rows = batch_size
     return Target(
         model,
         undo,
@@ -230,7 +236,6 @@ def planted_target(
         THRESHOLD,
         looks,
         features,
-        batch_size,
     )
 
 

@@ -61,7 +61,7 @@ def by_hand(model: DiffusionModel, ids: Sequence[int], goal: Tensor) -> float:
     whole = [tokenizer.bos_token_id, *ids, tokenizer.eos_token_id]
     whole += [tokenizer.pad_token_id] * (77 - len(whole))
     with torch.no_grad():
-        embedding = model.text_encoder(torch.tensor([whole]))[0][0]
+        embedding = model.embed_ids(torch.tensor([whole])).embeddings[0]
     pairs = zip(embedding.flatten().tolist(), goal.flatten().tolist(), strict=False)
     return math.fsum((one - other) ** 2 for one, other in pairs)
 

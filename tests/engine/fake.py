@@ -93,6 +93,9 @@ def act(what: str, signs: Path) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         case ["tick"]:
             time.sleep(0.01)
+        case ["stop"] if not (signs / "stopped").exists():
+            (signs / "stopped").touch()
+            os.kill(os.getpid(), signal.SIGSTOP)
         case ["sleep"]:
             time.sleep(60)
         case ["meet", other]:

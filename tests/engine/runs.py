@@ -7,6 +7,7 @@ import shutil
 import sys
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -94,7 +95,7 @@ def forget_plugins() -> None:
 
 def fast_stages(patch: pytest.MonkeyPatch) -> None:
     """Pictures and scores that a hash makes, where a model and judges would; everything around them is real."""
-    patch.setattr("erasebench.stages.session.load_model", lambda *_: None)
+    patch.setattr("erasebench.stages.session.load_model", lambda *_: SimpleNamespace())
     patch.setattr("erasebench.stages.erase.run", fast_erase)
     patch.setattr("erasebench.stages.generate.run", fast_generate)
     patch.setattr("erasebench.stages.reference.run", fast_generate)

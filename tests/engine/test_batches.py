@@ -158,14 +158,14 @@ def test_costs_of_too_few_cells_are_a_failure(tmp_path: Path, monkeypatch: pytes
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_cell_that_another_run_is_at_holds_up_no_other(workers: int, tmp_path: Path) -> None:
     cells = batch("", "", "", "", "", "")
-    lock = Store(tmp_path / "store").lock(cells[1].key)
-    lock.acquire()
+    leases = Store(tmp_path / "store").leases
+    assert leases.claim(cells[1].key).held
     events: list[Event] = []
 
     def release(event: Event) -> None:
         events.append(event)
         if sum(isinstance(event, Finished) for event in events) == 5:
-            lock.release()
+            leases.release(cells[1].key)
 
     outcome = run(tmp_path, cells, workers, 2, release)
     assert outcome.computed == {one.key for one in cells}
@@ -177,8 +177,7 @@ def test_a_cell_that_another_run_is_at_holds_up_no_other(workers: int, tmp_path:
 def test_what_another_run_found_decides_as_well(tmp_path: Path) -> None:
     (first,), (second,) = cascade(1, [0])
     store = Store(tmp_path / "store")
-    lock = store.lock(first.key)
-    lock.acquire()
+    assert store.leases.claim(first.key).held
     events: list[Event] = []
 
     def compute(event: Event) -> None:
@@ -186,7 +185,7 @@ def test_what_another_run_found_decides_as_well(tmp_path: Path) -> None:
         if isinstance(event, Waiting):
             with store.writing(first, {"seconds": 0.0}) as folder:
                 (folder / "payload").write_text("broken")
-            lock.release()
+            store.leases.release(first.key)
 
     outcome = run(tmp_path, [first, second], 1, 4, compute)
     assert outcome.computed == set() and outcome.unneeded == {second.key: "first 0 broke it"}

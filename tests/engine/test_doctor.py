@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from erasebench.engine.cells import IDENTITY_VERSION
+from erasebench.engine.doctor import examine
 from erasebench.engine.store import MARKER, Store
 from tests.engine.runs import CELLS, TINY, command, copy_of, done, places, run_tiny, table
+from tests.engine.test_leases import killed
 
 pytestmark = pytest.mark.usefixtures("fast")
 
@@ -76,8 +78,9 @@ def test_damage_is_named_removed_and_repaired(
     damage(Store(tmp_path / "store").folder(key))
     for _ in range(2):
         assert command("doctor", "--store", tmp_path / "store") == 1
-        out = capsys.readouterr().out
+        out, advice = capsys.readouterr()
         assert out.count("\n") == 1 and key[:12] in out and DAMAGE[damage] in out
+        assert advice.startswith(f"`erasebench doctor --fix --store {tmp_path / 'store'}` removes that")
     assert command("doctor", "--store", tmp_path / "store", "--fix") == 0
     assert "removed" in capsys.readouterr().out
     assert command("doctor", "--store", tmp_path / "store") == 0
@@ -93,17 +96,64 @@ def test_what_a_run_is_working_on_is_left_alone(
     copy_of(fast_run, tmp_path)
     store, key = Store(tmp_path / "store"), a_cell(tmp_path)
     damage(store.folder(key))
-    with store.lock(key):
+    with store.leases.holding(key):
         assert command("doctor", "--store", tmp_path / "store", "--fix") == 0
     assert capsys.readouterr().out.endswith("store: nothing is damaged\n")
     assert store.folder(key).exists() or store.leftovers()
 
 
+def test_what_killed_runs_leave_beside_cells_is_named_and_removed(
+    fast_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy_of(fast_run, tmp_path)
+    store, key = Store(tmp_path / "store"), a_cell(tmp_path)
+    process = killed(store.leases.folder, key)
+    (store.work(key) / "checkpoint").touch()
+    (store.work("0" * 64) / "checkpoint").touch()
+    (store.leases.folder / f"{key}.json.ab.partial").touch()
+    for _ in range(2):
+        assert command("doctor", "--store", store.root) == 1
+        stray, lease, work = capsys.readouterr().out.splitlines()
+        assert stray == f"{store.leases.folder}/{key}.json.ab.partial is no lease"
+        assert lease.startswith(f"the lease {key[:12]} is still there of process {process} on ")
+        assert lease.endswith(", which has ended")
+        assert work == f"{store.root}/work/{key} is left of a cell that is finished"
+    assert command("doctor", "--store", store.root, "--fix") == 0
+    assert capsys.readouterr().out.count(": removed\n") == 3
+    assert command("doctor", "--store", store.root) == 0
+    assert [path.name for path in store.works()] == ["0" * 64], "what an unfinished cell goes on from stays"
+
+
+def test_a_run_clears_up_after_those_that_were_killed(fast_run: Path, tmp_path: Path) -> None:
+    copy_of(fast_run, tmp_path)
+    store, key = Store(tmp_path / "store"), a_cell(tmp_path)
+    for name in (key, "run-0", "clearing"):
+        killed(store.leases.folder, name)
+    (store.work(key) / "checkpoint").touch()
+    assert examine(store.root) != []
+    assert run_tiny(tmp_path) == 0
+    assert done(tmp_path) == [] and examine(store.root) == []
+
+
+def test_no_lease_says_what_is_removed(fast_run: Path, tmp_path: Path) -> None:
+    copy_of(fast_run, tmp_path)
+    store, key = Store(tmp_path / "store"), a_cell(tmp_path)
+    path = store.leases.folder / f"{key}.json"
+    victim = tmp_path / "victim.partial"
+    victim.touch()
+    killed(store.leases.folder, key)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"owner": f"/../../../../{victim.stem}"}))
+    with store.at_work():
+        assert victim.exists() and path.exists()
+
+
 def test_a_folder_that_is_no_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for folder in (tmp_path, tmp_path / "missing"):
-        assert command("doctor", "--store", folder) == 2
-        assert capsys.readouterr().err == f"error: {folder} is no store: it has no store.json\n"
+    assert command("doctor", "--store", tmp_path) == 2
+    assert capsys.readouterr().err == f"error: {tmp_path} is no store: it has no store.json\n"
     assert not any(tmp_path.iterdir())
+    Store(tmp_path / "store")
+    assert command("doctor", "--store", tmp_path / "stroe") == 2
+    assert capsys.readouterr().err == f"error: unknown store '{tmp_path}/stroe'; nearest: {tmp_path}/store\n"
 
 
 def test_cells_of_another_identity_version_are_sound_and_of_no_use(

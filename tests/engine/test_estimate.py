@@ -34,6 +34,20 @@ def test_a_batch_is_one_line_and_what_may_prove_unneeded_is_the_most() -> None:
     assert count_missing(cells[2:5], cells)[0] == "8 cells: 5 already there, 3 to compute (3 fake)"
 
 
+def test_an_estimate_has_the_most_memory_of_each_stage(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    image, other = (replace(cell(name), kind=name) for name in ("image", "other"))
+    for place, (kind, peak) in enumerate((("image", 900.0), ("image", 1234.0), ("other", 5000.0), ("alone", None))):
+        with store.writing(
+            replace(cell(f"done {place}"), kind=kind), {"seconds": 1.0, "peak_memory_mb": peak}
+        ) as folder:
+            (folder / "payload").write_text("x")
+    memory = "peak memory of one worker, as measured in this store: "
+    assert f"{memory}fake 1.2 GB" in estimate([image], store)
+    assert f"{memory}fake 5.0 GB" in estimate([image, other], store)
+    assert not any(memory in line for line in estimate([replace(cell("new"), kind="alone")], store))
+
+
 def test_an_estimate_says_where_it_is_the_most(tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     (tmp_path / "signs").mkdir()

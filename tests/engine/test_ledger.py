@@ -7,14 +7,17 @@ import pytest
 from erasebench.engine.cells import Cell
 from erasebench.engine.ledger import Ledger, read_ledger
 from erasebench.engine.runner import (
+    LOST,
     Corrupt,
     Event,
     Failed,
     Finished,
     Found,
+    Lost,
     Progressed,
     Skipped,
     Started,
+    TakenOver,
     Unneeded,
     Waiting,
 )
@@ -45,13 +48,16 @@ def test_events_of_cells_are_lines(tmp_path: Path) -> None:
         Started(CELL),
         Progressed(CELL, 1, 2, ""),
         Found(CELL),
+        TakenOver(CELL, "process 1 on node7, silent for 60 s"),
+        Lost(CELL),
     ]
     events += [Failed(CELL, failure), Skipped(CELL, "needs another"), Finished(CELL, {"seconds": 2.0})]
     for event in (*events, Unneeded(CELL, "fell before")):
         ledger(event)
     lines = [(line["event"], line.get("reason")) for line in read_ledger(tmp_path / "ledger.jsonl")]
     failed = [("failed", "too bad"), ("failed", "needs another")]
-    assert lines == [("corrupt", "is corrupt"), *failed, ("ok", None), ("n/a", "fell before")]
+    moved = [("taken over", "it was held by process 1 on node7, silent for 60 s"), ("lost", LOST)]
+    assert lines == [("corrupt", "is corrupt"), *moved, *failed, ("ok", None), ("n/a", "fell before")]
     ledger.close()
     assert {line["cell"] for line in read_ledger(tmp_path / "ledger.jsonl")} == {CELL.key}
 

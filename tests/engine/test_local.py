@@ -6,6 +6,7 @@ import csv
 import errno
 import io
 import os
+import socket
 import time
 import warnings
 from collections.abc import Callable
@@ -228,8 +229,7 @@ def test_a_run_says_that_it_waits_for_another(
     store = Store(tmp_path / "store")
     key = next(line["cell"] for line in done(fast_run) if line["title"] == "uce church" and line["stage"] == "generate")
     store.folder(key).rename(tmp_path / "elsewhere")
-    lock = store.lock(key)
-    lock.acquire()
+    assert store.leases.claim(key).held
 
     class Terminal(io.StringIO):
         """The other run ends when this one says that it waits."""
@@ -237,13 +237,14 @@ def test_a_run_says_that_it_waits_for_another(
         def write(self, text: str) -> int:
             if "waiting" in text:
                 (tmp_path / "elsewhere").rename(store.folder(key))
-                lock.release()
+                store.leases.release(key)
             return super().write(text)
 
     stream = Terminal()
     config = make_config(read_layer(tmp_path / "out" / "run.yaml"), {"store": store.root, "out": tmp_path / "out"})
     assert run(config, stream).outcome.computed == set()
-    assert stream.getvalue() == "waiting for another run at generate uce church\n"
+    who = f"process {os.getpid()} on {socket.gethostname()}"
+    assert stream.getvalue() == f"waiting for {who} at generate uce church\n"
     assert table(tmp_path) == table(fast_run)
 
 

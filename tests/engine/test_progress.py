@@ -7,7 +7,19 @@ import pytest
 
 from erasebench.engine.cells import Cell
 from erasebench.engine.progress import Progress, duration
-from erasebench.engine.runner import Corrupt, Failed, Finished, Found, Progressed, Skipped, Started, Unneeded, Waiting
+from erasebench.engine.runner import (
+    Corrupt,
+    Failed,
+    Finished,
+    Found,
+    Lost,
+    Progressed,
+    Skipped,
+    Started,
+    TakenOver,
+    Unneeded,
+    Waiting,
+)
 from erasebench.engine.work import Failure
 
 CELL = Cell("generate", {"n": 2}, {}, "sd church", "ddim", 2, "images")
@@ -129,16 +141,34 @@ def test_cells_that_come_and_go_keep_the_count_right(now: list[float]) -> None:
     stream = io.StringIO()
     corrupt, found, skipped, last = (Cell("erase", {"n": n}, {}, f"c{n}") for n in range(4))
     progress = Progress([CELL, found, skipped, last], stream)
-    progress(Corrupt(corrupt, ""))
-    progress(Corrupt(last, ""))
+    progress(Corrupt(corrupt, "is corrupt: its marker does not fit its files"))
+    progress(Corrupt(last, "is corrupt"))
     progress(Found(found))
     progress(Skipped(skipped, ""))
     progress(Waiting(last))
     for cell in (CELL, corrupt, last):
         finish(progress, now, cell, 1.0)
-    waiting, *lines = stream.getvalue().splitlines()
+    first, second, waiting, *lines = stream.getvalue().splitlines()
+    assert first == "erase c0 is corrupt: its marker does not fit its files; it is computed again"
+    assert second == "erase c3 is corrupt; it is computed again"
     assert waiting == "waiting for another run at erase c3"
     assert [line.split()[0] for line in lines] == ["[3/5]", "[4/5]", "[5/5]"]
+
+
+def test_a_cell_that_goes_from_run_to_run_is_told_of(now: list[float]) -> None:
+    stream = io.StringIO()
+    progress = Progress([CELL], stream)
+    progress(Waiting(CELL, "process 1 on node7"))
+    progress(TakenOver(CELL, "process 1 on node7, silent for 60 s"))
+    progress(Started(CELL))
+    progress(Lost(CELL))
+    assert not progress.running
+    finish(progress, now, CELL, 1.0)
+    waiting, taken, lost, end = stream.getvalue().splitlines()
+    name = f"{CELL.stage} {CELL.title}"
+    assert waiting == f"waiting for process 1 on node7 at {name}"
+    assert taken == f"taking over {name} from process 1 on node7, silent for 60 s"
+    assert lost.startswith(f"{name}: another run took this one for gone") and end.startswith(f"[1/1] {name}: ok")
 
 
 def attacks(*ids: int, unless: tuple[Cell, ...] = (), batch: str = "rab uce church") -> list[Cell]:

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import posix
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -52,13 +53,15 @@ def test_an_error_in_the_making_leaves_nothing(tmp_path: Path) -> None:
     assert not store.cells() and not store.leftovers()
 
 
-def test_everything_is_synced_and_renamed_before_the_marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_payload_then_marker_are_synced_before_the_cell_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     steps: list[str] = []
 
     def record(name: str, change: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any) -> Any:
             what = os.readlink(f"/proc/self/fd/{args[0]}") if name == "fsync" else str(args[1])
-            steps.append(f"{name} {Path(what).name}")
+            steps.append(f"{name} {re.sub(r'[.][.0-9a-f]+[.]partial', '.partial', Path(what).name)}")
             return change(*args)
 
         return call
@@ -67,11 +70,11 @@ def test_everything_is_synced_and_renamed_before_the_marker(tmp_path: Path, monk
     for name in ("fsync", "rename", "replace"):
         monkeypatch.setattr(os, name, record(name, getattr(posix, name)))
     commit(store)
-    prefix, partial = CELL.key[:2], f"fsync {MARKER}.{os.getpid()}.partial"
+    folder = f"{CELL.key}.partial"
     assert steps == [
-        *("fsync sub", "fsync more", "fsync weights", f"fsync {CELL.key}.partial"),
-        *(f"rename {CELL.key}", f"fsync {prefix}"),
-        *(partial, f"replace {MARKER}", f"fsync {CELL.key}"),
+        *("fsync sub", "fsync more", "fsync weights", f"fsync {folder}"),
+        *(f"fsync {MARKER}.partial", f"replace {MARKER}", f"fsync {folder}"),
+        *(f"rename {CELL.key}", f"fsync {CELL.key[:2]}"),
     ]
 
 
@@ -249,7 +252,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
 
 
 def stand(path: Path, kind: str) -> None:
-    """Put something else where a folder or a lock should be."""
+    """Put something else where a folder or a lease should be."""
     if kind == "folder":
         path.mkdir(parents=True)
         return
@@ -266,7 +269,7 @@ def stand(path: Path, kind: str) -> None:
         ("cells/{ab}", ["file", "loop", "dangling"]),
         ("cells/{ab}/{key}", ["file", "loop", "dangling", "folder", "link"]),
         ("cells/{ab}/{key}.partial", ["file", "loop", "dangling", "folder", "link"]),
-        ("locks/{key}.lock", ["loop", "dangling", "folder", "link"]),
+        ("leases/{key}.json", ["loop", "dangling", "folder", "link"]),
         ("work/{key}", ["file", "loop", "dangling"]),
     ],
 )
@@ -278,19 +281,20 @@ def test_what_stands_in_the_way_of_a_cell_is_reported_and_gives_way(
             store = Store(tmp_path / f"{kind}-{fix}")
             path = store.root / name.format(ab=CELL.key[:2], key=CELL.key)
             stand(path, kind)
-            if kind != "link" or "lock" in name:  # a link to another folder is an empty cell
+            if kind != "link" or "lease" in name:  # a link to another folder is an empty cell
                 (problem,) = examine(store.root, fix)
                 assert str(path) in problem or CELL.key[:12] in problem
                 assert problem.endswith(": removed") == fix
                 assert not fix or examine(store.root) == []
-            with store.lock(CELL.key):
+            with store.leases.holding(CELL.key) as held:
+                assert held
                 (store.work(CELL.key) / "state").touch()
                 commit(store)
-                store.clear_work(CELL.key)
+                assert not store.works()
             assert store.verify(CELL.key) is None and examine(store.root) == []
 
 
-@pytest.mark.parametrize("name", ["cells", "locks", "work"])
+@pytest.mark.parametrize("name", ["cells", "leases", "work"])
 def test_a_file_in_the_place_of_a_part_of_the_store_is_named(name: str, tmp_path: Path) -> None:
     store = Store(tmp_path)
     (tmp_path / name).rmdir()

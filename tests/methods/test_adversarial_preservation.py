@@ -111,7 +111,7 @@ def test_a_step_of_the_logits_is_gradient_ascent() -> None:
     def loss(logits: Tensor) -> float:
         gumbel = -torch.empty(3).exponential_(generator=torch.Generator().manual_seed(5)).log()
         weights = torch.softmax((logits + gumbel).double() / 1.5, 0)
-        embedding = sum(w * e.double() for w, e in zip(weights, adversary._embeddings[0], strict=True))
+        embedding = sum(w * e.double() for w, e in zip(weights, adversary._embeddings[0].embeddings, strict=True))
         return float(((embedding * weight) ** 2).sum())
 
     drawn, _ = adversary.draw([0], torch.Generator().manual_seed(5))
@@ -129,7 +129,7 @@ def test_a_step_of_the_logits_is_gradient_ascent() -> None:
 def test_the_search_finds_the_word_that_is_harmed_most() -> None:
     adversary = search([["art", "dog", "town", "tree"]], torch.optim.Adam, rate=0.3)
     harm = torch.tensor([0.1, 0.2, 3.0, 0.3])
-    embeddings = adversary._embeddings[0].flatten(1)
+    embeddings = adversary._embeddings[0].embeddings.flatten(1)
     # A linear function of the embedding that gives each word its harm.
     direction = torch.linalg.pinv(embeddings) @ harm
     rng = torch.Generator().manual_seed(0)
@@ -368,13 +368,13 @@ def test_the_search_ascends_the_gradient_of_algorithm_one(
     layout: Layout, gradient: Any, reduction: Any, vocabulary: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Against two models that are held apart, with respect to the word."""
-    model, searches = tiny_model(layout), list[tuple[Tensor, Tensor, Tensor, Tensor]]()
+    model, searches = tiny_model(layout), list[tuple[Tensor, Tensor, Conditioning, Tensor]]()
     draw, latents = Adversary.draw, CutSampling.latents
     ascend = Adversary.ascend
 
     def draw_recorded(self: Adversary, *arguments: Any) -> tuple[Conditioning, list[str]]:
         word, names = draw(self, *arguments)
-        drawn[:] = [word.embeddings]
+        drawn[:] = [word]
         return word, names
 
     def latents_recorded(self: CutSampling, *arguments: Any) -> Tensor:
@@ -383,11 +383,11 @@ def test_the_search_ascends_the_gradient_of_algorithm_one(
         return y
 
     def ascend_recorded(self: Adversary, loss: Tensor) -> None:
-        (found,) = torch.autograd.grad(loss, drawn[0], retain_graph=True)
+        (found,) = torch.autograd.grad(loss, drawn[0].embeddings, retain_graph=True)
         searches.append((*runs[0], drawn[0].detach(), found))
         ascend(self, loss)
 
-    drawn, runs = list[Tensor](), list[tuple[Tensor, Tensor]]()
+    drawn, runs = list[Conditioning](), list[tuple[Tensor, Tensor]]()
     settings: dict[str, Any] = {"search_steps": 1, "learning_rate": 3e-2, "vocabulary": vocabulary, "hard": False}
     first = quick(steps=1, **settings).resolved(CHURCH).erase(model, CHURCH, erase_context())
     monkeypatch.setattr(Adversary, "draw", draw_recorded)
@@ -396,10 +396,10 @@ def test_the_search_ascends_the_gradient_of_algorithm_one(
     method = quick(steps=2, search_gradient=gradient, search_reduction=reduction, **settings)
     method.resolved(CHURCH).erase(model, CHURCH, erase_context())
     t, y, word, found = searches[1]
-    frozen, trained, moved = tiny_model(layout), tiny_model(layout), word.requires_grad_()
+    frozen, trained, moved = tiny_model(layout), tiny_model(layout), word.embeddings.clone().requires_grad_()
     with trained.erased(first):
-        now = trained.predict_noise(y, t, Conditioning(moved))
-        then = frozen.predict_noise(y, t, Conditioning(moved if gradient == "both" else word.detach()))
+        now = trained.predict_noise(y, t, Conditioning(moved, word.pooled))
+        then = frozen.predict_noise(y, t, Conditioning(moved, word.pooled) if gradient == "both" else word)
         squares = (now - then).square()
         (expected,) = torch.autograd.grad(squares.sum() if reduction == "sum" else squares.mean(), moved)
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))

@@ -28,7 +28,8 @@ from erasebench.training.latents import noisy
 from erasebench.training.trace import Trace
 from tests.tiny import Layout, concept, differing, state, tiny_model
 
-LAYOUTS = get_args(Layout)
+LAYOUTS: tuple[Layout, ...] = ("sd1", "sd2")
+"""Those that it applies to."""
 CHURCH, DOG = concept("church", anchor="art"), concept("dog", anchor="art")
 
 

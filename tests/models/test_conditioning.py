@@ -113,6 +113,16 @@ def test_moving_and_detaching(bare: bool) -> None:
     check(given.detach(), lambda tensor: tensor, given)
 
 
+def test_prompts_are_mixed_by_weights() -> None:
+    given, weights = dataclasses.replace(conditioning(), mask=None), torch.tensor([0.5, 0.0, 2.0, -1.0, 0.0])
+    found = given.mixed(weights)
+    assert len(found) == 1
+    for mixed, own in zip(tensors(found), tensors(given), strict=True):
+        torch.testing.assert_close(mixed[0], 0.5 * own[0] + 2 * own[2] - own[3])
+    with pytest.raises(ValueError, match="cannot be mixed"):
+        conditioning().mixed(weights)
+
+
 def test_it_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         conditioning().embeddings = torch.zeros(1)  # type: ignore[misc]

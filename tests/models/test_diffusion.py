@@ -12,7 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from erasebench.errors import EraseBenchError
-from erasebench.models.diffusion import DECODED_AT_ONCE, DiffusionModel
+from erasebench.memory import DECODED_AT_ONCE
+from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
 from erasebench.models.guidance import ClassifierFreeGuidance
 from tests.models.stock import stock_pipeline

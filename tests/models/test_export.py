@@ -9,14 +9,14 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DiffusionPipeline
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
 from erasebench.errors import EraseBenchError
 from erasebench.methods.checkpoint import Checkpoint
-from erasebench.models.diffusion import DiffusionModel
+from erasebench.models.diffusion import DiffusionModel, padded_ids
 from erasebench.models.erasure import Erasure
 from erasebench.models.export import (
     KOHYA_LORA,
@@ -26,10 +26,12 @@ from erasebench.models.export import (
     export_pipeline,
     export_single_file,
 )
+from erasebench.models.families import STABLE_DIFFUSION_XL
 from erasebench.models.guidance import ClassifierFreeGuidance
+from erasebench.models.sdxl import TIME_IDS
 from erasebench.sampling import Sampler, sample, starting_noise
 from tests.models.stock import stock_pipeline
-from tests.tiny import Layout, concept, differing, erase_context, state
+from tests.tiny import Layout, as_model, concept, differing, erase_context, state
 
 LAYOUTS: list[Layout] = list(get_args(Layout))
 PROMPTS, SEEDS, SAMPLER = ["a church", "art"], [3, 1], Sampler("ddim", 3, 4.0)
@@ -46,27 +48,27 @@ def base(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def stock(folder: Path) -> Any:
-    pipeline = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
+    pipeline = DiffusionPipeline.from_pretrained(folder, local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
-def query(model: DiffusionModel) -> str:
-    """A layer of the text encoder, whose names depend on the version of transformers."""
-    return next(name for name in model.parameters() if name.endswith("layers.1.self_attn.q_proj.weight"))
+def queries(model: DiffusionModel) -> list[str]:
+    """A layer of each text encoder, whose names depend on the version of transformers."""
+    return [name for name in model.parameters() if name.endswith("layers.1.self_attn.q_proj.weight")]
 
 
 def full(model: DiffusionModel) -> Erasure:
     rng = torch.Generator().manual_seed(0)
     own = state(model)
-    names = (KEY, "unet.conv_in.bias", query(model))
+    names = (KEY, "unet.conv_in.bias", *queries(model))
     return Erasure({name: own[name] + 0.3 * torch.randn(own[name].shape, generator=rng) for name in names})
 
 
 def low_rank(model: DiffusionModel, *names: str) -> Erasure:
     """Random factors, each of another rank."""
     rng, factors = torch.Generator().manual_seed(1), {}
-    for rank, name in enumerate(names or (KEY, OUT, CONVOLUTION, query(model)), 1):
+    for rank, name in enumerate(names or (KEY, OUT, CONVOLUTION, *queries(model)), 1):
         own = model.parameters()[name]
         factors[name] = (
             torch.randn(len(own), rank, generator=rng),
@@ -76,24 +78,30 @@ def low_rank(model: DiffusionModel, *names: str) -> Erasure:
 
 
 @torch.no_grad()
-def outputs(unet: Any, text_encoder: Any) -> tuple[Tensor, Tensor]:
-    """What both parts answer to random input."""
+def outputs(parts: Any) -> list[Tensor]:
+    """What the U-Net and the text encoders answer to random input."""
+    unet, named = parts.unet, {}
+    encoders = [getattr(parts, name) for name in ("text_encoder", "text_encoder_2") if hasattr(parts, name)]
     rng = torch.Generator().manual_seed(2)
     x, text = torch.randn(2, 4, 8, 8, generator=rng), torch.randn(2, 7, unet.config.cross_attention_dim, generator=rng)
     ids = torch.randint(60, (2, 77), generator=rng)
-    return unet(x, 300, text, return_dict=False)[0], text_encoder(ids)[0]
+    ids[:, 9] = encoders[0].config.eos_token_id
+    if len(encoders) == 2:
+        pooled = torch.randn(2, encoders[1].config.projection_dim, generator=rng)
+        named["added_cond_kwargs"] = {"text_embeds": pooled, "time_ids": torch.ones(2, TIME_IDS)}
+    return [unet(x, 300, text, return_dict=False, **named)[0], *(encoder(ids)[0] for encoder in encoders)]
 
 
-def erased_outputs(model: DiffusionModel, erasure: Erasure) -> tuple[Tensor, Tensor]:
+def erased_outputs(model: DiffusionModel, erasure: Erasure) -> list[Tensor]:
     with model.erased(erasure):
-        return outputs(model.unet, model.text_encoder)
+        return outputs(model)
 
 
 @pytest.mark.parametrize("kind", [full, low_rank])
 def test_a_pipeline_draws_the_same_pictures(kind: Any, base: Path, tmp_path: Path) -> None:
-    model = DiffusionModel(stock(base))
+    model = as_model(stock(base))
     before, erasure = state(model), kind(model)
-    export_pipeline(model, erasure, base / "tokenizer", tmp_path / "diffusers")
+    export_pipeline(model, erasure, base, tmp_path / "diffusers")
     assert differing(before, state(model)) == set()
     pipeline = stock(tmp_path / "diffusers")
     noise = starting_noise(PROMPTS, SEEDS, model.latent_shape)
@@ -111,10 +119,10 @@ def test_a_pipeline_draws_the_same_pictures(kind: Any, base: Path, tmp_path: Pat
 
 
 def test_a_pipeline_is_read_back_as_the_same_erasure(base: Path, tmp_path: Path) -> None:
-    model = DiffusionModel(stock(base))
+    model = as_model(stock(base))
     for kind in (full, low_rank):
         erasure = kind(model)
-        export_pipeline(model, erasure, base / "tokenizer", tmp_path / "diffusers")
+        export_pipeline(model, erasure, base, tmp_path / "diffusers")
         read = Checkpoint(str(tmp_path / "diffusers")).erase(model, [concept("church")], erase_context())
         assert set(read.weights) == {*erasure.weights, *erasure.low_rank}
         with model.erased(erasure):
@@ -124,13 +132,13 @@ def test_a_pipeline_is_read_back_as_the_same_erasure(base: Path, tmp_path: Path)
 
 
 def test_a_pipeline_says_nothing_of_where_it_came_from(base: Path, tmp_path: Path) -> None:
-    model = DiffusionModel(stock(base))
-    export_pipeline(model, full(model), base / "tokenizer", tmp_path / "diffusers")
+    model = as_model(stock(base))
+    export_pipeline(model, full(model), base, tmp_path / "diffusers")
     texts = [path.read_text() for path in (tmp_path / "diffusers").rglob("*.json")]
     assert len(texts) >= 6 and not any(str(tmp_path) in text for text in texts)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "diffusers"]
     index = json.loads((tmp_path / "diffusers" / "model_index.json").read_text())
-    assert index["_class_name"] == "StableDiffusionPipeline" and index["safety_checker"] == [None, None]
+    assert index == json.loads((base / "model_index.json").read_text())
     schedulers = [
         json.loads((tmp_path / f / "scheduler" / "scheduler_config.json").read_text()) for f in ("base", "diffusers")
     ]
@@ -138,14 +146,14 @@ def test_a_pipeline_says_nothing_of_where_it_came_from(base: Path, tmp_path: Pat
 
 
 def test_a_lora_is_loaded_at_its_full_strength(base: Path, tmp_path: Path) -> None:
-    model = DiffusionModel(stock(base))
+    model = as_model(stock(base))
     erasure = low_rank(model)
     erasure.save(tmp_path)  # another file of weights beside it
     export_lora(model, erasure, tmp_path / LORA)
     pipeline = stock(base)
-    plain = outputs(pipeline.unet, pipeline.text_encoder)
+    plain = outputs(pipeline)
     pipeline.load_lora_weights(tmp_path)
-    found = outputs(pipeline.unet, pipeline.text_encoder)
+    found = outputs(pipeline)
     for part, wanted, own in zip(found, erased_outputs(model, erasure), plain, strict=True):
         torch.testing.assert_close(part, wanted, rtol=1e-4, atol=1e-5)
         assert (part - own).abs().max() > 0.01, "the LoRA does something"
@@ -153,15 +161,16 @@ def test_a_lora_is_loaded_at_its_full_strength(base: Path, tmp_path: Path) -> No
 
 def test_a_lora_has_one_rank_and_no_alpha(base: Path, tmp_path: Path) -> None:
     """Versions of diffusers differ in what they make of several ranks."""
-    model = DiffusionModel(stock(base))
-    export_lora(model, low_rank(model), tmp_path / LORA)
+    model = as_model(stock(base))
+    erasure = low_rank(model)
+    export_lora(model, erasure, tmp_path / LORA)
     tensors = load_file(tmp_path / LORA)
-    assert {tensor.shape[0 if "lora_A" in name else 1] for name, tensor in tensors.items()} == {4}
+    assert {tensor.shape[0 if "lora_A" in name else 1] for name, tensor in tensors.items()} == {len(erasure.low_rank)}
     assert not [name for name in tensors if "alpha" in name]
 
 
 def test_a_lora_is_read_back_as_the_same_erasure(base: Path, tmp_path: Path) -> None:
-    model = DiffusionModel(stock(base))
+    model = as_model(stock(base))
     erasure = low_rank(model)
     export_lora(model, erasure, tmp_path / LORA)
     read = Checkpoint(str(tmp_path / LORA)).erase(model, [concept("church")], erase_context())
@@ -171,10 +180,12 @@ def test_a_lora_is_read_back_as_the_same_erasure(base: Path, tmp_path: Path) -> 
 
 
 def test_what_cannot_be_a_lora(tmp_path: Path) -> None:
-    model = DiffusionModel(stock_pipeline())
+    model = as_model(stock_pipeline())
     token = next(name for name in model.parameters() if name.endswith("token_embedding.weight"))
     bad = {
-        f"not low-rank: {KEY}, unet.conv_in.bias, {query(model)}; export the erasure as diffusers instead": full(model),
+        f"not low-rank: {KEY}, unet.conv_in.bias, {queries(model)[0]}; export the erasure as diffusers instead": full(
+            model
+        ),
         f"a LoRA cannot change {token}; export the erasure as diffusers instead": low_rank(model, KEY, token),
         "a LoRA cannot change unet.conv_in.bias; export": low_rank_of_bias(),
     }
@@ -193,7 +204,7 @@ def low_rank_of_bias() -> Erasure:
 
 
 def test_long_lists_are_cut(tmp_path: Path) -> None:
-    model = DiffusionModel(stock_pipeline())
+    model = as_model(stock_pipeline())
     names = [name for name in model.parameters() if name.endswith("bias")][:9]
     with pytest.raises(EraseBenchError, match=f"not low-rank: {', '.join(names[:5])} and 4 more; export"):
         export_lora(model, Erasure({name: state(model)[name] for name in names}), tmp_path / LORA)
@@ -201,7 +212,7 @@ def test_long_lists_are_cut(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("weights", [True, False])
 def test_a_rule_of_guidance_cannot_be_exported(weights: bool, tmp_path: Path) -> None:
-    model = DiffusionModel(stock_pipeline())
+    model = as_model(stock_pipeline())
     factors = low_rank(model, KEY).low_rank if weights else {}
     erasure = Erasure(low_rank=factors, guidance=ClassifierFreeGuidance("church"))
     reason = r"is a rule of guidance \(classifier-free\)" + (":" if weights else " and nothing else:")
@@ -220,7 +231,7 @@ def fused(folder: Path, lora: Path) -> dict[str, Tensor]:
     pipeline.load_lora_weights(lora.parent, weight_name=lora.name)
     pipeline.fuse_lora()
     pipeline.unload_lora_weights()
-    return state(DiffusionModel(pipeline))
+    return state(as_model(pipeline))
 
 
 def check_near(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
@@ -231,17 +242,18 @@ def check_near(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
 
 def kohya_names(model: DiffusionModel) -> list[str]:
     """One layer of each sort; diffusers reads the LoRA of a text encoder only if it has an output projection."""
-    return [KEY, OUT, CONVOLUTION, query(model).replace("q_proj", "out_proj")]
+    return [KEY, OUT, CONVOLUTION, *(name.replace("q_proj", "out_proj") for name in queries(model))]
 
 
 def test_a_low_rank_change_is_exact_as_a_kohya_lora(base: Path, tmp_path: Path) -> None:
-    model = DiffusionModel(stock(base))
+    model = as_model(stock(base))
     erasure = low_rank(model, *kohya_names(model))
     fit = export_kohya_lora(model, erasure, tmp_path / KOHYA_LORA, rank=1)
-    assert (fit.rank, fit.left_out, str(fit)) == (4, (), "rank 4, exact")
+    rank = len(erasure.low_rank)
+    assert (fit.rank, fit.left_out, str(fit)) == (rank, (), f"rank {rank}, exact")
     with model.erased(erasure):
         wanted = state(model)
-    assert len(differing(wanted, state(model))) == 4
+    assert differing(wanted, state(model)) == set(erasure.low_rank)
     check_near(fused(base, tmp_path / KOHYA_LORA), wanted)
     read = Checkpoint(str(tmp_path / KOHYA_LORA)).erase(model, [concept("church")], erase_context())
     with model.erased(read):
@@ -249,27 +261,35 @@ def test_a_low_rank_change_is_exact_as_a_kohya_lora(base: Path, tmp_path: Path) 
 
 
 def test_keys_of_a_kohya_lora_are_those_of_sd_scripts(base: Path, tmp_path: Path) -> None:
-    export_kohya_lora(model := DiffusionModel(stock(base)), low_rank(model), tmp_path / KOHYA_LORA)
-    stems = {
+    export_kohya_lora(model := as_model(stock(base)), low_rank(model), tmp_path / KOHYA_LORA)
+    diffusers = {
         "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k",
         "lora_unet_up_blocks_1_attentions_0_transformer_blocks_0_attn1_to_out_0",
         "lora_unet_mid_block_resnets_0_conv1",
         "lora_te_text_model_encoder_layers_1_self_attn_q_proj",
     }
+    original = {
+        "lora_unet_input_blocks_1_1_transformer_blocks_0_attn2_to_k",
+        "lora_unet_output_blocks_2_1_transformer_blocks_0_attn1_to_out_0",
+        "lora_unet_middle_block_0_in_layers_2",
+        "lora_te1_text_model_encoder_layers_1_self_attn_q_proj",
+        "lora_te2_text_model_encoder_layers_1_self_attn_q_proj",
+    }
+    stems, rank = (original, 5) if model.family is STABLE_DIFFUSION_XL else (diffusers, 4)
     halves = ("lora_up.weight", "lora_down.weight", "alpha")
     with safe_open(tmp_path / KOHYA_LORA, "pt") as opened:
         assert set(opened.keys()) == {f"{stem}.{half}" for stem in stems for half in halves}
-        assert all(float(opened.get_tensor(f"{stem}.alpha")) == 4 for stem in stems)
+        assert all(float(opened.get_tensor(f"{stem}.alpha")) == rank for stem in stems)
         about = opened.metadata()
     (tmp_path / "other").touch()
     assert (tmp_path / KOHYA_LORA).stat().st_mode == (tmp_path / "other").stat().st_mode, "others may read it"
-    assert (about["ss_network_module"], about["ss_network_dim"]) == ("networks.lora", "4")
+    assert (about["ss_network_module"], about["ss_network_dim"]) == ("networks.lora", str(rank))
     assert about["modelspec.prediction_type"] == ("epsilon" if model.prediction_type == "epsilon" else "v")
 
 
 @pytest.mark.parametrize("rank", [1, 3, 100])
 def test_other_changes_are_approximated_as_well_as_a_rank_allows(rank: int, tmp_path: Path) -> None:
-    model = DiffusionModel(stock_pipeline())
+    model = as_model(stock_pipeline())
     stock_pipeline().save_pretrained(tmp_path / "base")
     own, rng = state(model), torch.Generator().manual_seed(0)
     change = {name: torch.randn(own[name].shape, generator=rng) for name in kohya_names(model)}
@@ -292,7 +312,7 @@ def test_other_changes_are_approximated_as_well_as_a_rank_allows(rank: int, tmp_
 
 
 def test_a_change_that_happens_to_be_low_rank_takes_no_more_ranks(tmp_path: Path) -> None:
-    model = DiffusionModel(stock_pipeline())
+    model = as_model(stock_pipeline())
     factors = low_rank(model).low_rank
     own = state(model)
     whole = Erasure({name: own[name] + (up @ down).view(own[name].shape) for name, (up, down) in factors.items()})
@@ -301,7 +321,7 @@ def test_a_change_that_happens_to_be_low_rank_takes_no_more_ranks(tmp_path: Path
 
 
 def test_a_parameter_that_did_not_change_takes_no_factors(tmp_path: Path) -> None:
-    model = DiffusionModel(stock_pipeline())
+    model = as_model(stock_pipeline())
     own = state(model)
     fit = export_kohya_lora(model, Erasure({KEY: own[KEY], OUT: own[OUT] + 1}), tmp_path / KOHYA_LORA)
     assert fit.rank == 1 and {key.split(".")[0] for key in load_file(tmp_path / KOHYA_LORA)} == {
@@ -310,7 +330,7 @@ def test_a_parameter_that_did_not_change_takes_no_factors(tmp_path: Path) -> Non
 
 
 def test_what_cannot_be_a_kohya_lora(tmp_path: Path) -> None:
-    model = DiffusionModel(stock_pipeline())
+    model = as_model(stock_pipeline())
     with pytest.raises(EraseBenchError, match=r"a LoRA cannot change unet\.conv_in\.bias; export .* single-file"):
         export_kohya_lora(model, Erasure({"unet.conv_in.bias": torch.zeros(8)}), tmp_path / KOHYA_LORA)
     with pytest.raises(EraseBenchError, match="changes nothing"):
@@ -320,14 +340,14 @@ def test_what_cannot_be_a_kohya_lora(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("export", [export_single_file, export_kohya_lora])
 def test_a_rule_of_guidance_is_in_no_file(export: Any, tmp_path: Path) -> None:
-    model = DiffusionModel(stock_pipeline())
+    model = as_model(stock_pipeline())
     with pytest.raises(EraseBenchError, match=r"is a rule of guidance \(classifier-free\)"):
         export(model, Erasure(guidance=ClassifierFreeGuidance("church")), tmp_path / "a.safetensors")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_single_file_is_read_back_as_the_same_erasure(base: Path, tmp_path: Path) -> None:
-    model = DiffusionModel(stock(base))
+    model = as_model(stock(base))
     for kind in (full, low_rank):
         erasure = kind(model)
         export_single_file(model, erasure, tmp_path / "a.safetensors")
@@ -339,10 +359,12 @@ def test_a_single_file_is_read_back_as_the_same_erasure(base: Path, tmp_path: Pa
             assert differing(wanted, state(model)) == set()
 
 
-def test_a_pipeline_of_a_single_file_brings_its_tokenizer(base: Path, tmp_path: Path) -> None:
-    model = DiffusionModel(stock(base))
+def test_a_pipeline_of_a_single_file_brings_its_tokenizers(base: Path, tmp_path: Path) -> None:
+    model = as_model(stock(base))
     export_pipeline(model, full(model), None, tmp_path / "diffusers")
-    files = {path.name for path in (tmp_path / "diffusers" / "tokenizer").iterdir()}
-    assert files >= {"tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"}
-    read = DiffusionModel(stock(tmp_path / "diffusers"))
-    assert torch.equal(read.token_ids(PROMPTS), model.token_ids(PROMPTS))
+    read = stock(tmp_path / "diffusers")
+    for name in model.family.tokenizers:
+        files = {path.name for path in (tmp_path / "diffusers" / name).iterdir()}
+        assert files >= {"tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"}
+        ids = (padded_ids(getattr(one, name), PROMPTS) for one in (read, model))
+        assert torch.equal(*ids)

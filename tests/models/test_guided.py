@@ -12,7 +12,8 @@ from torch import Tensor
 from erasebench.models.conditioning import Conditioning
 from erasebench.models.guidance import ClassifierFreeGuidance, Guidance, SafeLatentGuidance
 from erasebench.models.guided import GuidedPrediction, join_lengths
-from erasebench.sampling import Sampler, build_scheduler, sample_latents
+from erasebench.models.schedulers import build_scheduler
+from erasebench.sampling import Sampler, sample_latents
 from tests.tiny import Layout, exact_model, tiny_model
 
 RULES: list[Guidance] = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 import huggingface_hub
 import pytest
@@ -13,18 +13,20 @@ import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from erasebench.errors import EraseBenchError
-from erasebench.models.loading import PARTS, find_model, load_model, resolve_device, resolve_dtype
+from erasebench.models.families import STABLE_DIFFUSION, STABLE_DIFFUSION_XL
+from erasebench.models.loading import find_model, load_model, resolve_device, resolve_dtype
 from erasebench.picturebook import GUIDANCE, STEPS
 from tests.models.stock import stock_pipeline
 from tests.tiny import Layout, differing, state, tiny_model
+
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Folders as save_pretrained writes them, by layout."""
     folders: dict[str, Path] = {}
-    layouts: tuple[Layout, ...] = ("sd1", "sd2")
-    for layout in layouts:
+    for layout in LAYOUTS:
         folders[layout] = tmp_path_factory.mktemp(layout)
         stock_pipeline(layout).save_pretrained(folders[layout])
     return folders
@@ -36,21 +38,23 @@ def folder(saved: dict[str, Path], tmp_path: Path) -> Path:
     return Path(shutil.copytree(saved["sd1"], tmp_path / "model"))
 
 
-@pytest.mark.parametrize("layout", ["sd1", "sd2"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_saved_pipeline_loads_with_its_own_weights(saved: dict[str, Path], layout: Layout) -> None:
     source = find_model(str(saved[layout]))
     model = load_model(source, "cpu", "auto")
     assert (source.domain, source.steps, source.guidance_scale) == ("photo", 50, 7.5)
-    assert model.prediction_type == {"sd1": "epsilon", "sd2": "v_prediction"}[layout]
+    assert source.family is model.family is (STABLE_DIFFUSION_XL if layout == "sdxl" else STABLE_DIFFUSION)
+    assert model.prediction_type == ("v_prediction" if layout == "sd2" else "epsilon")
     assert differing(state(model), state(tiny_model(layout))) == set()
     assert not any(parameter.requires_grad for parameter in model.parameters().values())
 
 
-def test_a_pipeline_in_half_precision_is_loaded_in_full(tmp_path: Path) -> None:
-    stock_pipeline().to(dtype=torch.float16).save_pretrained(tmp_path)
+@pytest.mark.parametrize("layout", ["sd1", "sdxl"])
+def test_a_pipeline_in_half_precision_is_loaded_in_full(layout: Layout, tmp_path: Path) -> None:
+    stock_pipeline(layout).to(dtype=torch.float16).save_pretrained(tmp_path)
     model = load_model(find_model(str(tmp_path)), "cpu")
     assert {p.dtype for p in [*model.parameters().values(), *model.vae.parameters()]} == {torch.float32}
-    assert torch.equal(model.unet.conv_in.weight, tiny_model().unet.conv_in.weight.half().float())
+    assert torch.equal(model.unet.conv_in.weight, tiny_model(layout).unet.conv_in.weight.half().float())
 
 
 def test_the_built_in_model_brings_its_recommended_settings() -> None:
@@ -101,7 +105,7 @@ def test_a_corrupt_index(folder: Path, content: str) -> None:
         find_model(str(folder))
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", STABLE_DIFFUSION.parts)
 def test_a_folder_that_lacks_a_part(folder: Path, part: str) -> None:
     shutil.rmtree(folder / part)
     with pytest.raises(EraseBenchError, match=f"no Stable-Diffusion-shaped pipeline: it lacks {part}$"):
@@ -161,7 +165,9 @@ def test_a_hub_model_is_a_folder_once_it_is_there(folder: Path, monkeypatch: pyt
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     source = find_model("org/name")
     assert (source.name, source.folder) == ("org/name", folder)
-    assert asked == [("org/name", ["model_index.json", *(f"{part}/*" for part in PARTS)])]
+    (name, patterns), *more = asked
+    assert name == "org/name" and not more
+    assert set(patterns) == {"model_index.json", *(f"{part}/*" for part in STABLE_DIFFUSION_XL.parts)}
 
 
 def test_devices() -> None:
@@ -208,7 +214,7 @@ def test_parts_that_the_index_lists_and_that_were_not_downloaded_are_not_missed(
 
 
 def test_pipelines_of_another_shape(folder: Path) -> None:
-    shape = "is not of Stable Diffusion 1.x's or 2.x's shape: "
+    shape = "is not of the shape of Stable Diffusion 1.x, 2.x or XL: "
     unet = folder / "unet" / "config.json"
     change(unet, in_channels=9)
     with pytest.raises(EraseBenchError, match=f"{shape}its U-Net reads 9 channels and gives 4, as those for inpaint"):
@@ -217,5 +223,21 @@ def test_pipelines_of_another_shape(folder: Path) -> None:
     with pytest.raises(EraseBenchError, match=f"{unet} is missing or corrupt"):
         find_model(str(folder))
     change(folder / "model_index.json", text_encoder_2=["transformers", "CLIPTextModelWithProjection"])
-    with pytest.raises(EraseBenchError, match=f"{shape}it has a second text encoder, as Stable Diffusion XL"):
+    with pytest.raises(EraseBenchError, match=r"it lacks text_encoder_2, tokenizer_2$"):
         find_model(str(folder))
+
+
+def test_a_refiner_of_stable_diffusion_xl_lacks_a_text_encoder(saved: dict[str, Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(saved["sdxl"], tmp_path / "refiner"))
+    for part in ("text_encoder", "tokenizer"):
+        shutil.rmtree(folder / part)
+    change(folder / "model_index.json", text_encoder=[None, None], tokenizer=[None, None])
+    with pytest.raises(EraseBenchError, match=r"it lacks text_encoder, tokenizer$"):
+        find_model(str(folder))
+
+
+def test_the_fingerprint_depends_on_the_second_text_encoder(saved: dict[str, Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(saved["sdxl"], tmp_path / "model"))
+    before = find_model(str(folder)).fingerprint
+    change(folder / "text_encoder_2" / "config.json", hidden_act="quick_gelu")
+    assert find_model(str(folder)).fingerprint != before

@@ -12,7 +12,7 @@ from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
 from erasebench.models.loading import find_model, load_model
-from erasebench.models.shared_passes import is_compiled, shared_passes
+from erasebench.models.shared_passes import shared_passes
 from tests.tiny import differing, state, tiny_model
 
 STEP = torch.tensor(500)
@@ -153,10 +153,3 @@ def test_gradients_reach_the_weights() -> None:
         found = torch.autograd.grad(model.predict(latents, STEP, text).square().mean(), weight)[0]
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-3)
     assert expected.abs().max() > 1e-3
-
-
-def test_compiled_unets_are_known() -> None:
-    unet = tiny_model().unet
-    assert not is_compiled(unet)
-    unet.compile()
-    assert is_compiled(unet)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -24,6 +24,7 @@ from erasebench.models import single_file
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
 from erasebench.models.export import SINGLE_FILE, export_single_file
+from erasebench.models.families import STABLE_DIFFUSION, STABLE_DIFFUSION_XL
 from erasebench.models.loading import find_model, load_model
 from erasebench.models.original_layout import (
     CLIP,
@@ -39,7 +40,7 @@ from erasebench.models.single_file import KINDS, Kind, find_single_file, load_si
 from erasebench.picturebook import pipeline_path
 from erasebench.sampling import Sampler, sample
 from tests.models.stock import stock_pipeline
-from tests.tiny import Layout, differing, state, tiny_model, tiny_pipeline
+from tests.tiny import Layout, as_model, differing, state, tiny_model, tiny_pipeline
 
 TEXT_KEY = f"{UNET}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
 
@@ -138,10 +139,11 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     assert find_single_file("org/name") is None and find_single_file(str(tmp_path)) is None
 
 
-def test_stable_diffusion_xl_is_refused_as_its_folder_is(tmp_path: Path) -> None:
-    save_file(XL, tmp_path / "xl.safetensors")
-    with pytest.raises(EraseBenchError, match=r"xl\.safetensors is not of .* shape: it has a second text encoder"):
-        find_model(str(tmp_path / "xl.safetensors"))
+def test_a_file_has_the_family_of_its_kind(tmp_path: Path) -> None:
+    for name, tensors in {"sd": header(), "sdxl": XL}.items():
+        save_file(tensors, tmp_path / f"{name}.safetensors")
+        source = find_model(str(tmp_path / f"{name}.safetensors"))
+        assert (source.family.name, source.file) == (name, tmp_path / f"{name}.safetensors")
 
 
 def test_to_find_a_file_needs_no_torch(tmp_path: Path) -> None:
@@ -191,7 +193,7 @@ def test_the_tokenizer_is_clips() -> None:
     assert torch.equal(ids, SimpleTokenizer()(texts))
 
 
-@pytest.fixture(params=["sd1", "sd2"])
+@pytest.fixture(params=get_args(Layout))
 def layout(request: pytest.FixtureRequest) -> Layout:
     found: Layout = request.param
     return found
@@ -204,17 +206,16 @@ def tiny(layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dif
     pipeline.save_pretrained(tmp_path / "configurations" / layout)
     for path in (tmp_path / "configurations").rglob("*.safetensors"):
         path.unlink()
-    model = DiffusionModel(pipeline)
-    kind = replace(
-        KINDS[0 if layout == "sd1" else 2], folder=layout, text_width=int(pipeline.unet.config.cross_attention_dim)
-    )
+    model = as_model(pipeline)
+    known = {"sd1": KINDS[0], "sd2": KINDS[2], "sdxl": KINDS[3]}[layout]
+    kind = replace(known, folder=layout, text_width=int(pipeline.unet.config.cross_attention_dim))
     monkeypatch.setattr(single_file, "KINDS", (kind,))
     monkeypatch.setattr(single_file, "_CONFIGURATIONS", tmp_path / "configurations")
     return model
 
 
 def rule_out(model: DiffusionModel) -> Erasure:
-    """A change of both parts."""
+    """A change of the U-Net and the text encoders."""
     own, rng = state(model), torch.Generator().manual_seed(0)
     names = [name for name in own if "attn2.to_v" in name or name.endswith("q_proj.weight")]
     return Erasure({name: own[name] + 0.2 * torch.randn(own[name].shape, generator=rng) for name in names})
@@ -228,7 +229,8 @@ def test_a_single_file_draws_what_the_erased_model_draws(tiny: DiffusionModel, t
     assert (source.domain, source.steps, source.file) == ("photo", 50, tmp_path / SINGLE_FILE)
     assert source.weight_files == [tmp_path / SINGLE_FILE]
     read = load_model(source, "cpu")
-    assert read.prediction_type == tiny.prediction_type
+    assert (type(read), read.prediction_type) == (type(tiny), tiny.prediction_type)
+    assert read.pipeline_options == tiny.pipeline_options
     sampler = Sampler("ddim", 3, 4.0)
     drawn = sample(read, ["a church", "art"], [3, 1], sampler)
     plain = sample(tiny, ["a church", "art"], [3, 1], sampler)
@@ -251,7 +253,7 @@ def test_a_file_of_stable_diffusion_2_holds_a_layer_more_than_diffusers(tmp_path
     }
     tensors |= {f"{OPEN_CLIP}text_projection": torch.zeros(24, 24), f"{OPEN_CLIP}logit_scale": torch.zeros(())}
     save_file(tensors, tmp_path / "a.safetensors")
-    read = load_single_file(tmp_path / "a.safetensors", tmp_path / "model")
+    read = load_single_file(tmp_path / "a.safetensors", tmp_path / "model", STABLE_DIFFUSION)
     wanted, found = (one.text_encoder.state_dict() for one in (pipeline, read))
     assert set(wanted) == set(found) and all(torch.equal(found[name], wanted[name]) for name in wanted)
 
@@ -260,13 +262,13 @@ def test_the_api_takes_a_single_file(tiny: DiffusionModel, tmp_path: Path) -> No
     export_single_file(tiny, rule_out(tiny), tmp_path / SINGLE_FILE)
     pipeline = erase(tmp_path / SINGLE_FILE, "uce", "church")
     base = load_model(find_model(str(tmp_path / SINGLE_FILE)), "cpu")
-    changed = differing(state(base), state(DiffusionModel(pipeline)))
+    changed = differing(state(base), state(as_model(pipeline)))
     assert changed and all(name.endswith(("attn2.to_k.weight", "attn2.to_v.weight")) for name in changed)
 
 
 def test_half_precision_is_loaded_in_full(tiny: DiffusionModel, tmp_path: Path) -> None:
-    for part in (tiny.unet, tiny.vae, tiny.text_encoder):
-        torch.nn.Module.half(part)
+    for part in tiny.family.networks:
+        torch.nn.Module.half(getattr(tiny, part))
     export_single_file(tiny, Erasure({"unet.conv_in.bias": tiny.unet.conv_in.bias + 1}), tmp_path / "a.safetensors")
     read = load_model(find_model(str(tmp_path / "a.safetensors")), "cpu")
     parameters = [*read.parameters().values(), *read.vae.parameters()]
@@ -307,7 +309,7 @@ def test_a_file_whose_weights_are_not_all_there(
     del tensors[key]
     save_file(tensors | ({} if value is None else {key: value}), path)
     with pytest.raises(EraseBenchError, match=message):
-        load_single_file(path, folder)
+        load_single_file(path, folder, STABLE_DIFFUSION)
 
 
 def test_picturebook_goes_through_a_single_file(tmp_path: Path) -> None:
@@ -315,7 +317,8 @@ def test_picturebook_goes_through_a_single_file(tmp_path: Path) -> None:
     name = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight"
     erasure = Erasure({name: 2 * model.parameters()[name].detach()})
     export_single_file(model, erasure, tmp_path / SINGLE_FILE)
-    read = DiffusionModel(load_single_file(tmp_path / SINGLE_FILE, pipeline_path()), "picturebook")
+    pipeline = load_single_file(tmp_path / SINGLE_FILE, pipeline_path(), STABLE_DIFFUSION)
+    read = DiffusionModel(pipeline, "picturebook")
     sampler = Sampler("ddim", 2, 5.0)
     with model.erased(erasure):
         wanted = sample(model, ["a photo of a church"], [0], sampler)
@@ -358,7 +361,7 @@ def test_stable_diffusion_xl_goes_through_a_single_file(tmp_path: Path) -> None:
     pipeline = tiny_xl()
     pipeline.save_pretrained(tmp_path / "model")
     save_file(to_original_layout(pipeline), tmp_path / "xl.safetensors")
-    read = load_single_file(tmp_path / "xl.safetensors", tmp_path / "model")
+    read = load_single_file(tmp_path / "xl.safetensors", tmp_path / "model", STABLE_DIFFUSION_XL)
     known: dict[str, Tensor] = {}
     for part in ("unet", "vae", "text_encoder", "text_encoder_2"):
         wanted, found = (getattr(one, part).state_dict() for one in (pipeline, read))

@@ -5,13 +5,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from erasebench.engine.cells import Cell
 from erasebench.engine.store import Store
+from erasebench.errors import EraseBenchError
+from erasebench.images import read_images
+from erasebench.models.checkpointing import GradientCheckpointing
+from erasebench.models.erasure import Erasure
 from erasebench.models.loading import ModelSource
 from erasebench.registry import JUDGES
+from erasebench.sampling import Sampler
 from erasebench.stages.session import Session
+from tests.test_memory import rows_that_fit
+from tests.tiny import tiny_model
 
 
 def session(folder: Path, device: str) -> Session:
@@ -77,4 +86,111 @@ def test_a_stage_is_asked_whether_a_cell_is_needed_if_it_can_tell(tmp_path: Path
     made, other = session(tmp_path, "cpu"), Cell("erase", {}, title="uce")
     assert made.unneeded(Cell("together", {}, unless=(other,))) == "uce"
     assert made.unneeded(Cell("single", {}, unless=(other,))) == ""
-    assert made.together(other) == made.batch_size
+    assert made.together(other) == 16
+
+
+ERASURE = Cell("erase", {})
+DRAWN = Cell(
+    "generate",
+    {
+        "ids": [*"abcde"],
+        "prompts": [*"abcde"],
+        "seeds": [*range(5)],
+        "sampler": {"name": "ddim", "steps": 2, "guidance_scale": 2.0, "size": None},
+    },
+    {"erasure": ERASURE},
+)
+
+
+def drawing(folder: Path, **options: Any) -> Session:
+    """A session with a tiny model, and a store of an erasure that changes nothing."""
+    source = ModelSource("somewhere", folder, "photo", "", 50, 7.5)
+    made = Session(source, "cpu", "float32", Store(folder / "store"), **options)
+    made.model = tiny_model()
+    with made.store.writing(ERASURE, {}) as payload:
+        Erasure().save(payload)
+    for name in ("plain", "less"):
+        (folder / name).mkdir()
+    return made
+
+
+def test_a_cell_goes_on_when_memory_runs_out_and_says_so(tmp_path: Path) -> None:
+    made, told = drawing(tmp_path), list[Any]()
+    assert made.work([DRAWN], None, [tmp_path / "plain"], made.progress) == [{"images": 5}]
+    with rows_that_fit(made.model.unet, 2):
+        costs = made.work([DRAWN], None, [tmp_path / "less"], lambda *far: told.append(far))
+    assert costs == [{"images": 5, "halvings": 1}]
+    assert told == [(done, 5, "images, memory ran out: 2 drawn at a time") for done in (2, 4, 5)]
+    assert np.array_equal(read_images(tmp_path / "plain"), read_images(tmp_path / "less"))
+    assert (tmp_path / "plain" / "images.zip").read_bytes() == (tmp_path / "less" / "images.zip").read_bytes()
+
+
+def test_a_cell_fails_in_one_line_where_a_single_image_does_not_fit(tmp_path: Path) -> None:
+    made = drawing(tmp_path)
+    with (
+        rows_that_fit(made.model.unet, 0),
+        pytest.raises(EraseBenchError, match=r"^the memory of cpu ran out: .* for a single image; what would fit: "),
+    ):
+        made.work([DRAWN], None, [tmp_path / "less"], made.progress)
+
+
+def test_the_users_batch_size_is_taken_as_it_is(tmp_path: Path) -> None:
+    made = drawing(tmp_path, batch_size=3)
+    with rows_that_fit(made.model.unet, 99) as calls:
+        made.work([DRAWN], None, [tmp_path / "plain"], made.progress)
+    assert calls == [3, 3, 2, 2]
+
+
+def test_batch_sizes_are_fitted_on_a_gpu_once_for_images_that_take_as_much(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted: list[Any] = []
+    monkeypatch.setattr("erasebench.sampling.fit_batch_sizes", lambda model, *how: fitted.append(how))
+    small, large = Sampler("ddim", 5), Sampler("ddim", 9, size=16)
+    for device, batch_size, count in (("cuda:1", None, 2), ("cuda:1", 4, 0), ("cpu", None, 0)):
+        (folder := tmp_path / f"{device}-{batch_size}").mkdir()
+        made = drawing(folder, batch_size=batch_size, max_memory=12.0)
+        made.device = device
+        for sampler in (small, small, large):
+            made.fit(sampler)
+        assert fitted == [(small, 32, 12.0), (large, 32, 12.0)][:count]
+        fitted.clear()
+
+
+class Training:
+    """A stage that says whether its passes are checkpointed."""
+
+    @staticmethod
+    def run(cell: Cell, session: Session, folder: Path) -> dict[str, Any]:
+        model = session.model
+        model.predict(torch.zeros(1, *model.latent_shape).requires_grad_(), 0, model.embed([""]))
+        session.progress(1, 2, "loss 0.5")
+        return {"on": int(model.unet.is_gradient_checkpointing)}
+
+
+@pytest.mark.parametrize(("stage", "device", "options", "on"), [
+    ("erase", "cpu", {}, False),
+    ("erase", "cpu", {"gradient_checkpointing": "on"}, True),
+    ("erase", "cuda", {}, True),
+    ("learn", "cuda", {}, True),
+    ("attack", "cuda", {}, False),
+    ("attack", "cuda", {"gradient_checkpointing": "on"}, True),
+    ("erase", "cuda", {"compile": True}, False),
+    ("erase", "cuda", {"gradient_checkpointing": "off"}, False),
+])  # fmt: skip
+def test_training_is_checkpointed_where_it_would_not_fit(
+    stage: str, device: str, options: dict[str, Any], on: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, told = drawing(tmp_path, **options), list[Any]()
+    made.device = device
+    monkeypatch.setitem(sys.modules, f"erasebench.stages.{stage}", Training)
+    # As if nothing fitted.
+    monkeypatch.setattr(GradientCheckpointing, "measured", lambda model, gigabytes: GradientCheckpointing("on"))
+    cell = Cell(stage, {})
+    with made.store.writing(cell, cost := dict[str, Any]()) as payload:
+        (payload / "payload").write_text("x")
+        cost |= made.work([cell], None, [payload], lambda *far: told.append(far))[0]
+    assert (marker := made.store.marker(cell.key)) and marker.cost == cost
+    assert cost == {"on": int(on), **({"gradient_checkpointing": 1} if on else {})}
+    assert told == [(1, 2, "loss 0.5, gradient checkpointing" if on else "loss 0.5")]
+    assert not made.model.unet.is_gradient_checkpointing, "switched back"

@@ -26,8 +26,8 @@ def test_words_around_and_own_words(layout: Layout) -> None:
     assert target.own.sum() == 30
     ends = target.ends.sum(1)
     assert torch.equal(target.ends, ids == model.tokenizer.eos_token_id)
-    # Stable Diffusion 1.x pads with the end of the text, 2.x does not.
-    assert (ends > 1).all() if layout == "sd1" else (ends == 1).all()
+    # Stable Diffusion 1.x and XL pad with the end of the text, 2.x does not.
+    assert (ends == 1).all() if layout == "sd2" else (ends > 1).all()
     many = EmbeddedPrompts.of(model, THINGS, "red dog", "dog")
     assert (many.own.sum(1) == 4).all(), "r, e, d and dog"
 

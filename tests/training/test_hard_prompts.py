@@ -261,7 +261,7 @@ def test_the_unerased_model_predicts_in_batches_with_one_swap(monkeypatch: pytes
     x = torch.randn((5, *target.model.latent_shape), generator=torch.Generator().manual_seed(0)).double()
     t, text = torch.arange(5), target.model.embed(["dog", "art", "church", "a", "b"])
     whole = target.predict_unerased(x, t, text)
-    target.batch_size = 2
+    target.model.batch_sizes.drawn.rows = 2
     torch.testing.assert_close(target.predict_unerased(x, t, text), whole)
     assert len(swaps) == 2
     torch.testing.assert_close(whole, target.predict(x, t, text) + 1)

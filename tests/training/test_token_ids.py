@@ -15,7 +15,7 @@ def test_ordinary_ids_are_all_but_start_end_and_padding(layout: Layout) -> None:
     model = tiny_model(layout)
     tokenizer, ids = model.tokenizer, ordinary_ids(model).tolist()
     left = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}
-    assert len(left) == {"sd1": 2, "sd2": 3}[layout]
+    assert len(left) == (3 if layout == "sd2" else 2)
     assert ids == [token for token in range(len(model.token_embeddings)) if token not in left]
 
 

@@ -1,0 +1,324 @@
+"""Leases: who may compute a cell, agreed on by runs that share nothing but a folder.
+
+A lease is a small file that is made exclusively and says who made it; whoever makes it holds it.  A thread of the
+holder changes the file's time again and again.  Whoever else wants the lease watches it: if the holder ran on this
+machine and has ended, or if the file did not change for :data:`SILENCE` seconds of the watcher's own steady clock, it
+is taken over.  No two machines' clocks are compared, so that none of them need be right.
+
+A holder that was only slow, such as one whose machine slept, comes back to a lease that it lost.  That costs time and
+nothing else: see :meth:`~erasebench.engine.store.Store.writing`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import stat
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+
+from erasebench.files import PARTIAL, is_running, remove
+from erasebench.terminal import say
+
+BEAT, SILENCE = 10.0, 60.0
+"""Seconds between two signs of life of a holder, and without any after which a lease is taken over."""
+POLL = 0.1
+"""Seconds after which a lease that another run holds is looked at again."""
+SUFFIX = ".json"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What came of asking for a lease.
+
+    Attributes:
+        held: it is this run's now.
+        other: who else holds it, or, if it was taken over, who did and why no longer; ``""`` if nobody did.
+    """
+
+    held: bool
+    other: str = ""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who made a lease.
+
+    Attributes:
+        owner: a random name.
+        host: for people.
+        machine: within which ``process`` means something: a kernel since its start, and a space of process numbers.
+        process: its number; ``started`` when, in ticks since the machine started, since numbers are used again.
+    """
+
+    owner: str
+    host: str
+    machine: str
+    process: int
+    started: str
+
+    def __str__(self) -> str:
+        return f"process {self.process} on {self.host}"
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its process is known to be gone: one of another machine never is."""
+        if self.machine != _machine():
+            return False
+        if not is_running(self.process):
+            return True
+        state, started = _process(self.process)
+        return state in ("Z", "X") or bool(self.started and started and self.started != started)
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A lease as it was seen; two that were seen differ if its holder gave a sign of life in between.
+
+    Attributes:
+        name: what it is for.
+        text: what the file says.
+        changed: when it was changed, in ns of whichever clock.
+    """
+
+    name: str
+    text: str
+    changed: int
+
+    @property
+    def holder(self) -> Holder | None:
+        """Who made it; None where that was cut short."""
+        try:
+            holder = Holder(**json.loads(self.text))
+        except (ValueError, TypeError, RecursionError):
+            return None
+        # The owner's name is part of a path.
+        return holder if type(holder.process) is int and str(holder.owner).isalnum() else None
+
+    @property
+    def ended(self) -> str:
+        """Who held it until the process ended; ``""`` unless that is known."""
+        holder = self.holder
+        return f"{holder}, which has ended" if holder and holder.has_ended else ""
+
+    def __str__(self) -> str:
+        return str(self.holder or "an unknown process")
+
+
+class Leases:
+    """The leases in a folder.
+
+    Args:
+        folder: it is there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.owner = secrets.token_hex(8)
+        self._held: set[str] = set()
+        self._stop = threading.Event()
+        self._watched: dict[str, tuple[Lease, float]] = {}
+        """By name a lease as it was last seen to change, and since when, of this process's steady clock."""
+
+    def __reduce__(self) -> tuple[type[Leases], tuple[Path]]:
+        """In another process: the same folder, another owner."""
+        return Leases, (self.folder,)
+
+    def claim(self, name: str) -> Claim:
+        """Take a lease if nobody has it, or if whoever has it is gone; returns at once.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        path, other = self._path(name), ""
+        while not self._make(path, self._text()):
+            lease = self.look(name)
+            if lease is None:
+                continue  # given back in between
+            gone = lease.ended or self._silent(lease)
+            if not gone:
+                return Claim(False, str(lease))
+            self.drop(lease)
+            other = gone
+        self._watched.pop(name, None)
+        if not self._held:
+            self._stop = threading.Event()
+            threading.Thread(target=self._live, args=(self._stop,), name="leases", daemon=True).start()
+        self._held.add(name)
+        return Claim(True, other)
+
+    def release(self, name: str) -> None:
+        """Give a lease back, unless another run took it over."""
+        if self.holds(name):
+            with suppress(OSError):  # it will be found that this process has ended
+                self._path(name).unlink()
+        self._held.discard(name)
+        if not self._held:
+            self._stop.set()
+
+    def holds(self, name: str) -> bool:
+        """Whether a lease was taken here and by no other run since."""
+        return name in self._held and self._is_own(name)
+
+    @contextmanager
+    def holding(self, name: str, wait: bool = False) -> Iterator[bool]:
+        """Hold a lease for the time of a block.
+
+        Args:
+            name: of the lease.
+            wait: until it is free; otherwise the block is told False if another run holds it.
+        """
+        while not (held := self.claim(name).held) and wait:
+            time.sleep(POLL)
+        try:
+            yield held
+        finally:
+            if held:
+                self.release(name)
+
+    def seen(self) -> list[Lease]:
+        """The leases that others hold, or held when they ended."""
+        names = sorted(path.name.removesuffix(SUFFIX) for path in self.folder.glob(f"*{SUFFIX}"))
+        return [lease for name in names if name not in self._held and (lease := self.look(name))]
+
+    def survey(self) -> tuple[list[Lease], dict[Lease, str]]:
+        """The leases of others that live, and those that are abandoned, with who held them.
+
+        Returns at once unless there are leases of other machines: those are watched until their holders give a sign of
+        life, :data:`SILENCE` seconds at most.
+        """
+        alive: list[Lease] = []
+        abandoned: dict[Lease, str] = {}
+        first = {lease.name: lease for lease in self.seen()}
+        for name in first:
+            self._watched.pop(name, None)
+        told = False
+        while first:
+            now = {lease.name: lease for lease in self.seen()}
+            for name, lease in list(first.items()):
+                found = now.get(name)
+                here = lease.holder is not None and lease.holder.machine == _machine()
+                if found is None:
+                    del first[name]  # given back in between
+                elif gone := found.ended or self._silent(found):
+                    abandoned[found] = gone
+                    del first[name]
+                elif here or found != lease:
+                    alive.append(found)
+                    del first[name]
+            if first:
+                if not told:
+                    told = True
+                    say(f"watching for {SILENCE:.0f} s at most whether {next(iter(first.values()))} is alive")
+                time.sleep(POLL)
+        return alive, abandoned
+
+    def drop(self, lease: Lease) -> None:
+        """Remove an abandoned lease as it was seen, and no other that stands there by now."""
+        path = self._path(lease.name)
+        # Of several that do this at once, renaming lets one have the file; which one it is shows only then.
+        aside = path.with_name(f"{path.name}.{secrets.token_hex(8)}{PARTIAL}")
+        try:
+            path.rename(aside)
+        except FileNotFoundError:
+            return
+        moved = _read(lease.name, aside)
+        if moved and moved != lease:
+            self._make(path, moved.text)
+        aside.unlink(missing_ok=True)
+
+    def tidy(self) -> None:
+        """Remove what :meth:`drop` left if it was killed."""
+        for path in self.folder.glob(f"*{PARTIAL}"):
+            with suppress(OSError):
+                lease = _read(path.name, path)
+                if lease and lease.ended:
+                    path.unlink()
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}{SUFFIX}"
+
+    def _text(self) -> str:
+        process = os.getpid()
+        return json.dumps(asdict(Holder(self.owner, socket.gethostname(), _machine(), process, _process(process)[1])))
+
+    def _make(self, path: Path, text: str) -> bool:
+        """Make a lease's file, unless there is one."""
+        try:
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        except FileExistsError:
+            return False
+        try:
+            os.write(handle, text.encode())
+        except OSError:
+            path.unlink(missing_ok=True)  # or others would wait for nobody
+            raise
+        finally:
+            os.close(handle)
+        return True
+
+    def look(self, name: str) -> Lease | None:
+        """A lease as it is now; None if there is none, or something that no run made, which gives way."""
+        path = self._path(name)
+        with suppress(FileNotFoundError):
+            if not stat.S_ISREG(path.lstat().st_mode):
+                remove(path)
+                return None
+        return _read(name, path)
+
+    def _silent(self, lease: Lease) -> str:
+        """Who holds a lease that did not change for too long; ``""`` if it did, or was not watched for as long."""
+        now = time.monotonic()
+        last, since = self._watched.setdefault(lease.name, (lease, now))
+        if last != lease:
+            self._watched[lease.name] = lease, now
+            return ""
+        return f"{lease}, silent for {SILENCE:.0f} s" if now - since >= SILENCE else ""
+
+    def _is_own(self, name: str) -> bool:
+        lease = _read(name, self._path(name))
+        holder = lease.holder if lease else None
+        return holder is not None and holder.owner == self.owner
+
+    def _live(self, stop: threading.Event) -> None:
+        """Give signs of life until there is nothing left to hold."""
+        while not stop.wait(BEAT):
+            for name in list(self._held):
+                with suppress(OSError):
+                    if self._is_own(name):
+                        os.utime(self._path(name))
+
+
+def _read(name: str, path: Path) -> Lease | None:
+    try:
+        # Opened anew each time: that has a network's file system ask the server.
+        with open(path, "rb") as stream:
+            return Lease(name, stream.read().decode(errors="replace"), os.fstat(stream.fileno()).st_mtime_ns)
+    except FileNotFoundError:
+        return None
+
+
+@cache
+def _machine() -> str:
+    try:
+        kernel = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{kernel} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return socket.gethostname()
+
+
+def _process(number: int) -> tuple[str, str]:
+    """State and start of a running process; empty where the system does not tell."""
+    try:
+        text = Path(f"/proc/{number}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return "", ""
+    fields = text.rpartition(")")[2].split()  # behind the name, which may hold anything: proc(5), fields 3 to 52
+    return fields[0], fields[19]

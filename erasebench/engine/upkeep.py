@@ -1,0 +1,201 @@
+"""``erasebench store``: how large a store is, what nobody needs of it, and its cells in another one."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from erasebench.engine.store import CorruptCellError, Marker, Store
+from erasebench.errors import EraseBenchError
+from erasebench.files import disk_full, is_disk_full, remove
+
+
+def with_what_they_read(store: Store, keys: Iterable[str]) -> set[str]:
+    """Those cells that a store has, those that they were made of, and so on.
+
+    Raises:
+        EraseBenchError: one of them is damaged, so that nobody can tell what it was made of.
+    """
+    found, pending = set[str](), list(keys)
+    while pending:
+        key = pending.pop()
+        if key in found or not store.folder(key).exists():
+            continue
+        marker = store.marker(key)
+        if marker is None:
+            raise EraseBenchError(
+                f"cell {key[:12]} {store.check(key)}; run `erasebench doctor --fix --store {store.root}` first"
+            )
+        found.add(key)
+        pending += marker.identity["reads"].values()
+    return found
+
+
+def measure(store: Store) -> list[str]:
+    """A line for each stage, one for what is in the making, one for all: how many cells, and how large."""
+    cells, sizes = Counter[str](), Counter[str]()
+    for key in store.cells():
+        marker = store.marker(key)
+        stage = str(marker.identity["stage"]) if marker else "damaged"
+        cells[stage] += 1
+        sizes[stage] += _size(store.folder(key))
+    rest = {"in the making": store.works(), "left over": store.leftovers()}
+    for name, paths in rest.items():
+        if paths:
+            cells[name] = len(paths)
+            sizes[name] = sum(map(_size, paths))
+    cells["in all"], sizes["in all"] = cells.total(), sizes.total()
+    width = len(str(cells["in all"]))
+    return [f"{name:<13}  {cells[name]:>{width}}  {sizes[name] / 1e6:10.1f} MB" for name in cells]
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """What of a store nobody needs.
+
+    Attributes:
+        cells: their keys, by stage.
+        paths: what lies beside cells, in words -> where.
+        size: of all that, in bytes; ``kept`` of the cells that stay.
+        kept_cells: how many stay.
+    """
+
+    cells: Mapping[str, list[str]]
+    paths: Mapping[str, list[Path]]
+    size: int
+    kept: int
+    kept_cells: int
+
+    def lines(self) -> list[str]:
+        """What it is, for readers."""
+        lines = [f"kept: {self.kept_cells} cells, {self.kept / 1e6:.1f} MB"]
+        count = sum(map(len, self.cells.values()))
+        stages = ", ".join(f"{len(keys)} {stage}" for stage, keys in self.cells.items())
+        lines.append(f"not needed: {count} cells{stages and f' ({stages})'}, {self.size / 1e6:.1f} MB")
+        lines += [f"not needed: {len(paths)} {what}" for what, paths in self.paths.items() if paths]
+        return lines
+
+
+def find_garbage(store: Store, keep: Collection[str]) -> Garbage:
+    """All but some cells, those that they were made of, and what one of them has in the making.
+
+    Args:
+        store: the store.
+        keep: keys of cells, which need not be there.
+
+    Raises:
+        EraseBenchError: one of them is damaged, so that nobody can tell what it was made of.
+    """
+    kept = with_what_they_read(store, keep)
+    cells: dict[str, list[str]] = {}
+    for key in store.cells():
+        if key not in kept:
+            marker = store.marker(key)
+            cells.setdefault(str(marker.identity["stage"]) if marker else "damaged", []).append(key)
+    locks = store.root / "locks"
+    paths = {
+        "half-written": store.leftovers(),
+        "in the making": [path for path in store.works() if path.name not in keep],
+        "of an older erasebench": [locks] if locks.is_dir() else [],  # which runs held by locks of the system
+    }
+    folders = [store.folder(key) for keys in cells.values() for key in keys]
+    size = sum(map(_size, (*folders, *(path for some in paths.values() for path in some))))
+    return Garbage(cells, paths, size, sum(_size(store.folder(key)) for key in kept), len(kept))
+
+
+def collect_garbage(store: Store, keep: Collection[str]) -> Garbage:
+    """Remove what :func:`find_garbage` finds, while no run is at work.
+
+    Raises:
+        EraseBenchError: a run is, or a cell that is to be kept is damaged.
+    """
+    with store.clearing():
+        garbage = find_garbage(store, keep)
+        for key in (key for keys in garbage.cells.values() for key in keys):
+            store.remove(key)
+        for path in (path for paths in garbage.paths.values() for path in paths):
+            remove(path)
+    return garbage
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, or of all files below a folder."""
+    return sum(each.lstat().st_size for each in (path, *path.rglob("*")) if not each.is_dir())
+
+
+@dataclass
+class Arrival:
+    """What came of bringing cells into a store.
+
+    Attributes:
+        new: how many were brought, of ``size`` bytes.
+        there: how many it had.
+        problems: a line for each that was not brought.
+    """
+
+    new: int = 0
+    size: int = 0
+    there: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    def bring(self, store: Store, key: str, marker: Marker, write: Callable[[Path], object]) -> None:
+        """Bring a finished cell into a store that does not have it.
+
+        Args:
+            store: where runs are kept out by the caller.
+            key: the cell's; ``marker`` is the one that vouches for it.
+            write: puts the payload into a folder.
+
+        Raises:
+            DiskFullError: there is no room for it.
+        """
+        with store.leases.holding(key) as held:
+            if isinstance(store.find(key), Marker):
+                self.there += 1
+                return
+            if not held:
+                self.problems.append(f"cell {key[:12]} is being computed by a run in {store.root}: left to it")
+                return
+            try:
+                with store.adopting(key, marker) as folder:
+                    write(folder)
+            except CorruptCellError as error:
+                self.problems.append(f"{error}: not brought")
+                return
+            except OSError as error:
+                if is_disk_full(error):
+                    raise disk_full(f"the store {store.root}") from error
+                raise
+        self.new += 1
+        self.size += sum(size for size, _ in marker.files.values())
+
+
+def copy(source: Store, target: Store, keys: Iterable[str]) -> Arrival:
+    """Copy cells that another store does not have; what arrives is compared with each cell's marker.
+
+    Args:
+        source: where they are; nothing is written there.
+        target: where they go.
+        keys: of the cells.
+
+    Raises:
+        EraseBenchError: the disk is full, or cells are being removed from the target.
+    """
+    arrival = Arrival()
+    with target.at_work():
+        for key in keys:
+            marker = source.marker(key)
+            if marker is None:
+                arrival.problems.append(f"cell {key[:12]} {source.check(key)}: not brought")
+                continue
+
+            def write(folder: Path, key: str = key, names: Iterable[str] = tuple(marker.files)) -> None:
+                for name in names:
+                    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(source.folder(key) / name, folder / name)
+
+            arrival.bring(target, key, marker, write)
+    return arrival

@@ -1,0 +1,149 @@
+"""The U-Net that images are sampled with on a GPU: a copy, made for passes without gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from erasebench.models.shared_passes import share_latents
+
+RECORDED_ROWS = 16
+"""Up to so many rows, a GPU is done with a pass before the next kernel has been launched."""
+RECORDINGS = 4
+"""Kept at a time, of different shapes; each holds the memory of its pass."""
+
+
+class SamplingUnet:
+    """A copy of a U-Net, in the precision that it computes in.
+
+    Under autocast a pass casts all weights and works in float32 in between; the copy's weights are cast once for each
+    batch of images.  Of few rows, a pass is recorded as a CUDA graph and replayed.  Or passes are compiled, one graph
+    for each shape; weights are swapped into it in place.  All rows share one timestep, and what stands before the first
+    cross-attention is computed once for all texts, as in :mod:`~erasebench.models.shared_passes`.
+
+    Args:
+        unet: a ``UNet2DConditionModel`` of diffusers, as it was loaded.
+        dtype: of the copy.
+        backend: of ``torch.compile``; nothing is compiled if None.
+    """
+
+    def __init__(self, unet: nn.Module, dtype: torch.dtype, backend: str | None = None) -> None:
+        # What inference mode makes cannot be written to outside of it.
+        with torch.inference_mode(False):
+            # What is compiled keeps channels last, as cuDNN wants them; the norms of eager mode do not.
+            memo: dict[int, Any] = {id(own): _cast(own, dtype, last=backend is not None) for own in unet.parameters()}
+            self._unet: nn.Module = deepcopy(unet, memo)
+        self._dtype = dtype
+        self._hooks = ExitStack()
+        share_latents(self._unet, self._hooks)
+        if backend:
+            self._unet.compile(backend=backend, dynamic=False)
+        self._recordings: dict[object, _Recording] = {}
+
+    @torch.no_grad()
+    def refresh(self, unet: nn.Module) -> bool:
+        """Take over the weights of a U-Net with what adapters change in them, if it is otherwise built as the copy is.
+
+        Returns:
+            Whether it is: hooks may do anything, and layers that others put there too.
+        """
+        weights, mine = merged_weights(unet), dict(self._unet.named_parameters())
+        if list(weights) != list(mine) or has_hooks(unet):
+            return False
+        for name, weight in weights.items():
+            mine[name].copy_(weight)
+        return True
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        latents: Tensor,
+        timestep: Tensor | int | float,
+        encoder_hidden_states: Tensor,
+        added_cond_kwargs: Mapping[str, Tensor] | None = None,
+        return_dict: bool = False,
+    ) -> tuple[Tensor]:
+        """Predict for latents ``[n, c, h, w]`` with text ``[k n, length, width]``, as diffusers' U-Nets do.
+
+        Returns:
+            ``[k n, c, h, w]``, in the copy's precision.
+        """
+        added = dict(added_cond_kwargs or {})
+        given = [latents, encoder_hidden_states, *added.values()]
+        inputs = [torch.as_tensor(timestep, device=latents.device), *(tensor.to(self._dtype) for tensor in given)]
+
+        def predict(timestep: Tensor, latents: Tensor, text: Tensor, *more: Tensor) -> Tensor:
+            named = {"added_cond_kwargs": dict(zip(added, more, strict=True))} if added else {}
+            # The U-Net is in one precision already.
+            with torch.autocast(latents.device.type, enabled=False):
+                output: Tensor = self._unet(latents, timestep, encoder_hidden_states=text, return_dict=False, **named)[
+                    0
+                ]
+            return output
+
+        if latents.device.type == "cuda" and len(encoder_hidden_states) <= RECORDED_ROWS:
+            return (self._recorded(predict, inputs),)
+        return (predict(*inputs),)
+
+    def _recorded(self, predict: Callable[..., Tensor], inputs: Sequence[Tensor]) -> Tensor:
+        key = tuple((tensor.dtype, tensor.shape) for tensor in inputs)
+        recording = self._recordings.pop(key, None)
+        if recording is None:
+            if len(self._recordings) == RECORDINGS:
+                del self._recordings[next(iter(self._recordings))]
+            recording = _Recording(predict, inputs)
+        self._recordings[key] = recording  # the last used is the last in order
+        return recording.replay(inputs)
+
+
+class _Recording:
+    """The kernels of one pass, launched at once."""
+
+    def __init__(self, predict: Callable[..., Tensor], inputs: Sequence[Tensor]) -> None:
+        with torch.inference_mode(False):
+            self._inputs = [torch.empty_like(tensor).copy_(tensor) for tensor in inputs]
+            side: Any = torch.cuda.Stream(inputs[0].device)  # type: ignore[no-untyped-call]
+            side.wait_stream(torch.cuda.current_stream(inputs[0].device))
+            with torch.cuda.stream(side):
+                for _ in range(2):  # libraries choose their kernels, and what is compiled is
+                    predict(*self._inputs)
+            torch.cuda.current_stream(inputs[0].device).wait_stream(side)
+            self._graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._graph):
+                self._output = predict(*self._inputs)
+
+    def replay(self, inputs: Sequence[Tensor]) -> Tensor:
+        for mine, given in zip(self._inputs, inputs, strict=True):
+            mine.copy_(given)
+        self._graph.replay()
+        return self._output.clone()
+
+
+def merged_weights(network: nn.Module) -> dict[str, Tensor]:
+    """The weights of a network by the names that they have without adapters, with what peft's adapters add to them."""
+    adapters = {name: layer for name, layer in network.named_modules() if hasattr(layer, "get_delta_weight")}
+    own = {f"{name}.{half}" for name in adapters for half in ("lora_A", "lora_B")}
+    weights: dict[str, Tensor] = {
+        name.replace(".base_layer.", "."): weight
+        for name, weight in network.named_parameters()
+        if not own or not any(name.startswith(half) for half in own)
+    }
+    for name, layer in adapters.items():
+        for adapter in () if layer.disable_adapters else layer.active_adapters:
+            weights[f"{name}.weight"] = weights[f"{name}.weight"] + layer.get_delta_weight(adapter)
+    return weights
+
+
+def has_hooks(network: nn.Module) -> bool:
+    """Whether any layer has forward hooks, which others put there to look at it or to change it."""
+    return any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
+
+
+def _cast(own: nn.Parameter, dtype: torch.dtype, *, last: bool) -> nn.Parameter:
+    layout = torch.channels_last if last and own.ndim == 4 else torch.preserve_format
+    return nn.Parameter(own.detach().to(dtype, memory_format=layout, copy=True), requires_grad=False)

@@ -1,0 +1,354 @@
+"""What many machines do to a store: drivers die, sleep and wake, clocks jump, bytes flip.
+
+Each procedure looks for lost work, for other tables than those of an undisturbed run, and for a word on what was wrong;
+and each is shown to find what it looks for, with what should prevent it taken away.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from erasebench.engine import leases as leases_module
+from erasebench.engine.cells import Cell
+from erasebench.engine.doctor import examine
+from erasebench.engine.leases import Claim, Leases
+from erasebench.engine.ledger import read_ledger
+from erasebench.engine.local import LocalRunner
+from erasebench.engine.runner import Event, Failed, Found, Lost, TakenOver
+from erasebench.engine.store import MARKER, Marker, Store
+from erasebench.files import remove
+from tests.engine.fake import FakeWorkshop, cell
+from tests.engine.runs import CELLS, copy_of, done, fast_generate, run_tiny, table
+from tests.engine.test_kill import count_calls
+
+pytestmark = pytest.mark.usefixtures("fast")
+YEAR = 365 * 24 * 3600
+
+
+def begin(act: Callable[[], int]) -> int:
+    """The number of a process that does something, and ends with the code that comes of it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 and later: forks of threaded processes
+        child = os.fork()
+    if not child:
+        try:
+            os._exit(act())
+        finally:
+            os._exit(99)
+    return child
+
+
+def end(child: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def stop() -> None:
+    """What a machine that goes to sleep is to the code."""
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def in_the_work(patch: pytest.MonkeyPatch) -> None:
+    """The cell itself says so."""
+
+
+def before_the_commit(patch: pytest.MonkeyPatch) -> None:
+    commit = Store._commit
+
+    def slow(self: Store, key: str, partial: Path, marker: Marker) -> None:
+        stop()
+        commit(self, key, partial, marker)
+
+    patch.setattr(Store, "_commit", slow)
+
+
+def before_it_has_its_name(patch: pytest.MonkeyPatch) -> None:
+    rename = Path.rename
+
+    def slow(self: Path, target: Path) -> Path:
+        if target.parent.parent.name == "cells":
+            stop()
+        return rename(self, target)
+
+    patch.setattr(Path, "rename", slow)
+
+
+def after_the_commit(patch: pytest.MonkeyPatch) -> None:
+    commit = Store._commit
+
+    def slow(self: Store, key: str, partial: Path, marker: Marker) -> None:
+        commit(self, key, partial, marker)
+        stop()
+
+    patch.setattr(Store, "_commit", slow)
+
+
+def overtake(folder: Path, when: Callable[[pytest.MonkeyPatch], None], patch: pytest.MonkeyPatch) -> list[Event]:
+    """What a driver does with a cell whose driver falls asleep over it, and wakes up when it is finished."""
+    one = cell("one", "stop" if when is in_the_work else "")
+    (folder / "signs").mkdir(parents=True)
+    store = Store(folder / "store")
+
+    def run(*subscribers: Callable[[Event], None]) -> set[str]:
+        own = Store(folder / "store")
+        outcome = LocalRunner(FakeWorkshop(own, folder / "signs")).run([one], own, subscribers)
+        return set(outcome.failed) or (outcome.computed | set(outcome.costs)) - {one.key}
+
+    def sleeper() -> int:
+        events: list[Event] = []
+        with pytest.MonkeyPatch.context() as inner:
+            when(inner)
+            bad = run(events.append)
+        return 1 if bad or any(isinstance(event, Failed) for event in events) else 0
+
+    child = begin(sleeper)
+    assert os.WIFSTOPPED(os.waitpid(child, os.WUNTRACED)[1])
+    patch.setattr(leases_module, "SILENCE", 0.3)
+    events: list[Event] = []
+    try:
+        assert not run(events.append)
+        first = store.folder(one.key).stat().st_ino
+    finally:
+        os.kill(child, signal.SIGCONT)
+        code = end(child)
+    assert code == 0, "what the sleeper could not do says nothing of the cell"
+    assert store.folder(one.key).stat().st_ino == first, "a finished cell was replaced"
+    assert examine(store.root) == [] and (store.read(one.key) / "payload").read_text() == "one 0 []\n"
+    return events
+
+
+@pytest.mark.parametrize("when", [in_the_work, before_the_commit, before_it_has_its_name, after_the_commit])
+def test_a_driver_that_slept_does_no_harm_when_it_wakes(
+    when: Callable[[pytest.MonkeyPatch], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = overtake(tmp_path, when, monkeypatch)
+    if when is not after_the_commit:  # then nothing is left to take over
+        (taken,) = [event for event in events if isinstance(event, TakenOver)]
+        assert taken.holder.endswith(", silent for 0 s") and taken.holder.startswith("process ")
+
+
+def test_the_procedure_finds_a_commit_that_replaces_what_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = Store._commit
+
+    def replace(self: Store, key: str, partial: Path, marker: Marker) -> None:
+        aside = partial.with_suffix(".aside")  # which the other does not clear away
+        partial.rename(aside)
+        if not (self.root / "work" / key).exists():
+            self.work(key)
+            stop()
+        remove(self.folder(key))
+        commit(self, key, aside, marker)
+
+    monkeypatch.setattr(Store, "_commit", replace)
+    with pytest.raises(AssertionError, match="a finished cell was replaced"):
+        overtake(tmp_path, in_the_work_of_nobody, monkeypatch)
+
+
+def in_the_work_of_nobody(patch: pytest.MonkeyPatch) -> None:
+    """The commit stops by itself."""
+
+
+def test_a_driver_that_lost_a_cell_says_so_and_takes_the_result_of_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = cell("one", "raise")
+    (tmp_path / "signs").mkdir()
+    store, other = Store(tmp_path / "store"), Store(tmp_path / "store")
+    work, events = FakeWorkshop.work, list[Event]()
+
+    def lose(self: FakeWorkshop, *args: Any) -> Any:
+        path = store.leases.folder / f"{one.key}.json"
+        path.unlink()
+        assert other.leases.claim(one.key).held
+        return work(self, *args)
+
+    def finish(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, Lost):
+            with other.writing(one, {"seconds": 1.0}) as folder:
+                (folder / "payload").touch()
+            other.leases.release(one.key)
+
+    monkeypatch.setattr(FakeWorkshop, "work", lose)
+    outcome = LocalRunner(FakeWorkshop(store, tmp_path / "signs")).run([one], store, [finish])
+    assert not outcome.failed and not outcome.computed and outcome.costs == {one.key: {"seconds": 1.0}}
+    assert [type(event) for event in events][-2:] == [Lost, Found]
+
+
+def two_drivers(folder: Path, moment: int) -> bool:
+    """Two runs on one store, of which one is killed at a moment; the other one ends, and so does the first, resumed.
+
+    Returns:
+        Whether the moment came: the other run may have done all that was left before.
+    """
+
+    def driver(name: str, dies: bool) -> int:
+        def kill(n: int, after: bool) -> None:
+            if dies and (n, after) == (moment, True):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        def wait(seconds: float, for_both: str) -> None:
+            deadline = time.monotonic() + seconds
+            while time.monotonic() < deadline and not all((folder / one / for_both).exists() for one in ("a", "b")):
+                time.sleep(0.01)
+
+        def slow(cell: Any, session: Any, place: Path) -> dict[str, Any]:
+            # No image is drawn before both runs are at work; and if both could draw the first ones, they would.
+            wait(60, "out/ledger.jsonl")
+            if cell.title == "sd church":
+                (folder / name / "drawing").touch()
+                wait(2, "drawing")
+            return fast_generate(cell, session, place)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("erasebench.stages.generate.run", slow)
+            count_calls(patch, kill)
+            return run_tiny(folder / name, "--store", folder / "store")
+
+    first, second = begin(lambda: driver("a", True)), begin(lambda: driver("b", False))
+    ends = end(first), end(second)
+    assert ends[0] in (0, -signal.SIGKILL) and ends[1] == 0
+    assert run_tiny(folder / "a", "--store", folder / "store") == 0
+    return ends[0] != 0
+
+
+def computed(folder: Path) -> list[str]:
+    """The cells that either run computed, or began and left to the other one."""
+    lines = [line for name in ("a", "b") for line in read_ledger(folder / name / "out" / "ledger.jsonl")]
+    return [line["cell"] for line in lines if line["event"] in ("ok", "failed", "lost")]
+
+
+def check_two_drivers(folder: Path, undisturbed: Path, moments: range) -> None:
+    killed = 0
+    for moment in moments:
+        place = folder / str(moment)
+        killed += two_drivers(place, moment)
+        cells = computed(place)
+        assert len(cells) == len(set(cells)), "work was done twice"
+        assert len(Store(place / "store").cells()) == CELLS and examine(place / "store") == []
+        assert table(place / "a") == table(place / "b") == table(undisturbed)
+    assert killed, "all kills came too late"
+
+
+def test_of_two_drivers_one_may_be_killed_at_any_moment(fast_run: Path, tmp_path: Path) -> None:
+    check_two_drivers(tmp_path, fast_run, range(30, 76, 45))
+
+
+def test_the_procedure_finds_drivers_without_leases(
+    fast_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = Leases.claim
+
+    def careless(self: Leases, name: str) -> Claim:
+        claim(self, name)
+        return Claim(True)
+
+    monkeypatch.setattr(Leases, "claim", careless)
+    with pytest.raises(AssertionError, match="work was done twice"):
+        check_two_drivers(tmp_path, fast_run, range(90, 91))
+
+
+def a_payload(folder: Path, draw: random.Random) -> tuple[str, Path]:
+    """A cell of a run, and one of its files."""
+    store = Store(folder / "store")
+    key = draw.choice(store.cells())
+    marker = store.marker(key)
+    assert marker
+    names = [name for name, (size, _) in sorted(marker.files.items()) if size]
+    return key, store.folder(key) / draw.choice(names)
+
+
+def flip(path: Path, draw: random.Random) -> None:
+    data = bytearray(path.read_bytes())
+    data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
+    path.write_bytes(bytes(data))
+
+
+def check_flipped_bytes(finished: Path, folder: Path, capsys: pytest.CaptureFixture[str], jump: bool) -> None:
+    """Flip a byte anywhere: the cell is named, computed again, and no other; where a clock jumped too."""
+    draw = random.Random(3)
+    for k in range(3):
+        place = copy_of(finished, folder / str(k))
+        key, path = a_payload(place, draw)
+        flip(path, draw)
+        if jump:
+            # What is written after a clock was put back is older than the notes of what was written before.
+            for other in (place / "store" / "cells").rglob("*"):
+                if other.name != "verified.json":
+                    back = other.stat().st_mtime - YEAR * (1 + draw.random())
+                    os.utime(other, (back, back))
+        capsys.readouterr()
+        assert run_tiny(place) == 0
+        said = capsys.readouterr().err.splitlines()
+        assert [line["cell"] for line in done(place)] == [key], "a flipped byte went unnoticed"
+        (corrupt,) = done(place, "corrupt")
+        assert f"{path.name} is not what was written" in corrupt["reason"]
+        assert f"{corrupt['stage']} {corrupt['title']} {corrupt['reason']}; it is computed again" in said
+        assert table(place) == table(finished) and examine(place / "store") == []
+        shutil.rmtree(place)
+
+
+@pytest.mark.parametrize("jump", [False, True])
+def test_a_flipped_byte_is_named_and_mended_whatever_the_clock_does(
+    jump: bool, fast_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    check_flipped_bytes(fast_run, tmp_path, capsys, jump)
+
+
+def test_the_procedure_finds_files_that_are_trusted_by_their_age(
+    fast_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def older(self: Store, key: str, marker: Marker) -> bool:
+        folder = self.folder(key)
+        noted = (folder / "verified.json").stat().st_mtime_ns
+        return all((folder / name).stat().st_mtime_ns < noted for name in marker.files)
+
+    monkeypatch.setattr(Store, "_is_verified", older)
+    with pytest.raises(AssertionError, match="a flipped byte went unnoticed"):
+        check_flipped_bytes(fast_run, tmp_path, capsys, jump=True)
+
+
+def test_a_run_under_a_clock_that_jumps_is_the_same_run(
+    fast_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw, real = random.Random(4), time.time
+    monkeypatch.setattr(time, "time", lambda: real() + YEAR * draw.uniform(-20, 20))
+    written, commit = list[Path](), Store._commit
+
+    def jumped(self: Store, key: str, partial: Path, marker: Marker) -> None:
+        for path in partial.rglob("*"):
+            moment = time.time()
+            os.utime(path, (moment, moment))
+        commit(self, key, partial, marker)
+        written.append(self.folder(key) / MARKER)
+
+    monkeypatch.setattr(Store, "_commit", jumped)
+    assert run_tiny(tmp_path) == 0 and len(written) == CELLS
+    assert run_tiny(tmp_path) == 0 and done(tmp_path) == []
+    assert table(tmp_path) == table(fast_run) and examine(tmp_path / "store") == []
+
+
+def test_a_key_is_all_that_two_stores_need_to_have_in_common(tmp_path: Path) -> None:
+    """Of two who commit one cell, whoever is first stays, whatever the other one has."""
+    one = Cell("fake", {"title": "one"})
+    first, second = Store(tmp_path / "store"), Store(tmp_path / "store")
+    with second.writing(one, {"seconds": 2.0}) as theirs:
+        (theirs / "payload").write_text("second")
+        with first.writing(one, {"seconds": 1.0}) as ours:
+            (ours / "payload").write_text("first")
+            kept = theirs.rename(theirs.with_name("kept"))  # or it would be cleared away
+        kept.rename(theirs)
+    marker = first.marker(one.key)
+    assert marker and marker.cost == {"seconds": 1.0}
+    assert (first.read(one.key) / "payload").read_text() == "first" and examine(first.root) == []

@@ -1,0 +1,302 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+import pickle
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from erasebench.engine import leases as module
+from erasebench.engine.leases import Lease, Leases
+
+NAME = "ab12"
+YEAR = 365 * 24 * 3600
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Signs of life, and silence, in fractions of a second."""
+    monkeypatch.setattr(module, "BEAT", 0.02)
+    monkeypatch.setattr(module, "SILENCE", 0.3)
+
+
+def edit(folder: Path, **facts: object) -> None:
+    """Have a lease say something else of its holder."""
+    path = folder / f"{NAME}.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | facts))
+
+
+def killed(folder: Path, name: str = NAME) -> int:
+    """The number of a process that was killed while it held a lease, and whose parent knows."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 and later: forks of threaded processes
+        child = os.fork()
+    if not child:
+        Leases(folder).claim(name)
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    return child
+
+
+def is_taken_within(seconds: float, watcher: Leases) -> bool:
+    """Whether a watcher that looks again and again has the lease in the end."""
+    deadline = time.monotonic() + seconds
+    while not (held := watcher.claim(NAME).held) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    return held
+
+
+def test_a_lease_is_held_by_one_at_a_time(tmp_path: Path) -> None:
+    one, other = Leases(tmp_path), Leases(tmp_path)
+    assert one.claim(NAME) == module.Claim(True)
+    assert not one.claim(NAME).held and not other.claim(NAME).held
+    assert f"process {os.getpid()} on " in other.claim(NAME).other
+    assert one.holds(NAME) and not other.holds(NAME)
+    other.release(NAME)
+    assert one.holds(NAME), "who does not hold it cannot give it back"
+    with other.holding("another") as held, one.holding("another") as twice:
+        assert held and not twice
+    one.release(NAME)
+    assert other.claim(NAME).held
+    other.release(NAME)
+    assert not any(tmp_path.iterdir())
+
+
+def test_who_waits_gets_it(tmp_path: Path) -> None:
+    one, other = Leases(tmp_path), Leases(tmp_path)
+    one.claim(NAME)
+    threading.Timer(0.2, one.release, (NAME,)).start()
+    with other.holding(NAME, wait=True) as held:
+        assert held
+
+
+def test_the_lease_of_a_process_that_was_killed_is_taken_over_at_once(tmp_path: Path) -> None:
+    process = killed(tmp_path)
+    (seen,) = Leases(tmp_path).seen()
+    claim = Leases(tmp_path).claim(NAME)
+    assert claim.held and claim.other == f"{seen}, which has ended" and f"process {process} on " in claim.other
+
+
+def test_a_number_that_another_process_has_by_now_deceives_nobody(tmp_path: Path) -> None:
+    Leases(tmp_path).claim(NAME)
+    assert not Leases(tmp_path).claim(NAME).held
+    edit(tmp_path, started="1")
+    assert Leases(tmp_path).claim(NAME).held
+
+
+def test_a_process_of_another_machine_is_not_looked_for_here(tmp_path: Path) -> None:
+    process = killed(tmp_path)
+    edit(tmp_path, machine="another")
+    claim = Leases(tmp_path).claim(NAME)
+    assert not claim.held and f"process {process} on " in claim.other
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_lease_of_another_machine_is_taken_over_when_it_is_silent_and_no_sooner(tmp_path: Path) -> None:
+    holder, watcher = Leases(tmp_path), Leases(tmp_path)
+    holder.claim(NAME)
+    edit(tmp_path, machine="another")
+    assert not is_taken_within(1.0, watcher), "it gave signs of life"
+    holder._stop.set()
+    began = time.monotonic()
+    assert is_taken_within(5.0, watcher) and time.monotonic() - began >= 0.25
+    assert not holder.holds(NAME)
+    holder.release(NAME)
+    assert watcher.holds(NAME), "who lost it cannot give it back"
+
+
+@pytest.mark.usefixtures("quick")
+def test_who_looks_for_the_first_time_has_not_watched(tmp_path: Path) -> None:
+    killed(tmp_path)
+    edit(tmp_path, machine="another")
+    os.utime(tmp_path / f"{NAME}.json", (1, 1))
+    time.sleep(0.4)
+    assert not Leases(tmp_path).claim(NAME).held
+
+
+def jumping(folder: Path, watcher: Leases) -> None:
+    """A living holder whose clock jumps, and a dead one whose clock ran ahead."""
+    holder = Leases(folder)
+    holder.claim(NAME)
+    edit(folder, machine="another")
+    for k in range(100):
+        now = time.time() + (-1) ** k * YEAR * (k % 7)
+        os.utime(folder / f"{NAME}.json", (now, now))
+        assert not watcher.claim(NAME).held, "a living holder lost its lease"
+        time.sleep(0.005)
+    holder._stop.set()
+    ahead = time.time() + YEAR
+    os.utime(folder / f"{NAME}.json", (ahead, ahead))
+    assert is_taken_within(5.0, watcher), "a dead holder keeps its lease"
+
+
+@pytest.mark.usefixtures("quick")
+def test_no_clock_that_jumps_gives_or_takes_a_lease(tmp_path: Path) -> None:
+    jumping(tmp_path, Leases(tmp_path))
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_procedure_finds_a_watcher_that_compares_clocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def silent(self: Leases, lease: Lease) -> str:
+        return "silent" if time.time() - lease.changed / 1e9 > module.SILENCE else ""
+
+    monkeypatch.setattr(Leases, "_silent", silent)
+    with pytest.raises(AssertionError, match="a living holder lost its lease"):
+        jumping(tmp_path, Leases(tmp_path))
+
+
+def overtaken(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Leases, Leases]:
+    """Two who take over the same lease: the second one wholly, when the first is just about to."""
+    killed(folder)
+    first, second = Leases(folder), Leases(folder)
+    drop = Leases.drop
+
+    def overtake(self: Leases, lease: Lease) -> None:
+        monkeypatch.setattr(Leases, "drop", drop)
+        assert second.claim(NAME).held
+        drop(self, lease)
+
+    monkeypatch.setattr(Leases, "drop", overtake)
+    first.claim(NAME)
+    return first, second
+
+
+def test_two_who_take_over_a_lease_cannot_both_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = overtaken(tmp_path, monkeypatch)
+    assert not first.holds(NAME) and second.holds(NAME)
+    assert [path.name for path in tmp_path.iterdir()] == [f"{NAME}.json"]
+
+
+def test_the_procedure_finds_a_take_over_without_a_second_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Leases, "drop", lambda self, lease: self._path(lease.name).unlink(missing_ok=True))
+    first, second = overtaken(tmp_path, monkeypatch)
+    assert first.holds(NAME) and not second.holds(NAME) and NAME in second._held
+
+
+def test_of_many_who_claim_an_abandoned_lease_at_once_one_gets_it(tmp_path: Path) -> None:
+    for k in range(20):
+        folder = tmp_path / str(k)
+        folder.mkdir()
+        killed(folder)
+        all_at_once, claims = threading.Barrier(8), list[module.Claim]()
+
+        def claim(
+            leases: Leases, barrier: threading.Barrier = all_at_once, claims: list[module.Claim] = claims
+        ) -> None:
+            barrier.wait()
+            claims.append(leases.claim(NAME))
+
+        everybody = [Leases(folder) for _ in range(8)]
+        threads = [threading.Thread(target=claim, args=(leases,)) for leases in everybody]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sum(leases.holds(NAME) for leases in everybody) == 1
+        for leases in everybody:
+            leases.release(NAME)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "[" * 100_000, '{"owner": 1}', json.dumps(dict.fromkeys(("owner", "host"), "x"))]
+)
+def test_a_lease_that_was_cut_short_is_taken_over_when_it_is_silent(text: str, tmp_path: Path) -> None:
+    (tmp_path / f"{NAME}.json").write_text(text)
+    watcher = Leases(tmp_path)
+    assert watcher.claim(NAME) == module.Claim(False, "an unknown process")
+    assert is_taken_within(5.0, watcher)
+
+
+def test_what_no_run_can_have_made_gives_way(tmp_path: Path) -> None:
+    path = tmp_path / f"{NAME}.json"
+    stand: list[Callable[[], object]] = [
+        path.mkdir,
+        lambda: path.symlink_to(path),
+        lambda: path.symlink_to(tmp_path / "nowhere"),
+        lambda: path.symlink_to(tmp_path),
+        lambda: os.mkfifo(path),
+    ]
+    for make in stand:
+        make()
+        with Leases(tmp_path).holding(NAME) as held:
+            assert held
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_survey_tells_the_living_from_the_dead(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    here, elsewhere, mine = Leases(tmp_path), Leases(tmp_path), Leases(tmp_path)
+    killed(tmp_path)
+    (tmp_path / f"{NAME}.json").rename(tmp_path / "dead.json")
+    killed(tmp_path)
+    edit(tmp_path, machine="another")
+    (tmp_path / f"{NAME}.json").rename(tmp_path / "silent.json")
+    elsewhere.claim(NAME)
+    edit(tmp_path, machine="another")
+    here.claim("here")
+    mine.claim("mine")
+    alive, abandoned = mine.survey()
+    assert sorted(lease.name for lease in alive) == [NAME, "here"]
+    assert {lease.name: holder.partition(", ")[2] for lease, holder in abandoned.items()} == {
+        "dead": "which has ended",
+        "silent": "silent for 0 s",
+    }
+    assert capsys.readouterr().err.startswith("watching for 0 s at most whether process ")
+    for lease in abandoned:
+        mine.drop(lease)
+    assert sorted(path.stem for path in tmp_path.iterdir()) == [NAME, "here", "mine"]
+    for leases, name in ((here, "here"), (elsewhere, NAME), (mine, "mine")):
+        leases.release(name)
+
+
+def test_a_survey_of_this_machine_does_not_wait(tmp_path: Path) -> None:
+    killed(tmp_path)
+    with Leases(tmp_path).holding("alive"):
+        began = time.monotonic()
+        alive, abandoned = Leases(tmp_path).survey()
+        assert [lease.name for lease in alive] == ["alive"] and [lease.name for lease in abandoned] == [NAME]
+        assert time.monotonic() - began < 1
+
+
+def test_a_lease_that_cannot_be_written_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr(os, "write", full)
+        Leases(tmp_path).claim(NAME)
+    assert not any(tmp_path.iterdir())
+
+
+def test_another_process_has_leases_of_its_own(tmp_path: Path) -> None:
+    one = Leases(tmp_path)
+    with one.holding(NAME):
+        copy = pickle.loads(pickle.dumps(one))
+        assert copy.folder == tmp_path and copy.owner != one.owner and not copy.holds(NAME)
+
+
+def test_no_thread_is_left(tmp_path: Path) -> None:
+    before = set(threading.enumerate())
+    with Leases(tmp_path).holding(NAME):
+        (beating,) = set(threading.enumerate()) - before
+    beating.join(5)
+    assert not beating.is_alive()
+
+
+def test_a_lease_costs_less_than_a_millisecond(tmp_path: Path) -> None:
+    leases = Leases(tmp_path)
+    with leases.holding("run"):
+        times = []
+        for k in range(300):
+            began = time.perf_counter()
+            assert leases.claim(f"{k}").held
+            leases.release(f"{k}")
+            times.append(time.perf_counter() - began)
+        assert sorted(times)[150] < 1e-3
