@@ -80,8 +80,8 @@ def erase(
 
     Args:
         pipeline: a stock ``StableDiffusionPipeline`` or ``StableDiffusionXLPipeline``; or a model by name:
-            ``"picturebook"``, a diffusers folder, or a hub id, which is loaded in float32, onto a GPU where there is
-            one.
+            ``"picturebook"``, a diffusers folder, a ``.safetensors`` file, or a hub id, which is loaded in float32,
+            onto a GPU where there is one.
         method: its name, such as ``"esd-x"``; ``erasebench list methods`` shows them.
         concepts: one of the catalogue, ``"phrase:"`` and words of your own, or a list, which is erased together.
         seed: of everything random in the method.

@@ -261,11 +261,17 @@ def _compute(config: Any, attacks_only: bool = False) -> Any:
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of this erasure.")
 @click.option(
     "--export",
-    type=click.Choice(["none", "diffusers", "lora"]),
+    type=click.Choice(["none", "diffusers", "lora", "single-file", "kohya-lora"]),
     default="none",
-    help="Write a pipeline folder, or a LoRA, for stock diffusers as well.",
+    help="Write as well, for stock diffusers, a pipeline folder or a LoRA; for ComfyUI and A1111, a single file or a "
+    "kohya LoRA.",
 )
-def erase(method: str, concept: str, out: Path, export: Any, **options: Any) -> None:
+@click.option(
+    "--rank",
+    type=click.IntRange(min=1),
+    help="Of a kohya-lora of a change that is not low-rank, which it approximates; 64 if omitted.",
+)
+def erase(method: str, concept: str, out: Path, export: Any, rank: int | None, **options: Any) -> None:
     """Erase concepts by one method, without measuring.
 
     Leaves the erasure, what it was made with, and its loss curve in a folder.
@@ -277,7 +283,7 @@ def erase(method: str, concept: str, out: Path, export: Any, **options: Any) -> 
     from erasebench.errors import ErasureFailedError
 
     try:
-        write_result(erase(read_erase_options(method, concept, out, options), export))
+        write_result(erase(read_erase_options(method, concept, out, options), export, rank=rank))
     except ErasureFailedError as error:
         if error.traceback:
             say(error.traceback, end="")
@@ -501,7 +507,7 @@ def export(sources: tuple[Path, ...], table: Path | None, entries: Path | None, 
 @click.option("--sign", metavar="NAME", help="Write into the entry who verified it.")
 @click.option("--tolerance", type=click.FloatRange(min=0), help="By how much a score may differ.  [default: 0.02]")
 @click.option("--erase", "make_erasure", is_flag=True, help="Make the erasure anew instead of reading its file.")
-@click.option("--model", help="The entry's model here: a diffusers folder or a hub id.")
+@click.option("--model", help="The entry's model here: a diffusers folder, a .safetensors file or a hub id.")
 @click.option(
     "--fid-reference", type=click.Path(path_type=Path, file_okay=False), help="The folder of real images of its FID."
 )

@@ -26,7 +26,9 @@ class RunConfig(BaseModel):
     suite: str | None = Field(
         None, description="A published protocol, by name, or a YAML file of your own; other options go over it."
     )
-    model: str = Field("picturebook", description="'picturebook', a diffusers folder, or a hub id.")
+    model: str = Field(
+        "picturebook", description="'picturebook', a diffusers folder, a .safetensors file, or a hub id."
+    )
     methods: tuple[str, ...] = Field(
         (),
         description="Erasure methods; options in brackets: esd-u[steps=200;learning_rate=1e-4].",

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TextIO
+from typing import Any, Literal, TextIO
 
 import yaml
 
@@ -32,11 +32,7 @@ from erasebench.stages.judge import judge_spec, make_judge
 from erasebench.stages.session import Session
 from erasebench.traces import TRACE, read_trace
 
-if TYPE_CHECKING:
-    from erasebench.models.diffusion import DiffusionModel
-    from erasebench.models.erasure import Erasure
-
-Export = Literal["none", "diffusers", "lora"]
+Export = Literal["none", "diffusers", "lora", "single-file", "kohya-lora"]
 
 ABOUT, LOSS, WORK, PIPELINE = "erase.yaml", "loss.png", "work", "diffusers"
 """What a folder holds besides the files of :meth:`Erasure.save`; the work is a store of one cell."""
@@ -101,20 +97,24 @@ def plan_from(
         raise EraseBenchError(f"{method.label} changes guidance and no weights: it cannot be exported")
     if export == "lora" and not method.made.low_rank:
         raise EraseBenchError(
-            f"the change of {method.label} is not low-rank: it cannot be a LoRA; use --export diffusers"
+            f"the change of {method.label} is not low-rank: it cannot be a LoRA; use --export diffusers, or "
+            "kohya-lora, which is an approximation then"
         )
     return PlannedErasure(cell, source, device, dtype)
 
 
-def erase(config: RunConfig, export: Export = "none", stream: TextIO | None = None) -> str:
+def erase(config: RunConfig, export: Export = "none", stream: TextIO | None = None, rank: int | None = None) -> str:
     """Erase, and leave the erasure with its curves, its costs and its export in ``config.out``.
 
     The same again goes on after a kill, and computes nothing after the end.
 
     Args:
         config: a run of one method; its concepts are erased together.
-        export: ``diffusers``: a pipeline folder as well; ``lora``: a LoRA as well, if the erasure is low-rank.
+        export: ``diffusers``: a pipeline folder as well; ``lora``: a LoRA of diffusers as well, if the erasure is
+            low-rank; ``single-file``: the whole model in the original layout; ``kohya-lora``: a LoRA of kohya's, which
+            approximates an erasure that is not low-rank.
         stream: where progress goes; standard error if omitted.
+        rank: of such an approximation, at least 1; if omitted :data:`~erasebench.models.export.RANK`.
 
     Returns:
         One line: what was done, and where it is.
@@ -124,12 +124,12 @@ def erase(config: RunConfig, export: Export = "none", stream: TextIO | None = No
             exported.
         ErasureFailedError: training diverged, or the method raised.
     """
-    from erasebench.models.erasure import Erasure
-
+    if rank is not None and export != "kohya-lora":
+        raise EraseBenchError(f"a rank is for --export kohya-lora, not for {export}")
     plan = plan_erasure(config, export)
     about = read_about(config.out, plan.cell)
     if about is None or "seconds" not in about:
-        check_memory(plan.source.folder, plan.device, plan.dtype, config.max_memory, resizable=False)
+        check_memory(plan.source, plan.device, plan.dtype, config.max_memory, resizable=False)
     prepare_folder(config.out)
 
     session = Session(
@@ -147,12 +147,11 @@ def erase(config: RunConfig, export: Export = "none", stream: TextIO | None = No
         else:
             done = "before"
         remove(config.out / WORK)
-        path = _export(export, config.out, plan.source, lambda: session.model, lambda: Erasure.load(config.out))
+        exported = _export(export, rank, config.out, plan.source, session)
     except Exception as error:
         if isinstance(error, DiskFullError) or is_disk_full(error):
             raise disk_full(str(config.out)) from error
         raise
-    exported = f"; exported to {path}" if path else ""
     changed = f"{about['parameters_changed']:,} numbers changed"
     return f"{plan.cell.title}: erased {done}, {changed}; in {config.out}{exported}"
 
@@ -164,7 +163,7 @@ def read_about(out: Path, cell: Cell) -> dict[str, Any] | None:
         EraseBenchError: the folder holds another erasure, or files that this one would overwrite.
     """
     from erasebench.models.erasure import GUIDANCE, RECORD, WEIGHTS
-    from erasebench.models.export import LORA
+    from erasebench.models.export import KOHYA_LORA, LORA, SINGLE_FILE
 
     if (out / ABOUT).exists():
         about = read_layer(out / ABOUT)
@@ -176,7 +175,7 @@ def read_about(out: Path, cell: Cell) -> dict[str, Any] | None:
             f"{out} already holds another erasure ({about.get('method')} of {names}{unfinished}); give another folder, "
             "or remove it"
         )
-    for name in (WEIGHTS, GUIDANCE, TRACE, RECORD, LOSS, WORK, PIPELINE, LORA):
+    for name in (WEIGHTS, GUIDANCE, TRACE, RECORD, LOSS, WORK, PIPELINE, LORA, SINGLE_FILE, KOHYA_LORA):
         if (out / name).exists():
             raise EraseBenchError(f"{out / name} is in the way; give another folder, or remove it")
     return None
@@ -267,22 +266,34 @@ def _write(about: Mapping[str, Any], out: Path) -> None:
     write_durably(out / ABOUT, yaml.safe_dump(dict(about), sort_keys=False, allow_unicode=True))
 
 
-def _export(
-    export: Export, out: Path, source: ModelSource, model: Callable[[], DiffusionModel], erasure: Callable[[], Erasure]
-) -> Path | None:
-    """The file or folder of the export, which is written if it is not there."""
-    from erasebench.models.export import LORA, export_lora, export_pipeline
+def _export(export: Export, rank: int | None, out: Path, source: ModelSource, session: Session) -> str:
+    """Write the export, if it is not there, and say where it is."""
+    from erasebench.models import export as exports
+    from erasebench.models.erasure import Erasure
 
     if export == "none":
-        return None
-    path = out / (LORA if export == "lora" else PIPELINE)
-    if path.exists():
-        return path
+        return ""
+    names = {
+        "diffusers": PIPELINE,
+        "lora": exports.LORA,
+        "single-file": exports.SINGLE_FILE,
+        "kohya-lora": exports.KOHYA_LORA,
+    }
+    path = out / names[export]
+    said = f"; exported to {path}"
+    if path.exists() and export != "kohya-lora":  # which may be of another rank
+        return said
+    model, erasure = session.model, Erasure.load(out)
     try:
-        if export == "lora":
-            export_lora(model(), erasure(), path)
-        else:
-            export_pipeline(model(), erasure(), source.folder, path)
+        match export:
+            case "diffusers":
+                exports.export_pipeline(model, erasure, None if source.file else source.folder, path)
+            case "lora":
+                exports.export_lora(model, erasure, path)
+            case "single-file":
+                exports.export_single_file(model, erasure, path)
+            case "kohya-lora":
+                said += f": {exports.export_kohya_lora(model, erasure, path, rank or exports.RANK)}"
     except EraseBenchError as error:
         raise EraseBenchError(f"{error} (the erasure itself is kept in {out})") from None
-    return path
+    return said

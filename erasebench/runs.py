@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
@@ -122,10 +123,10 @@ def with_replays(config: RunConfig) -> RunConfig:
 def _run(plan: Plan, store: Store, stream: TextIO | None) -> Result:
     config = plan.config
     missing = [cell for cell in plan.cells if store.marker(cell.key) is None]
-    workers = config.workers or count_workers(plan.device, plan.source.folder)
+    workers = config.workers or count_workers(plan.device, plan.source.weight_files)
     if any(cell.stage in WITH_MODEL for cell in missing):
         for device in worker_devices(plan.device, workers):
-            check_memory(plan.source.folder, device, plan.dtype, config.max_memory, config.size)
+            check_memory(plan.source, device, plan.dtype, config.max_memory, config.size)
     ledger = Ledger(config.out / LEDGER)
     try:
         write_durably(config.out / CONFIG, resolved_config(plan).to_yaml())
@@ -165,7 +166,7 @@ def _run(plan: Plan, store: Store, stream: TextIO | None) -> Result:
     return result
 
 
-def count_workers(device: str, folder: Path) -> int:
+def count_workers(device: str, weight_files: Sequence[Path]) -> int:
     """How many processes work unless the user says otherwise.
 
     One for each processor that this process may use, or for each GPU.  On processors, where each has a model of its own
@@ -173,11 +174,11 @@ def count_workers(device: str, folder: Path) -> int:
 
     Args:
         device: where the run is.
-        folder: of the model.
+        weight_files: of the model.
     """
     if device == "cpu":
         processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        weights = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
+        weights = sum(path.stat().st_size for path in weight_files)
         room = _free_memory() / (WORKER_MEMORY + 2 * weights)  # the weights, and those that an erasure changes
         return max(1, int(min(processors, room)))
     if device != "cuda":

@@ -207,7 +207,7 @@ def _draw(
 ) -> Verification:
     """Draw and judge everything again, and compare; ``rows`` is what the submitted scores give, by attack."""
     _submit(entry, artefacts, store)
-    workers = how.workers or count_workers(plan.device, plan.source.folder)
+    workers = how.workers or count_workers(plan.device, plan.source.weight_files)
     session = Session(
         plan.source, plan.device, plan.dtype, store, how.batch_size, False, how.fid_reference, how.plugins
     )

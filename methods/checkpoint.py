@@ -36,6 +36,9 @@ WEIGHTS, GUIDANCE = "erasure.safetensors", "guidance.json"
 PARTS = ("unet", "text_encoder", "text_encoder_2")
 """What a checkpoint may be of; only some families of models have a second text encoder."""
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+_KOHYA_PARTS = {"unet": "unet_", "te": "text_encoder_", "te1": "text_encoder_", "te2": "text_encoder_2_"}
+_ADAPTERS = {"hada_": "LoHa", "lokr_": "LoKr", "dora_scale": "DoRA", "lora_mid": "a Tucker decomposition"}
+"""Parts of the keys of adapters that are no plain LoRA, and what they are."""
 _HALF = re.compile(r"(.+?)[._]lora[._](?:(A|down)|(B|up))(?:\.default)?\.weight|(.+)\.alpha")
 
 
@@ -46,8 +49,8 @@ class Checkpoint(Method):
 
     Attributes:
         path: a diffusers pipeline folder, or its ``unet`` or ``text_encoder`` folder; a file with a state dict, whole
-            or partial, with a LoRA (of diffusers, peft or kohya), or with differences; or what ``erasebench erase``
-            left, a rule of guidance included.
+            or partial, by the names of diffusers or of the original code (a single file), with a LoRA (of diffusers,
+            peft or kohya), or with differences; or what ``erasebench erase`` left, a rule of guidance included.
         kind: ``full``: values that replace the model's.  ``delta``: differences that are added to the model's.
             ``auto``: a LoRA if the keys are those of one, else ``full``.
     """
@@ -101,6 +104,7 @@ class Checkpoint(Method):
         """
         from erasebench.models.diffusion import check_fits
         from erasebench.models.erasure import Erasure
+        from erasebench.models.original_layout import UNET, from_original_layout
 
         own_folder = erasure_folder(Path(self.path))
         if own_folder:
@@ -108,6 +112,9 @@ class Checkpoint(Method):
         files = find_files(Path(self.path))
         tensors = {prefix + key: tensor for prefix, file in files for key, tensor in read_tensors(file).items()}
         try:
+            check_base(tensors, parameters)
+            if any(key.startswith(UNET) for key in tensors):
+                tensors = from_original_layout(tensors, list(parameters))
             if self.kind == "auto" and any((half := _HALF.fullmatch(key)) and not half[4] for key in tensors):
                 found = Erasure(low_rank=low_rank(tensors, list(parameters), recorded_alphas(files[0][1])))
             else:
@@ -120,31 +127,48 @@ class Checkpoint(Method):
 
 @cache
 def _check(checkpoint: Checkpoint, sha256: str, folder: Path) -> None:
-    """Read a checkpoint of a hash for the model of a folder, once for all concepts.
-
-    A model whose weights are not in safetensors is not looked at: its names would take as long as to load it.
-    """
+    """Read a checkpoint of a hash for the model of a folder, once for all concepts."""
     import torch
-    from safetensors import safe_open
 
     from erasebench.models.erasure import check_finite
 
     parameters: dict[str, Tensor] = {}
     for part in PARTS:
-        files = sorted((folder / part).glob("*.safetensors"))
-        if not files and (folder / part).is_dir():
-            return
-        for file in files:
-            with safe_open(file, "pt") as opened:
-                for key in opened.keys():  # noqa: SIM118 (it is no mapping)
-                    shape = opened.get_slice(key).get_shape()
-                    # Versions of transformers differ in whether the names of a text encoder begin so.
-                    for name in (key, key.removeprefix("text_model.")):
-                        parameters[f"{part}.{name}"] = torch.empty(shape, device="meta")
+        for key, shape in _shapes(folder / part).items() if (folder / part).is_dir() else ():
+            # Versions of transformers differ in whether the names of a text encoder begin so.
+            for name in (key, key.removeprefix("text_model.")):
+                parameters[f"{part}.{name}"] = torch.empty(shape, device="meta")
     try:
         check_finite(checkpoint.read(parameters))
     except FloatingPointError as error:
         raise EraseBenchError(f"{checkpoint.path}: {error}") from None
+
+
+def _shapes(folder: Path) -> dict[str, Sequence[int]]:
+    """The shapes of a part's weights: as its safetensors files say, or, if it has none, its configuration."""
+    import torch
+    from safetensors import safe_open
+
+    files = sorted(folder.glob("*.safetensors"))
+    shapes: dict[str, Sequence[int]] = {}
+    for file in files:
+        with safe_open(file, "pt") as opened:
+            shapes |= {key: opened.get_slice(key).get_shape() for key in opened.keys()}  # noqa: SIM118 (no mapping)
+    if files:
+        return shapes
+    from diffusers import UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    try:
+        with torch.device("meta"):
+            if folder.name == "unet":
+                network = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(folder))
+            else:
+                encoder = CLIPTextModelWithProjection if folder.name == "text_encoder_2" else CLIPTextModel
+                network = encoder(CLIPTextConfig.from_pretrained(folder))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise EraseBenchError(f"the configuration in {folder} cannot be read: {one_line(error)}") from None
+    return {name: parameter.shape for name, parameter in network.named_parameters()}
 
 
 def erasure_folder(path: Path) -> Path | None:
@@ -226,11 +250,13 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     for wrapper, prefix in (("state_dict", ""), *((part, f"{part}.") for part in PARTS)):
         if isinstance(tensors.get(wrapper), Mapping):
             tensors |= {prefix + _name(key, file): tensor for key, tensor in tensors.pop(wrapper).items()}
-    # Text encoders of older versions of transformers also store the numbers of the positions.
+    # Text encoders of older versions of transformers also store the numbers of the positions, and whole single files
+    # moving averages of the weights, with their count.
     found = {
         _name(key, file): tensor
         for key, tensor in tensors.items()
-        if isinstance(tensor, torch.Tensor) and not (isinstance(key, str) and key.endswith(".position_ids"))
+        if isinstance(tensor, torch.Tensor)
+        and not (isinstance(key, str) and (key.endswith(".position_ids") or key.startswith("model_ema.")))
     }
     if not found:
         raise EraseBenchError(f"{file} holds no tensors")
@@ -267,13 +293,40 @@ def _check_tensor(tensor: Tensor, where: str, is_alpha: bool) -> None:
         )
 
 
+def check_base(tensors: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> None:
+    """Raise if a file was made for another kind of model, which its cross-attention shows, or is no plain LoRA.
+
+    Args:
+        tensors: the file's.
+        parameters: the model's.
+    """
+    from erasebench.models.single_file import KINDS, find_transformer
+
+    for part, adapter in _ADAPTERS.items():
+        found = next((key for key in tensors if part in key), None)
+        if found:
+            raise EraseBenchError(f"'{found}' is of {adapter}, which is not read; merge it and use the merged weights")
+    other = find_transformer(tensors)
+    if other:
+        raise EraseBenchError(f"it was made for {other}; the model has a U-Net")
+    own = next((tensor.shape[1] for name, tensor in parameters.items() if name.endswith("attn2.to_k.weight")), None)
+    for key, tensor in tensors.items():
+        is_input = re.search(r"attn2[._](processor[._])?to_k([._]lora[._](A|down)(\.default)?)?\.weight$", key)
+        for kind in KINDS if is_input and tensor.ndim == 2 else ():
+            if tensor.shape[1] == kind.text_width != own:
+                raise EraseBenchError(
+                    f"it was made for {kind.title}: its cross-attention reads {kind.text_width} numbers a token, the "
+                    f"model's {own}"
+                )
+
+
 def parameter_name(key: str, known: Sequence[str]) -> str:
     """The model's name for a key of diffusers, peft or kohya.
 
     Raises:
         EraseBenchError: there is none; with the nearest.
     """
-    names = {_flat(name): name for name in known}
+    names = _spellings(tuple(known))
     found = [names[c] for c in (_flat(key), *(f"{part}_{_flat(key)}" for part in PARTS)) if c in names]
     if len(found) > 1:
         raise EraseBenchError(f"'{key}' could be {' or '.join(found)}")
@@ -282,18 +335,25 @@ def parameter_name(key: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(_flat(key), [*names, *(n.removeprefix("unet_") for n in names)], 1, cutoff=0)[0]
     raise EraseBenchError(
         f"the model has no parameter '{key}'; the nearest is '{names.get(near) or names['unet_' + near]}'. Keys are "
-        "names of diffusers, with or without 'unet.' or 'text_encoder.' in front; convert other layouts with diffusers"
+        "names of diffusers, with or without 'unet.' or 'text_encoder.' in front, or of the original code"
     )
 
 
-_KOHYA = {"unet": "unet_", "te": "text_encoder_", "te1": "text_encoder_", "te2": "text_encoder_2_"}
-"""What a LoRA of kohya calls the parts of a model."""
+@cache
+def _spellings(known: tuple[str, ...]) -> dict[str, str]:
+    """The flat spellings of a model's parameters; of a U-Net's also those of the original names, as kohya's for XL."""
+    from erasebench.models.original_layout import unet_names
+
+    unet = [name.removeprefix("unet.") for name in known if name.startswith("unet.")]
+    originals = unet_names(unet) if "conv_in.weight" in unet else {}
+    spellings = {_flat(f"unet.{original}"): f"unet.{name}" for name, original in originals.items()}
+    return spellings | {_flat(name): name for name in known}
 
 
 def _flat(key: str) -> str:
     """A key in kohya's spelling, in which those of all tools agree."""
     key = key.removeprefix("base_model.model.").removesuffix(".weight").replace(".processor.", ".")
-    key = re.sub("^lora_(unet|te[12]?)_", lambda m: _KOHYA[m[1]], key)
+    key = re.sub("^lora_(unet|te[12]?)_", lambda m: _KOHYA_PARTS[m[1]], key)
     return key.replace(".", "_").replace("text_model_", "")
 
 

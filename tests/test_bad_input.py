@@ -151,6 +151,8 @@ BAD: list[tuple[Sequence[str], Sequence[str]]] = [
     (["--device", "gpu"], ["unknown device 'gpu'"]),
     (["--model", "no such model"], ["no model 'no such model'"]),
     (["--model", "."], ["is no diffusers pipeline"]),
+    (["--model", "none.safetensors"], ["the model none.safetensors does not exist"]),
+    (["--model", "concepts.yaml"], ["concepts.yaml is no .safetensors file"]),
     (["--methods", "uce[lam=1]"], ["method uce[lam=1]: unknown hyper-parameter 'lam'; nearest: lamb"]),
     (["--methods", "uce[lamb=-1]"], ["method uce[lamb=-1]: ", "lamb"]),
     (["--methods", "uce[lamb=big]"], ["method uce[lamb=big]: lamb: ", "valid number"]),

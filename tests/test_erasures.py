@@ -223,6 +223,8 @@ BAD: list[tuple[Sequence[str], str]] = [
     (["--method", "ruling", "--export", "diffusers"], "ruling changes guidance and no weights: it cannot be exported"),
     (["--method", "negative-prompt", "--export", "lora"], "negative-prompt changes guidance and no weights"),
     (["--method", "sld-max", "--export", "lora"], "sld-max changes guidance and no weights"),
+    (["--method", "sld-max", "--export", "kohya-lora"], "sld-max changes guidance and no weights"),
+    (["--method", "sld-max", "--export", "single-file"], "sld-max changes guidance and no weights"),
     (["--method", "uce", "--export", "lora"], "the change of uce is not low-rank: it cannot be a LoRA; use --export d"),
     (["--method", "uce", "--settings", "guide=a church"], "'church' would be mapped to 'a church', which is to be"),
     (
@@ -416,6 +418,34 @@ def test_what_is_finished_can_be_exported_later(capsys: pytest.CaptureFixture[st
     assert set(found.low_rank) == set(wanted)
     for name, (up, down) in wanted.items():
         torch.testing.assert_close(torch.matmul(*found.low_rank[name]), up @ down)
+
+
+def test_exports_for_other_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_erase("--export", "single-file") == 0
+    assert capsys.readouterr().out.endswith("; in out; exported to out/model.safetensors\n")
+    assert run_erase("--export", "kohya-lora") == 0
+    assert capsys.readouterr().out.endswith("; exported to out/lora.safetensors: rank 2, exact\n")
+    model = loaded_model(planned("uce").source, "cpu", "float32")
+    with model.erased(Erasure.load(Path("out"))):
+        wanted = state(model)
+    for name in ("model.safetensors", "lora.safetensors"):
+        found = Checkpoint(f"out/{name}").erase(model, [concept("church")], erase_context())
+        with model.erased(found):
+            for key, value in state(model).items():
+                torch.testing.assert_close(value, wanted[key])
+
+
+def test_the_rank_of_an_approximation(capsys: pytest.CaptureFixture[str]) -> None:
+    said = []
+    for rank in ("1", "7"):
+        assert run_erase("--method", "esd-x[steps=1;sampling_steps=2]", "--export", "kohya-lora", "--rank", rank) == 0
+        said.append(capsys.readouterr().out)
+        assert f"exported to out/lora.safetensors: rank {rank}, relative error 0." in said[-1]
+    errors = [float(line.partition("relative error ")[2].split(";")[0]) for line in said]
+    assert errors[0] > errors[1] > 0
+    assert run_erase("--export", "single-file", "--rank", "3", "--out", "other") == 2
+    assert "a rank is for --export kohya-lora, not for single-file" in capsys.readouterr().err
+    assert not Path("other").exists()
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS.names() if name not in ("sd", "checkpoint")])

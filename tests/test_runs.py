@@ -232,12 +232,13 @@ def test_there_are_as_many_workers_as_processors_and_memory_allow(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(6)))
-    with open(tmp_path / "unet.safetensors", "wb") as stream:
+    weights = [tmp_path / "unet.safetensors"]
+    with open(weights[0], "wb") as stream:
         stream.truncate(500_000_000)
     for free, count in ((math.inf, 6), (8.5e9, 4), (1e9, 1)):
         monkeypatch.setattr("erasebench.runs._free_memory", lambda free=free: free)
-        assert count_workers("cpu", tmp_path) == count
-    assert count_workers("cuda:1", tmp_path) == 1
+        assert count_workers("cpu", weights) == count
+    assert count_workers("cuda:1", weights) == 1
 
 
 def test_each_worker_is_on_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

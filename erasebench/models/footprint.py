@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 from erasebench.errors import EraseBenchError
 from erasebench.memory import GB, USABLE, free_memory
+from erasebench.models.loading import ModelSource
+from erasebench.models.original_layout import PARTS
 
-NETWORKS = ("unet", "text_encoder", "vae")
 NUMBERS = {"float32": 4, "bfloat16": 2}
 """Bytes of a weight, by precision; all are held in float32."""
 MAPS = {"float32": 58, "bfloat16": 29}
@@ -37,23 +37,26 @@ class Footprint:
     multiple: int
 
     @classmethod
-    def of(cls, folder: Path, dtype: str) -> Footprint:
-        """The footprint of a diffusers pipeline.
+    def of(cls, source: ModelSource, dtype: str) -> Footprint:
+        """The footprint of a model.
 
         Args:
-            folder: of the pipeline.
+            source: the model.
             dtype: the precision that it computes in.
         """
         unet, vae = (
-            json.loads((folder / part / "config.json").read_text(encoding="utf-8")) for part in ("unet", "vae")
+            json.loads((source.folder / part / "config.json").read_text(encoding="utf-8")) for part in ("unet", "vae")
         )
         levels = len(vae["block_out_channels"]) - 1
         size = unet["sample_size"] * 2**levels
-        numbers = [count_weights(folder / part) for part in NETWORKS]
-        copy = NUMBERS[dtype] * numbers[0]
+        numbers = count_weights(source)
+        copy = NUMBERS[dtype] * numbers["unet"]
         image = MAPS[dtype] * vae["block_out_channels"][0] * size**2
         return cls(
-            NUMBERS["float32"] * sum(numbers) + copy, image, size, 2 ** (levels + len(unet["block_out_channels"]) - 1)
+            NUMBERS["float32"] * sum(numbers.values()) + copy,
+            image,
+            size,
+            2 ** (levels + len(unet["block_out_channels"]) - 1),
         )
 
     def needed(self, size: int | None = None) -> int:
@@ -66,25 +69,37 @@ class Footprint:
         return math.floor(self.size * math.sqrt(room) / self.multiple) * self.multiple
 
 
-def count_weights(folder: Path) -> int:
-    """The numbers in the safetensors files of one part of a pipeline, without the copies in other precisions."""
+def count_weights(source: ModelSource) -> dict[str, int]:
+    """The numbers that a model's files hold of each of its networks."""
     from safetensors import safe_open
 
-    files = [path for path in sorted(folder.glob("*.safetensors")) if len(path.suffixes) == 1]
-    total = 0
-    for path in files:
+    counts = dict.fromkeys(source.family.networks, 0)
+    for path in source.weight_files:
         with safe_open(path, framework="np") as tensors:
-            total += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
-    return total
+            for name in tensors.keys():  # noqa: SIM118 (it is no mapping)
+                part = _part(name) if source.file else path.parent.name
+                if part:  # single files also hold what is not loaded, such as moving averages
+                    counts[part] += math.prod(tensors.get_slice(name).get_shape())
+    return counts
+
+
+def _part(name: str) -> str | None:
+    """The network that a weight of a single file is of."""
+    return next((part for prefix, part in PARTS.items() if name.startswith(prefix)), None)
 
 
 def check_memory(
-    folder: Path, device: str, dtype: str, gigabytes: float | None, size: int | None = None, resizable: bool = True
+    source: ModelSource,
+    device: str,
+    dtype: str,
+    gigabytes: float | None,
+    size: int | None = None,
+    resizable: bool = True,
 ) -> None:
     """Raise unless the device, if it is a GPU, has room for a model and one image.
 
     Args:
-        folder: of the diffusers pipeline.
+        source: the model.
         device: ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
         dtype: the precision that it computes in.
         gigabytes: of the GPU that this process may have; the whole card if None.
@@ -96,13 +111,13 @@ def check_memory(
     """
     if device == "cpu":
         return
-    footprint, free = Footprint.of(folder, dtype), USABLE * free_memory(device, gigabytes)
+    footprint, free = Footprint.of(source, dtype), USABLE * free_memory(device, gigabytes)
     needed = footprint.needed(size)
     if needed <= free:
         return
     wanted, most = size or footprint.size, footprint.largest(free) if resizable else 0
     fitting = [f"--size {most}"] if most else []
-    if dtype != "bfloat16" and Footprint.of(folder, "bfloat16").needed(size) <= free:
+    if dtype != "bfloat16" and Footprint.of(source, "bfloat16").needed(size) <= free:
         fitting.append("--dtype bfloat16")
     if gigabytes is not None and needed <= USABLE * free_memory(device):
         fitting.append(f"--max-memory {math.ceil(needed / USABLE / GB * 10) / 10}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable
@@ -14,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from erasebench.domains import DOMAINS, PHOTO, PICTUREBOOK, Domain
 from erasebench.errors import EraseBenchError
-from erasebench.files import hash_files
+from erasebench.files import hash_file_once, hash_files
 from erasebench.models.families import FAMILIES, STABLE_DIFFUSION, STABLE_DIFFUSION_XL, Family
+from erasebench.models.single_file import find_single_file, load_single_file
 from erasebench.picturebook import pipeline_path, quiet
 
 if TYPE_CHECKING:
@@ -31,11 +33,13 @@ class ModelSource:
 
     Attributes:
         name: as the user wrote it.
-        folder: of the diffusers pipeline.
+        folder: of the diffusers pipeline; of a single file, its configuration, which is one without weights.
         domain: the name of one of :data:`~erasebench.domains.DOMAINS`.
-        fingerprint: SHA-256 over the names and bytes of all files of its parts.
+        fingerprint: SHA-256 over the names and bytes of all files of its parts; of a single file, over its bytes and
+            its configuration.
         steps: sampling steps unless the run says otherwise; ``guidance_scale`` likewise.
         family: what shape it has.
+        file: the weights, if all are in a single file.
     """
 
     name: str
@@ -45,16 +49,35 @@ class ModelSource:
     steps: int
     guidance_scale: float
     family: Family = STABLE_DIFFUSION
+    file: Path | None = None
+
+    @property
+    def weight_files(self) -> list[Path]:
+        """The safetensors files that are loaded: the single file, or those of each network's folder."""
+        if self.file:
+            return [self.file]
+        files = (path for part in self.family.networks for path in sorted((self.folder / part).glob("*.safetensors")))
+        # Copies in other precisions, as model.fp16.safetensors, stay where they are.
+        return [path for path in files if len(path.suffixes) == 1]
 
 
 def find_model(name: str) -> ModelSource:
-    """Find ``"picturebook"``, a diffusers folder, or a model of the Hugging Face hub; torch is not imported.
+    """Find ``"picturebook"``, a diffusers folder, a single file, or a model of the Hugging Face hub.
+
+    Torch is not imported.
 
     Raises:
-        EraseBenchError: the folder is no Stable-Diffusion-shaped pipeline, or the hub model cannot be had.
+        EraseBenchError: the folder or the file is no Stable-Diffusion-shaped model, or the hub model cannot be had.
     """
     if name == "picturebook":
         return _source(name, pipeline_path(), PICTUREBOOK, STABLE_DIFFUSION)
+    single = find_single_file(name)
+    if single:
+        file, folder = single
+        hashes = hash_file_once(file), hash_files(folder, [path for path in folder.rglob("*") if path.is_file()])
+        fingerprint = hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+        family = _family_of_folder(folder)
+        return ModelSource(name, folder, PHOTO.name, fingerprint, PHOTO.steps, PHOTO.guidance_scale, family, file)
     folder = Path(name)
     if not folder.exists():
         folder = _from_hub(name)
@@ -94,12 +117,14 @@ def load_stock(source: ModelSource) -> Any:
     """Load a model as a stock pipeline of its family on the CPU, its weights in float32.
 
     Raises:
-        EraseBenchError: diffusers cannot load the folder.
+        EraseBenchError: diffusers cannot load the folder or the single file.
     """
     import diffusers
 
     quiet()
     family = source.family
+    if source.file:
+        return load_single_file(source.file, source.folder, family)
     try:
         # The index of a model from the hub also lists parts that are not downloaded.
         pipeline = getattr(diffusers, family.pipeline).from_pretrained(
@@ -199,7 +224,7 @@ def _family_of_folder(folder: Path) -> Family:
     except (FileNotFoundError, NotADirectoryError):
         raise EraseBenchError(
             f"{folder} is no diffusers pipeline: it has no model_index.json (a folder as save_pretrained writes it is "
-            "needed; a single .safetensors or .ckpt checkpoint has to be converted first)"
+            "needed, or a single .safetensors file)"
         ) from None
     except ValueError as error:
         raise EraseBenchError(f"{index} is corrupt: {error}") from None

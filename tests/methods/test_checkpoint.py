@@ -19,7 +19,8 @@ from erasebench.errors import EraseBenchError
 from erasebench.methods.checkpoint import Checkpoint, parameter_name
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
-from tests.tiny import concept, erase_context, state, tiny_model, tiny_pipeline
+from tests.models.stock import stock_pipeline
+from tests.tiny import concept, differing, erase_context, state, tiny_model, tiny_pipeline
 
 KEY = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
 OUT = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_out.0"
@@ -181,6 +182,111 @@ def test_kohya_loras_with_alpha(suffix: str, model: DiffusionModel, tmp_path: Pa
     torch.testing.assert_close(outputs(model, erasure), outputs(model, expected))
 
 
+def test_kohya_loras_are_what_diffusers_makes_of_them(tmp_path: Path) -> None:
+    """Linear layers, convolutions with kernels of 1 and 3, a text encoder; ranks and alphas of their own."""
+    pipeline = stock_pipeline()
+    model = DiffusionModel(tiny_pipeline())
+    convolution = "unet.up_blocks.0.resnets.0.conv_shortcut"
+    attention = next(n for n in model.parameters() if n.endswith("layers.1.self_attn.out_proj.weight"))
+    names = [f"unet.{KEY}", f"unet.{OUT}", f"unet.{CONVOLUTION}", convolution, attention.removesuffix(".weight")]
+    tensors: dict[str, Tensor] = {}
+    for rank, name in enumerate(names, 2):
+        up, down = factors(model, name, rank)
+        tensors |= {f"{kohya(name)}.lora_up.weight": up, f"{kohya(name)}.lora_down.weight": down}
+        tensors[f"{kohya(name)}.alpha"] = torch.tensor(1.5)
+    path = store(tensors, tmp_path / "lora.safetensors")
+    pipeline.load_lora_weights(tmp_path, weight_name=path.name)
+    pipeline.fuse_lora()
+    pipeline.unload_lora_weights()
+    wanted = state(DiffusionModel(pipeline))
+    erasure = erase(path, model)
+    assert set(erasure.low_rank) == {f"{name}.weight" for name in names}
+    before = state(model)
+    with model.erased(erasure):
+        found = state(model)
+    for name, value in wanted.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5)
+    assert differing(before, found) == set(erasure.low_rank)
+
+
+def test_kohya_loras_with_the_original_names_of_blocks(model: DiffusionModel, tmp_path: Path) -> None:
+    """As those for Stable Diffusion XL have them."""
+    stems = {KEY: "input_blocks_1_1_transformer_blocks_0_attn2_to_k", CONVOLUTION: "middle_block_0_in_layers_2"}
+    tensors: dict[str, Tensor] = {}
+    for name, stem in stems.items():
+        up, down = factors(model, f"unet.{name}")
+        tensors |= {f"lora_unet_{stem}.lora_up.weight": up, f"lora_unet_{stem}.lora_down.weight": down}
+    erasure = erase(store(tensors, tmp_path / "lora.safetensors"), model)
+    expected = with_lora(model, {f"unet.{name}": 1.0 for name in stems})
+    torch.testing.assert_close(outputs(model, erasure), outputs(model, expected))
+
+
+def test_files_by_the_original_names(model: DiffusionModel, tmp_path: Path) -> None:
+    """A part of the U-Net, with what such files hold besides."""
+    tensors = changed(model, f"unet.{KEY}.weight")
+    stored = {
+        "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight": tensors[f"unet.{KEY}.weight"],
+        "first_stage_model.decoder.conv_in.weight": torch.zeros(1),
+        "model_ema.num_updates": torch.tensor(3),
+        "alphas_cumprod": torch.zeros(1000),
+    }
+    for name in ("esd.safetensors", "esd.pt"):
+        erasure = erase(store(stored, tmp_path / name), model)
+        assert set(erasure.weights) == set(tensors)
+        assert torch.equal(outputs(model, erasure), outputs(model, Erasure(tensors)))
+
+
+@pytest.mark.parametrize(("width", "base"), [(768, "1.x"), (1024, "2.x"), (2048, "XL")])
+def test_files_for_another_base(width: int, base: str, model: DiffusionModel, tmp_path: Path) -> None:
+    up, down = torch.zeros(8, 2), torch.zeros(2, width)
+    files = {
+        "kohya": {f"{kohya(f'unet.{KEY}')}.lora_up.weight": up, f"{kohya(f'unet.{KEY}')}.lora_down.weight": down},
+        "peft": {f"unet.{KEY}.lora_B.weight": up, f"unet.{KEY}.lora_A.weight": down},
+        "whole": {f"{KEY}.weight": torch.zeros(8, width)},
+        "original": {f"model.diffusion_model.input_blocks.4.1.{KEY[29:]}.weight": torch.zeros(8, width)},
+        "old": {f"{KEY[:-5]}.processor.to_k_lora.down.weight": down, f"{KEY[:-5]}.processor.to_k_lora.up.weight": up},
+    }
+    for name, tensors in files.items():
+        path = store(tensors, tmp_path / f"{name}.safetensors")
+        wanted = (
+            rf"{name}\.safetensors: it was made for Stable Diffusion {base}: its cross-attention reads {width} numbers "
+            "a token, the model's 16$"
+        )
+        with pytest.raises(EraseBenchError, match=wanted):
+            erase(path, model)
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("lora_unet_double_blocks_0_img_attn_proj.lora_down.weight", "it was made for FLUX or one like it"),
+        ("transformer.single_transformer_blocks.0.attn.to_k.lora_A.weight", "it was made for FLUX or one like it"),
+        ("lora_unet_joint_blocks_0_x_block_mlp_fc1.lora_down.weight", "it was made for Stable Diffusion 3"),
+        (f"{kohya(f'unet.{KEY}')}.hada_w1_a", "is of LoHa, which is not read; merge it"),
+        (f"{kohya(f'unet.{KEY}')}.lokr_w1", "is of LoKr"),
+        (f"{kohya(f'unet.{KEY}')}.dora_scale", "is of DoRA"),
+        (f"{kohya(f'unet.{CONVOLUTION}')}.lora_mid.weight", "is of a Tucker decomposition"),
+    ],
+)
+def test_adapters_that_are_not_read(key: str, message: str, model: DiffusionModel, tmp_path: Path) -> None:
+    with pytest.raises(EraseBenchError, match=rf"a\.safetensors: .*{message}"):
+        erase(store({key: torch.zeros(2, 2)}, tmp_path / "a.safetensors"), model)
+
+
+def test_a_model_without_safetensors_is_checked_by_its_configuration(tmp_path: Path) -> None:
+    stock_pipeline().save_pretrained(tmp_path / "model")
+    for weights in (tmp_path / "model").rglob("*.safetensors"):
+        weights.unlink()
+    good = store({f"{KEY}.weight": torch.zeros(8, 16)}, tmp_path / "good.safetensors")
+    bad = store({f"{KEY}.weight": torch.zeros(8, 17)}, tmp_path / "bad.safetensors")
+    Checkpoint(str(good)).check_model(tmp_path / "model")
+    with pytest.raises(EraseBenchError, match=r"bad\.safetensors: .* has shape \[8, 17\], the model's \[8, 16\]"):
+        Checkpoint(str(bad)).check_model(tmp_path / "model")
+    (tmp_path / "model" / "unet" / "config.json").write_text("{")
+    with pytest.raises(EraseBenchError, match=r"the configuration in .*unet cannot be read"):
+        Checkpoint(str(store({"a": torch.zeros(1)}, tmp_path / "c.pt"))).check_model(tmp_path / "model")
+
+
 def test_loras_of_old_attention_processors(model: DiffusionModel, tmp_path: Path) -> None:
     tensors: dict[str, Tensor] = {}
     for name in (KEY, OUT):
@@ -266,14 +372,14 @@ def test_wrong_checkpoints_are_explained(model: DiffusionModel, tmp_path: Path) 
         "code.pt": r"code\.pt holds more than tensors.*refused; save its state dict as safetensors",
         "list.pt": r"list\.pt holds no tensors",
         "names.pt": rf"names\.pt: the model has no parameter '{KEY}x\.weight'; the nearest is 'unet\.{KEY}\.weight'",
-        "compvis.pt": r"no parameter 'model\.diffusion_model\.input_blocks.*convert other layouts with diffusers",
+        "original.pt": r"no parameter 'model\.diffusion_model\.input_blocks\.9\.0.*or of the original code",
         "shape.pt": rf"shape\.pt: the erasure's unet\.{KEY}\.weight has shape \[1\], the model's \[8, 16\]",
         "lora-shape.pt": rf"unet\.{KEY}\.weight has shape \[8, 3\], the model's \[8, 16\]",
         "half.pt": rf"half\.pt: the LoRA of unet\.{KEY}\.weight lacks a half; it has only: up",
         "mixed.pt": r"mixed\.pt: 'conv_in\.weight' is among keys of a LoRA, but not one",
     }
     store({f"{KEY}x.weight": torch.zeros(1)}, tmp_path / "names.pt")
-    store({"model.diffusion_model.input_blocks.0.0.weight": torch.zeros(1)}, tmp_path / "compvis.pt")
+    store({"model.diffusion_model.input_blocks.9.0.weight": torch.zeros(1)}, tmp_path / "original.pt")
     store({f"{KEY}.weight": torch.zeros(1)}, tmp_path / "shape.pt")
     store({f"{KEY}.lora_B.weight": up, f"{KEY}.lora_A.weight": torch.zeros(2, 3)}, tmp_path / "lora-shape.pt")
     store({f"{KEY}.lora_B.weight": up}, tmp_path / "half.pt")

@@ -10,14 +10,23 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DiffusionPipeline
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
 from erasebench.errors import EraseBenchError
 from erasebench.methods.checkpoint import Checkpoint
-from erasebench.models.diffusion import DiffusionModel
+from erasebench.models.diffusion import DiffusionModel, padded_ids
 from erasebench.models.erasure import Erasure
-from erasebench.models.export import LORA, export_lora, export_pipeline
+from erasebench.models.export import (
+    KOHYA_LORA,
+    LORA,
+    export_kohya_lora,
+    export_lora,
+    export_pipeline,
+    export_single_file,
+)
+from erasebench.models.families import STABLE_DIFFUSION_XL
 from erasebench.models.guidance import ClassifierFreeGuidance
 from erasebench.models.sdxl import TIME_IDS
 from erasebench.sampling import Sampler, sample, starting_noise
@@ -214,3 +223,148 @@ def test_a_rule_of_guidance_cannot_be_exported(weights: bool, tmp_path: Path) ->
     with pytest.raises(EraseBenchError, match="changes nothing"):
         export_pipeline(model, Erasure(), tmp_path, tmp_path / "diffusers")
     assert not list(tmp_path.iterdir())
+
+
+def fused(folder: Path, lora: Path) -> dict[str, Tensor]:
+    """The model's parameters after diffusers has loaded a LoRA and fused it, by our names."""
+    pipeline = stock(folder)
+    pipeline.load_lora_weights(lora.parent, weight_name=lora.name)
+    pipeline.fuse_lora()
+    pipeline.unload_lora_weights()
+    return state(as_model(pipeline))
+
+
+def check_near(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
+    assert set(found) == set(wanted)
+    for name, value in wanted.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5)
+
+
+def kohya_names(model: DiffusionModel) -> list[str]:
+    """One layer of each sort; diffusers reads the LoRA of a text encoder only if it has an output projection."""
+    return [KEY, OUT, CONVOLUTION, *(name.replace("q_proj", "out_proj") for name in queries(model))]
+
+
+def test_a_low_rank_change_is_exact_as_a_kohya_lora(base: Path, tmp_path: Path) -> None:
+    model = as_model(stock(base))
+    erasure = low_rank(model, *kohya_names(model))
+    fit = export_kohya_lora(model, erasure, tmp_path / KOHYA_LORA, rank=1)
+    rank = len(erasure.low_rank)
+    assert (fit.rank, fit.left_out, str(fit)) == (rank, (), f"rank {rank}, exact")
+    with model.erased(erasure):
+        wanted = state(model)
+    assert differing(wanted, state(model)) == set(erasure.low_rank)
+    check_near(fused(base, tmp_path / KOHYA_LORA), wanted)
+    read = Checkpoint(str(tmp_path / KOHYA_LORA)).erase(model, [concept("church")], erase_context())
+    with model.erased(read):
+        check_near(state(model), wanted)
+
+
+def test_keys_of_a_kohya_lora_are_those_of_sd_scripts(base: Path, tmp_path: Path) -> None:
+    export_kohya_lora(model := as_model(stock(base)), low_rank(model), tmp_path / KOHYA_LORA)
+    diffusers = {
+        "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k",
+        "lora_unet_up_blocks_1_attentions_0_transformer_blocks_0_attn1_to_out_0",
+        "lora_unet_mid_block_resnets_0_conv1",
+        "lora_te_text_model_encoder_layers_1_self_attn_q_proj",
+    }
+    original = {
+        "lora_unet_input_blocks_1_1_transformer_blocks_0_attn2_to_k",
+        "lora_unet_output_blocks_2_1_transformer_blocks_0_attn1_to_out_0",
+        "lora_unet_middle_block_0_in_layers_2",
+        "lora_te1_text_model_encoder_layers_1_self_attn_q_proj",
+        "lora_te2_text_model_encoder_layers_1_self_attn_q_proj",
+    }
+    stems, rank = (original, 5) if model.family is STABLE_DIFFUSION_XL else (diffusers, 4)
+    halves = ("lora_up.weight", "lora_down.weight", "alpha")
+    with safe_open(tmp_path / KOHYA_LORA, "pt") as opened:
+        assert set(opened.keys()) == {f"{stem}.{half}" for stem in stems for half in halves}
+        assert all(float(opened.get_tensor(f"{stem}.alpha")) == rank for stem in stems)
+        about = opened.metadata()
+    (tmp_path / "other").touch()
+    assert (tmp_path / KOHYA_LORA).stat().st_mode == (tmp_path / "other").stat().st_mode, "others may read it"
+    assert (about["ss_network_module"], about["ss_network_dim"]) == ("networks.lora", str(rank))
+    assert about["modelspec.prediction_type"] == ("epsilon" if model.prediction_type == "epsilon" else "v")
+
+
+@pytest.mark.parametrize("rank", [1, 3, 100])
+def test_other_changes_are_approximated_as_well_as_a_rank_allows(rank: int, tmp_path: Path) -> None:
+    model = as_model(stock_pipeline())
+    stock_pipeline().save_pretrained(tmp_path / "base")
+    own, rng = state(model), torch.Generator().manual_seed(0)
+    change = {name: torch.randn(own[name].shape, generator=rng) for name in kohya_names(model)}
+    bias = {"unet.conv_in.bias": torch.ones(8)}
+    erasure = Erasure({name: own[name] + value for name, value in (change | bias).items()})
+    fit = export_kohya_lora(model, erasure, tmp_path / KOHYA_LORA, rank)
+    spectra = [np.linalg.svd(value.flatten(1).double().numpy(), compute_uv=False) for value in change.values()]
+    # What is lost: the singular values that are cut off, and the bias.
+    lost = sum(float((values[rank:] ** 2).sum()) for values in spectra) + 8
+    whole = sum(float((values**2).sum()) for values in spectra) + 8
+    assert fit.relative_error == pytest.approx((lost / whole) ** 0.5, rel=1e-4)
+    assert fit.rank == min(rank, max(len(values) for values in spectra))
+    assert fit.left_out == ("unet.conv_in.bias",)
+    assert str(fit).endswith("; no LoRA can hold unet.conv_in.bias")
+    found = fused(tmp_path / "base", tmp_path / KOHYA_LORA)
+    for (name, value), values in zip(change.items(), spectra, strict=True):
+        error = float((found[name] - own[name] - value).square().sum())
+        assert error == pytest.approx(float((values[rank:] ** 2).sum()), rel=1e-3, abs=1e-6)
+    assert torch.equal(found["unet.conv_in.bias"], own["unet.conv_in.bias"])
+
+
+def test_a_change_that_happens_to_be_low_rank_takes_no_more_ranks(tmp_path: Path) -> None:
+    model = as_model(stock_pipeline())
+    factors = low_rank(model).low_rank
+    own = state(model)
+    whole = Erasure({name: own[name] + (up @ down).view(own[name].shape) for name, (up, down) in factors.items()})
+    fit = export_kohya_lora(model, whole, tmp_path / KOHYA_LORA)
+    assert fit.rank < 8 and fit.relative_error < 1e-5 and not fit.left_out
+
+
+def test_a_parameter_that_did_not_change_takes_no_factors(tmp_path: Path) -> None:
+    model = as_model(stock_pipeline())
+    own = state(model)
+    fit = export_kohya_lora(model, Erasure({KEY: own[KEY], OUT: own[OUT] + 1}), tmp_path / KOHYA_LORA)
+    assert fit.rank == 1 and {key.split(".")[0] for key in load_file(tmp_path / KOHYA_LORA)} == {
+        "lora_unet_up_blocks_1_attentions_0_transformer_blocks_0_attn1_to_out_0"
+    }
+
+
+def test_what_cannot_be_a_kohya_lora(tmp_path: Path) -> None:
+    model = as_model(stock_pipeline())
+    with pytest.raises(EraseBenchError, match=r"a LoRA cannot change unet\.conv_in\.bias; export .* single-file"):
+        export_kohya_lora(model, Erasure({"unet.conv_in.bias": torch.zeros(8)}), tmp_path / KOHYA_LORA)
+    with pytest.raises(EraseBenchError, match="changes nothing"):
+        export_kohya_lora(model, Erasure({KEY: state(model)[KEY]}), tmp_path / KOHYA_LORA)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("export", [export_single_file, export_kohya_lora])
+def test_a_rule_of_guidance_is_in_no_file(export: Any, tmp_path: Path) -> None:
+    model = as_model(stock_pipeline())
+    with pytest.raises(EraseBenchError, match=r"is a rule of guidance \(classifier-free\)"):
+        export(model, Erasure(guidance=ClassifierFreeGuidance("church")), tmp_path / "a.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_single_file_is_read_back_as_the_same_erasure(base: Path, tmp_path: Path) -> None:
+    model = as_model(stock(base))
+    for kind in (full, low_rank):
+        erasure = kind(model)
+        export_single_file(model, erasure, tmp_path / "a.safetensors")
+        read = Checkpoint(str(tmp_path / "a.safetensors")).erase(model, [concept("church")], erase_context())
+        assert set(read.weights) == {*erasure.weights, *erasure.low_rank}
+        with model.erased(erasure):
+            wanted = state(model)
+        with model.erased(read):
+            assert differing(wanted, state(model)) == set()
+
+
+def test_a_pipeline_of_a_single_file_brings_its_tokenizers(base: Path, tmp_path: Path) -> None:
+    model = as_model(stock(base))
+    export_pipeline(model, full(model), None, tmp_path / "diffusers")
+    read = stock(tmp_path / "diffusers")
+    for name in model.family.tokenizers:
+        files = {path.name for path in (tmp_path / "diffusers" / name).iterdir()}
+        assert files >= {"tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"}
+        ids = (padded_ids(getattr(one, name), PROMPTS) for one in (read, model))
+        assert torch.equal(*ids)

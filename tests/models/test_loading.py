@@ -91,14 +91,8 @@ def test_the_fingerprint_depends_on_names_but_not_on_parts_that_are_not_loaded(f
 
 
 def test_a_folder_that_is_no_pipeline(tmp_path: Path) -> None:
-    with pytest.raises(EraseBenchError, match=r"no diffusers pipeline: it has no model_index\.json.*converted first"):
+    with pytest.raises(EraseBenchError, match=r"no diffusers pipeline: it has no model_index\.json.* single"):
         find_model(str(tmp_path))
-
-
-def test_a_single_file_checkpoint(tmp_path: Path) -> None:
-    (tmp_path / "model.ckpt").write_bytes(b"\0")
-    with pytest.raises(EraseBenchError, match=r"model\.ckpt is no diffusers pipeline.*converted first"):
-        find_model(str(tmp_path / "model.ckpt"))
 
 
 @pytest.mark.parametrize("content", ["{", "\ufffe", "[]", "3"])
