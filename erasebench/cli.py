@@ -173,12 +173,14 @@ def _value(key: str, value: Any) -> Any:
         twice = next((name for name, count in counts.items() if count > 1), None)
         if twice is not None:
             raise EraseBenchError(f"--{key.replace('_', '-')} gives {twice} twice")
-        if key != "settings":
+        if key not in ("settings", "slurm"):
             without = [name for name, equals, _ in pairs if not equals]
             if without:
                 what = "judge" if key == "judges" else "file"
                 raise EraseBenchError(f"'{without[0]}' in --{key.replace('_', '-')} names no {what}; write name={what}")
             return {name: text for name, _, text in pairs}
+        if key == "slurm":
+            return {name: parse_value(text) for name, _, text in pairs}
         # settings: esd-u.steps=200,uce.lamb=0.1
         nested: dict[str, dict[str, Any]] = {}
         for name, equals, text in pairs:

@@ -45,7 +45,7 @@ def find_parts(config: RunConfig, option: str) -> tuple[Catalogue, ModelSource, 
         raise EraseBenchError(f"no {option}; name some with --{option} (`erasebench list concepts` shows them)")
     catalogue = load_catalogue(config.concept_files)
     source = find_model(config.model)
-    device = resolve_device(config.device)
+    device = resolve_device(config.device, elsewhere=config.runner != "local")
     return catalogue, source, device, resolve_dtype(config.dtype, device)
 
 

@@ -13,7 +13,7 @@ from erasebench.suites import Scale, Suite
 
 _TECHNICAL = frozenset(
     {"suite", "settings", "device", "dtype", "batch_size", "workers", "compile", "store", "out", "plugins"}
-    | {"fid_reference", "second_judge"}
+    | {"runner", "ray_address", "slurm", "fid_reference", "second_judge"}
 )
 """Keys of the configuration that change no number of a suite, which it cannot know, or that are compared one by one."""
 

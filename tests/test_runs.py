@@ -20,8 +20,8 @@ from PIL import Image
 
 from erasebench.config import make_config, read_layer, read_preset
 from erasebench.engine.cells import with_all_that_they_read
-from erasebench.engine.local import LocalRunner
 from erasebench.engine.store import Store
+from erasebench.engine.workers import LocalRunner
 from erasebench.images import read_images
 from erasebench.judges.weights_files import FOLDER
 from erasebench.picturebook import GUIDANCE

@@ -17,12 +17,16 @@ from rich.text import Text
 
 from erasebench.engine.cells import Cell
 from erasebench.engine.runner import (
+    Asked,
     Corrupt,
     Event,
     Failed,
     Finished,
     Found,
+    Joined,
+    Mixed,
     Progressed,
+    Retried,
     Skipped,
     Started,
     Unneeded,
@@ -134,6 +138,17 @@ class Progress:
                 running = self.running[cell.key]
                 running.done, running.of, running.note = done, of, note
                 self._draw()
+            case Retried(cell, failure):
+                self._show(f"again: {cell.stage} {cell.title}: {failure.reason}")
+            case Asked(count, where):
+                self._show(f"waiting for {count} workers of {where}")
+            case Joined(count, of):
+                self._show(f"{count} of {of} workers are there")
+            case Mixed(devices):
+                self._show(
+                    f"workers differ ({' and '.join(devices)}): what they compute may differ in rounding; a table that "
+                    "is to be compared to the last digit takes one kind of them"
+                )
             case Finished(cell, cost):
                 seconds = float(cost["seconds"])
                 self.seconds[cell.stage] += seconds

@@ -36,6 +36,10 @@ class FakeWorkshop:
         if (self.signs / "closed").exists():
             raise ValueError("a plug-in cannot be loaded")
 
+    def hardware(self) -> str:
+        names = self.signs / "hardware"
+        return names.read_text().split()[self.number] if names.exists() else "a processor"
+
     def prepare(self, cell: Cell) -> None:
         if cell.spec.get("act") == "refuse":
             raise EraseBenchError("the model cannot be loaded")
@@ -85,6 +89,10 @@ def act(what: str, signs: Path) -> None:
     match what.split():
         case ["kill"]:
             os.kill(os.getpid(), signal.SIGKILL)
+        case ["die", times]:
+            if len(deaths := list(signs.glob("death-*"))) < int(times):
+                (signs / f"death-{len(deaths)}").write_text(f"{os.getpid()} 0 1")
+                os.kill(os.getpid(), signal.SIGKILL)
         case ["exit"]:
             os._exit(7)
         case ["raise"]:

@@ -15,7 +15,6 @@ import pytest
 
 from erasebench.engine.cells import Cell, with_all_that_they_read
 from erasebench.engine.ledger import Ledger, read_ledger
-from erasebench.engine.local import LocalRunner
 from erasebench.engine.progress import Progress
 from erasebench.engine.runner import (
     Event,
@@ -30,6 +29,7 @@ from erasebench.engine.runner import (
     Waiting,
 )
 from erasebench.engine.store import Store
+from erasebench.engine.workers import LocalRunner
 from tests.engine.fake import FakeWorkshop, cascade, cell
 from tests.engine.test_kill import count_calls
 from tests.engine.test_workers import check_nothing_is_left
