@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from multiprocessing import AuthenticationError, Pipe
 from multiprocessing.connection import Client, Connection, answer_challenge, deliver_challenge, wait
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any, Protocol
 
@@ -239,6 +239,7 @@ class RemoteWorkers(ConnectedWorkers):
 
     def _let_in(self, connection: Connection, version: str, number: int) -> None:
         if version != __version__:
+            connection.close()
             raise EraseBenchError(
                 f"a worker has erasebench {version}, and this is {__version__}; install the same one everywhere"
             )
@@ -285,6 +286,7 @@ class _Door:
         self.bell, self._ring = Pipe(duplex=False)
         """``bell`` can be read when somebody came."""
         self._came: SimpleQueue[tuple[Connection, str, int]] = SimpleQueue()
+        self._closed = False
         Thread(target=self._open, daemon=True).start()
 
     def next(self) -> tuple[Connection, str, int]:
@@ -293,10 +295,17 @@ class _Door:
         return self._came.get()
 
     def close(self) -> None:
-        """Let nobody in any more."""
+        """Let nobody in any more, and send those home who were not let in."""
+        self._closed = True
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)  # closing alone does not end the wait for the next
         self._socket.close()
+        self._send_home()
+
+    def _send_home(self) -> None:
+        with suppress(Empty):
+            while True:
+                self._came.get_nowait()[0].close()
 
     def _open(self) -> None:
         while True:
@@ -316,6 +325,9 @@ class _Door:
             connection.close()
             return
         self._came.put((connection, version, number))
+        if self._closed:
+            self._send_home()
+            return
         self._ring.send_bytes(b"!")
 
 

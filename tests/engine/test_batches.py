@@ -126,7 +126,7 @@ def test_idle_workers_share_a_batch_and_others_take_no_part_of_it(tmp_path: Path
     ("what", "workers", "reason"),
     [
         ("raise", 1, "ValueError: it cannot be done"),
-        ("exit", 2, "its worker process ended with exit code 7"),
+        ("exit", 2, "its worker process ended with exit code 7 (at the last of 3 tries)"),
     ],
 )
 def test_a_failure_is_that_of_all_cells_of_a_task(what: str, workers: int, reason: str, tmp_path: Path) -> None:
