@@ -65,8 +65,8 @@ def check_ray(address: str | None) -> None:
         raise EraseBenchError("the runner 'ray' needs Ray; install it: pip install 'erasebench[ray]'")
     if address in (None, "auto"):
         return
-    host, colon, port = str(address).rpartition(":")
-    if "://" in host or not (colon and port.isdigit() and int(port) < 2**16):
+    host, _, port = str(address).rpartition(":")
+    if "://" in host or not (host and port.isdigit() and int(port) < 2**16):
         raise EraseBenchError(
             f"'{address}' is no address of a Ray cluster; write host:port, or auto on one of its nodes"
         )

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from erasebench.engine.cells import Cell
@@ -154,7 +155,11 @@ class _Job:
     number: int
 
     def __call__(self) -> None:
-        join(self.place, self.number)
+        # Beside the main thread, which is told that the job has to make room, and must not be kept by a long step nor
+        # have its exit taken for that of a cell.
+        worker = Thread(target=join, args=(self.place, self.number), daemon=True)
+        worker.start()
+        worker.join()
 
     def checkpoint(self) -> Any:
         """What to do when the job, which has to make room, runs again: the same."""

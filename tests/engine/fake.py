@@ -101,6 +101,8 @@ def act(what: str, signs: Path) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         case ["tick"]:
             time.sleep(0.01)
+        case ["nap"]:
+            time.sleep(0.5)
         case ["sleep"]:
             time.sleep(60)
         case ["meet", other]:

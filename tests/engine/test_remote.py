@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 import socket
 import subprocess
@@ -42,11 +43,11 @@ class Here:
     launched: list[int] = field(default_factory=list)
 
     def launch(self, numbers: Sequence[int], place: Place) -> None:
-        import pickle
+        self.start([sys.executable, "-c", f"{self.before}\n{JOIN}"], numbers, place)
 
+    def start(self, command: Sequence[str], numbers: Sequence[int], place: Place) -> None:
         for number in numbers:
             self.launched.append(number)
-            command = [sys.executable, "-c", f"{self.before}\n{JOIN}"]
             process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
             assert process.stdin
             process.stdin.write(pickle.dumps((place, number)))
