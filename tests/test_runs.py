@@ -31,7 +31,7 @@ from erasebench.report.sheets import file_name
 from erasebench.results.table import read_csv
 from erasebench.runs import count_workers
 from erasebench.stages.session import Session
-from tests.engine.runs import CELLS, copy_of, done, forget_plugins, load_once, run_tiny, table
+from tests.engine.runs import CELLS, command, copy_of, done, forget_plugins, load_once, places, run_tiny, table
 
 NUMBER = r"-?\d+\.?\d*"
 PLUGIN = """
@@ -316,3 +316,26 @@ def test_what_a_trained_method_leaves(tmp_path: Path) -> None:
     assert erased["parameters_changed"] > 0
     trace = next((tmp_path / "store" / "cells").glob("*/*/trace.csv")).read_text()
     assert trace.count("\n") == 3, "the preset's two steps"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--runner", "rya"), "configuration key runner: input should be 'local', 'ray' or 'slurm', not 'rya'"),
+        (("--ray-address", "auto"), "--ray-address is for --runner ray, and the runner is local"),
+        (("--runner", "ray", "--slurm", "time=3"), "--slurm is for --runner slurm, and the runner is ray"),
+        (("--runner", "ray", "--ray-address", "auto"), "say it with --workers"),
+        (("--runner", "slurm", "--slurm", "cluster=local"), "say it with --workers"),
+        (
+            ("--runner", "slurm", "--slurm", "partitoin=gpu"),
+            "unknown parameter of Slurm 'partitoin'; nearest: partition",
+        ),
+        (("--runner", "slurm", "--slurm", "gpu"), "'gpu' in --slurm names no value; write name=value"),
+    ],
+)
+def test_runners_that_cannot_be(
+    options: tuple[str, ...], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("run", "--concepts", "church", *places(tmp_path), *options) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -21,7 +21,7 @@ from erasebench.engine.runner import Event, Finished, Joined, Outcome, Retried
 from erasebench.engine.store import Store
 from erasebench.errors import EraseBenchError
 from tests.engine.fake import FakeWorkshop, cell
-from tests.engine.runs import CELLS, TINY, command, copy_of, done, load_once, places, run_tiny, table
+from tests.engine.runs import CELLS, TINY, copy_of, done, load_once, places, run_tiny, table
 from tests.engine.test_workers import ROOT, begun, check_nothing_is_left, is_running, matrix
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # Ray's sockets and logs
@@ -102,7 +102,7 @@ def test_more_workers_than_the_cluster_has_room_for(cluster: None, tmp_path: Pat
 
 
 def test_a_run_on_ray_gives_the_very_table(cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its driver is killed, and it goes on, on Ray and without.  Minutes where others are at work: five processes load."""
+    """Its driver is killed, and it goes on, on Ray and without.  It takes a while: five processes load."""
     load_once(monkeypatch)
     ledger = tmp_path / "killed" / "out" / "ledger.jsonl"
     arguments = [str(text) for text in (*TINY, *places(tmp_path / "killed"), "--runner", "ray", "--workers", "2")]
@@ -140,20 +140,3 @@ def test_nobody_answers() -> None:
         port = free.getsockname()[1]
     with pytest.raises(EraseBenchError, match=f"no Ray cluster answers at 127.0.0.1:{port}: .*refused"):
         check_ray(f"127.0.0.1:{port}")
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (("--runner", "rya"), "configuration key runner: input should be 'local', 'ray' or 'slurm', not rya"),
-        (("--ray-address", "auto"), "--ray-address is for --runner ray, and the runner is local"),
-        (("--runner", "ray", "--slurm", "time=3"), "--slurm is for --runner slurm, and the runner is ray"),
-        (("--runner", "ray", "--ray-address", "auto"), "say it with --workers"),
-    ],
-)
-def test_runners_that_cannot_be(
-    options: Sequence[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert command("run", "--concepts", "church", *places(tmp_path), *options) == 2
-    assert message in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
