@@ -168,7 +168,7 @@ class _Run:
             for cell in self.locked:
                 self.queue.add(cell)
             self.locked.clear()
-        while (free := workers.free()) and (task := self._next_task(free)):
+        while (free := workers.free()) and (task := self._next_task()):
             workers.start(task)
         if not self.schedule.left:
             return
@@ -180,14 +180,14 @@ class _Run:
         for task, report in workers.wait(POLL if self.locked else None):
             self._take(task, report)
 
-    def _next_task(self, free: int) -> Task | None:
+    def _next_task(self) -> Task | None:
         """A task that can be done now: one that is to be done again, or of the first cell that has one."""
         while self.again:
             job = self.again.pop(0)
             if job.tasks:
                 return self._next_of(job)
         while cell := self.queue.first():
-            cells = self.queue.take(self._size(cell, free))
+            cells = self.queue.take(self._size(cell))
             if cell.key not in self.schedule.left:
                 continue  # it failed before all of its parts were begun
             begun = self.divided.get(cell.key) or self._begin(cells)
@@ -205,12 +205,9 @@ class _Run:
         self.tries[task] += 1
         return task
 
-    def _size(self, cell: Cell, free: int) -> int:
-        """How many cells are computed together with one; where there is nothing else to do, every worker gets some."""
-        if not cell.batch:
-            return 1
-        ready, most = self.queue.like(cell), max(1, self.workshop.together(cell))
-        return min(most, -(-ready // free)) if ready == len(self.queue) else most
+    def _size(self, cell: Cell) -> int:
+        """How many cells are computed together with one."""
+        return self.queue.share(cell, max(1, self.workshop.together(cell)), self.count) if cell.batch else 1
 
     def _begin(self, cells: Sequence[Cell]) -> _Job | None:
         """Begin cells of one batch, or a single one, but for those that another run is at or did."""
