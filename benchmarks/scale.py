@@ -90,9 +90,9 @@ def table() -> tuple[list[Cell], dict[str, float]]:
                 cells += images(erasure, f"{row} captions", CAPTIONS)
             learned = cell("learn", row, LEARN * HOUR, erasure=erasure)
             for attack, cost in ATTACKS.items():
-                reads = {"erasure": erasure} | ({"learned": learned} if attack == "cce" else {})
+                needs = {"erasure": erasure} | ({"learned": learned} if attack == "cce" else {})
                 batch = f"{attack} {row}"
-                cells += [cell("attack", f"{batch} {k}", cost, batch=batch, **reads) for k in range(PROMPTS)]
+                cells += [cell("attack", f"{batch} {k}", cost, 1, batch, **needs) for k in range(PROMPTS)]
     return with_all_that_they_read(cells), seconds
 
 
@@ -226,10 +226,9 @@ def disk(cells: Sequence[Cell]) -> float:
 def main() -> None:
     """Print it all."""
     cells, seconds = table()
-    stages: Counter[str] = Counter()
-    counts = Counter(cell.stage for cell in cells)
+    counts, stages = Counter(cell.stage for cell in cells), dict[str, float]()
     for cell in cells:
-        stages[cell.stage] += seconds[cell.key] / HOUR
+        stages[cell.stage] = stages.get(cell.stage, 0) + seconds[cell.key] / HOUR
     print(f"{len(cells)} cells, {sum(stages.values()):.0f} GPU hours, {disk(cells) / 1e9:.0f} GB")
     for stage, hours in stages.items():
         print(f"  {stage:<9} {counts[stage]:>6} cells {hours:>7.0f} h")

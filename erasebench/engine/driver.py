@@ -168,8 +168,7 @@ class _Run:
             for cell in self.locked:
                 self.queue.add(cell)
             self.locked.clear()
-        while (free := workers.free()) and (task := self._next_task()):
-            workers.start(task)
+        free = self._start_all(workers)
         if not self.schedule.left:
             return
         if free and not self.jobs:
@@ -178,7 +177,15 @@ class _Run:
             time.sleep(POLL)
             return
         for task, report in workers.wait(POLL if self.locked else None):
+            if self.count > 1:
+                self._start_all(workers)  # nobody waits while what is done is committed
             self._take(task, report)
+
+    def _start_all(self, workers: Workers) -> int:
+        """Give every free worker something to do, as far as there is; returns how many have nothing."""
+        while (free := workers.free()) and (task := self._next_task()):
+            workers.start(task)
+        return free
 
     def _next_task(self) -> Task | None:
         """A task that can be done now: one that is to be done again, or of the first cell that has one."""

@@ -99,8 +99,8 @@ def act(what: str, signs: Path) -> None:
             raise ValueError("it cannot be done")
         case ["full"]:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        case ["tick"]:
-            time.sleep(0.01)
+        case ["tick", *seconds]:
+            time.sleep(float(*seconds or ("0.01",)))
         case ["nap"]:
             time.sleep(0.5)
         case ["sleep"]:

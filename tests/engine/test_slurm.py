@@ -91,7 +91,7 @@ def test_jobs_that_cannot_begin_are_one_error(tmp_path: Path, monkeypatch: pytes
 
 
 def test_what_is_submitted_is_nobody_elses_to_read(tmp_path: Path) -> None:
-    modes = []
+    modes: list[int] = []
 
     def look(event: Event) -> None:
         if isinstance(event, Joined):
