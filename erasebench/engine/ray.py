@@ -38,7 +38,8 @@ class RayRunner:
         workshop: how cells are computed.
         workers: how many actors.
         address: of the cluster's head, ``"host:port"``, or ``"auto"`` for the one that this machine is part of; None
-            for a cluster of this machine alone, which ends with the run.
+            for a cluster of this machine alone, which ends with the run.  A process that is connected to a cluster
+            already uses that.
     """
 
     workshop: Workshop

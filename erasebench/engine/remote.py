@@ -6,6 +6,7 @@ heard: messages are pickles, which could do anything.
 
 from __future__ import annotations
 
+import os
 import secrets
 import socket
 import time
@@ -45,12 +46,14 @@ class Place:
     Attributes:
         host: a name or address of the driver's machine; ``port`` where it listens; ``key`` who knows it is a worker.
         shared: a folder of the run's store for what workers need that is no result.
+        folder: in which the run was begun, where relative paths lead from.
     """
 
     host: str
     port: int
     key: bytes = field(repr=False)
     shared: Path
+    folder: Path = field(default_factory=Path.cwd)
 
 
 class Launcher(Protocol):
@@ -92,19 +95,24 @@ def join(place: Place, number: int) -> None:
     _end_silence(connection)
     connection.send((__version__, number))
     try:
-        _check_store(place.shared, number)
-    except EraseBenchError as error:
+        _settle_in(place, number)
+    except Exception as error:
         connection.send(Failure.of(error, fatal=True))
         return
     work_for(connection, number, _to_disk)
 
 
-def _check_store(folder: Path, number: int) -> None:
-    """Make sure that a worker sees the driver's store, and can write to it."""
-    host = socket.gethostname()
-    probe = folder / f"worker-{number}"
-    store = folder.parents[1]
-    if not folder.is_dir():
+def _settle_in(place: Place, number: int) -> None:
+    """Go to the driver's folder, and make sure that its store is seen and can be written to."""
+    host, store = socket.gethostname(), place.shared.parents[1]
+    try:
+        os.chdir(place.folder)
+    except OSError as error:
+        raise EraseBenchError(
+            f"a worker on {host} does not see the folder {place.folder}; run in one that all machines share"
+        ) from error
+    probe = place.shared / f"worker-{number}"
+    if not place.shared.is_dir():
         raise EraseBenchError(
             f"a worker on {host} does not see the store {store}; name one on a disk that all machines share"
         )

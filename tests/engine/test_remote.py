@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import shutil
 import socket
@@ -46,9 +47,10 @@ class Here:
         self.start([sys.executable, "-c", f"{self.before}\n{JOIN}"], numbers, place)
 
     def start(self, command: Sequence[str], numbers: Sequence[int], place: Place) -> None:
+        paths = {**os.environ, "PYTHONPATH": str(ROOT)}
         for number in numbers:
             self.launched.append(number)
-            process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
+            process = subprocess.Popen(command, cwd="/", env=paths, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
             assert process.stdin
             process.stdin.write(pickle.dumps((place, number)))
             process.stdin.close()
@@ -89,6 +91,12 @@ def test_workers_come_work_and_go_home(tmp_path: Path) -> None:
     assert not list((tmp_path / "store" / "work").iterdir())
 
 
+def test_relative_paths_lead_from_where_the_driver_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert not run(Path("here"), [cell("a")], Here(), [], count=1).failed
+    check_nothing_is_left(tmp_path / "here")
+
+
 def test_a_worker_that_is_lost_is_launched_again(tmp_path: Path) -> None:
     cells = [cell("dies", "die 2"), *(cell(f"{k}") for k in range(3))]
     events: list[Event] = []
@@ -109,6 +117,10 @@ def test_a_worker_that_is_lost_is_launched_again(tmp_path: Path) -> None:
             "import pathlib\ndef write(*args, **more): raise PermissionError(13, 'Permission denied')\n"
             "pathlib.Path.write_text = write",
             "cannot write to the store .*: Permission denied",
+        ),
+        (
+            "import os\ndef change(path): raise FileNotFoundError(2, 'No such file or directory')\nos.chdir = change",
+            "does not see the folder .*; run in one that all machines share",
         ),
         ("import sys; sys.modules['tests'] = None", "No module named 'tests|import of tests"),
     ],
