@@ -188,9 +188,9 @@ def _value(key: str, value: Any) -> Any:
         if key != "settings":
             without = [name for name, equals, _ in pairs if not equals]
             if without:
-                what = "judge" if key == "judges" else "file"
+                what = {"judges": "judge", "slurm": "value"}.get(key, "file")
                 raise EraseBenchError(f"'{without[0]}' in --{key.replace('_', '-')} names no {what}; write name={what}")
-            return {name: text for name, _, text in pairs}
+            return {name: parse_value(text) if key == "slurm" else text for name, _, text in pairs}
         # settings: esd-u.steps=200,uce.lamb=0.1
         nested: dict[str, dict[str, Any]] = {}
         for name, equals, text in pairs:

@@ -100,6 +100,17 @@ class RunConfig(BaseModel):
     workers: Annotated[int, Field(ge=1)] | None = Field(
         None, description="Processes; if omitted one per processor, as far as memory goes, or per GPU."
     )
+    runner: Literal["local", "ray", "slurm"] = Field(
+        "local", description="Who computes: processes of this machine, actors of Ray, or jobs of Slurm."
+    )
+    ray_address: str | None = Field(
+        None,
+        description="The Ray cluster: host:port of its head, or 'auto' on one of its nodes; one of this machine alone, "
+        "which ends with the run, if omitted.",
+    )
+    slurm: dict[str, Any] = Field(
+        {}, description="What jobs ask for, by submitit's names: partition=gpu,timeout_min=240,account=me."
+    )
     compile: bool = Field(False, description="Compile the passes of sampling; a minute in each process.")
     store: Path = Field(Path("erasebench-store"), description="Finished work; shared by all runs that name it.")
     out: Path = Field(Path("erasebench-results"), description="Tables, grids, ledger and configuration of this run.")

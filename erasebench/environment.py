@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 PACKAGES = (
@@ -33,3 +34,12 @@ def hostless_environment() -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "packages": packages,
     }
+
+
+def processor() -> str:
+    """The processor's name, such as ``"AMD EPYC 9354 32-Core Processor"``; its kind where the system tells no more."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())

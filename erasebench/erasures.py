@@ -14,11 +14,11 @@ from erasebench import __version__
 from erasebench.concepts import Catalogue
 from erasebench.config import RunConfig, read_layer
 from erasebench.engine.cells import Cell
-from erasebench.engine.local import LocalRunner
 from erasebench.engine.progress import Progress
 from erasebench.engine.runner import Event, Failed, Subscriber
 from erasebench.engine.store import Store
 from erasebench.engine.work import Failure
+from erasebench.engine.workers import LocalRunner
 from erasebench.environment import hostless_environment
 from erasebench.errors import EraseBenchError, ErasureFailedError, NotApplicable
 from erasebench.files import DiskFullError, disk_full, durably, is_disk_full, prepare_folder, remove, write_durably

@@ -45,7 +45,7 @@ def find_parts(config: RunConfig, option: str) -> tuple[Catalogue, ModelSource, 
         raise EraseBenchError(f"no {option}; name some with --{option} (`erasebench list concepts` shows them)")
     catalogue = load_catalogue(config.concept_files)
     source = find_model(config.model)
-    device = resolve_device(config.device)
+    device = resolve_device(config.device, elsewhere=config.runner != "local")
     if config.max_memory is not None and device == "cpu":
         raise EraseBenchError(
             "--max-memory is of a GPU, and this is on the CPU, where fewer --workers need less memory; leave it out"

@@ -17,11 +17,14 @@ from erasebench import __version__
 from erasebench.config import RunConfig
 from erasebench.engine.cells import with_all_that_they_read
 from erasebench.engine.ledger import LEDGER, Ledger
-from erasebench.engine.local import LocalRunner
 from erasebench.engine.progress import Progress
-from erasebench.engine.runner import Outcome
+from erasebench.engine.ray import RayRunner, check_ray
+from erasebench.engine.runner import Outcome, Runner
+from erasebench.engine.slurm import SlurmRunner, check_slurm
 from erasebench.engine.store import Store
+from erasebench.engine.workers import LocalRunner
 from erasebench.environment import hostless_environment
+from erasebench.errors import EraseBenchError
 from erasebench.files import cannot_write, prepare_folder, write_durably
 from erasebench.metrics.metric import load_metrics
 from erasebench.models.footprint import check_memory
@@ -90,6 +93,7 @@ def run(config: RunConfig, stream: TextIO | None = None, attacks_only: bool = Fa
     Raises:
         EraseBenchError: bad input, found before any work; or a full disk.
     """
+    check_runner(config)
     plan = make_plan(with_replays(config))
     if attacks_only:
         plan = replace(plan, rows=(), reference=None)
@@ -124,7 +128,7 @@ def _run(plan: Plan, store: Store, stream: TextIO | None) -> Result:
     config = plan.config
     missing = [cell for cell in plan.cells if store.marker(cell.key) is None]
     workers = config.workers or count_workers(plan.device, plan.source.weight_files)
-    if any(cell.stage in WITH_MODEL for cell in missing):
+    if config.runner == "local" and any(cell.stage in WITH_MODEL for cell in missing):
         for device in worker_devices(plan.device, workers):
             check_memory(plan.source, device, plan.dtype, config.max_memory, config.size)
     ledger = Ledger(config.out / LEDGER)
@@ -151,7 +155,7 @@ def _run(plan: Plan, store: Store, stream: TextIO | None) -> Result:
             config.gradient_checkpointing,
         )
         with Progress(missing, stream, workers) as progress:
-            outcome = LocalRunner(session, workers).run(plan.cells, store, [ledger, progress])
+            outcome = make_runner(config, session, workers).run(plan.cells, store, [ledger, progress])
         record = record_plan(plan, outcome.failed, outcome.unneeded)
         scores = collect_scores(plan, record, store)
         attacks = collect_attacks(record, scores, store)
@@ -164,6 +168,35 @@ def _run(plan: Plan, store: Store, stream: TextIO | None) -> Result:
     finally:
         ledger.close()
     return result
+
+
+def check_runner(config: RunConfig) -> None:
+    """Make sure that who is to compute can be had.
+
+    Raises:
+        EraseBenchError: the runner is not installed or not there, or an option belongs to another one.
+    """
+    for key, runner in (("ray_address", "ray"), ("slurm", "slurm")):
+        if getattr(config, key) and config.runner != runner:
+            flag = f"--{key.replace('_', '-')}"
+            raise EraseBenchError(f"{flag} is for --runner {runner}, and the runner is {config.runner}")
+    if config.runner == "ray":
+        check_ray(config.ray_address)
+    elif config.runner == "slurm":
+        check_slurm(config.slurm)
+    if not config.workers and (config.runner == "slurm" or config.ray_address):
+        raise EraseBenchError("it is not known how many workers there are elsewhere; say it with --workers")
+
+
+def make_runner(config: RunConfig, session: Session, workers: int) -> Runner:
+    """Who computes the cells of a run."""
+    match config.runner:
+        case "ray":
+            return RayRunner(session, workers, config.ray_address)
+        case "slurm":
+            return SlurmRunner(session, workers, config.slurm)
+        case "local":
+            return LocalRunner(session, workers)
 
 
 def count_workers(device: str, weight_files: Sequence[Path]) -> int:

@@ -31,9 +31,9 @@ from erasebench.claims import (
     untried,
 )
 from erasebench.engine.cells import Cell
-from erasebench.engine.local import LocalRunner
 from erasebench.engine.progress import Progress
 from erasebench.engine.store import Store
+from erasebench.engine.workers import LocalRunner
 from erasebench.errors import EraseBenchError, one_line
 from erasebench.files import hash_file
 from erasebench.images import ARCHIVE

@@ -21,8 +21,8 @@ from PIL import Image
 
 from erasebench.config import make_config, read_layer, read_preset
 from erasebench.engine.cells import with_all_that_they_read
-from erasebench.engine.local import LocalRunner
 from erasebench.engine.store import Store
+from erasebench.engine.workers import LocalRunner
 from erasebench.images import read_images
 from erasebench.judges.weights_files import FOLDER
 from erasebench.models.loading import load_model
@@ -33,7 +33,7 @@ from erasebench.report.sheets import file_name
 from erasebench.results.table import read_csv
 from erasebench.runs import count_workers, worker_devices
 from erasebench.stages.session import Session
-from tests.engine.runs import CELLS, TINY, copy_of, done, forget_plugins, load_once, run_tiny, table
+from tests.engine.runs import CELLS, TINY, copy_of, done, forget_plugins, load_once, places, run_tiny, table
 from tests.engine.runs import command as run_command
 from tests.test_memory import rows_that_fit
 
@@ -204,7 +204,7 @@ def test_a_run_goes_on_when_memory_runs_out(
 def test_a_card_that_is_too_small_is_said_before_any_work(
     command: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("erasebench.planning.resolve_device", lambda device: "cuda:0")
+    monkeypatch.setattr("erasebench.planning.resolve_device", lambda device, elsewhere=False: "cuda:0")
     monkeypatch.setattr("erasebench.models.footprint.free_memory", lambda device, gigabytes=None: 10**6)
     more = ("--store", tmp_path / "store") if command[0] == "run" else ()
     assert run_command(*command, *more, "--out", tmp_path / "out") == 2
@@ -367,3 +367,26 @@ def test_what_a_trained_method_leaves(tmp_path: Path) -> None:
     assert erased["parameters_changed"] > 0
     trace = next((tmp_path / "store" / "cells").glob("*/*/trace.csv")).read_text()
     assert trace.count("\n") == 3, "the preset's two steps"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--runner", "rya"), "configuration key runner: input should be 'local', 'ray' or 'slurm', not 'rya'"),
+        (("--ray-address", "auto"), "--ray-address is for --runner ray, and the runner is local"),
+        (("--runner", "ray", "--slurm", "time=3"), "--slurm is for --runner slurm, and the runner is ray"),
+        (("--runner", "ray", "--ray-address", "auto"), "say it with --workers"),
+        (("--runner", "slurm", "--slurm", "cluster=local"), "say it with --workers"),
+        (
+            ("--runner", "slurm", "--slurm", "partitoin=gpu"),
+            "unknown parameter of Slurm 'partitoin'; nearest: partition",
+        ),
+        (("--runner", "slurm", "--slurm", "gpu"), "'gpu' in --slurm names no value; write name=value"),
+    ],
+)
+def test_runners_that_cannot_be(
+    options: tuple[str, ...], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command("run", "--concepts", "church", *places(tmp_path), *options) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -13,9 +13,9 @@ from benchmarks.perf.conftest import Show
 from benchmarks.perf.test_generation import BATCHES, IMAGES, PROMPTS, SEEDS, stock
 from erasebench.concepts import Prompt
 from erasebench.engine.cells import Cell
-from erasebench.engine.local import LocalRunner
 from erasebench.engine.runner import Event, Finished, Started
 from erasebench.engine.store import Store
+from erasebench.engine.workers import LocalRunner
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.loading import find_model
 from erasebench.picturebook import GUIDANCE, STEPS, load_pipeline
@@ -56,7 +56,7 @@ def test_images_per_second_of_workers(model: DiffusionModel, benchmark: Any, tmp
         moments: dict[type, float] = {}
 
         def note(event: Event) -> None:
-            if event.cell is after:
+            if isinstance(event, Started | Finished) and event.cell is after:
                 moments[type(event)] = time.perf_counter()
 
         LocalRunner(Session(source, "cpu", "float32", store, BATCHES[0]), workers).run(

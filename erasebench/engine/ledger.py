@@ -10,7 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from erasebench.engine.cells import Cell
-from erasebench.engine.runner import LOST, Corrupt, Event, Failed, Finished, Lost, Skipped, TakenOver, Unneeded
+from erasebench.engine.runner import (
+    LOST,
+    Corrupt,
+    Event,
+    Failed,
+    Finished,
+    Lost,
+    Mixed,
+    Retried,
+    Skipped,
+    TakenOver,
+    Unneeded,
+)
 
 LEDGER = "ledger.jsonl"
 """Its name in a run folder."""
@@ -37,6 +49,10 @@ class Ledger:
                 self.write("ok", cell, **cost)
             case Failed(cell, failure):
                 self.write("failed", cell, reason=failure.reason, traceback=failure.traceback, seconds=failure.seconds)
+            case Retried(cell, failure):
+                self.write("retried", cell, reason=failure.reason)
+            case Mixed(devices):
+                self.write("mixed", devices=devices)
             case Skipped(cell, reason):
                 self.write("failed", cell, reason=reason)
             case Unneeded(cell, reason):
@@ -50,7 +66,7 @@ class Ledger:
                 self._append("lost", cell, {"reason": LOST})
 
     def write(self, event: str, cell: Cell | None = None, **facts: Any) -> None:
-        """Append an event: ``"run"``, or ``"ok"``, ``"failed"``, ``"n/a"``, ``"corrupt"`` of a cell."""
+        """Append an event: ``"run"`` or ``"mixed"``, or ``"ok"``, ``"failed"``, ``"retried"`` and so on of a cell."""
         self._append(event, cell, facts)
         os.fsync(self._stream.fileno())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self, TextIO
@@ -18,13 +18,17 @@ from rich.text import Text
 from erasebench.engine.cells import Cell
 from erasebench.engine.runner import (
     LOST,
+    Asked,
     Corrupt,
     Event,
     Failed,
     Finished,
     Found,
+    Joined,
     Lost,
+    Mixed,
     Progressed,
+    Retried,
     Skipped,
     Started,
     TakenOver,
@@ -83,6 +87,8 @@ class Progress:
         self.screen: Live | None = None
         self.workers = workers
         self.left: dict[str, Cell] = {}
+        self.units_left: Counter[str] = Counter()
+        """By stage, in the cells that are left."""
         self.total = 0
         self.batches: defaultdict[tuple[str, str], _Batch] = defaultdict(_Batch)
         self.perhaps_unneeded = perhaps_unneeded(cells)
@@ -144,6 +150,17 @@ class Progress:
                 running = self.running[cell.key]
                 running.done, running.of, running.note = done, of, note
                 self._draw()
+            case Retried(cell, failure):
+                self._show(f"again: {cell.stage} {cell.title}: {failure.reason}")
+            case Asked(count, where):
+                self._show(f"waiting for {count} workers of {where}")
+            case Joined(count, of):
+                self._show(f"{count} of {of} workers are there")
+            case Mixed(devices):
+                self._show(
+                    f"workers differ ({' and '.join(devices)}): what they compute may differ in rounding; a table that "
+                    "is to be compared to the last digit takes one kind of them"
+                )
             case Finished(cell, cost):
                 seconds = float(cost["seconds"])
                 self.seconds[cell.stage] += seconds
@@ -154,6 +171,7 @@ class Progress:
 
     def _add(self, cell: Cell) -> None:
         self.left[cell.key] = cell
+        self.units_left[cell.stage] += cell.units
         self.total += 1
         self._batch(cell).left += 1
 
@@ -220,7 +238,11 @@ class Progress:
 
     def _settle(self, cell: Cell) -> None:
         """Note that nothing more will happen to a cell, and tell of its batch if it was the last."""
-        if not self.left.pop(cell.key, None) or not cell.batch:
+        if not self.left.pop(cell.key, None):
+            return
+        self.units_left[cell.stage] -= cell.units
+        self.perhaps_unneeded.discard(cell.key)
+        if not cell.batch:
             return
         batch = self._batch(cell)
         batch.left -= 1
@@ -247,11 +269,12 @@ class Progress:
         """From the speeds of this run's finished cells, stage by stage; nothing is said before there are any."""
         if not self.seconds:
             return ""
-        known = [cell for cell in self.left.values() if cell.stage in self.seconds]
-        seconds = sum(cell.units * self.seconds[cell.stage] / self.units[cell.stage] for cell in known)
+        left = {stage for stage, units in self.units_left.items() if units}
+        known = left & self.seconds.keys()
+        seconds = sum(self.units_left[stage] * self.seconds[stage] / self.units[stage] for stage in known)
         seconds -= sum(now - running.began for running in self.running.values())
-        over = "more than " if len(known) < len(self.left) else ""
-        if not over and any(key in self.perhaps_unneeded for key in self.left):
+        over = "more than " if left - known else ""
+        if not over and self.perhaps_unneeded:
             over = "at most "
         return f", {over}{duration(max(0.0, seconds / self.workers))} left"
 

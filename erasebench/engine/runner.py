@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from erasebench.engine.cells import Cell
 from erasebench.engine.store import Store
-from erasebench.engine.work import Failure
+from erasebench.engine.work import Failure, Task
 
 LOST = "another run took this one for gone, as it gave no sign of life, and is at the cell or has its result"
 
@@ -86,6 +86,14 @@ class Failed:
 
 
 @dataclass(frozen=True)
+class Retried:
+    """The worker of a cell was lost: another one is given the cell, or the part of it."""
+
+    cell: Cell
+    failure: Failure
+
+
+@dataclass(frozen=True)
 class Skipped:
     """A cell cannot be computed, since one that it reads failed."""
 
@@ -101,7 +109,46 @@ class Unneeded:
     reason: str
 
 
-Event = Corrupt | Waiting | TakenOver | Lost | Found | Started | Progressed | Finished | Failed | Skipped | Unneeded
+@dataclass(frozen=True)
+class Asked:
+    """Workers were asked for elsewhere; they come when there is room for them."""
+
+    count: int
+    where: str
+
+
+@dataclass(frozen=True)
+class Joined:
+    """A worker is there; ``count`` are."""
+
+    count: int
+    of: int
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """Workers compute on different devices, or with different versions of torch, so that their results may differ."""
+
+    devices: tuple[str, ...]
+
+
+Event = (
+    Corrupt
+    | Waiting
+    | TakenOver
+    | Lost
+    | Found
+    | Started
+    | Progressed
+    | Finished
+    | Failed
+    | Retried
+    | Skipped
+    | Unneeded
+    | Asked
+    | Joined
+    | Mixed
+)
 Subscriber = Callable[[Event], None]
 
 
@@ -140,4 +187,34 @@ class Runner(Protocol):
         Raises:
             EraseBenchError: the disk is full, or nothing can be computed; what was finished is kept.
         """
+        ...
+
+
+Report = Sequence[Mapping[str, Any]] | Failure
+"""What came of a task: what each of its cells cost, or why it failed."""
+TaskProgress = Callable[[Task, int, int, str], None]
+"""``(task, done, of, note)``; see :data:`erasebench.engine.work.Progress`."""
+
+
+class Workers(Protocol):
+    """Those who do a run's tasks: what tells runners apart."""
+
+    def free(self) -> int:
+        """How many of them could begin a task."""
+        ...
+
+    def start(self, task: Task) -> None:
+        """Have a free one begin a task."""
+        ...
+
+    def wait(self, timeout: float | None) -> list[tuple[Task, Report]]:
+        """The tasks that ended, if any, when something happened or the time is up.
+
+        Raises:
+            EraseBenchError: nobody can work.
+        """
+        ...
+
+    def close(self) -> None:
+        """Stop them all, whatever they are doing."""
         ...

@@ -24,6 +24,8 @@ class Queue:
         self._ranks = {cell.key: rank for rank, cell in enumerate(cells)}
         self._heap: list[tuple[int, Cell]] = []
         self._batches: defaultdict[tuple[str, str], list[tuple[int, Cell]]] = defaultdict(list)
+        self._most: Counter[tuple[str, str]] = Counter()
+        """How many cells of a batch were in the queue at once, since it had none."""
         self._size = 0
 
     def __len__(self) -> int:
@@ -34,7 +36,9 @@ class Queue:
         entry = self._ranks[cell.key], cell
         heappush(self._heap, entry)
         if cell.batch:
-            heappush(self._of_batch(cell), entry)
+            of_batch = self._of_batch(cell)
+            heappush(of_batch, entry)
+            self._most[cell.stage, cell.batch] = max(self._most[cell.stage, cell.batch], len(of_batch))
         self._size += 1
 
     def first(self) -> Cell | None:
@@ -47,9 +51,21 @@ class Queue:
             heappop(self._heap)
         return None
 
-    def like(self, cell: Cell) -> int:
-        """How many cells of the queue are of a cell's batch."""
-        return len(self._of_batch(cell))
+    def share(self, cell: Cell, most: int, workers: int) -> int:
+        """How many cells of a cell's batch one worker takes.
+
+        As many as are worth computing together; fewer where there is not so much left for each of all workers, some of
+        whom may be free soon, but no fewer than an equal share of what there was.
+
+        Args:
+            cell: a cell of the queue.
+            most: how many are worth computing together.
+            workers: how many there are, busy or not.
+        """
+        ready = len(self._of_batch(cell))
+        others = -(-(self._size - ready) // most)  # workers that have something else to do
+        equal = -(-self._most[cell.stage, cell.batch] // workers)
+        return min(most, max(-(-ready // max(1, workers - others)), equal if equal <= most else 1))
 
     def take(self, most: int) -> list[Cell]:
         """Take the first cell, and the next ones of its batch, so many in all at most."""
@@ -59,6 +75,8 @@ class Queue:
         heappop(self._heap)
         of_batch = self._of_batch(first)
         cells = [heappop(of_batch)[1] for _ in range(min(most, len(of_batch)))] if first.batch else [first]
+        if not of_batch:
+            self._most.pop((first.stage, first.batch), None)
         self._size -= len(cells)
         return cells
 

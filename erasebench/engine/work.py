@@ -15,6 +15,12 @@ from erasebench.files import is_disk_full
 
 Progress = Callable[[int, int, str], None]
 """``(done, of, note)`` within one task: images or training steps."""
+TRIES = {"WorkerDied": 3, "ConnectionLost": 10}
+"""How often a task is tried, by the ``error`` of its :class:`Failure`; once where it is none of these.
+
+What a cell raises, it would raise again.  That a worker is lost may not be the cell's doing, and at the other end of a
+network, where workers have to make room for others again and again, even less so.
+"""
 
 
 class Workshop(Protocol):
@@ -25,6 +31,10 @@ class Workshop(Protocol):
 
     def open(self, worker: int) -> None:
         """Make ready, once in each process that it was sent to; the processes are counted from 0."""
+        ...
+
+    def hardware(self) -> str:
+        """What this process computes on and with, in words; where they differ, so may results."""
         ...
 
     def prepare(self, cell: Cell) -> None:

@@ -190,8 +190,12 @@ def copy_model(pipeline: Any, source: ModelSource, dtype: str) -> DiffusionModel
     return _model_class(family)(parts, source.domain, pipeline.device, getattr(torch, dtype))
 
 
-def resolve_device(device: str) -> str:
-    """The device that ``"auto"`` stands for; others are checked.
+def resolve_device(device: str, elsewhere: bool = False) -> str:
+    """The device that ``"auto"`` stands for on this machine; others are checked.
+
+    Args:
+        device: as somebody wrote it.
+        elsewhere: it is one of other machines, which may have what this one has not.
 
     Raises:
         EraseBenchError: it is unknown or not there.
@@ -202,6 +206,8 @@ def resolve_device(device: str) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
         raise EraseBenchError(f"unknown device '{device}'; auto, cpu or cuda[:number]")
+    if elsewhere:
+        return device
     there = torch.cuda.device_count()
     if device != "cpu" and not there:
         raise EraseBenchError("no CUDA device is available; use --device cpu")

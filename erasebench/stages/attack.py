@@ -144,12 +144,11 @@ def unneeded(cell: Cell, session: Session) -> str:
 @contextmanager
 def aimed(session: Session, cell: Cell, prompts: Sequence[Prompt]) -> Iterator[Target]:
     """The model of a cell with its erasure in force, as attacks see it."""
-    from erasebench.models.erasure import Erasure
     from erasebench.sampling import Sampler
     from erasebench.training.target import Target
 
     spec = cell.spec
-    erasure = Erasure.load(session.store.read(cell.reads["erasure"].key))
+    erasure = session.erasure(cell)
     undo = _undo(session.model, erasure)
     judge = session.judge(spec["judge"]["judge"], spec["judge"]["label"])
     clip = session.judge(spec["clip"]["judge"]) if "clip" in spec else None

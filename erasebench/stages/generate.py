@@ -53,11 +53,10 @@ def cell(
 
 def run(cell: Cell, session: Session, folder: Path, part: slice = slice(None)) -> dict[str, Any]:
     """Draw the images, or those of a part of the prompts, and write them with their index."""
-    from erasebench.models.erasure import Erasure
     from erasebench.sampling import Sampler, draw
 
     ids, prompts, seeds = (cell.spec[name][part] for name in ("ids", "prompts", "seeds"))
-    erasure = Erasure.load(session.store.read(cell.reads["erasure"].key))
+    erasure = session.erasure(cell)
     sampler = Sampler(**cell.spec["sampler"])
 
     def images(model: DiffusionModel) -> Iterator[NDArray[np.uint8]]:

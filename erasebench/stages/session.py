@@ -7,12 +7,15 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from erasebench.engine.cells import Cell
 from erasebench.engine.store import Store
 from erasebench.engine.work import Progress
+from erasebench.environment import processor
+from erasebench.errors import EraseBenchError
 from erasebench.memory import DRAWN_AT_ONCE, BatchSize, BatchSizes, limit_memory, out_of_memory
 from erasebench.models.loading import ModelSource, load_model
 from erasebench.registry import load_file
@@ -22,6 +25,7 @@ from erasebench.stages.judge import make_judge
 if TYPE_CHECKING:
     from erasebench.models.checkpointing import GradientCheckpointing, Mode
     from erasebench.models.diffusion import DiffusionModel
+    from erasebench.models.erasure import Erasure
     from erasebench.sampling import Sampler
 
 WITH_MODEL = ("erase", "generate", "learn", "attack")
@@ -59,6 +63,7 @@ class Session:
     progress: Progress = field(default=lambda done, of, note: None, repr=False)
     batch_sizes: BatchSizes = field(init=False)
     _judges: dict[tuple[str, str], Any] = field(default_factory=dict)
+    _erasures: dict[str, Erasure] = field(default_factory=dict)
     _fitted_to: object = None
 
     def __post_init__(self) -> None:
@@ -66,10 +71,14 @@ class Session:
 
     def __getstate__(self) -> dict[str, Any]:
         """What another process needs: no listener and nothing that was loaded."""
-        return {name: value for name, value in vars(self).items() if name not in ("progress", "_judges", "model")}
+        return {
+            name: value
+            for name, value in vars(self).items()
+            if name not in ("progress", "_judges", "_erasures", "model")
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, progress=lambda done, of, note: None, _judges={})
+        vars(self).update(state, progress=lambda done, of, note: None, _judges={}, _erasures={})
 
     def open(self, worker: int) -> None:
         """Make ready in a process of its own: the n-th worker has the n-th GPU, and begins again where they end."""
@@ -78,7 +87,19 @@ class Session:
         if self.device == "cuda":
             import torch
 
+            if not torch.cuda.device_count():
+                raise EraseBenchError("a worker has no GPU; ask for one with each worker, or use --device cpu")
             self.device = f"cuda:{worker % torch.cuda.device_count()}"
+
+    def hardware(self) -> str:
+        """The GPU or the processor, and the version of torch."""
+        if self.device.startswith("cuda"):
+            import torch
+
+            name = torch.cuda.get_device_name(self.device)
+        else:
+            name = processor()
+        return f"{name}, torch {version('torch')}"
 
     @cached_property
     def model(self) -> DiffusionModel:
@@ -89,6 +110,16 @@ class Session:
         if self.compile:
             model.compile()
         return model
+
+    def erasure(self, cell: Cell) -> Erasure:
+        """The erasure that a cell reads; the last one is kept, since the next cell often reads the same."""
+        from erasebench.models.erasure import Erasure
+
+        key = cell.reads["erasure"].key
+        folder = self.store.read(key)
+        if key not in self._erasures:
+            self._erasures = {key: Erasure.load(folder)}
+        return self._erasures[key]
 
     def judge(self, name: str, label: str = "") -> Any:
         """A judge by name, and by the phrase that it looks for."""

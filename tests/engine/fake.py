@@ -36,6 +36,10 @@ class FakeWorkshop:
         if (self.signs / "closed").exists():
             raise ValueError("a plug-in cannot be loaded")
 
+    def hardware(self) -> str:
+        names = self.signs / "hardware"
+        return names.read_text().split()[self.number] if names.exists() else "a processor"
+
     def prepare(self, cell: Cell) -> None:
         if cell.spec.get("act") == "refuse":
             raise EraseBenchError("the model cannot be loaded")
@@ -85,14 +89,20 @@ def act(what: str, signs: Path) -> None:
     match what.split():
         case ["kill"]:
             os.kill(os.getpid(), signal.SIGKILL)
+        case ["die", times]:
+            if len(deaths := list(signs.glob("death-*"))) < int(times):
+                (signs / f"death-{len(deaths)}").write_text(f"{os.getpid()} 0 1")
+                os.kill(os.getpid(), signal.SIGKILL)
         case ["exit"]:
             os._exit(7)
         case ["raise"]:
             raise ValueError("it cannot be done")
         case ["full"]:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        case ["tick"]:
-            time.sleep(0.01)
+        case ["tick", *seconds]:
+            time.sleep(float(*seconds or ("0.01",)))
+        case ["nap"]:
+            time.sleep(0.5)
         case ["stop"] if not (signs / "stopped").exists():
             (signs / "stopped").touch()
             os.kill(os.getpid(), signal.SIGSTOP)

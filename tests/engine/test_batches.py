@@ -15,7 +15,6 @@ import pytest
 
 from erasebench.engine.cells import Cell, with_all_that_they_read
 from erasebench.engine.ledger import Ledger, read_ledger
-from erasebench.engine.local import LocalRunner
 from erasebench.engine.progress import Progress
 from erasebench.engine.runner import (
     Event,
@@ -30,6 +29,7 @@ from erasebench.engine.runner import (
     Waiting,
 )
 from erasebench.engine.store import Store
+from erasebench.engine.workers import LocalRunner
 from tests.engine.fake import FakeWorkshop, cascade, cell
 from tests.engine.test_kill import count_calls
 from tests.engine.test_workers import check_nothing_is_left
@@ -126,7 +126,7 @@ def test_idle_workers_share_a_batch_and_others_take_no_part_of_it(tmp_path: Path
     ("what", "workers", "reason"),
     [
         ("raise", 1, "ValueError: it cannot be done"),
-        ("exit", 2, "its worker process ended with exit code 7"),
+        ("exit", 2, "its worker process ended with exit code 7 (at the last of 3 tries)"),
     ],
 )
 def test_a_failure_is_that_of_all_cells_of_a_task(what: str, workers: int, reason: str, tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from erasebench.engine.cells import Cell
 from erasebench.engine.estimate import count_missing, estimate, list_missing
-from erasebench.engine.local import LocalRunner
 from erasebench.engine.store import Store
+from erasebench.engine.workers import LocalRunner
 from tests.engine.fake import FakeWorkshop, cascade, cell
 
 

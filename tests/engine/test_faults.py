@@ -23,9 +23,9 @@ from erasebench.engine.cells import Cell
 from erasebench.engine.doctor import examine
 from erasebench.engine.leases import Claim, Leases
 from erasebench.engine.ledger import read_ledger
-from erasebench.engine.local import LocalRunner
 from erasebench.engine.runner import Event, Failed, Found, Lost, TakenOver
 from erasebench.engine.store import MARKER, Marker, Store
+from erasebench.engine.workers import LocalRunner
 from erasebench.files import remove
 from tests.engine.fake import FakeWorkshop, cell
 from tests.engine.runs import CELLS, copy_of, done, fast_generate, run_tiny, table

@@ -29,7 +29,7 @@ def test_a_queue_gives_cells_in_their_order_and_a_batch_together() -> None:
         assert taken[0] is first and len(queue) == size - len(taken)
         found.append(titles(taken))
         if found[-1] == ["b0", "b1", "b2"]:
-            assert (queue.like(first), len(queue)) == (2, 4)
+            assert len(queue) == 4
             queue.add(taken[1])  # another run was at it: it is put back
     assert found == [["a"], ["b0", "b1", "b2"], ["b1", "b3", "b4"], ["c"], ["d"]]
     assert queue.take(3) == []
@@ -210,3 +210,31 @@ def test_a_long_chain_of_failures_needs_no_deep_stack() -> None:
         cells.append(cell(str(k + 1), last=cells[-1]))
         assert cells[-1].key  # found now, while that of the last is known
     assert set(Simulation(cells, set(), 0).states.values()) == {"failed"}
+
+
+@pytest.mark.parametrize(
+    ("others", "workers", "size"),
+    [
+        *[(0, 1, 4), (0, 2, 4), (0, 5, 2), (0, 100, 1)],  # ten cells for so many workers
+        *[(1, 2, 4), (1, 4, 4), (1, 6, 2)],  # one of which has something else to do
+        *[(100, 8, 4), (100, 256, 1)],
+    ],
+)
+def test_a_batch_is_shared_when_there_is_not_enough_for_everybody(others: int, workers: int, size: int) -> None:
+    cells = [*(cell(f"{k}", batch="b") for k in range(10)), *(cell(f"other {k}", batch="c") for k in range(others))]
+    queue = Queue(cells)
+    for one in cells:
+        queue.add(one)
+    assert queue.share(cells[0], 4, workers) == size
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(4, [2, 2]), (8, [4, 4]), (10, [4, 3, 2, 1])])
+def test_two_workers_take_equal_shares_or_less_and_less(count: int, sizes: list[int]) -> None:
+    cells = [cell(f"{k}", batch="b") for k in range(count)]
+    queue = Queue(cells)
+    for one in cells:
+        queue.add(one)
+    taken = []
+    while first := queue.first():
+        taken.append(len(queue.take(queue.share(first, 4, 2))))
+    assert taken == sizes

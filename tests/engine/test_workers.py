@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from erasebench.engine.cells import Cell
-from erasebench.engine.local import LocalRunner
-from erasebench.engine.runner import Event, Failed, Finished, Outcome, Progressed, Skipped, Started
+from erasebench.engine.runner import Event, Failed, Finished, Mixed, Outcome, Progressed, Retried, Skipped, Started
 from erasebench.engine.store import Store
+from erasebench.engine.workers import LocalRunner
 from erasebench.errors import EraseBenchError
 from tests.engine.fake import FakeWorkshop, cell
 
@@ -99,8 +99,12 @@ def test_what_others_wait_for_is_begun_first(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("what", "reason"),
     [
-        ("kill", "its worker process was killed; if memory was short, fewer --workers need less of it"),
-        ("exit", "its worker process ended with exit code 7"),
+        (
+            "kill",
+            "its worker process was killed; if memory was short, fewer --workers need less of it "
+            "(at the last of 3 tries)",
+        ),
+        ("exit", "its worker process ended with exit code 7 (at the last of 3 tries)"),
         ("raise", "ValueError: it cannot be done"),
     ],
 )
@@ -114,9 +118,44 @@ def test_a_worker_that_dies_or_fails_takes_only_its_cell(what: str, reason: str,
     assert outcome.computed == {cell.key for cell in fine}
     (failed,) = [event for event in events if isinstance(event, Failed)]
     assert failed.failure.reason == reason
+    assert sum(isinstance(event, Retried) for event in events) == (0 if what == "raise" else 2)
     assert ("ValueError" in failed.failure.traceback) == (what == "raise")
     assert [event.reason for event in events if isinstance(event, Skipped)] == ["needs fake bad, which failed"]
     check_nothing_is_left(tmp_path)
+
+
+@pytest.mark.parametrize("act", ["die 1", "die 2"])
+def test_what_a_lost_worker_was_at_is_done_again(act: str, tmp_path: Path) -> None:
+    """A cell by itself, a part of one, and cells of a batch: nothing of the first try is left."""
+    (tmp_path / "whole" / "signs").mkdir(parents=True)
+    for k in range(2):
+        (tmp_path / "whole" / "signs" / f"death-{k}").touch()
+    for name, cells in {
+        "alone": [cell("alone", act), cell("other")],
+        "part": [cell("part", act, units=6, part=2)],
+        "batch": [cell(f"batch {k}", act if k == 1 else "", batch="some") for k in range(3)],
+    }.items():
+        events: list[Event] = []
+        outcome = run(tmp_path / name, cells, 2, events.append)
+        assert outcome.computed == {cell.key for cell in cells} and not outcome.failed
+        retried = [event.failure.error for event in events if isinstance(event, Retried)]
+        assert retried == ["WorkerDied"] * int(act.split()[1])
+        assert sum(isinstance(event, Started) for event in events) == len(cells)
+        store = Store(tmp_path / name / "store")
+        whole = run(tmp_path / "whole", cells, 1)
+        for one in cells:
+            assert store.marker(one.key).files == Store(tmp_path / "whole" / "store").marker(one.key).files  # type: ignore[union-attr]
+        assert len(whole.computed) == len(cells)
+        check_nothing_is_left(tmp_path / name)
+
+
+def test_workers_that_differ_are_said(tmp_path: Path) -> None:
+    (tmp_path / "signs").mkdir()
+    (tmp_path / "signs" / "hardware").write_text("A B")
+    events: list[Event] = []
+    run(tmp_path, [cell("a", "meet b"), cell("b", "meet a")], 2, events.append)
+    (mixed,) = [event for event in events if isinstance(event, Mixed)]
+    assert set(mixed.devices) == {"A", "B"}
 
 
 @pytest.mark.parametrize(("what", "message"), [("full", "is full; free some"), ("refuse", "the model cannot be")])

@@ -1,8 +1,9 @@
-"""The local runner: this machine's processors or GPUs."""
+"""The driver: hands out cells to workers, wherever they are, and commits what they wrote."""
 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
@@ -21,36 +22,41 @@ from erasebench.engine.runner import (
     Lost,
     Outcome,
     Progressed,
+    Report,
+    Retried,
     Skipped,
     Started,
     Subscriber,
     TakenOver,
+    TaskProgress,
     Unneeded,
     Waiting,
+    Workers,
 )
 from erasebench.engine.schedule import Queue, Schedule, longest_way_first
 from erasebench.engine.store import Store
-from erasebench.engine.work import Failure, Task, Workshop
-from erasebench.engine.workers import Processes, Report, ThisProcess, Workers
+from erasebench.engine.work import TRIES, Failure, Task, Workshop
 from erasebench.errors import EraseBenchError
-from erasebench.files import disk_full, remove
+from erasebench.files import disk_full, make_folder, remove
+
+Hire = Callable[[TaskProgress, Subscriber], Workers]
+"""Makes a run's workers, who are to tell how far tasks are, and what happens to themselves."""
 
 
-@dataclass(frozen=True)
-class LocalRunner:
-    """Computes cells in worker processes, independent ones at once, those of a batch together.
+def drive(
+    workshop: Workshop, count: int, hire: Hire, cells: Sequence[Cell], store: Store, subscribers: Sequence[Subscriber]
+) -> Outcome:
+    """Compute what is missing, independent cells at once, those of a batch together.
 
-    Attributes:
+    Whoever works, each cell is begun, committed and told of here, in this thread: that is what all runners share.
+
+    Args:
         workshop: how cells are computed.
-        workers: so many processes at most; a single one is this process, and takes the cells in their order.
+        count: so many workers there are at most; a single one takes the cells in their order.
+        hire: called if there is anything to do.
+        cells: see :class:`~erasebench.engine.runner.Runner`; so are ``store``, ``subscribers`` and what is raised.
     """
-
-    workshop: Workshop
-    workers: int = 1
-
-    def run(self, cells: Sequence[Cell], store: Store, subscribers: Sequence[Subscriber]) -> Outcome:
-        """Compute what is missing; see :class:`~erasebench.engine.runner.Runner`."""
-        return _Run(self.workshop, self.workers, cells, store, subscribers).run()
+    return _Run(workshop, count, hire, cells, store, subscribers).run()
 
 
 class _Abandoned(Exception):
@@ -104,17 +110,21 @@ class _Run:
     def __init__(
         self,
         workshop: Workshop,
-        workers: int,
+        count: int,
+        hire: Hire,
         cells: Sequence[Cell],
         store: Store,
         subscribers: Sequence[Subscriber],
     ) -> None:
-        self.workshop, self.count, self.store, self.subscribers = workshop, workers, store, subscribers
+        self.workshop, self.count, self.hire, self.store, self.subscribers = workshop, count, hire, store, subscribers
         self.cells = cells
-        self.queue = Queue(cells if workers == 1 else longest_way_first(cells))
+        self.queue = Queue(cells if count == 1 else longest_way_first(cells))
         self.jobs: list[_Job] = []
         self.divided: dict[str, _Job] = {}
         """By the cell's key the jobs of several tasks."""
+        self.again: list[_Job] = []
+        """Those with a task that is to be done again."""
+        self.tries: Counter[Task] = Counter()
         self.running: dict[Task, _Job] = {}
         self.leased: list[Cell] = []
         """Cells that another run is at, to be looked at again some time after ``looked``."""
@@ -140,11 +150,7 @@ class _Run:
             return self.outcome
         self.there = {cell.key for cell in self.cells} - left
         self.schedule = Schedule(self.cells, left, self.queue, self._ask, self._drop, self._skip)
-        workers: Workers
-        if self.count == 1:
-            workers = ThisProcess(self.workshop, self._progress)
-        else:
-            workers = Processes(self.workshop, self.count, self._progress)
+        workers = self.hire(self._progress, self._tell)
         try:
             while self.schedule.left:
                 self._step(workers)
@@ -163,39 +169,53 @@ class _Run:
             for cell in self.leased:
                 self.queue.add(cell)
             self.leased.clear()
-        while (free := workers.free()) and (task := self._next_task(free)):
-            workers.start(task)
-        if not self.jobs:
-            # Nobody has anything to do: all that could be computed now is at another run, if there is anything left.
-            if self.schedule.left:
-                assert self.leased, "cells are left that nothing can make ready"
-                time.sleep(POLL)
+        free = self._start_all(workers)
+        if not self.schedule.left:
+            return
+        if free and not self.jobs:
+            # Nobody has anything to do: all that could be computed now is at another run.
+            assert self.leased, "cells are left that nothing can make ready"
+            time.sleep(POLL)
             return
         for task, report in workers.wait(POLL if self.leased else None):
+            if self.count > 1:
+                self._start_all(workers)  # nobody waits while what is done is committed
             self._take(task, report)
 
-    def _next_task(self, free: int) -> Task | None:
-        """A task that can be done now, of the first cell that has one."""
+    def _start_all(self, workers: Workers) -> int:
+        """Give every free worker something to do, as far as there is; returns how many have nothing."""
+        while (free := workers.free()) and (task := self._next_task()):
+            workers.start(task)
+        return free
+
+    def _next_task(self) -> Task | None:
+        """A task that can be done now: one that is to be done again, or of the first cell that has one."""
+        while self.again:
+            job = self.again.pop(0)
+            if job.tasks:
+                return self._next_of(job)
         while cell := self.queue.first():
-            cells = self.queue.take(self._size(cell, free))
+            cells = self.queue.take(self._size(cell))
             if cell.key not in self.schedule.left:
                 continue  # it failed before all of its parts were begun
-            job = self.divided.get(cell.key) or self._begin(cells)
-            if job and job.tasks:
-                task = job.tasks.pop(0)
-                job.running += 1
-                self.running[task] = job
-                if job.tasks:
+            begun = self.divided.get(cell.key) or self._begin(cells)
+            if begun and begun.tasks:
+                task = self._next_of(begun)
+                if begun.tasks:
                     self.queue.add(cell)
                 return task
         return None
 
-    def _size(self, cell: Cell, free: int) -> int:
-        """How many cells are computed together with one; where there is nothing else to do, every worker gets some."""
-        if not cell.batch:
-            return 1
-        ready, most = self.queue.like(cell), max(1, self.workshop.together(cell))
-        return min(most, -(-ready // free)) if ready == len(self.queue) else most
+    def _next_of(self, job: _Job) -> Task:
+        task = job.tasks.pop(0)
+        job.running += 1
+        self.running[task] = job
+        self.tries[task] += 1
+        return task
+
+    def _size(self, cell: Cell) -> int:
+        """How many cells are computed together with one."""
+        return self.queue.share(cell, max(1, self.workshop.together(cell)), self.count) if cell.batch else 1
 
     def _begin(self, cells: Sequence[Cell]) -> _Job | None:
         """Begin cells of one batch, or a single one, but for those that another run is at or did."""
@@ -258,10 +278,20 @@ class _Run:
                 raise disk_full(f"the store {self.store.root}")
             if report.fatal:
                 raise EraseBenchError(report.reason)
+            if (
+                not job.failure
+                and self.tries[task] < TRIES.get(report.error, 1)
+                and not all(self._is_lost(begun.cell) for begun in job.begun)
+            ):
+                self._do_again(task, job, report)
+                return
+            if self.tries[task] > 1:
+                report = replace(report, reason=f"{report.reason} (at the last of {self.tries[task]} tries)")
             job.failure, job.tasks = job.failure or report, []
         else:
             for begun, cost in zip(job.begun, report, strict=True):
                 _add_cost(begun.cost, cost)
+        del self.tries[task]
         if job.running or job.tasks:
             return
         failure = job.failure and replace(job.failure, seconds=round(job.failure.seconds / len(job.begun), 3))
@@ -274,6 +304,16 @@ class _Run:
                 self._commit(begun, job.parts)
             del job.begun[0]
         self.jobs.remove(job)
+
+    def _do_again(self, task: Task, job: _Job, failure: Failure) -> None:
+        """Have a task done again whose worker was lost, from the beginning or from what its stage kept."""
+        for folder in task.folders:
+            remove(folder)
+            make_folder(folder)
+        job.done.pop(task, None)
+        job.tasks.insert(0, task)
+        self.again.append(job)
+        self._tell(Retried(task.cells[0], failure))
 
     def _commit(self, begun: _Begun, parts: Sequence[Path]) -> None:
         cell = begun.cell
@@ -301,13 +341,17 @@ class _Run:
     def _give_up(self, begun: _Begun, failure: Failure) -> None:
         """Note that a cell failed; if another run took it over, that may be why, and says nothing of the cell."""
         cell = begun.cell
-        lost = not self.store.leases.holds(cell.key) or self.store.marker(cell.key) is not None
+        lost = self._is_lost(cell)
         begun.abandon()
         if lost:
             self.leased.append(cell)
             self._tell(Lost(cell))
         else:
             self._fail(cell, failure)
+
+    def _is_lost(self, cell: Cell) -> bool:
+        """Whether another run took over a cell that was begun here."""
+        return not self.store.leases.holds(cell.key) or self.store.marker(cell.key) is not None
 
     def _settle(self, cell: Cell) -> None:
         self.there.add(cell.key)

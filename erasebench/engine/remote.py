@@ -1,0 +1,350 @@
+"""Workers on other machines: they come to the driver over the network, and write to the store that all share.
+
+What goes over the network are specs, progress and costs, never images or weights.  Only who knows the run's key is
+heard: messages are pickles, which could do anything.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing import AuthenticationError, Pipe
+from multiprocessing.connection import Client, Connection, answer_challenge, deliver_challenge, wait
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import Any, Protocol
+
+from erasebench import __version__
+from erasebench.engine.runner import Asked, Joined, Report, Subscriber, TaskProgress
+from erasebench.engine.store import Store
+from erasebench.engine.work import Failure, Task, Workshop
+from erasebench.engine.worker import work_for
+from erasebench.engine.workers import ConnectedWorkers, Worker
+from erasebench.errors import EraseBenchError
+from erasebench.files import remove, sync
+
+LOOK = 1.0
+"""Seconds after which it is looked whether workers ended that are not there."""
+LAUNCHES = 3
+"""How often in a row a worker is launched that ends before it is there."""
+VISIBLE = 60.0
+"""Seconds that a file which a worker wrote may take to be seen here; network file systems keep listings for a while."""
+SILENCE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 6}
+"""After 30 s of silence ask every 10 s whether the other end is there; it is lost if it does not answer 6 times."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the workers of a run come to.
+
+    Attributes:
+        host: a name or address of the driver's machine; ``port`` where it listens; ``key`` who knows it is a worker.
+        shared: a folder of the run's store for what workers need that is no result.
+        folder: in which the run was begun, where relative paths lead from.
+    """
+
+    host: str
+    port: int
+    key: bytes = field(repr=False)
+    shared: Path
+    folder: Path = field(default_factory=Path.cwd)
+
+
+class Launcher(Protocol):
+    """What starts worker processes somewhere: Ray, Slurm."""
+
+    host: str
+    """A name or address by which they reach this machine."""
+    where: str
+    """In words."""
+
+    def launch(self, numbers: Sequence[int], place: Place) -> None:
+        """Have :func:`join` called in a process of its own for each of the numbers, now or when there is room.
+
+        Raises:
+            EraseBenchError: they cannot be started.
+        """
+        ...
+
+    def ended(self) -> Mapping[int, str]:
+        """The numbers of those that ended, and will not be started again by others than this, and how."""
+        ...
+
+    def close(self) -> None:
+        """End those that are left."""
+        ...
+
+
+def join(place: Place, number: int) -> None:
+    """Be a worker, in a process that does nothing else, until the driver has nothing more to do.
+
+    Args:
+        place: where the driver is.
+        number: of this worker among the others.
+
+    Raises:
+        OSError: there is no driver.
+    """
+    connection = Client((place.host, place.port), authkey=place.key)
+    _end_silence(connection)
+    connection.send((__version__, number))
+    try:
+        _settle_in(place, number)
+    except Exception as error:
+        connection.send(Failure.of(error, fatal=True))
+        return
+    work_for(connection, number, _to_disk)
+
+
+def _settle_in(place: Place, number: int) -> None:
+    """Go to the driver's folder, and make sure that its store is seen and can be written to."""
+    host, store = socket.gethostname(), place.shared.parents[1]
+    try:
+        os.chdir(place.folder)
+    except OSError as error:
+        raise EraseBenchError(
+            f"a worker on {host} does not see the folder {place.folder}; run in one that all machines share"
+        ) from error
+    probe = place.shared / f"worker-{number}"
+    if not place.shared.is_dir():
+        raise EraseBenchError(
+            f"a worker on {host} does not see the store {store}; name one on a disk that all machines share"
+        )
+    try:
+        probe.write_text("", encoding="utf-8")
+        probe.unlink()
+    except OSError as error:
+        raise EraseBenchError(f"a worker on {host} cannot write to the store {store}: {error.strerror}") from error
+
+
+@dataclass(frozen=True)
+class _Written:
+    """What came of a task, and the sizes of the files in each of its folders, by their names there."""
+
+    costs: Sequence[Mapping[str, Any]]
+    files: Sequence[Mapping[str, int]]
+
+
+def _to_disk(task: Task, report: Report) -> Report | _Written:
+    """Bring what a task wrote to the disk, and say what that is."""
+    if isinstance(report, Failure):
+        return report
+    written = []
+    for folder in task.folders:
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        for path in files:
+            sync(path)
+        written.append({path.relative_to(folder).as_posix(): path.stat().st_size for path in files})
+    return _Written(report, written)
+
+
+def see(folder: Path, files: Mapping[str, int], seconds: float = VISIBLE) -> str:
+    """Wait until all that a worker wrote into a folder is seen here.
+
+    Args:
+        folder: the folder.
+        files: their sizes in bytes, by their names in the folder.
+        seconds: to wait.
+
+    Returns:
+        The name of a file that is not, or ''.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        there = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
+        missing = [name for name, size in files.items() if name not in there or there[name].stat().st_size != size]
+        if not missing or time.monotonic() > deadline:
+            return missing[0] if missing else ""
+        # A change of one's own makes a network file system read the folder anew.
+        with suppress(OSError):
+            (folder / ".look").touch()
+            (folder / ".look").unlink()
+        time.sleep(0.1)
+
+
+class RemoteWorkers(ConnectedWorkers):
+    """Workers that a launcher starts, and that come when there is room for them.
+
+    One that is lost is started again, unless the launcher's own queue does that; the others go on meanwhile.
+
+    Args:
+        launcher: starts them.
+        workshop: how cells are computed.
+        count: how many are wanted.
+        store: of the run.
+        progress: told how far tasks are.
+        tell: told who came.
+
+    Raises:
+        EraseBenchError: they cannot be started.
+    """
+
+    def __init__(
+        self,
+        launcher: Launcher,
+        workshop: Workshop,
+        count: int,
+        store: Store,
+        progress: TaskProgress,
+        tell: Subscriber,
+    ) -> None:
+        super().__init__(progress, tell)
+        self._launcher, self._workshop, self._count, self._store = launcher, workshop, count, store
+        self._shared = store.work(f"workers-{secrets.token_hex(8)}")
+        self._launches = dict.fromkeys(range(count), 1)
+        """By the number of a worker how often it was launched since it was there."""
+        self._looked = time.monotonic()
+        self._door = _Door(launcher.host, self._shared.absolute())
+        try:
+            launcher.launch(range(count), self._door.place)
+        except BaseException:
+            self.close()
+            raise
+        tell(Asked(count, launcher.where))
+
+    def free(self) -> int:
+        """How many are there and idle."""
+        return sum(worker.task is None for worker in self._all)
+
+    def start(self, task: Task) -> None:
+        """Have an idle one begin a task."""
+        worker = self._best(task)
+        assert worker, "nobody is free"
+        worker.begin(task)
+
+    def wait(self, timeout: float | None) -> list[tuple[Task, Report]]:
+        """The tasks that ended; returns as well when a worker came."""
+        workers = {worker.connection: worker for worker in self._all}
+        ended: list[tuple[Task, Report]] = []
+        for connection in wait([*workers, self._door.bell], min(timeout or LOOK, LOOK)):
+            assert isinstance(connection, Connection)
+            if connection in workers:
+                ended += self._hear(workers[connection])
+            else:
+                self._let_in(*self._door.next())
+        if time.monotonic() - self._looked >= LOOK:
+            self._looked = time.monotonic()
+            self._launch_again()
+        return ended
+
+    def close(self) -> None:
+        """Send the idle ones home; the others end when their connection does."""
+        self._door.close()
+        for worker in self._all:
+            if worker.task is None:
+                worker.send(None)
+            worker.connection.close()
+        self._all.clear()
+        self._launcher.close()
+        with suppress(OSError):  # a job that ends may still write its log, which nobody needs
+            remove(self._shared)
+
+    def _let_in(self, connection: Connection, version: str, number: int) -> None:
+        if version != __version__:
+            connection.close()
+            raise EraseBenchError(
+                f"a worker has erasebench {version}, and this is {__version__}; install the same one everywhere"
+            )
+        self._launches[number] = 0
+        worker = Worker(number, connection)
+        worker.send(self._workshop)
+        self._all.append(worker)
+        self._tell(Joined(len(self._all), self._count))
+
+    def _launch_again(self) -> None:
+        """Replace workers that ended; of those that never came, the error is told when nobody is left."""
+        ended = self._launcher.ended()
+        hopeless = [number for number in ended if self._launches[number] >= LAUNCHES]
+        again = [number for number in ended if number not in hopeless]
+        for number in again:
+            self._launches[number] += 1
+        if again:
+            self._launcher.launch(again, self._door.place)
+        for number in hopeless:
+            del self._launches[number]
+        if not self._launches:
+            raise EraseBenchError(f"no worker could be started: {ended[hopeless[-1]]}")
+
+    def _bury(self, worker: Worker) -> Failure:
+        return Failure("the connection to its worker was lost", error="ConnectionLost")
+
+    def _check(self, task: Task, report: Report | _Written) -> Report:
+        if not isinstance(report, _Written):
+            return report
+        for cell, folder, files in zip(task.cells, task.folders, report.files, strict=True):
+            # A run that took the cell over may have removed them: they will not come.
+            missing = see(folder, files, VISIBLE if self._store.leases.holds(cell.key) else 0.0)
+            if missing:
+                return Failure(f"its worker wrote {missing}, which is not seen here", error="ConnectionLost")
+        return report.costs
+
+
+class _Door:
+    """Where workers come in; each is heard in a thread of its own, so that nobody keeps the others waiting."""
+
+    def __init__(self, host: str, shared: Path) -> None:
+        key = secrets.token_bytes(32)
+        self._socket = socket.create_server(("127.0.0.1" if host == "127.0.0.1" else "", 0), backlog=512)
+        self.place = Place(host, self._socket.getsockname()[1], key, shared)
+        self.bell, self._ring = Pipe(duplex=False)
+        """``bell`` can be read when somebody came."""
+        self._came: SimpleQueue[tuple[Connection, str, int]] = SimpleQueue()
+        self._closed = False
+        Thread(target=self._open, daemon=True).start()
+
+    def next(self) -> tuple[Connection, str, int]:
+        """Who came: the connection, the version of erasebench, the number."""
+        self.bell.recv_bytes()
+        return self._came.get()
+
+    def close(self) -> None:
+        """Let nobody in any more, and send those home who were not let in."""
+        self._closed = True
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)  # closing alone does not end the wait for the next
+        self._socket.close()
+        self._send_home()
+
+    def _send_home(self) -> None:
+        with suppress(Empty):
+            while True:
+                self._came.get_nowait()[0].close()
+
+    def _open(self) -> None:
+        while True:
+            try:
+                them, _ = self._socket.accept()
+            except OSError:
+                return
+            Thread(target=self._greet, args=(Connection(them.detach()),), daemon=True).start()
+
+    def _greet(self, connection: Connection) -> None:
+        try:
+            deliver_challenge(connection, self.place.key)
+            answer_challenge(connection, self.place.key)
+            _end_silence(connection)
+            version, number = connection.recv()
+        except (AuthenticationError, EOFError, OSError):
+            connection.close()
+            return
+        self._came.put((connection, version, number))
+        if self._closed:
+            self._send_home()
+            return
+        self._ring.send_bytes(b"!")
+
+
+def _end_silence(connection: Connection) -> None:
+    """Have the system find out if the other end is gone without a word, as after a power failure."""
+    with socket.socket(fileno=connection.fileno()) as peer:
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in SILENCE.items():
+            if hasattr(socket, name):  # not on every system
+                peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        peer.detach()
