@@ -1,8 +1,8 @@
 """What Dark Miner's table 1 costs at paper scale, and how long 1, 8 and 256 workers take, on a simulated clock.
 
 The cells are made here, as the planner makes those of the suite, with the paper's numbers of images and prompts.  They
-are handed out by the run's own queue and schedule (``erasebench.engine.schedule``); only the workers are simulated: each
-takes so many seconds for a task, and some are lost in the middle of one, which is then done again.
+are handed out by the run's own queue and schedule (``erasebench.engine.schedule``); only the workers are simulated:
+each takes so many seconds for a task, and some are lost in the middle of one, which is then done again.
 
     python -m benchmarks.scale
 """
