@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 from erasebench import __version__
 from erasebench.engine.runner import Asked, Joined, Report, Subscriber, TaskProgress
-from erasebench.engine.store import Store
+from erasebench.engine.store import RUN, Store
 from erasebench.engine.work import Failure, Task, Workshop
 from erasebench.engine.worker import work_for
 from erasebench.engine.workers import ConnectedWorkers, Worker
@@ -196,7 +196,7 @@ class RemoteWorkers(ConnectedWorkers):
     ) -> None:
         super().__init__(progress, tell)
         self._launcher, self._workshop, self._count, self._store = launcher, workshop, count, store
-        self._shared = store.work(f"workers-{secrets.token_hex(8)}")
+        self._shared = store.work(f"{RUN}{store.leases.owner}")
         self._launches = dict.fromkeys(range(count), 1)
         """By the number of a worker how often it was launched since it was there."""
         self._looked = time.monotonic()

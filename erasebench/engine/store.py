@@ -312,7 +312,9 @@ class Store:
 
     def _clear_up_after(self, lease: Lease) -> None:
         """Remove the lease of a run that was killed, and what it left of the cell that nobody goes on from."""
-        if lease.holder and KEY.fullmatch(lease.name):
+        if lease.holder and lease.name.startswith(RUN):
+            remove(self.root / WORK / lease.name)
+        elif lease.holder and KEY.fullmatch(lease.name):
             remove(self._place(lease.name, lease.holder.owner))
             if self.marker(lease.name):
                 remove(self.root / WORK / lease.name)
@@ -338,7 +340,10 @@ class Store:
             yield
 
     def work(self, key: str) -> Path:
-        """A folder for a cell in the making, which survives a kill; made if it is not there."""
+        """A folder for a cell in the making, which survives a kill; made if it is not there.
+
+        One of the name of a run's own lease is for what its workers elsewhere need, and is cleared away after the run.
+        """
         folder = self.root / WORK / key
         make_folder(folder)
         return folder

@@ -70,15 +70,13 @@ class Session:
         self.batch_sizes = BatchSizes(BatchSize(self.batch_size or DRAWN_AT_ONCE))
 
     def __getstate__(self) -> dict[str, Any]:
-        """What another process needs: no listener and nothing that was loaded."""
-        return {
-            name: value
-            for name, value in vars(self).items()
-            if name not in ("progress", "_judges", "_erasures", "model")
-        }
+        """What another process needs: no listener, nothing that was loaded, and nothing of this one's memory."""
+        own = ("progress", "batch_sizes", "_judges", "_erasures", "_fitted_to", "model")
+        return {name: value for name, value in vars(self).items() if name not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, progress=lambda done, of, note: None, _judges={}, _erasures={})
+        vars(self).update(state, progress=lambda done, of, note: None, _judges={}, _erasures={}, _fitted_to=None)
+        self.__post_init__()
 
     def open(self, worker: int) -> None:
         """Make ready in a process of its own: the n-th worker has the n-th GPU, and begins again where they end."""

@@ -23,7 +23,7 @@ from erasebench.engine.cells import Cell
 from erasebench.engine.doctor import examine
 from erasebench.engine.leases import Claim, Leases
 from erasebench.engine.ledger import read_ledger
-from erasebench.engine.runner import Event, Failed, Found, Lost, TakenOver
+from erasebench.engine.runner import Event, Failed, Found, Lost, Started, TakenOver
 from erasebench.engine.store import MARKER, Marker, Store
 from erasebench.engine.workers import LocalRunner
 from erasebench.files import remove
@@ -159,31 +159,29 @@ def in_the_work_of_nobody(patch: pytest.MonkeyPatch) -> None:
     """The commit stops by itself."""
 
 
+@pytest.mark.parametrize(("what", "workers"), [("raise", 1), ("kill", 2)])
 def test_a_driver_that_lost_a_cell_says_so_and_takes_the_result_of_the_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    what: str, workers: int, tmp_path: Path
 ) -> None:
-    one = cell("one", "raise")
+    """What fails is not tried again either, not even if its worker was lost: another run is at it."""
+    one = cell("one", what)
     (tmp_path / "signs").mkdir()
     store, other = Store(tmp_path / "store"), Store(tmp_path / "store")
-    work, events = FakeWorkshop.work, list[Event]()
-
-    def lose(self: FakeWorkshop, *args: Any) -> Any:
-        path = store.leases.folder / f"{one.key}.json"
-        path.unlink()
-        assert other.leases.claim(one.key).held
-        return work(self, *args)
+    events = list[Event]()
 
     def finish(event: Event) -> None:
         events.append(event)
+        if isinstance(event, Started):
+            (store.leases.folder / f"{one.key}.json").unlink()
+            assert other.leases.claim(one.key).held
         if isinstance(event, Lost):
             with other.writing(one, {"seconds": 1.0}) as folder:
                 (folder / "payload").touch()
             other.leases.release(one.key)
 
-    monkeypatch.setattr(FakeWorkshop, "work", lose)
-    outcome = LocalRunner(FakeWorkshop(store, tmp_path / "signs")).run([one], store, [finish])
+    outcome = LocalRunner(FakeWorkshop(store, tmp_path / "signs"), workers).run([one], store, [finish])
     assert not outcome.failed and not outcome.computed and outcome.costs == {one.key: {"seconds": 1.0}}
-    assert [type(event) for event in events][-2:] == [Lost, Found]
+    assert [type(event) for event in events] == [Started, Lost, Found]
 
 
 def two_drivers(folder: Path, moment: int) -> bool:

@@ -118,7 +118,9 @@ def test_a_run_on_ray_gives_the_very_table(cluster: None, tmp_path: Path, monkey
     driver.wait()
     copy_of(tmp_path / "killed", tmp_path / "resumed")
     for folder, options in ((tmp_path / "killed", ()), (tmp_path / "resumed", ("--runner", "ray", "--workers", "2"))):
+        assert list((folder / "store" / "work").glob("run-*")), "what its workers needed is left"
         assert run_tiny(folder, *options) == 0
+        assert not list((folder / "store" / "work").glob("run-*"))
         assert 0 < len(done(folder)) < CELLS, "the kill came too late"
         assert table(folder) == table(tmp_path / "local")
 

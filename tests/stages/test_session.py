@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -112,6 +113,17 @@ def drawing(folder: Path, **options: Any) -> Session:
     for name in ("plain", "less"):
         (folder / name).mkdir()
     return made
+
+
+def test_another_process_has_what_the_user_said_of_memory_and_finds_out_its_own(tmp_path: Path) -> None:
+    source = ModelSource("somewhere", tmp_path, "photo", "", 50, 7.5)
+    options: dict[str, Any] = {"batch_size": 6, "max_memory": 4.5, "gradient_checkpointing": "on", "compile": True}
+    here = Session(source, "cuda", "float32", Store(tmp_path / "store"), **options)
+    here.batch_sizes.drawn.rows, here.batch_sizes.drawn.halvings = 3, 1
+    there = pickle.loads(pickle.dumps(here))
+    assert {name: getattr(there, name) for name in options} == options
+    assert (there.batch_sizes.drawn.rows, there.batch_sizes.halvings) == (6, 0)
+    assert there.store.leases.owner != here.store.leases.owner
 
 
 def test_a_cell_goes_on_when_memory_runs_out_and_says_so(tmp_path: Path) -> None:
