@@ -287,6 +287,21 @@ def test_a_model_without_safetensors_is_checked_by_its_configuration(tmp_path: P
         Checkpoint(str(store({"a": torch.zeros(1)}, tmp_path / "c.pt"))).check_model(tmp_path / "model")
 
 
+def test_a_configuration_has_both_text_encoders_of_stable_diffusion_xl(tmp_path: Path) -> None:
+    """As that of a single file, which is one without weights."""
+    pipeline = stock_pipeline("sdxl")
+    pipeline.save_pretrained(tmp_path / "model")
+    for weights in (tmp_path / "model").rglob("*.safetensors"):
+        weights.unlink()
+    second = {f"text_encoder_2.{name}": value for name, value in pipeline.text_encoder_2.state_dict().items()}
+    assert "text_encoder_2.text_projection.weight" in second
+    good = store(second, tmp_path / "good.safetensors")
+    bad = store({name: value[:1] for name, value in second.items()}, tmp_path / "bad.safetensors")
+    Checkpoint(str(good)).check_model(tmp_path / "model")
+    with pytest.raises(EraseBenchError, match=r"bad\.safetensors: the erasure's text_encoder_2\..* has shape"):
+        Checkpoint(str(bad)).check_model(tmp_path / "model")
+
+
 def test_loras_of_old_attention_processors(model: DiffusionModel, tmp_path: Path) -> None:
     tensors: dict[str, Tensor] = {}
     for name in (KEY, OUT):

@@ -66,10 +66,10 @@ def full(model: DiffusionModel) -> Erasure:
 
 
 def low_rank(model: DiffusionModel, *names: str) -> Erasure:
-    """Random factors, each of another rank."""
+    """Random factors of ranks from 1 to 5."""
     rng, factors = torch.Generator().manual_seed(1), {}
-    for rank, name in enumerate(names or (KEY, OUT, CONVOLUTION, *queries(model)), 1):
-        own = model.parameters()[name]
+    for number, name in enumerate(names or (KEY, OUT, CONVOLUTION, *queries(model))):
+        own, rank = model.parameters()[name], number % 5 + 1
         factors[name] = (
             torch.randn(len(own), rank, generator=rng),
             torch.randn(rank, own[0].numel(), generator=rng) / 5,
@@ -241,16 +241,23 @@ def check_near(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
 
 
 def kohya_names(model: DiffusionModel) -> list[str]:
-    """One layer of each sort; diffusers reads the LoRA of a text encoder only if it has an output projection."""
-    return [KEY, OUT, CONVOLUTION, *(name.replace("q_proj", "out_proj") for name in queries(model))]
+    """Every layer that a LoRA can change, of which diffusers reads the name.
+
+    By the original names it takes every upsampler for one behind attention, as those of Stable Diffusion XL are.
+    """
+    unread = "up_blocks.0.upsamplers" if model.family is STABLE_DIFFUSION_XL else "none"
+    return [
+        name
+        for name, parameter in model.parameters().items()
+        if parameter.ndim > 1 and (name.startswith("unet.") or ".layers." in name) and unread not in name
+    ]
 
 
 def test_a_low_rank_change_is_exact_as_a_kohya_lora(base: Path, tmp_path: Path) -> None:
     model = as_model(stock(base))
     erasure = low_rank(model, *kohya_names(model))
     fit = export_kohya_lora(model, erasure, tmp_path / KOHYA_LORA, rank=1)
-    rank = len(erasure.low_rank)
-    assert (fit.rank, fit.left_out, str(fit)) == (rank, (), f"rank {rank}, exact")
+    assert (fit.rank, fit.left_out, str(fit)) == (5, (), "rank 5, exact")
     with model.erased(erasure):
         wanted = state(model)
     assert differing(wanted, state(model)) == set(erasure.low_rank)
@@ -292,7 +299,7 @@ def test_other_changes_are_approximated_as_well_as_a_rank_allows(rank: int, tmp_
     model = as_model(stock_pipeline())
     stock_pipeline().save_pretrained(tmp_path / "base")
     own, rng = state(model), torch.Generator().manual_seed(0)
-    change = {name: torch.randn(own[name].shape, generator=rng) for name in kohya_names(model)}
+    change = {name: torch.randn(own[name].shape, generator=rng) for name in (KEY, OUT, CONVOLUTION)}
     bias = {"unet.conv_in.bias": torch.ones(8)}
     erasure = Erasure({name: own[name] + value for name, value in (change | bias).items()})
     fit = export_kohya_lora(model, erasure, tmp_path / KOHYA_LORA, rank)
