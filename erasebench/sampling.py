@@ -20,6 +20,7 @@ from erasebench.memory import DECODED_AT_ONCE, BatchSize, free_memory, largest_b
 from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.guided import GuidedPrediction
+from erasebench.models.sampling_unet import FEW_ROWS
 from erasebench.models.schedulers import SCHEDULERS
 
 
@@ -141,12 +142,7 @@ def draw_latents(
 
     def draw_batch(part: slice) -> Tensor:
         noise = starting_noise(keys[part], seeds[part], shape).to(model.device)
-        conditioning, count = model.embed(prompts[part]), len(noise)
-        # What is compiled is compiled for one size: a batch that is short of it repeats its last picture.
-        if model.is_compiled and size.rows and count < size.rows:
-            rows = [*range(count), *[count - 1] * (size.rows - count)]
-            noise, conditioning = noise[rows], conditioning[rows]
-        return sample_latents(model, noise, conditioning, sampler, texts=texts)[:count]
+        return sample_latents(model, noise, model.embed(prompts[part]), sampler, texts=texts)
 
     yield from size.batches(len(prompts), draw_batch)
 
@@ -178,13 +174,18 @@ def sample_latents(
     """
     scheduler = model.scheduler(sampler.name)
     scheduler.set_timesteps(sampler.steps, device=model.device)
+    count, full = len(noise), model.batch_sizes.drawn.rows or 0
+    if model.is_compiled and count * (1 + len(model.guidance.texts)) > FEW_ROWS and count < full:
+        # Passes are compiled for one size: a batch that is short of it repeats its last picture.
+        rows = [*range(count), *[count - 1] * (full - count)]
+        noise, conditioning = noise[rows], conditioning[rows]
     latents: Tensor = noise * scheduler.init_noise_sigma
     with model.sampling() as shared:
         predict = GuidedPrediction(model, conditioning, sampler.guidance_scale, texts, apart, shared)
         for step, timestep in enumerate(scheduler.timesteps[start:stop], start):
             guided = predict(scheduler.scale_model_input(latents, timestep), timestep, step)
             latents = scheduler.step(guided, timestep, latents, return_dict=False)[0]
-    return latents
+    return latents[:count]
 
 
 def fit_batch_sizes(model: DiffusionModel, sampler: Sampler, most: int, gigabytes: float | None = None) -> None:
@@ -214,7 +215,7 @@ def fit_batch_sizes(model: DiffusionModel, sampler: Sampler, most: int, gigabyte
 
     # Nothing here has gradients; but where they are allowed, passes are by the plain U-Net: to compile for sizes that
     # do not come again would take minutes.  The copy of it that sampling is by needs room as well.
-    copy = sum(parameter.numel() for parameter in model.unet.parameters()) * model.dtype.itemsize
+    copy = 0 if model.has_copy else sum(p.numel() for p in model.unet.parameters()) * model.dtype.itemsize
     with torch.enable_grad():
         draw(1)
         decode(1)

@@ -15,7 +15,7 @@ import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from erasebench.engine.store import KEY, MARKER, Marker, Store, identity_key, parse_marker
 from erasebench.engine.upkeep import Arrival
@@ -103,6 +103,10 @@ def import_cells(path: Path, root: Path) -> Arrival:
     return arrival
 
 
+LONGEST_NAME = 255
+"""Bytes of a file's name that file systems take."""
+
+
 @dataclass(frozen=True)
 class _Cell:
     """A cell in an archive: its marker, and where its payload's files are."""
@@ -113,6 +117,8 @@ class _Cell:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tarfile.TarFile]:
+    if not path.is_file():
+        raise EraseBenchError(f"{path} is no file")
     try:
         with open(path, "rb") as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
             yield tar
@@ -137,6 +143,10 @@ def _contents(path: Path, tar: tarfile.TarFile) -> dict[str, _Cell]:
         if not member.isreg() or member.issparse() or member.name in members:
             raise _refused(path, f"{member.name!r} is no plain file, or there twice")
         members[member.name] = member
+    for name in members:
+        parents = PurePosixPath(name).parents
+        if any(str(parent) in members for parent in parents) or max(map(len, name.encode().split(b"/"))) > LONGEST_NAME:
+            raise _refused(path, f"{name[:80]!r} cannot be a file beside the others")
     try:
         about = json.loads(_read(tar, members.pop(CONTENTS)))
         written, hashes = about["format"], dict[str, str](about["cells"])

@@ -144,6 +144,14 @@ def _to_disk(task: Task, report: Report) -> Report | _Written:
     return _Written(report, written)
 
 
+def _size(path: Path) -> int | None:
+    """Bytes of a file; None where there is none to be seen."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
+
+
 def see(folder: Path, files: Mapping[str, int], seconds: float = VISIBLE) -> str:
     """Wait until all that a worker wrote into a folder is seen here.
 
@@ -157,8 +165,7 @@ def see(folder: Path, files: Mapping[str, int], seconds: float = VISIBLE) -> str
     """
     deadline = time.monotonic() + seconds
     while True:
-        there = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
-        missing = [name for name, size in files.items() if name not in there or there[name].stat().st_size != size]
+        missing = [name for name, size in files.items() if _size(folder / name) != size]
         if not missing or time.monotonic() > deadline:
             return missing[0] if missing else ""
         # A change of one's own makes a network file system read the folder anew.

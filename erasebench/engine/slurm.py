@@ -101,7 +101,8 @@ class Jobs:
             **{name: value for name, value in parameters.items() if name != "cluster"},
         }
         threads = [f"export {name}=1" for name in THREADS]
-        self._parameters["setup"] = [*threads, *self._parameters.get("setup", ())]
+        setup = self._parameters.get("setup", ())
+        self._parameters["setup"] = [*threads, *([setup] if isinstance(setup, str) else setup)]
         self._jobs: dict[int, Any] = {}
         """By the number of a worker."""
 

@@ -220,9 +220,9 @@ class Store:
         """
         with self._partial(cell.key) as partial:
             yield partial
-            paths = sorted(path for path in partial.rglob("*") if path.is_file())
-            files = {p.relative_to(partial).as_posix(): (p.stat().st_size, hash_file(p)) for p in paths}
-            self._commit(cell.key, partial, Marker(cell.identity, files, dict(cost), cell.kind, cell.units))
+            times = _times(partial)
+            files = {name: ((partial / name).stat().st_size, hash_file(partial / name)) for name in times}
+            self._commit(cell.key, partial, Marker(cell.identity, files, dict(cost), cell.kind, cell.units), times)
 
     @contextmanager
     def adopting(self, key: str, marker: Marker) -> Iterator[Path]:
@@ -234,12 +234,13 @@ class Store:
         """
         with self._partial(key) as partial:
             yield partial
+            times = _times(partial)
             if {name: size for name, (size, _) in marker.files.items()} != _sizes(partial):
                 raise CorruptCellError(f"cell {key[:12]} is corrupt: its marker does not fit its files")
             for name, (_, digest) in marker.files.items():
                 if hash_file(partial / name) != digest:
                     raise CorruptCellError(f"cell {key[:12]} is corrupt: {name} is not what was written")
-            self._commit(key, partial, marker)
+            self._commit(key, partial, marker, times)
 
     @contextmanager
     def _partial(self, key: str) -> Iterator[Path]:
@@ -261,9 +262,15 @@ class Store:
         """Where the owner of a lease writes a cell."""
         return self.folder(key).with_name(f"{key}.{owner}{PARTIAL}")
 
-    def _commit(self, key: str, partial: Path, marker: Marker) -> None:
-        """Make a cell of a folder that holds its payload, unless there is a sound one."""
-        times = {name: (partial / name).stat().st_mtime_ns for name in marker.files}
+    def _commit(self, key: str, partial: Path, marker: Marker, times: Mapping[str, int]) -> None:
+        """Make a cell of a folder that holds its payload, unless there is a sound one.
+
+        Args:
+            key: of the cell.
+            partial: the folder.
+            marker: with the hashes of its files.
+            times: when the files were written last, before they were hashed: what is written later is not vouched for.
+        """
         sync_folder(partial)
         with suppress(OSError):
             (partial / VERIFIED).write_text(json.dumps(_proof(marker, times)) + "\n", encoding="ascii")
@@ -441,6 +448,12 @@ def parse_marker(text: str) -> Marker:
     if not isinstance(kind, str) or type(units) is not int or units < 1:
         raise ValueError(text)
     return Marker(identity, files, cost, kind, units)
+
+
+def _times(folder: Path) -> dict[str, int]:
+    """When each file of a folder was written last, in nanoseconds, by its name there."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.stat().st_mtime_ns for path in paths}
 
 
 def _sizes(folder: Path) -> dict[str, int]:

@@ -118,19 +118,23 @@ def checkpoint_as_it_is(module: nn.Module, *given: Any) -> Any:
     values = [(parameter, parameter.data) for parameter in module.parameters()]
 
     def contexts() -> tuple[Any, Any]:
-        return nullcontext(), _holding(values)
+        return nullcontext(), _Holding(values)
 
     # There is no dropout whose random numbers would have to be drawn again.
     return checkpoint(module, *given, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
 
 
-@contextmanager
-def _holding(values: list[tuple[nn.Parameter, Tensor]]) -> Iterator[None]:
-    before = [parameter.data for parameter, _ in values]
-    try:
-        for parameter, value in values:
+class _Holding:
+    """Parameters with values that they had before, as often as a backward pass comes."""
+
+    def __init__(self, values: list[tuple[nn.Parameter, Tensor]]) -> None:
+        self._values = values
+
+    def __enter__(self) -> None:
+        self._before = [parameter.data for parameter, _ in self._values]
+        for parameter, value in self._values:
             parameter.data = value
-        yield
-    finally:
-        for (parameter, _), value in zip(values, before, strict=True):
+
+    def __exit__(self, *_: object) -> None:
+        for (parameter, _value), value in zip(self._values, self._before, strict=True):
             parameter.data = value

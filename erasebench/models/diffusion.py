@@ -213,6 +213,11 @@ class DiffusionModel:
         """Whether batches of one size are to be preferred."""
         return self._backend is not None
 
+    @property
+    def has_copy(self) -> bool:
+        """Whether the copy of the U-Net that sampling is by has been made."""
+        return self._sampling_unet is not None
+
     @contextmanager
     def sampling(self) -> Iterator[bool]:
         """Make predictions cheaper until the block ends, as sampling needs them; they differ by rounding.

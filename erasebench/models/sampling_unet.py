@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from erasebench.models.shared_passes import share_latents
 
-RECORDED_ROWS = 16
+FEW_ROWS = 16
 """Up to so many rows, a GPU is done with a pass before the next kernel has been launched."""
 RECORDINGS = 4
 """Kept at a time, of different shapes; each holds the memory of its pass."""
@@ -22,9 +22,10 @@ class SamplingUnet:
     """A copy of a U-Net, in the precision that it computes in.
 
     Under autocast a pass casts all weights and works in float32 in between; the copy's weights are cast once for each
-    batch of images.  Of few rows, a pass is recorded as a CUDA graph and replayed.  Or passes are compiled, one graph
-    for each shape; weights are swapped into it in place.  All rows share one timestep, and what stands before the first
-    cross-attention is computed once for all texts, as in :mod:`~erasebench.models.shared_passes`.
+    batch of images.  Of few rows, a pass is recorded as a CUDA graph and replayed; of more, it is compiled where that
+    is asked for, one graph for each shape, and weights are swapped into it in place.  All rows share one timestep, and
+    what stands before the first cross-attention is computed once for all texts, as in
+    :mod:`~erasebench.models.shared_passes`.
 
     Args:
         unet: a ``UNet2DConditionModel`` of diffusers, as it was loaded.
@@ -41,8 +42,8 @@ class SamplingUnet:
         self._dtype = dtype
         self._hooks = ExitStack()
         share_latents(self._unet, self._hooks)
-        if backend:
-            self._unet.compile(backend=backend, dynamic=False)
+        self._attention = attention_of(unet)
+        self._many: Any = torch.compile(self._unet, backend=backend, dynamic=False) if backend else self._unet
         self._recordings: dict[object, _Recording] = {}
 
     @torch.no_grad()
@@ -50,10 +51,10 @@ class SamplingUnet:
         """Take over the weights of a U-Net with what adapters change in them, if it is otherwise built as the copy is.
 
         Returns:
-            Whether it is: hooks may do anything, and layers that others put there too.
+            Whether it is: hooks may do anything, and so may layers and processors of attention that others put there.
         """
         weights, mine = merged_weights(unet), dict(self._unet.named_parameters())
-        if list(weights) != list(mine) or has_hooks(unet):
+        if list(weights) != list(mine) or has_hooks(unet) or attention_of(unet) != self._attention:
             return False
         for name, weight in weights.items():
             mine[name].copy_(weight)
@@ -77,18 +78,17 @@ class SamplingUnet:
         given = [latents, encoder_hidden_states, *added.values()]
         inputs = [torch.as_tensor(timestep, device=latents.device), *(tensor.to(self._dtype) for tensor in given)]
 
+        few = len(encoder_hidden_states) <= FEW_ROWS
+        unet = self._unet if few else self._many
+
         def predict(timestep: Tensor, latents: Tensor, text: Tensor, *more: Tensor) -> Tensor:
             named = {"added_cond_kwargs": dict(zip(added, more, strict=True))} if added else {}
             # The U-Net is in one precision already.
             with torch.autocast(latents.device.type, enabled=False):
-                output: Tensor = self._unet(latents, timestep, encoder_hidden_states=text, return_dict=False, **named)[
-                    0
-                ]
-            return output
+                found: Tensor = unet(latents, timestep, encoder_hidden_states=text, return_dict=False, **named)[0]
+            return found
 
-        if latents.device.type == "cuda" and len(encoder_hidden_states) <= RECORDED_ROWS:
-            return (self._recorded(predict, inputs),)
-        return (predict(*inputs),)
+        return (self._recorded(predict, inputs) if few and latents.is_cuda else predict(*inputs),)
 
     def _recorded(self, predict: Callable[..., Tensor], inputs: Sequence[Tensor]) -> Tensor:
         key = tuple((tensor.dtype, tensor.shape) for tensor in inputs)
@@ -110,7 +110,7 @@ class _Recording:
             side: Any = torch.cuda.Stream(inputs[0].device)  # type: ignore[no-untyped-call]
             side.wait_stream(torch.cuda.current_stream(inputs[0].device))
             with torch.cuda.stream(side):
-                for _ in range(2):  # libraries choose their kernels, and what is compiled is
+                for _ in range(2):  # libraries choose their kernels
                     predict(*self._inputs)
             torch.cuda.current_stream(inputs[0].device).wait_stream(side)
             self._graph = torch.cuda.CUDAGraph()
@@ -137,6 +137,11 @@ def merged_weights(network: nn.Module) -> dict[str, Tensor]:
         for adapter in () if layer.disable_adapters else layer.active_adapters:
             weights[f"{name}.weight"] = weights[f"{name}.weight"] + layer.get_delta_weight(adapter)
     return weights
+
+
+def attention_of(network: nn.Module) -> list[type]:
+    """What computes a U-Net's attention, layer by layer."""
+    return [type(layer.processor) for layer in network.modules() if hasattr(layer, "processor")]
 
 
 def has_hooks(network: nn.Module) -> bool:

@@ -193,7 +193,13 @@ class Session:
 
     def together(self, cell: Cell) -> int:
         """As many cells of a batch as images of one."""
-        return self.batch_size or DRAWN_AT_ONCE
+        return self.at_once
+
+    @property
+    def at_once(self) -> int:
+        """Images that are drawn at a time, unless memory is short."""
+        on_gpu = self.device.startswith("cuda")
+        return self.batch_size or (MOST_DRAWN_AT_ONCE if on_gpu else DRAWN_AT_ONCE)
 
     def unneeded(self, cell: Cell) -> str:
         """Ask the cell's stage, if it can tell, whether the results of those in ``unless`` make the cell unneeded."""
@@ -204,7 +210,7 @@ class Session:
         """The parts of a cell that several workers may do at once."""
         if workers == 1 or cell.stage != "generate":
             return [None]
-        return generate.divide(cell, self.batch_size or DRAWN_AT_ONCE, workers)
+        return generate.divide(cell, self.at_once, workers)
 
     def join(self, cell: Cell, parts: Sequence[Path], folder: Path) -> None:
         """Make one payload of those of all parts."""

@@ -64,9 +64,9 @@ def in_the_work(patch: pytest.MonkeyPatch) -> None:
 def before_the_commit(patch: pytest.MonkeyPatch) -> None:
     commit = Store._commit
 
-    def slow(self: Store, key: str, partial: Path, marker: Marker) -> None:
+    def slow(self: Store, key: str, partial: Path, marker: Marker, times: dict[str, int]) -> None:
         stop()
-        commit(self, key, partial, marker)
+        commit(self, key, partial, marker, times)
 
     patch.setattr(Store, "_commit", slow)
 
@@ -85,8 +85,8 @@ def before_it_has_its_name(patch: pytest.MonkeyPatch) -> None:
 def after_the_commit(patch: pytest.MonkeyPatch) -> None:
     commit = Store._commit
 
-    def slow(self: Store, key: str, partial: Path, marker: Marker) -> None:
-        commit(self, key, partial, marker)
+    def slow(self: Store, key: str, partial: Path, marker: Marker, times: dict[str, int]) -> None:
+        commit(self, key, partial, marker, times)
         stop()
 
     patch.setattr(Store, "_commit", slow)
@@ -141,14 +141,14 @@ def test_the_procedure_finds_a_commit_that_replaces_what_is_there(
 ) -> None:
     commit = Store._commit
 
-    def replace(self: Store, key: str, partial: Path, marker: Marker) -> None:
+    def replace(self: Store, key: str, partial: Path, marker: Marker, times: dict[str, int]) -> None:
         aside = partial.with_suffix(".aside")  # which the other does not clear away
         partial.rename(aside)
         if not (self.root / "work" / key).exists():
             self.work(key)
             stop()
         remove(self.folder(key))
-        commit(self, key, aside, marker)
+        commit(self, key, aside, marker, times)
 
     monkeypatch.setattr(Store, "_commit", replace)
     with pytest.raises(AssertionError, match="a finished cell was replaced"):
@@ -324,11 +324,12 @@ def test_a_run_under_a_clock_that_jumps_is_the_same_run(
     monkeypatch.setattr(time, "time", lambda: real() + YEAR * draw.uniform(-20, 20))
     written, commit = list[Path](), Store._commit
 
-    def jumped(self: Store, key: str, partial: Path, marker: Marker) -> None:
+    def jumped(self: Store, key: str, partial: Path, marker: Marker, times: dict[str, int]) -> None:
         for path in partial.rglob("*"):
             moment = time.time()
             os.utime(path, (moment, moment))
-        commit(self, key, partial, marker)
+        times = {name: (partial / name).stat().st_mtime_ns for name in times}  # as if they had been written then
+        commit(self, key, partial, marker, times)
         written.append(self.folder(key) / MARKER)
 
     monkeypatch.setattr(Store, "_commit", jumped)

@@ -180,7 +180,7 @@ def test_the_procedure_finds_a_copy_that_is_not_verified(
     def adopting(self: Store, key: str, marker: Marker) -> Iterator[Path]:
         with self._partial(key) as partial:
             yield partial
-            self._commit(key, partial, marker)
+            self._commit(key, partial, marker, dict.fromkeys(marker.files, 0))
 
     monkeypatch.setattr(Store, "adopting", adopting)
     with pytest.raises(AssertionError, match="damage was copied"):

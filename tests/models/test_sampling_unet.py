@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import pytest
 import torch
+from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 from torch._dynamo.utils import counters
 
@@ -29,7 +30,7 @@ def given(model: DiffusionModel, texts: int, images: int = 2) -> tuple[Tensor, C
 
 
 def compiled_model(layout: Layout = "sd1") -> DiffusionModel:
-    """One whose passes are traced, but not turned into code, which takes a minute."""
+    """One that samples with a copy; large batches are traced, but not turned into code, which takes a minute."""
     model = tiny_model(layout)
     model.compile(backend="eager")
     return model
@@ -82,17 +83,18 @@ def test_weights_are_taken_over() -> None:
 def test_sampling_goes_through_the_copy_and_leaves_the_model_as_it_was(layout: Layout) -> None:
     model, compiled = tiny_model(layout), compiled_model(layout)
     before, unet = state(compiled), compiled.unet
-    sampler, prompts = Sampler("ddim", 3), ["church", "dog", "art"]
+    model.batch_sizes.drawn.rows = compiled.batch_sizes.drawn.rows = 10
+    sampler, prompts, seeds = Sampler("ddim", 2), [f"a dog, {k}" for k in range(21)], range(21)
     weights = Erasure({"unet.conv_in.weight": model.unet.conv_in.weight * -1})
-    graphs = []
+    graphs = [counters["stats"]["unique_graphs"]]
     for erasure in (Erasure(), weights):
         with model.erased(erasure), compiled.erased(erasure):
-            expected = sample(model, prompts, [0, 1, 2], sampler, batch_size=2).astype(int)
-            found = sample(compiled, prompts, [0, 1, 2], sampler, batch_size=2)
+            expected = sample(model, prompts, seeds, sampler).astype(int)
+            found = sample(compiled, prompts, seeds, sampler)
         assert abs(expected - found).max() <= 1
         graphs.append(counters["stats"]["unique_graphs"])
-    # A batch that is short and weights that changed need no other.
-    assert graphs[0] == graphs[1]
+    # A batch that is short, a single image and weights that changed need no other.
+    assert graphs[0] < graphs[1] == graphs[2]
     assert compiled.unet is unet
     assert not differing(before, state(compiled))
     assert not has_hooks(unet)
@@ -157,8 +159,13 @@ def test_hooks_are_not_passed_over() -> None:
     assert torch.equal(drawn(model), expected)
 
 
-def test_layers_of_others_are_not_passed_over() -> None:
+def test_layers_and_attention_of_others_are_not_passed_over() -> None:
     model = compiled_model()
+    assert is_copied(model)
+    processors = model.unet.attn_processors
+    model.unet.set_attn_processor(AttnProcessor())
+    assert not is_copied(model)
+    model.unet.set_attn_processor(processors)
     assert is_copied(model)
     torch.nn.utils.parametrizations.weight_norm(model.unet.conv_out)
     assert not is_copied(model)
