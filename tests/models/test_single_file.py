@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from erasebench import erase
-from erasebench.config import RunConfig
+from erasebench.config import make_config
 from erasebench.erasures import PIPELINE, Export
 from erasebench.erasures import erase as erase_into
 from erasebench.errors import EraseBenchError
@@ -273,7 +273,7 @@ def test_the_api_takes_a_single_file(tiny: DiffusionModel, tmp_path: Path) -> No
 def test_a_model_in_a_single_file_is_erased_and_exported(tiny: DiffusionModel, tmp_path: Path) -> None:
     path, out = tmp_path / "base.safetensors", tmp_path / "out"
     export_single_file(tiny, rule_out(tiny), path)
-    config = RunConfig(model=str(path), methods=("uce",), concepts=("church",), out=out)
+    config = make_config({"model": str(path), "methods": ["uce"], "concepts": ["church"], "out": out})
     exports: tuple[Export, ...] = ("diffusers", "single-file", "kohya-lora")
     for export in exports:
         assert "; exported to " in erase_into(config, export)
