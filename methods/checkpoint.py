@@ -37,6 +37,7 @@ PARTS = ("unet", "text_encoder", "text_encoder_2")
 """What a checkpoint may be of; only some families of models have a second text encoder."""
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 _KOHYA_PARTS = {"unet": "unet_", "te": "text_encoder_", "te1": "text_encoder_", "te2": "text_encoder_2_"}
+"""What a LoRA of kohya calls the parts of a model."""
 _ADAPTERS = {"hada_": "LoHa", "lokr_": "LoKr", "dora_scale": "DoRA", "lora_mid": "a Tucker decomposition"}
 """Parts of the keys of adapters that are no plain LoRA, and what they are."""
 _HALF = re.compile(r"(.+?)[._]lora[._](?:(A|down)|(B|up))(?:\.default)?\.weight|(.+)\.alpha")

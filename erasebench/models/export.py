@@ -22,6 +22,7 @@ from erasebench.errors import EraseBenchError
 from erasebench.files import durably, replace_folder, sync
 from erasebench.models.diffusion import DiffusionModel, check_fits
 from erasebench.models.erasure import Erasure
+from erasebench.models.families import STABLE_DIFFUSION_XL
 from erasebench.models.guidance import to_json
 from erasebench.models.original_layout import to_original_layout, unet_names
 from erasebench.models.single_file import model_spec
@@ -255,7 +256,8 @@ def export_kohya_lora(model: DiffusionModel, erasure: Erasure, path: Path, rank:
         raise EraseBenchError(f"a LoRA cannot change {_named(left_out)}; export the erasure as single-file instead")
     tensors: dict[str, Tensor] = {}
     layers = _as_layers(model, factors)
-    unet = unet_names(model.unet.state_dict())
+    # For Stable Diffusion XL sd-scripts has the original U-Net, else that of diffusers.
+    unet = unet_names(model.unet.state_dict()) if model.family is STABLE_DIFFUSION_XL else {}
     common_rank = max(len(down) for _, down in layers.values())
     for name, (up, down) in layers.items():
         stem = _kohya_name(model, name, unet)
@@ -292,18 +294,16 @@ def _truncate(change: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 def _kohya_name(model: DiffusionModel, name: str, unet: Mapping[str, str]) -> str:
     """The name of a layer in a LoRA of kohya's.
 
-    Its U-Net is that of diffusers for Stable Diffusion 1.x and 2.x, and the original one for XL.
-
     Args:
-        model: decides between them.
+        model: whose layer it is.
         name: of the layer's weight.
-        unet: the original name of each parameter of the U-Net.
+        unet: other names of parameters of the U-Net than those of diffusers.
     """
     part, _, inner = name.partition(".")
-    encoders = model.family.text_encoders
     if part == "unet":
-        prefix, inner = "unet", unet[inner] if len(encoders) > 1 else inner
+        prefix, inner = "unet", unet.get(inner, inner)
     else:
+        encoders = model.family.text_encoders
         number = encoders.index(part) + 1 if len(encoders) > 1 else ""
         prefix, inner = f"te{number}_text_model", inner.removeprefix("text_model.")
     return f"lora_{prefix}_{inner.removesuffix('.weight').replace('.', '_')}"

@@ -19,11 +19,15 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from erasebench import erase
+from erasebench.config import make_config
+from erasebench.erasures import PIPELINE, Export
+from erasebench.erasures import erase as erase_into
 from erasebench.errors import EraseBenchError
+from erasebench.methods.checkpoint import Checkpoint
 from erasebench.models import single_file
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
-from erasebench.models.export import SINGLE_FILE, export_single_file
+from erasebench.models.export import KOHYA_LORA, SINGLE_FILE, export_single_file
 from erasebench.models.families import STABLE_DIFFUSION, STABLE_DIFFUSION_XL
 from erasebench.models.loading import find_model, load_model
 from erasebench.models.original_layout import (
@@ -40,7 +44,7 @@ from erasebench.models.single_file import KINDS, Kind, find_single_file, load_si
 from erasebench.picturebook import pipeline_path
 from erasebench.sampling import Sampler, sample
 from tests.models.stock import stock_pipeline
-from tests.tiny import Layout, as_model, differing, state, tiny_model, tiny_pipeline
+from tests.tiny import Layout, as_model, concept, differing, erase_context, state, tiny_model, tiny_pipeline
 
 TEXT_KEY = f"{UNET}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
 
@@ -264,6 +268,26 @@ def test_the_api_takes_a_single_file(tiny: DiffusionModel, tmp_path: Path) -> No
     base = load_model(find_model(str(tmp_path / SINGLE_FILE)), "cpu")
     changed = differing(state(base), state(as_model(pipeline)))
     assert changed and all(name.endswith(("attn2.to_k.weight", "attn2.to_v.weight")) for name in changed)
+
+
+def test_a_model_in_a_single_file_is_erased_and_exported(tiny: DiffusionModel, tmp_path: Path) -> None:
+    path, out = tmp_path / "base.safetensors", tmp_path / "out"
+    export_single_file(tiny, rule_out(tiny), path)
+    config = make_config({"model": str(path), "methods": ["uce"], "concepts": ["church"], "out": out})
+    exports: tuple[Export, ...] = ("diffusers", "single-file", "kohya-lora")
+    for export in exports:
+        assert "; exported to " in erase_into(config, export)
+    base = load_model(find_model(str(path)), "cpu")
+    with base.erased(Erasure.load(out)):
+        wanted = state(base)
+    assert differing(state(base), wanted)
+    for name in (PIPELINE, SINGLE_FILE):
+        read = load_model(find_model(str(out / name)), "cpu")
+        assert type(read) is type(base) and differing(state(read), wanted) == set()
+        assert torch.equal(read.embed(["a church"]).embeddings, base.embed(["a church"]).embeddings)
+    with base.erased(Checkpoint(str(out / KOHYA_LORA)).erase(base, [concept("church")], erase_context())):
+        for name, value in state(base).items():
+            torch.testing.assert_close(value, wanted[name], rtol=1e-4, atol=1e-5)
 
 
 def test_half_precision_is_loaded_in_full(tiny: DiffusionModel, tmp_path: Path) -> None:
