@@ -19,10 +19,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from erasebench.config import make_config, read_layer, read_preset
+from erasebench.config import RunConfig, make_config, read_layer, read_preset
 from erasebench.engine.cells import with_all_that_they_read
 from erasebench.engine.store import Store
 from erasebench.engine.workers import LocalRunner
+from erasebench.errors import EraseBenchError
 from erasebench.images import read_images
 from erasebench.judges.weights_files import FOLDER
 from erasebench.models.loading import load_model
@@ -211,6 +212,19 @@ def test_a_card_that_is_too_small_is_said_before_any_work(
     error = capsys.readouterr().err
     assert error.startswith("error: cuda:0 is too small for this model: ") and said in error and error.count("\n") == 1
     assert not any((tmp_path / "store" / "cells").glob("*")) and not any((tmp_path / "out").glob("*"))
+
+
+def test_the_card_of_this_machine_says_nothing_of_those_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def begin(config: RunConfig, session: Session, workers: int) -> Any:
+        raise EraseBenchError(f"{workers} workers begin, each on {session.device} with {session.max_memory} GB")
+
+    monkeypatch.setattr("erasebench.models.footprint.free_memory", lambda *which: pytest.fail("it was looked at"))
+    monkeypatch.setattr("erasebench.runs.make_runner", begin)
+    elsewhere = ("--device", "cuda:1", "--max-memory", "9", "--workers", "3", "--runner", "slurm")
+    assert run_tiny(tmp_path, *elsewhere, "--slurm", "cluster=local") == 2
+    assert "3 workers begin, each on cuda:1 with 9.0 GB" in capsys.readouterr().err
 
 
 def test_the_number_of_workers_changes_nothing(tmp_path: Path) -> None:

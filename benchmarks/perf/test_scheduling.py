@@ -55,7 +55,7 @@ def test_overhead(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sh
             moments.append(time.perf_counter())
             spent.append(time.process_time())
 
-    with Progress(cells, io.StringIO(), WORKERS) as progress:
+    with store.at_work(), Progress(cells, io.StringIO(), WORKERS) as progress:
         outcome = runners[name].run([*first, *cells], store, [ledger, progress, note])
     ledger.close()
     assert len(outcome.computed) == CELLS + 2

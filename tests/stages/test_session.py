@@ -198,7 +198,7 @@ def test_training_is_checkpointed_where_it_would_not_fit(
     monkeypatch.setitem(sys.modules, f"erasebench.stages.{stage}", Training)
     # As if nothing fitted.
     monkeypatch.setattr(GradientCheckpointing, "measured", lambda model, gigabytes: GradientCheckpointing("on"))
-    cell = Cell(stage, {})
+    cell = Cell(stage, {"trains": True})
     with made.store.writing(cell, cost := dict[str, Any]()) as payload:
         (payload / "payload").write_text("x")
         cost |= made.work([cell], None, [payload], lambda *far: told.append(far))[0]
