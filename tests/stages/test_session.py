@@ -187,7 +187,7 @@ class Training:
     ("learn", "cuda", {}, True),
     ("attack", "cuda", {}, False),
     ("attack", "cuda", {"gradient_checkpointing": "on"}, True),
-    ("erase", "cuda", {"compile": True}, False),
+    ("erase", "cuda", {"compile": True}, True),
     ("erase", "cuda", {"gradient_checkpointing": "off"}, False),
 ])  # fmt: skip
 def test_training_is_checkpointed_where_it_would_not_fit(
