@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from erasebench.errors import EraseBenchError, check_name
 from erasebench.terminal import write_result
 
 if TYPE_CHECKING:
+    from erasebench.engine.store import Store
     from erasebench.engine.upkeep import Arrival
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -59,7 +61,7 @@ def gc(keep: tuple[Path, ...], more: tuple[Path, ...], root: Path, yes: bool) ->
     from erasebench.engine.upkeep import collect_garbage, find_garbage
 
     opened = open_store(root)
-    keys = set[str]()
+    keys, lines = set[str](), list[str]()
     for run in (*keep, *more):
         named = _cells_of(run)
         if not any(opened.folder(key).exists() for key in named):
@@ -67,8 +69,9 @@ def gc(keep: tuple[Path, ...], more: tuple[Path, ...], root: Path, yes: bool) ->
                 f"none of the cells of {run} are in {root}; is its store another one?{_named_by(run)}"
             )
         keys |= named
+        lines += _lacking(opened, run, named)
     garbage = (collect_garbage if yes else find_garbage)(opened, keys)
-    lines = garbage.lines()
+    lines += garbage.lines()
     lines.append("removed: what is not needed" if yes else "nothing was removed; --yes removes what is not needed")
     write_result("\n".join(lines))
 
@@ -91,10 +94,11 @@ def copy(source: Path, target: Path, run: Path | None) -> None:
     opened = open_store(source, make=False)
     if target.exists() and target.samefile(source):
         raise EraseBenchError(f"{source} and {target} are the same store")
-    keys = opened.cells() if run is None else sorted(with_what_they_read(opened, _cells_of(run)))
+    named = _cells_of(run) if run else ()
+    keys = opened.cells() if run is None else sorted(with_what_they_read(opened, named))
     if run is not None and not keys:
         raise EraseBenchError(f"none of the cells of {run} are in {source}; is its store another one?{_named_by(run)}")
-    _report(copy(opened, Store(target), keys), "copied", target)
+    _report(copy(opened, Store(target), keys), "copied", target, _lacking(opened, run, named) if run else ())
 
 
 @store.command()
@@ -116,7 +120,8 @@ def export(run: Path, archive: Path, root: Path | None) -> None:
     if not keys:
         raise EraseBenchError(f"none of the cells of {run} are in {opened.root}; name the run's store with --store")
     written = export_cells(opened, keys, archive)
-    write_result(f"exported {len(keys)} cells, {written / 1e6:.1f} MB, to {archive}")
+    said = f"exported {len(keys)} cells, {written / 1e6:.1f} MB, to {archive}"
+    write_result("\n".join([*_lacking(opened, run, named), said]))
 
 
 @store.command(name="import")
@@ -138,9 +143,17 @@ def import_(archive: Path, root: Path) -> None:
     _report(import_cells(archive, root), "imported", root)
 
 
-def _report(arrival: Arrival, what: str, root: Path) -> None:
+def _lacking(store: Store, run: Path, named: Collection[str]) -> list[str]:
+    """A line that says how many of the cells that a run names a store lacks, if it does."""
+    lacking = sum(not store.folder(key).exists() for key in named)
+    if not lacking:
+        return []
+    return [f"{lacking} of the {len(named)} cells of {run} are not in {store.root}: they failed, or are gone"]
+
+
+def _report(arrival: Arrival, what: str, root: Path, before: Sequence[str] = ()) -> None:
     there = f"; {arrival.there} were there" if arrival.there else ""
-    lines = [*arrival.problems, f"{what} {arrival.new} cells, {arrival.size / 1e6:.1f} MB, to {root}{there}"]
+    lines = [*before, *arrival.problems, f"{what} {arrival.new} cells, {arrival.size / 1e6:.1f} MB, to {root}{there}"]
     write_result("\n".join(lines))
     if arrival.problems:
         click.get_current_context().exit(1)

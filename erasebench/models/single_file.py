@@ -122,7 +122,8 @@ def _kind(path: Path, shapes: Mapping[str, list[int]], metadata: Mapping[str, st
         known = {kind.text_width: kind.title for kind in KINDS}
         raise EraseBenchError(
             f"{path} is a single file of unknown kind: its cross-attention reads {width or 'no'} numbers a token; "
-            f"known are {', '.join(f'{width} ({title})' for width, title in known.items())}"
+            f"known are {', '.join(f'{width} ({title})' for width, title in known.items())}; a file that was exported "
+            'from another model is a method on that model: --methods "checkpoint[path=FILE]"'
         )
     parts = (VAE, *kinds[0].text_encoders)
     lacking = [part for part in parts if not any(key.startswith(part) for key in shapes)]
