@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,7 +69,7 @@ def gc(keep: tuple[Path, ...], more: tuple[Path, ...], root: Path, yes: bool) ->
                 f"none of the cells of {run} are in {root}; is its store another one?{_named_by(run)}"
             )
         keys |= named
-        lines += _lacking(opened, run, named)
+        lines += _lacking(opened, run)
     garbage = (collect_garbage if yes else find_garbage)(opened, keys)
     lines += garbage.lines()
     lines.append("removed: what is not needed" if yes else "nothing was removed; --yes removes what is not needed")
@@ -98,7 +98,7 @@ def copy(source: Path, target: Path, run: Path | None) -> None:
     keys = opened.cells() if run is None else sorted(with_what_they_read(opened, named))
     if run is not None and not keys:
         raise EraseBenchError(f"none of the cells of {run} are in {source}; is its store another one?{_named_by(run)}")
-    _report(copy(opened, Store(target), keys), "copied", target, _lacking(opened, run, named) if run else ())
+    _report(copy(opened, Store(target), keys), "copied", target, _lacking(opened, run) if run else ())
 
 
 @store.command()
@@ -121,7 +121,7 @@ def export(run: Path, archive: Path, root: Path | None) -> None:
         raise EraseBenchError(f"none of the cells of {run} are in {opened.root}; name the run's store with --store")
     written = export_cells(opened, keys, archive)
     said = f"exported {len(keys)} cells, {written / 1e6:.1f} MB, to {archive}"
-    write_result("\n".join([*_lacking(opened, run, named), said]))
+    write_result("\n".join([*_lacking(opened, run), said]))
 
 
 @store.command(name="import")
@@ -143,12 +143,15 @@ def import_(archive: Path, root: Path) -> None:
     _report(import_cells(archive, root), "imported", root)
 
 
-def _lacking(store: Store, run: Path, named: Collection[str]) -> list[str]:
-    """A line that says how many of the cells that a run names a store lacks, if it does."""
-    lacking = sum(not store.folder(key).exists() for key in named)
-    if not lacking:
-        return []
-    return [f"{lacking} of the {len(named)} cells of {run} are not in {store.root}: they failed, or are gone"]
+def _lacking(store: Store, run: Path) -> list[str]:
+    """A line that says how many cells that a run had a store lacks, if it does."""
+    from erasebench.results.costs import COLUMNS, COSTS
+    from erasebench.results.table import read_frame
+
+    costs = read_frame(run / COSTS, COLUMNS)
+    finished = set(costs[costs["status"] == "ok"]["cell"])  # the beginnings of their keys
+    lacking = finished - {key[:12] for key in store.cells()}
+    return [f"{len(lacking)} of the {len(finished)} cells of {run} are gone from {store.root}"] if lacking else []
 
 
 def _report(arrival: Arrival, what: str, root: Path, before: Sequence[str] = ()) -> None:
