@@ -214,7 +214,7 @@ def test_parts_and_their_arguments() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["chekc"], "unknown part 'chekc'; parts: check, sd, attacks, judges, train, never-saw"),
+        (["chekc"], "unknown part 'chekc'; parts: check, sd, passes, sdxl, attacks, judges, train, never-saw"),
         (["never-saw"], "never-saw needs a CONCEPT after it, such as: never-saw church"),
         (["never-saw", "train"], "never-saw needs a CONCEPT after it"),
         (["train", "sharp"], "unknown train 'sharp'; there are: sharper, anew, distilled"),
