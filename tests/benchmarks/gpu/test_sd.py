@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 from benchmarks.gpu.kit import Part
 from benchmarks.gpu.parts import sd
@@ -21,7 +20,7 @@ BATCHES = [str(batch) for batch in TINY.batches]
 @pytest.fixture
 def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is compiled: tracing a U-Net takes seconds."""
-    monkeypatch.setattr(nn.Module, "compile", lambda module, **options: None)
+    monkeypatch.setattr(torch, "compile", lambda module, **options: module)
 
 
 def part_of(out: Path, limit: float) -> Part:
@@ -54,6 +53,23 @@ def test_rates_are_compared_with_what_is_known() -> None:
         "share_of_peak": 0.2,
     }
     assert Yardsticks(80.0).figures(2.0) == {"images_per_second": 2.0, "tflops": 160.0}
+
+
+def test_the_part_at_tiny_scale(tmp_path: Path, uncompiled: None) -> None:
+    part = part_of(tmp_path, 400)
+    sd.run(part)
+    assert not part.problems
+    sampling, erasing = part.figures["sampling"], part.figures["erasing"]
+    batches = [str(batch) for batch in TINY.batches]
+    for mode, expected in (("peers_loop", ["1"]), ("eager", batches), ("compiled", batches)):
+        assert sorted(sampling[mode]) == expected
+        for row in sampling[mode].values():
+            assert row["images_per_second"] > 0 and 0 < row["share_of_peak"] < 1
+            assert mode == "peers_loop" or row["ratio_to_loop"] > 0
+    assert set(erasing) == {"drawing", *CUTS}
+    for name in CUTS:
+        assert erasing[name]["hours_at_published_settings"] > 0
+    assert erasing["mace"]["judges"] == erasing["dm2"]["judges"] == "stand-ins, not timed"
 
 
 def test_without_time_every_row_says_so(tmp_path: Path, uncompiled: None) -> None:
