@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo docs test
+.PHONY: demo docs test test-slow
 
 demo: $(STAMP)
 	$(BIN)/erasebench run --methods dm2,esd-u --concepts nudity,church
@@ -18,7 +18,10 @@ test: $(STAMP)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal --durations=15
+	$(BIN)/pytest -m "not slow" --numprocesses=auto --maxprocesses=4 --dist=worksteal --durations=15
+
+test-slow: $(STAMP)
+	$(BIN)/pytest -m slow --durations=15
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -385,7 +385,7 @@ def test_what_cannot_be_erased_is_known_beforehand() -> None:
         ({"learning_rate": -1.0}, "learning_rate: Input should be greater than 0, not -1.0"),
         ({"lamb": -1.0}, "lamb: Input should be greater than or equal to 0, not -1.0"),
         ({"interval_start": 400.0}, "interval_start must be from 0 to below interval_end and 1000, not 400.0 to 400.0"),
-        ({"sampler": "euler"}, "unknown sampler 'euler'"),
+        ({"sampler": "heun"}, "unknown sampler 'heun'"),
     ],
 )
 def test_bad_settings_are_refused(settings: dict[str, Any], message: str) -> None:
