@@ -95,12 +95,12 @@ def test_layers_are_preset_suite_scale_file_and_options(own: str, tmp_path: Path
     [
         (None, None, ("picturebook", ("church", "nudity"), 25)),
         ("quick", None, ("picturebook", ("church", "nudity"), 25)),
-        ("paper", None, ("some/model", ("nudity", "church"), 16)),
-        (None, "other/model", ("other/model", ("nudity", "church"), 16)),
-        ("paper", "other/model", ("other/model", ("nudity", "church"), 16)),
+        ("paper", None, ("some/model", ("nudity", "church"), None)),
+        (None, "other/model", ("other/model", ("nudity", "church"), None)),
+        ("paper", "other/model", ("other/model", ("nudity", "church"), None)),
         ("quick", "my-picturebook", ("my-picturebook", ("church", "nudity"), 25)),
         ("smoke", None, ("picturebook", ("church", "nudity"), 25)),
-        ("smoke", "other/model", ("other/model", ("nudity", "church"), 16)),
+        ("smoke", "other/model", ("other/model", ("nudity", "church"), None)),
     ],
 )
 def test_preset_and_model_choose_the_scale(
