@@ -97,6 +97,7 @@ def _fail(*args: Any) -> Any:
     raise AssertionError("something is computed")
 
 
+@pytest.mark.slow
 def test_what_was_found_on_one_method_is_tried_on_another(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ("--prompts-from", finished / "out")
     assert command(*RUN, *options, *places(finished, "replayed")) == 0

@@ -140,6 +140,7 @@ def test_the_procedure_finds_a_commit_in_the_wrong_order(
             shutil.rmtree(tmp_path / "killed", ignore_errors=True)
 
 
+@pytest.mark.slow
 def test_a_real_run_killed_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In this process once, and once in two of its own: what either leaves is gone on from."""
     load_once(monkeypatch)

@@ -101,6 +101,7 @@ def test_more_workers_than_the_cluster_has_room_for(cluster: None, tmp_path: Pat
         run(tmp_path, [cell("a")], [], workers=3)
 
 
+@pytest.mark.slow
 def test_a_run_on_ray_gives_the_very_table(cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its driver is killed, and it goes on, on Ray and without.  It takes a while: five processes load."""
     load_once(monkeypatch)

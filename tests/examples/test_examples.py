@@ -64,6 +64,7 @@ def test_a_notebook_holds_prose_and_short_cells_and_nothing_of_who_ran_it(notebo
             assert not any(line.startswith(("%", "!")) for line in lines)
 
 
+@pytest.mark.slow
 def test_the_notebook_does_what_its_prose_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     load_once(monkeypatch)
     monkeypatch.setattr("erasebench.runs.count_workers", lambda *_: 1)
@@ -90,6 +91,7 @@ def run_script(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_the_script_as_a_user_runs_it(tmp_path: Path) -> None:
     ended = run_script(tmp_path)
     assert ended.returncode == 0, ended.stderr

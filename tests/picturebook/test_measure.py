@@ -80,6 +80,7 @@ def test_the_shipped_clip_holds_its_level(kit: Kit) -> None:
     assert pooled(rows, "delta-feature test") > 0.95
 
 
+@pytest.mark.slow
 def test_the_shipped_model_holds_its_level(kit: Kit) -> None:
     rows = list(generation_rows(kit, images=4))
     assert pooled(rows, "Ratio, 'a photo of a X'") > 92

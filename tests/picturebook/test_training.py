@@ -583,6 +583,7 @@ def test_the_judges_stage_ships_judges_that_load(
     assert (q16 <= 1).all()
 
 
+@pytest.mark.slow
 def test_the_number_of_processes_does_not_change_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("erasebench.picturebook.training.run.SCENES", 80)
     train(stage="vae", device="cpu", folder=tmp_path / "work", out=tmp_path / "out", steps=1)

@@ -260,6 +260,7 @@ def test_results_that_are_no_json(tmp_path: Path) -> None:
             read_json(tmp_path / "card.json")
 
 
+@pytest.mark.slow
 def test_the_whole_kit_at_tiny_scale(tmp_path: Path) -> None:
     """As on the day when a GPU is there, but for the sizes; other parts and trainings have their own tests."""
     command = ["bash", str(ROOT / "benchmarks" / "gpu" / "run.sh"), "check", "train", "distilled"]

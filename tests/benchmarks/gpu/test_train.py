@@ -36,6 +36,7 @@ def test_the_shipped_model_is_trained_further(tmp_path: Path) -> None:
     assert read_json(tmp_path / ".train-sharper.json")["figures"] == part.figures
 
 
+@pytest.mark.slow
 def test_a_model_that_never_saw_a_concept_is_a_change_of_the_shipped_one(tmp_path: Path) -> None:
     part = Part("never-saw", "church", "tiny", tmp_path, 300)
     never_saw.run(part)
