@@ -55,6 +55,7 @@ def test_rates_are_compared_with_what_is_known() -> None:
     assert Yardsticks(80.0).figures(2.0) == {"images_per_second": 2.0, "tflops": 160.0}
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation")  # numpy, of images that libraries pass on
 def test_the_part_at_tiny_scale(tmp_path: Path, uncompiled: None) -> None:
     part = part_of(tmp_path, 400)
     sd.run(part)
