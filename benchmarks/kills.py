@@ -20,7 +20,6 @@ import signal
 import sys
 import tempfile
 import time
-import warnings
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ import pytest
 from erasebench.engine.doctor import examine
 from erasebench.engine.store import Store
 from tests.engine.runs import CELLS, fast_stages, run_tiny, table
+from tests.forks import end, fork
 
 
 @dataclass
@@ -64,18 +64,18 @@ class Tally:
 
 def run_for(folder: Path, seconds: float | None) -> int:
     """The exit code of a run in a process of its own, which is killed after so many seconds; negative if it was."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 and later: forks of threaded processes
-        child = os.fork()
-    if not child:
+
+    def run() -> int:
         silence = os.open(os.devnull, os.O_WRONLY)
         os.dup2(silence, 1)
         os.dup2(silence, 2)
-        os._exit(run_tiny(folder))
+        return run_tiny(folder)
+
+    child = fork(run)
     if seconds is not None:
         time.sleep(seconds)
         os.kill(child, signal.SIGKILL)  # of a process that has ended, only its number is left
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return end(child)
 
 
 def sound(folder: Path) -> tuple[set[str], int]:

@@ -145,18 +145,15 @@ def _check(checkpoint: Checkpoint, sha256: str, folder: Path) -> None:
         raise EraseBenchError(f"{checkpoint.path}: {error}") from None
 
 
-def _shapes(folder: Path) -> dict[str, Sequence[int]]:
+def _shapes(folder: Path) -> Mapping[str, Sequence[int]]:
     """The shapes of a part's weights: as its safetensors files say, or, if it has none, its configuration."""
     import torch
-    from safetensors import safe_open
+
+    from erasebench.models.single_file import read_header
 
     files = sorted(folder.glob("*.safetensors"))
-    shapes: dict[str, Sequence[int]] = {}
-    for file in files:
-        with safe_open(file, "pt") as opened:
-            shapes |= {key: opened.get_slice(key).get_shape() for key in opened.keys()}  # noqa: SIM118 (no mapping)
     if files:
-        return shapes
+        return {name: shape for file in files for name, shape in read_header(file)[0].items()}
     from diffusers import UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import errno
 import io
-import os
 import signal
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,6 +26,7 @@ from erasebench.models.erasure import GUIDANCE, WEIGHTS, Erasure
 from erasebench.planning import make_plan
 from erasebench.registry import METHODS
 from tests.engine.runs import command, forget_plugins, loaded_model
+from tests.forks import in_a_child
 from tests.tiny import concept, differing, erase_context, state
 
 PLUGIN = """
@@ -307,19 +306,6 @@ def test_files_of_others_are_left_alone(name: str, capsys: pytest.CaptureFixture
     assert run_erase() == 2
     assert f"{Path('out') / name} is in the way" in capsys.readouterr().err
     assert files() == [name]
-
-
-def in_a_child(act: Callable[[], int]) -> int:
-    """The exit code of a function in a process of its own; negative if it was killed."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 and later: forks of threaded processes
-        child = os.fork()
-    if not child:
-        try:
-            os._exit(act())
-        finally:
-            os._exit(99)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 @pytest.mark.parametrize("how", ["kill", "stop", "break"])

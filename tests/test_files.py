@@ -23,6 +23,7 @@ from erasebench.files import (
     replace_folder,
     write_durably,
 )
+from tests.forks import end, fork, in_a_child
 
 
 def test_two_processes_that_write_one_file_leave_one_of_them_whole(tmp_path: Path) -> None:
@@ -30,14 +31,7 @@ def test_two_processes_that_write_one_file_leave_one_of_them_whole(tmp_path: Pat
     path = tmp_path / "table.csv"
     with durably(path) as stream:
         stream.write(b"first, ")
-        child = os.fork()
-        if not child:
-            try:
-                write_durably(path, "second")
-                os._exit(0)
-            finally:
-                os._exit(1)
-        assert os.waitpid(child, 0)[1] == 0
+        assert in_a_child(lambda: write_durably(path, "second")) == 0
         assert path.read_text() == "second"
         stream.write(b"whole")
     assert path.read_text() == "first, whole"
@@ -76,10 +70,8 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 def dead_process() -> int:
-    child = os.fork()
-    if not child:
-        os._exit(0)
-    os.waitpid(child, 0)
+    child = fork(lambda: None)
+    end(child)
     return child
 
 

@@ -77,7 +77,7 @@ class Difference:
 # Measured on a CPU, with the 16 prompts: 25 steps, and in brackets 4.
 FLOAT32 = Difference(mean=0.3, high=6)
 """A GPU's convolutions round to TF32; imitated, that moves pictures by 0.05 (0.12), at the quantile by 2 (3)."""
-BFLOAT16 = Difference(mean=7, high=120)
+BFLOAT16 = Difference(mean=5, high=100)
 """Mixed precision moves them by 1.2 (1.5), at the quantile by 32 (19); of 4 prompts by as much as 1.9, and 58; on a CPU
 with instructions of its own for it by 4.1, and 76."""
 UNLIKE = Difference(mean=20, high=150)

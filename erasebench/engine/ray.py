@@ -16,9 +16,8 @@ from importlib.util import find_spec
 from typing import Any
 
 from erasebench.engine.cells import Cell
-from erasebench.engine.driver import drive
-from erasebench.engine.remote import Place, RemoteWorkers, join
-from erasebench.engine.runner import Outcome, Subscriber, TaskProgress, Workers
+from erasebench.engine.remote import Launcher, Place, drive_elsewhere, join
+from erasebench.engine.runner import Outcome, Subscriber
 from erasebench.engine.store import Store
 from erasebench.engine.work import Workshop
 from erasebench.engine.workers import THREADS
@@ -49,11 +48,10 @@ class RayRunner:
     def run(self, cells: Sequence[Cell], store: Store, subscribers: Sequence[Subscriber]) -> Outcome:
         """Compute what is missing; see :class:`~erasebench.engine.runner.Runner`."""
 
-        def hire(progress: TaskProgress, tell: Subscriber) -> Workers:
-            actors = _Actors(self.workers, self.workshop.device.startswith("cuda"), self.address)
-            return RemoteWorkers(actors, self.workshop, self.workers, store, progress, tell)
+        def launcher() -> Launcher:
+            return _Actors(self.workers, self.workshop.device.startswith("cuda"), self.address)
 
-        return drive(self.workshop, self.workers, hire, cells, store, subscribers)
+        return drive_elsewhere(launcher, self.workshop, self.workers, cells, store, subscribers)
 
 
 def check_ray(address: str | None) -> None:

@@ -10,7 +10,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import AuthenticationError, Pipe
@@ -21,7 +21,9 @@ from threading import Thread
 from typing import Any, Protocol
 
 from erasebench import __version__
-from erasebench.engine.runner import Asked, Joined, Report, Subscriber, TaskProgress
+from erasebench.engine.cells import Cell
+from erasebench.engine.driver import drive
+from erasebench.engine.runner import Asked, Joined, Outcome, Report, Subscriber, TaskProgress, Workers
 from erasebench.engine.store import RUN, Store
 from erasebench.engine.work import Failure, Task, Workshop
 from erasebench.engine.worker import work_for
@@ -173,6 +175,31 @@ def see(folder: Path, files: Mapping[str, int], seconds: float = VISIBLE) -> str
             (folder / ".look").touch()
             (folder / ".look").unlink()
         time.sleep(0.1)
+
+
+def drive_elsewhere(
+    launcher: Callable[[], Launcher],
+    workshop: Workshop,
+    count: int,
+    cells: Sequence[Cell],
+    store: Store,
+    subscribers: Sequence[Subscriber],
+) -> Outcome:
+    """Compute what is missing by workers on other machines.
+
+    Args:
+        launcher: makes what starts them, if there is anything to do.
+        workshop: see :func:`~erasebench.engine.driver.drive`; so are the others.
+        count: how many are wanted.
+        cells: what is asked for.
+        store: of the run.
+        subscribers: told of every event.
+    """
+
+    def hire(progress: TaskProgress, tell: Subscriber) -> Workers:
+        return RemoteWorkers(launcher(), workshop, count, store, progress, tell)
+
+    return drive(workshop, count, hire, cells, store, subscribers)
 
 
 class RemoteWorkers(ConnectedWorkers):

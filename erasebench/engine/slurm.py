@@ -17,9 +17,8 @@ from threading import Thread
 from typing import Any
 
 from erasebench.engine.cells import Cell
-from erasebench.engine.driver import drive
-from erasebench.engine.remote import Place, RemoteWorkers, join
-from erasebench.engine.runner import Outcome, Subscriber, TaskProgress, Workers
+from erasebench.engine.remote import Launcher, Place, drive_elsewhere, join
+from erasebench.engine.runner import Outcome, Subscriber
 from erasebench.engine.store import Store
 from erasebench.engine.work import Workshop
 from erasebench.engine.workers import THREADS
@@ -52,11 +51,10 @@ class SlurmRunner:
     def run(self, cells: Sequence[Cell], store: Store, subscribers: Sequence[Subscriber]) -> Outcome:
         """Compute what is missing; see :class:`~erasebench.engine.runner.Runner`."""
 
-        def hire(progress: TaskProgress, tell: Subscriber) -> Workers:
-            jobs = Jobs(self.workshop.device.startswith("cuda"), self.parameters)
-            return RemoteWorkers(jobs, self.workshop, self.workers, store, progress, tell)
+        def launcher() -> Launcher:
+            return Jobs(self.workshop.device.startswith("cuda"), self.parameters)
 
-        return drive(self.workshop, self.workers, hire, cells, store, subscribers)
+        return drive_elsewhere(launcher, self.workshop, self.workers, cells, store, subscribers)
 
 
 def check_slurm(parameters: Mapping[str, Any]) -> None:

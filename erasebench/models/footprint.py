@@ -10,6 +10,7 @@ from erasebench.errors import EraseBenchError
 from erasebench.memory import GB, USABLE, free_memory
 from erasebench.models.loading import ModelSource
 from erasebench.models.original_layout import PARTS
+from erasebench.models.single_file import read_header
 
 NUMBERS = {"float32": 4, "bfloat16": 2}
 """Bytes of a weight, by precision; all are held in float32."""
@@ -71,15 +72,12 @@ class Footprint:
 
 def count_weights(source: ModelSource) -> dict[str, int]:
     """The numbers that a model's files hold of each of its networks."""
-    from safetensors import safe_open
-
     counts = dict.fromkeys(source.family.networks, 0)
     for path in source.weight_files:
-        with safe_open(path, framework="np") as tensors:
-            for name in tensors.keys():  # noqa: SIM118 (it is no mapping)
-                part = _part(name) if source.file else path.parent.name
-                if part:  # single files also hold what is not loaded, such as moving averages
-                    counts[part] += math.prod(tensors.get_slice(name).get_shape())
+        for name, shape in read_header(path)[0].items():
+            part = _part(name) if source.file else path.parent.name
+            if part:  # single files also hold what is not loaded, such as moving averages
+                counts[part] += math.prod(shape)
     return counts
 
 

@@ -40,8 +40,7 @@ class SamplingUnet:
             memo: dict[int, Any] = {id(own): _cast(own, dtype, last=backend is not None) for own in unet.parameters()}
             self._unet: nn.Module = deepcopy(unet, memo)
         self._dtype = dtype
-        self._hooks = ExitStack()
-        share_latents(self._unet, self._hooks)
+        share_latents(self._unet, ExitStack())  # for good
         self._attention = attention_of(unet)
         self._many: Any = torch.compile(self._unet, backend=backend, dynamic=False) if backend else self._unet
         self._recordings: dict[object, _Recording] = {}
@@ -127,11 +126,11 @@ class _Recording:
 def merged_weights(network: nn.Module) -> dict[str, Tensor]:
     """The weights of a network by the names that they have without adapters, with what peft's adapters add to them."""
     adapters = {name: layer for name, layer in network.named_modules() if hasattr(layer, "get_delta_weight")}
-    own = {f"{name}.{half}" for name in adapters for half in ("lora_A", "lora_B")}
+    own = tuple(f"{name}.{half}" for name in adapters for half in ("lora_A", "lora_B"))
     weights: dict[str, Tensor] = {
         name.replace(".base_layer.", "."): weight
         for name, weight in network.named_parameters()
-        if not own or not any(name.startswith(half) for half in own)
+        if not name.startswith(own)
     }
     for name, layer in adapters.items():
         for adapter in () if layer.disable_adapters else layer.active_adapters:

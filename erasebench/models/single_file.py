@@ -79,7 +79,7 @@ def find_single_file(name: str) -> tuple[Path, Path] | None:
             f"{path} is no {SUFFIX} file: other files are not loaded as models, for to load a pickle may run code; "
             "convert it to safetensors, or give a diffusers folder"
         )
-    shapes, metadata = _read_header(path)
+    shapes, metadata = read_header(path)
     return path, _kind(path, shapes, metadata, prediction).configuration
 
 
@@ -95,8 +95,12 @@ def _split(name: str) -> tuple[Path, str | None]:
     return Path(found[1]), value.strip()
 
 
-def _read_header(path: Path) -> tuple[dict[str, list[int]], Mapping[str, str]]:
-    """The shape of each tensor, and the metadata."""
+def read_header(path: Path) -> tuple[dict[str, list[int]], Mapping[str, str]]:
+    """The shape of each tensor of a safetensors file, by its name, and the metadata.
+
+    Raises:
+        EraseBenchError: the file cannot be read.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:

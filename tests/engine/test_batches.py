@@ -5,8 +5,7 @@ from __future__ import annotations
 import io
 import os
 import signal
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,6 +32,7 @@ from erasebench.engine.workers import LocalRunner
 from tests.engine.fake import FakeWorkshop, cascade, cell
 from tests.engine.test_kill import count_calls
 from tests.engine.test_workers import check_nothing_is_left
+from tests.forks import in_a_child
 
 
 def run(folder: Path, cells: Sequence[Cell], workers: int = 1, most: int = 4, *subscribers: Subscriber) -> Outcome:
@@ -245,20 +245,6 @@ def test_the_same_again_computes_nothing_and_says_again_what_is_not_needed(tmp_p
     assert stream.getvalue() == "[2/2] fake second: 2 not needed\n"
 
 
-def die(act: Callable[[], object]) -> int:
-    """The exit code of something that is done in a process of its own; negative if it was killed."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 and later: forks of threaded processes
-        child = os.fork()
-    if not child:
-        try:
-            act()
-            os._exit(0)
-        finally:
-            os._exit(99)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
 def test_a_kill_between_the_commits_of_a_task_costs_only_the_others(tmp_path: Path) -> None:
     cells, seen = batch(*[""] * 4), []
 
@@ -267,7 +253,10 @@ def test_a_kill_between_the_commits_of_a_task_costs_only_the_others(tmp_path: Pa
         if sum(seen) == 2:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    assert die(lambda: run(tmp_path, cells, 1, 4, kill)) == -signal.SIGKILL
+    def killed() -> None:
+        run(tmp_path, cells, 1, 4, kill)
+
+    assert in_a_child(killed) == -signal.SIGKILL
     assert sorted(payloads(tmp_path, cells)) == ["x0", "x1"]
     outcome = run(tmp_path, cells)
     assert titles(cells, outcome.computed) == ["x2", "x3"]
@@ -291,7 +280,7 @@ def test_killed_at_any_moment_a_cascade_goes_on_and_ends_the_same(
                 count_calls(patch, lambda k, after: os.kill(os.getpid(), signal.SIGKILL) if k == n else None)
                 run(folder, cells)
 
-        assert die(killed) == -signal.SIGKILL
+        assert in_a_child(killed) == -signal.SIGKILL
         store = Store(folder / "store")
         kept = {one.key for one in cells if store.verify(one.key) is None}
         assert not [one.title for one in cells if "corrupt" in (store.verify(one.key) or "")]

@@ -11,7 +11,6 @@ import random
 import shutil
 import signal
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,26 +29,10 @@ from erasebench.files import remove
 from tests.engine.fake import FakeWorkshop, cell
 from tests.engine.runs import CELLS, copy_of, done, fast_generate, run_tiny, table
 from tests.engine.test_kill import count_calls
+from tests.forks import end, fork
 
 pytestmark = pytest.mark.usefixtures("fast")
 YEAR = 365 * 24 * 3600
-
-
-def begin(act: Callable[[], int]) -> int:
-    """The number of a process that does something, and ends with the code that comes of it."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 and later: forks of threaded processes
-        child = os.fork()
-    if not child:
-        try:
-            os._exit(act())
-        finally:
-            os._exit(99)
-    return child
-
-
-def end(child: int) -> int:
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def stop() -> None:
@@ -110,7 +93,7 @@ def overtake(folder: Path, when: Callable[[pytest.MonkeyPatch], None], patch: py
             bad = run(events.append)
         return 1 if bad or any(isinstance(event, Failed) for event in events) else 0
 
-    child = begin(sleeper)
+    child = fork(sleeper)
     assert os.WIFSTOPPED(os.waitpid(child, os.WUNTRACED)[1])
     patch.setattr(leases_module, "SILENCE", 0.3)
     events: list[Event] = []
@@ -214,7 +197,7 @@ def two_drivers(folder: Path, moment: int) -> bool:
             count_calls(patch, kill)
             return run_tiny(folder / name, "--store", folder / "store")
 
-    first, second = begin(lambda: driver("a", True)), begin(lambda: driver("b", False))
+    first, second = fork(lambda: driver("a", True)), fork(lambda: driver("b", False))
     ends = end(first), end(second)
     assert ends[0] in (0, -signal.SIGKILL) and ends[1] == 0
     assert run_tiny(folder / "a", "--store", folder / "store") == 0

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +23,7 @@ from erasebench.engine.ledger import read_ledger
 from erasebench.engine.store import MARKER, Store
 from erasebench.files import hash_file, write_durably
 from tests.engine.runs import TINY, done, fast_stages, load_once, places, run_tiny, table
+from tests.forks import in_a_child
 
 CALLS = ("fsync", "rename", "replace", "mkdir", "unlink")
 """What changes a disk; a process is killed just before or just after the n-th such call."""
@@ -55,17 +55,12 @@ def run_and_die(folder: Path, moment: tuple[int, bool]) -> int:
         if (n, after) == moment:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 and later: forks of threaded processes
-        child = os.fork()
-    if not child:
-        try:
-            with pytest.MonkeyPatch.context() as patch:
-                count_calls(patch, act)
-                os._exit(run_tiny(folder))
-        finally:
-            os._exit(99)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    def run() -> int:
+        with pytest.MonkeyPatch.context() as patch:
+            count_calls(patch, act)
+            return run_tiny(folder)
+
+    return in_a_child(run)
 
 
 def check_killed(folder: Path, moment: tuple[int, bool]) -> None:

@@ -7,7 +7,6 @@ import pickle
 import signal
 import threading
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pytest
 
 from erasebench.engine import leases as module
 from erasebench.engine.leases import Lease, Leases
+from tests.forks import end, fork
 
 NAME = "ab12"
 YEAR = 365 * 24 * 3600
@@ -35,13 +35,13 @@ def edit(folder: Path, **facts: object) -> None:
 
 def killed(folder: Path, name: str = NAME) -> int:
     """The number of a process that was killed while it held a lease, and whose parent knows."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 and later: forks of threaded processes
-        child = os.fork()
-    if not child:
+
+    def hold_and_die() -> None:
         Leases(folder).claim(name)
         os.kill(os.getpid(), signal.SIGKILL)
-    os.waitpid(child, 0)
+
+    child = fork(hold_and_die)
+    end(child)
     return child
 
 

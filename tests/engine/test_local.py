@@ -8,8 +8,8 @@ import io
 import os
 import socket
 import time
-import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from erasebench.runs import run
 from erasebench.stages.session import Session
 from tests.engine.fake import FakeWorkshop, cell
 from tests.engine.runs import CELLS, command, copy_of, done, fast_generate, places, run_tiny, table
+from tests.forks import end, fork
 
 pytestmark = pytest.mark.usefixtures("fast")
 Run = Callable[..., dict[str, Any]]
@@ -203,15 +204,8 @@ def test_two_runs_on_one_store_share_the_work(fast_run: Path, tmp_path: Path, mo
         return fast_generate(cell, session, folder)
 
     monkeypatch.setattr("erasebench.stages.generate.run", slow)
-    children = []
-    for name in ("a", "b"):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 and later: forks of threaded processes
-            child = os.fork()
-        if not child:
-            os._exit(run_tiny(tmp_path / name, "--store", tmp_path / "store"))
-        children.append(child)
-    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0]
+    children = [fork(partial(run_tiny, tmp_path / name, "--store", tmp_path / "store")) for name in ("a", "b")]
+    assert [end(child) for child in children] == [0, 0]
     computed = [
         line["cell"]
         for name in ("a", "b")

@@ -18,9 +18,8 @@ from typing import Any
 import pytest
 
 from erasebench.engine.cells import Cell
-from erasebench.engine.driver import drive
-from erasebench.engine.remote import Place, RemoteWorkers, _Door, join, see
-from erasebench.engine.runner import Asked, Event, Joined, Outcome, Retried, Subscriber, TaskProgress, Workers
+from erasebench.engine.remote import Place, _Door, drive_elsewhere, join, see
+from erasebench.engine.runner import Asked, Event, Joined, Outcome, Retried
 from erasebench.engine.store import Store
 from erasebench.errors import EraseBenchError
 from tests.engine.fake import FakeWorkshop, cell
@@ -71,12 +70,9 @@ class Here:
 def run(folder: Path, cells: Sequence[Cell], launcher: Any, events: list[Event], count: int = 2) -> Outcome:
     (folder / "signs").mkdir(parents=True, exist_ok=True)
     store = Store(folder / "store")
-    workshop = FakeWorkshop(store, folder / "signs")
-
-    def hire(progress: TaskProgress, tell: Subscriber) -> Workers:
-        return RemoteWorkers(launcher, workshop, count, store, progress, tell)
-
-    return drive(workshop, count, hire, cells, store, [events.append])
+    return drive_elsewhere(
+        lambda: launcher, FakeWorkshop(store, folder / "signs"), count, cells, store, [events.append]
+    )
 
 
 def test_workers_come_work_and_go_home(tmp_path: Path) -> None:

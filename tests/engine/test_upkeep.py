@@ -3,7 +3,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ from tests.engine.fake import cell
 from tests.engine.runs import CELLS, copy_of, done, run_tiny, table
 from tests.engine.test_kill import count_calls
 from tests.engine.test_leases import killed
+from tests.forks import in_a_child
 
 FIRST = cell("first")
 SECOND = cell("second", first=FIRST)
@@ -106,18 +106,12 @@ def in_a_process(act: Callable[[], object], moment: int) -> int:
         if (n, after) == (moment, False):
             os.kill(os.getpid(), signal.SIGKILL)
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 and later: forks of threaded processes
-        child = os.fork()
-    if not child:
-        try:
-            with pytest.MonkeyPatch.context() as patch:
-                count_calls(patch, kill)
-                act()
-            os._exit(0)
-        finally:
-            os._exit(99)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    def counted() -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            count_calls(patch, kill)
+            act()
+
+    return in_a_child(counted)
 
 
 def check_killed_at_every_moment(store: Store) -> int:

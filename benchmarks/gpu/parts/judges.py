@@ -25,9 +25,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from benchmarks.gpu.kit import Part
-from benchmarks.gpu.parts.measuring import attempt, gib, rounded, seconds
+from benchmarks.gpu.parts.measuring import attempt, rounded, warmed_up
 from benchmarks.gpu.parts.sd import prompts_of
-from erasebench.engine.work import PeakMemory
 from erasebench.errors import EraseBenchError
 from erasebench.judges import clip, inception, lpips, q16, resnet50, yolov8_imagenette
 from erasebench.judges.networks import torchscript
@@ -213,19 +212,10 @@ def measure_judge(judge: Judge, size: Size, device: torch.device) -> dict[str, A
             return judge.compare(images[:count], images[::-1][:count])
         return judge.scores(images[:count], prompts_of(count))
 
-    peak = PeakMemory(device.type)
-    warm_up = seconds(device, lambda: see(size.warm_up))
-    peak.restart()
-    lasted = seconds(device, lambda: see(size.images))
+    lasted, figures = warmed_up(device, lambda: see(size.warm_up), lambda: see(size.images))
     # CLIP is kept for all judges that share it; here, each is to be measured alone.
     clip._load.cache_clear()
-    return {
-        "images_per_second": rounded(size.images / lasted),
-        "images": size.images,
-        "seconds": rounded(lasted),
-        "warm_up_seconds": rounded(warm_up),
-        "peak_memory_gib": gib(peak),
-    }
+    return {"images_per_second": rounded(size.images / lasted), "images": size.images, **figures}
 
 
 def run(part: Part) -> None:

@@ -52,6 +52,25 @@ def gib(peak: PeakMemory) -> float | None:
     return None if megabytes is None else rounded(megabytes / MEGABYTES_PER_GIB)
 
 
+def warmed_up(
+    device: torch.device, warm_up: Callable[[], object], call: Callable[[], object]
+) -> tuple[float, dict[str, Any]]:
+    """How long a call takes after a warm-up.
+
+    Returns:
+        Its seconds; and as figures these, those of the warm-up, and the peak memory of the call.
+    """
+    peak = PeakMemory(device.type)
+    before = seconds(device, warm_up)
+    peak.restart()
+    lasted = seconds(device, call)
+    return lasted, {
+        "seconds": rounded(lasted),
+        "warm_up_seconds": rounded(before),
+        "peak_memory_gib": gib(peak),
+    }
+
+
 def ending(part: Part) -> float:
     """Seconds before the limit at which nothing more is begun."""
     return 0.0 if part.tiny else ENDING

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import statistics
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -55,17 +56,14 @@ def measure_passes(
     peak = PeakMemory(model.device.type)
     peak.restart()
 
-    def timed(call: Callable[[], object]) -> tuple[float, float]:
-        warm_up = seconds(model.device, lambda: [call() for _ in range(WARM_UPS)])
-        return statistics.median(seconds(model.device, call) for _ in range(PASSES)), warm_up
+    with torch.inference_mode(), model.sampling() if copied else nullcontext(False) as shared:
+        given = latents if shared else torch.cat([latents] * 2)
 
-    with torch.inference_mode():
-        if copied:
-            with model.sampling():
-                lasted, warm_up = timed(lambda: model.predict(latents, timestep, text))
-        else:
-            twice = torch.cat([latents] * 2)
-            lasted, warm_up = timed(lambda: model.predict(twice, timestep, text))
+        def predict() -> object:
+            return model.predict(given, timestep, text)
+
+        warm_up = seconds(model.device, lambda: [predict() for _ in range(WARM_UPS)])
+        lasted = statistics.median(seconds(model.device, predict) for _ in range(PASSES))
     return {
         "milliseconds": rounded(1000 * lasted),
         **yardsticks.figures(images / (steps * lasted)),

@@ -27,8 +27,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from benchmarks.gpu.kit import Part
 from benchmarks.gpu.parts.erasures import measure_erasures
-from benchmarks.gpu.parts.measuring import OUT_OF_TIME, attempt, ending, gib, rounded, seconds
-from erasebench.engine.work import PeakMemory
+from benchmarks.gpu.parts.measuring import OUT_OF_TIME, attempt, ending, rounded, seconds, warmed_up
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.loading import resolve_dtype
 from erasebench.picturebook import pipeline_path, quiet
@@ -232,40 +231,24 @@ def measure_loop(size: Size, device: torch.device, yardsticks: Yardsticks) -> di
         **vars(pipeline), safety_checker=None, feature_extractor=None, requires_safety_checker=False
     )
     stock.set_progress_bar_config(disable=True)
-    peak = PeakMemory(device.type)
 
     def loop(pictures: int, steps: int) -> None:
         for prompt in prompts_of(pictures):
             stock(prompt, num_inference_steps=steps, guidance_scale=GUIDANCE)
 
-    warm_up = seconds(device, lambda: loop(1, WARM_UP_STEPS))
-    peak.restart()
-    lasted = seconds(device, lambda: loop(LOOPED, size.steps))
-    return {
-        **yardsticks.figures(LOOPED / lasted),
-        "seconds": rounded(lasted),
-        "warm_up_seconds": rounded(warm_up),
-        "peak_memory_gib": gib(peak),
-    }
+    lasted, figures = warmed_up(device, lambda: loop(1, WARM_UP_STEPS), lambda: loop(LOOPED, size.steps))
+    return {**yardsticks.figures(LOOPED / lasted), **figures}
 
 
 def measure_batch(size: Size, model: DiffusionModel, yardsticks: Yardsticks, batch: int) -> dict[str, Any]:
     """One batch of pictures by the project's sampler, after a warm-up of two steps, which compiles if need be."""
     prompts, seeds = prompts_of(batch), range(batch)
 
-    def draw(steps: int) -> float:
-        return seconds(model.device, lambda: sample(model, prompts, seeds, Sampler("ddim", steps, GUIDANCE), batch))
+    def draw(steps: int) -> object:
+        return sample(model, prompts, seeds, Sampler("ddim", steps, GUIDANCE), batch)
 
-    peak = PeakMemory(model.device.type)
-    warm_up = draw(WARM_UP_STEPS)
-    peak.restart()
-    lasted = draw(size.steps)
-    return {
-        **yardsticks.figures(batch / lasted),
-        "seconds": rounded(lasted),
-        "warm_up_seconds": rounded(warm_up),
-        "peak_memory_gib": gib(peak),
-    }
+    lasted, figures = warmed_up(model.device, lambda: draw(WARM_UP_STEPS), lambda: draw(size.steps))
+    return {**yardsticks.figures(batch / lasted), **figures}
 
 
 def measure_eager(

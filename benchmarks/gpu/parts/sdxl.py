@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from benchmarks.gpu.kit import Part
-from benchmarks.gpu.parts.measuring import attempt, gib, rounded, seconds
+from benchmarks.gpu.parts.measuring import attempt, rounded, warmed_up
 from benchmarks.gpu.parts.sd import FULL as STABLE_DIFFUSION
 from benchmarks.gpu.parts.sd import (
     GUIDANCE,
@@ -27,7 +27,6 @@ from benchmarks.gpu.parts.sd import (
     prompts_of,
 )
 from benchmarks.gpu.parts.sd import TINY as TINY_STABLE_DIFFUSION
-from erasebench.engine.work import PeakMemory
 from erasebench.models.loading import resolve_dtype
 from erasebench.models.sdxl import TIME_IDS, StableDiffusionXL
 from erasebench.picturebook import pipeline_path, quiet
@@ -165,7 +164,6 @@ def measure_loop(sizes: TwoEncoders, device: torch.device, yardsticks: Yardstick
     stock: Any = StableDiffusionXLPipeline(**parts, add_watermarker=False)
     stock.set_progress_bar_config(disable=True)
     torch.nn.Module.to(pipeline.vae, wide)
-    peak = PeakMemory(device.type)
 
     def draw(steps: int) -> None:
         latents = stock(
@@ -174,15 +172,8 @@ def measure_loop(sizes: TwoEncoders, device: torch.device, yardsticks: Yardstick
         with torch.no_grad():
             pipeline.vae.decode(latents.to(wide) / pipeline.vae.config.scaling_factor)
 
-    warm_up = seconds(device, lambda: draw(WARM_UP_STEPS))
-    peak.restart()
-    lasted = seconds(device, lambda: draw(sizes.size.steps))
-    return {
-        **yardsticks.figures(1 / lasted),
-        "seconds": rounded(lasted),
-        "warm_up_seconds": rounded(warm_up),
-        "peak_memory_gib": gib(peak),
-    }
+    lasted, figures = warmed_up(device, lambda: draw(WARM_UP_STEPS), lambda: draw(sizes.size.steps))
+    return {**yardsticks.figures(1 / lasted), **figures}
 
 
 def run(part: Part) -> None:
