@@ -1,7 +1,7 @@
 """Leases: who may compute a cell, agreed on by runs that share nothing but a folder.
 
-A lease is a small file that is made exclusively and says who made it; whoever makes it holds it.  A thread of the
-holder changes the file's time again and again.  Whoever else wants the lease watches it: if the holder ran on this
+A lease is a small file that says who made it and gets its name exclusively; whoever makes it holds it.  A thread of
+the holder changes the file's time again and again.  Whoever else wants the lease watches it: if the holder ran on this
 machine and has ended, or if the file did not change for :data:`SILENCE` seconds of the watcher's own steady clock, it
 is taken over.  No two machines' clocks are compared, so that none of them need be right.
 
@@ -250,18 +250,15 @@ class Leases:
         return json.dumps(asdict(Holder(self.owner, socket.gethostname(), _machine(), process, _process(process)[1])))
 
     def _make(self, path: Path, text: str) -> bool:
-        """Make a lease's file, unless there is one."""
+        """Make a lease's file, unless there is one: with all that it says, so that nobody sees it before."""
+        written = path.with_name(f"{path.name}.{secrets.token_hex(8)}{PARTIAL}")
         try:
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+            written.write_text(text, encoding="utf-8")
+            os.link(written, path)
         except FileExistsError:
             return False
-        try:
-            os.write(handle, text.encode())
-        except OSError:
-            path.unlink(missing_ok=True)  # or others would wait for nobody
-            raise
         finally:
-            os.close(handle)
+            written.unlink(missing_ok=True)
         return True
 
     def look(self, name: str) -> Lease | None:

@@ -266,11 +266,12 @@ def test_a_survey_of_this_machine_does_not_wait(tmp_path: Path) -> None:
 
 
 def test_a_lease_that_cannot_be_written_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*args: object) -> int:
+    def full(path: Path, *args: object, **options: object) -> int:
+        path.touch()
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
-        patch.setattr(os, "write", full)
+        patch.setattr(Path, "write_text", full)
         Leases(tmp_path).claim(NAME)
     assert not any(tmp_path.iterdir())
 
