@@ -47,9 +47,6 @@ def share_latents(unet: Any, stack: ExitStack) -> None:
     def one_timestep(module: nn.Module, given: Any, embedding: Tensor) -> Tensor:
         return embedding[:1]
 
-    def repeat_latents(module: nn.Module, given: tuple[Tensor, ...], named: dict[str, Any]) -> Any:
-        return (_repeat(given[0], len(named["encoder_hidden_states"])), *given[1:]), named
-
     def repeat_input(module: nn.Module, given: tuple[Tensor, ...], named: dict[str, Any]) -> Any:
         return (_repeat(given[0], len(named["encoder_hidden_states"])), *given[1:]), named
 
@@ -59,10 +56,10 @@ def share_latents(unet: Any, stack: ExitStack) -> None:
         return given, {**named, "res_hidden_states_tuple": skipped}
 
     hooks = [unet.time_embedding.register_forward_hook(one_timestep)]
-    if unet.config.addition_embed_type is not None:
-        hooks.append(unet.register_forward_pre_hook(repeat_latents, with_kwargs=True))
     transformers = [attention for block in unet.down_blocks for attention in getattr(block, "attentions", ())]
-    hooks += [m.register_forward_pre_hook(repeat_input, with_kwargs=True) for m in (*transformers, unet.mid_block)]
+    # With a pooled embedding of the text in the timestep's, the text is there from the beginning.
+    readers = [*transformers, unet.mid_block] if unet.config.addition_embed_type is None else [unet]
+    hooks += [module.register_forward_pre_hook(repeat_input, with_kwargs=True) for module in readers]
     hooks += [block.register_forward_pre_hook(repeat_skipped, with_kwargs=True) for block in unet.up_blocks]
     for hook in hooks:
         stack.callback(hook.remove)
