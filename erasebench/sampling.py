@@ -20,7 +20,7 @@ from erasebench.memory import DECODED_AT_ONCE, BatchSize, free_memory, largest_b
 from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.guided import GuidedPrediction
-from erasebench.models.sampling_unet import FEW_ROWS
+from erasebench.models.recordings import FEW_ROWS
 from erasebench.models.schedulers import SCHEDULERS
 
 

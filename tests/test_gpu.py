@@ -17,7 +17,9 @@ from torch._dynamo.utils import counters
 
 from erasebench.judges.picturebook import load_clip
 from erasebench.judging import Images
+from erasebench.memory import GB, BatchSize, BatchSizes, limit_memory, peak_bytes
 from erasebench.methods.esd import ESD
+from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure, check_finite
 from erasebench.models.loading import find_model, load_model, resolve_device
@@ -26,7 +28,7 @@ from erasebench.picturebook.judges.clip import Clip
 from erasebench.picturebook.judges.detector import Detector
 from erasebench.picturebook.weights import judge_path
 from erasebench.picturebook.world.styles import STYLES
-from erasebench.sampling import Sampler, sample
+from erasebench.sampling import Sampler, fit_batch_sizes, sample
 from erasebench.training.parameters import Pattern
 from tests.tiny import concept, differing, erase_context, state, tiny_pipeline
 
@@ -165,6 +167,94 @@ def test_pictures_in_mixed_precision(
     found.check(BFLOAT16)
     # It is at work, and the bar of float32 would tell.
     assert found.mean > FLOAT32.mean
+
+
+GRADIENTS = 0.05
+"""How far a recorded pass's gradients may be from those of the same kernels, which may add up in any order."""
+
+
+@pytest.mark.parametrize("of_weights", [False, True], ids=["to the text", "to weights"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+def test_recorded_gradients(of_weights: bool, dtype: torch.dtype, record_property: Record) -> None:
+    model = DiffusionModel(tiny_pipeline(), device=DEVICE, dtype=dtype)
+    weights = [weight for name, weight in model.unet.named_parameters() if of_weights and ".attn2." in name]
+    text = model.embed(PROMPTS[:2])
+    rng = torch.Generator().manual_seed(0)
+    for weight in weights:
+        weight.requires_grad_(True)
+
+    def gradients(accelerated: bool, latents: Tensor, timestep: int) -> list[Tensor]:
+        model.accelerated = accelerated
+        embeddings = text.embeddings.clone().requires_grad_(not weights)
+        predicted = model.predict(latents, torch.full((2,), timestep, device=DEVICE), Conditioning(embeddings))
+        loss = predicted.square().mean()
+        return [predicted.detach(), *torch.autograd.grad(loss, weights or [embeddings])]
+
+    def apart(found: list[Tensor], wanted: list[Tensor]) -> float:
+        return max(float((one - other).norm() / other.norm()) for one, other in zip(found, wanted, strict=True))
+
+    differences, others = [], []
+    for timestep in (900, 500, 100):
+        latents = torch.randn((2, *model.latent_shape), generator=rng).to(DEVICE)
+        found, wanted = (gradients(accelerated, latents, timestep) for accelerated in (True, False))
+        differences.append(apart(found, wanted))
+        with torch.no_grad():
+            for weight in weights:
+                weight.mul_(1.2)
+        others.append(apart(gradients(True, latents, timestep - 90), wanted))
+    record_property("largest_relative_difference", max(differences))
+    record_property("recorded", model.recorder.count)
+    assert max(differences) <= GRADIENTS
+    assert min(others) > GRADIENTS
+    assert model.recorder.count == (1 if ON_GPU else 0)
+
+
+@pytest.fixture
+def limited() -> Iterator[Callable[[float], None]]:
+    """Has this process get no more of the card than so many bytes beside what it holds; all of it afterwards."""
+    torch.cuda.empty_cache()
+    yield lambda more: limit_memory(DEVICE, (torch.cuda.memory_reserved() + more) / GB)
+    torch.cuda.set_per_process_memory_fraction(1.0)
+    torch.cuda.empty_cache()
+
+
+def peak_of(model: DiffusionModel, images: int) -> int:
+    """The most bytes that drawing so many images at once has in use."""
+    return peak_bytes(model.device, lambda: sample(model, PROMPTS[:images], SEEDS[:images], SAMPLER, images))
+
+
+@pytest.mark.skipif(not ON_GPU, reason="the memory of a GPU")
+def test_batches_are_halved_where_memory_runs_out(
+    model: DiffusionModel, wanted: Images, limited: Callable[[float], None], record_property: Record
+) -> None:
+    few, many = (peak_of(model, images) for images in (4, 16))
+    torch.cuda.empty_cache()
+    model.batch_sizes = BatchSizes(BatchSize(16), BatchSize(16))
+    limited((few + many) / 2)
+    found = Difference.between(sample(model, PROMPTS, SEEDS, SAMPLER), wanted)
+    found.record(record_property)
+    record_property("megabytes", [round(one / 1e6) for one in (few, many)])
+    record_property("note", model.batch_sizes.note)
+    assert model.batch_sizes.halvings
+    found.check(FLOAT32)
+
+
+@pytest.mark.skipif(not ON_GPU, reason="the memory of a GPU")
+def test_batches_that_fit_are_not_halved(
+    model: DiffusionModel, limited: Callable[[float], None], record_property: Record
+) -> None:
+    one, two = (peak_of(model, images) for images in (1, 2))
+    torch.cuda.empty_cache()
+    model.batch_sizes = BatchSizes()
+    room = 1.5 * one + 24 * max(two - one, 10**6)
+    limited(room)
+    fit_batch_sizes(model, SAMPLER, 64, (torch.cuda.memory_allocated() + room) / GB)
+    rows = model.batch_sizes.drawn.rows
+    record_property("images_at_once", rows)
+    assert rows is not None
+    sample(model, PROMPTS[:1] * rows, list(range(rows)), SAMPLER)
+    assert 1 < rows < 64
+    assert not model.batch_sizes.halvings
 
 
 def test_pictures_of_other_seeds_are_unlike(model: DiffusionModel, wanted: Images, record_property: Record) -> None:

@@ -23,7 +23,8 @@ from erasebench.models.erasure import Erasure
 from erasebench.models.families import STABLE_DIFFUSION, Family
 from erasebench.models.guidance import ClassifierFreeGuidance, Guidance
 from erasebench.models.guided import GuidedPrediction
-from erasebench.models.sampling_unet import SamplingUnet, has_hooks
+from erasebench.models.recordings import Build, Recorder
+from erasebench.models.sampling_unet import SamplingUnet
 from erasebench.models.schedulers import build_scheduler
 from erasebench.models.shared_passes import shared_passes
 
@@ -38,8 +39,11 @@ class DiffusionModel:
         family: the parts of its pipelines.
         alphas_cumprod: float32 ``[T]``: the share of signal in the variance at each of the T training timesteps.
         guidance: how noise predictions are combined.
+        accelerated: whether, on a GPU, images are sampled with a copy of the U-Net and passes of few rows are recorded,
+            which saves most of their time and changes them by rounding.
         batch_sizes: how many rows go through the networks at a time; they change speed and memory only.
         checkpointing: of passes of the U-Net with gradients; it does so as well.
+        recorder: of passes outside of sampling.
 
     Args:
         pipeline: a diffusers ``StableDiffusionPipeline``, or anything with its parts.
@@ -77,6 +81,7 @@ class DiffusionModel:
         )
         self.guidance: Guidance = ClassifierFreeGuidance()
         self.batch_sizes, self.checkpointing = BatchSizes(), GradientCheckpointing()
+        self.accelerated, self.recorder = True, Recorder(self.unet)
         self._layers = [name for name, _ in self.unet.named_parameters()]
         if not any(".attn2." in name for name in self._layers):
             raise EraseBenchError("the U-Net has no cross-attention (no parameter named attn2)")
@@ -196,9 +201,20 @@ class DiffusionModel:
         """The U-Net's own prediction (noise or v), float32 ``[n, c, h, w]``."""
         conditions = self.conditions(latents, conditioning)
         self.checkpointing.apply(self.unet, latents, conditioning.embeddings)
-        with self.autocast():
-            predicted: Tensor = self.unet(latents, timesteps, **conditions, return_dict=False)[0]
+        predicted = self._recorded(latents, timesteps, conditions)
+        if predicted is None:
+            with self.autocast():
+                predicted = self.unet(latents, timesteps, **conditions, return_dict=False)[0]
         return full_precision(predicted)
+
+    def _recorded(
+        self, latents: Tensor, timesteps: Tensor | int | float, conditions: Mapping[str, Any]
+    ) -> Tensor | None:
+        if not (latents.is_cuda and self.accelerated and isinstance(self.unet, nn.Module)):
+            return None
+        return self.recorder.predict(
+            self.unet, latents, timesteps, conditions, partial(self.autocast, cache_enabled=False)
+        )
 
     def conditions(self, latents: Tensor, conditioning: Conditioning) -> dict[str, Any]:
         """What the U-Net is given besides latents ``[n, c, h, w]`` and timesteps, by its own names."""
@@ -241,10 +257,11 @@ class DiffusionModel:
             self.unet = unet
 
     def _copied_unet(self) -> SamplingUnet | None:
-        if not (self.is_compiled or self.device.type == "cuda") or torch.is_grad_enabled():
+        on_gpu = self.device.type == "cuda" and self.accelerated
+        if not (self.is_compiled or on_gpu) or torch.is_grad_enabled():
             return None
         if self._sampling_unet is None:
-            if [name for name, _ in self.unet.named_parameters()] != self._layers or has_hooks(self.unet):
+            if [name for name, _ in self.unet.named_parameters()] != self._layers or Build.of(self.unet).hooked:
                 return None
             self._sampling_unet = SamplingUnet(self.unet, self.dtype, self._backend)
         return self._sampling_unet if self._sampling_unet.refresh(self.unet) else None
@@ -316,9 +333,14 @@ class DiffusionModel:
 
         return np.concatenate([*self.batch_sizes.decoded.batches(len(latents), draw)])
 
-    def autocast(self) -> Any:
-        """Mixed precision where ``dtype`` asks for it."""
-        return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
+    def autocast(self, cache_enabled: bool = True) -> Any:
+        """Mixed precision where ``dtype`` asks for it.
+
+        Args:
+            cache_enabled: cast each weight once for as long as the context lasts.
+        """
+        mixed = self.dtype != torch.float32
+        return torch.autocast(self.device.type, dtype=self.dtype, enabled=mixed, cache_enabled=cache_enabled)
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """Every parameter that an erasure may change, by ``"unet.<name>"`` and ``"<text encoder>.<name>"``."""

@@ -10,12 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from erasebench.models.recordings import FEW_ROWS, Build, Recording, Recordings
 from erasebench.models.shared_passes import share_latents
-
-FEW_ROWS = 16
-"""Up to so many rows, a GPU is done with a pass before the next kernel has been launched."""
-RECORDINGS = 4
-"""Kept at a time, of different shapes; each holds the memory of its pass."""
 
 
 class SamplingUnet:
@@ -41,9 +37,9 @@ class SamplingUnet:
             self._unet: nn.Module = deepcopy(unet, memo)
         self._dtype = dtype
         share_latents(self._unet, ExitStack())  # for good
-        self._attention = attention_of(unet)
+        self._attention = Build.of(unet).attention
         self._many: Any = torch.compile(self._unet, backend=backend, dynamic=False) if backend else self._unet
-        self._recordings: dict[object, _Recording] = {}
+        self._recordings = Recordings()
 
     @torch.no_grad()
     def refresh(self, unet: nn.Module) -> bool:
@@ -52,8 +48,8 @@ class SamplingUnet:
         Returns:
             Whether it is: hooks may do anything, and so may layers and processors of attention that others put there.
         """
-        weights, mine = merged_weights(unet), dict(self._unet.named_parameters())
-        if list(weights) != list(mine) or has_hooks(unet) or attention_of(unet) != self._attention:
+        weights, mine, build = merged_weights(unet), dict(self._unet.named_parameters()), Build.of(unet)
+        if list(weights) != list(mine) or build.hooked or build.attention != self._attention:
             return False
         for name, weight in weights.items():
             mine[name].copy_(weight)
@@ -91,36 +87,8 @@ class SamplingUnet:
 
     def _recorded(self, predict: Callable[..., Tensor], inputs: Sequence[Tensor]) -> Tensor:
         key = tuple((tensor.dtype, tensor.shape) for tensor in inputs)
-        recording = self._recordings.pop(key, None)
-        if recording is None:
-            if len(self._recordings) == RECORDINGS:
-                del self._recordings[next(iter(self._recordings))]
-            recording = _Recording(predict, inputs)
-        self._recordings[key] = recording  # the last used is the last in order
-        return recording.replay(inputs)
-
-
-class _Recording:
-    """The kernels of one pass, launched at once."""
-
-    def __init__(self, predict: Callable[..., Tensor], inputs: Sequence[Tensor]) -> None:
-        with torch.inference_mode(False):
-            self._inputs = [torch.empty_like(tensor).copy_(tensor) for tensor in inputs]
-            side: Any = torch.cuda.Stream(inputs[0].device)  # type: ignore[no-untyped-call]
-            side.wait_stream(torch.cuda.current_stream(inputs[0].device))
-            with torch.cuda.stream(side):
-                for _ in range(2):  # libraries choose their kernels
-                    predict(*self._inputs)
-            torch.cuda.current_stream(inputs[0].device).wait_stream(side)
-            self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph):
-                self._output = predict(*self._inputs)
-
-    def replay(self, inputs: Sequence[Tensor]) -> Tensor:
-        for mine, given in zip(self._inputs, inputs, strict=True):
-            mine.copy_(given)
-        self._graph.replay()
-        return self._output.clone()
+        recording = self._recordings.get(key, lambda: Recording(predict, inputs))
+        return recording.replay(inputs) if recording else predict(*inputs)
 
 
 def merged_weights(network: nn.Module) -> dict[str, Tensor]:
@@ -136,16 +104,6 @@ def merged_weights(network: nn.Module) -> dict[str, Tensor]:
         for adapter in () if layer.disable_adapters else layer.active_adapters:
             weights[f"{name}.weight"] = weights[f"{name}.weight"] + layer.get_delta_weight(adapter)
     return weights
-
-
-def attention_of(network: nn.Module) -> list[type]:
-    """What computes a U-Net's attention, layer by layer."""
-    return [type(layer.processor) for layer in network.modules() if hasattr(layer, "processor")]
-
-
-def has_hooks(network: nn.Module) -> bool:
-    """Whether any layer has forward hooks, which others put there to look at it or to change it."""
-    return any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
 
 
 def _cast(own: nn.Parameter, dtype: torch.dtype, *, last: bool) -> nn.Parameter:

@@ -105,6 +105,7 @@ class Session:
         if self.max_memory is not None:
             limit_memory(self.device, self.max_memory)
         model = load_model(self.source, self.device, self.dtype)
+        model.recorder.gigabytes = self.max_memory
         if self.compile:
             model.compile()
         return model
@@ -157,6 +158,8 @@ class Session:
         from torch import OutOfMemoryError
 
         stage, before = _stage(cells[0]), self.batch_sizes.halvings
+        if cells[0].stage in WITH_MODEL:
+            self.model.recorder.clear()  # other passes come now, and need the memory
         checkpointing = self._checkpointing(cells[0].stage)
 
         def on_progress(done: int, of: int, note: str) -> None:

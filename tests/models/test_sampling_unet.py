@@ -15,7 +15,8 @@ from erasebench.models import sampling_unet
 from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
-from erasebench.models.sampling_unet import RECORDINGS, SamplingUnet, has_hooks
+from erasebench.models.recordings import RECORDINGS, Build
+from erasebench.models.sampling_unet import SamplingUnet
 from erasebench.sampling import Sampler, sample, sample_latents
 from erasebench.training.adapters import Adapters
 from tests.tiny import Layout, differing, state, tiny_model, tiny_pipeline
@@ -97,7 +98,7 @@ def test_sampling_goes_through_the_copy_and_leaves_the_model_as_it_was(layout: L
     assert graphs[0] < graphs[1] == graphs[2]
     assert compiled.unet is unet
     assert not differing(before, state(compiled))
-    assert not has_hooks(unet)
+    assert not Build.of(unet).hooked
 
 
 def test_the_model_has_its_unet_back_after_an_error() -> None:
@@ -195,7 +196,7 @@ class Counted:
 
 
 def test_a_recording_serves_all_passes_of_its_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampling_unet, "_Recording", Counted)
+    monkeypatch.setattr(sampling_unet, "Recording", Counted)
     monkeypatch.setattr(Counted, "made", [])
     model = tiny_model()
     copied = SamplingUnet(model.unet, torch.float32)

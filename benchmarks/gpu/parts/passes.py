@@ -1,7 +1,9 @@
 """One U-Net pass with guidance at the size of Stable Diffusion 1.4, in each of the ways in which it can be computed.
 
-``autocast`` is how methods and attacks train; ``copy`` is what images are sampled with, recorded for few rows; and
-``compiled`` is the same with ``--compile``, whole.  All are of one image's rows or more, two for each image.
+``autocast`` is diffusers' U-Net by itself, and ``recorded`` the same where few rows come again; ``copy`` is what images
+are sampled with, recorded for few rows too; and ``compiled`` is the copy with ``--compile``, whole.  All are of one
+image's rows or more, two for each image.  The gradients, to the text as in attacks and to cross-attention as in
+training, are of a pass and its backward pass, by numbers of rows.
 """
 
 from __future__ import annotations
@@ -29,17 +31,26 @@ from benchmarks.gpu.parts.sd import (
     prompts_of,
 )
 from erasebench.engine.work import PeakMemory
+from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.loading import resolve_dtype
 from erasebench.picturebook import quiet
 
 WARM_UPS, PASSES = 2, 5
+WAYS = {"autocast": {"accelerated": False}, "recorded": {}, "copy": {"copied": True}}
+TRAINED_ROWS = (1, 4, 8, 16)
 COMPILED = 16
 """Images for which passes are compiled; more are hardly faster each."""
 
 
 def measure_passes(
-    model: DiffusionModel, yardsticks: Yardsticks, images: int, steps: int, *, copied: bool
+    model: DiffusionModel,
+    yardsticks: Yardsticks,
+    images: int,
+    steps: int,
+    *,
+    copied: bool = False,
+    accelerated: bool = True,
 ) -> dict[str, Any]:
     """Milliseconds of a pass, and the images a second that it would allow, without decoding.
 
@@ -49,7 +60,10 @@ def measure_passes(
         images: of a batch.
         steps: sampling steps of an image.
         copied: by the copy that sampling is by; the U-Net itself under autocast otherwise.
+        accelerated: recorded, if there are few rows.
     """
+    model.accelerated = accelerated
+    model.recorder.clear()
     latents = torch.randn(images, *model.latent_shape, device=model.device)
     text = model.embed(prompts_of(2 * images))
     timestep = torch.tensor(500, device=model.device)
@@ -72,8 +86,46 @@ def measure_passes(
     }
 
 
+def measure_gradients(model: DiffusionModel, rows: int, *, of_weights: bool) -> dict[str, Any]:
+    """Milliseconds of a pass and its backward pass, of the U-Net itself and as they are computed here.
+
+    Args:
+        model: under autocast.
+        rows: of the pass.
+        of_weights: gradients to the weights of cross-attention; to the text otherwise.
+    """
+    latents = torch.randn(rows, *model.latent_shape, device=model.device)
+    embedded = model.embed(prompts_of(rows)).embeddings
+    weights = [weight for name, weight in model.unet.named_parameters() if of_weights and ".attn2." in name]
+    for weight in weights:
+        weight.requires_grad_(True)
+
+    def step() -> object:
+        text = embedded.clone().requires_grad_(not weights)
+        predicted = model.predict(latents, torch.full((rows,), 500, device=model.device), Conditioning(text))
+        return torch.autograd.grad(predicted.square().mean(), weights or [text])
+
+    figures: dict[str, Any] = {}
+    try:
+        for way, accelerated in (("autocast", False), ("here", True)):
+            model.accelerated = accelerated
+            model.recorder.clear()
+            peak = PeakMemory(model.device.type)
+            peak.restart()
+            warm_up = seconds(model.device, lambda: [step() for _ in range(WARM_UPS)])
+            lasted = statistics.median(seconds(model.device, step) for _ in range(PASSES))
+            figures[f"{way}_milliseconds"] = rounded(1000 * lasted)
+            figures[f"{way}_warm_up_seconds"] = rounded(warm_up)
+            figures[f"{way}_peak_memory_gib"] = gib(peak)
+    finally:
+        for weight in weights:
+            weight.requires_grad_(False)
+        model.recorder.clear()
+    return {"ratio": rounded(figures["autocast_milliseconds"] / figures["here_milliseconds"]), **figures}
+
+
 def run(part: Part) -> None:
-    """Measure passes under autocast, by the copy, and compiled."""
+    """Measure passes of the U-Net itself, by recordings, by the copy, and compiled, and gradients."""
     quiet()
     gc.freeze()
     size, device = (TINY if part.tiny else FULL), part.device
@@ -84,9 +136,12 @@ def run(part: Part) -> None:
     part.record("precision", precision)
     model = DiffusionModel(build_pipeline(size, device), "photo", device, getattr(torch, precision))
     measure = partial(measure_passes, model, yardsticks, steps=size.steps)
-    for name, copied in (("autocast", False), ("copy", True)):
+    for name, ways in WAYS.items():
         for images in size.batches:
-            attempt(part, f"{name}.{images}", 0.0, partial(measure, images, copied=copied))
+            attempt(part, f"{name}.{images}", 0.0, partial(measure, images, **ways))
+    for name, of_weights in (("gradients to the text", False), ("gradients to cross-attention", True)):
+        for rows in size.batches[:-1] if part.tiny else TRAINED_ROWS:
+            attempt(part, f"{name}.{rows}", 0.0, partial(measure_gradients, model, rows, of_weights=of_weights))
     measure_compiled(part, size, model, partial(measure, copied=True))
 
 

@@ -1,0 +1,339 @@
+"""Passes of a U-Net on a GPU that are recorded as CUDA graphs: replayed, all their kernels are launched at once.
+
+Of few rows, a GPU is done with a kernel before the next has been launched.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import deque
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from erasebench.memory import GB, free_memory
+
+FEW_ROWS = 16
+"""Up to so many rows, a pass without gradients takes no longer than its kernels take to be launched."""
+FEW_ROWS_TO_TRAIN = 8
+"""So it is with the pass and its gradients."""
+RECORDINGS = 4
+"""Kept at a time, of different shapes; each holds the memory of its pass."""
+REMEMBERED = 16
+"""Passes that are remembered: those that come again are recorded."""
+
+
+class Graph:
+    """What a function computes, recorded.
+
+    Attributes:
+        results: what it returned, in memory into which every replay writes.
+
+    Args:
+        compute: the function, which was called before, so that libraries have chosen their kernels.
+        pool: of another graph, whose memory this one reads.
+    """
+
+    def __init__(self, compute: Callable[[], Sequence[Tensor | None]], pool: Any = None) -> None:
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph, pool=pool):
+            self.results = compute()
+
+    @property
+    def pool(self) -> Any:
+        """Its memory."""
+        return self._graph.pool()
+
+    def replay(self) -> None:
+        """Compute the same again, of what is now in the tensors that the function read."""
+        self._graph.replay()
+
+
+class Recording:
+    """A pass without gradients.
+
+    Args:
+        predict: computes it.
+        inputs: of the shapes and types of all that it is given.
+    """
+
+    def __init__(self, predict: Callable[..., Tensor], inputs: Sequence[Tensor]) -> None:
+        with torch.inference_mode(False), torch.no_grad():
+            self._inputs = [torch.empty_like(tensor).copy_(tensor) for tensor in inputs]
+            _warm_up(inputs[0].device, lambda: predict(*self._inputs))
+            self._graph = Graph(lambda: [predict(*self._inputs)])
+
+    def replay(self, inputs: Sequence[Tensor]) -> Tensor:
+        """The pass for other values of the inputs."""
+        for mine, given in zip(self._inputs, inputs, strict=True):
+            mine.copy_(given)
+        self._graph.replay()
+        (output,) = self._graph.results
+        assert output is not None
+        return output.clone()
+
+
+class GradientRecording:
+    """A pass and its gradients: to the inputs and the parameters that ask for them.
+
+    What the backward pass needs is kept in one place, so that it has to come before the next forward pass.
+
+    Args:
+        predict: computes the pass.
+        inputs: of the shapes and types of all that it is given; those that require gradients will get them.
+        parameters: that require gradients.
+    """
+
+    def __init__(
+        self, predict: Callable[..., Tensor], inputs: Sequence[Tensor], parameters: Sequence[nn.Parameter]
+    ) -> None:
+        self._inputs = [
+            torch.empty_like(tensor).copy_(tensor.detach()).requires_grad_(tensor.requires_grad) for tensor in inputs
+        ]
+        self._parameters = list(parameters)
+        wanted = [*(tensor for tensor in self._inputs if tensor.requires_grad), *parameters]
+
+        def forward() -> list[Tensor]:
+            self._output = predict(*self._inputs)
+            return [self._output.detach()]
+
+        def backward() -> tuple[Tensor | None, ...]:
+            return torch.autograd.grad(self._output, wanted, self._gradient, allow_unused=True)
+
+        def both() -> None:
+            self._gradient = torch.ones_like(*forward())
+            backward()
+
+        with torch.enable_grad():
+            _warm_up(inputs[0].device, both)
+            self._forward = Graph(forward)
+            self._backward = Graph(backward, self._forward.pool)
+        self._turn = 0
+        self._open: Callable[[], object] = lambda: None
+        """Gives something as long as the backward pass of the last forward pass may come."""
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a backward pass is still to come, or may be."""
+        return self._open() is not None
+
+    def replay(self, inputs: Sequence[Tensor]) -> Tensor:
+        """The pass for other values of the inputs, with gradients to them and to the parameters.
+
+        Raises:
+            RuntimeError: in the backward pass, if there was another forward pass in between.
+        """
+        predicted: Tensor = _Replay.apply(self, *inputs, *self._parameters)
+        return predicted
+
+    def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, int, object]:
+        """The prediction; and what :meth:`backward` is to be told, and has to be kept until then."""
+        for mine, given in zip(self._inputs, inputs, strict=False):
+            mine.copy_(given)
+        self._forward.replay()
+        (output,) = self._forward.results
+        assert output is not None
+        self._turn += 1
+        ticket = _Ticket()
+        self._open = weakref.ref(ticket)
+        return output.clone(), self._turn, ticket
+
+    def backward(self, gradient: Tensor, turn: int) -> list[Tensor | None]:
+        """Gradients to the inputs and the parameters; None to those that require none."""
+        if turn != self._turn:
+            raise RuntimeError("a recorded pass was made again before its backward pass")
+        self._gradient.copy_(gradient)
+        self._backward.replay()
+        found = iter(self._backward.results)
+        tensors = (*self._inputs, *self._parameters)
+        gradients = [next(found) if tensor.requires_grad else None for tensor in tensors]
+        return [None if one is None else one.clone() for one in gradients]
+
+
+class _Ticket:
+    """Kept by whoever will ask for gradients."""
+
+
+class _Replay(torch.autograd.Function):
+    """A recorded pass, to autograd."""
+
+    @staticmethod
+    def forward(ctx: Any, recording: GradientRecording, *tensors: Tensor) -> Tensor:
+        predicted, ctx.turn, ctx.ticket = recording.forward(tensors)
+        ctx.recording = recording
+        return predicted
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        ctx.ticket = None
+        return None, *ctx.recording.backward(gradient, ctx.turn)
+
+
+def _warm_up(device: torch.device, compute: Callable[[], object]) -> None:
+    """Compute something twice on the side, so that libraries have chosen their kernels when it is recorded."""
+    side: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    side.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(side):
+        for _ in range(2):
+            compute()
+    torch.cuda.current_stream(device).wait_stream(side)
+
+
+class Replayed(Protocol):
+    """A :class:`Recording` or a :class:`GradientRecording`."""
+
+    def replay(self, inputs: Sequence[Tensor]) -> Tensor:
+        """The pass for other values of the inputs."""
+        ...
+
+
+class Recordings:
+    """The recordings that were used last, by what they are of."""
+
+    def __init__(self) -> None:
+        self._kept: dict[Hashable, Replayed | None] = {}
+
+    def get(self, key: Hashable, record: Callable[[], Replayed | None]) -> Replayed | None:
+        """A recording, made if it is not there; None if it cannot be made, and is not to be tried again.
+
+        Args:
+            key: what it is of.
+            record: makes it.
+        """
+        if key in self._kept:
+            found = self._kept.pop(key)
+        else:
+            if len(self._kept) >= RECORDINGS:
+                del self._kept[next(iter(self._kept))]
+            found = _try(record)
+        self._kept[key] = found  # the last used is the last in order
+        return found
+
+    def __len__(self) -> int:
+        return sum(recording is not None for recording in self._kept.values())
+
+    def clear(self) -> None:
+        """Give their memory back."""
+        self._kept.clear()
+
+
+def _try(record: Callable[[], Replayed | None]) -> Replayed | None:
+    """A recording, or None where memory does not suffice for it, or the pass does what cannot be recorded."""
+    with suppress(RuntimeError):  # running out of memory is one
+        return record()
+    # Not before the error is gone, which keeps alive what there was.
+    torch.cuda.empty_cache()
+    return None
+
+
+class Recorder:
+    """Records passes of a U-Net of few rows that come again, as in training and in attacks.
+
+    It does so on a GPU of whose memory half is free, for a U-Net without hooks, and with what computed its attention
+    when it was loaded; all others are computed as ever.  The numbers are those of the same kernels.
+
+    Args:
+        unet: a ``UNet2DConditionModel`` of diffusers, as it was loaded.
+        gigabytes: of the GPU that this process may have; the whole card if None.
+    """
+
+    def __init__(self, unet: nn.Module, gigabytes: float | None = None) -> None:
+        self.gigabytes = gigabytes
+        self._attention = Build.of(unet).attention
+        self._recordings = Recordings()
+        self._seen: deque[Hashable] = deque(maxlen=REMEMBERED)
+
+    @property
+    def count(self) -> int:
+        """Recordings that there are."""
+        return len(self._recordings)
+
+    def clear(self) -> None:
+        """Give the memory of all recordings back."""
+        self._recordings.clear()
+
+    def predict(
+        self, unet: Any, latents: Tensor, timesteps: Tensor | float, conditions: Mapping[str, Any], autocast: Any
+    ) -> Tensor | None:
+        """A recorded pass; None if it is none that is to be recorded.
+
+        Args:
+            unet: as it is now.
+            latents: ``[n, c, h, w]``.
+            timesteps: one for all, or ``[n]``.
+            conditions: what the U-Net is given besides, by its own names.
+            autocast: makes a context in which passes are computed.
+        """
+        named, added = dict(conditions), dict(conditions.get("added_cond_kwargs", {}))
+        text = named["encoder_hidden_states"]
+        inputs = [latents, torch.as_tensor(timesteps, device=latents.device), text, *added.values()]
+        build, parameters = Build.of(unet), list(unet.parameters())
+        trained = [parameter for parameter in parameters if parameter.requires_grad]
+        trains = torch.is_grad_enabled() and (bool(trained) or any(tensor.requires_grad for tensor in inputs))
+        if len(text) > (FEW_ROWS_TO_TRAIN if trains else FEW_ROWS) or unet.is_gradient_checkpointing:
+            return None
+        if build.hooked or build.attention != self._attention:
+            return None
+        key = (
+            trains,
+            tuple((tensor.dtype, tensor.shape, tensor.requires_grad) for tensor in inputs),
+            tuple((parameter.data_ptr(), parameter.requires_grad) for parameter in parameters),
+            build.adapters,
+        )
+        if key not in self._seen:
+            self._seen.append(key)
+            return None
+
+        def compute(latents: Tensor, timesteps: Tensor, text: Tensor, *more: Tensor) -> Tensor:
+            given = {"added_cond_kwargs": dict(zip(added, more, strict=True))} if added else {}
+            with autocast():
+                found: Tensor = unet(latents, timesteps, encoder_hidden_states=text, return_dict=False, **given)[0]
+            return found
+
+        def record() -> Replayed | None:
+            if not self._has_room(latents.device):
+                return None
+            return GradientRecording(compute, inputs, trained) if trains else Recording(compute, inputs)
+
+        recording = self._recordings.get(key, record)
+        if recording is None or (isinstance(recording, GradientRecording) and recording.is_busy):
+            return None
+        return recording.replay(inputs)
+
+    def _has_room(self, device: torch.device) -> bool:
+        whole = torch.cuda.mem_get_info(device)[1] if self.gigabytes is None else self.gigabytes * GB
+        return free_memory(device, self.gigabytes) > whole / 2
+
+
+@dataclass(frozen=True)
+class Build:
+    """What others may have changed in a network besides its weights.
+
+    Attributes:
+        hooked: whether any layer has forward hooks, which may look at it or change it.
+        attention: what computes attention, layer by layer.
+        adapters: of peft, layer by layer: whether they are off, whether they are merged, and which are used.
+    """
+
+    hooked: bool
+    attention: tuple[type, ...]
+    adapters: tuple[tuple[bool, bool, tuple[str, ...]], ...]
+
+    @classmethod
+    def of(cls, network: nn.Module) -> Build:
+        """The build of a network as it is now."""
+        hooked, attention, adapters = False, list[type](), list[tuple[bool, bool, tuple[str, ...]]]()
+        layer: Any
+        for layer in network.modules():
+            hooked = hooked or bool(layer._forward_hooks or layer._forward_pre_hooks)
+            if processor := vars(layer).get("processor", layer._modules.get("processor")):
+                attention.append(type(processor))
+            if isinstance(getattr(type(layer), "disable_adapters", None), property):
+                adapters.append((layer.disable_adapters, layer.merged, tuple(layer.active_adapters)))
+        return cls(hooked, tuple(attention), tuple(adapters))
