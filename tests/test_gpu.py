@@ -218,20 +218,28 @@ def limited() -> Iterator[Callable[[float], None]]:
     torch.cuda.empty_cache()
 
 
+LARGE = Sampler("ddim", 2, GUIDANCE, size=512)
+"""Pictures that take memory to draw."""
+
+
 def peak_of(model: DiffusionModel, images: int) -> int:
-    """The most bytes that drawing so many images at once has in use."""
-    return peak_bytes(model.device, lambda: sample(model, PROMPTS[:images], SEEDS[:images], SAMPLER, images))
+    """The most bytes that drawing so many of them at once has in use."""
+    return peak_bytes(model.device, lambda: sample(model, PROMPTS[:images], SEEDS[:images], LARGE, images))
 
 
 @pytest.mark.skipif(not ON_GPU, reason="the memory of a GPU")
 def test_batches_are_halved_where_memory_runs_out(
-    model: DiffusionModel, wanted: Images, limited: Callable[[float], None], record_property: Record
+    model: DiffusionModel,
+    limited: Callable[[float], None],
+    monkeypatch: pytest.MonkeyPatch,
+    record_property: Record,
 ) -> None:
+    wanted = sample(model, PROMPTS, SEEDS, LARGE, 4)
     few, many = (peak_of(model, images) for images in (4, 16))
     torch.cuda.empty_cache()
-    model.batch_sizes = BatchSizes(BatchSize(16), BatchSize(16))
+    monkeypatch.setattr(model, "batch_sizes", BatchSizes(BatchSize(16), BatchSize(16)))
     limited((few + many) / 2)
-    found = Difference.between(sample(model, PROMPTS, SEEDS, SAMPLER), wanted)
+    found = Difference.between(sample(model, PROMPTS, SEEDS, LARGE), wanted)
     found.record(record_property)
     record_property("megabytes", [round(one / 1e6) for one in (few, many)])
     record_property("note", model.batch_sizes.note)
@@ -241,18 +249,21 @@ def test_batches_are_halved_where_memory_runs_out(
 
 @pytest.mark.skipif(not ON_GPU, reason="the memory of a GPU")
 def test_batches_that_fit_are_not_halved(
-    model: DiffusionModel, limited: Callable[[float], None], record_property: Record
+    model: DiffusionModel,
+    limited: Callable[[float], None],
+    monkeypatch: pytest.MonkeyPatch,
+    record_property: Record,
 ) -> None:
     one, two = (peak_of(model, images) for images in (1, 2))
     torch.cuda.empty_cache()
-    model.batch_sizes = BatchSizes()
-    room = 1.5 * one + 24 * max(two - one, 10**6)
+    monkeypatch.setattr(model, "batch_sizes", BatchSizes())
+    room = 1.5 * one + 24 * (two - one)
     limited(room)
-    fit_batch_sizes(model, SAMPLER, 64, (torch.cuda.memory_allocated() + room) / GB)
+    fit_batch_sizes(model, LARGE, 64, (torch.cuda.memory_allocated() + room) / GB)
     rows = model.batch_sizes.drawn.rows
     record_property("images_at_once", rows)
     assert rows is not None
-    sample(model, PROMPTS[:1] * rows, list(range(rows)), SAMPLER)
+    sample(model, PROMPTS[:1] * rows, list(range(rows)), LARGE)
     assert 1 < rows < 64
     assert not model.batch_sizes.halvings
 

@@ -113,6 +113,8 @@ class GradientRecording:
             _warm_up(inputs[0].device, both)
             self._forward = Graph(forward)
             self._backward = Graph(backward, self._forward.pool)
+        # It would keep the places where gradients arrive, which belong to the stream of the recording.
+        del self._output
         self._turn = 0
         self._open: Callable[[], object] = lambda: None
         """Gives something as long as the backward pass of the last forward pass may come."""
