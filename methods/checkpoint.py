@@ -103,8 +103,7 @@ class Checkpoint(Method):
         Raises:
             EraseBenchError: the files are damaged, or of another model.
         """
-        from erasebench.models.diffusion import check_fits
-        from erasebench.models.erasure import Erasure
+        from erasebench.models.erasure import Erasure, check_fits
         from erasebench.models.original_layout import UNET, from_original_layout
 
         own_folder = erasure_folder(Path(self.path))
@@ -183,8 +182,7 @@ def read_erasure(folder: Path, parameters: Mapping[str, Tensor]) -> Erasure:
     """
     from safetensors import SafetensorError
 
-    from erasebench.models.diffusion import check_fits
-    from erasebench.models.erasure import Erasure
+    from erasebench.models.erasure import Erasure, check_fits
 
     try:
         erasure = Erasure.load(folder)

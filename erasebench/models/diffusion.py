@@ -19,7 +19,7 @@ from erasebench.errors import EraseBenchError
 from erasebench.memory import BatchSizes
 from erasebench.models.checkpointing import GradientCheckpointing
 from erasebench.models.conditioning import Conditioning
-from erasebench.models.erasure import Erasure
+from erasebench.models.erasure import Erasure, check_fits
 from erasebench.models.families import STABLE_DIFFUSION, Family
 from erasebench.models.guidance import ClassifierFreeGuidance, Guidance
 from erasebench.models.guided import GuidedPrediction
@@ -395,20 +395,3 @@ def padded_ids(tokenizer: Any, texts: Sequence[str]) -> Tensor:
 def full_precision(tensor: Tensor) -> Tensor:
     """The tensor in float32, or in float64 if it is so precise already."""
     return tensor if tensor.dtype == torch.float64 else tensor.float()
-
-
-def check_fits(erasure: Erasure, parameters: Mapping[str, Tensor]) -> None:
-    """Raise :class:`EraseBenchError` unless every tensor of an erasure has a parameter of its shape."""
-    changes = [(name, list(tensor.shape), False) for name, tensor in erasure.weights.items()]
-    for name, (up, down) in erasure.low_rank.items():
-        if up.ndim != 2 or down.ndim != 2 or up.shape[1] != len(down):
-            raise EraseBenchError(
-                f"the erasure's factors of {name} have shapes {list(up.shape)} and {list(down.shape)}: no product"
-            )
-        changes.append((name, [len(up), down.shape[1]], True))
-    for name, shape, flat in changes:
-        if name not in parameters:
-            raise EraseBenchError(f"the erasure changes {name}, which the model does not have")
-        own = parameters[name].shape
-        if shape != ([own[0], own[1:].numel()] if flat else list(own)):
-            raise EraseBenchError(f"the erasure's {name} has shape {shape}, the model's {list(own)}")

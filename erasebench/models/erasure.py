@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from erasebench.errors import EraseBenchError
 from erasebench.models.guidance import Guidance, from_json, to_json
 from erasebench.traces import TRACE, read_trace, write_trace
 
@@ -78,3 +79,20 @@ def check_finite(erasure: Erasure) -> None:
     for name, tensor in parts:
         if not torch.isfinite(tensor).all():
             raise FloatingPointError(f"the erasure holds NaN or infinite numbers in {name}")
+
+
+def check_fits(erasure: Erasure, parameters: Mapping[str, Tensor]) -> None:
+    """Raise :class:`EraseBenchError` unless every tensor of an erasure has a parameter of its shape."""
+    changes = [(name, list(tensor.shape), False) for name, tensor in erasure.weights.items()]
+    for name, (up, down) in erasure.low_rank.items():
+        if up.ndim != 2 or down.ndim != 2 or up.shape[1] != len(down):
+            raise EraseBenchError(
+                f"the erasure's factors of {name} have shapes {list(up.shape)} and {list(down.shape)}: no product"
+            )
+        changes.append((name, [len(up), down.shape[1]], True))
+    for name, shape, flat in changes:
+        if name not in parameters:
+            raise EraseBenchError(f"the erasure changes {name}, which the model does not have")
+        own = parameters[name].shape
+        if shape != ([own[0], own[1:].numel()] if flat else list(own)):
+            raise EraseBenchError(f"the erasure's {name} has shape {shape}, the model's {list(own)}")

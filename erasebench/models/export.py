@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from erasebench.errors import EraseBenchError
 from erasebench.files import durably, replace_folder, sync
-from erasebench.models.diffusion import DiffusionModel, check_fits
-from erasebench.models.erasure import Erasure
+from erasebench.models.diffusion import DiffusionModel
+from erasebench.models.erasure import Erasure, check_fits
 from erasebench.models.families import STABLE_DIFFUSION_XL
 from erasebench.models.guidance import to_json
 from erasebench.models.original_layout import to_original_layout, unet_names
