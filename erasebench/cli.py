@@ -645,9 +645,10 @@ def doctor(store: Path, fix: bool) -> None:
     Exits with 1 if something is damaged and was not removed.
     """
     from erasebench.engine.doctor import examine, of_other_versions
+    from erasebench.engine.store import Store
 
-    problems = examine(store, fix)
-    write_result("\n".join([*(problems or [f"{store}: nothing is damaged"]), *of_other_versions(store)]))
+    problems, others = examine(store, fix), of_other_versions(Store(store, make=False))
+    write_result("\n".join([*(problems or [f"{store}: nothing is damaged"]), *others]))
     if problems and not fix:
         say(f"`erasebench doctor --fix --store {store}` removes that; the runs that need it compute it anew")
         click.get_current_context().exit(1)

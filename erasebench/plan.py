@@ -13,6 +13,7 @@ from erasebench.attack_plan import AttackRow
 from erasebench.concepts import Concept, Prompt
 from erasebench.config import RunConfig, parse_method
 from erasebench.engine.cells import Cell, with_all_that_they_read
+from erasebench.engine.doctor import of_other_versions
 from erasebench.engine.estimate import count_missing, estimate, list_missing
 from erasebench.engine.store import Store
 from erasebench.errors import NotApplicable
@@ -185,6 +186,8 @@ def describe_plan(plan: Plan, store: Store) -> str:
     if plan.reference is None:
         lines.append("n/a        FID, CMMD: no real images to compare with; name a folder of them by --fid-reference")
     lines += count_missing(missing, plan.cells)
+    if len(missing) == len(plan.cells):
+        lines += of_other_versions(store)
     # Rows of a prompt set that give one prompt other seeds are prompts of their own here.
     counts = {name: math.ceil(len(own) / plan.config.images_per_prompt) for name, own in _images(plan).items()}
     lines += [

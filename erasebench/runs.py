@@ -16,6 +16,7 @@ import pandas as pd
 from erasebench import __version__
 from erasebench.config import RunConfig
 from erasebench.engine.cells import with_all_that_they_read
+from erasebench.engine.doctor import of_other_versions
 from erasebench.engine.ledger import LEDGER, Ledger
 from erasebench.engine.progress import Progress
 from erasebench.engine.ray import RayRunner, check_ray
@@ -155,6 +156,9 @@ def _run(plan: Plan, store: Store, stream: TextIO | None) -> Result:
             config.gradient_checkpointing,
         )
         with Progress(missing, stream, workers) as progress:
+            if len(missing) == len(plan.cells):
+                for line in of_other_versions(store):
+                    progress.show(line)
             outcome = make_runner(config, session, workers).run(plan.cells, store, [ledger, progress])
         record = record_plan(plan, outcome.failed, outcome.unneeded)
         scores = collect_scores(plan, record, store)

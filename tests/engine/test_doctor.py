@@ -167,7 +167,9 @@ def test_cells_of_another_identity_version_are_sound_and_of_no_use(
     assert command("doctor", "--store", tmp_path / "store") == 0
     first, second = capsys.readouterr().out.splitlines()
     assert first.endswith("nothing is damaged")
-    assert second.startswith(f"{CELLS} cells are of identity version {IDENTITY_VERSION}, and runs of this")
+    assert second.startswith(
+        f"{CELLS} cells of {tmp_path / 'store'} are of identity version {IDENTITY_VERSION}, and this"
+    )
 
 
 def test_a_plan_before_and_after_a_run(fast_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
