@@ -334,20 +334,27 @@ def attack(method: str, attack: str, concept: str, **options: Any) -> None:
     metavar="N%",
     help="Say how many prompts it takes to know a rate to +-N per cent (95 % interval), such as 2%.",
 )
-def plan(precision: str | None, **options: Any) -> None:
+@click.option(
+    "--speeds-of",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="STORE",
+    help="Estimate time, disk and memory from what this store measured too, such as that of a first small run.",
+)
+def plan(precision: str | None, speeds_of: Path | None, **options: Any) -> None:
     """Show what a run would do.
 
     Cells to compute, cells already there, images, time and disk.
     """
-    from erasebench.engine.store import Store
+    from erasebench.engine.store import Store, open_store
     from erasebench.plan import describe_plan
     from erasebench.planning import make_plan
     from erasebench.precision import describe_precision, parse_precision
     from erasebench.runs import with_replays
 
     half = None if precision is None else parse_precision(precision)
+    measured = [open_store(speeds_of, make=False)] if speeds_of else []
     made = make_plan(with_replays(read_options(options)))
-    write_result(describe_plan(made, Store(made.config.store, make=False)))
+    write_result(describe_plan(made, Store(made.config.store, make=False), measured))
     if half is not None:
         write_result(f"\n{describe_precision(half, made.config)}")
 

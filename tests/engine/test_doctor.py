@@ -213,3 +213,12 @@ def test_a_plan_estimates_from_what_the_store_measured(
     assert "(3 erase, 7 generate, 7 judge)" in text and "\n20 images to make\n" in text
     assert "\nmore than 1 min 17 s for one worker and 0.0 MB, from speeds measured in this store\n" in text
     assert text.endswith("not in this estimate, since never measured in this store: erase esd-x\n")
+    empty = ("--store", tmp_path / "empty")
+    assert command("plan", *TINY, *places(tmp_path), *empty, "--speeds-of", tmp_path / "store") == 0
+    text = capsys.readouterr().out
+    assert (
+        f"\nabout 2 min 30 s for one worker and 0.0 MB, from speeds measured in {tmp_path}/empty or {tmp_path}/store"
+        in text
+    )
+    assert command("plan", *TINY, *places(tmp_path), "--speeds-of", tmp_path / "stroe") == 2
+    assert capsys.readouterr().err == f"error: unknown store '{tmp_path}/stroe'; nearest: {tmp_path}/store\n"
