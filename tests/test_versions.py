@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import tarfile
 from pathlib import Path
 
 import pytest
@@ -15,18 +14,8 @@ from erasebench.engine.cells import IDENTITY_VERSION
 from erasebench.engine.store import VERIFIED, Store
 from erasebench.results.record import read_record
 from tests.engine.runs import CELLS, command, done, fast_stages, load_once, run_tiny
+from tests.golden.stores import RUN, UNERASED, unpack
 
-ARCHIVE = Path(__file__).parent / "golden" / "stores.tar.xz"
-UNERASED = (
-    *("--preset", "smoke", "--methods", "sd", "--concepts", "church", "--prompts", "1", "--steps", "8"),
-    *("--retain-file", "captions.csv", "--retain-prompts", "2", "--reference-images", "2"),
-    *("--device", "cpu", "--workers", "1"),
-)
-RUN = (
-    *UNERASED,
-    *("--methods", "dm2[rank=1;pool_size=1;images=1]", "--attacks", "cce", "--attack-prompts", "1"),
-)
-"""The run of which all of them are."""
 COUNT = 18
 READABLE = ("first-attacks", "first-protocol", "locks")
 """Those that today's code reads as its own."""
@@ -39,10 +28,7 @@ MEANING = (
 
 @pytest.fixture(scope="module")
 def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("golden")
-    with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(folder, filter="data")
-    return folder
+    return unpack(tmp_path_factory.mktemp("golden"))
 
 
 @pytest.fixture(params=READABLE)

@@ -216,6 +216,8 @@ def test_a_plan_estimates_from_what_the_store_measured(
     empty = ("--store", tmp_path / "empty")
     assert command("plan", *TINY, *places(tmp_path), *empty, "--speeds-of", tmp_path / "store") == 0
     text = capsys.readouterr().out
-    assert "\nabout 2 min 22 s for one worker" in text and f" measured in {tmp_path}/empty or {tmp_path}/store\n" in text
+    assert (
+        "\nabout 2 min 22 s for one worker" in text and f" measured in {tmp_path}/empty or {tmp_path}/store\n" in text
+    )
     assert command("plan", *TINY, *places(tmp_path), "--speeds-of", tmp_path / "stroe") == 2
     assert capsys.readouterr().err == f"error: unknown store '{tmp_path}/stroe'; nearest: {tmp_path}/store\n"
