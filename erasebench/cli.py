@@ -521,6 +521,9 @@ def export(sources: tuple[Path, ...], table: Path | None, entries: Path | None, 
 @click.option("--store", type=click.Path(path_type=Path), default=Path("erasebench-store"), help="Where images go.")
 @click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=16, help="Images at a time.")
+@click.option(
+    "--max-memory", type=click.FloatRange(min=0, min_open=True), help="GB of a GPU's memory that each process may have."
+)
 @click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: as run]")
 @click.option("--plugins", metavar="A,B,...", help="Python files with judges, metrics or methods of the entry.")
 @click.option("--concept-files", metavar="A,B,...", help="YAML files with the entry's own concept.")

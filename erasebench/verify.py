@@ -114,7 +114,8 @@ class How:
         model: a folder with the entry's model, or its name here; the entry's own if None.
         fid_reference: the folder of real images, where FID was of one.
         device: where to draw.
-        batch_size: images at a time.
+        batch_size: images at a time, at most.
+        max_memory: GB of the GPU that each process may have; the whole card if None.
         workers: processes; as in a run if None.
         plugins: files with the entry's own judges or methods.
         concept_files: files that say which unrelated prompts show the entry's own concept.
@@ -128,6 +129,7 @@ class How:
     fid_reference: Path | None = None
     device: str = "auto"
     batch_size: int = 16
+    max_memory: float | None = None
     workers: int | None = None
     plugins: tuple[Path, ...] = ()
     concept_files: tuple[Path, ...] = ()
@@ -209,7 +211,14 @@ def _draw(
     _submit(entry, artefacts, store)
     workers = how.workers or count_workers(plan.device, plan.source.weight_files)
     session = Session(
-        plan.source, plan.device, plan.dtype, store, how.batch_size, False, how.fid_reference, how.plugins
+        plan.source,
+        plan.device,
+        plan.dtype,
+        store,
+        how.batch_size,
+        fid_reference=how.fid_reference,
+        plugins=how.plugins,
+        max_memory=how.max_memory,
     )
     missing = [cell for cell in plan.cells if store.marker(cell.key) is None]
     with Progress(missing, stream, workers) as progress:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks import scale
+from benchmarks.gpu.parts.attacks import HOURS
 from benchmarks.scale import HOUR, Speeds, bound, disk, read_speeds, simulate, table
 from tests.engine.fake import cell
 
@@ -61,8 +62,8 @@ def test_speeds_are_those_that_were_measured(tmp_path: Path) -> None:
             },
             attacks={
                 "unlearndiff": {
-                    "1": {scale.HOURS: 8.0, "seconds_per_step": 0.5},
-                    "16": {scale.HOURS: 1.0, "seconds_per_step": 0.6},
+                    "1": {HOURS: 8.0, "seconds_per_step": 0.5},
+                    "16": {HOURS: 1.0, "seconds_per_step": 0.6},
                     "64": "not measured: out of time",
                 },
                 "p4d-n": {"1": {"seconds_per_step": 1.0}},
@@ -89,7 +90,7 @@ def test_speeds_are_those_that_were_measured(tmp_path: Path) -> None:
 
 def test_what_was_not_measured_is_said_to_be_assumed(tmp_path: Path) -> None:
     found = read_speeds(kit(tmp_path))
-    named = {name: speed.source for name, speed in (found.erasures | found.attacks).items()}
+    named = {name: speed.source for name, speed in {**found.erasures, **found.attacks}.items()}
     assert {name for name, source in named.items() if "measured" in source} == set()
     assert found.judged.source == found.learning.source == "assumed"
     assert sum(line.endswith(("| assumed |", "| assumed, and 4 images |")) for line in found.lines()) == 13
