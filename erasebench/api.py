@@ -178,7 +178,7 @@ def _compute(
     else:
         catalogue, source = load_catalogue(), describe_pipeline(pipeline, domain)
         device = str(pipeline.device)
-        check_limit(config, device)
+        check_limit(config.max_memory, device)
         dtype = "bfloat16" if pipeline.unet.dtype.itemsize < 4 else "float32"
     plan = plan_from(config, catalogue, source, device, dtype)
     if named:

@@ -39,6 +39,7 @@ from erasebench.files import hash_file
 from erasebench.images import ARCHIVE
 from erasebench.models.loading import ModelSource, find_model
 from erasebench.plan import Plan
+from erasebench.planning import check_limit
 from erasebench.registry import load_file
 from erasebench.replanning import Replanner, erasure_cell, found_cell
 from erasebench.results.attacks import collect_attacks
@@ -173,6 +174,7 @@ def verify(path: Path, how: How, sign: str = "", stream: TextIO | None = None) -
     if wrong:
         return Verification(entry, tuple(wrong))
     check_judges(entry, plan)
+    check_limit(how.max_memory, plan.device)
     store = Store(how.store)
     with store.at_work():
         found = _draw(entry, artefacts, plan, rows, how, store, stream)
