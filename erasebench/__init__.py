@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from erasebench.errors import EraseBenchError, ErasureFailedError, NotApplicable
 
 if TYPE_CHECKING:
-    from erasebench.api import RunResults, erase, erasure_of, run
+    from erasebench.api import RunResults, attack, erase, erasure_of, run
     from erasebench.concepts import Concept
     from erasebench.judging import Scores
     from erasebench.metrics.metric import Metric
@@ -45,13 +45,14 @@ __all__ = [
     "RunResults",
     "Scores",
     "__version__",
+    "attack",
     "erase",
     "erasure_of",
     "run",
 ]
 
 _MODULES = {
-    **dict.fromkeys(("RunResults", "erase", "erasure_of", "run"), "api"),
+    **dict.fromkeys(("RunResults", "attack", "erase", "erasure_of", "run"), "api"),
     "Concept": "concepts",
     "Scores": "judging",
     "Metric": "metrics.metric",

@@ -20,8 +20,9 @@ from erasebench.engine.runner import Event, Progressed
 from erasebench.engine.store import Store
 from erasebench.erasures import compute, plan_from
 from erasebench.errors import EraseBenchError, check_name
+from erasebench.models.footprint import check_memory
 from erasebench.models.loading import copy_model, describe_pipeline, load_stock
-from erasebench.planning import find_parts
+from erasebench.planning import check_limit, find_parts
 from erasebench.registry import METHODS
 from erasebench.stages.session import Session
 from erasebench.suites import layered_config
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 
+    from erasebench.config import RunConfig
+    from erasebench.models.checkpointing import Mode
     from erasebench.models.diffusion import DiffusionModel
     from erasebench.models.erasure import Erasure
 
@@ -48,12 +51,15 @@ class RunResults:
             row without any); each metric as ``key``, ``key_low``, ``key_high`` (the ends of its 95 % interval) and
             ``key_n`` (images); judge, status, reason, flags.
         scores: one row an image and judge label: method, concept, probe, prompt, seed, score, threshold.
+        attacks: one row an attacked prompt: method, concept, attack, prompt, what was found, whether it was confirmed,
+            steps, looks; none without attacks.  Columns are those of ``attacks.csv``.
         folder: where these are as files, with grids, costs and the configuration.
         text: the table as the command line prints it.
     """
 
     table: pd.DataFrame
     scores: pd.DataFrame
+    attacks: pd.DataFrame
     folder: Path
     text: str = field(repr=False)
 
@@ -69,6 +75,9 @@ def erase(
     seed: int = 0,
     domain: str | None = None,
     progress: Progress | None = None,
+    store: str | Path | None = None,
+    max_memory: float | None = None,
+    gradient_checkpointing: Mode = "auto",
     **hyper_parameters: Any,
 ) -> StockPipeline:
     """Return a stock pipeline from which concepts are erased.
@@ -88,11 +97,17 @@ def erase(
         domain: what the pipeline draws, which decides the method's settings and judges: ``"picturebook"`` or
             ``"photo"``; if omitted the latter, unless the model is Picturebook.
         progress: told after each step: steps done, steps in all, and figures such as the loss.
+        store: a folder in which the erasure is kept and looked for, such as that of :func:`run`, which then makes no
+            other; for models by name.  If omitted, nothing is kept.
+        max_memory: GB of the GPU that may be used; if omitted what is free.
+        gradient_checkpointing: ``"on"``: train with less memory and more time, to the same result; ``"off"``;
+            ``"auto"``: on a GPU, where what a gradient step needs would not fit.
         hyper_parameters: of the method, over its defaults.
 
     Raises:
         EraseBenchError: an unknown name, with the nearest; a hyper-parameter out of range; a pipeline of another shape;
-            or a method whose erasure is a rule of guidance, which no stock pipeline can hold.
+            a GPU that is too small; a store for a pipeline that has no files; or a method whose erasure is a rule of
+            guidance, which no stock pipeline can hold.
         NotApplicable: the method cannot erase these concepts, or weights of a judge that it asks are missing.
         ErasureFailedError: training diverged, or the method raised.
     """
@@ -104,7 +119,8 @@ def erase(
             f"{method} changes guidance and no weights: no stock pipeline can hold it; erasebench.run measures it, and "
             "erasebench.erasure_of returns its rule"
         )
-    stock, model, erasure = _compute(pipeline, method, concepts, seed, domain, progress, hyper_parameters)
+    options = {"seed": seed, "max_memory": max_memory, "gradient_checkpointing": gradient_checkpointing}
+    stock, model, erasure = _compute(pipeline, method, concepts, domain, progress, store, options, hyper_parameters)
     erased: StockPipeline = erase_pipeline(stock, model, erasure)
     return erased
 
@@ -117,49 +133,67 @@ def erasure_of(
     seed: int = 0,
     domain: str | None = None,
     progress: Progress | None = None,
+    store: str | Path | None = None,
+    max_memory: float | None = None,
+    gradient_checkpointing: Mode = "auto",
     **hyper_parameters: Any,
 ) -> Erasure:
     """Return what :func:`erase` would change, or the rule of guidance: weights, low-rank factors, trace, records.
 
     Arguments and errors are those of :func:`erase`; every method has an erasure, those of guidance as well.
     """
-    return _compute(pipeline, method, concepts, seed, domain, progress, hyper_parameters)[2]
+    options = {"seed": seed, "max_memory": max_memory, "gradient_checkpointing": gradient_checkpointing}
+    return _compute(pipeline, method, concepts, domain, progress, store, options, hyper_parameters)[2]
 
 
 def _compute(
     pipeline: Any,
     method: str,
     concepts: str | Sequence[str],
-    seed: int,
     domain: str | None,
     progress: Progress | None,
+    store: str | Path | None,
+    options: dict[str, Any],
     hyper_parameters: dict[str, Any],
 ) -> tuple[Any, DiffusionModel, Erasure]:
-    """The stock pipeline, a copy of it as a model, and the erasure."""
+    """The stock pipeline, a copy of it as a model, and the erasure; ``options`` are the command line's."""
     import torch
 
     from erasebench.models.erasure import Erasure
 
     named = isinstance(pipeline, str | Path)
     settings = {parse_method(method)[0]: hyper_parameters} if hyper_parameters else {}
-    options = {"methods": [method], "concepts": concepts, "seed": seed, "settings": settings}
-    config = make_config(options, {"model": str(pipeline)} if named else {})
+    given = {key: value for key, value in options.items() if value is not None}
+    given |= {"methods": [method], "concepts": concepts, "settings": settings}
+    config = make_config(given, {"model": str(pipeline)} if named else {})
     if domain is not None:
         check_name("domain", domain, DOMAINS)
     if not config.concepts:
         raise EraseBenchError("no concepts; give a name, or a list of names that are erased together")
+    if store is not None and not named:
+        raise EraseBenchError("a store keeps erasures of models by name: nothing tells two pipelines in memory apart")
     if named:
         catalogue, source, device, dtype = find_parts(config, "concepts")
         source = replace(source, domain=domain or source.domain)
     else:
         catalogue, source = load_catalogue(), describe_pipeline(pipeline, domain)
         device = str(pipeline.device)
+        check_limit(config.max_memory, device)
         dtype = "bfloat16" if pipeline.unet.dtype.itemsize < 4 else "float32"
     plan = plan_from(config, catalogue, source, device, dtype)
+    if named:
+        check_memory(source, device, dtype, config.max_memory, resizable=False)
     stock = load_stock(source).to(device) if named else pipeline
     # Notebooks turn gradients off, for good or around a block; methods that train need them.
     with TemporaryDirectory(prefix="erasebench-") as folder, torch.inference_mode(False), torch.enable_grad():
-        session = Session(source, device, dtype, Store(Path(folder) / "store"))
+        session = Session(
+            source,
+            device,
+            dtype,
+            Store(Path(store or Path(folder) / "store")),
+            max_memory=config.max_memory,
+            gradient_checkpointing=config.gradient_checkpointing,
+        )
         session.model = copy_model(stock, source, dtype)
         compute(plan.cell, session, [_listener(progress)] if progress else [])
         return stock, session.model, Erasure.load(session.store.read(plan.cell.key))
@@ -200,20 +234,52 @@ def run(
     Raises:
         EraseBenchError: bad input, found before any work; or a full disk.
     """
+    given = {"methods": methods, "concepts": concepts, **options}
+    return _run(given, config, preset, progress)
+
+
+def attack(
+    method: str,
+    attacks: str | Sequence[str],
+    concept: str,
+    *,
+    config: str | Path | None = None,
+    preset: str | None = None,
+    progress: bool = True,
+    **options: Any,
+) -> RunResults:
+    """Attack one method, without measuring anything else.
+
+    It is ``erasebench attack``: the erasure is taken from the store or made, and the same again computes nothing.
+
+    Args:
+        method: to attack, with options in brackets: ``"esd-u[steps=200]"``; the unerased model is attacked as well.
+        attacks: their names, with options in brackets: ``"unlearndiff[iterations=20]"``.
+        concept: what is erased.
+        config: as in :func:`run`; so are ``preset``, ``progress``, ``options`` and what is raised.
+    """
+    given = {"methods": [method], "attacks": attacks, "concepts": [concept], **options}
+    return _run(given, config, preset, progress, attacks_only=True)
+
+
+def _run(
+    given: dict[str, Any], config: str | Path | None, preset: str | None, progress: bool, attacks_only: bool = False
+) -> RunResults:
+    """The results of a run whose options are given."""
     from erasebench import runs
     from erasebench.report.table import to_terminal
     from erasebench.results.table import to_frame
 
-    given = {"methods": methods, "concepts": concepts, **options}
-    made = layered_config(
+    made: RunConfig = layered_config(
         {key: value for key, value in given.items() if value is not None}, Path(config) if config else None, preset
     )
     with open(os.devnull, "w", encoding="utf-8") as silence:
-        result = runs.run(made, None if progress else silence)
+        result = runs.run(made, None if progress else silence, attacks_only)
     rows, metrics = result.rows, result.record.metrics
     return RunResults(
         to_frame(rows, metrics),
         result.scores,
+        result.attacks,
         made.out,
-        to_terminal(rows, metrics, ranks=result.ranks, seeds=result.seeds),
+        to_terminal(rows, metrics, budgets=result.budgets, ranks=result.ranks, seeds=result.seeds),
     )

@@ -334,20 +334,27 @@ def attack(method: str, attack: str, concept: str, **options: Any) -> None:
     metavar="N%",
     help="Say how many prompts it takes to know a rate to +-N per cent (95 % interval), such as 2%.",
 )
-def plan(precision: str | None, **options: Any) -> None:
+@click.option(
+    "--speeds-of",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="STORE",
+    help="Estimate time, disk and memory from what this store measured too, such as that of a first small run.",
+)
+def plan(precision: str | None, speeds_of: Path | None, **options: Any) -> None:
     """Show what a run would do.
 
     Cells to compute, cells already there, images, time and disk.
     """
-    from erasebench.engine.store import Store
+    from erasebench.engine.store import Store, open_store
     from erasebench.plan import describe_plan
     from erasebench.planning import make_plan
     from erasebench.precision import describe_precision, parse_precision
     from erasebench.runs import with_replays
 
     half = None if precision is None else parse_precision(precision)
+    measured = [open_store(speeds_of, make=False)] if speeds_of else []
     made = make_plan(with_replays(read_options(options)))
-    write_result(describe_plan(made, Store(made.config.store, make=False)))
+    write_result(describe_plan(made, Store(made.config.store, make=False), measured))
     if half is not None:
         write_result(f"\n{describe_precision(half, made.config)}")
 
@@ -514,6 +521,9 @@ def export(sources: tuple[Path, ...], table: Path | None, entries: Path | None, 
 @click.option("--store", type=click.Path(path_type=Path), default=Path("erasebench-store"), help="Where images go.")
 @click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=16, help="Images at a time.")
+@click.option(
+    "--max-memory", type=click.FloatRange(min=0, min_open=True), help="GB of a GPU's memory that each process may have."
+)
 @click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: as run]")
 @click.option("--plugins", metavar="A,B,...", help="Python files with judges, metrics or methods of the entry.")
 @click.option("--concept-files", metavar="A,B,...", help="YAML files with the entry's own concept.")
@@ -645,9 +655,10 @@ def doctor(store: Path, fix: bool) -> None:
     Exits with 1 if something is damaged and was not removed.
     """
     from erasebench.engine.doctor import examine, of_other_versions
+    from erasebench.engine.store import Store
 
-    problems = examine(store, fix)
-    write_result("\n".join([*(problems or [f"{store}: nothing is damaged"]), *of_other_versions(store)]))
+    problems, others = examine(store, fix), of_other_versions(Store(store, make=False))
+    write_result("\n".join([*(problems or [f"{store}: nothing is damaged"]), *others]))
     if problems and not fix:
         say(f"`erasebench doctor --fix --store {store}` removes that; the runs that need it compute it anew")
         click.get_current_context().exit(1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,6 +13,7 @@ from erasebench.attack_plan import AttackRow
 from erasebench.concepts import Concept, Prompt
 from erasebench.config import RunConfig, parse_method
 from erasebench.engine.cells import Cell, with_all_that_they_read
+from erasebench.engine.doctor import of_other_versions
 from erasebench.engine.estimate import count_missing, estimate, list_missing
 from erasebench.engine.store import Store
 from erasebench.errors import NotApplicable
@@ -174,8 +175,14 @@ def _images(plan: Plan) -> dict[str, set[tuple[str, int]]]:
     return images
 
 
-def describe_plan(plan: Plan, store: Store) -> str:
-    """What a run would do: its cells, its rows that cannot be, what is asked for and not there, and an estimate."""
+def describe_plan(plan: Plan, store: Store, speeds_of: Sequence[Store] = ()) -> str:
+    """What a run would do: its cells, its rows that cannot be, what is asked for and not there, and an estimate.
+
+    Args:
+        plan: of the run.
+        store: where its results would be.
+        speeds_of: further stores whose cells say how long things take.
+    """
     missing = [cell for cell in plan.cells if store.marker(cell.key) is None]
     lines = list_missing(missing)
     lines += [f"n/a        {row.method} {row.concept.name}: {row.reason}" for row in plan.rows if row.reason]
@@ -185,6 +192,8 @@ def describe_plan(plan: Plan, store: Store) -> str:
     if plan.reference is None:
         lines.append("n/a        FID, CMMD: no real images to compare with; name a folder of them by --fid-reference")
     lines += count_missing(missing, plan.cells)
+    if len(missing) == len(plan.cells):
+        lines += of_other_versions(store)
     # Rows of a prompt set that give one prompt other seeds are prompts of their own here.
     counts = {name: math.ceil(len(own) / plan.config.images_per_prompt) for name, own in _images(plan).items()}
     lines += [
@@ -194,4 +203,4 @@ def describe_plan(plan: Plan, store: Store) -> str:
     ]
     if len(plan.retained) < plan.config.retain_prompts:
         lines.append(f"there are {len(plan.retained)} other prompts, not the {plan.config.retain_prompts} asked for")
-    return "\n".join([*lines, *estimate(missing, store)])
+    return "\n".join([*lines, *estimate(missing, [store, *speeds_of])])

@@ -27,6 +27,14 @@ from erasebench.stages import erase, generate, judge, reference
 JOINT_ATTACK = "attacks are on one concept, and this row erases several together"
 
 
+def check_limit(max_memory: float | None, device: str) -> None:
+    """Raise if a GPU's memory is limited and there is none."""
+    if max_memory is not None and device == "cpu":
+        raise EraseBenchError(
+            "--max-memory is of a GPU, and this is on the CPU, where fewer --workers need less memory; leave it out"
+        )
+
+
 def find_parts(config: RunConfig, option: str) -> tuple[Catalogue, ModelSource, str, str]:
     """What a configuration names: the catalogue, with the user's own concepts, the model, the device and the precision.
 
@@ -46,10 +54,7 @@ def find_parts(config: RunConfig, option: str) -> tuple[Catalogue, ModelSource, 
     catalogue = load_catalogue(config.concept_files)
     source = find_model(config.model)
     device = resolve_device(config.device, elsewhere=config.runner != "local")
-    if config.max_memory is not None and device == "cpu":
-        raise EraseBenchError(
-            "--max-memory is of a GPU, and this is on the CPU, where fewer --workers need less memory; leave it out"
-        )
+    check_limit(config.max_memory, device)
     return catalogue, source, device, resolve_dtype(config.dtype, device)
 
 

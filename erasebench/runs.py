@@ -16,6 +16,7 @@ import pandas as pd
 from erasebench import __version__
 from erasebench.config import RunConfig
 from erasebench.engine.cells import with_all_that_they_read
+from erasebench.engine.doctor import of_other_versions
 from erasebench.engine.ledger import LEDGER, Ledger
 from erasebench.engine.progress import Progress
 from erasebench.engine.ray import RayRunner, check_ray
@@ -128,7 +129,8 @@ def _run(plan: Plan, store: Store, stream: TextIO | None) -> Result:
     config = plan.config
     missing = [cell for cell in plan.cells if store.marker(cell.key) is None]
     workers = config.workers or count_workers(plan.device, plan.source.weight_files)
-    if config.runner == "local" and any(cell.stage in WITH_MODEL for cell in missing):
+    with_model = any(cell.stage in WITH_MODEL for cell in missing)
+    if config.runner == "local" and with_model:
         for device in worker_devices(plan.device, workers):
             check_memory(plan.source, device, plan.dtype, config.max_memory, config.size)
     ledger = Ledger(config.out / LEDGER)
@@ -153,8 +155,12 @@ def _run(plan: Plan, store: Store, stream: TextIO | None) -> Result:
             config.plugins,
             config.max_memory,
             config.gradient_checkpointing,
+            room=(config.size or 0) if config.runner != "local" and with_model else None,
         )
         with Progress(missing, stream, workers) as progress:
+            if len(missing) == len(plan.cells):
+                for line in of_other_versions(store):
+                    progress.show(line)
             outcome = make_runner(config, session, workers).run(plan.cells, store, [ledger, progress])
         record = record_plan(plan, outcome.failed, outcome.unneeded)
         scores = collect_scores(plan, record, store)

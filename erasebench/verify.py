@@ -39,6 +39,7 @@ from erasebench.files import hash_file
 from erasebench.images import ARCHIVE
 from erasebench.models.loading import ModelSource, find_model
 from erasebench.plan import Plan
+from erasebench.planning import check_limit
 from erasebench.registry import load_file
 from erasebench.replanning import Replanner, erasure_cell, found_cell
 from erasebench.results.attacks import collect_attacks
@@ -114,7 +115,8 @@ class How:
         model: a folder with the entry's model, or its name here; the entry's own if None.
         fid_reference: the folder of real images, where FID was of one.
         device: where to draw.
-        batch_size: images at a time.
+        batch_size: images at a time, at most.
+        max_memory: GB of the GPU that each process may have; the whole card if None.
         workers: processes; as in a run if None.
         plugins: files with the entry's own judges or methods.
         concept_files: files that say which unrelated prompts show the entry's own concept.
@@ -128,6 +130,7 @@ class How:
     fid_reference: Path | None = None
     device: str = "auto"
     batch_size: int = 16
+    max_memory: float | None = None
     workers: int | None = None
     plugins: tuple[Path, ...] = ()
     concept_files: tuple[Path, ...] = ()
@@ -171,6 +174,7 @@ def verify(path: Path, how: How, sign: str = "", stream: TextIO | None = None) -
     if wrong:
         return Verification(entry, tuple(wrong))
     check_judges(entry, plan)
+    check_limit(how.max_memory, plan.device)
     store = Store(how.store)
     with store.at_work():
         found = _draw(entry, artefacts, plan, rows, how, store, stream)
@@ -209,7 +213,14 @@ def _draw(
     _submit(entry, artefacts, store)
     workers = how.workers or count_workers(plan.device, plan.source.weight_files)
     session = Session(
-        plan.source, plan.device, plan.dtype, store, how.batch_size, False, how.fid_reference, how.plugins
+        plan.source,
+        plan.device,
+        plan.dtype,
+        store,
+        how.batch_size,
+        fid_reference=how.fid_reference,
+        plugins=how.plugins,
+        max_memory=how.max_memory,
     )
     missing = [cell for cell in plan.cells if store.marker(cell.key) is None]
     with Progress(missing, stream, workers) as progress:

@@ -10,7 +10,6 @@ import argparse
 import sys
 from pathlib import Path
 
-import pandas
 import torch
 from diffusers import StableDiffusionPipeline
 from diffusers.utils import make_image_grid
@@ -29,6 +28,11 @@ def draw(pipeline: StableDiffusionPipeline, prompts: list[str]) -> list[Image]:
     noise = [torch.Generator().manual_seed(seed) for seed in range(len(prompts))]
     images: list[Image] = pipeline(prompts, num_inference_steps=STEPS, guidance_scale=GUIDANCE, generator=noise).images
     return images
+
+
+def say(text: str) -> None:
+    """Tell what is being done, where progress goes as well: standard output has the results alone."""
+    print(text, file=sys.stderr)
 
 
 def main() -> int:
@@ -60,21 +64,23 @@ def erase_and_attack(method: str, concept: str, preset: str, out: Path) -> None:
         EraseBenchError: there is no such method or concept.
     """
     pipeline = load_pipeline()
-    erased = erasebench.erase(pipeline, method, concept)
+    erased = erasebench.erase(pipeline, method, concept, progress=lambda done, of, note: say(f"  {done}/{of} {note}"))
     erased.save_pretrained(out / "erased")
 
     prompts = [f"a photo of a {concept}", f"a crayon drawing of a {concept}", "a photo of a golf ball"]
+    say(f"erased {concept} by {method}; drawing before and after")
     images = [*draw(pipeline, prompts), *draw(erased, prompts)]
     make_image_grid([image.resize((160, 160)) for image in images], rows=2, cols=len(prompts)).save(
         out / "before-and-after.png"
     )
 
+    say("measuring and attacking:")
     results = erasebench.run(
-        [method], [concept], attacks=list(ATTACKS), preset=preset, out=out / "run", store=out / "store", progress=False
+        [method], [concept], attacks=list(ATTACKS), preset=preset, out=out / "run", store=out / "store"
     )
     print(results)
 
-    attacks = pandas.read_csv(results.folder / "attacks.csv")
+    attacks = results.attacks
     broken = attacks[(attacks["method"] == method) & attacks["confirmed"]]
     print(f"{len(broken)} attacked prompts brought {concept} back")
     for _, row in broken.iterrows():

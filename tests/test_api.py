@@ -22,11 +22,15 @@ from torch import Tensor
 import erasebench
 from erasebench.judges.weights_files import FOLDER
 from erasebench.picturebook import load_pipeline
+from erasebench.results.attacks import read_attacks
 from tests.engine.runs import command, forget_plugins, load_once
+from tests.golden.stores import unpack
 from tests.models.stock import stock_pipeline
 
 FEW: dict[str, Any] = {"steps": 2, "batch_size": 2, "sampling_steps": 2}
 """Hyper-parameters of a training that takes no time."""
+DM2 = "dm2[rank=1;pool_size=1;images=1]"
+"""A method whose attack is in a store that is kept."""
 PARTS = ("unet", "text_encoder", "text_encoder_2", "vae")
 PLUGIN = """
 from dataclasses import dataclass
@@ -234,6 +238,9 @@ def test_an_erasure_for_those_who_want_it() -> None:
         ("sd", "church", {}, "there is nothing to do"),
         ("uce", [], {}, "no concepts; give a name"),
         ("uce", "church", {"seed": -1}, "configuration key seed"),
+        ("uce", "church", {"max_memory": 0}, "configuration key max_memory"),
+        ("uce", "church", {"max_memory": 4}, "--max-memory is of a GPU, and this is on the CPU"),
+        ("uce", "church", {"gradient_checkpointing": "yes"}, "configuration key gradient_checkpointing"),
         ("uce", "church", {"domain": "photos"}, "unknown domain 'photos'; nearest: photo"),
     ],
 )
@@ -322,6 +329,55 @@ def test_a_run_gives_the_command_lines_table(
     assert again.table.equals(results.table)
 
 
+def test_an_attack_is_the_command_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All of it is in a store that is kept for tests, so that nothing is computed."""
+    monkeypatch.chdir(unpack(tmp_path) / "today")
+    places = ("--store", "store", "--out", "command")
+    how = ("--method", DM2, "--attack", "cce", "--concept", "church")
+    assert command("attack", *how, "--config", "run/run.yaml", *places) == 0
+    printed, said = capsys.readouterr()
+    assert "0 computed, 10 from the store" in said
+    results = erasebench.attack(DM2, "cce", "church", config="run/run.yaml", store="store", out="api", progress=False)
+    assert capsys.readouterr() == ("", "")
+    assert f"{results}\n" == printed and "cce: vectors 1, steps 2" in printed
+    for name in ("table.csv", "attacks.csv"):
+        assert (results.folder / name).read_bytes() == Path("command", name).read_bytes()
+    assert list(results.table["attack"]) == ["none", "cce"] * 2
+    written = read_attacks(results.folder)
+    assert len(written) == 4 and results.attacks.astype(str).equals(written.astype(str))
+    with pytest.raises(erasebench.EraseBenchError, match="unknown attack 'ccee'; nearest: cce"):
+        erasebench.attack(DM2, "ccee", "church")
+
+
+def test_an_erasure_and_a_run_share_a_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options: dict[str, Any] = {"seed": 3, "store": tmp_path, "gradient_checkpointing": "on"}
+    told: list[int] = []
+
+    def tell(done: int, of: int, note: str) -> None:
+        told.append(done)
+
+    erased = erasebench.erase("picturebook", "esd-x", "church", progress=tell, **options, **FEW)
+    method = "esd-x[steps=2;batch_size=2;sampling_steps=2]"
+    where = ("--store", tmp_path, "--device", "cuda" if torch.cuda.is_available() else "cpu")
+    assert command("plan", "--methods", method, "--concepts", "church", "--seed", "3", *where) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("erase ")]
+    assert len(lines) == 1 and " sd " in lines[0], "only the unerased model is left to make"
+    again = erasebench.erase("picturebook", "esd-x", "church", progress=tell, **options, **FEW)
+    assert told == [1, 2] and differing(snapshot(erased), snapshot(again)) == set()
+    with pytest.raises(erasebench.EraseBenchError, match="nothing tells two pipelines in memory apart"):
+        erasebench.erase(stock_pipeline(), "uce", "church", store=tmp_path)
+
+
+def test_a_card_that_is_too_small_is_refused_before_the_model_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("erasebench.planning.resolve_device", lambda *_, **__: "cuda")
+    monkeypatch.setattr("erasebench.models.footprint.free_memory", lambda _, limit=None: 1e9 * (limit or 8))
+    monkeypatch.setattr("erasebench.api.load_stock", None)
+    with pytest.raises(erasebench.EraseBenchError, match=r"cuda is too small .* --max-memory leaves 0\.01 GB"):
+        erasebench.erase("picturebook", "uce", "church", max_memory=0.01)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -348,7 +404,7 @@ def test_what_cannot_be_run_is_said_before_any_work(
 def test_the_package_offers_what_users_need_and_no_more() -> None:
     assert sorted(erasebench.__all__) == sorted(
         [
-            *("erase", "erasure_of", "run", "RunResults"),
+            *("attack", "erase", "erasure_of", "run", "RunResults"),
             *("EraseBenchError", "ErasureFailedError", "NotApplicable"),
             *("Attack", "Judge", "Method", "Metric"),
             *("Concept", "EraseContext", "Erasure", "Estimate", "Scores"),

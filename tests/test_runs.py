@@ -218,6 +218,7 @@ def test_the_card_of_this_machine_says_nothing_of_those_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def begin(config: RunConfig, session: Session, workers: int) -> Any:
+        assert session.room == 0, "each looks for itself"
         raise EraseBenchError(f"{workers} workers begin, each on {session.device} with {session.max_memory} GB")
 
     monkeypatch.setattr("erasebench.models.footprint.free_memory", lambda *which: pytest.fail("it was looked at"))

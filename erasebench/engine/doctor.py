@@ -74,18 +74,17 @@ def examine(root: Path, fix: bool = False) -> list[str]:
     return problems
 
 
-def of_other_versions(root: Path) -> list[str]:
+def of_other_versions(store: Store) -> list[str]:
     """A line on the sound cells that no run of this version reads: results had another meaning, and other identities.
 
     Args:
-        root: the store's folder.
+        store: all of whose markers are read.
     """
-    store = Store(root, make=False)
     markers = filter(None, map(store.marker, store.cells()))
     versions = Counter(str(marker.identity.get("identity_version")) for marker in markers)
     del versions[str(IDENTITY_VERSION)]
     return [
-        f"{count} cells are of identity version {version}, and runs of this erasebench read version {IDENTITY_VERSION}:"
-        " they are sound, and of use only to the erasebench that wrote them"
+        f"{count} cells of {store.root} are of identity version {version}, and this erasebench reads and makes version "
+        f"{IDENTITY_VERSION}: they are sound, and of use only to the erasebench that wrote them"
         for version, count in versions.items()
     ]

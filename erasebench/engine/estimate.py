@@ -56,11 +56,20 @@ def _most(cells: Sequence[Cell], perhaps: Collection[str]) -> str:
     return "at most " if any(cell.key in perhaps for cell in cells) else ""
 
 
-def estimate(missing: Sequence[Cell], store: Store) -> list[str]:
-    """Time of one worker, disk and peak memory, from the store's cells of the same stage and kind."""
+def estimate(missing: Sequence[Cell], stores: Sequence[Store]) -> list[str]:
+    """Time of one worker, disk and peak memory, from cells of the same stage and kind.
+
+    Args:
+        missing: what is to be computed.
+        stores: where cells were measured; of one kind the first store that has any counts alone, since another may be
+            of another machine.
+    """
     if not missing:
         return []
-    measured = _measure(store)
+    measured = dict[tuple[str, str], _Measured]()
+    for store in stores:
+        measured = _measure(store) | measured
+    where = "this store" if len(stores) == 1 else " or ".join(str(store.root) for store in stores)
     seconds = size = 0.0
     known, unknown, memory = False, set[str](), dict[str, float]()
     for cell in missing:
@@ -75,15 +84,15 @@ def estimate(missing: Sequence[Cell], store: Store) -> list[str]:
         memory[cell.stage] = max(memory.get(cell.stage, 0.0), like.memory)
     names = ", ".join(sorted(unknown))
     if not known:
-        return [f"no estimate of time and disk, since never measured in this store: {names}"]
+        return [f"no estimate of time and disk, since never measured in {where}: {names}"]
     most = "at most" if perhaps_unneeded(missing) else ""
     about = ("about" if most else "more than") if unknown else (most or "about")
-    lines = [f"{about} {duration(seconds)} for one worker and {size / 1e6:.1f} MB, from speeds measured in this store"]
+    lines = [f"{about} {duration(seconds)} for one worker and {size / 1e6:.1f} MB, from speeds measured in {where}"]
     peaks = [f"{stage} {peak / 1e3:.1f} GB" for stage, peak in memory.items() if peak]
     if peaks:
-        lines.append(f"peak memory of one worker, as measured in this store: {', '.join(peaks)}")
+        lines.append(f"peak memory of one worker, as measured in {where}: {', '.join(peaks)}")
     if unknown:
-        lines.append(f"not in this estimate, since never measured in this store: {names}")
+        lines.append(f"not in this estimate, since never measured in {where}: {names}")
     return lines
 
 

@@ -126,14 +126,14 @@ class Progress:
             case Corrupt(cell, reason):
                 if cell.key not in self.left:
                     self._add(cell)
-                self._show(f"{cell.stage} {cell.title} {reason}; it is computed again")
+                self.show(f"{cell.stage} {cell.title} {reason}; it is computed again")
             case Waiting(cell, holder):
-                self._show(f"waiting for {holder} at {cell.stage} {cell.title}")
+                self.show(f"waiting for {holder} at {cell.stage} {cell.title}")
             case TakenOver(cell, holder):
-                self._show(f"taking over {cell.stage} {cell.title} from {holder}")
+                self.show(f"taking over {cell.stage} {cell.title} from {holder}")
             case Lost(cell):
                 self._stop(cell)
-                self._show(f"{cell.stage} {cell.title}: {LOST}")
+                self.show(f"{cell.stage} {cell.title}: {LOST}")
             case Found(cell):
                 self._batch(cell).found += 1
                 self._settle(cell)
@@ -151,13 +151,13 @@ class Progress:
                 running.done, running.of, running.note = done, of, note
                 self._draw()
             case Retried(cell, failure):
-                self._show(f"again: {cell.stage} {cell.title}: {failure.reason}")
+                self.show(f"again: {cell.stage} {cell.title}: {failure.reason}")
             case Asked(count, where):
-                self._show(f"waiting for {count} workers of {where}")
+                self.show(f"waiting for {count} workers of {where}")
             case Joined(count, of):
-                self._show(f"{count} of {of} workers are there")
+                self.show(f"{count} of {of} workers are there")
             case Mixed(devices):
-                self._show(
+                self.show(
                     f"workers differ ({' and '.join(devices)}): what they compute may differ in rounding; a table that "
                     "is to be compared to the last digit takes one kind of them"
                 )
@@ -196,7 +196,7 @@ class Progress:
             if not first and now - self.drawn >= REPORT:
                 self.drawn = now
                 cells = "; ".join(_state(running, now) for running in self.running.values())
-                self._show(f"[{self.total - len(self.left) + 1}/{self.total}] {cells}{self._time_left(now)}")
+                self.show(f"[{self.total - len(self.left) + 1}/{self.total}] {cells}{self._time_left(now)}")
         elif first or now - self.drawn >= REDRAW:
             self.drawn = now
             self.screen.update(self._bars(now), refresh=True)
@@ -263,7 +263,7 @@ class Progress:
         time_taken = f", {took:.1f} s" if took or began is not None else ""
         speed = f", {units / took:.1f} {cell.unit}/s" if units and cell.unit and took else ""
         number = self.total - len(self.left)
-        self._show(f"[{number}/{self.total}] {cell.stage} {title}: {status}{time_taken}{speed}")
+        self.show(f"[{number}/{self.total}] {cell.stage} {title}: {status}{time_taken}{speed}")
 
     def _time_left(self, now: float) -> str:
         """From the speeds of this run's finished cells, stage by stage; nothing is said before there are any."""
@@ -278,7 +278,8 @@ class Progress:
             over = "at most "
         return f", {over}{duration(max(0.0, seconds / self.workers))} left"
 
-    def _show(self, text: str) -> None:
+    def show(self, text: str) -> None:
+        """Show a line that stays."""
         text = printable(text)
         if self.screen:
             self.screen.console.print(Text(text), soft_wrap=True)

@@ -68,6 +68,12 @@ class Marker:
     kind: str = ""
     units: int = 1
 
+    @property
+    def reads(self) -> list[str]:
+        """The keys of the cells that it was made of."""
+        reads = self.identity["reads"]
+        return list(reads.values() if isinstance(reads, dict) else reads)  # identity version 1 did not name them
+
 
 class Store:
     """A store in a folder.
@@ -438,8 +444,7 @@ def parse_marker(text: str) -> Marker:
     identity, cost = read["identity"], read["cost"]
     if not files or not isinstance(identity, dict) or not isinstance(cost, dict):
         raise ValueError(text)
-    keys = identity["reads"].values()
-    if not isinstance(identity["stage"], str) or not all(KEY.fullmatch(key) for key in keys):
+    if not isinstance(identity["stage"], str):
         raise ValueError(text)
     kinds = {type(value) for value in cost.values()}
     if cost.get("seconds", 0) is None or not kinds <= {int, float, type(None)}:
@@ -447,7 +452,10 @@ def parse_marker(text: str) -> Marker:
     kind, units = read.get("kind", ""), read.get("units", 1)
     if not isinstance(kind, str) or type(units) is not int or units < 1:
         raise ValueError(text)
-    return Marker(identity, files, cost, kind, units)
+    marker = Marker(identity, files, cost, kind, units)
+    if not all(KEY.fullmatch(key) for key in marker.reads):
+        raise ValueError(text)
+    return marker
 
 
 def _times(folder: Path) -> dict[str, int]:

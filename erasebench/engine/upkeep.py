@@ -30,7 +30,7 @@ def with_what_they_read(store: Store, keys: Iterable[str]) -> set[str]:
                 f"cell {key[:12]} {store.check(key)}; run `erasebench doctor --fix --store {store.root}` first"
             )
         found.add(key)
-        pending += marker.identity["reads"].values()
+        pending += marker.reads
     return found
 
 

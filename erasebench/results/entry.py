@@ -29,6 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError,
 
 from erasebench.adversarial import Trial, unpack_trial
 from erasebench.engine.cells import canonical_json
+from erasebench.engine.ledger import LEDGER
 from erasebench.engine.store import Store
 from erasebench.errors import EraseBenchError, check_name
 from erasebench.files import hash_file, write_durably
@@ -260,7 +261,7 @@ def read_rows(path: Path) -> list[BoardRow]:
     """
     if path.is_file():
         return read_leaderboard(path)
-    if (path / RECORD).exists():
+    if (path / RECORD).exists() or (path / LEDGER).exists():
         return rows_of_run(read_run(path))
     entries = read_entries(path) if path.is_dir() else []
     if not entries:

@@ -23,6 +23,7 @@ from erasebench.metrics.metric import STANDARD_PROBES, Description, asked_metric
 from erasebench.plugins import BASELINE
 from erasebench.results.protocol import Protocol, describe_judge, describe_judges, protocol_of
 from erasebench.results.rows import Status
+from erasebench.results.table import TABLE
 
 if TYPE_CHECKING:
     from erasebench.attack_plan import AttackRow
@@ -203,10 +204,15 @@ def read_record(folder: Path) -> Record:
     try:
         return Record.model_validate_json(path.read_bytes())
     except OSError as error:
-        begun = (folder / LEDGER).exists()
+        advice = ""
+        if (folder / TABLE).exists():
+            advice = (
+                "; an older erasebench wrote its table, or it was cut short: the same `erasebench run` again writes it"
+            )
+        elif (folder / LEDGER).exists():
+            advice = "; the run has begun, and the same `erasebench run` again goes on from there"
         raise EraseBenchError(
-            f"{folder} is no folder of a finished run: cannot read {path}: {error.strerror}"
-            + ("; the run has begun, and the same `erasebench run` again goes on from there" if begun else "")
+            f"{folder} is no folder of a finished run: cannot read {path}: {error.strerror}{advice}"
         ) from error
     except ValidationError as error:
         first = error.errors()[0]

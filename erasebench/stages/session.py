@@ -17,6 +17,7 @@ from erasebench.engine.work import Progress
 from erasebench.environment import processor
 from erasebench.errors import EraseBenchError
 from erasebench.memory import DRAWN_AT_ONCE, BatchSize, BatchSizes, limit_memory, out_of_memory
+from erasebench.models.footprint import check_memory
 from erasebench.models.loading import ModelSource, load_model
 from erasebench.registry import load_file
 from erasebench.stages import generate
@@ -47,6 +48,8 @@ class Session:
         plugins: the user's files that a new process has to load.
         max_memory: GB of the GPU that each process may have; the whole card if None.
         gradient_checkpointing: of the stages that train.
+        room: the size of an image, pixels a side, for which with the model there has to be room on the GPU of each
+            worker elsewhere; 0 for the model's own, None where nobody needs the model or it was looked before.
         progress: told how far the current cell is.
     """
 
@@ -60,6 +63,7 @@ class Session:
     plugins: tuple[Path, ...] = ()
     max_memory: float | None = None
     gradient_checkpointing: Mode = "auto"
+    room: int | None = None
     progress: Progress = field(default=lambda done, of, note: None, repr=False)
     batch_sizes: BatchSizes = field(init=False)
     _judges: dict[tuple[str, str], Any] = field(default_factory=dict)
@@ -79,7 +83,11 @@ class Session:
         self.__post_init__()
 
     def open(self, worker: int) -> None:
-        """Make ready in a process of its own: the n-th worker has the n-th GPU, and begins again where they end."""
+        """Make ready in a process of its own: the n-th worker has the n-th GPU, and begins again where they end.
+
+        Raises:
+            EraseBenchError: there is no GPU, or none that has room.
+        """
         for path in self.plugins:
             load_file(path)
         if self.device == "cuda":
@@ -88,6 +96,8 @@ class Session:
             if not torch.cuda.device_count():
                 raise EraseBenchError("a worker has no GPU; ask for one with each worker, or use --device cpu")
             self.device = f"cuda:{worker % torch.cuda.device_count()}"
+        if self.room is not None:
+            check_memory(self.source, self.device, self.dtype, self.max_memory, self.room or None)
 
     def hardware(self) -> str:
         """The GPU or the processor, and the version of torch."""

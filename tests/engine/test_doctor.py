@@ -167,7 +167,9 @@ def test_cells_of_another_identity_version_are_sound_and_of_no_use(
     assert command("doctor", "--store", tmp_path / "store") == 0
     first, second = capsys.readouterr().out.splitlines()
     assert first.endswith("nothing is damaged")
-    assert second.startswith(f"{CELLS} cells are of identity version {IDENTITY_VERSION}, and runs of this")
+    assert second.startswith(
+        f"{CELLS} cells of {tmp_path / 'store'} are of identity version {IDENTITY_VERSION}, and this"
+    )
 
 
 def test_a_plan_before_and_after_a_run(fast_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -211,3 +213,11 @@ def test_a_plan_estimates_from_what_the_store_measured(
     assert "(3 erase, 7 generate, 7 judge)" in text and "\n20 images to make\n" in text
     assert "\nmore than 1 min 17 s for one worker and 0.0 MB, from speeds measured in this store\n" in text
     assert text.endswith("not in this estimate, since never measured in this store: erase esd-x\n")
+    empty = ("--store", tmp_path / "empty")
+    assert command("plan", *TINY, *places(tmp_path), *empty, "--speeds-of", tmp_path / "store") == 0
+    text = capsys.readouterr().out
+    assert (
+        "\nabout 2 min 22 s for one worker" in text and f" measured in {tmp_path}/empty or {tmp_path}/store\n" in text
+    )
+    assert command("plan", *TINY, *places(tmp_path), "--speeds-of", tmp_path / "stroe") == 2
+    assert capsys.readouterr().err == f"error: unknown store '{tmp_path}/stroe'; nearest: {tmp_path}/store\n"

@@ -43,9 +43,9 @@ def test_an_estimate_has_the_most_memory_of_each_stage(tmp_path: Path) -> None:
         ) as folder:
             (folder / "payload").write_text("x")
     memory = "peak memory of one worker, as measured in this store: "
-    assert f"{memory}fake 1.2 GB" in estimate([image], store)
-    assert f"{memory}fake 5.0 GB" in estimate([image, other], store)
-    assert not any(memory in line for line in estimate([replace(cell("new"), kind="alone")], store))
+    assert f"{memory}fake 1.2 GB" in estimate([image], [store])
+    assert f"{memory}fake 5.0 GB" in estimate([image, other], [store])
+    assert not any(memory in line for line in estimate([replace(cell("new"), kind="alone")], [store]))
 
 
 def test_an_estimate_says_where_it_is_the_most(tmp_path: Path) -> None:
@@ -61,5 +61,22 @@ def test_an_estimate_says_where_it_is_the_most(tmp_path: Path) -> None:
         "about ": [image, unknown, *others],
     }
     for start, cells in starts.items():
-        line = estimate(cells, store)[0]
+        line = estimate(cells, [store])[0]
         assert line.startswith(f"{start.strip()} ") and not line.startswith("about at"), line
+
+
+def test_an_estimate_takes_from_another_store_what_its_own_never_measured(tmp_path: Path) -> None:
+    own, other = Store(tmp_path / "own"), Store(tmp_path / "other")
+    for store, kind, seconds in ((own, "image", 10.0), (other, "image", 1000.0), (other, "erasure", 300.0)):
+        with store.writing(replace(cell(f"done {kind}"), kind=kind), {"seconds": seconds}) as folder:
+            (folder / "payload").write_text("x")
+    image, erasure = missing = [replace(cell(name), kind=name) for name in ("image", "erasure")]
+    assert estimate([image], [own, other])[0].startswith("about 10 s for one worker")
+    assert estimate([image], [other, own])[0].startswith("about 16 min 40 s for one worker")
+    assert estimate(missing, [own])[0].startswith("more than 10 s")
+    assert estimate(missing, [own, other]) == [
+        f"about 5 min 10 s for one worker and 0.0 MB, from speeds measured in {own.root} or {other.root}"
+    ]
+    assert estimate([erasure], [own]) == [
+        "no estimate of time and disk, since never measured in this store: fake erasure"
+    ]

@@ -275,5 +275,5 @@ def test_a_thousand_finished_cells_are_found_in_two_seconds(tmp_path: Path) -> N
         assert len(outcome.costs) == 1000
     assert not outcome.computed
     began = time.perf_counter()
-    assert estimate([cell("new")], store)[0].startswith("about ")
+    assert estimate([cell("new")], [store])[0].startswith("about ")
     assert time.perf_counter() - began < 2

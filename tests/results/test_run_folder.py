@@ -55,6 +55,9 @@ def test_what_was_edited_or_lost_is_refused(name: str, folder: Path) -> None:
 
 def test_a_run_that_was_cut_short_is_refused(folder: Path) -> None:
     (folder / RECORD).unlink()
+    with pytest.raises(EraseBenchError, match=r"cannot read .*plan\.json.*; an older .* or it was cut short"):
+        read_run(folder)
+    (folder / "table.csv").unlink()
     with pytest.raises(EraseBenchError, match=r"cannot read .*plan\.json.*; the run has begun"):
         read_run(folder)
     (folder / "ledger.jsonl").unlink()

@@ -16,7 +16,7 @@ from erasebench.errors import EraseBenchError
 from erasebench.images import read_images
 from erasebench.models.checkpointing import GradientCheckpointing
 from erasebench.models.erasure import Erasure
-from erasebench.models.loading import ModelSource
+from erasebench.models.loading import ModelSource, find_model
 from erasebench.registry import JUDGES
 from erasebench.sampling import Sampler
 from erasebench.stages.session import Session
@@ -206,3 +206,18 @@ def test_training_is_checkpointed_where_it_would_not_fit(
     assert cost == {"on": int(on), **({"gradient_checkpointing": 1} if on else {})}
     assert told == [(1, 2, "loss 0.5, gradient checkpointing" if on else "loss 0.5")]
     assert not made.model.unet.is_gradient_checkpointing, "switched back"
+
+
+def test_a_worker_elsewhere_looks_for_room_on_its_own_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(
+        "erasebench.models.footprint.free_memory", lambda device, limit=None: 1e6 if device == "cuda:1" else 1e9
+    )
+    for room, said in ((0, "one image of 64 x 64"), (128, "one image of 128 x 128")):
+        made = Session(find_model("picturebook"), "cuda", "float32", Store(tmp_path / "store"), room=room)
+        here: Session = pickle.loads(pickle.dumps(made))
+        here.open(2)
+        assert here.device == "cuda:0"
+        with pytest.raises(EraseBenchError, match=f"^cuda:1 is too small for this model: .* {said}"):
+            pickle.loads(pickle.dumps(made)).open(1)
+    Session(find_model("picturebook"), "cuda", "float32", Store(tmp_path / "store")).open(1)
