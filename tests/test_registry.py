@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -20,8 +19,7 @@ from erasebench.errors import EraseBenchError, UnknownNameError
 from erasebench.listing import LISTED, listing
 from erasebench.plugins import Method
 from erasebench.registry import JUDGES, KINDS, METHODS, Registry, load_file, registered_names, registered_summaries
-from tests.engine.runs import command, done, forget_plugins, places
-from tests.forks import in_a_child
+from tests.engine.runs import done, forget_plugins, places, with_packages
 
 ROOT = Path(__file__).parents[1]
 
@@ -44,21 +42,6 @@ def erasebench(path: Path, *args: str | Path) -> subprocess.CompletedProcess[str
     )
 
 
-def forked(path: Path, *args: str | Path) -> subprocess.CompletedProcess[str]:
-    """The same in a copy of this process, which has torch already; no method may train there."""
-    output, errors = path.with_name("stdout"), path.with_name("stderr")
-
-    def act() -> int:
-        sys.path.insert(0, str(path))
-        for registry in KINDS.values():
-            vars(registry).pop("_elsewhere", None)
-        with open(output, "w") as out, open(errors, "w") as err, redirect_stdout(out), redirect_stderr(err):
-            return command(*args)
-
-    code = in_a_child(act)
-    return subprocess.CompletedProcess(args, code, output.read_text(), errors.read_text())
-
-
 def test_plug_ins_of_a_package_are_listed_with_where_they_come_from(installed: Path) -> None:
     listed = erasebench(installed, "list", "methods")
     assert listed.returncode == 0, listed.stderr
@@ -79,14 +62,14 @@ def test_plug_ins_of_a_package_are_listed_with_where_they_come_from(installed: P
 
 
 def test_a_package_runs_and_its_broken_part_says_what_is_wrong(installed: Path, tmp_path: Path) -> None:
-    run = ("run", "--preset", "example-suite", *places(tmp_path))
-    broken = forked(installed, *run, "--methods", "example-blank,example-broken")
+    run = ("run", "--preset", "example-suite", "--workers", "1", *places(tmp_path))
+    broken = with_packages(installed, *run, "--methods", "example-blank,example-broken")
     assert (broken.returncode, broken.stdout) == (2, "")
     assert broken.stderr == (
         "error: the method 'example-broken' of erasebench-example cannot be loaded: "
         "ImportError: libexample.so.3 is missing\n"
     )
-    fine = forked(installed, *run)
+    fine = with_packages(installed, *run)
     assert fine.returncode == 0, fine.stderr
     assert "example-brightness 1: bright >= 0.5" in (tmp_path / "out" / "table.csv").read_text()
     assert " Contrast | judge |" in (tmp_path / "out" / "table.md").read_text()
