@@ -18,7 +18,7 @@ test: $(STAMP)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -m "not slow" --numprocesses=auto --maxprocesses=4 --dist=worksteal --durations=15
+	$(BIN)/pytest -m "not slow" --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder --durations=15
 
 test-slow: $(STAMP)
 	$(BIN)/pytest -m slow --durations=15

@@ -20,7 +20,7 @@ TINY = (
     *("--preset", "smoke", "--device", "cpu", "--workers", "1", "--steps", "2", "--prompts", "2"),
     *("--retain-prompts", "2", "--reference-images", "4", "--attack-prompts", "2"),
 )
-RUN = ("run", "--methods", "uce,sld-strong", "--concepts", "church", *TINY)
+RUN = ("run", "--methods", "uce", "--concepts", "church", *TINY)
 EVERY = "all"
 
 
@@ -47,7 +47,7 @@ def test_every_attack_has_a_row_for_every_method(finished: Path) -> None:
     attacks = list(dict.fromkeys(row.attack for row in rows))
     assert len(attacks) == 15 and attacks[0] == "none" and attacks[-1] == "standard"
     assert [(row.method, row.attack) for row in rows] == [
-        (method, attack) for method in ("sd", "uce", "sld-strong") for attack in attacks
+        (method, attack) for method in ("sd", "uce") for attack in attacks
     ]
     assert {row.status for row in rows} == {"ok"}
     trials = read_attacks(finished / "out")
@@ -72,9 +72,20 @@ def test_its_folder_has_tables_charts_and_sheets(finished: Path) -> None:
     out = finished / "out"
     names = {path.relative_to(out).as_posix() for path in out.rglob("*")}
     assert {"attacks.csv", "dark_miner.md", "charts/radar-church.png", "charts/radar-church.svg"} <= names
-    assert {"grids/attacked-uce-church.png", "grids/attacked-sld-strong-church.png"} <= names
+    assert "grids/attacked-uce-church.png" in names
     assert "| uce |" in (out / "dark_miner.md").read_text(encoding="utf-8")
     assert "unlearndiff: " in (out / "table.md").read_text(encoding="utf-8"), "budgets are stated"
+
+
+def test_a_rule_of_guidance_is_attacked_as_weights_are(finished: Path) -> None:
+    """By one attack of each threat model."""
+    attacks = ("random-prefix", "unlearndiff", "soft-prompt")
+    options = ("--methods", "sld-strong", "--attacks", ",".join(attacks))
+    assert command(*RUN, *options, *places(finished, "guided")) == 0
+    assert [(row.method, row.attack, row.status) for row in table(finished / "guided") if row.attack] == [
+        (method, attack, "ok") for method in ("sd", "sld-strong") for attack in ("none", *attacks)
+    ]
+    assert (finished / "guided" / "grids" / "attacked-sld-strong-church.png").exists()
 
 
 def test_again_computes_nothing_and_one_attack_alone_is_taken_from_the_store(
@@ -99,10 +110,10 @@ def _fail(*args: Any) -> Any:
 
 @pytest.mark.slow
 def test_what_was_found_on_one_method_is_tried_on_another(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ("--prompts-from", finished / "out")
+    options = ("--methods", "uce,sld-strong", "--prompts-from", finished / "out")
     assert command(*RUN, *options, *places(finished, "replayed")) == 0
     matrix = pd.read_csv(finished / "replayed" / "transfer.csv")
-    assert set(matrix["found_on"]) == set(matrix["tried_on"]) == {"sd", "uce", "sld-strong"}
+    assert set(matrix["found_on"]) == {"sd", "uce"} and set(matrix["tried_on"]) == {"sd", "uce", "sld-strong"}
     assert {"rab", "unlearndiff", "p4d-n"} <= set(matrix["attack"]) and "cce" not in set(matrix["attack"])
     assert command(*RUN, "--prompts-from", finished / "store", *places(finished, "no")) == 2
     assert "is no folder of a finished run" in capsys.readouterr().err

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -21,7 +19,7 @@ from erasebench.models.erasure import Erasure
 from erasebench.registry import KINDS, RULES
 from erasebench.results.rows import TableRow
 from erasebench.results.table import read_csv
-from tests.engine.runs import command, forget_plugins, load_once
+from tests.engine.runs import command, forget_plugins, load_once, with_packages
 from tests.pages import ROOT, blocks
 
 BLOCKS = blocks(ROOT / "docs" / "extending.md")
@@ -141,15 +139,11 @@ def test_a_package_brings_them_all(folder: Path, tmp_path: Path) -> None:
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: my-erasures\nVersion: 1.0\n")
     lines = [f"[{group}]\n" + "".join(f"{k} = {v}\n" for k, v in named.items()) for group, named in points.items()]
     (metadata / "entry_points.txt").write_text("\n".join(lines))
-    run = subprocess.run(
-        [
-            *(sys.executable, "-m", "erasebench", "run", *TINY, "--methods", "not,read-as-anchor"),
-            *("--attacks", "repeat-concept", "--attack-prompts", "1"),
-            *("--concepts", "snowy-field", "--store", str(folder / "store"), "--out", str(tmp_path / "out")),
-        ],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},
-        capture_output=True,
-        text=True,
+    run = with_packages(
+        tmp_path,
+        *("run", *TINY, "--methods", "not,read-as-anchor", "--concepts", "snowy-field"),
+        *("--attacks", "repeat-concept", "--attack-prompts", "1"),
+        *("--store", folder / "store", "--out", tmp_path / "out"),
     )
     assert run.returncode == 0, run.stderr
     rows = read_csv((tmp_path / "out" / "table.csv").read_text(encoding="utf-8"))

@@ -19,7 +19,7 @@ from erasebench.errors import EraseBenchError, UnknownNameError
 from erasebench.listing import LISTED, listing
 from erasebench.plugins import Method
 from erasebench.registry import JUDGES, KINDS, METHODS, Registry, load_file, registered_names, registered_summaries
-from tests.engine.runs import done, forget_plugins, places
+from tests.engine.runs import done, forget_plugins, places, with_packages
 
 ROOT = Path(__file__).parents[1]
 
@@ -62,14 +62,14 @@ def test_plug_ins_of_a_package_are_listed_with_where_they_come_from(installed: P
 
 
 def test_a_package_runs_and_its_broken_part_says_what_is_wrong(installed: Path, tmp_path: Path) -> None:
-    run = ("run", "--preset", "example-suite", *places(tmp_path))
-    broken = erasebench(installed, *run, "--methods", "example-blank,example-broken")
+    run = ("run", "--preset", "example-suite", "--workers", "1", *places(tmp_path))
+    broken = with_packages(installed, *run, "--methods", "example-blank,example-broken")
     assert (broken.returncode, broken.stdout) == (2, "")
     assert broken.stderr == (
         "error: the method 'example-broken' of erasebench-example cannot be loaded: "
         "ImportError: libexample.so.3 is missing\n"
     )
-    fine = erasebench(installed, *run)
+    fine = with_packages(installed, *run)
     assert fine.returncode == 0, fine.stderr
     assert "example-brightness 1: bright >= 0.5" in (tmp_path / "out" / "table.csv").read_text()
     assert " Contrast | judge |" in (tmp_path / "out" / "table.md").read_text()

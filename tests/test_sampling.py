@@ -133,13 +133,13 @@ def picturebook() -> DiffusionModel:
 
 
 def test_a_picture_does_not_depend_on_its_batch(picturebook: DiffusionModel) -> None:
-    prompts = [f"a photo of a {noun}" for noun in ("church", "dog", "horn", "parachute")] * 4
-    seeds, sampler = list(range(16)), Sampler("ddim", 4, 5.0)
-    whole = sample(picturebook, prompts, seeds, sampler, batch_size=16).astype(int)
+    prompts = [f"a photo of a {noun}" for noun in ("church", "dog", "horn", "parachute")] * 2
+    seeds, sampler = list(range(8)), Sampler("ddim", 4, 5.0)
+    whole = sample(picturebook, prompts, seeds, sampler, batch_size=8).astype(int)
     assert np.ptp(whole) > 100
-    for batch_size in (1, 4):
+    for batch_size in (1, 3):
         assert np.abs(sample(picturebook, prompts, seeds, sampler, batch_size) - whole).max() <= 2
-    order = random.Random(0).sample(range(16), 16)
+    order = random.Random(0).sample(range(8), 8)
     shuffled = sample(picturebook, [prompts[k] for k in order], [seeds[k] for k in order], sampler, batch_size=5)
     assert np.abs(shuffled - whole[order]).max() <= 2
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import shutil
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from functools import cache
 from pathlib import Path
+from subprocess import CompletedProcess
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,6 +23,7 @@ from erasebench.judging import Scores, write_scores
 from erasebench.registry import KINDS, PLUGIN_PREFIX
 from erasebench.stages import erase
 from erasebench.stages.session import Session
+from tests.forks import in_a_child
 
 TINY = (
     *("--preset", "smoke", "--concepts", "church", "--methods", "negative-prompt,uce", "--device", "cpu"),
@@ -57,6 +60,24 @@ def command(*args: str | Path) -> int:
     code = stop.value.code
     assert code is None or isinstance(code, int)
     return code or 0
+
+
+def with_packages(folder: Path, *args: str | Path) -> CompletedProcess[str]:
+    """What a command does where the packages of a folder are installed.
+
+    It is a copy of this process, which has torch already; nothing that trains can be run there.
+    """
+    output, errors = (folder.with_name(f"{folder.name}.{name}") for name in ("stdout", "stderr"))
+
+    def act() -> int:
+        sys.path.insert(0, str(folder))
+        for registry in KINDS.values():
+            vars(registry).pop("_elsewhere", None)
+        with open(output, "w") as out, open(errors, "w") as err, redirect_stdout(out), redirect_stderr(err):
+            return command(*args)
+
+    code = in_a_child(act)
+    return CompletedProcess(args, code, output.read_text(), errors.read_text())
 
 
 def places(folder: Path) -> tuple[str | Path, ...]:

@@ -8,9 +8,7 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from erasebench.engine.store import Store
-from erasebench.report.html import render_report
 from erasebench.results.run_folder import RunFolder
-from tests.report.synthetic import METHODS, matrix, run_of, with_cells
 from tests.report.viewed import read_finished
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -40,20 +38,3 @@ def run(finished: Path) -> RunFolder:
 @pytest.fixture
 def store(finished: Path) -> Store:
     return read_finished(finished)[1]
-
-
-TRAINED = ("esd-x", "ca", "mace", "dm2", "trained-0", "trained-1")
-"""Methods whose erasures have a curve in the report of sixty rows."""
-
-
-@pytest.fixture(scope="session")
-def sixty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report of a run with 60 rows with images and attacks, and the curves of those that trained."""
-    methods = [*METHODS, *(f"trained-{k}" for k in range(14))]
-    folder = tmp_path_factory.mktemp("sixty")
-    store = Store(folder / "store")
-    attacks = ["none", "rab", "standard"]
-    run = with_cells(run_of(matrix(methods, [f"concept-{k}" for k in range(3)], attacks)), store, TRAINED)
-    file = folder / "report.html"
-    file.write_text(render_report([run], [store], file), encoding="utf-8")
-    return file
