@@ -18,6 +18,7 @@ import click
 from erasebench import EraseBenchError, __version__
 from erasebench.completion import complete_name, complete_names, complete_path
 from erasebench.picturebook.cli import picturebook
+from erasebench.store_cli import PLACE
 from erasebench.store_cli import store as store_commands
 from erasebench.terminal import open_closed_streams, say, write_result
 
@@ -339,7 +340,7 @@ def plan(precision: str | None, **options: Any) -> None:
 
     Cells to compute, cells already there, images, time and disk.
     """
-    from erasebench.engine.store import Store
+    from erasebench.engine.objects import store_at
     from erasebench.plan import describe_plan
     from erasebench.planning import make_plan
     from erasebench.precision import describe_precision, parse_precision
@@ -347,7 +348,7 @@ def plan(precision: str | None, **options: Any) -> None:
 
     half = None if precision is None else parse_precision(precision)
     made = make_plan(with_replays(read_options(options)))
-    write_result(describe_plan(made, Store(made.config.store, make=False)))
+    write_result(describe_plan(made, store_at(made.config.store, make=False)))
     if half is not None:
         write_result(f"\n{describe_precision(half, made.config)}")
 
@@ -402,11 +403,11 @@ def reproduce(suite: str, folder: Path | None, table: Path | None, **options: An
 )
 @click.option(
     "--store",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=PLACE,
     help="Where the runs' images are.  [default: the one that each run's run.yaml names]",
 )
 @click.option("--images/--no-images", default=True, help="Images and training curves, which are in the store.")
-def report(runs: tuple[Path, ...], out: Path | None, store: Path | None, images: bool) -> None:
+def report(runs: tuple[Path, ...], out: Path | None, store: Path | str | None, images: bool) -> None:
     """Write a report of a run, or of several side by side.
 
     RUN is the folder of a finished run.  The report is one HTML file that opens from disk and needs no network: what
@@ -511,7 +512,7 @@ def export(sources: tuple[Path, ...], table: Path | None, entries: Path | None, 
 @click.option(
     "--fid-reference", type=click.Path(path_type=Path, file_okay=False), help="The folder of real images of its FID."
 )
-@click.option("--store", type=click.Path(path_type=Path), default=Path("erasebench-store"), help="Where images go.")
+@click.option("--store", type=PLACE, default=Path("erasebench-store"), help="Where images go.")
 @click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=16, help="Images at a time.")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: as run]")
@@ -632,11 +633,9 @@ def compare(
 
 
 @cli.command()
-@click.option(
-    "--store", type=click.Path(path_type=Path, file_okay=False), default=Path("erasebench-store"), help="The store."
-)
+@click.option("--store", type=PLACE, default=Path("erasebench-store"), help="The store.")
 @click.option("--fix", is_flag=True, help="Remove what is damaged or left over; runs compute it anew.")
-def doctor(store: Path, fix: bool) -> None:
+def doctor(store: Path | str, fix: bool) -> None:
     """Check a store, byte by byte.
 
     Also says what runs left that ended: half-written cells, and leases, which say that a run is at a cell.  Those of

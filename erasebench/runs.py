@@ -17,6 +17,7 @@ from erasebench import __version__
 from erasebench.config import RunConfig
 from erasebench.engine.cells import with_all_that_they_read
 from erasebench.engine.ledger import LEDGER, Ledger
+from erasebench.engine.objects import store_at
 from erasebench.engine.progress import Progress
 from erasebench.engine.ray import RayRunner, check_ray
 from erasebench.engine.runner import Outcome, Runner
@@ -101,12 +102,12 @@ def run(config: RunConfig, stream: TextIO | None = None, attacks_only: bool = Fa
     if config.suite:
         read_suite(config.suite, config.plugins, config.concept_files)  # likewise
     prepare_folder(config.out)
-    store = Store(config.store)
+    store = store_at(config.store)
     try:
         with store.at_work():
             return _run(plan, store, stream)
     except OSError as error:
-        in_store = error.filename and Path(str(error.filename)).is_relative_to(config.store)
+        in_store = error.filename and Path(str(error.filename)).is_relative_to(store.root)
         raise cannot_write(
             f"the store {store.root}" if in_store else f"the output folder {config.out}", error
         ) from error
@@ -126,7 +127,8 @@ def with_replays(config: RunConfig) -> RunConfig:
 
 def _run(plan: Plan, store: Store, stream: TextIO | None) -> Result:
     config = plan.config
-    missing = [cell for cell in plan.cells if store.marker(cell.key) is None]
+    markers = store.markers(cell.key for cell in plan.cells)
+    missing = [cell for cell in plan.cells if markers[cell.key] is None]
     workers = config.workers or count_workers(plan.device, plan.source.weight_files)
     if config.runner == "local" and any(cell.stage in WITH_MODEL for cell in missing):
         for device in worker_devices(plan.device, workers):

@@ -31,11 +31,12 @@ from erasebench.claims import (
     untried,
 )
 from erasebench.engine.cells import Cell
+from erasebench.engine.objects import store_at
 from erasebench.engine.progress import Progress
 from erasebench.engine.store import Store
 from erasebench.engine.workers import LocalRunner
 from erasebench.errors import EraseBenchError, one_line
-from erasebench.files import hash_file
+from erasebench.files import Place, hash_file
 from erasebench.images import ARCHIVE
 from erasebench.models.loading import ModelSource, find_model
 from erasebench.plan import Plan
@@ -120,7 +121,7 @@ class How:
         concept_files: files that say which unrelated prompts show the entry's own concept.
     """
 
-    store: Path
+    store: Place
     artefacts: Path | None = None
     tolerance: float = TOLERANCE
     make_erasure: bool = False
@@ -171,7 +172,7 @@ def verify(path: Path, how: How, sign: str = "", stream: TextIO | None = None) -
     if wrong:
         return Verification(entry, tuple(wrong))
     check_judges(entry, plan)
-    store = Store(how.store)
+    store = store_at(how.store)
     with store.at_work():
         found = _draw(entry, artefacts, plan, rows, how, store, stream)
     if found.verified and sign:
@@ -211,7 +212,8 @@ def _draw(
     session = Session(
         plan.source, plan.device, plan.dtype, store, how.batch_size, False, how.fid_reference, how.plugins
     )
-    missing = [cell for cell in plan.cells if store.marker(cell.key) is None]
+    markers = store.markers(cell.key for cell in plan.cells)
+    missing = [cell for cell in plan.cells if markers[cell.key] is None]
     with Progress(missing, stream, workers) as progress:
         outcome = LocalRunner(session, workers).run(plan.cells, store, [progress])
     if outcome.failed:

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 
 from erasebench.engine.cells import IDENTITY_VERSION
-from erasebench.engine.store import CELLS, LEASES, Store, open_store
-from erasebench.files import remove
+from erasebench.engine.objects import open_store, store_at
+from erasebench.engine.store import LEASES
+from erasebench.files import Place, remove
 
 
-def examine(root: Path, fix: bool = False) -> list[str]:
+def examine(place: Place, fix: bool = False) -> list[str]:
     """Read every byte of a store.
 
     Leases of other machines are watched, for a minute at most, to see whether their runs are alive.
 
     Args:
-        root: the store's folder.
+        place: the store's folder, or its URL.
         fix: remove what is damaged or left over.
 
     Returns:
         One line for each problem; none for a sound store.
 
     Raises:
-        EraseBenchError: the folder is no store.
+        EraseBenchError: it is no store, or cannot be reached.
     """
-    store = open_store(root, make=fix)
+    store = open_store(place, make=fix)
     problems = []
 
     def report(problem: str) -> None:
@@ -58,13 +58,12 @@ def examine(root: Path, fix: bool = False) -> list[str]:
                     report(f"cell {key[:12]} {problem}")
                     if fix:
                         store.remove(key)
-    for path in store.leftovers():
-        key = path.relative_to(store.root / CELLS).parts[1].partition(".")[0]
+    for leftover, key in store.leftovers().items():
         with alone(key) as free:
-            if free and (path.exists() or path.is_symlink()):
+            if free and leftover in store.leftovers(key):
                 report(f"{key[:12]} was being written when its run ended")
                 if fix:
-                    remove(path)
+                    store.clear(leftover)
     for path in store.works():
         # Of a cell without a result it is what the next run goes on from.
         if store.marker(path.name):
@@ -74,14 +73,13 @@ def examine(root: Path, fix: bool = False) -> list[str]:
     return problems
 
 
-def of_other_versions(root: Path) -> list[str]:
+def of_other_versions(place: Place) -> list[str]:
     """A line on the sound cells that no run of this version reads: results had another meaning, and other identities.
 
     Args:
-        root: the store's folder.
+        place: the store's folder, or its URL.
     """
-    store = Store(root, make=False)
-    markers = filter(None, map(store.marker, store.cells()))
+    markers = filter(None, store_at(place, make=False).markers().values())
     versions = Counter(str(marker.identity.get("identity_version")) for marker in markers)
     del versions[str(IDENTITY_VERSION)]
     return [

@@ -89,7 +89,7 @@ def estimate(missing: Sequence[Cell], store: Store) -> list[str]:
 
 def _measure(store: Store) -> dict[tuple[str, str], _Measured]:
     measured: dict[tuple[str, str], _Measured] = {}
-    for marker in filter(None, map(store.marker, store.cells())):
+    for marker in filter(None, store.markers().values()):
         like = measured.setdefault((str(marker.identity.get("stage")), marker.kind), _Measured())
         like.units += marker.units
         like.seconds += marker.cost.get("seconds", 0.0)
