@@ -103,9 +103,8 @@ class Bucket:
     """
 
     def __init__(self, url: str) -> None:
-        self.url = url
         self._files, path = _connect(url)
-        self._path: str = path.rstrip("/")
+        self.url, self._path = url.rstrip("/"), path.rstrip("/")
 
     def list(self, folder: str = "") -> dict[str, Mapping[str, Any]]:
         """The names of all objects below a folder, as :meth:`read` takes them, and what the bucket says of each."""
@@ -209,7 +208,7 @@ def _connect(url: str) -> tuple[Any, str]:
     if "::" in url:
         raise EraseBenchError(f"{url} names several file systems; a store is in one")
     try:
-        files, path = fsspec.url_to_fs(url, skip_instance_cache=True, use_listings_cache=False)
+        files, path = fsspec.url_to_fs(url, use_listings_cache=False)
     except ImportError as error:
         extra = "pip install 'erasebench[s3]'" if protocol in ("s3", "s3a") else one_line(error)
         raise EraseBenchError(f"{url} needs a package that is not there: {extra}") from error
@@ -245,7 +244,7 @@ class ObjectStore(Store):
     """
 
     def __init__(self, url: str, make: bool = True) -> None:
-        self.bucket = Bucket(url.rstrip("/"))
+        self.bucket = Bucket(url)
         said = self._introduce(make)
         self.exists, self._writes = said is not None, make
         super().__init__(mirror_folder(self.bucket.url, str((said or {}).get("id", ""))), make=self.exists)
@@ -506,8 +505,9 @@ class ObjectLeases(Leases):
     """The leases in a bucket.
 
     Of several objects of one name that of the highest generation holds; who takes a lease over makes the next one,
-    which only one can.  The listing of all of them, which tells of signs of life as well, is at most :data:`FRESH`
-    seconds old: that is far less than it takes until anything is taken for abandoned.
+    which only one can, and leaves the others where they are until it is given back.  Where a single lease is looked at,
+    the listing of all of them, which tells of signs of life as well, may be :attr:`FRESH` seconds old: far less than it
+    takes until one is taken for abandoned.
 
     Args:
         bucket: which.
@@ -532,17 +532,16 @@ class ObjectLeases(Leases):
 
     def claim(self, name: str) -> Claim:
         """Take a lease if nobody has it, or if whoever has it is gone; returns at once."""
-        if not self._held:
-            self._beat()  # before there is a lease that counts on it
-        return super().claim(name)
+        claim = super().claim(name)
+        self._fall_silent()
+        return claim
 
     def release(self, name: str) -> None:
         """Give a lease back, unless another run took it over."""
         super().release(name)
         self._generations.pop(name, None)
-        if not self._held:
-            with suppress(EraseBenchError):
-                self.bucket.remove(f"{BEATS}/{self.owner}")
+        with suppress(EraseBenchError):
+            self._fall_silent()
 
     def look(self, name: str) -> Lease | None:
         """A lease as it was at most a second ago; None if there is none."""
@@ -564,7 +563,7 @@ class ObjectLeases(Leases):
 
     def drop(self, lease: Lease) -> None:
         """Remove an abandoned lease as it was seen, and no other that stands there by now."""
-        self._listed = -float("inf")
+        self._look_around(anew=True)
         found = self.look(lease.name)
         if found and (found.text, found.generation) == (lease.text, lease.generation):
             self._remove_all(lease.name, lease.generation)
@@ -577,7 +576,7 @@ class ObjectLeases(Leases):
                     self.bucket.remove(path)
 
     def _names(self) -> list[str]:
-        self._look_around()
+        self._look_around(anew=True)  # who was there before this process told of itself must not be missed
         paths = [path.removeprefix(f"{LEASES}/") for path in self._objects if not path.startswith(f"{BEATS}/")]
         return sorted({path.rpartition(".")[0] for path in paths})
 
@@ -588,12 +587,13 @@ class ObjectLeases(Leases):
             return False
         generation = generations[-1] + 1 if generations else 0
         path = _lease(name, generation)
+        if not self._held:
+            self._beat()  # before there is a lease that counts on it
         if not self.bucket.write(path, self._text().encode(), new=True):
-            self._listed = -float("inf")
+            self._look_around(anew=True)
             lease = self.look(name)
-            # An answer that was lost on its way has the request sent again.
-            own = lease is not None and lease.holder is not None and lease.holder.owner == self.owner
-            if not own or name in self._held or not lease or lease.generation != generation:
+            # Where an answer is lost on its way, packages send the request again, which then finds what it made.
+            if name in self._held or lease is None or (lease.text, lease.generation) != (self._text(), generation):
                 return False
         self._objects.setdefault(path, "")
         self._texts[path, self._objects[path]] = self._text()
@@ -605,7 +605,7 @@ class ObjectLeases(Leases):
 
     def _is_own(self, name: str) -> bool:
         lease = self.look(name)
-        return super()._is_own(name) and lease is not None and lease.generation == self._generations.get(name)
+        return lease is not None and (lease.text, lease.generation) == (self._text(), self._generations.get(name))
 
     def _remove(self, name: str) -> None:
         self._remove_all(name, self._generations[name])
@@ -621,16 +621,22 @@ class ObjectLeases(Leases):
         self._beats += 1
         self.bucket.write(f"{BEATS}/{self.owner}", f"{self._beats}\n".encode())
 
+    def _fall_silent(self) -> None:
+        """Take the sign of life back if this process holds nothing."""
+        if self._beats and not self._held:
+            self._beats = 0
+            self.bucket.remove(f"{BEATS}/{self.owner}")
+
     def _standing(self, name: str) -> list[int]:
         """The generations of a lease that were listed, the one that holds last."""
         paths = [path for path in self._objects if path.startswith(f"{LEASES}/{name}.")]
         ends = [path.rpartition(".")[2] for path in paths]
         return sorted(int(end) for end in ends if end.isdecimal())
 
-    def _look_around(self) -> None:
+    def _look_around(self, anew: bool = False) -> None:
         """List the leases, unless that was just done."""
         now = time.monotonic()
-        if now - self._listed >= self.FRESH:
+        if anew or now - self._listed >= self.FRESH:
             found = self.bucket.list(LEASES)
             self._objects = {name: repr(sorted(about.items(), key=str)) for name, about in found.items()}
             self._listed = now
