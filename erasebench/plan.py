@@ -176,8 +176,8 @@ def _images(plan: Plan) -> dict[str, set[tuple[str, int]]]:
 
 def describe_plan(plan: Plan, store: Store) -> str:
     """What a run would do: its cells, its rows that cannot be, what is asked for and not there, and an estimate."""
-    markers = store.markers(cell.key for cell in plan.cells)
-    missing = [cell for cell in plan.cells if markers[cell.key] is None]
+    there = {key for key, marker in store.markers(cell.key for cell in plan.cells) if marker}
+    missing = [cell for cell in plan.cells if cell.key not in there]
     lines = list_missing(missing)
     lines += [f"n/a        {row.method} {row.concept.name}: {row.reason}" for row in plan.rows if row.reason]
     lines += [

@@ -17,7 +17,7 @@ from erasebench import __version__
 from erasebench.config import RunConfig
 from erasebench.engine.cells import with_all_that_they_read
 from erasebench.engine.ledger import LEDGER, Ledger
-from erasebench.engine.objects import store_at
+from erasebench.engine.objects import MIRRORS, store_at
 from erasebench.engine.progress import Progress
 from erasebench.engine.ray import RayRunner, check_ray
 from erasebench.engine.runner import Outcome, Runner
@@ -127,8 +127,8 @@ def with_replays(config: RunConfig) -> RunConfig:
 
 def _run(plan: Plan, store: Store, stream: TextIO | None) -> Result:
     config = plan.config
-    markers = store.markers(cell.key for cell in plan.cells)
-    missing = [cell for cell in plan.cells if markers[cell.key] is None]
+    store.bring(cell.key for cell in plan.cells)
+    missing = [cell for cell in plan.cells if store.marker(cell.key) is None]
     workers = config.workers or count_workers(plan.device, plan.source.weight_files)
     if config.runner == "local" and any(cell.stage in WITH_MODEL for cell in missing):
         for device in worker_devices(plan.device, workers):
@@ -186,7 +186,13 @@ def check_runner(config: RunConfig) -> None:
         check_ray(config.ray_address)
     elif config.runner == "slurm":
         check_slurm(config.slurm)
-    if not config.workers and (config.runner == "slurm" or config.ray_address):
+    elsewhere = config.runner == "slurm" or config.ray_address
+    if elsewhere and isinstance(config.store, str) and not os.environ.get(MIRRORS):
+        raise EraseBenchError(
+            f"workers elsewhere read and write the mirror of {config.store}: let the environment variable {MIRRORS} "
+            "name a folder on a disk that all machines share"
+        )
+    if not config.workers and elsewhere:
         raise EraseBenchError("it is not known how many workers there are elsewhere; say it with --workers")
 
 

@@ -158,7 +158,7 @@ def import_(archive: Path, place: Place) -> None:
 def _is_same(source: Place, target: Place) -> bool:
     """Whether two places are one."""
     if isinstance(source, str) or isinstance(target, str):
-        return source == target
+        return str(source).rstrip("/") == str(target).rstrip("/")
     return target.exists() and target.samefile(source)
 
 

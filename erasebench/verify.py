@@ -212,8 +212,8 @@ def _draw(
     session = Session(
         plan.source, plan.device, plan.dtype, store, how.batch_size, False, how.fid_reference, how.plugins
     )
-    markers = store.markers(cell.key for cell in plan.cells)
-    missing = [cell for cell in plan.cells if markers[cell.key] is None]
+    store.bring(cell.key for cell in plan.cells)
+    missing = [cell for cell in plan.cells if store.marker(cell.key) is None]
     with Progress(missing, stream, workers) as progress:
         outcome = LocalRunner(session, workers).run(plan.cells, store, [progress])
     if outcome.failed:

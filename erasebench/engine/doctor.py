@@ -79,8 +79,8 @@ def of_other_versions(place: Place) -> list[str]:
     Args:
         place: the store's folder, or its URL.
     """
-    markers = filter(None, store_at(place, make=False).markers().values())
-    versions = Counter(str(marker.identity.get("identity_version")) for marker in markers)
+    markers = store_at(place, make=False).markers()
+    versions = Counter(str(marker.identity.get("identity_version")) for _, marker in markers if marker)
     del versions[str(IDENTITY_VERSION)]
     return [
         f"{count} cells are of identity version {version}, and runs of this erasebench read version {IDENTITY_VERSION}:"

@@ -137,7 +137,6 @@ class _Run:
     def run(self) -> Outcome:
         """Look at every cell, and compute those that are missing and needed."""
         left: set[str] = set()
-        self.store.bring(cell.key for cell in self.cells)
         for cell in self.cells:
             found = self.store.find(cell.key)
             if not isinstance(found, str):

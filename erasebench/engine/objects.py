@@ -23,11 +23,12 @@ import re
 import secrets
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from pathlib import Path, PurePath, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 from erasebench.engine.cells import Cell, short_hash
 from erasebench.engine.leases import Claim, Lease, Leases
@@ -49,8 +50,11 @@ from erasebench.files import Place, is_disk_full
 from erasebench.terminal import say
 
 MARKERS, PAYLOADS, LEASES, BEATS = "markers", "payloads", "leases", "leases/beats"
+T = TypeVar("T")
 MIRRORS = "ERASEBENCH_MIRRORS"
 """The environment variable that names the folder in which the mirrors of buckets are."""
+NAME = re.compile("[0-9a-z-]+")
+"""What leases are called; their names become parts of paths."""
 THREADS = 16
 """So many objects are asked for at once."""
 
@@ -66,6 +70,15 @@ def store_at(place: Place, make: bool = True) -> Store:
         EraseBenchError: it cannot be written or reached, is no store, or is one of a newer version.
     """
     return ObjectStore(place, make) if isinstance(place, str) else Store(place, make)
+
+
+def store_to_read(place: Place) -> Store:
+    """A store of which little is read, if anything: one in a bucket is asked for only then.
+
+    Args:
+        place: its folder, which need not be there, or its URL.
+    """
+    return LazyStore(place) if isinstance(place, str) else Store(place, make=False)
 
 
 def open_store(place: Place, make: bool = True) -> Store:
@@ -251,7 +264,8 @@ class ObjectStore(Store):
         self.name = self.bucket.url
         self.leases = ObjectLeases(self.bucket)
         self._listed: set[str] | None = None
-        self._markers: dict[str, Marker] = {}
+        self._payloads: dict[str, dict[str, int]] | None = None
+        """By cell the names and sizes of its objects, when they were listed last."""
         self._damaged: dict[str, str] = {}
         """Cells of the bucket that were found to be damaged, and how."""
 
@@ -286,19 +300,19 @@ class ObjectStore(Store):
         wanted = [key for key in keys if key in listed and super(ObjectStore, self).marker(key) is None]
         if wanted:
             say(f"bringing {len(wanted)} cells from {self.name} to {self.root}")
-        _at_once(self._bring, wanted)
+        for _ in _at_once(self._bring, wanted):
+            pass
 
     def marker(self, key: str) -> Marker | None:
         """The marker of a cell that is finished in the mirror, or else in the bucket; None if there is none."""
         found = super().marker(key) or self._ask_if_listed(key)
         return found if isinstance(found, Marker) and key not in self._damaged else None
 
-    def markers(self, keys: Iterable[str] | None = None) -> dict[str, Marker | None]:
-        """The markers of some cells, or of all that there are; None for one that is not finished."""
+    def markers(self, keys: Iterable[str] | None = None) -> Iterator[tuple[str, Marker | None]]:
+        """The markers of some cells, or of all that there are, many at once; None for one that is not finished."""
         listed = self._list()
         wanted = sorted(listed) if keys is None else list(keys)
-        _at_once(self._ask, [key for key in wanted if key in listed and super(ObjectStore, self).marker(key) is None])
-        return super().markers(wanted)
+        return zip(wanted, _at_once(self.marker, wanted), strict=True)
 
     def find(self, key: str) -> Marker | str:
         """The marker of a cell that is sound in the mirror, or that was just brought there, or what is wrong with it.
@@ -324,13 +338,12 @@ class ObjectStore(Store):
         return isinstance(self._ask_if_listed(key), Marker)
 
     def size(self, key: str) -> int:
-        """Bytes of a cell's payload."""
-        marker = self._ask_if_listed(key)
-        return sum(size for size, _ in marker.files.values()) if isinstance(marker, Marker) else 0
+        """Bytes of a cell's payload in the bucket, when that was listed last."""
+        payloads = self._list_payloads() if self._payloads is None else self._payloads
+        return sum(payloads.get(key, {}).values())
 
     def verify(self, key: str) -> str | None:
         """What is wrong with a cell in the bucket after reading every byte of it, or None; the mirror stays."""
-        self._markers.pop(key, None)
         marker = self._ask(key)
         if isinstance(marker, str):
             return marker
@@ -376,24 +389,26 @@ class ObjectStore(Store):
 
     def leftovers(self, key: str = "") -> dict[PurePath, str]:
         """What lies half-written in the mirror, and objects of the bucket that no marker names."""
-        objects = self.bucket.list(f"{PAYLOADS}/{key}")
-        self._sizes = {name: int(about["size"]) for name, about in objects.items()}
-        listed = self._list()
-        owners = {name: name.split("/")[1] for name in objects}
-        _at_once(self._ask, [each for each in set(owners.values()) if each in listed])
-        named = {
-            _payload(each, name, digest)
-            for each in set(owners.values()) & self._markers.keys()
-            for name, (_, digest) in self._markers[each].files.items()
-        }
-        # Nobody can tell what a damaged marker names.
-        loose = [name for name, each in owners.items() if name not in named and each not in self._damaged]
-        found: dict[PurePath, str] = {PurePosixPath(name): owners[name] for name in sorted(loose)}
+        payloads = self._list_payloads(key)
+        self._list()
+        found: dict[PurePath, str] = {}
+        for each, named in zip(payloads, _at_once(self._named, payloads), strict=True):
+            if named is not None:
+                found |= {PurePosixPath(name): each for name in payloads[each] if name not in named}
         return super().leftovers(key) | found
+
+    def _named(self, key: str) -> set[str] | None:
+        """The objects that the marker of a cell names, if it has one; None where that is damaged."""
+        marker = self._ask(key) if key in self._known() else _MISSING
+        if isinstance(marker, Marker):
+            return {_payload(key, name, digest) for name, (_, digest) in marker.files.items()}
+        return set() if marker == _MISSING else None
 
     def size_beside(self, path: PurePath) -> int:
         """Bytes of what lies beside cells."""
-        return super().size_beside(path) if isinstance(path, Path) else self._sizes[str(path)]
+        if isinstance(path, Path):
+            return super().size_beside(path)
+        return (self._payloads or {}).get(path.parts[1], {}).get(str(path), 0)
 
     def clear(self, path: PurePath) -> None:
         """Remove what lies beside cells."""
@@ -408,9 +423,16 @@ class ObjectStore(Store):
         for name in self.bucket.list(f"{PAYLOADS}/{key}"):
             self.bucket.remove(name)
         self._known().discard(key)
-        self._markers.pop(key, None)
         self._damaged.pop(key, None)
         self._remove(key)
+
+    def _list_payloads(self, key: str = "") -> dict[str, dict[str, int]]:
+        """By cell the names and sizes of objects, of all cells or of one, by a new listing."""
+        found: dict[str, dict[str, int]] = {}
+        for name, about in self.bucket.list(f"{PAYLOADS}/{key}").items():
+            found.setdefault(name.split("/")[1], {})[name] = int(about["size"])
+        self._payloads = (self._payloads or {}) | found if key else found
+        return found
 
     def _list(self) -> set[str]:
         """The keys of all cells of which the bucket has a marker, by a new listing."""
@@ -428,8 +450,6 @@ class ObjectStore(Store):
 
     def _ask(self, key: str) -> Marker | str:
         """The marker that the bucket has of a cell, or what is wrong with it."""
-        if key in self._markers:
-            return self._markers[key]
         text = self.bucket.read(_marker(key))
         if text is None:
             self._known().discard(key)
@@ -442,7 +462,6 @@ class ObjectStore(Store):
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             self._damaged[key] = f"is corrupt: its marker in {self.name} is not what was written"
             return self._damaged[key]
-        self._markers[key] = marker
         return marker
 
     def _bring(self, key: str) -> Marker | str:
@@ -453,14 +472,15 @@ class ObjectStore(Store):
         try:
             with super().adopting(key, marker) as folder:
                 self.copy_payload(key, marker, folder)
-        except CorruptCellError as error:
-            return self._is_damaged(key, error)
+        except (CorruptCellError, FileNotFoundError) as error:
+            # Another run on this machine that brought it first may have cleared away what was written here.
+            found = self._find(key)
+            return found if isinstance(found, Marker) else self._is_damaged(key, error)
         self._damaged.pop(key, None)
         return marker
 
-    def _is_damaged(self, key: str, error: CorruptCellError) -> str:
+    def _is_damaged(self, key: str, error: Exception) -> str:
         """Note that a cell of the bucket is damaged, and say how."""
-        self._markers.pop(key, None)
         said = str(error).removeprefix(f"cell {key[:12]} ")
         self._damaged[key] = f"{said} (in {self.name})"
         return self._damaged[key]
@@ -477,10 +497,31 @@ class ObjectStore(Store):
             elif theirs.files != marker.files:
                 # Another run was first: the cell is what that one made of it.
                 self._remove(key)
-                marker = theirs
         self._damaged.pop(key, None)
         self._known().add(key)
-        self._markers[key] = marker
+
+
+class LazyStore(Store):
+    """A store in a bucket that is opened when a cell is read, which is all that can be done with it.
+
+    Args:
+        url: of the store.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.name = url
+
+    @cached_property
+    def _store(self) -> Store:
+        return open_store(self.name, make=False)
+
+    def read(self, key: str) -> Path:
+        """The folder of a finished cell that passes :meth:`check`.
+
+        Raises:
+            EraseBenchError: the store cannot be reached, or what is wrong with the cell.
+        """
+        return self._store.read(key)
 
 
 _MISSING = "is missing"
@@ -494,11 +535,10 @@ def _payload(key: str, name: str, digest: str) -> str:
     return f"{PAYLOADS}/{key}/{digest}/{name}"
 
 
-def _at_once(act: Callable[[str], object], keys: Sequence[str]) -> None:
-    """Do something for each of some cells, for many at a time."""
+def _at_once(act: Callable[[str], T], keys: Iterable[str]) -> Iterator[T]:
+    """Do something for each of some cells, for many at a time, and give what comes of it, in their order."""
     with ThreadPoolExecutor(THREADS) as pool:
-        for _ in pool.map(act, keys):
-            pass
+        yield from pool.map(act, keys)
 
 
 class ObjectLeases(Leases):
@@ -578,7 +618,8 @@ class ObjectLeases(Leases):
     def _names(self) -> list[str]:
         self._look_around(anew=True)  # who was there before this process told of itself must not be missed
         paths = [path.removeprefix(f"{LEASES}/") for path in self._objects if not path.startswith(f"{BEATS}/")]
-        return sorted({path.rpartition(".")[0] for path in paths})
+        names = {path.rpartition(".")[0] for path in paths}
+        return sorted(name for name in names if NAME.fullmatch(name))
 
     def _make(self, name: str) -> bool:
         self._look_around()

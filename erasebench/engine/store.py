@@ -382,9 +382,9 @@ class Store:
             self.leases.tidy()
             yield
 
-    def markers(self, keys: Iterable[str] | None = None) -> dict[str, Marker | None]:
+    def markers(self, keys: Iterable[str] | None = None) -> Iterator[tuple[str, Marker | None]]:
         """The markers of some cells, or of all that there are; None for one that is not finished."""
-        return {key: self.marker(key) for key in (self.cells() if keys is None else keys)}
+        return ((key, self.marker(key)) for key in (self.cells() if keys is None else keys))
 
     def work(self, key: str) -> Path:
         """A folder for a cell in the making, which survives a kill; made if it is not there.

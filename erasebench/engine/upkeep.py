@@ -19,25 +19,24 @@ def with_what_they_read(store: Store, keys: Iterable[str]) -> set[str]:
     Raises:
         EraseBenchError: one of them is damaged, so that nobody can tell what it was made of.
     """
-    found, pending = set[str](), list(keys)
+    found, pending = set[str](), set(keys)
     while pending:
-        key = pending.pop()
-        if key in found or not store.has(key):
-            continue
-        marker = store.marker(key)
-        if marker is None:
-            raise EraseBenchError(
-                f"cell {key[:12]} {store.check(key)}; run `erasebench doctor --fix --store {store.name}` first"
-            )
-        found.add(key)
-        pending += marker.identity["reads"].values()
+        there = sorted(key for key in pending - found if store.has(key))
+        found.update(there)
+        pending.clear()
+        for key, marker in store.markers(there):
+            if marker is None:
+                raise EraseBenchError(
+                    f"cell {key[:12]} {store.check(key)}; run `erasebench doctor --fix --store {store.name}` first"
+                )
+            pending.update(marker.identity["reads"].values())
     return found
 
 
 def measure(store: Store) -> list[str]:
     """A line for each stage, one for what is in the making, one for all: how many cells, and how large."""
     cells, sizes = Counter[str](), Counter[str]()
-    for key, marker in store.markers().items():
+    for key, marker in store.markers():
         stage = str(marker.identity["stage"]) if marker else "damaged"
         cells[stage] += 1
         sizes[stage] += store.size(key)
@@ -90,7 +89,7 @@ def find_garbage(store: Store, keep: Collection[str]) -> Garbage:
     """
     kept = with_what_they_read(store, keep)
     cells: dict[str, list[str]] = {}
-    for key, marker in store.markers().items():
+    for key, marker in store.markers():
         if key not in kept:
             cells.setdefault(str(marker.identity["stage"]) if marker else "damaged", []).append(key)
     locks = store.root / "locks"

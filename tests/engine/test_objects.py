@@ -22,7 +22,7 @@ from erasebench.engine import leases as leases_module
 from erasebench.engine import objects
 from erasebench.engine.doctor import examine
 from erasebench.engine.leases import Claim
-from erasebench.engine.objects import MIRRORS, Bucket, ObjectLeases, ObjectStore, open_store, store_at
+from erasebench.engine.objects import MIRRORS, Bucket, ObjectLeases, ObjectStore, open_store, store_at, store_to_read
 from erasebench.engine.runner import Corrupt, Event, Finished, Outcome
 from erasebench.engine.store import Marker, Store
 from erasebench.engine.upkeep import collect_garbage, copy
@@ -106,10 +106,23 @@ def test_a_table_is_the_very_one_of_a_store_in_a_folder_wherever_it_is_made(
     assert f"{CELLS} cells: {CELLS} already there" in capsys.readouterr().out
     assert command(*run, tmp_path / "second" / "out") == 0
     assert not done(tmp_path / "second") and table(tmp_path / "second") == table(fast_run)
+    bucket.requests.clear()
+    assert command("compare", tmp_path / "first" / "out", tmp_path / "second" / "out") == 0
+    assert not bucket.requests, "who compares numbers needs no bucket"
     on_machine("three", tmp_path, monkeypatch)
     capsys.readouterr()
     assert command("report", tmp_path / "second" / "out") == 0
     assert any((tmp_path / "second" / "out" / "report-images").iterdir()), "a report brings what it shows"
+
+
+def test_a_store_that_is_rarely_read_is_opened_when_it_is(bucket: S3Server, tmp_path: Path) -> None:
+    compute(tmp_path)
+    bucket.requests.clear()
+    store = store_to_read(URL)
+    assert not bucket.requests
+    assert (store.read(ONE.key) / "payload").read_text() == TEXTS[0]
+    with pytest.raises(EraseBenchError, match=f"cell {'0' * 12} is missing"):
+        store.read("0" * 64)
 
 
 def test_workers_read_the_mirror_and_never_the_bucket(bucket: S3Server, tmp_path: Path) -> None:
@@ -308,6 +321,16 @@ def test_damage_in_the_bucket_is_named_and_computed_again(
     assert examine(URL) == [] and texts() == TEXTS
 
 
+def test_doctor_removes_damage_so_that_it_is_computed_again(bucket: S3Server, tmp_path: Path) -> None:
+    compute(tmp_path)
+    flip(bucket, ONE.key)
+    assert examine(URL, fix=True) == [
+        f"cell {ONE.key[:12]} is corrupt: payload is not what was written (in {URL}): removed"
+    ]
+    assert examine(URL) == [] and ONE.key not in "".join(bucket.objects())
+    assert compute(tmp_path).computed == {ONE.key} and texts() == TEXTS
+
+
 def test_without_its_check_damage_would_go_unnoticed(
     bucket: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -447,8 +470,12 @@ def test_without_permission_nothing_is_begun(
     bucket: S3Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = ("run", *TINY, "--out", tmp_path / "out", "--store", URL)
-    for kinds in (("get", "list", "put"), ("put",)):
-        bucket.refuse = lambda kind, path, kinds=kinds: ("403 Forbidden", "AccessDenied") if kind in kinds else None
+    for allowed in ("nothing", "get list head"):
+
+        def refuse(kind: str, path: str, allowed: str = allowed) -> tuple[str, str] | None:
+            return None if kind in allowed.split() else ("403 Forbidden", "AccessDenied")
+
+        bucket.refuse = refuse
         assert refused(capsys, *run).startswith(f"no permission for {URL}: PermissionError")
     assert not bucket.objects()
 
@@ -482,6 +509,19 @@ def test_a_server_that_goes_in_the_middle_stops_the_run_and_loses_nothing(
     assert finished and len(finished) < len(CHAIN)
     assert {each.key for each in CHAIN} - compute(tmp_path).computed == finished
     assert texts() == TEXTS and examine(URL) == []
+
+
+def test_workers_elsewhere_need_a_mirror_that_all_machines_share(
+    bucket: S3Server, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = ("run", *TINY, "--out", tmp_path / "out", "--store", URL)
+    assert command(*run, "--runner", "slurm", "--slurm", "cluster=local", "--methods", "no-such") == 2
+    assert "no-such" in capsys.readouterr().err, "the mirror is named"
+    monkeypatch.delenv(MIRRORS)
+    said = refused(capsys, *run, "--runner", "ray", "--ray-address", "auto")
+    assert said.startswith(
+        f"workers elsewhere read and write the mirror of {URL}: let the environment variable {MIRRORS}"
+    )
 
 
 # Requests
@@ -675,6 +715,12 @@ def test_a_process_gives_one_sign_of_life_for_all_its_leases(memory: str) -> Non
     for k in range(50):
         leases.release(f"{k}")
     assert not Bucket(memory).list()
+
+
+def test_no_name_of_a_lease_leads_anywhere(memory: str) -> None:
+    Bucket(memory).write("leases/run-/../../../../etc.0", b"")
+    Bucket(memory).write("leases/../store.json.0", b"")
+    assert not ObjectLeases(Bucket(memory)).seen()
 
 
 def test_an_empty_or_foreign_lease_is_taken_over_when_it_is_silent(memory: str) -> None:
