@@ -23,6 +23,10 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 class PlaceType(click.Path):
     """Where a store is: a folder, or a URL."""
 
+    def get_metavar(self, *args: Any, **options: Any) -> str:
+        """What help calls it."""
+        return "DIR|URL"
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """A URL as it is, anything else as a path."""
         return value if isinstance(value, str) and is_url(value) else super().convert(value, param, ctx)

@@ -130,6 +130,17 @@ class Bucket:
                 return {}
         return {name[len(self._path) + 1 :]: about for name, about in found.items()}
 
+    def first(self) -> str | None:
+        """The name of some object, or of what is like a folder of them; None if there is nothing."""
+        with self._talking():
+            try:
+                found = self._files.ls(self._path, detail=False)
+            except FileNotFoundError as error:
+                if _code(error) == "NoSuchBucket":
+                    raise
+                return None
+        return next((PurePosixPath(name).name for name in found), None)
+
     def read(self, name: str) -> bytes | None:
         """What an object holds; None if there is none."""
         with tempfile.TemporaryDirectory(prefix="erasebench-") as folder:
@@ -277,9 +288,10 @@ class ObjectStore(Store):
         """What the store says of itself; None if there is none."""
         text = self.bucket.read(ABOUT)
         if text is None:
-            others = next(iter(self.bucket.list()), None)
-            if others is not None:
-                raise EraseBenchError(f"{self.bucket.url} is no store and not empty (it holds {others}); name another")
+            other = self.bucket.first()
+            # Another run may have made the store in between.
+            if other is not None and self.bucket.read(ABOUT) is None:
+                raise EraseBenchError(f"{self.bucket.url} is no store and not empty (it holds {other}); name another")
             if not make:
                 return None
             said = json.dumps({"format": FORMAT, "id": secrets.token_hex(8)}) + "\n"
@@ -305,8 +317,11 @@ class ObjectStore(Store):
 
     def marker(self, key: str) -> Marker | None:
         """The marker of a cell that is finished in the mirror, or else in the bucket; None if there is none."""
-        found = super().marker(key) or self._ask_if_listed(key)
-        return found if isinstance(found, Marker) and key not in self._damaged else None
+        here = super().marker(key)
+        if here or key in self._damaged:
+            return here
+        found = self._ask_if_listed(key)
+        return found if isinstance(found, Marker) else None
 
     def markers(self, keys: Iterable[str] | None = None) -> Iterator[tuple[str, Marker | None]]:
         """The markers of some cells, or of all that there are, many at once; None for one that is not finished."""
@@ -487,16 +502,21 @@ class ObjectStore(Store):
 
     def _upload(self, key: str, folder: Path, marker: Marker) -> None:
         """Bring a finished cell to the bucket, unless it has one that is not known to be damaged."""
-        for name, (_, digest) in marker.files.items():
-            self.bucket.upload(folder / name, _payload(key, name, digest))
+        ours = {_payload(key, name, digest): folder / name for name, (_, digest) in marker.files.items()}
+        for name, path in ours.items():
+            self.bucket.upload(path, name)
         text = json.dumps(vars(marker), sort_keys=True) + "\n"
         if not self.bucket.write(_marker(key), text.encode(), new=key not in self._damaged):
             theirs = self._ask(key)
             if isinstance(theirs, str):
                 self.bucket.write(_marker(key), text.encode())
             elif theirs.files != marker.files:
-                # Another run was first: the cell is what that one made of it.
-                self._remove(key)
+                # Another run was first: the cell is what that one made of it, here as well, for workers to read.
+                for name in ours.keys() - (self._named(key) or ours.keys()):
+                    self.bucket.remove(name)
+                if folder == self.folder(key):
+                    self._remove(key)
+                    self._bring(key)
         self._damaged.pop(key, None)
         self._known().add(key)
 
