@@ -17,9 +17,21 @@ from typing import BinaryIO
 
 from erasebench.errors import EraseBenchError
 
+Place = Path | str
+"""Where a store is: a folder, or the URL of a bucket."""
 PARTIAL = ".partial"
 """How temporary names end."""
 _OWN = secrets.token_hex(4)
+
+
+def is_url(text: str) -> bool:
+    """Whether a text begins as URLs do: ``s3://``."""
+    return re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", text) is not None
+
+
+def parse_place(text: object) -> object:
+    """A :data:`Place` of what a user gave: of a URL its text, of another text or path the path."""
+    return Path(text) if isinstance(text, str) and not is_url(text) else text
 
 
 def read_file(path: Path) -> bytes:

@@ -15,8 +15,10 @@ from erasebench.files import (
     hash_file_once,
     hash_files,
     is_disk_full,
+    is_url,
     locate,
     make_folder,
+    parse_place,
     read_file,
     remove,
     remove_partials,
@@ -178,3 +180,20 @@ def test_a_place_to_write_is_found_without_links(tmp_path: Path) -> None:
             locate(f"the place {path}", path)
     with pytest.raises(EraseBenchError, match="cannot be written: embedded null byte"):
         locate("it", Path("a\0b"))
+
+
+@pytest.mark.parametrize(
+    ("given", "place"),
+    [
+        ("s3://bucket/a", "s3://bucket/a"),
+        ("memory://a", "memory://a"),
+        ("a/b", Path("a/b")),
+        ("C:/a", Path("C:/a")),
+        ("a://b", "a://b"),
+        ("./s3://a", Path("./s3://a")),
+        (Path("a"), Path("a")),
+        (3, 3),
+    ],
+)
+def test_a_place_is_a_folder_or_a_url(given: object, place: object) -> None:
+    assert parse_place(given) == place and is_url(str(given)) == isinstance(place, str)

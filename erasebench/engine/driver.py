@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from erasebench.engine.cells import Cell
-from erasebench.engine.leases import POLL
 from erasebench.engine.runner import (
     Corrupt,
     Event,
@@ -34,7 +33,7 @@ from erasebench.engine.runner import (
     Workers,
 )
 from erasebench.engine.schedule import Queue, Schedule, longest_way_first
-from erasebench.engine.store import Store
+from erasebench.engine.store import Store, StoreLostError
 from erasebench.engine.work import TRIES, Failure, Task, Workshop
 from erasebench.errors import EraseBenchError
 from erasebench.files import disk_full, make_folder, remove
@@ -164,7 +163,7 @@ class _Run:
 
     def _step(self, workers: Workers) -> None:
         """Give every free worker something to do, and take what is done."""
-        if self.leased and time.monotonic() - self.looked >= POLL:
+        if self.leased and time.monotonic() - self.looked >= self.store.leases.poll:
             self.looked = time.monotonic()
             for cell in self.leased:
                 self.queue.add(cell)
@@ -175,9 +174,9 @@ class _Run:
         if free and not self.jobs:
             # Nobody has anything to do: all that could be computed now is at another run.
             assert self.leased, "cells are left that nothing can make ready"
-            time.sleep(POLL)
+            time.sleep(self.store.leases.poll)
             return
-        for task, report in workers.wait(POLL if self.leased else None):
+        for task, report in workers.wait(self.store.leases.poll if self.leased else None):
             if self.count > 1:
                 self._start_all(workers)  # nobody waits while what is done is committed
             self._take(task, report)
@@ -323,6 +322,9 @@ class _Run:
                 for part in parts:
                     remove(part)
             begun.stack.close()
+        except StoreLostError:
+            begun.abandon()
+            raise
         except Exception as error:
             failure = Failure.of(error, begun.cost["seconds"])
             if failure.disk_full:

@@ -20,7 +20,7 @@ import pytest
 from erasebench.engine import leases as leases_module
 from erasebench.engine.cells import Cell
 from erasebench.engine.doctor import examine
-from erasebench.engine.leases import Claim, Leases
+from erasebench.engine.leases import Claim, FolderLeases
 from erasebench.engine.ledger import read_ledger
 from erasebench.engine.runner import Event, Failed, Found, Lost, Started, TakenOver
 from erasebench.engine.store import MARKER, Marker, Store
@@ -155,7 +155,7 @@ def test_a_driver_that_lost_a_cell_says_so_and_takes_the_result_of_the_other(
     def finish(event: Event) -> None:
         events.append(event)
         if isinstance(event, Started):
-            (store.leases.folder / f"{one.key}.json").unlink()
+            (store.root / "leases" / f"{one.key}.json").unlink()
             assert other.leases.claim(one.key).held
         if isinstance(event, Lost):
             with other.writing(one, {"seconds": 1.0}) as folder:
@@ -229,13 +229,13 @@ def test_of_two_drivers_one_may_be_killed_at_any_moment(fast_run: Path, tmp_path
 def test_the_procedure_finds_drivers_without_leases(
     fast_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    claim = Leases.claim
+    claim = FolderLeases.claim
 
-    def careless(self: Leases, name: str) -> Claim:
+    def careless(self: FolderLeases, name: str) -> Claim:
         claim(self, name)
         return Claim(True)
 
-    monkeypatch.setattr(Leases, "claim", careless)
+    monkeypatch.setattr(FolderLeases, "claim", careless)
     with pytest.raises(AssertionError, match="work was done twice"):
         check_two_drivers(tmp_path, fast_run, range(90, 91))
 
