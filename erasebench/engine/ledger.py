@@ -19,6 +19,7 @@ from erasebench.engine.runner import (
     Lost,
     Mixed,
     Retried,
+    Silent,
     Skipped,
     TakenOver,
     Unneeded,
@@ -51,6 +52,8 @@ class Ledger:
                 self.write("failed", cell, reason=failure.reason, traceback=failure.traceback, seconds=failure.seconds)
             case Retried(cell, failure):
                 self.write("retried", cell, reason=failure.reason)
+            case Silent(cell, seconds, worker, calls):
+                self._append("silent", cell, {"seconds": round(seconds), "worker": worker, "calls": calls})
             case Mixed(devices):
                 self.write("mixed", devices=devices)
             case Skipped(cell, reason):

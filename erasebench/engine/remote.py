@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import AuthenticationError, Pipe
-from multiprocessing.connection import Client, Connection, answer_challenge, deliver_challenge, wait
+from multiprocessing.connection import Client, Connection, answer_challenge, deliver_challenge
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -76,6 +76,10 @@ class Launcher(Protocol):
 
     def ended(self) -> Mapping[int, str]:
         """The numbers of those that ended, and will not be started again by others than this, and how."""
+        ...
+
+    def end(self, number: int) -> None:
+        """End one by force that hangs, without waiting for it; it is among those that ended when it is gone."""
         ...
 
     def close(self) -> None:
@@ -181,6 +185,7 @@ def drive_elsewhere(
     launcher: Callable[[], Launcher],
     workshop: Workshop,
     count: int,
+    patience: float | None,
     cells: Sequence[Cell],
     store: Store,
     subscribers: Sequence[Subscriber],
@@ -191,13 +196,14 @@ def drive_elsewhere(
         launcher: makes what starts them, if there is anything to do.
         workshop: see :func:`~erasebench.engine.driver.drive`; so are the others.
         count: how many are wanted.
+        patience: see :class:`~erasebench.engine.workers.LocalRunner`.
         cells: what is asked for.
         store: of the run.
         subscribers: told of every event.
     """
 
     def hire(progress: TaskProgress, tell: Subscriber) -> Workers:
-        return RemoteWorkers(launcher(), workshop, count, store, progress, tell)
+        return RemoteWorkers(launcher(), workshop, count, patience, store, progress, tell)
 
     return drive(workshop, count, hire, cells, store, subscribers)
 
@@ -211,6 +217,7 @@ class RemoteWorkers(ConnectedWorkers):
         launcher: starts them.
         workshop: how cells are computed.
         count: how many are wanted.
+        patience: seconds without progress after which one is ended.
         store: of the run.
         progress: told how far tasks are.
         tell: told who came.
@@ -224,11 +231,12 @@ class RemoteWorkers(ConnectedWorkers):
         launcher: Launcher,
         workshop: Workshop,
         count: int,
+        patience: float | None,
         store: Store,
         progress: TaskProgress,
         tell: Subscriber,
     ) -> None:
-        super().__init__(progress, tell)
+        super().__init__(patience, progress, tell)
         self._launcher, self._workshop, self._count, self._store = launcher, workshop, count, store
         self._shared = store.work(f"{RUN}{store.leases.owner}")
         self._launches = dict.fromkeys(range(count), 1)
@@ -250,14 +258,13 @@ class RemoteWorkers(ConnectedWorkers):
         """Have an idle one begin a task."""
         worker = self._best(task)
         assert worker, "nobody is free"
-        worker.begin(task)
+        worker.begin(task, self._question)
 
     def wait(self, timeout: float | None) -> list[tuple[Task, Report]]:
         """The tasks that ended; returns as well when a worker came."""
         workers = {worker.connection: worker for worker in self._all}
         ended: list[tuple[Task, Report]] = []
-        for connection in wait([*workers, self._door.bell], min(timeout or LOOK, LOOK)):
-            assert isinstance(connection, Connection)
+        for connection in self._wait([*workers, self._door.bell], timeout):
             if connection in workers:
                 ended += self._hear(workers[connection])
             else:
@@ -265,7 +272,7 @@ class RemoteWorkers(ConnectedWorkers):
         if time.monotonic() - self._looked >= LOOK:
             self._looked = time.monotonic()
             self._launch_again()
-        return ended
+        return ended + self._watch()
 
     def close(self) -> None:
         """Send the idle ones home; the others end when their connection does."""
@@ -304,6 +311,9 @@ class RemoteWorkers(ConnectedWorkers):
             del self._launches[number]
         if not self._launches:
             raise EraseBenchError(f"no worker could be started: {ended[hopeless[-1]]}")
+
+    def _end(self, worker: Worker) -> None:
+        self._launcher.end(worker.number)
 
     def _bury(self, worker: Worker) -> Failure:
         return Failure("the connection to its worker was lost", error="ConnectionLost")

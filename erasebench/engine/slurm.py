@@ -42,11 +42,13 @@ class SlurmRunner:
         workshop: how cells are computed.
         workers: how many jobs.
         parameters: see :func:`check_slurm`.
+        patience: see :class:`~erasebench.engine.workers.LocalRunner`.
     """
 
     workshop: Workshop
     workers: int
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    patience: float | None = None
 
     def run(self, cells: Sequence[Cell], store: Store, subscribers: Sequence[Subscriber]) -> Outcome:
         """Compute what is missing; see :class:`~erasebench.engine.runner.Runner`."""
@@ -54,7 +56,7 @@ class SlurmRunner:
         def launcher() -> Launcher:
             return Jobs(self.workshop.device.startswith("cuda"), self.parameters)
 
-        return drive_elsewhere(launcher, self.workshop, self.workers, cells, store, subscribers)
+        return drive_elsewhere(launcher, self.workshop, self.workers, self.patience, cells, store, subscribers)
 
 
 def check_slurm(parameters: Mapping[str, Any]) -> None:
@@ -134,6 +136,11 @@ class Jobs:
                 del self._jobs[number]
                 ended[number] = f"its job is {job.state.lower()}: {_last_line(job.paths.stderr) or 'it said nothing'}"
         return ended
+
+    def end(self, number: int) -> None:
+        """Cancel a job."""
+        if number in self._jobs:
+            self._jobs[number].cancel(check=False)
 
     def close(self) -> None:
         """Cancel what is left."""

@@ -61,17 +61,27 @@ class Here:
             number: f"exit code {self.processes.pop(number).wait()}" for number in codes if codes[number] is not None
         }
 
+    def end(self, number: int) -> None:
+        self.processes[number].kill()
+
     def close(self) -> None:
         for process in self.processes.values():
             process.wait(timeout=10)
         self.processes.clear()
 
 
-def run(folder: Path, cells: Sequence[Cell], launcher: Any, events: list[Event], count: int = 2) -> Outcome:
+def run(
+    folder: Path,
+    cells: Sequence[Cell],
+    launcher: Any,
+    events: list[Event],
+    count: int = 2,
+    patience: float | None = None,
+) -> Outcome:
     (folder / "signs").mkdir(parents=True, exist_ok=True)
     store = Store(folder / "store")
     return drive_elsewhere(
-        lambda: launcher, FakeWorkshop(store, folder / "signs"), count, cells, store, [events.append]
+        lambda: launcher, FakeWorkshop(store, folder / "signs"), count, patience, cells, store, [events.append]
     )
 
 
