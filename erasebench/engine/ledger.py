@@ -13,6 +13,7 @@ from erasebench.engine.cells import Cell
 from erasebench.engine.runner import (
     LOST,
     Corrupt,
+    Ended,
     Event,
     Failed,
     Finished,
@@ -54,6 +55,8 @@ class Ledger:
                 self.write("retried", cell, reason=failure.reason)
             case Silent(cell, seconds, worker, calls):
                 self._append("silent", cell, {"seconds": round(seconds), "worker": worker, "calls": calls})
+            case Ended(how):
+                self._append("worker ended", None, {"reason": how})
             case Mixed(devices):
                 self.write("mixed", devices=devices)
             case Skipped(cell, reason):

@@ -20,6 +20,7 @@ from erasebench.engine.runner import (
     LOST,
     Asked,
     Corrupt,
+    Ended,
     Event,
     Failed,
     Finished,
@@ -161,6 +162,8 @@ class Progress:
                 self._show(f"waiting for {count} worker{'s' * (count > 1)} of {where}")
             case Joined(count, of):
                 self._show(f"{count} of {of} worker{'s' * (of > 1)} {'is' if of == 1 else 'are'} there")
+            case Ended(how, again):
+                self._show(f"a worker ended{', and is started again' if again else ''}: {how}")
             case Mixed(devices):
                 self._show(
                     f"workers differ ({' and '.join(devices)}): what they compute may differ in rounding; a table that "

@@ -92,6 +92,11 @@ class _Actors:
             try:
                 _connect(ray, count, address)
             except (ConnectionError, RuntimeError, ValueError) as error:
+                if address == "auto" and isinstance(error, ConnectionError):
+                    raise EraseBenchError(
+                        "no Ray cluster is running that this machine is part of; run on one of its nodes, give "
+                        "--ray-address host:port, or none for a cluster of this machine alone"
+                    ) from error
                 raise EraseBenchError(f"Ray cannot be used: {' '.join(str(error).split())}") from error
         self.host = ray.util.get_node_ip_address()
         self.where = "Ray" if address else "Ray on this machine"

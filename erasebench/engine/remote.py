@@ -23,7 +23,7 @@ from typing import Any, Protocol
 from erasebench import __version__
 from erasebench.engine.cells import Cell
 from erasebench.engine.driver import drive
-from erasebench.engine.runner import Asked, Joined, Outcome, Report, Subscriber, TaskProgress, Workers
+from erasebench.engine.runner import Asked, Ended, Joined, Outcome, Report, Subscriber, TaskProgress, Workers
 from erasebench.engine.store import RUN, Store
 from erasebench.engine.work import Failure, Task, Workshop
 from erasebench.engine.worker import work_for
@@ -242,6 +242,8 @@ class RemoteWorkers(ConnectedWorkers):
         self._launches = dict.fromkeys(range(count), 1)
         """By the number of a worker how often it was launched since it was there."""
         self._looked = time.monotonic()
+        self._told: set[str] = set()
+        """How workers ended, as far as that is known to subscribers: of many that end alike one is told of."""
         self._door = _Door(launcher.host, self._shared.absolute())
         try:
             launcher.launch(range(count), self._door.place)
@@ -299,10 +301,14 @@ class RemoteWorkers(ConnectedWorkers):
         self._tell(Joined(len(self._all), self._count))
 
     def _launch_again(self) -> None:
-        """Replace workers that ended; of those that never came, the error is told when nobody is left."""
+        """Replace workers that ended; of those that never came, it is an error when nobody is left."""
         ended = self._launcher.ended()
         hopeless = [number for number in ended if self._launches[number] >= LAUNCHES]
         again = [number for number in ended if number not in hopeless]
+        for number, how in ended.items():
+            if how not in self._told:
+                self._told.add(how)
+                self._tell(Ended(how, number in again))
         for number in again:
             self._launches[number] += 1
         if again:

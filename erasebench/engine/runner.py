@@ -145,6 +145,14 @@ class Joined:
 
 
 @dataclass(frozen=True)
+class Ended:
+    """A worker elsewhere is no longer there; ``how`` in words, and whether it is started ``again``."""
+
+    how: str
+    again: bool
+
+
+@dataclass(frozen=True)
 class Mixed:
     """Workers compute on different devices, or with different versions of torch, so that their results may differ."""
 
@@ -167,6 +175,7 @@ Event = (
     | Unneeded
     | Asked
     | Joined
+    | Ended
     | Mixed
 )
 Subscriber = Callable[[Event], None]

@@ -26,7 +26,7 @@ from erasebench.errors import EraseBenchError
 from tests.engine.fake import FakeWorkshop, cell
 from tests.engine.test_remote import Here
 from tests.engine.test_remote import run as run_remotely
-from tests.engine.test_workers import check_nothing_is_left
+from tests.engine.test_workers import check_nothing_is_left, wait_until_gone
 
 Run = Callable[[Path, Sequence[Cell], "Clock", float | None], Outcome]
 
@@ -116,6 +116,7 @@ def check_hang(
     store = Store(folder / "store")
     assert (store.read(hangs.key) / "payload").read_text() == "hangs 0 ['first 0 []\\n']\n"
     assert examine(store.root) == []
+    wait_until_gone(folder)
     check_nothing_is_left(folder)
     return reasons
 

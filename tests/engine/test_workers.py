@@ -43,6 +43,14 @@ def is_running(process: int) -> bool:
     return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
 
 
+def wait_until_gone(folder: Path) -> None:
+    """Wait for the end of workers that others end than the driver."""
+    deadline = time.monotonic() + 20
+    while any(is_running(int(process)) for process, *_ in begun(folder).values()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def check_nothing_is_left(folder: Path) -> None:
     store = Store(folder / "store")
     assert not store.leftovers()
