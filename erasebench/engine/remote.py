@@ -17,7 +17,7 @@ from multiprocessing import AuthenticationError, Pipe
 from multiprocessing.connection import Client, Connection, answer_challenge, deliver_challenge
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from threading import Thread
+from threading import BoundedSemaphore, Thread, Timer
 from typing import Any, Protocol
 
 from erasebench import __version__
@@ -35,6 +35,8 @@ LOOK = 1.0
 """Seconds after which it is looked whether workers ended that are not there."""
 LAUNCHES = 3
 """How often in a row a worker is launched that ends before it is there."""
+GREETING, GUESTS = 20.0, 64
+"""Seconds in which whoever comes has to say who it is, and how many may be about it at a time; others wait."""
 VISIBLE = 60.0
 """Seconds that a file which a worker wrote may take to be seen here; network file systems keep listings for a while."""
 SILENCE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 6}
@@ -346,6 +348,7 @@ class _Door:
         """``bell`` can be read when somebody came."""
         self._came: SimpleQueue[tuple[Connection, str, int]] = SimpleQueue()
         self._closed = False
+        self._places = BoundedSemaphore(GUESTS)
         Thread(target=self._open, daemon=True).start()
 
     def next(self) -> tuple[Connection, str, int]:
@@ -368,13 +371,18 @@ class _Door:
 
     def _open(self) -> None:
         while True:
+            self._places.acquire()
             try:
                 them, _ = self._socket.accept()
             except OSError:
                 return
-            Thread(target=self._greet, args=(Connection(them.detach()),), daemon=True).start()
+            Thread(target=self._greet, args=(them,), daemon=True).start()
 
-    def _greet(self, connection: Connection) -> None:
+    def _greet(self, them: socket.socket) -> None:
+        connection = Connection(os.dup(them.fileno()))
+        limit = Timer(GREETING, _hang_up, (them,))
+        limit.daemon = True
+        limit.start()
         try:
             deliver_challenge(connection, self.place.key)
             answer_challenge(connection, self.place.key)
@@ -383,11 +391,21 @@ class _Door:
         except (AuthenticationError, EOFError, OSError):
             connection.close()
             return
+        finally:
+            limit.cancel()
+            them.close()
+            self._places.release()
         self._came.put((connection, version, number))
         if self._closed:
             self._send_home()
             return
         self._ring.send_bytes(b"!")
+
+
+def _hang_up(them: socket.socket) -> None:
+    """End whatever is being read from somebody."""
+    with suppress(OSError):
+        them.shutdown(socket.SHUT_RDWR)
 
 
 def _end_silence(connection: Connection) -> None:
