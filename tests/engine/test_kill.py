@@ -21,7 +21,7 @@ from erasebench.engine.cells import Cell
 from erasebench.engine.doctor import examine
 from erasebench.engine.ledger import read_ledger
 from erasebench.engine.store import MARKER, Store
-from erasebench.files import hash_file, write_durably
+from erasebench.files import hash_file, remove, write_durably
 from tests.engine.runs import TINY, done, fast_stages, load_once, places, run_tiny, table
 from tests.forks import in_a_child
 
@@ -123,6 +123,7 @@ def marker_first(store: Store, cell: Cell, cost: Mapping[str, Any]) -> Iterator[
     for path in list(partial.iterdir()):
         path.rename(target / path.name)
     partial.rmdir()
+    remove(store.root / "work" / cell.key)
 
 
 def test_the_procedure_finds_a_commit_in_the_wrong_order(
