@@ -120,6 +120,7 @@ def marker_first(store: Store, cell: Cell, cost: Mapping[str, Any]) -> Iterator[
     files = {path.name: (path.stat().st_size, hash_file(path)) for path in partial.iterdir()}
     target.mkdir(parents=True, exist_ok=True)
     write_durably(target / MARKER, json.dumps({"identity": cell.identity, "files": files, "cost": dict(cost)}))
+    time.sleep(0.01)
     for path in list(partial.iterdir()):
         path.rename(target / path.name)
     partial.rmdir()
