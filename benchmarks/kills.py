@@ -50,7 +50,7 @@ class Tally:
     Attributes:
         of_drivers: kills of runs that had finished nothing before; ``of_resumed_drivers`` of those that went on from
             what others left; ``of_workers`` of single worker processes, whose runs went on.
-        ended: runs that came to their end, each the last of some.
+        ended: runs that came to their end, each the last of some; ``failed`` those that ended with an error.
         most_kills: of the drivers of one store, until its run ended.
         finished_before: cells that were finished when a driver was killed, summed over all kills.
         lost: of these, what was not there afterwards, or not sound.
@@ -64,6 +64,7 @@ class Tally:
     of_resumed_drivers: int = 0
     of_workers: int = 0
     ended: int = 0
+    failed: int = 0
     most_kills: int = 0
     finished_before: int = 0
     lost: int = 0
@@ -89,7 +90,7 @@ class Tally:
     @property
     def bad(self) -> bool:
         """Whether anything went wrong."""
-        return bool(self.lost or self.unsound or self.other_tables or self.mended or self.outlived)
+        return bool(self.failed or self.lost or self.unsound or self.other_tables or self.mended or self.outlived)
 
 
 def run_in_a_process(folder: Path, *more: str | Path) -> int:
@@ -152,7 +153,8 @@ class Killer:
                 tally.mended += bool(examine(folder / "store"))
                 break
             if code != -signal.SIGKILL:
-                raise SystemExit(f"a run ended with exit code {code} in {folder}")
+                tally.failed += 1
+                break
             if finished:
                 tally.of_resumed_drivers += 1
             else:
