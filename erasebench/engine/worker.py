@@ -87,9 +87,11 @@ def work_for(
 
 
 def _calls(thread: int) -> tuple[str, ...]:
-    """The calls that a thread is in, the innermost first."""
+    """The calls that a thread is in, the innermost first, but for those by which Python imports."""
     calls, frame = [], sys._current_frames().get(thread)
     while frame:
-        calls.append(f"{frame.f_globals.get('__name__', '?')}:{frame.f_lineno} {frame.f_code.co_name}")
+        module = frame.f_globals.get("__name__", "?")
+        if not module.startswith("importlib."):
+            calls.append(f"{module}:{frame.f_lineno} {frame.f_code.co_name}")
         frame = frame.f_back
     return tuple(calls)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -201,12 +202,14 @@ class ConnectedWorkers(ABC):
     def _watch(self) -> list[tuple[Task, Report]]:
         """Ask those where they are that told of no progress for a while, and end those that did not for too long."""
         ended: list[tuple[Task, Report]] = []
-        now = time.monotonic()
+        now, patience = time.monotonic(), math.inf if self._patience is None else self._patience
         for worker in list(self._all):
-            if worker.task is None or worker.connection.poll():
-                continue  # it is idle, or what it says was not heard yet
             silent = now - worker.heard
-            if self._patience is not None and silent >= self._patience:
+            if worker.task is None or (silent < min(worker.question, patience) and worker.asked is None):
+                continue
+            if worker.connection.poll():
+                continue  # the driver has not heard yet what it said
+            if silent >= patience:
                 ended.append((worker.task, self._give_up(worker, silent)))
             elif silent >= worker.question:
                 worker.question, worker.asked = 2 * silent, now
