@@ -182,8 +182,6 @@ def test_the_procedure_finds_a_driver_that_looks_at_the_time_alone(
 
 
 def test_a_cell_whose_workers_all_hang_fails_after_three_tries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tests.engine.fake.once", lambda sign: True)
-
     def hungry(clock: Clock, event: Event) -> None:
         impatient(clock, event)
         if isinstance(event, Retried):
@@ -192,8 +190,9 @@ def test_a_cell_whose_workers_all_hang_fails_after_three_tries(tmp_path: Path, m
     clock = Clock(hungry)
     clock.sign = tmp_path / "signs" / "hung"
     monkeypatch.setattr(workers, "time", SimpleNamespace(monotonic=clock.monotonic))
-    hangs, fine = cell("hangs", "hang"), cell("fine")
-    outcome = here(tmp_path, [hangs, fine], clock, 900)
+    fine = cell("fine")
+    hangs = cell("hangs", "hang", fine=fine)
+    outcome = here(tmp_path, [fine, hangs], clock, 900)
     assert outcome.computed == {fine.key} and len(clock.of(Silent)) == 3
     assert outcome.failed[hangs.key].endswith("(at the last of 3 tries)")
     check_nothing_is_left(tmp_path)
