@@ -101,6 +101,11 @@ class RunConfig(BaseModel):
     workers: Annotated[int, Field(ge=1)] | None = Field(
         None, description="Processes; if omitted one per processor, as far as memory goes, or per GPU."
     )
+    patience: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        None,
+        description="Minutes without progress after which a worker is ended and its cell done again, three times at "
+        "most; if omitted it is only said, as a long step looks the same from outside.",
+    )
     runner: Literal["local", "ray", "slurm"] = Field(
         "local", description="Who computes: processes of this machine, actors of Ray, or jobs of Slurm."
     )

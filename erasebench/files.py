@@ -70,6 +70,23 @@ def durably(path: Path) -> Iterator[BinaryIO]:
     sync(path.parent)
 
 
+def write_hashed(path: Path, data: bytes) -> None:
+    """Write a file :func:`durably` that :func:`read_hashed` reads: a SHA-256, and the data that it is of."""
+    with durably(path) as stream:
+        stream.write(hashlib.sha256(data).digest())
+        stream.write(data)
+
+
+def read_hashed(path: Path) -> bytes | None:
+    """What :func:`write_hashed` wrote; None where there is no file, or one that is damaged."""
+    try:
+        whole = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    digest, data = whole[:32], whole[32:]
+    return data if hashlib.sha256(data).digest() == digest else None
+
+
 def write_durably(path: Path, text: str) -> None:
     """Write a text file :func:`durably`."""
     with durably(path) as stream:

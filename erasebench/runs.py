@@ -204,13 +204,14 @@ def check_runner(config: RunConfig) -> None:
 
 def make_runner(config: RunConfig, session: Session, workers: int) -> Runner:
     """Who computes the cells of a run."""
+    patience = None if config.patience is None else 60 * config.patience
     match config.runner:
         case "ray":
-            return RayRunner(session, workers, config.ray_address)
+            return RayRunner(session, workers, config.ray_address, patience)
         case "slurm":
-            return SlurmRunner(session, workers, config.slurm)
+            return SlurmRunner(session, workers, config.slurm, patience)
         case "local":
-            return LocalRunner(session, workers)
+            return LocalRunner(session, workers, patience)
 
 
 def count_workers(device: str, weight_files: Sequence[Path]) -> int:

@@ -20,10 +20,12 @@ from erasebench.files import (
     make_folder,
     parse_place,
     read_file,
+    read_hashed,
     remove,
     remove_partials,
     replace_folder,
     write_durably,
+    write_hashed,
 )
 from tests.forks import end, fork, in_a_child
 
@@ -38,6 +40,20 @@ def test_two_processes_that_write_one_file_leave_one_of_them_whole(tmp_path: Pat
         stream.write(b"whole")
     assert path.read_text() == "first, whole"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_with_its_hash_is_read_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    assert read_hashed(path) is None
+    for data in (b"", b"some data"):
+        write_hashed(path, data)
+        assert read_hashed(path) == data
+    whole = path.read_bytes()
+    for k in range(len(whole)):
+        path.write_bytes(whole[:k] + bytes([whole[k] ^ 1]) + whole[k + 1 :])
+        assert read_hashed(path) is None
+        path.write_bytes(whole[:k])
+        assert read_hashed(path) is None
 
 
 def test_an_error_leaves_the_old_file(tmp_path: Path) -> None:

@@ -331,7 +331,8 @@ class Store:
             self._remove(key)
         sync(target.parent)
         for path in (self.root / WORK / key, *target.parent.glob(f"{key}*{PARTIAL}")):
-            remove(path)
+            with suppress(OSError):  # a worker that was lost may still write there
+                remove(path)
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
@@ -364,7 +365,9 @@ class Store:
         if lease.holder and lease.name.startswith(RUN):
             remove(self.root / WORK / lease.name)
         elif lease.holder and KEY.fullmatch(lease.name):
-            remove(self._place(lease.name, lease.holder.owner))
+            place = self._place(lease.name, lease.holder.owner)
+            for path in place.parent.glob(f"{place.name.removesuffix(PARTIAL)}*{PARTIAL}"):
+                remove(path)
             if self.marker(lease.name):
                 remove(self.root / WORK / lease.name)
         self.leases.drop(lease)
