@@ -115,7 +115,8 @@ class Session:
         if self.max_memory is not None:
             limit_memory(self.device, self.max_memory)
         model = load_model(self.source, self.device, self.dtype)
-        model.recorder.gigabytes = self.max_memory
+        if self.max_memory is not None:
+            model.recorder.gigabytes = self.max_memory
         if self.compile:
             model.compile()
         return model
