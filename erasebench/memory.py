@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
+from weakref import WeakSet
 
 from erasebench.errors import EraseBenchError
 
@@ -13,6 +14,18 @@ if TYPE_CHECKING:
     import torch
 
 T = TypeVar("T")
+
+
+class Clearable(Protocol):
+    """What keeps memory only to save time."""
+
+    def clear(self) -> None:
+        """Give it back."""
+        ...
+
+
+SPARE: WeakSet[Clearable] = WeakSet()
+"""What is given back when memory runs out."""
 
 GB = 10**9
 USABLE = 0.9
@@ -88,6 +101,8 @@ class BatchSize:
 
         self.rows = rows // 2
         self.halvings += 1
+        for kept in list(SPARE):
+            kept.clear()
         torch.cuda.empty_cache()
 
 

@@ -212,9 +212,7 @@ class DiffusionModel:
     ) -> Tensor | None:
         if not (latents.is_cuda and self.accelerated and isinstance(self.unet, nn.Module)):
             return None
-        return self.recorder.predict(
-            self.unet, latents, timesteps, conditions, partial(self.autocast, cache_enabled=False)
-        )
+        return self.recorder.predict(self.unet, latents, timesteps, conditions, self.dtype)
 
     def conditions(self, latents: Tensor, conditioning: Conditioning) -> dict[str, Any]:
         """What the U-Net is given besides latents ``[n, c, h, w]`` and timesteps, by its own names."""
@@ -333,14 +331,9 @@ class DiffusionModel:
 
         return np.concatenate([*self.batch_sizes.decoded.batches(len(latents), draw)])
 
-    def autocast(self, cache_enabled: bool = True) -> Any:
-        """Mixed precision where ``dtype`` asks for it.
-
-        Args:
-            cache_enabled: cast each weight once for as long as the context lasts.
-        """
-        mixed = self.dtype != torch.float32
-        return torch.autocast(self.device.type, dtype=self.dtype, enabled=mixed, cache_enabled=cache_enabled)
+    def autocast(self) -> Any:
+        """Mixed precision where ``dtype`` asks for it."""
+        return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """Every parameter that an erasure may change, by ``"unet.<name>"`` and ``"<text encoder>.<name>"``."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from erasebench.memory import GB, free_memory
+from erasebench.memory import GB, SPARE, free_memory
 
 FEW_ROWS = 16
 """Up to so many rows, a pass without gradients takes no longer than its kernels take to be launched."""
@@ -26,6 +26,11 @@ RECORDINGS = 4
 """Kept at a time, of different shapes; each holds the memory of its pass."""
 REMEMBERED = 16
 """Passes that are remembered: those that come again are recorded."""
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+GLOBAL_HOOKS = tuple(f"_global{name}" for name in HOOKS[:3])
+"""Where torch keeps the hooks of a layer, and those of all layers."""
+FREE_U = ("s1", "s2", "b1", "b2")
+"""Factors by which diffusers scales what a block is given, where FreeU is on."""
 
 
 class Graph:
@@ -33,21 +38,23 @@ class Graph:
 
     Attributes:
         results: what it returned, in memory into which every replay writes.
+        stream: on which it was recorded.
 
     Args:
         compute: the function, which was called before, so that libraries have chosen their kernels.
-        pool: of another graph, whose memory this one reads.
+        device: a GPU.
+        before: another graph, whose memory this one reads.
     """
 
-    def __init__(self, compute: Callable[[], Sequence[Tensor | None]], pool: Any = None) -> None:
+    def __init__(
+        self, compute: Callable[[], Sequence[Tensor | None]], device: torch.device, before: Graph | None = None
+    ) -> None:
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, pool=pool):
+        # The stream says which GPU it is: by itself a graph is of the first.
+        self.stream: Any = before.stream if before else torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        pool = before._graph.pool() if before else None
+        with torch.cuda.stream(self.stream), torch.cuda.graph(self._graph, pool=pool, stream=self.stream):
             self.results = compute()
-
-    @property
-    def pool(self) -> Any:
-        """Its memory."""
-        return self._graph.pool()
 
     def replay(self) -> None:
         """Compute the same again, of what is now in the tensors that the function read."""
@@ -66,7 +73,7 @@ class Recording:
         with torch.inference_mode(False), torch.no_grad():
             self._inputs = [torch.empty_like(tensor).copy_(tensor) for tensor in inputs]
             _warm_up(inputs[0].device, lambda: predict(*self._inputs))
-            self._graph = Graph(lambda: [predict(*self._inputs)])
+            self._graph = Graph(lambda: [predict(*self._inputs)], inputs[0].device)
 
     def replay(self, inputs: Sequence[Tensor]) -> Tensor:
         """The pass for other values of the inputs."""
@@ -81,7 +88,8 @@ class Recording:
 class GradientRecording:
     """A pass and its gradients: to the inputs and the parameters that ask for them.
 
-    What the backward pass needs is kept in one place, so that it has to come before the next forward pass.
+    What the backward pass needs is kept in one place, which it overwrites: it has to come before the next forward pass,
+    and once.
 
     Args:
         predict: computes the pass.
@@ -95,7 +103,7 @@ class GradientRecording:
         self._inputs = [
             torch.empty_like(tensor).copy_(tensor.detach()).requires_grad_(tensor.requires_grad) for tensor in inputs
         ]
-        self._parameters = list(parameters)
+        self.parameters = list(parameters)
         wanted = [*(tensor for tensor in self._inputs if tensor.requires_grad), *parameters]
 
         def forward() -> list[Tensor]:
@@ -111,8 +119,8 @@ class GradientRecording:
 
         with torch.enable_grad():
             _warm_up(inputs[0].device, both)
-            self._forward = Graph(forward)
-            self._backward = Graph(backward, self._forward.pool)
+            self._forward = Graph(forward, inputs[0].device)
+            self._backward = Graph(backward, inputs[0].device, self._forward)
         # It would keep the places where gradients arrive, which belong to the stream of the recording.
         del self._output
         self._turn = 0
@@ -128,9 +136,10 @@ class GradientRecording:
         """The pass for other values of the inputs, with gradients to them and to the parameters.
 
         Raises:
-            RuntimeError: in the backward pass, if there was another forward pass in between.
+            RuntimeError: in the backward pass, if there was another forward or backward pass in between, or if weights
+                were written to.
         """
-        predicted: Tensor = _Replay.apply(self, *inputs, *self._parameters)
+        predicted: Tensor = _Replay.apply(self, *inputs, *self.parameters)
         return predicted
 
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, int, object]:
@@ -148,13 +157,14 @@ class GradientRecording:
     def backward(self, gradient: Tensor, turn: int) -> list[Tensor | None]:
         """Gradients to the inputs and the parameters; None to those that require none."""
         if turn != self._turn:
-            raise RuntimeError("a recorded pass was made again before its backward pass")
+            raise RuntimeError("a recorded pass was made again, or gone back through, before this backward pass")
+        self._turn += 1
         self._gradient.copy_(gradient)
         self._backward.replay()
-        found = iter(self._backward.results)
-        tensors = (*self._inputs, *self._parameters)
-        gradients = [next(found) if tensor.requires_grad else None for tensor in tensors]
-        return [None if one is None else one.clone() for one in gradients]
+        found = [None if one is None else one.clone() for one in self._backward.results]
+        of_parameters = found[len(found) - len(self.parameters) :]
+        of_inputs = iter(found)
+        return [next(of_inputs) if tensor.requires_grad else None for tensor in self._inputs] + of_parameters
 
 
 class _Ticket:
@@ -168,12 +178,14 @@ class _Replay(torch.autograd.Function):
     def forward(ctx: Any, recording: GradientRecording, *tensors: Tensor) -> Tensor:
         predicted, ctx.turn, ctx.ticket = recording.forward(tensors)
         ctx.recording = recording
+        ctx.save_for_backward(*recording.parameters)
         return predicted
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         ctx.ticket = None
+        _ = ctx.saved_tensors  # autograd complains if they were written to
         return None, *ctx.recording.backward(gradient, ctx.turn)
 
 
@@ -200,6 +212,7 @@ class Recordings:
 
     def __init__(self) -> None:
         self._kept: dict[Hashable, Replayed | None] = {}
+        SPARE.add(self)
 
     def get(self, key: Hashable, record: Callable[[], Replayed | None]) -> Replayed | None:
         """A recording, made if it is not there; None if it cannot be made, and is not to be tried again.
@@ -261,7 +274,12 @@ class Recorder:
         self._recordings.clear()
 
     def predict(
-        self, unet: Any, latents: Tensor, timesteps: Tensor | float, conditions: Mapping[str, Any], autocast: Any
+        self,
+        unet: Any,
+        latents: Tensor,
+        timesteps: Tensor | float,
+        conditions: Mapping[str, Any],
+        dtype: torch.dtype,
     ) -> Tensor | None:
         """A recorded pass; None if it is none that is to be recorded.
 
@@ -270,10 +288,11 @@ class Recorder:
             latents: ``[n, c, h, w]``.
             timesteps: one for all, or ``[n]``.
             conditions: what the U-Net is given besides, by its own names.
-            autocast: makes a context in which passes are computed.
+            dtype: of mixed precision, or float32.
         """
-        named, added = dict(conditions), dict(conditions.get("added_cond_kwargs", {}))
-        text = named["encoder_hidden_states"]
+        if not conditions.keys() <= {"encoder_hidden_states", "added_cond_kwargs"}:
+            return None
+        text, added = conditions["encoder_hidden_states"], dict(conditions.get("added_cond_kwargs", {}))
         inputs = [latents, torch.as_tensor(timesteps, device=latents.device), text, *added.values()]
         build, parameters = Build.of(unet), list(unet.parameters())
         trained = [parameter for parameter in parameters if parameter.requires_grad]
@@ -284,9 +303,12 @@ class Recorder:
             return None
         key = (
             trains,
+            dtype,
+            tuple(added),
             tuple((tensor.dtype, tensor.shape, tensor.requires_grad) for tensor in inputs),
-            tuple((parameter.data_ptr(), parameter.requires_grad) for parameter in parameters),
-            build.adapters,
+            tuple((id(one), one.data_ptr(), one.shape, one.requires_grad) for one in parameters),
+            id(unet),
+            build,
         )
         if key not in self._seen:
             self._seen.append(key)
@@ -294,7 +316,8 @@ class Recorder:
 
         def compute(latents: Tensor, timesteps: Tensor, text: Tensor, *more: Tensor) -> Tensor:
             given = {"added_cond_kwargs": dict(zip(added, more, strict=True))} if added else {}
-            with autocast():
+            mixed = dtype != torch.float32
+            with torch.autocast(latents.device.type, dtype=dtype, enabled=mixed, cache_enabled=False):
                 found: Tensor = unet(latents, timesteps, encoder_hidden_states=text, return_dict=False, **given)[0]
             return found
 
@@ -318,24 +341,35 @@ class Build:
     """What others may have changed in a network besides its weights.
 
     Attributes:
-        hooked: whether any layer has forward hooks, which may look at it or change it.
+        hooked: whether any layer or weight has hooks, which may look at it or change it, or computes in a way of its
+            own.
+        layers: their types, and whether they are in training mode, in which dropout draws.
         attention: what computes attention, layer by layer.
-        adapters: of peft, layer by layer: whether they are off, whether they are merged, and which are used.
+        adapters: of peft, layer by layer: whether they are off, whether they are merged, and which are used, with what
+            factor.
     """
 
     hooked: bool
+    layers: tuple[tuple[type, bool], ...]
     attention: tuple[type, ...]
-    adapters: tuple[tuple[bool, bool, tuple[str, ...]], ...]
+    adapters: tuple[tuple[bool, bool, tuple[tuple[str, float], ...]], ...]
 
     @classmethod
     def of(cls, network: nn.Module) -> Build:
         """The build of a network as it is now."""
-        hooked, attention, adapters = False, list[type](), list[tuple[bool, bool, tuple[str, ...]]]()
+        hooked = any(getattr(torch.nn.modules.module, name) for name in GLOBAL_HOOKS)
+        layers, attention = list[tuple[type, bool]](), list[type]()
+        adapters = list[tuple[bool, bool, tuple[tuple[str, float], ...]]]()
         layer: Any
         for layer in network.modules():
-            hooked = hooked or bool(layer._forward_hooks or layer._forward_pre_hooks)
-            if processor := vars(layer).get("processor", layer._modules.get("processor")):
+            own = vars(layer)
+            hooked = hooked or "forward" in own or any(own[name] for name in HOOKS)
+            hooked = hooked or any(own.get(name) is not None for name in FREE_U)
+            hooked = hooked or any(one is not None and one._backward_hooks for one in layer._parameters.values())
+            layers.append((type(layer), layer.training))
+            if processor := own.get("processor", layer._modules.get("processor")):
                 attention.append(type(processor))
             if isinstance(getattr(type(layer), "disable_adapters", None), property):
-                adapters.append((layer.disable_adapters, layer.merged, tuple(layer.active_adapters)))
-        return cls(hooked, tuple(attention), tuple(adapters))
+                factors = tuple((name, layer.scaling[name]) for name in layer.active_adapters if name in layer.scaling)
+                adapters.append((layer.disable_adapters, layer.merged, factors))
+        return cls(hooked, tuple(layers), tuple(attention), tuple(adapters))
