@@ -236,7 +236,12 @@ def hook_of_all_layers(unet: Any) -> Callable[[], None]:
 def hook_of_a_weight(unet: Any) -> Callable[[], None]:
     weight = unet.conv_out.weight.requires_grad_(True)
     handle = weight.register_hook(lambda gradient: 2 * gradient)
-    return lambda: (handle.remove(), weight.requires_grad_(False))  # type: ignore[func-returns-value]
+
+    def undo() -> None:
+        handle.remove()
+        weight.requires_grad_(False)
+
+    return undo
 
 
 def other_forward(unet: Any) -> Callable[[], None]:
@@ -395,7 +400,7 @@ def test_recordings_are_given_back_when_memory_runs_out(passes: Passes, monkeypa
     def compute(part: slice) -> int:
         if part.stop - part.start > 2:
             raise torch.OutOfMemoryError
-        return part.stop - part.start
+        return int(part.stop - part.start)
 
     assert list(BatchSize().batches(4, compute)) == [2, 2]
     assert passes.recorder.count == 0
