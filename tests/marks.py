@@ -9,6 +9,7 @@ import pytest
 
 
 def first_quick(values: Iterable[Any]) -> list[Any]:
-    """Values of a parameter: tests of the first are quick ones, those of all others are left to ``make test-slow``."""
+    """Values of a parameter, or tuples of those of several: all but the first are left to ``make test-slow``."""
     first, *others = values
-    return [first, *(pytest.param(other, marks=pytest.mark.slow) for other in others)]
+    tuples = (other if isinstance(other, tuple) else (other,) for other in others)
+    return [first, *(pytest.param(*other, marks=pytest.mark.slow) for other in tuples)]

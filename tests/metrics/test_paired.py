@@ -90,9 +90,10 @@ def simulate(
     return found
 
 
-@pytest.mark.parametrize("case", first_quick([(12, 4, 0.3), (40, 4, 0.1), (40, 10, 0.5), (150, 2, 0.05)]))
-def test_the_level_of_hits(case: tuple[int, int, float]) -> None:
-    prompts, images, rate = case
+@pytest.mark.parametrize(
+    ("prompts", "images", "rate"), first_quick([(12, 4, 0.3), (40, 4, 0.1), (40, 10, 0.5), (150, 2, 0.05)])
+)
+def test_the_level_of_hits(prompts: int, images: int, rate: float) -> None:
     found = simulate(prompts, images, (rate, rate), 0.4, 400)
     assert 0.02 <= np.mean([one.p < 0.05 for one in found]) <= 0.07
     assert 0.93 <= np.mean([one.difference.low <= 0 <= one.difference.high for one in found]) <= 0.985
@@ -114,9 +115,10 @@ def test_four_prompts_of_a_hundred_that_change_are_not_found_as_the_t_test_would
     assert compare_paired(side(after), side(np.zeros(100))).p == pytest.approx(1 / 16)
 
 
-@pytest.mark.parametrize("case", first_quick([(40, 4, 0.3), (100, 1, 0.02), (15, 6, 0.3), (60, 2, 0.1)]))
-def test_what_is_detectable_is_found_in_four_of_five_repeats(case: tuple[int, int, float]) -> None:
-    prompts, images, rate = case
+@pytest.mark.parametrize(
+    ("prompts", "images", "rate"), first_quick([(40, 4, 0.3), (100, 1, 0.02), (15, 6, 0.3), (60, 2, 0.1)])
+)
+def test_what_is_detectable_is_found_in_four_of_five_repeats(prompts: int, images: int, rate: float) -> None:
     # The spread is that at the difference itself: iterated, as it hardly depends on the difference.
     step = 0.1
     for _ in range(3):
