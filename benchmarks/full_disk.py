@@ -1,6 +1,6 @@
 """Run on a disk that is full after so many blocks, for every number of blocks; needs root, which mounts small disks.
 
-    python -m benchmarks.full_disk [--step BLOCKS]
+    python -m benchmarks.full_disk [--step BLOCKS] [--control]
 
 A run of 17 cells, whose images and scores take no time, has its store and its folder on a tmpfs of a few blocks of
 4 KiB.  It has to end with exit code 2 and a line that says that the disk is full, and every cell that passes for
@@ -25,7 +25,9 @@ import pytest
 
 from benchmarks.kills import sound
 from erasebench.engine.doctor import examine
+from erasebench.engine.store import Store
 from tests.engine.runs import done, fast_stages, run_tiny, table
+from tests.engine.test_kill import marker_first
 
 BLOCK = 4096
 ROOM = 64 * 2**20
@@ -105,9 +107,12 @@ def main() -> int:
     """Say what became of the runs, as JSON; 1 if anything went wrong."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.full_disk", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--step", type=int, default=1, help="blocks from one disk to the next  [%(default)s]")
+    parser.add_argument("--control", action="store_true", help="commit in the wrong order, which has to be found")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as work, pytest.MonkeyPatch.context() as patch:
         fast_stages(patch)
+        if options.control:
+            patch.setattr(Store, "writing", marker_first)
         tally = sweep(options.step, Path(work))
     print(json.dumps(asdict(tally), indent=1))
     return 1 if tally.bad else 0

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from erasebench.concepts import load_catalogue
 from erasebench.config import make_config, parse_method
 from erasebench.domains import DOMAINS
+from erasebench.engine.objects import store_at
 from erasebench.engine.runner import Event, Progressed
 from erasebench.engine.store import Store
 from erasebench.erasures import compute, plan_from
@@ -165,6 +166,7 @@ def _compute(
     settings = {parse_method(method)[0]: hyper_parameters} if hyper_parameters else {}
     given = {key: value for key, value in options.items() if value is not None}
     given |= {"methods": [method], "concepts": concepts, "settings": settings}
+    given |= {} if store is None else {"store": store}
     config = make_config(given, {"model": str(pipeline)} if named else {})
     if domain is not None:
         check_name("domain", domain, DOMAINS)
@@ -190,7 +192,7 @@ def _compute(
             source,
             device,
             dtype,
-            Store(Path(store or Path(folder) / "store")),
+            Store(Path(folder) / "store") if store is None else store_at(config.store),
             max_memory=config.max_memory,
             gradient_checkpointing=config.gradient_checkpointing,
         )

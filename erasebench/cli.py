@@ -17,7 +17,9 @@ import click
 
 from erasebench import EraseBenchError, __version__
 from erasebench.completion import complete_name, complete_names, complete_path
+from erasebench.files import Place
 from erasebench.picturebook.cli import picturebook
+from erasebench.store_cli import PLACE
 from erasebench.store_cli import store as store_commands
 from erasebench.terminal import open_closed_streams, say, write_result
 
@@ -336,16 +338,16 @@ def attack(method: str, attack: str, concept: str, **options: Any) -> None:
 )
 @click.option(
     "--speeds-of",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=PLACE,
     metavar="STORE",
     help="Estimate time, disk and memory from what this store measured too, such as that of a first small run.",
 )
-def plan(precision: str | None, speeds_of: Path | None, **options: Any) -> None:
+def plan(precision: str | None, speeds_of: Place | None, **options: Any) -> None:
     """Show what a run would do.
 
     Cells to compute, cells already there, images, time and disk.
     """
-    from erasebench.engine.store import Store, open_store
+    from erasebench.engine.objects import open_store, store_at
     from erasebench.plan import describe_plan
     from erasebench.planning import make_plan
     from erasebench.precision import describe_precision, parse_precision
@@ -354,7 +356,7 @@ def plan(precision: str | None, speeds_of: Path | None, **options: Any) -> None:
     half = None if precision is None else parse_precision(precision)
     measured = [open_store(speeds_of, make=False)] if speeds_of else []
     made = make_plan(with_replays(read_options(options)))
-    write_result(describe_plan(made, Store(made.config.store, make=False), measured))
+    write_result(describe_plan(made, store_at(made.config.store, make=False), measured))
     if half is not None:
         write_result(f"\n{describe_precision(half, made.config)}")
 
@@ -409,11 +411,11 @@ def reproduce(suite: str, folder: Path | None, table: Path | None, **options: An
 )
 @click.option(
     "--store",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=PLACE,
     help="Where the runs' images are.  [default: the one that each run's run.yaml names]",
 )
 @click.option("--images/--no-images", default=True, help="Images and training curves, which are in the store.")
-def report(runs: tuple[Path, ...], out: Path | None, store: Path | None, images: bool) -> None:
+def report(runs: tuple[Path, ...], out: Path | None, store: Path | str | None, images: bool) -> None:
     """Write a report of a run, or of several side by side.
 
     RUN is the folder of a finished run.  The report is one HTML file that opens from disk and needs no network: what
@@ -518,7 +520,7 @@ def export(sources: tuple[Path, ...], table: Path | None, entries: Path | None, 
 @click.option(
     "--fid-reference", type=click.Path(path_type=Path, file_okay=False), help="The folder of real images of its FID."
 )
-@click.option("--store", type=click.Path(path_type=Path), default=Path("erasebench-store"), help="Where images go.")
+@click.option("--store", type=PLACE, default=Path("erasebench-store"), help="Where images go.")
 @click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=16, help="Images at a time.")
 @click.option(
@@ -642,11 +644,9 @@ def compare(
 
 
 @cli.command()
-@click.option(
-    "--store", type=click.Path(path_type=Path, file_okay=False), default=Path("erasebench-store"), help="The store."
-)
+@click.option("--store", type=PLACE, default=Path("erasebench-store"), help="The store.")
 @click.option("--fix", is_flag=True, help="Remove what is damaged or left over; runs compute it anew.")
-def doctor(store: Path, fix: bool) -> None:
+def doctor(store: Place, fix: bool) -> None:
     """Check a store, byte by byte.
 
     Also says what runs left that ended: half-written cells, and leases, which say that a run is at a cell.  Those of
@@ -655,9 +655,9 @@ def doctor(store: Path, fix: bool) -> None:
     Exits with 1 if something is damaged and was not removed.
     """
     from erasebench.engine.doctor import examine, of_other_versions
-    from erasebench.engine.store import Store
+    from erasebench.engine.objects import store_at
 
-    problems, others = examine(store, fix), of_other_versions(Store(store, make=False))
+    problems, others = examine(store, fix), of_other_versions(store_at(store, make=False))
     write_result("\n".join([*(problems or [f"{store}: nothing is damaged"]), *others]))
     if problems and not fix:
         say(f"`erasebench doctor --fix --store {store}` removes that; the runs that need it compute it anew")

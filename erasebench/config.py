@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from erasebench.errors import EraseBenchError, check_name
+from erasebench.files import Place, parse_place
 from erasebench.registry import files_by_name
 from erasebench.texts import check_text, shown
 from erasebench.yaml_files import YamlError, parse_yaml, read_yaml
@@ -100,6 +101,11 @@ class RunConfig(BaseModel):
     workers: Annotated[int, Field(ge=1)] | None = Field(
         None, description="Processes; if omitted one per processor, as far as memory goes, or per GPU."
     )
+    patience: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        None,
+        description="Minutes without progress after which a worker is ended and its cell done again, three times at "
+        "most; if omitted it is only said, as a long step looks the same from outside.",
+    )
     runner: Literal["local", "ray", "slurm"] = Field(
         "local", description="Who computes: processes of this machine, actors of Ray, or jobs of Slurm."
     )
@@ -112,7 +118,10 @@ class RunConfig(BaseModel):
         {}, description="What jobs ask for, by submitit's names: partition=gpu,timeout_min=240,account=me."
     )
     compile: bool = Field(False, description="Compile the passes of sampling; a minute in each process.")
-    store: Path = Field(Path("erasebench-store"), description="Finished work; shared by all runs that name it.")
+    store: Annotated[Place, BeforeValidator(parse_place)] = Field(
+        Path("erasebench-store"),
+        description="Finished work; shared by all runs that name it: a folder, or a bucket: s3://bucket/prefix.",
+    )
     out: Path = Field(Path("erasebench-results"), description="Tables, grids, ledger and configuration of this run.")
     plugins: tuple[Path, ...] = Field((), description="Python files with methods, judges or metrics of your own.")
     concept_files: tuple[Path, ...] = Field((), description="YAML files with concepts of your own.")

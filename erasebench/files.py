@@ -17,9 +17,21 @@ from typing import BinaryIO
 
 from erasebench.errors import EraseBenchError
 
+Place = Path | str
+"""Where a store is: a folder, or the URL of a bucket."""
 PARTIAL = ".partial"
 """How temporary names end."""
 _OWN = secrets.token_hex(4)
+
+
+def is_url(text: str) -> bool:
+    """Whether a text begins as URLs do: ``s3://``."""
+    return re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", text) is not None
+
+
+def parse_place(text: object) -> object:
+    """A :data:`Place` of what a user gave: of a URL its text, of another text or path the path."""
+    return Path(text) if isinstance(text, str) and not is_url(text) else text
 
 
 def read_file(path: Path) -> bytes:
@@ -56,6 +68,23 @@ def durably(path: Path) -> Iterator[BinaryIO]:
             partial.unlink(missing_ok=True)
         raise
     sync(path.parent)
+
+
+def write_hashed(path: Path, data: bytes) -> None:
+    """Write a file :func:`durably` that :func:`read_hashed` reads: a SHA-256, and the data that it is of."""
+    with durably(path) as stream:
+        stream.write(hashlib.sha256(data).digest())
+        stream.write(data)
+
+
+def read_hashed(path: Path) -> bytes | None:
+    """What :func:`write_hashed` wrote; None where there is no file, or one that is damaged."""
+    try:
+        whole = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    digest, data = whole[:32], whole[32:]
+    return data if hashlib.sha256(data).digest() == digest else None
 
 
 def write_durably(path: Path, text: str) -> None:

@@ -183,7 +183,8 @@ def describe_plan(plan: Plan, store: Store, speeds_of: Sequence[Store] = ()) -> 
         store: where its results would be.
         speeds_of: further stores whose cells say how long things take.
     """
-    missing = [cell for cell in plan.cells if store.marker(cell.key) is None]
+    there = {key for key, marker in store.markers(cell.key for cell in plan.cells) if marker}
+    missing = [cell for cell in plan.cells if cell.key not in there]
     lines = list_missing(missing)
     lines += [f"n/a        {row.method} {row.concept.name}: {row.reason}" for row in plan.rows if row.reason]
     lines += [

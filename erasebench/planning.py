@@ -93,11 +93,8 @@ class _Planner:
             probe: [role for role in ROLES if any(probe in one.roles.get(role, ()) for one in self.metrics.values())]
             for probe in self.probes
         }
-        out, store = (
-            locate(f"the {what} {path}", path)
-            for what, path in (("output folder", config.out), ("store", config.store))
-        )
-        if out.is_relative_to(store):
+        out = locate(f"the output folder {config.out}", config.out)
+        if isinstance(config.store, Path) and out.is_relative_to(locate(f"the store {config.store}", config.store)):
             raise EraseBenchError(
                 f"the output folder {config.out} lies in the store {config.store}; give it another place"
             )

@@ -18,6 +18,7 @@ from erasebench.config import RunConfig
 from erasebench.engine.cells import with_all_that_they_read
 from erasebench.engine.doctor import of_other_versions
 from erasebench.engine.ledger import LEDGER, Ledger
+from erasebench.engine.objects import MIRRORS, store_at
 from erasebench.engine.progress import Progress
 from erasebench.engine.ray import RayRunner, check_ray
 from erasebench.engine.runner import Outcome, Runner
@@ -102,12 +103,12 @@ def run(config: RunConfig, stream: TextIO | None = None, attacks_only: bool = Fa
     if config.suite:
         read_suite(config.suite, config.plugins, config.concept_files)  # likewise
     prepare_folder(config.out)
-    store = Store(config.store)
+    store = store_at(config.store)
     try:
         with store.at_work():
             return _run(plan, store, stream)
     except OSError as error:
-        in_store = error.filename and Path(str(error.filename)).is_relative_to(config.store)
+        in_store = error.filename and Path(str(error.filename)).is_relative_to(store.root)
         raise cannot_write(
             f"the store {store.root}" if in_store else f"the output folder {config.out}", error
         ) from error
@@ -127,6 +128,7 @@ def with_replays(config: RunConfig) -> RunConfig:
 
 def _run(plan: Plan, store: Store, stream: TextIO | None) -> Result:
     config = plan.config
+    store.bring(cell.key for cell in plan.cells)
     missing = [cell for cell in plan.cells if store.marker(cell.key) is None]
     workers = config.workers or count_workers(plan.device, plan.source.weight_files)
     with_model = any(cell.stage in WITH_MODEL for cell in missing)
@@ -190,19 +192,26 @@ def check_runner(config: RunConfig) -> None:
         check_ray(config.ray_address)
     elif config.runner == "slurm":
         check_slurm(config.slurm)
-    if not config.workers and (config.runner == "slurm" or config.ray_address):
+    elsewhere = config.runner == "slurm" or config.ray_address
+    if elsewhere and isinstance(config.store, str) and not os.environ.get(MIRRORS):
+        raise EraseBenchError(
+            f"workers elsewhere read and write the mirror of {config.store}: let the environment variable {MIRRORS} "
+            "name a folder on a disk that all machines share"
+        )
+    if not config.workers and elsewhere:
         raise EraseBenchError("it is not known how many workers there are elsewhere; say it with --workers")
 
 
 def make_runner(config: RunConfig, session: Session, workers: int) -> Runner:
     """Who computes the cells of a run."""
+    patience = None if config.patience is None else 60 * config.patience
     match config.runner:
         case "ray":
-            return RayRunner(session, workers, config.ray_address)
+            return RayRunner(session, workers, config.ray_address, patience)
         case "slurm":
-            return SlurmRunner(session, workers, config.slurm)
+            return SlurmRunner(session, workers, config.slurm, patience)
         case "local":
-            return LocalRunner(session, workers)
+            return LocalRunner(session, workers, patience)
 
 
 def count_workers(device: str, weight_files: Sequence[Path]) -> int:

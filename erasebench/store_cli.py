@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from erasebench.errors import EraseBenchError, check_name
+from erasebench.files import Place, is_url
 from erasebench.terminal import write_result
 
 if TYPE_CHECKING:
@@ -17,7 +18,22 @@ if TYPE_CHECKING:
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
-STORE = click.option("--store", "root", type=FOLDER, default=Path("erasebench-store"), help="The store.")
+
+
+class PlaceType(click.Path):
+    """Where a store is: a folder, or a URL."""
+
+    def get_metavar(self, *args: Any, **options: Any) -> str:
+        """What help calls it."""
+        return "DIR|URL"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """A URL as it is, anything else as a path."""
+        return value if isinstance(value, str) and is_url(value) else super().convert(value, param, ctx)
+
+
+PLACE = PlaceType(path_type=Path, file_okay=False)
+STORE = click.option("--store", "place", type=PLACE, default=Path("erasebench-store"), help="The store.")
 
 
 @click.group()
@@ -27,15 +43,15 @@ def store() -> None:
 
 @store.command()
 @STORE
-def size(root: Path) -> None:
+def size(place: Place) -> None:
     """Say how large a store is.
 
     By stage: how many cells, and how much space.
     """
-    from erasebench.engine.store import open_store
+    from erasebench.engine.objects import open_store
     from erasebench.engine.upkeep import measure
 
-    write_result("\n".join(measure(open_store(root, make=False))))
+    write_result("\n".join(measure(open_store(place, make=False))))
 
 
 @store.command()
@@ -50,23 +66,23 @@ def size(root: Path) -> None:
 @click.argument("more", nargs=-1, type=FOLDER, metavar="[RUN]...")
 @STORE
 @click.option("--yes", is_flag=True, help="Remove it; otherwise only say what would be removed.")
-def gc(keep: tuple[Path, ...], more: tuple[Path, ...], root: Path, yes: bool) -> None:
+def gc(keep: tuple[Path, ...], more: tuple[Path, ...], place: Place, yes: bool) -> None:
     """Remove what no kept run needs.
 
     erasebench store gc --keep results/*: what the plan.json of these runs names stays, and what that was made of.  All
     other cells go, those of runs that are not finished too.  Nothing is removed without --yes, and nothing while a run
     is at work in the store.
     """
-    from erasebench.engine.store import open_store
+    from erasebench.engine.objects import open_store
     from erasebench.engine.upkeep import collect_garbage, find_garbage
 
-    opened = open_store(root)
+    opened = open_store(place, make=yes)
     keys, lines = set[str](), list[str]()
     for run in (*keep, *more):
         named = _cells_of(run)
-        if not any(opened.folder(key).exists() for key in named):
+        if not any(opened.has(key) for key in named):
             raise EraseBenchError(
-                f"none of the cells of {run} are in {root}; is its store another one?{_named_by(run)}"
+                f"none of the cells of {run} are in {place}; is its store another one?{_named_by(run)}"
             )
         keys |= named
         lines += _lacking(opened, run)
@@ -77,10 +93,10 @@ def gc(keep: tuple[Path, ...], more: tuple[Path, ...], root: Path, yes: bool) ->
 
 
 @store.command()
-@click.argument("source", metavar="FROM", type=FOLDER)
-@click.argument("target", metavar="TO", type=FOLDER)
+@click.argument("source", metavar="FROM", type=PLACE)
+@click.argument("target", metavar="TO", type=PLACE)
 @click.option("--run", "run", type=FOLDER, help="Folder of a finished run: copy only what it needs.")
-def copy(source: Path, target: Path, run: Path | None) -> None:
+def copy(source: Place, target: Place, run: Path | None) -> None:
     """Copy cells into another store.
 
     Those that it does not have, each compared with the hashes of its marker when it arrived.  TO is made if it is not
@@ -88,37 +104,37 @@ def copy(source: Path, target: Path, run: Path | None) -> None:
 
     Exits with 1 if a cell is damaged or left to a run that is at it; the others are copied.
     """
-    from erasebench.engine.store import Store, open_store
+    from erasebench.engine.objects import open_store, store_at
     from erasebench.engine.upkeep import copy, with_what_they_read
 
     opened = open_store(source, make=False)
-    if target.exists() and target.samefile(source):
+    if _is_same(source, target):
         raise EraseBenchError(f"{source} and {target} are the same store")
     named = _cells_of(run) if run else ()
     keys = opened.cells() if run is None else sorted(with_what_they_read(opened, named))
     if run is not None and not keys:
         raise EraseBenchError(f"none of the cells of {run} are in {source}; is its store another one?{_named_by(run)}")
-    _report(copy(opened, Store(target), keys), "copied", target, _lacking(opened, run) if run else ())
+    _report(copy(opened, store_at(target), keys), "copied", target, _lacking(opened, run) if run else ())
 
 
 @store.command()
 @click.argument("run", type=FOLDER)
 @click.argument("archive", type=FILE)
-@click.option("--store", "root", type=FOLDER, help="The store.  [default: the one that the run's run.yaml names]")
-def export(run: Path, archive: Path, root: Path | None) -> None:
+@click.option("--store", "place", type=PLACE, help="The store.  [default: the one that the run's run.yaml names]")
+def export(run: Path, archive: Path, place: Place | None) -> None:
     """Write a run's cells into one file.
 
     RUN is the folder of a finished run, ARCHIVE an uncompressed tar file, the same bytes for the same cells.
     """
     from erasebench.engine.archive import export_cells
-    from erasebench.engine.store import open_store
+    from erasebench.engine.objects import open_store
     from erasebench.engine.upkeep import with_what_they_read
 
     named = _cells_of(run)
-    opened = open_store(root or _store_of(run), make=False)
+    opened = open_store(place or _store_of(run), make=False)
     keys = with_what_they_read(opened, named)
     if not keys:
-        raise EraseBenchError(f"none of the cells of {run} are in {opened.root}; name the run's store with --store")
+        raise EraseBenchError(f"none of the cells of {run} are in {opened.name}; name the run's store with --store")
     written = export_cells(opened, keys, archive)
     said = f"exported {len(keys)} cells, {written / 1e6:.1f} MB, to {archive}"
     write_result("\n".join([*_lacking(opened, run), said]))
@@ -127,7 +143,7 @@ def export(run: Path, archive: Path, root: Path | None) -> None:
 @store.command(name="import")
 @click.argument("archive", type=FILE)
 @STORE
-def import_(archive: Path, root: Path) -> None:
+def import_(archive: Path, place: Place) -> None:
     """Bring the cells of an exported file into a store.
 
     Those that it does not have, each compared with the hashes of its marker when it arrived.  The store is made if it
@@ -140,7 +156,14 @@ def import_(archive: Path, root: Path) -> None:
     if not archive.exists():
         near = archive.parent.glob("*.tar") if archive.parent.is_dir() else ()
         check_name("archive", str(archive), sorted(map(str, near)))
-    _report(import_cells(archive, root), "imported", root)
+    _report(import_cells(archive, place), "imported", place)
+
+
+def _is_same(source: Place, target: Place) -> bool:
+    """Whether two places are one."""
+    if isinstance(source, str) or isinstance(target, str):
+        return str(source).rstrip("/") == str(target).rstrip("/")
+    return target.exists() and target.samefile(source)
 
 
 def _lacking(store: Store, run: Path) -> list[str]:
@@ -151,12 +174,12 @@ def _lacking(store: Store, run: Path) -> list[str]:
     costs = read_frame(run / COSTS, COLUMNS)
     finished = set(costs[costs["status"] == "ok"]["cell"])  # the beginnings of their keys
     lacking = finished - {key[:12] for key in store.cells()}
-    return [f"{len(lacking)} of the {len(finished)} cells of {run} are gone from {store.root}"] if lacking else []
+    return [f"{len(lacking)} of the {len(finished)} cells of {run} are gone from {store.name}"] if lacking else []
 
 
-def _report(arrival: Arrival, what: str, root: Path, before: Sequence[str] = ()) -> None:
+def _report(arrival: Arrival, what: str, place: Place, before: Sequence[str] = ()) -> None:
     there = f"; {arrival.there} were there" if arrival.there else ""
-    lines = [*before, *arrival.problems, f"{what} {arrival.new} cells, {arrival.size / 1e6:.1f} MB, to {root}{there}"]
+    lines = [*before, *arrival.problems, f"{what} {arrival.new} cells, {arrival.size / 1e6:.1f} MB, to {place}{there}"]
     write_result("\n".join(lines))
     if arrival.problems:
         click.get_current_context().exit(1)
@@ -172,7 +195,7 @@ def _cells_of(run: Path) -> frozenset[str]:
     return read_record(run).cells
 
 
-def _store_of(run: Path) -> Path:
+def _store_of(run: Path) -> Place:
     from erasebench.config import make_config, read_layer
     from erasebench.results.run_folder import CONFIG
 

@@ -21,6 +21,7 @@ _TECHNICAL = frozenset(
         "max_memory",
         "gradient_checkpointing",
         "workers",
+        "patience",
         "runner",
         "ray_address",
         "slurm",

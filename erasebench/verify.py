@@ -31,11 +31,12 @@ from erasebench.claims import (
     untried,
 )
 from erasebench.engine.cells import Cell
+from erasebench.engine.objects import store_at
 from erasebench.engine.progress import Progress
 from erasebench.engine.store import Store
 from erasebench.engine.workers import LocalRunner
 from erasebench.errors import EraseBenchError, one_line
-from erasebench.files import hash_file
+from erasebench.files import Place, hash_file
 from erasebench.images import ARCHIVE
 from erasebench.models.loading import ModelSource, find_model
 from erasebench.plan import Plan
@@ -122,7 +123,7 @@ class How:
         concept_files: files that say which unrelated prompts show the entry's own concept.
     """
 
-    store: Path
+    store: Place
     artefacts: Path | None = None
     tolerance: float = TOLERANCE
     make_erasure: bool = False
@@ -175,7 +176,7 @@ def verify(path: Path, how: How, sign: str = "", stream: TextIO | None = None) -
         return Verification(entry, tuple(wrong))
     check_judges(entry, plan)
     check_limit(how.max_memory, plan.device)
-    store = Store(how.store)
+    store = store_at(how.store)
     with store.at_work():
         found = _draw(entry, artefacts, plan, rows, how, store, stream)
     if found.verified and sign:
@@ -222,6 +223,7 @@ def _draw(
         plugins=how.plugins,
         max_memory=how.max_memory,
     )
+    store.bring(cell.key for cell in plan.cells)
     missing = [cell for cell in plan.cells if store.marker(cell.key) is None]
     with Progress(missing, stream, workers) as progress:
         outcome = LocalRunner(session, workers).run(plan.cells, store, [progress])

@@ -41,12 +41,12 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import pydantic.dataclasses
 import torch
 from pydantic import Field
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from erasebench.domains import DOMAINS
 from erasebench.errors import EraseBenchError
-from erasebench.files import durably
+from erasebench.files import read_hashed, write_hashed
 from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
@@ -69,7 +69,7 @@ Location = Literal["value", "key", "query", "out"]
 PROJECTIONS: Mapping[Location, str] = {"value": "to_v", "key": "to_k", "query": "to_q", "out": "to_out.0"}
 ADJECTIVES = {"violence": "violent", "nudity": "nude"}
 """Of concepts that have one, by name."""
-STATE, POOLS = "dark-miner.pt", "dark-miner-pools.safetensors"
+STATE, POOLS = "dark-miner-state", "dark-miner-pools"
 
 
 def adapted_layers(unet: nn.Module, location: Location) -> list[str]:
@@ -236,7 +236,8 @@ class DarkMiner(Method):
     def _pools(self, model: DiffusionModel, concepts: Sequence[Concept], context: EraseContext) -> list[Tensor]:
         """The image pool P_I of each concept: latents ``[pool_size, c, h, w]`` by the unerased model, drawn once."""
         path = context.folder / POOLS
-        if not path.exists():
+        data = read_hashed(path)
+        if data is None:
             sampler = Sampler("ddim", self.sampling_steps, self.guidance_scale)
             pool = context.seed if self.pool_seed is None else self.pool_seed
             seeds = range(pool * self.pool_size, (pool + 1) * self.pool_size)
@@ -245,9 +246,9 @@ class DarkMiner(Method):
                 str(k): torch.cat([*draw_latents(model, [prompt] * self.pool_size, seeds, sampler)]).cpu()
                 for k, prompt in enumerate(prompts)
             }
-            with durably(path) as stream:
-                stream.write(save(drawn))
-        pools = load_file(path)
+            data = save(drawn)
+            write_hashed(path, data)
+        pools = load(data)
         return [pools[str(k)] for k in range(len(concepts))]
 
     def _mine(

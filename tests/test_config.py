@@ -40,6 +40,14 @@ def test_yaml_brings_a_configuration_back(tmp_path: Path) -> None:
     assert make_config(read_layer(tmp_path / "run.yaml")).to_yaml() == config.to_yaml()
 
 
+def test_a_store_is_a_folder_or_a_url(tmp_path: Path) -> None:
+    for text, store in (("s3://bucket/a", "s3://bucket/a"), ("some/where", Path("some/where"))):
+        config = make_config({"store": text})
+        assert config.store == store
+        (tmp_path / "run.yaml").write_text(config.to_yaml())
+        assert make_config(read_layer(tmp_path / "run.yaml")) == config
+
+
 def test_a_run_of_the_baseline_alone_comes_back(tmp_path: Path) -> None:
     config = make_config({"concepts": ["church"]})
     (tmp_path / "run.yaml").write_text(config.to_yaml(), encoding="utf-8")

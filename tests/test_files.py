@@ -15,13 +15,17 @@ from erasebench.files import (
     hash_file_once,
     hash_files,
     is_disk_full,
+    is_url,
     locate,
     make_folder,
+    parse_place,
     read_file,
+    read_hashed,
     remove,
     remove_partials,
     replace_folder,
     write_durably,
+    write_hashed,
 )
 from tests.forks import end, fork, in_a_child
 
@@ -36,6 +40,20 @@ def test_two_processes_that_write_one_file_leave_one_of_them_whole(tmp_path: Pat
         stream.write(b"whole")
     assert path.read_text() == "first, whole"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_with_its_hash_is_read_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    assert read_hashed(path) is None
+    for data in (b"", b"some data"):
+        write_hashed(path, data)
+        assert read_hashed(path) == data
+    whole = path.read_bytes()
+    for k in range(len(whole)):
+        path.write_bytes(whole[:k] + bytes([whole[k] ^ 1]) + whole[k + 1 :])
+        assert read_hashed(path) is None
+        path.write_bytes(whole[:k])
+        assert read_hashed(path) is None
 
 
 def test_an_error_leaves_the_old_file(tmp_path: Path) -> None:
@@ -178,3 +196,20 @@ def test_a_place_to_write_is_found_without_links(tmp_path: Path) -> None:
             locate(f"the place {path}", path)
     with pytest.raises(EraseBenchError, match="cannot be written: embedded null byte"):
         locate("it", Path("a\0b"))
+
+
+@pytest.mark.parametrize(
+    ("given", "place"),
+    [
+        ("s3://bucket/a", "s3://bucket/a"),
+        ("memory://a", "memory://a"),
+        ("a/b", Path("a/b")),
+        ("C:/a", Path("C:/a")),
+        ("a://b", "a://b"),
+        ("./s3://a", Path("./s3://a")),
+        (Path("a"), Path("a")),
+        (3, 3),
+    ],
+)
+def test_a_place_is_a_folder_or_a_url(given: object, place: object) -> None:
+    assert parse_place(given) == place and is_url(str(given)) == isinstance(place, str)

@@ -98,16 +98,29 @@ def test_a_batch_is_let_go_of_before_it_is_tried_again() -> None:
     assert sum(BatchSize(4).batches(4, hold)) == 4
 
 
-@pytest.mark.parametrize("rows", [1, 2])
-def test_images_are_the_same_when_memory_runs_out(rows: int) -> None:
+def check_out_of_memory(rows: int) -> None:
     model, prompts, seeds, sampler = tiny_model(), [*"abcde"], range(5), Sampler("ddim", 2)
     undisturbed = sample(model, prompts, seeds, sampler)
     told: list[int] = []
     with rows_that_fit(model.unet, rows) as calls:
         found = sample(model, prompts, seeds, sampler, progress=told.append)
     assert max(calls) > rows and model.batch_sizes.drawn.rows == rows and sum(told) == 5
-    assert np.array_equal(found, undisturbed)
+    assert np.array_equal(found, undisturbed), "images depend on the memory that there was"
     assert model.batch_sizes.note == f"memory ran out: {rows} drawn at a time"
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_images_are_the_same_when_memory_runs_out(rows: int) -> None:
+    check_out_of_memory(rows)
+
+
+def test_the_procedure_finds_noise_that_a_batch_shares(monkeypatch: pytest.MonkeyPatch) -> None:
+    def shared(ids: Sequence[str], seeds: Sequence[int], shape: tuple[int, int, int]) -> torch.Tensor:
+        return torch.randn((len(seeds), *shape), generator=torch.Generator("cpu").manual_seed(seeds[0]))
+
+    monkeypatch.setattr(sampling, "starting_noise", shared)
+    with pytest.raises(AssertionError, match="images depend on the memory that there was"):
+        check_out_of_memory(2)
 
 
 def test_decoded_latents_are_not_sampled_again() -> None:

@@ -19,6 +19,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from erasebench.adversarial import read_trial
+from erasebench.engine.objects import store_at
 from erasebench.engine.store import Marker, Store
 from erasebench.errors import EraseBenchError
 from erasebench.images import read_images
@@ -133,7 +134,7 @@ def check_verified(path: Path, how: How, all_fell: bool) -> None:
 
 def test_it_was_drawn_again(made: Path, path: Path, how: How) -> None:
     verify(path, how)
-    drawn, first = Store(how.store), Store(made / "store")
+    drawn, first = store_at(how.store), Store(made / "store")
     kinds = [marker.identity["stage"] for key in drawn.cells() if (marker := drawn.marker(key))]
     assert kinds.count("generate") >= 4 and "learn" not in kinds
     own = {one.erasure for one in read_record(made / "out").rows if one.method != "sd"}
@@ -358,7 +359,7 @@ def test_a_prompt_that_does_not_give_its_score_is_found(path: Path, how: How) ->
 
 def test_embeddings_are_what_is_drawn(path: Path, how: How) -> None:
     verify(path, how)
-    store = Store(how.store)
+    store = store_at(how.store)
     trials = {
         (marker.identity["reads"].get("erasure"), key): read_trial(store.read(key)) for key, marker in tried(store)
     }

@@ -17,10 +17,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from erasebench.engine.objects import store_at
 from erasebench.engine.store import KEY, MARKER, Marker, Store, identity_key, parse_marker
 from erasebench.engine.upkeep import Arrival
 from erasebench.errors import EraseBenchError
-from erasebench.files import cannot_write, durably
+from erasebench.files import Place, cannot_write, durably
 
 FORMAT = 1
 CONTENTS = "cells.json"
@@ -42,10 +43,10 @@ def export_cells(store: Store, keys: Iterable[str], path: Path) -> int:
         problem = store.verify(key)
         if problem:
             raise EraseBenchError(
-                f"cell {key[:12]} {problem}; `erasebench doctor --fix --store {store.root}` removes it, and the run "
+                f"cell {key[:12]} {problem}; `erasebench doctor --fix --store {store.name}` removes it, and the run "
                 "that needs it computes it again"
             )
-    markers = {key: (store.folder(key) / MARKER).read_bytes() for key in keys}
+    markers = {key: (store.read(key) / MARKER).read_bytes() for key in keys}
     hashes = {key: hashlib.sha256(marker).hexdigest() for key, marker in markers.items()}
     contents = json.dumps({"format": FORMAT, "cells": hashes}, indent=1).encode()
     try:
@@ -70,7 +71,7 @@ def _member(name: str, size: int) -> tarfile.TarInfo:
     return member
 
 
-def import_cells(path: Path, root: Path) -> Arrival:
+def import_cells(path: Path, place: Place) -> Arrival:
     """Bring the cells of an archive into a store; what arrives is compared with each cell's marker.
 
     Nothing is written before the whole archive was looked through, and nothing of it ever decides where a file goes
@@ -78,7 +79,7 @@ def import_cells(path: Path, root: Path) -> Arrival:
 
     Args:
         path: the archive.
-        root: the store's folder; the store is made if it is not there.
+        place: the store's folder, or its URL; the store is made if it is not there.
 
     Raises:
         EraseBenchError: it is no archive of cells, or holds what no such archive does; the disk is full; or cells are
@@ -87,7 +88,7 @@ def import_cells(path: Path, root: Path) -> Arrival:
     arrival = Arrival()
     with _opened(path) as tar:
         cells = _contents(path, tar)
-        store = Store(root)
+        store = store_at(place)
         with store.at_work():
             for key, cell in cells.items():
 

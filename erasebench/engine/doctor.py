@@ -4,29 +4,29 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 
 from erasebench.engine.cells import IDENTITY_VERSION
-from erasebench.engine.store import CELLS, LEASES, Store, open_store
-from erasebench.files import remove
+from erasebench.engine.objects import open_store
+from erasebench.engine.store import LEASES, Store
+from erasebench.files import Place, remove
 
 
-def examine(root: Path, fix: bool = False) -> list[str]:
+def examine(place: Place, fix: bool = False) -> list[str]:
     """Read every byte of a store.
 
     Leases of other machines are watched, for a minute at most, to see whether their runs are alive.
 
     Args:
-        root: the store's folder.
+        place: the store's folder, or its URL.
         fix: remove what is damaged or left over.
 
     Returns:
         One line for each problem; none for a sound store.
 
     Raises:
-        EraseBenchError: the folder is no store.
+        EraseBenchError: it is no store, or cannot be reached.
     """
-    store = open_store(root, make=fix)
+    store = open_store(place, make=fix)
     problems = []
 
     def report(problem: str) -> None:
@@ -58,13 +58,12 @@ def examine(root: Path, fix: bool = False) -> list[str]:
                     report(f"cell {key[:12]} {problem}")
                     if fix:
                         store.remove(key)
-    for path in store.leftovers():
-        key = path.relative_to(store.root / CELLS).parts[1].partition(".")[0]
+    for leftover, key in store.leftovers().items():
         with alone(key) as free:
-            if free and (path.exists() or path.is_symlink()):
+            if free and leftover in store.leftovers(key):
                 report(f"{key[:12]} was being written when its run ended")
                 if fix:
-                    remove(path)
+                    store.clear(leftover)
     for path in store.works():
         # Of a cell without a result it is what the next run goes on from.
         if store.marker(path.name):
@@ -80,11 +79,10 @@ def of_other_versions(store: Store) -> list[str]:
     Args:
         store: all of whose markers are read.
     """
-    markers = filter(None, map(store.marker, store.cells()))
-    versions = Counter(str(marker.identity.get("identity_version")) for marker in markers)
+    versions = Counter(str(marker.identity.get("identity_version")) for _, marker in store.markers() if marker)
     del versions[str(IDENTITY_VERSION)]
     return [
-        f"{count} cells of {store.root} are of identity version {version}, and this erasebench reads and makes version "
+        f"{count} cells of {store.name} are of identity version {version}, and this erasebench reads and makes version "
         f"{IDENTITY_VERSION}: they are sound, and of use only to the erasebench that wrote them"
         for version, count in versions.items()
     ]

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from erasebench.engine.cells import Cell
-from erasebench.engine.leases import POLL
 from erasebench.engine.runner import (
     Corrupt,
     Event,
@@ -34,10 +33,10 @@ from erasebench.engine.runner import (
     Workers,
 )
 from erasebench.engine.schedule import Queue, Schedule, longest_way_first
-from erasebench.engine.store import Store
+from erasebench.engine.store import Store, StoreLostError
 from erasebench.engine.work import TRIES, Failure, Task, Workshop
 from erasebench.errors import EraseBenchError
-from erasebench.files import disk_full, make_folder, remove
+from erasebench.files import PARTIAL, disk_full, remove
 
 Hire = Callable[[TaskProgress, Subscriber], Workers]
 """Makes a run's workers, who are to tell how far tasks are, and what happens to themselves."""
@@ -68,9 +67,13 @@ class _Begun:
     """A cell that is being computed.
 
     Attributes:
-        cell: which; its temporary folder is kept until ``stack`` is closed, which commits it.
+        cell: which.
+        stack: when it is closed, what is in ``folder`` is committed, in which nobody but the driver writes.
         cost: what is committed with it.
         release: gives its lease back.
+        tries: the folders beside it into which workers write.  None is used twice, since a worker that was lost may
+            still write: it may be at the other end of a network that failed.
+        written: of these, by where in the cell they begin, those whose tasks were done.
     """
 
     cell: Cell
@@ -78,11 +81,22 @@ class _Begun:
     folder: Path
     cost: dict[str, Any]
     release: Callable[[], None]
+    tries: list[Path] = field(default_factory=list)
+    written: dict[int, Path] = field(default_factory=dict)
+
+    def new_try(self) -> Path:
+        """A folder for a worker to make."""
+        name = f"{self.folder.name.removesuffix(PARTIAL)}.{len(self.tries)}{PARTIAL}"
+        self.tries.append(self.folder.with_name(name))
+        return self.tries[-1]
 
     def abandon(self) -> None:
         """Remove what was written, and give the lease back."""
         with suppress(_Abandoned), self.stack:
             raise _Abandoned
+        for folder in self.tries:
+            with suppress(OSError):  # a lost worker may still write there
+                remove(folder)
         self.release()
 
 
@@ -93,14 +107,12 @@ class _Job:
     Attributes:
         begun: the cells.
         tasks: those that nobody began; ``running`` how many were begun and did not end.
-        parts: the folders of the single cell's parts, in their order; none if it is one piece.
         done: how much of each task is done.
         failure: of the first task that failed.
     """
 
     begun: list[_Begun] = field(default_factory=list)
     tasks: list[Task] = field(default_factory=list)
-    parts: list[Path] = field(default_factory=list)
     running: int = 0
     done: dict[Task, int] = field(default_factory=dict)
     failure: Failure | None = None
@@ -164,7 +176,7 @@ class _Run:
 
     def _step(self, workers: Workers) -> None:
         """Give every free worker something to do, and take what is done."""
-        if self.leased and time.monotonic() - self.looked >= POLL:
+        if self.leased and time.monotonic() - self.looked >= self.store.leases.poll:
             self.looked = time.monotonic()
             for cell in self.leased:
                 self.queue.add(cell)
@@ -175,9 +187,9 @@ class _Run:
         if free and not self.jobs:
             # Nobody has anything to do: all that could be computed now is at another run.
             assert self.leased, "cells are left that nothing can make ready"
-            time.sleep(POLL)
+            time.sleep(self.store.leases.poll)
             return
-        for task, report in workers.wait(POLL if self.leased else None):
+        for task, report in workers.wait(self.store.leases.poll if self.leased else None):
             if self.count > 1:
                 self._start_all(workers)  # nobody waits while what is done is committed
             self._take(task, report)
@@ -226,15 +238,12 @@ class _Run:
         if not job.begun:
             self.jobs.remove(job)
             return None
-        first = job.begun[0]
-        parts = [None] if first.cell.batch else self.workshop.divide(first.cell, self.count)
+        first = job.begun[0].cell
+        parts = [None] if first.batch else self.workshop.divide(first, self.count)
+        cells = tuple(begun.cell for begun in job.begun)
+        job.tasks = [Task(cells, part, tuple(begun.new_try() for begun in job.begun)) for part in parts]
         if len(parts) > 1:
-            job.parts = [first.folder / f"part-{k}" for k in range(len(parts))]
-            job.tasks = [Task((first.cell,), part, (place,)) for part, place in zip(parts, job.parts, strict=True)]
-            self.divided[first.cell.key] = job
-        else:
-            every = [(begun.cell, begun.folder) for begun in job.begun]
-            job.tasks = [Task(tuple(cell for cell, _ in every), parts[0], tuple(folder for _, folder in every))]
+            self.divided[first.key] = job
         return job
 
     def _begin_cell(self, cell: Cell, job: _Job) -> None:
@@ -289,8 +298,9 @@ class _Run:
                 report = replace(report, reason=f"{report.reason} (at the last of {self.tries[task]} tries)")
             job.failure, job.tasks = job.failure or report, []
         else:
-            for begun, cost in zip(job.begun, report, strict=True):
+            for begun, cost, folder in zip(job.begun, report, task.folders, strict=True):
                 _add_cost(begun.cost, cost)
+                begun.written[task.part.start if task.part else 0] = folder
         del self.tries[task]
         if job.running or job.tasks:
             return
@@ -301,28 +311,34 @@ class _Run:
             if failure:
                 self._give_up(begun, failure)
             else:
-                self._commit(begun, job.parts)
+                self._commit(begun)
             del job.begun[0]
         self.jobs.remove(job)
 
     def _do_again(self, task: Task, job: _Job, failure: Failure) -> None:
         """Have a task done again whose worker was lost, from the beginning or from what its stage kept."""
         for folder in task.folders:
-            remove(folder)
-            make_folder(folder)
+            with suppress(OSError):  # the lost worker may still write there
+                remove(folder)
+        again = replace(task, folders=tuple(begun.new_try() for begun in job.begun))
+        self.tries[again] = self.tries.pop(task)
         job.done.pop(task, None)
-        job.tasks.insert(0, task)
+        job.tasks.insert(0, again)
         self.again.append(job)
         self._tell(Retried(task.cells[0], failure))
 
-    def _commit(self, begun: _Begun, parts: Sequence[Path]) -> None:
+    def _commit(self, begun: _Begun) -> None:
         cell = begun.cell
+        written = [begun.written[start] for start in sorted(begun.written)]
         try:
-            if parts:
-                self.workshop.join(cell, parts, begun.folder)
-                for part in parts:
-                    remove(part)
+            if len(written) > 1:
+                self.workshop.join(cell, written, begun.folder)
+            else:
+                written[0].rename(begun.folder)
             begun.stack.close()
+        except StoreLostError:
+            begun.abandon()
+            raise
         except Exception as error:
             failure = Failure.of(error, begun.cost["seconds"])
             if failure.disk_full:
@@ -385,7 +401,7 @@ class _Run:
         job = self.running[task]
         job.done[task] = done
         cell = task.cells[0]
-        self._tell(Progressed(cell, sum(job.done.values()), cell.units if job.parts else of, note))
+        self._tell(Progressed(cell, sum(job.done.values()), cell.units if cell.key in self.divided else of, note))
 
     def _tell(self, event: Event) -> None:
         for subscriber in self.subscribers:

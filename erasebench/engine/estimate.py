@@ -98,7 +98,9 @@ def estimate(missing: Sequence[Cell], stores: Sequence[Store]) -> list[str]:
 
 def _measure(store: Store) -> dict[tuple[str, str], _Measured]:
     measured: dict[tuple[str, str], _Measured] = {}
-    for marker in filter(None, map(store.marker, store.cells())):
+    for _, marker in store.markers():
+        if marker is None:
+            continue
         like = measured.setdefault((str(marker.identity.get("stage")), marker.kind), _Measured())
         like.units += marker.units
         like.seconds += marker.cost.get("seconds", 0.0)

@@ -1,9 +1,10 @@
-"""Leases: who may compute a cell, agreed on by runs that share nothing but a folder.
+"""Leases: who may compute a cell, agreed on by runs that share nothing but a folder, or a bucket.
 
 A lease is a small file that says who made it and gets its name exclusively; whoever makes it holds it.  A thread of
 the holder changes the file's time again and again.  Whoever else wants the lease watches it: if the holder ran on this
 machine and has ended, or if the file did not change for :data:`SILENCE` seconds of the watcher's own steady clock, it
-is taken over.  No two machines' clocks are compared, so that none of them need be right.
+is taken over.  No two machines' clocks are compared, so that none of them need be right.  In a bucket, whose objects
+have neither links nor times that can be set, the same is done by other means: :mod:`erasebench.engine.objects`.
 
 A holder that was only slow, such as one whose machine slept, comes back to a lease that it lost.  That costs time and
 nothing else: see :meth:`~erasebench.engine.store.Store.writing`.
@@ -18,12 +19,14 @@ import socket
 import stat
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
+from erasebench.errors import EraseBenchError
 from erasebench.files import PARTIAL, is_running, remove
 from erasebench.terminal import say
 
@@ -85,12 +88,14 @@ class Lease:
     Attributes:
         name: what it is for.
         text: what the file says.
-        changed: when it was changed, in ns of whichever clock.
+        changed: something that each sign of life makes another: of a file its time, of whichever clock.
+        generation: how often it was taken over, where that is counted.
     """
 
     name: str
     text: str
-    changed: int
+    changed: int | str
+    generation: int = 0
 
     @property
     def holder(self) -> Holder | None:
@@ -112,40 +117,39 @@ class Lease:
         return str(self.holder or "an unknown process")
 
 
-class Leases:
-    """The leases in a folder.
+class Leases(ABC):
+    """The leases of a store; where they are is for subclasses.
 
-    Args:
-        folder: it is there.
+    Attributes:
+        owner: a random name of this process as a holder.
+        poll: seconds after which a lease that another run holds is looked at again.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    poll = POLL
+
+    def __init__(self) -> None:
         self.owner = secrets.token_hex(8)
         self._held: set[str] = set()
         self._stop = threading.Event()
         self._watched: dict[str, tuple[Lease, float]] = {}
         """By name a lease as it was last seen to change, and since when, of this process's steady clock."""
 
-    def __reduce__(self) -> tuple[type[Leases], tuple[Path]]:
-        """In another process: the same folder, another owner."""
-        return Leases, (self.folder,)
-
     def claim(self, name: str) -> Claim:
         """Take a lease if nobody has it, or if whoever has it is gone; returns at once.
 
         Raises:
             OSError: the folder cannot be written.
+            EraseBenchError: the bucket cannot be reached.
         """
-        path, other = self._path(name), ""
-        while not self._make(path, self._text()):
+        other = ""
+        while not self._make(name):
             lease = self.look(name)
             if lease is None:
                 continue  # given back in between
             gone = lease.ended or self._silent(lease)
             if not gone:
                 return Claim(False, str(lease))
-            self.drop(lease)
+            self._displace(lease)
             other = gone
         self._watched.pop(name, None)
         if not self._held:
@@ -156,16 +160,20 @@ class Leases:
 
     def release(self, name: str) -> None:
         """Give a lease back, unless another run took it over."""
-        if self.holds(name):
-            with suppress(OSError):  # it will be found that this process has ended
-                self._path(name).unlink()
+        with suppress(OSError, EraseBenchError):  # it will be found that this process has ended
+            if self.holds(name):
+                self._remove(name)
         self._held.discard(name)
         if not self._held:
             self._stop.set()
 
     def holds(self, name: str) -> bool:
         """Whether a lease was taken here and by no other run since."""
-        return name in self._held and self._is_own(name)
+        return self.is_held(name) and self._is_own(name)
+
+    def is_held(self, name: str) -> bool:
+        """Whether a lease was taken here and not given back, without looking whether another run took it over."""
+        return name in self._held
 
     @contextmanager
     def holding(self, name: str, wait: bool = False) -> Iterator[bool]:
@@ -176,7 +184,7 @@ class Leases:
             wait: until it is free; otherwise the block is told False if another run holds it.
         """
         while not (held := self.claim(name).held) and wait:
-            time.sleep(POLL)
+            time.sleep(self.poll)
         try:
             yield held
         finally:
@@ -185,8 +193,7 @@ class Leases:
 
     def seen(self) -> list[Lease]:
         """The leases that others hold, or held when they ended."""
-        names = sorted(path.name.removesuffix(SUFFIX) for path in self.folder.glob(f"*{SUFFIX}"))
-        return [lease for name in names if name not in self._held and (lease := self.look(name))]
+        return [lease for name in self._names() if name not in self._held and (lease := self.look(name))]
 
     def survey(self) -> tuple[list[Lease], dict[Lease, str]]:
         """The leases of others that live, and those that are abandoned, with who held them.
@@ -217,8 +224,80 @@ class Leases:
                 if not told:
                     told = True
                     say(f"watching for {SILENCE:.0f} s at most whether {next(iter(first.values()))} is alive")
-                time.sleep(POLL)
+                time.sleep(self.poll)
         return alive, abandoned
+
+    @abstractmethod
+    def look(self, name: str) -> Lease | None:
+        """A lease as it is now; None if there is none, or something that no run made, which gives way."""
+
+    @abstractmethod
+    def drop(self, lease: Lease) -> None:
+        """Remove an abandoned lease as it was seen, and no other that stands there by now."""
+
+    @abstractmethod
+    def tidy(self) -> None:
+        """Remove what killed processes left beside leases."""
+
+    @abstractmethod
+    def _names(self) -> list[str]:
+        """The names of all leases that are there."""
+
+    @abstractmethod
+    def _make(self, name: str) -> bool:
+        """Make a lease of this process, unless there is one."""
+
+    def _displace(self, lease: Lease) -> None:
+        """Let the next one that is made have the place of an abandoned lease."""
+        self.drop(lease)
+
+    @abstractmethod
+    def _remove(self, name: str) -> None:
+        """Remove a lease that this process holds."""
+
+    @abstractmethod
+    def _beat(self) -> None:
+        """Give a sign of life for all leases that this process holds."""
+
+    def _is_own(self, name: str) -> bool:
+        lease = self.look(name)
+        holder = lease.holder if lease else None
+        return holder is not None and holder.owner == self.owner
+
+    def _text(self) -> str:
+        process = os.getpid()
+        return json.dumps(asdict(Holder(self.owner, socket.gethostname(), _machine(), process, _process(process)[1])))
+
+    def _silent(self, lease: Lease) -> str:
+        """Who holds a lease that did not change for too long; ``""`` if it did, or was not watched for as long."""
+        now = time.monotonic()
+        last, since = self._watched.setdefault(lease.name, (lease, now))
+        if last != lease:
+            self._watched[lease.name] = lease, now
+            return ""
+        return f"{lease}, silent for {SILENCE:.0f} s" if now - since >= SILENCE else ""
+
+    def _live(self, stop: threading.Event) -> None:
+        """Give signs of life until there is nothing left to hold."""
+        while not stop.wait(BEAT):
+            with suppress(OSError, EraseBenchError):
+                self._beat()
+
+
+class FolderLeases(Leases):
+    """The leases in a folder.
+
+    Args:
+        folder: it is there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[type[FolderLeases], tuple[Path]]:
+        """In another process: the same folder, another owner."""
+        return FolderLeases, (self.folder,)
 
     def drop(self, lease: Lease) -> None:
         """Remove an abandoned lease as it was seen, and no other that stands there by now."""
@@ -231,7 +310,7 @@ class Leases:
             return
         moved = _read(lease.name, aside)
         if moved and moved != lease:
-            self._make(path, moved.text)
+            self._write(path, moved.text)
         aside.unlink(missing_ok=True)
 
     def tidy(self) -> None:
@@ -245,11 +324,13 @@ class Leases:
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}{SUFFIX}"
 
-    def _text(self) -> str:
-        process = os.getpid()
-        return json.dumps(asdict(Holder(self.owner, socket.gethostname(), _machine(), process, _process(process)[1])))
+    def _names(self) -> list[str]:
+        return sorted(path.name.removesuffix(SUFFIX) for path in self.folder.glob(f"*{SUFFIX}"))
 
-    def _make(self, path: Path, text: str) -> bool:
+    def _make(self, name: str) -> bool:
+        return self._write(self._path(name), self._text())
+
+    def _write(self, path: Path, text: str) -> bool:
         """Make a lease's file, unless there is one: with all that it says, so that nobody sees it before."""
         written = path.with_name(f"{path.name}.{secrets.token_hex(8)}{PARTIAL}")
         try:
@@ -270,27 +351,14 @@ class Leases:
                 return None
         return _read(name, path)
 
-    def _silent(self, lease: Lease) -> str:
-        """Who holds a lease that did not change for too long; ``""`` if it did, or was not watched for as long."""
-        now = time.monotonic()
-        last, since = self._watched.setdefault(lease.name, (lease, now))
-        if last != lease:
-            self._watched[lease.name] = lease, now
-            return ""
-        return f"{lease}, silent for {SILENCE:.0f} s" if now - since >= SILENCE else ""
+    def _remove(self, name: str) -> None:
+        self._path(name).unlink()
 
-    def _is_own(self, name: str) -> bool:
-        lease = _read(name, self._path(name))
-        holder = lease.holder if lease else None
-        return holder is not None and holder.owner == self.owner
-
-    def _live(self, stop: threading.Event) -> None:
-        """Give signs of life until there is nothing left to hold."""
-        while not stop.wait(BEAT):
-            for name in list(self._held):
-                with suppress(OSError):
-                    if self._is_own(name):
-                        os.utime(self._path(name))
+    def _beat(self) -> None:
+        for name in list(self._held):
+            with suppress(OSError):
+                if self._is_own(name):
+                    os.utime(self._path(name))
 
 
 def _read(name: str, path: Path) -> Lease | None:

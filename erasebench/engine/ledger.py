@@ -13,12 +13,14 @@ from erasebench.engine.cells import Cell
 from erasebench.engine.runner import (
     LOST,
     Corrupt,
+    Ended,
     Event,
     Failed,
     Finished,
     Lost,
     Mixed,
     Retried,
+    Silent,
     Skipped,
     TakenOver,
     Unneeded,
@@ -51,6 +53,10 @@ class Ledger:
                 self.write("failed", cell, reason=failure.reason, traceback=failure.traceback, seconds=failure.seconds)
             case Retried(cell, failure):
                 self.write("retried", cell, reason=failure.reason)
+            case Silent(cell, seconds, worker, calls):
+                self._append("silent", cell, {"seconds": round(seconds), "worker": worker, "calls": calls})
+            case Ended(how):
+                self._append("worker ended", None, {"reason": how})
             case Mixed(devices):
                 self.write("mixed", devices=devices)
             case Skipped(cell, reason):

@@ -20,6 +20,7 @@ from erasebench.engine.runner import (
     LOST,
     Asked,
     Corrupt,
+    Ended,
     Event,
     Failed,
     Finished,
@@ -29,6 +30,7 @@ from erasebench.engine.runner import (
     Mixed,
     Progressed,
     Retried,
+    Silent,
     Skipped,
     Started,
     TakenOver,
@@ -44,6 +46,8 @@ REDRAW, REPORT = 0.2, 30.0
 """Seconds between two states of the bars, and between two lines where the output is no terminal."""
 BAR = 20
 """Characters of a bar."""
+CALLS = 3
+"""Of a worker that may hang, how many of the calls that it is in are told; the ledger has all."""
 
 
 @dataclass
@@ -152,10 +156,14 @@ class Progress:
                 self._draw()
             case Retried(cell, failure):
                 self.show(f"again: {cell.stage} {cell.title}: {failure.reason}")
+            case Silent():
+                self.show(_silence(event))
             case Asked(count, where):
-                self.show(f"waiting for {count} workers of {where}")
+                self.show(f"waiting for {count} worker{'s' * (count > 1)} of {where}")
             case Joined(count, of):
-                self.show(f"{count} of {of} workers are there")
+                self.show(f"{count} of {of} worker{'s' * (of > 1)} {'is' if of == 1 else 'are'} there")
+            case Ended(how, again):
+                self.show(f"a worker ended{', and is started again' if again else ''}: {how}")
             case Mixed(devices):
                 self.show(
                     f"workers differ ({' and '.join(devices)}): what they compute may differ in rounding; a table that "
@@ -297,6 +305,19 @@ def _state(running: _Running, now: float) -> str:
     timed = running.done and cell.unit and not cell.batch  # what cells do together is not in the unit of one
     speed = f", {running.done / elapsed:.1f} {cell.unit}/s" if timed and elapsed > 0 else ""
     return f"{cell.stage} {title}{far}{speed}"
+
+
+def _silence(event: Silent) -> str:
+    """What to tell of a worker that may hang: where it is, and what ends it."""
+    calls = " < ".join(event.calls[:CALLS])
+    where = f"it is at {calls}" if calls else "nor does it answer, as if it were stopped"
+    ending = (
+        f"it is ended after {duration(event.patience)}"
+        if event.patience
+        else "if it hangs, end that process, or give --patience, and its cell is done again"
+    )
+    silent = f"{event.worker} has told of no progress for {duration(event.seconds)}"
+    return f"{event.cell.stage} {event.cell.title}: {silent}; {where}; {ending}"
 
 
 def duration(seconds: float) -> str:

@@ -39,11 +39,13 @@ class RayRunner:
         address: of the cluster's head, ``"host:port"``, or ``"auto"`` for the one that this machine is part of; None
             for a cluster of this machine alone, which ends with the run.  A process that is connected to a cluster
             already uses that.
+        patience: see :class:`~erasebench.engine.workers.LocalRunner`.
     """
 
     workshop: Workshop
     workers: int
     address: str | None = None
+    patience: float | None = None
 
     def run(self, cells: Sequence[Cell], store: Store, subscribers: Sequence[Subscriber]) -> Outcome:
         """Compute what is missing; see :class:`~erasebench.engine.runner.Runner`."""
@@ -51,7 +53,7 @@ class RayRunner:
         def launcher() -> Launcher:
             return _Actors(self.workers, self.workshop.device.startswith("cuda"), self.address)
 
-        return drive_elsewhere(launcher, self.workshop, self.workers, cells, store, subscribers)
+        return drive_elsewhere(launcher, self.workshop, self.workers, self.patience, cells, store, subscribers)
 
 
 def check_ray(address: str | None) -> None:
@@ -90,6 +92,11 @@ class _Actors:
             try:
                 _connect(ray, count, address)
             except (ConnectionError, RuntimeError, ValueError) as error:
+                if address == "auto" and isinstance(error, ConnectionError):
+                    raise EraseBenchError(
+                        "no Ray cluster is running that this machine is part of; run on one of its nodes, give "
+                        "--ray-address host:port, or none for a cluster of this machine alone"
+                    ) from error
                 raise EraseBenchError(f"Ray cannot be used: {' '.join(str(error).split())}") from error
         self.host = ray.util.get_node_ip_address()
         self.where = "Ray" if address else "Ray on this machine"
@@ -127,6 +134,11 @@ class _Actors:
             except self._ray.exceptions.RayError as error:
                 ended[calls[call]] = " ".join(str(error).split())
         return ended
+
+    def end(self, number: int) -> None:
+        """Kill an actor."""
+        if number in self._running:
+            self._ray.kill(self._running[number][0])
 
     def close(self) -> None:
         """End the actors, and the cluster if it is ours."""

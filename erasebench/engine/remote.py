@@ -14,16 +14,16 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import AuthenticationError, Pipe
-from multiprocessing.connection import Client, Connection, answer_challenge, deliver_challenge, wait
+from multiprocessing.connection import Client, Connection, answer_challenge, deliver_challenge
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from threading import Thread
+from threading import BoundedSemaphore, Thread, Timer
 from typing import Any, Protocol
 
 from erasebench import __version__
 from erasebench.engine.cells import Cell
 from erasebench.engine.driver import drive
-from erasebench.engine.runner import Asked, Joined, Outcome, Report, Subscriber, TaskProgress, Workers
+from erasebench.engine.runner import Asked, Ended, Joined, Outcome, Report, Subscriber, TaskProgress, Workers
 from erasebench.engine.store import RUN, Store
 from erasebench.engine.work import Failure, Task, Workshop
 from erasebench.engine.worker import work_for
@@ -35,6 +35,8 @@ LOOK = 1.0
 """Seconds after which it is looked whether workers ended that are not there."""
 LAUNCHES = 3
 """How often in a row a worker is launched that ends before it is there."""
+GREETING, GUESTS = 20.0, 64
+"""Seconds in which whoever comes has to say who it is, and how many may be about it at a time; others wait."""
 VISIBLE = 60.0
 """Seconds that a file which a worker wrote may take to be seen here; network file systems keep listings for a while."""
 SILENCE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 6}
@@ -76,6 +78,10 @@ class Launcher(Protocol):
 
     def ended(self) -> Mapping[int, str]:
         """The numbers of those that ended, and will not be started again by others than this, and how."""
+        ...
+
+    def end(self, number: int) -> None:
+        """End one by force that hangs, without waiting for it; it is among those that ended when it is gone."""
         ...
 
     def close(self) -> None:
@@ -181,6 +187,7 @@ def drive_elsewhere(
     launcher: Callable[[], Launcher],
     workshop: Workshop,
     count: int,
+    patience: float | None,
     cells: Sequence[Cell],
     store: Store,
     subscribers: Sequence[Subscriber],
@@ -191,13 +198,14 @@ def drive_elsewhere(
         launcher: makes what starts them, if there is anything to do.
         workshop: see :func:`~erasebench.engine.driver.drive`; so are the others.
         count: how many are wanted.
+        patience: see :class:`~erasebench.engine.workers.LocalRunner`.
         cells: what is asked for.
         store: of the run.
         subscribers: told of every event.
     """
 
     def hire(progress: TaskProgress, tell: Subscriber) -> Workers:
-        return RemoteWorkers(launcher(), workshop, count, store, progress, tell)
+        return RemoteWorkers(launcher(), workshop, count, patience, store, progress, tell)
 
     return drive(workshop, count, hire, cells, store, subscribers)
 
@@ -211,6 +219,7 @@ class RemoteWorkers(ConnectedWorkers):
         launcher: starts them.
         workshop: how cells are computed.
         count: how many are wanted.
+        patience: seconds without progress after which one is ended.
         store: of the run.
         progress: told how far tasks are.
         tell: told who came.
@@ -224,16 +233,19 @@ class RemoteWorkers(ConnectedWorkers):
         launcher: Launcher,
         workshop: Workshop,
         count: int,
+        patience: float | None,
         store: Store,
         progress: TaskProgress,
         tell: Subscriber,
     ) -> None:
-        super().__init__(progress, tell)
+        super().__init__(patience, progress, tell)
         self._launcher, self._workshop, self._count, self._store = launcher, workshop, count, store
         self._shared = store.work(f"{RUN}{store.leases.owner}")
         self._launches = dict.fromkeys(range(count), 1)
         """By the number of a worker how often it was launched since it was there."""
         self._looked = time.monotonic()
+        self._told: set[str] = set()
+        """How workers ended, as far as that is known to subscribers: of many that end alike one is told of."""
         self._door = _Door(launcher.host, self._shared.absolute())
         try:
             launcher.launch(range(count), self._door.place)
@@ -250,14 +262,13 @@ class RemoteWorkers(ConnectedWorkers):
         """Have an idle one begin a task."""
         worker = self._best(task)
         assert worker, "nobody is free"
-        worker.begin(task)
+        worker.begin(task, self._question)
 
     def wait(self, timeout: float | None) -> list[tuple[Task, Report]]:
         """The tasks that ended; returns as well when a worker came."""
         workers = {worker.connection: worker for worker in self._all}
         ended: list[tuple[Task, Report]] = []
-        for connection in wait([*workers, self._door.bell], min(timeout or LOOK, LOOK)):
-            assert isinstance(connection, Connection)
+        for connection in self._wait([*workers, self._door.bell], timeout):
             if connection in workers:
                 ended += self._hear(workers[connection])
             else:
@@ -265,7 +276,7 @@ class RemoteWorkers(ConnectedWorkers):
         if time.monotonic() - self._looked >= LOOK:
             self._looked = time.monotonic()
             self._launch_again()
-        return ended
+        return ended + self._watch()
 
     def close(self) -> None:
         """Send the idle ones home; the others end when their connection does."""
@@ -292,10 +303,14 @@ class RemoteWorkers(ConnectedWorkers):
         self._tell(Joined(len(self._all), self._count))
 
     def _launch_again(self) -> None:
-        """Replace workers that ended; of those that never came, the error is told when nobody is left."""
+        """Replace workers that ended; of those that never came, it is an error when nobody is left."""
         ended = self._launcher.ended()
         hopeless = [number for number in ended if self._launches[number] >= LAUNCHES]
         again = [number for number in ended if number not in hopeless]
+        for number, how in ended.items():
+            if how not in self._told:
+                self._told.add(how)
+                self._tell(Ended(how, number in again))
         for number in again:
             self._launches[number] += 1
         if again:
@@ -304,6 +319,9 @@ class RemoteWorkers(ConnectedWorkers):
             del self._launches[number]
         if not self._launches:
             raise EraseBenchError(f"no worker could be started: {ended[hopeless[-1]]}")
+
+    def _end(self, worker: Worker) -> None:
+        self._launcher.end(worker.number)
 
     def _bury(self, worker: Worker) -> Failure:
         return Failure("the connection to its worker was lost", error="ConnectionLost")
@@ -330,6 +348,7 @@ class _Door:
         """``bell`` can be read when somebody came."""
         self._came: SimpleQueue[tuple[Connection, str, int]] = SimpleQueue()
         self._closed = False
+        self._places = BoundedSemaphore(GUESTS)
         Thread(target=self._open, daemon=True).start()
 
     def next(self) -> tuple[Connection, str, int]:
@@ -352,13 +371,18 @@ class _Door:
 
     def _open(self) -> None:
         while True:
+            self._places.acquire()
             try:
                 them, _ = self._socket.accept()
             except OSError:
                 return
-            Thread(target=self._greet, args=(Connection(them.detach()),), daemon=True).start()
+            Thread(target=self._greet, args=(them,), daemon=True).start()
 
-    def _greet(self, connection: Connection) -> None:
+    def _greet(self, them: socket.socket) -> None:
+        connection = Connection(os.dup(them.fileno()))
+        limit = Timer(GREETING, _hang_up, (them,))
+        limit.daemon = True
+        limit.start()
         try:
             deliver_challenge(connection, self.place.key)
             answer_challenge(connection, self.place.key)
@@ -367,11 +391,21 @@ class _Door:
         except (AuthenticationError, EOFError, OSError):
             connection.close()
             return
+        finally:
+            limit.cancel()
+            them.close()
+            self._places.release()
         self._came.put((connection, version, number))
         if self._closed:
             self._send_home()
             return
         self._ring.send_bytes(b"!")
+
+
+def _hang_up(them: socket.socket) -> None:
+    """End whatever is being read from somebody."""
+    with suppress(OSError):
+        them.shutdown(socket.SHUT_RDWR)
 
 
 def _end_silence(connection: Connection) -> None:

@@ -94,6 +94,25 @@ class Retried:
 
 
 @dataclass(frozen=True)
+class Silent:
+    """The worker of a cell has told of no progress for a while: it may hang, or be at a long step.
+
+    Attributes:
+        cell: which, or the first of those that it is at.
+        seconds: since it told of any.
+        worker: in words.
+        calls: that it is in, the innermost first; none if it does not answer.
+        patience: seconds of silence after which it is ended; None for no limit.
+    """
+
+    cell: Cell
+    seconds: float
+    worker: str
+    calls: tuple[str, ...]
+    patience: float | None = None
+
+
+@dataclass(frozen=True)
 class Skipped:
     """A cell cannot be computed, since one that it reads failed."""
 
@@ -126,6 +145,14 @@ class Joined:
 
 
 @dataclass(frozen=True)
+class Ended:
+    """A worker elsewhere is no longer there; ``how`` in words, and whether it is started ``again``."""
+
+    how: str
+    again: bool
+
+
+@dataclass(frozen=True)
 class Mixed:
     """Workers compute on different devices, or with different versions of torch, so that their results may differ."""
 
@@ -143,10 +170,12 @@ Event = (
     | Finished
     | Failed
     | Retried
+    | Silent
     | Skipped
     | Unneeded
     | Asked
     | Joined
+    | Ended
     | Mixed
 )
 Subscriber = Callable[[Event], None]

@@ -30,6 +30,8 @@ TIMEOUT_MIN = 240
 """Minutes of a job unless the user says otherwise."""
 ENDING = 10.0
 """Seconds that processes of this machine have to end."""
+TOOLS = ("sbatch", "srun")
+"""What submits jobs: submitit calls the first, and takes a machine without the second for one that has no Slurm."""
 RESERVED = ("map_count", "nodes", "ntasks_per_node", "num_gpus", "tasks_per_node", "use_srun")
 """Parameters that would make more than one worker of a job, or none."""
 
@@ -42,11 +44,13 @@ class SlurmRunner:
         workshop: how cells are computed.
         workers: how many jobs.
         parameters: see :func:`check_slurm`.
+        patience: see :class:`~erasebench.engine.workers.LocalRunner`.
     """
 
     workshop: Workshop
     workers: int
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    patience: float | None = None
 
     def run(self, cells: Sequence[Cell], store: Store, subscribers: Sequence[Subscriber]) -> Outcome:
         """Compute what is missing; see :class:`~erasebench.engine.runner.Runner`."""
@@ -54,7 +58,7 @@ class SlurmRunner:
         def launcher() -> Launcher:
             return Jobs(self.workshop.device.startswith("cuda"), self.parameters)
 
-        return drive_elsewhere(launcher, self.workshop, self.workers, cells, store, subscribers)
+        return drive_elsewhere(launcher, self.workshop, self.workers, self.patience, cells, store, subscribers)
 
 
 def check_slurm(parameters: Mapping[str, Any]) -> None:
@@ -76,8 +80,9 @@ def check_slurm(parameters: Mapping[str, Any]) -> None:
         check_name("parameter of Slurm", name, sorted({"cluster", *known} - {*RESERVED}))
     cluster = parameters.get("cluster", CLUSTERS[0])
     check_name("cluster", str(cluster), CLUSTERS, "--slurm")
-    if cluster == "slurm" and not shutil.which("srun"):
-        raise EraseBenchError("there is no Slurm here: srun is not found; run on a machine that submits jobs")
+    missing = [tool for tool in TOOLS if cluster == "slurm" and not shutil.which(tool)]
+    if missing:
+        raise EraseBenchError(f"there is no Slurm here: {missing[0]} is not found; run on a machine that submits jobs")
 
 
 class Jobs:
@@ -133,7 +138,14 @@ class Jobs:
             if job.done():
                 del self._jobs[number]
                 ended[number] = f"its job is {job.state.lower()}: {_last_line(job.paths.stderr) or 'it said nothing'}"
+                if job.state == "OUT_OF_MEMORY":
+                    ended[number] += "; ask for more of it: --slurm mem_gb=N"
         return ended
+
+    def end(self, number: int) -> None:
+        """Cancel a job."""
+        if number in self._jobs:
+            self._jobs[number].cancel(check=False)
 
     def close(self) -> None:
         """Cancel what is left."""

@@ -7,6 +7,8 @@ exist.  Beside them ``verified.json`` notes the times of files whose bytes were 
 all be read again for each run.
 
 ``leases/`` says which cells runs are at, and that they are at work: :mod:`erasebench.engine.leases`.
+
+A store may also be in a bucket: :mod:`erasebench.engine.objects`, which also opens stores wherever they are.
 """
 
 from __future__ import annotations
@@ -17,16 +19,17 @@ import json
 import os
 import re
 import secrets
+import shutil
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 from erasebench.engine.cells import Cell, canonical_json
-from erasebench.engine.leases import SUFFIX, Lease, Leases
-from erasebench.errors import EraseBenchError, check_name
+from erasebench.engine.leases import SUFFIX, FolderLeases, Lease, Leases
+from erasebench.errors import EraseBenchError
 from erasebench.files import (
     PARTIAL,
     cannot_write,
@@ -49,6 +52,10 @@ RUN, CLEARING = "run-", "clearing"
 
 class CorruptCellError(EraseBenchError):
     """A payload is not what its marker says."""
+
+
+class StoreLostError(EraseBenchError):
+    """A store cannot be reached, or refuses something; what is finished is kept."""
 
 
 @dataclass(frozen=True)
@@ -82,13 +89,18 @@ class Store:
         root: the folder.
         make: make the store if it is not there; otherwise it is read as an empty one.
 
+    Attributes:
+        name: what messages call it.
+        leases: which cells runs are at.
+
     Raises:
         EraseBenchError: the folder cannot be written, is no store, or is one of a newer version.
     """
 
     def __init__(self, root: Path, make: bool = True) -> None:
         self.root = root
-        self.leases = Leases(root / LEASES)
+        self.name = str(root)
+        self.leases: Leases = FolderLeases(root / LEASES)
         self._verified: set[str] = set()
         about = root / ABOUT
         try:
@@ -109,15 +121,17 @@ class Store:
         except OSError as error:
             raise cannot_write(f"the store {root}", error) from error
         try:
-            found = json.loads(about.read_text(encoding="utf-8"))["format"]
-        except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
-            raise EraseBenchError(f'{about} is corrupt ({error}); a store\'s says {{"format": {FORMAT}}}') from error
-        if type(found) is not int or found != FORMAT:
-            newer = "a newer erasebench" if type(found) is int and found > FORMAT else "something else"
-            raise EraseBenchError(
-                f"the store {root} was written by {newer} (format {found}, known: {FORMAT}); upgrade erasebench or "
-                "give another folder"
-            )
+            text = about.read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise _corrupt(str(about), error) from error
+        check_format(text, self.name)
+
+    def bring(self, keys: Iterable[str]) -> None:
+        """Have those of some cells at hand that there are: nothing to do in a folder.
+
+        Args:
+            keys: of the cells, which need not be there.
+        """
 
     def folder(self, key: str) -> Path:
         """Where a cell's payload is, or would be."""
@@ -140,6 +154,32 @@ class Store:
 
     def find(self, key: str) -> Marker | str:
         """The marker of a cell that passes :meth:`check`, or what is wrong with the cell."""
+        return self._find(key)
+
+    def has(self, key: str) -> bool:
+        """Whether there is something of a cell, finished or not, sound or damaged."""
+        return self.folder(key).exists()
+
+    def is_finished(self, key: str) -> bool:
+        """Whether a cell is there, so that it need not be brought."""
+        return isinstance(self.find(key), Marker)
+
+    def size(self, key: str) -> int:
+        """Bytes that a cell takes."""
+        return _size(self.folder(key))
+
+    def copy_payload(self, key: str, marker: Marker, folder: Path) -> None:
+        """Put the files of a cell that has a marker into another folder.
+
+        Raises:
+            OSError: they cannot be read or written.
+        """
+        for name in marker.files:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(self.folder(key) / name, folder / name)
+
+    def _find(self, key: str) -> Marker | str:
+        """What :meth:`find` finds in the folder."""
         found = self._look(key)
         if isinstance(found, str) or key in self._verified or self._is_verified(key, found):
             return found
@@ -241,11 +281,7 @@ class Store:
         with self._partial(key) as partial:
             yield partial
             times = _times(partial)
-            if {name: size for name, (size, _) in marker.files.items()} != _sizes(partial):
-                raise CorruptCellError(f"cell {key[:12]} is corrupt: its marker does not fit its files")
-            for name, (_, digest) in marker.files.items():
-                if hash_file(partial / name) != digest:
-                    raise CorruptCellError(f"cell {key[:12]} is corrupt: {name} is not what was written")
+            check_payload(key, partial, marker)
             self._commit(key, partial, marker, times)
 
     @contextmanager
@@ -290,12 +326,13 @@ class Store:
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                     raise
-            if isinstance(self.find(key), Marker):
+            if isinstance(self._find(key), Marker):
                 break
-            self.remove(key)
+            self._remove(key)
         sync(target.parent)
         for path in (self.root / WORK / key, *target.parent.glob(f"{key}*{PARTIAL}")):
-            remove(path)
+            with suppress(OSError):  # a worker that was lost may still write there
+                remove(path)
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
@@ -314,12 +351,12 @@ class Store:
                         self._clear_up_after(lease)
                     elif lease.name == CLEARING:
                         raise EraseBenchError(
-                            f"the store {self.root} is being cleared by {lease}; wait until it has ended, or, if it is "
-                            f"no longer there, run `erasebench doctor --fix --store {self.root}`"
+                            f"the store {self.name} is being cleared by {lease}; wait until it has ended, or, if it is "
+                            f"no longer there, run `erasebench doctor --fix --store {self.name}`"
                         )
                 yield
         except OSError as error:
-            if Path(str(error.filename)).is_relative_to(self.leases.folder):
+            if Path(str(error.filename)).is_relative_to(self.root / LEASES):
                 raise cannot_write(f"the store {self.root}", error) from error
             raise
 
@@ -328,7 +365,9 @@ class Store:
         if lease.holder and lease.name.startswith(RUN):
             remove(self.root / WORK / lease.name)
         elif lease.holder and KEY.fullmatch(lease.name):
-            remove(self._place(lease.name, lease.holder.owner))
+            place = self._place(lease.name, lease.holder.owner)
+            for path in place.parent.glob(f"{place.name.removesuffix(PARTIAL)}*{PARTIAL}"):
+                remove(path)
             if self.marker(lease.name):
                 remove(self.root / WORK / lease.name)
         self.leases.drop(lease)
@@ -346,11 +385,15 @@ class Store:
             alive, abandoned = self.leases.survey() if alone else ([], {})
             if alive or not alone:
                 who = alive[0] if alive else "another `erasebench store gc`"
-                raise EraseBenchError(f"the store {self.root} is in use by {who}; wait until it has ended")
+                raise EraseBenchError(f"the store {self.name} is in use by {who}; wait until it has ended")
             for lease in abandoned:
                 self.leases.drop(lease)
             self.leases.tidy()
             yield
+
+    def markers(self, keys: Iterable[str] | None = None) -> Iterator[tuple[str, Marker | None]]:
+        """The markers of some cells, or of all that there are; None for one that is not finished."""
+        return ((key, self.marker(key)) for key in (self.cells() if keys is None else keys))
 
     def work(self, key: str) -> Path:
         """A folder for a cell in the making, which survives a kill; made if it is not there.
@@ -369,9 +412,23 @@ class Store:
         """All cells that have a folder, finished or not."""
         return sorted(p.name for p in self.root.glob(f"{CELLS}/??/*") if p.is_dir() and PARTIAL not in p.name)
 
-    def leftovers(self) -> list[Path]:
-        """Temporary files and folders of killed runs."""
-        return sorted((*self.root.glob(f"{CELLS}/??/*{PARTIAL}"), *self.root.glob(f"{CELLS}/??/*/*{PARTIAL}")))
+    def leftovers(self, key: str = "") -> dict[PurePath, str]:
+        """Temporary files and folders of killed runs, each with the key of its cell.
+
+        Args:
+            key: look for those of one cell only.
+        """
+        cells = f"{CELLS}/{key[:2] or '??'}/{key}*"
+        found = sorted((*self.root.glob(f"{cells}{PARTIAL}"), *self.root.glob(f"{cells}/*{PARTIAL}")))
+        return {path: path.relative_to(self.root / CELLS).parts[1].partition(".")[0] for path in found}
+
+    def size_beside(self, path: PurePath) -> int:
+        """Bytes of what lies beside cells."""
+        return _size(Path(path))
+
+    def clear(self, path: PurePath) -> None:
+        """Remove what lies beside cells."""
+        remove(Path(path))
 
     def strays(self) -> list[Path]:
         """What is no folder where one should be, and no lease where one should be."""
@@ -385,6 +442,9 @@ class Store:
 
     def remove(self, key: str) -> None:
         """Forget a cell: in one step, so that a kill leaves nothing that looks like a damaged one."""
+        self._remove(key)
+
+    def _remove(self, key: str) -> None:
         self._verified.discard(key)
         folder = self.folder(key)
         aside = self._place(key, secrets.token_hex(8))
@@ -393,22 +453,50 @@ class Store:
         remove(aside)
 
 
-def open_store(root: Path, make: bool = True) -> Store:
-    """A store that is there.
+def check_format(text: str, name: str) -> dict[str, Any]:
+    """What a store says of itself.
 
     Args:
-        root: its folder.
-        make: whether what it lacks may be made there; otherwise nothing is written.
+        text: of its file :data:`ABOUT`.
+        name: of the store.
 
     Raises:
-        EraseBenchError: the folder is no store, or not there; the message gives the nearest that is.
+        EraseBenchError: it is of another version, or says something else.
     """
-    if not root.exists():
-        near = root.parent.iterdir() if root.parent.is_dir() else ()
-        check_name("store", str(root), sorted(str(path) for path in near if (path / ABOUT).exists()))
-    if not (root / ABOUT).exists():
-        raise EraseBenchError(f"{root} is no store: it has no {ABOUT}")
-    return Store(root, make)
+    try:
+        said = dict[str, Any](json.loads(text))
+        found = said["format"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _corrupt(f"{name}/{ABOUT}", error) from error
+    if type(found) is not int or found != FORMAT:
+        newer = "a newer erasebench" if type(found) is int and found > FORMAT else "something else"
+        raise EraseBenchError(
+            f"the store {name} was written by {newer} (format {found}, known: {FORMAT}); upgrade erasebench or "
+            "give another folder"
+        )
+    return said
+
+
+def _corrupt(about: str, error: Exception) -> EraseBenchError:
+    return EraseBenchError(f'{about} is corrupt ({error}); a store\'s says {{"format": {FORMAT}}}')
+
+
+def check_payload(key: str, folder: Path, marker: Marker) -> None:
+    """Compare a folder with what a cell's marker says of its files, reading every byte.
+
+    Raises:
+        CorruptCellError: it is something else.
+    """
+    if {name: size for name, (size, _) in marker.files.items()} != _sizes(folder):
+        raise CorruptCellError(f"cell {key[:12]} is corrupt: its marker does not fit its files")
+    for name, (_, digest) in marker.files.items():
+        if hash_file(folder / name) != digest:
+            raise CorruptCellError(f"cell {key[:12]} is corrupt: {name} is not what was written")
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, or of all files below a folder."""
+    return sum(each.lstat().st_size for each in (path, *path.rglob("*")) if not each.is_dir())
 
 
 def identity_key(marker: Marker) -> str:

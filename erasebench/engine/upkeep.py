@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
+from pathlib import Path, PurePath
 
 from erasebench.engine.store import CorruptCellError, Marker, Store
 from erasebench.errors import EraseBenchError
-from erasebench.files import disk_full, is_disk_full, remove
+from erasebench.files import disk_full, is_disk_full
 
 
 def with_what_they_read(store: Store, keys: Iterable[str]) -> set[str]:
@@ -19,34 +19,32 @@ def with_what_they_read(store: Store, keys: Iterable[str]) -> set[str]:
     Raises:
         EraseBenchError: one of them is damaged, so that nobody can tell what it was made of.
     """
-    found, pending = set[str](), list(keys)
+    found, pending = set[str](), set(keys)
     while pending:
-        key = pending.pop()
-        if key in found or not store.folder(key).exists():
-            continue
-        marker = store.marker(key)
-        if marker is None:
-            raise EraseBenchError(
-                f"cell {key[:12]} {store.check(key)}; run `erasebench doctor --fix --store {store.root}` first"
-            )
-        found.add(key)
-        pending += marker.reads
+        there = sorted(key for key in pending - found if store.has(key))
+        found.update(there)
+        pending.clear()
+        for key, marker in store.markers(there):
+            if marker is None:
+                raise EraseBenchError(
+                    f"cell {key[:12]} {store.check(key)}; run `erasebench doctor --fix --store {store.name}` first"
+                )
+            pending.update(marker.reads)
     return found
 
 
 def measure(store: Store) -> list[str]:
     """A line for each stage, one for what is in the making, one for all: how many cells, and how large."""
     cells, sizes = Counter[str](), Counter[str]()
-    for key in store.cells():
-        marker = store.marker(key)
+    for key, marker in store.markers():
         stage = str(marker.identity["stage"]) if marker else "damaged"
         cells[stage] += 1
-        sizes[stage] += _size(store.folder(key))
-    rest = {"in the making": store.works(), "left over": store.leftovers()}
+        sizes[stage] += store.size(key)
+    rest: dict[str, list[PurePath]] = {"in the making": [*store.works()], "left over": [*store.leftovers()]}
     for name, paths in rest.items():
         if paths:
             cells[name] = len(paths)
-            sizes[name] = sum(map(_size, paths))
+            sizes[name] = sum(map(store.size_beside, paths))
     cells["in all"], sizes["in all"] = cells.total(), sizes.total()
     width = len(str(cells["in all"]))
     return [f"{name:<13}  {cells[name]:>{width}}  {sizes[name] / 1e6:10.1f} MB" for name in cells]
@@ -64,7 +62,7 @@ class Garbage:
     """
 
     cells: Mapping[str, list[str]]
-    paths: Mapping[str, list[Path]]
+    paths: Mapping[str, list[PurePath]]
     size: int
     kept: int
     kept_cells: int
@@ -91,19 +89,18 @@ def find_garbage(store: Store, keep: Collection[str]) -> Garbage:
     """
     kept = with_what_they_read(store, keep)
     cells: dict[str, list[str]] = {}
-    for key in store.cells():
+    for key, marker in store.markers():
         if key not in kept:
-            marker = store.marker(key)
             cells.setdefault(str(marker.identity["stage"]) if marker else "damaged", []).append(key)
     locks = store.root / "locks"
-    paths = {
-        "half-written": store.leftovers(),
+    paths: dict[str, list[PurePath]] = {
+        "half-written": [*store.leftovers()],
         "in the making": [path for path in store.works() if path.name not in keep],
         "of an older erasebench": [locks] if locks.is_dir() else [],  # which runs held by locks of the system
     }
-    folders = [store.folder(key) for keys in cells.values() for key in keys]
-    size = sum(map(_size, (*folders, *(path for some in paths.values() for path in some))))
-    return Garbage(cells, paths, size, sum(_size(store.folder(key)) for key in kept), len(kept))
+    size = sum(store.size(key) for keys in cells.values() for key in keys)
+    size += sum(store.size_beside(path) for some in paths.values() for path in some)
+    return Garbage(cells, paths, size, sum(map(store.size, kept)), len(kept))
 
 
 def collect_garbage(store: Store, keep: Collection[str]) -> Garbage:
@@ -117,13 +114,8 @@ def collect_garbage(store: Store, keep: Collection[str]) -> Garbage:
         for key in (key for keys in garbage.cells.values() for key in keys):
             store.remove(key)
         for path in (path for paths in garbage.paths.values() for path in paths):
-            remove(path)
+            store.clear(path)
     return garbage
-
-
-def _size(path: Path) -> int:
-    """Bytes of a file, or of all files below a folder."""
-    return sum(each.lstat().st_size for each in (path, *path.rglob("*")) if not each.is_dir())
 
 
 @dataclass
@@ -152,12 +144,15 @@ class Arrival:
         Raises:
             DiskFullError: there is no room for it.
         """
+        if store.is_finished(key):
+            self.there += 1
+            return
         with store.leases.holding(key) as held:
-            if isinstance(store.find(key), Marker):
+            if store.is_finished(key):
                 self.there += 1
                 return
             if not held:
-                self.problems.append(f"cell {key[:12]} is being computed by a run in {store.root}: left to it")
+                self.problems.append(f"cell {key[:12]} is being computed by a run in {store.name}: left to it")
                 return
             try:
                 with store.adopting(key, marker) as folder:
@@ -192,10 +187,5 @@ def copy(source: Store, target: Store, keys: Iterable[str]) -> Arrival:
                 arrival.problems.append(f"cell {key[:12]} {source.check(key)}: not brought")
                 continue
 
-            def write(folder: Path, key: str = key, names: Iterable[str] = tuple(marker.files)) -> None:
-                for name in names:
-                    (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(source.folder(key) / name, folder / name)
-
-            arrival.bring(target, key, marker, write)
+            arrival.bring(target, key, marker, partial(source.copy_payload, key, marker))
     return arrival

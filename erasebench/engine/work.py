@@ -15,7 +15,7 @@ from erasebench.files import is_disk_full
 
 Progress = Callable[[int, int, str], None]
 """``(done, of, note)`` within one task: images or training steps."""
-TRIES = {"WorkerDied": 3, "ConnectionLost": 10}
+TRIES = {"WorkerDied": 3, "WorkerSilent": 3, "ConnectionLost": 10}
 """How often a task is tried, by the ``error`` of its :class:`Failure`; once where it is none of these.
 
 What a cell raises, it would raise again.  That a worker is lost may not be the cell's doing, and at the other end of a

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import socket
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
-from threading import Thread
+from threading import Lock, Thread, get_ident
 
 from erasebench.engine.runner import Report
 from erasebench.engine.work import Failure, Task, Workshop, do
@@ -15,9 +17,22 @@ from erasebench.engine.work import Failure, Task, Workshop, do
 
 @dataclass(frozen=True)
 class Ready:
-    """What a worker says when it can begin: what it computes on and with."""
+    """What a worker says when it can begin: what it computes on and with, and which process it is, in words."""
 
     hardware: str
+    process: str
+
+
+@dataclass(frozen=True)
+class WhereAreYou:
+    """What a worker is asked that has told of no progress for a while."""
+
+
+@dataclass(frozen=True)
+class At:
+    """The calls that a worker is in, the innermost first: ``"module:line function"``."""
+
+    calls: tuple[str, ...]
 
 
 def main(handle: int, number: int) -> None:
@@ -36,28 +51,47 @@ def work_for(
         answer: what to send when a task was done.
     """
     tasks: SimpleQueue[Task | None] = SimpleQueue()
+    lock, here = Lock(), get_ident()
+
+    def send(message: object) -> None:
+        with lock:
+            connection.send(message)
+
+    def receive() -> None:
+        """Pass tasks on; when the other end is closed, however its process ended, so does this one at once."""
+        while True:
+            try:
+                message = connection.recv()
+            except (EOFError, OSError):
+                os._exit(1)
+            if isinstance(message, WhereAreYou):
+                send(At(_calls(here)))
+                continue
+            tasks.put(message)
+            if message is None:
+                return
+
     try:
         workshop: Workshop = connection.recv()
-        Thread(target=_receive, args=(connection, tasks), daemon=True).start()
+        Thread(target=receive, daemon=True).start()
         workshop.open(number)
-        connection.send(Ready(workshop.hardware()))
+        send(Ready(workshop.hardware(), f"process {os.getpid()} on {socket.gethostname()}"))
     except EOFError:
         return
     except Exception as error:
-        connection.send(Failure.of(error, fatal=True))
+        send(Failure.of(error, fatal=True))
         return
     while (task := tasks.get()) is not None:
-        report = do(task, workshop, lambda done, of, note: connection.send((done, of, note)))
-        connection.send(answer(task, report))
+        report = do(task, workshop, lambda done, of, note: send((done, of, note)))
+        send(answer(task, report))
 
 
-def _receive(connection: Connection, tasks: SimpleQueue[Task | None]) -> None:
-    """Pass tasks on; when the other end is closed, however its process ended, so does this one at once."""
-    while True:
-        try:
-            task = connection.recv()
-        except (EOFError, OSError):
-            os._exit(1)
-        tasks.put(task)
-        if task is None:
-            return
+def _calls(thread: int) -> tuple[str, ...]:
+    """The calls that a thread is in, the innermost first, but for those by which Python imports."""
+    calls, frame = [], sys._current_frames().get(thread)
+    while frame:
+        module = frame.f_globals.get("__name__", "?")
+        if not module.startswith("importlib."):
+            calls.append(f"{module}:{frame.f_lineno} {frame.f_code.co_name}")
+        frame = frame.f_back
+    return tuple(calls)

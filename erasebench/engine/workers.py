@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
 import sys
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 
 from erasebench.engine.cells import Cell
 from erasebench.engine.driver import drive
-from erasebench.engine.runner import Mixed, Outcome, Report, Subscriber, TaskProgress, Workers
+from erasebench.engine.runner import Mixed, Outcome, Report, Silent, Subscriber, TaskProgress, Workers
 from erasebench.engine.store import Store
 from erasebench.engine.work import Failure, Task, Workshop, do
-from erasebench.engine.worker import Ready
+from erasebench.engine.worker import At, Ready, WhereAreYou
 from erasebench.errors import EraseBenchError
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+LOOK = 1.0
+"""Seconds after which it is looked whether workers still tell of progress."""
+SILENCE = 600.0
+"""Seconds without progress after which a worker is asked where it is, which is told; and then after twice as many."""
+ANSWER = 10.0
+"""Seconds in which it has to answer."""
+END = 10.0
+"""Seconds in which a process that was killed has to be gone."""
 
 
 @dataclass(frozen=True)
@@ -29,19 +40,22 @@ class LocalRunner:
 
     Attributes:
         workshop: how cells are computed.
-        workers: so many processes at most; a single one is this process.
+        workers: so many processes at most; a single one is this process, unless there is a limit to patience.
+        patience: seconds without progress after which a process is ended, and what it was at is done again; None for
+            no limit: that no progress was told of is said, and what comes of it left to the user.
     """
 
     workshop: Workshop
     workers: int = 1
+    patience: float | None = None
 
     def run(self, cells: Sequence[Cell], store: Store, subscribers: Sequence[Subscriber]) -> Outcome:
         """Compute what is missing; see :class:`~erasebench.engine.runner.Runner`."""
 
         def hire(progress: TaskProgress, tell: Subscriber) -> Workers:
-            if self.workers == 1:
+            if self.workers == 1 and self.patience is None:
                 return ThisProcess(self.workshop, progress)
-            return Processes(self.workshop, self.workers, progress, tell)
+            return Processes(self.workshop, self.workers, self.patience, progress, tell)
 
         return drive(self.workshop, self.workers, hire, cells, store, subscribers)
 
@@ -91,17 +105,29 @@ class Worker:
         number: of the worker among the others.
         task: what it is at.
         loaded: the keys of the cells that its last task read, of which it may have kept something.
+        name: which process it is, in words.
+        heard: when it last told of progress, or was given its task.
+        question: seconds of silence after which it is asked where it is; ``asked`` when it was, until it answers.
+        calls: what it last answered.
     """
 
-    def __init__(self, number: int, connection: Connection) -> None:
-        self.number, self.connection = number, connection
+    def __init__(self, number: int, connection: Connection, name: str = "") -> None:
+        self.number, self.connection, self.name = number, connection, name or f"worker {number}"
         self.task: Task | None = None
         self.loaded: set[str] = set()
+        self.heard, self.question = 0.0, 0.0
+        self.asked: float | None = None
+        self.calls: tuple[str, ...] = ()
 
-    def begin(self, task: Task) -> None:
+    def begin(self, task: Task, question: float) -> None:
         """Have it begin a task."""
         self.task, self.loaded = task, reads(task)
+        self.progressed(question)
         self.send(task)
+
+    def progressed(self, question: float) -> None:
+        """Note that it told of progress."""
+        self.heard, self.question, self.asked, self.calls = time.monotonic(), question, None, ()
 
     def send(self, message: object) -> None:
         """Send it something; if it died that is found out where its end is waited for."""
@@ -119,14 +145,25 @@ def reads(task: Task) -> set[str]:
 class ConnectedWorkers(ABC):
     """Workers at the other ends of connections: what they say, and which of them begins a task."""
 
-    def __init__(self, progress: TaskProgress, tell: Subscriber) -> None:
-        self._progress, self._tell = progress, tell
+    def __init__(self, patience: float | None, progress: TaskProgress, tell: Subscriber) -> None:
+        self._patience, self._progress, self._tell = patience, progress, tell
+        # Before one is ended it has been asked where it is.
+        self._question = SILENCE if patience is None else min(SILENCE, patience / 2)
         self._all: list[Worker] = []
         self._hardware: list[str] = []
 
     @abstractmethod
     def _bury(self, worker: Worker) -> Failure:
         """What to say of a worker whose connection ended."""
+
+    @abstractmethod
+    def _end(self, worker: Worker) -> None:
+        """End a worker that hangs, by force."""
+
+    def _wait(self, connections: Sequence[Connection], timeout: float | None) -> list[Connection]:
+        """Those of some connections that say something, which may be none."""
+        ready = wait(connections, LOOK if timeout is None else min(timeout, LOOK))
+        return [connection for connection in ready if isinstance(connection, Connection)]
 
     def _best(self, task: Task) -> Worker | None:
         """The idle worker that has most of what a task reads, such as the weights of an erasure."""
@@ -144,16 +181,59 @@ class ConnectedWorkers(ABC):
             if worker.task is None:
                 return []  # it was lost with nothing
         if isinstance(message, Ready):
+            worker.name = message.process
             self._compare(message.hardware)
+            return []
+        if isinstance(message, At):
+            if worker.task and worker.asked is not None:  # otherwise it went on meanwhile
+                worker.calls = message.calls
+                self._tell_silent(worker)
             return []
         if worker.task is None:
             assert isinstance(message, Failure), message
             raise EraseBenchError(message.reason)  # it cannot work at all
         if isinstance(message, tuple):
+            worker.progressed(self._question)
             self._progress(worker.task, *message)
             return []
         task, worker.task = worker.task, None
         return [(task, self._check(task, message))]
+
+    def _watch(self) -> list[tuple[Task, Report]]:
+        """Ask those where they are that told of no progress for a while, and end those that did not for too long."""
+        ended: list[tuple[Task, Report]] = []
+        now, patience = time.monotonic(), math.inf if self._patience is None else self._patience
+        for worker in list(self._all):
+            silent = now - worker.heard
+            if worker.task is None or (silent < min(worker.question, patience) and worker.asked is None):
+                continue
+            if worker.connection.poll():
+                continue  # the driver has not heard yet what it said
+            if silent >= patience:
+                ended.append((worker.task, self._give_up(worker, silent)))
+            elif silent >= worker.question:
+                worker.question, worker.asked = 2 * silent, now
+                worker.send(WhereAreYou())
+            elif worker.asked is not None and now - worker.asked >= ANSWER:
+                self._tell_silent(worker)
+        return ended
+
+    def _tell_silent(self, worker: Worker) -> None:
+        assert worker.task
+        worker.asked = None
+        silent = time.monotonic() - worker.heard
+        self._tell(Silent(worker.task.cells[0], silent, worker.name, worker.calls, self._patience))
+
+    def _give_up(self, worker: Worker, silent: float) -> Failure:
+        where = f"it was at {worker.calls[0]}" if worker.calls else "it did not answer"
+        self._all.remove(worker)
+        worker.connection.close()
+        self._end(worker)
+        return Failure(
+            f"its worker ({worker.name}) told of no progress for {silent:.0f} s and was ended, as --patience has it; "
+            f"{where}",
+            error="WorkerSilent",
+        )
 
     def _check(self, task: Task, report: Report) -> Report:
         return report
@@ -168,22 +248,38 @@ class ConnectedWorkers(ABC):
 class Processes(ConnectedWorkers):
     """Worker processes, each started when there is something for it to do."""
 
-    def __init__(self, workshop: Workshop, count: int, progress: TaskProgress, tell: Subscriber) -> None:
-        super().__init__(progress, tell)
+    def __init__(
+        self, workshop: Workshop, count: int, patience: float | None, progress: TaskProgress, tell: Subscriber
+    ) -> None:
+        super().__init__(patience, progress, tell)
         self._workshop, self._count = workshop, count
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
-        """By the number of the worker."""
+        """By the number of the worker; also those that were killed and are not gone yet."""
 
     def free(self) -> int:
-        """How many processes are idle, or may be started."""
-        return self._count - sum(worker.task is not None for worker in self._all)
+        """How many processes are idle, or may be started.
+
+        Raises:
+            EraseBenchError: all were killed, and none is gone: what they wait for is the system's.
+        """
+        known = {worker.number for worker in self._all}
+        for number, process in list(self._processes.items()):
+            if number not in known and process.poll() is not None:
+                del self._processes[number]
+        if len(self._processes.keys() - known) == self._count:
+            numbers = ", ".join(str(process.pid) for process in self._processes.values())
+            raise EraseBenchError(
+                f"no worker is left: what hung does not end when it is killed (process {numbers}); see to the disk or "
+                "the GPU that it waits for, and run the same command again: what is finished is kept"
+            )
+        return self._count - len(self._processes.keys() - known) - sum(worker.task is not None for worker in self._all)
 
     def start(self, task: Task) -> None:
         """Have a process begin a task."""
         worker = self._best(task)
         if worker is None:
             worker = self._launch(min(set(range(self._count)) - self._processes.keys()))
-        worker.begin(task)
+        worker.begin(task, self._question)
 
     def _launch(self, number: int) -> Worker:
         ours, theirs = Pipe()
@@ -201,7 +297,7 @@ class Processes(ConnectedWorkers):
             process_group=0,  # Ctrl-C goes to this process alone, which stops the others
         )
         theirs.close()
-        worker = Worker(number, ours)
+        worker = Worker(number, ours, f"process {self._processes[number].pid}")
         worker.send(self._workshop)
         self._all.append(worker)
         return worker
@@ -210,21 +306,27 @@ class Processes(ConnectedWorkers):
         """The tasks that ended; a process that died with its task is replaced by the next that is started."""
         workers = {worker.connection: worker for worker in self._all}
         ended: list[tuple[Task, Report]] = []
-        for connection in wait(list(workers), timeout):
-            assert isinstance(connection, Connection)
+        for connection in self._wait(list(workers), timeout):
             ended += self._hear(workers[connection])
-        return ended
+        return ended + self._watch()
 
     def close(self) -> None:
         """Kill them: they hold nothing that is not in the store, or lost with the cell that they are at."""
         for process in self._processes.values():
             process.kill()
         for process in self._processes.values():
-            process.wait()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(END)
         for worker in self._all:
             worker.connection.close()
         self._processes.clear()
         self._all.clear()
+
+    def _end(self, worker: Worker) -> None:
+        process = self._processes[worker.number]
+        process.kill()
+        with suppress(subprocess.TimeoutExpired):  # then its place is not given to another, which would find it taken
+            process.wait(END)
 
     def _bury(self, worker: Worker) -> Failure:
         code = self._processes.pop(worker.number).wait()

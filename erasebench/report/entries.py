@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from erasebench.adversarial import pack_trial, read_trial
+from erasebench.engine.objects import store_at
 from erasebench.engine.store import Marker, Store
 from erasebench.errors import EraseBenchError
 from erasebench.files import hash_file, replace_folder
@@ -69,7 +70,7 @@ def write_entries(run: RunFolder, folder: Path, weights: bool = True) -> tuple[l
             f"{run.folder} does not say how it measured, since erasebench {record.erasebench} wrote it; the same "
             "`erasebench run` again writes it anew, without computing anything"
         )
-    store = Store(run.config.store, make=False)
+    store = store_at(run.config.store, make=False)
     costs = {(row.method, row.concept): row for row in rows_of_run(run)}
     written, left_out = [], []
     for row in record.rows:
@@ -232,7 +233,7 @@ def _marker(store: Store, key: str | None) -> Marker:
     found = store.find(key) if key else "is not known"
     if isinstance(found, str):
         raise EraseBenchError(
-            f"the store {store.root} lacks a result of this run: cell {str(key)[:12]} {found}; the same "
+            f"the store {store.name} lacks a result of this run: cell {str(key)[:12]} {found}; the same "
             "`erasebench run` again computes it"
         )
     return found

@@ -10,9 +10,10 @@ import pandas as pd
 from markupsafe import Markup
 
 from erasebench import __version__
+from erasebench.engine.objects import open_store
 from erasebench.engine.store import Store
 from erasebench.errors import EraseBenchError
-from erasebench.files import cannot_write, write_durably
+from erasebench.files import Place, cannot_write, write_durably
 from erasebench.report.assets import asset, assets, digest, environment
 from erasebench.report.attack_tables import headline_metric, split
 from erasebench.report.citation import bibtex
@@ -53,7 +54,7 @@ STYLES, SCRIPTS = ("base.css", "viewer.css"), ("tablesort.min.js", "report.js", 
 
 
 def write_report(
-    folders: Sequence[Path], out: Path | None = None, store: Path | None = None, images: bool = True
+    folders: Sequence[Path], out: Path | None = None, store: Place | None = None, images: bool = True
 ) -> Path:
     """Write the report of one or several runs.
 
@@ -92,8 +93,10 @@ def write_report(
     return out
 
 
-def _open_store(run: RunFolder, named: Path | None) -> Store:
+def _open_store(run: RunFolder, named: Place | None) -> Store:
     root = named or run.config.store
+    if isinstance(root, str):
+        return open_store(root, make=False)
     if not root.is_dir():
         whose = "--store names" if named else f"{run.folder} names (as seen from here)"
         raise EraseBenchError(

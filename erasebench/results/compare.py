@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from erasebench.engine.cells import short_hash
-from erasebench.engine.store import Store
+from erasebench.engine.objects import store_to_read
 from erasebench.errors import EraseBenchError, check_name
 from erasebench.metrics.metric import Description, load_metrics
 from erasebench.metrics.paired import Z_POWER, PairedComparison, Z, add_spread, compare_paired
@@ -333,7 +333,7 @@ class _Values:
         first, _ = split_judges(run.record, run.scores)
         self._images = dict(list(first.groupby(["method", "concept", "probe"], sort=False)))
         # Where it is not there, neither are the images, which few metrics ask for.
-        store = Store(run.config.store, make=False)
+        store = store_to_read(run.config.store)
         self.of = prompt_values(collect(run.record, run.scores, store, run.attacks), run.record)
 
     def scores(self, row: TableRow, probe: str) -> pd.DataFrame:

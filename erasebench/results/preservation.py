@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from erasebench.engine.store import Store
+from erasebench.engine.objects import store_to_read
 from erasebench.errors import EraseBenchError
 from erasebench.metrics.metric import load_metrics
 from erasebench.metrics.paired import PairedComparison, compare_paired, holm
@@ -36,7 +36,7 @@ def compare_with_unerased(run: RunFolder, keys: Iterable[str]) -> Damage:
     metrics = load_metrics()
     rows = [
         one
-        for one in collect(run.record, run.scores, Store(run.config.store, make=False))
+        for one in collect(run.record, run.scores, store_to_read(run.config.store))
         if one.measured and one.base and "retain" in one.measured.probes
     ]
     found: dict[tuple[str, str], dict[str, PairedComparison]] = {}

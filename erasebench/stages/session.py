@@ -168,7 +168,7 @@ class Session:
         from torch import OutOfMemoryError
 
         stage, before = _stage(cells[0]), self.batch_sizes.halvings
-        if cells[0].stage in WITH_MODEL:
+        if self.device.startswith("cuda") and cells[0].stage in WITH_MODEL:
             self.model.recorder.clear()  # other passes come now, and need the memory
         checkpointing = self._checkpointing(cells[0].stage)
 

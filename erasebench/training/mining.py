@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from erasebench.files import durably
+from erasebench.files import read_hashed, write_hashed
 from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
 
@@ -39,18 +39,20 @@ class Mined:
 
     def save(self, path: Path) -> None:
         """Write all in one file, whole or not at all."""
-        with durably(path) as stream:
-            torch.save(vars(self), stream)
+        stream = io.BytesIO()
+        torch.save(vars(self), stream)
+        write_hashed(path, stream.getvalue())
 
     @classmethod
     def load(cls, path: Path, device: torch.device) -> Mined:
         """What :meth:`save` wrote; nothing if it never did, or if the file is damaged."""
-        if not path.exists():
+        data = read_hashed(path)
+        if data is None:
             return cls()
         try:
-            return cls(**torch.load(path, device, weights_only=True))
-        except (RuntimeError, pickle.UnpicklingError, EOFError, TypeError):
-            # Damaged, or of another version: all that is lost is time.
+            return cls(**torch.load(io.BytesIO(data), device, weights_only=True))
+        except (RuntimeError, TypeError):
+            # Of another version: all that is lost is time.
             return cls()
 
 

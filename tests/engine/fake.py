@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -68,11 +69,16 @@ class FakeWorkshop:
         (self.signs / f"begun-{name}").write_text(f"{os.getpid()} {self.number} {threads}")
         if part is None or part.start == cell.spec.get("part", 0):
             act(cell.spec.get("act", ""), self.signs)
+            if cell.spec.get("act") == "haunt" and once(self.signs / "haunted"):
+                haunt(folder, self.signs / "over")
+                os.kill(os.getpid(), signal.SIGKILL)
         read = [(self.store.read(read.key) / "payload").read_text() for read in cell.reads.values()]
         end = "broken" if cell.spec.get("act") == "break" else ""
         lines = [f"{cell.title} {k} {read}{end}\n" for k in range(cell.units)[part or slice(None)]]
         for k in range(len(lines)):
             progress(k + 1, len(lines), "lines")
+            if cell.spec.get("act") == "crawl":
+                time.sleep(0.3)
         (folder / "payload").write_text("".join(lines))
         return {"lines": len(lines)}
 
@@ -83,6 +89,31 @@ class FakeWorkshop:
 
     def join(self, cell: Cell, parts: Sequence[Path], folder: Path) -> None:
         (folder / "payload").write_text("".join((part / "payload").read_text() for part in parts))
+
+
+def once(sign: Path) -> bool:
+    """Whether it is the first time, for all processes."""
+    try:
+        with sign.open("x") as stream:
+            stream.write(f"{os.getpid()} 0 1")
+    except FileExistsError:
+        return False
+    return True
+
+
+def haunt(folder: Path, over: Path) -> None:
+    """Leave a process that goes on writing into a folder, as a worker does that cannot be reached any more."""
+    if os.fork():
+        return
+    os.closerange(3, 1024)
+    deadline = time.monotonic() + 20
+    while not over.exists() and time.monotonic() < deadline:
+        with suppress(OSError):
+            folder.mkdir(exist_ok=True)
+            (folder / "payload").write_text("of a ghost")
+            (folder / "more").write_text("of a ghost")
+        time.sleep(0.001)
+    os._exit(0)
 
 
 def act(what: str, signs: Path) -> None:
@@ -103,9 +134,11 @@ def act(what: str, signs: Path) -> None:
             time.sleep(float(*seconds or ("0.01",)))
         case ["nap"]:
             time.sleep(0.5)
-        case ["stop"] if not (signs / "stopped").exists():
-            (signs / "stopped").touch()
+        case ["stop"] if once(signs / "stopped"):
             os.kill(os.getpid(), signal.SIGSTOP)
+        case ["hang"] if once(signs / "hung"):
+            while not (signs / "let-go").exists():
+                time.sleep(0.01)
         case ["sleep"]:
             time.sleep(60)
         case ["meet", other]:

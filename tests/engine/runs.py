@@ -119,6 +119,7 @@ def fast_stages(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("erasebench.stages.session.load_model", lambda *_: SimpleNamespace())
     patch.setattr("erasebench.stages.erase.run", fast_erase)
     patch.setattr("erasebench.stages.generate.run", fast_generate)
+    patch.setattr("erasebench.stages.generate.divide", lambda cell, at_once, workers: [None])
     patch.setattr("erasebench.stages.reference.run", fast_generate)
     patch.setattr("erasebench.stages.judge.run", fast_judge)
 

@@ -5,15 +5,18 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from erasebench.engine import archive as archive_module
 from erasebench.engine.archive import CONTENTS, export_cells, import_cells
 from erasebench.engine.cells import Cell
 from erasebench.engine.doctor import examine
-from erasebench.engine.store import MARKER, Store
+from erasebench.engine.store import MARKER, Marker, Store, _times
 from erasebench.errors import EraseBenchError
 from tests.engine.fake import cell
 
@@ -91,14 +94,14 @@ def test_a_damaged_cell_is_not_exported(store: Store, archive: Path) -> None:
     assert archive.read_bytes() == before
 
 
-def test_no_flipped_byte_gets_into_a_store(archive: Path, tmp_path: Path) -> None:
+def check_flipped_bytes(archive: Path, folder: Path) -> None:
     """Whichever byte it is: of what is imported nothing is another, and what is not is named."""
-    whole, store = archive.read_bytes(), tmp_path / "other"
+    whole, store = archive.read_bytes(), folder / "other"
     import_cells(archive, store)
     expected, seen = contents(Store(store)), set[str]()
     for where in range(0, len(whole), 97):
         archive.write_bytes(whole[:where] + bytes([whole[where] ^ 0x15]) + whole[where + 1 :])
-        root = tmp_path / str(where)
+        root = folder / str(where)
         try:
             arrival = import_cells(archive, root)
         except EraseBenchError as error:
@@ -106,7 +109,7 @@ def test_no_flipped_byte_gets_into_a_store(archive: Path, tmp_path: Path) -> Non
             seen.add("refused")
             continue
         found = contents(Store(root))
-        assert found.items() <= expected.items()
+        assert found.items() <= expected.items(), "something else was brought"
         assert len(arrival.problems) + arrival.new == 2
         assert all("is corrupt: payload is not what was written: not brought" in line for line in arrival.problems)
         assert arrival.problems or found == expected
@@ -114,7 +117,25 @@ def test_no_flipped_byte_gets_into_a_store(archive: Path, tmp_path: Path) -> Non
     assert seen == {"refused", "not brought", "no matter"}, "padding is no matter"
 
 
-def test_no_archive_that_was_cut_short_passes_for_a_whole_one(archive: Path, tmp_path: Path) -> None:
+def test_no_flipped_byte_gets_into_a_store(archive: Path, tmp_path: Path) -> None:
+    check_flipped_bytes(archive, tmp_path)
+
+
+def test_the_procedure_finds_an_import_that_hashes_nothing(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def trusting(self: Store, key: str, marker: Marker) -> Iterator[Path]:
+        with self._partial(key) as partial:
+            yield partial
+            self._commit(key, partial, marker, _times(partial))
+
+    monkeypatch.setattr(Store, "adopting", trusting)
+    with pytest.raises(AssertionError, match="something else was brought"):
+        check_flipped_bytes(archive, tmp_path)
+
+
+def check_cut_short(archive: Path, folder: Path) -> None:
     whole = archive.read_bytes()
     with tarfile.open(archive) as tar:
         last = tar.getmembers()[-1]
@@ -122,10 +143,30 @@ def test_no_archive_that_was_cut_short_passes_for_a_whole_one(archive: Path, tmp
     for size in (0, 1, *range(512, needed, 512), needed - 1):
         archive.write_bytes(whole[:size])
         with pytest.raises(EraseBenchError, match="is no whole archive of cells: "):
-            import_cells(archive, tmp_path / "other")
-    assert not (tmp_path / "other").exists()
+            import_cells(archive, folder / "other")
+    assert not (folder / "other").exists()
     archive.write_bytes(whole[:needed])
-    assert import_cells(archive, tmp_path / "other").new == 2
+    assert import_cells(archive, folder / "other").new == 2
+
+
+def test_no_archive_that_was_cut_short_passes_for_a_whole_one(archive: Path, tmp_path: Path) -> None:
+    check_cut_short(archive, tmp_path)
+
+
+def test_the_procedure_finds_an_import_that_takes_what_it_gets(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contents = archive_module._contents
+
+    def lenient(path: Path, tar: tarfile.TarFile) -> Any:
+        try:
+            return contents(path, tar)
+        except (EraseBenchError, tarfile.TarError):
+            return {}
+
+    monkeypatch.setattr(archive_module, "_contents", lenient)
+    with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
+        check_cut_short(archive, tmp_path)
 
 
 def rewrite(archive: Path, change: Callable[[Members], object]) -> None:

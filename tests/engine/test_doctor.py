@@ -107,14 +107,14 @@ def test_what_killed_runs_leave_beside_cells_is_named_and_removed(
 ) -> None:
     copy_of(fast_run, tmp_path)
     store, key = Store(tmp_path / "store"), a_cell(tmp_path)
-    process = killed(store.leases.folder, key)
+    process = killed(store.root / "leases", key)
     (store.work(key) / "checkpoint").touch()
     (store.work("0" * 64) / "checkpoint").touch()
-    (store.leases.folder / f"{key}.json.ab.partial").touch()
+    (store.root / "leases" / f"{key}.json.ab.partial").touch()
     for _ in range(2):
         assert command("doctor", "--store", store.root) == 1
         stray, lease, work = capsys.readouterr().out.splitlines()
-        assert stray == f"{store.leases.folder}/{key}.json.ab.partial is no lease"
+        assert stray == f"{store.root}/leases/{key}.json.ab.partial is no lease"
         assert lease.startswith(f"the lease {key[:12]} is still there of process {process} on ")
         assert lease.endswith(", which has ended")
         assert work == f"{store.root}/work/{key} is left of a cell that is finished"
@@ -128,7 +128,7 @@ def test_a_run_clears_up_after_those_that_were_killed(fast_run: Path, tmp_path: 
     copy_of(fast_run, tmp_path)
     store, key = Store(tmp_path / "store"), a_cell(tmp_path)
     for name in (key, "run-0", "clearing"):
-        killed(store.leases.folder, name)
+        killed(store.root / "leases", name)
     (store.work(key) / "checkpoint").touch()
     assert examine(store.root) != []
     assert run_tiny(tmp_path) == 0
@@ -138,10 +138,10 @@ def test_a_run_clears_up_after_those_that_were_killed(fast_run: Path, tmp_path: 
 def test_no_lease_says_what_is_removed(fast_run: Path, tmp_path: Path) -> None:
     copy_of(fast_run, tmp_path)
     store, key = Store(tmp_path / "store"), a_cell(tmp_path)
-    path = store.leases.folder / f"{key}.json"
+    path = store.root / "leases" / f"{key}.json"
     victim = tmp_path / "victim.partial"
     victim.touch()
-    killed(store.leases.folder, key)
+    killed(store.root / "leases", key)
     path.write_text(json.dumps(json.loads(path.read_text()) | {"owner": f"/../../../../{victim.stem}"}))
     with store.at_work():
         assert victim.exists() and path.exists()

@@ -20,7 +20,7 @@ import pytest
 from erasebench.engine import leases as leases_module
 from erasebench.engine.cells import Cell
 from erasebench.engine.doctor import examine
-from erasebench.engine.leases import Claim, Leases
+from erasebench.engine.leases import Claim, FolderLeases
 from erasebench.engine.ledger import read_ledger
 from erasebench.engine.runner import Event, Failed, Found, Lost, Started, TakenOver
 from erasebench.engine.store import MARKER, Marker, Store
@@ -155,7 +155,7 @@ def test_a_driver_that_lost_a_cell_says_so_and_takes_the_result_of_the_other(
     def finish(event: Event) -> None:
         events.append(event)
         if isinstance(event, Started):
-            (store.leases.folder / f"{one.key}.json").unlink()
+            (store.root / "leases" / f"{one.key}.json").unlink()
             assert other.leases.claim(one.key).held
         if isinstance(event, Lost):
             with other.writing(one, {"seconds": 1.0}) as folder:
@@ -229,13 +229,13 @@ def test_of_two_drivers_one_may_be_killed_at_any_moment(fast_run: Path, tmp_path
 def test_the_procedure_finds_drivers_without_leases(
     fast_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    claim = Leases.claim
+    claim = FolderLeases.claim
 
-    def careless(self: Leases, name: str) -> Claim:
+    def careless(self: FolderLeases, name: str) -> Claim:
         claim(self, name)
         return Claim(True)
 
-    monkeypatch.setattr(Leases, "claim", careless)
+    monkeypatch.setattr(FolderLeases, "claim", careless)
     with pytest.raises(AssertionError, match="work was done twice"):
         check_two_drivers(tmp_path, fast_run, range(90, 91))
 
@@ -300,9 +300,8 @@ def test_the_procedure_finds_files_that_are_trusted_by_their_age(
         check_flipped_bytes(fast_run, tmp_path, capsys, jump=True)
 
 
-def test_a_run_under_a_clock_that_jumps_is_the_same_run(
-    fast_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def check_clock_that_jumps(undisturbed: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every time that a run is told, or a file gets, is another one, by up to twenty years."""
     draw, real = random.Random(4), time.time
     monkeypatch.setattr(time, "time", lambda: real() + YEAR * draw.uniform(-20, 20))
     written, commit = list[Path](), Store._commit
@@ -316,9 +315,77 @@ def test_a_run_under_a_clock_that_jumps_is_the_same_run(
         written.append(self.folder(key) / MARKER)
 
     monkeypatch.setattr(Store, "_commit", jumped)
-    assert run_tiny(tmp_path) == 0 and len(written) == CELLS
-    assert run_tiny(tmp_path) == 0 and done(tmp_path) == []
-    assert table(tmp_path) == table(fast_run) and examine(tmp_path / "store") == []
+    assert run_tiny(folder) == 0 and len(written) == CELLS
+    assert run_tiny(folder) == 0 and done(folder) == [], "finished work was done again"
+    assert table(folder) == table(undisturbed) and examine(folder / "store") == []
+
+
+def test_a_run_under_a_clock_that_jumps_is_the_same_run(
+    fast_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_clock_that_jumps(fast_run, tmp_path, monkeypatch)
+
+
+def test_the_procedure_finds_cells_that_are_judged_by_their_age(
+    fast_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = Store._look
+
+    def like_make(self: Store, key: str) -> Marker | str:
+        """Whatever was made of something has to be newer."""
+        found, folder = look(self, key), self.folder(key)
+        if isinstance(found, str):
+            return found
+        changed = max((folder / name).stat().st_mtime for name in found.files)
+        return found if (folder / MARKER).stat().st_mtime >= changed else "is older than what it is of"
+
+    monkeypatch.setattr(Store, "_look", like_make)
+    with pytest.raises(AssertionError):
+        check_clock_that_jumps(fast_run, tmp_path, monkeypatch)
+
+
+def kinds_of_files(folder: Path) -> dict[str, list[Path]]:
+    """By its name one of the files of a store of that name, and all files of the run folder; none that is empty."""
+    kinds: dict[str, list[Path]] = {"the run folder": []}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size):
+        if path.is_relative_to(folder / "store"):
+            kinds.setdefault(path.name, [path])
+        else:
+            kinds["the run folder"].append(path)
+    return kinds
+
+
+def check_flipped_kinds(finished: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """Flip a byte of one file of each kind, and run again; returns those of which that is said to be an error."""
+    draw, refused = random.Random(5), []
+    for kind, paths in kinds_of_files(finished).items():
+        place = copy_of(finished, folder / "copy")
+        for path in paths:
+            flip(place / path.relative_to(finished), draw)
+        capsys.readouterr()
+        code = run_tiny(place)
+        if code == 0:
+            assert table(place) == table(finished) and examine(place / "store") == [], f"{kind} changed the run"
+        else:
+            assert code == 2 and kind in capsys.readouterr().err.splitlines()[-1], f"{kind}: exit code {code}"
+            refused.append(kind)
+        shutil.rmtree(place)
+    return refused
+
+
+def test_a_flipped_byte_in_any_kind_of_file_changes_no_table(
+    fast_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert len(kinds_of_files(fast_run)["the run folder"]) > 10
+    assert check_flipped_kinds(fast_run, tmp_path, capsys) == ["store.json"]
+
+
+def test_the_procedure_finds_a_store_that_looks_at_no_bytes(
+    fast_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Store, "_is_verified", lambda self, key, marker: True)
+    with pytest.raises(AssertionError, match="changed the run"):
+        check_flipped_kinds(fast_run, tmp_path, capsys)
 
 
 def test_a_key_is_all_that_two_stores_need_to_have_in_common(tmp_path: Path) -> None:

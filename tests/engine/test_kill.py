@@ -21,7 +21,7 @@ from erasebench.engine.cells import Cell
 from erasebench.engine.doctor import examine
 from erasebench.engine.ledger import read_ledger
 from erasebench.engine.store import MARKER, Store
-from erasebench.files import hash_file, write_durably
+from erasebench.files import hash_file, remove, write_durably
 from tests.engine.runs import TINY, done, fast_stages, load_once, places, run_tiny, table
 from tests.forks import in_a_child
 from tests.marks import first_quick
@@ -125,9 +125,11 @@ def marker_first(store: Store, cell: Cell, cost: Mapping[str, Any]) -> Iterator[
     files = {path.name: (path.stat().st_size, hash_file(path)) for path in partial.iterdir()}
     target.mkdir(parents=True, exist_ok=True)
     write_durably(target / MARKER, json.dumps({"identity": cell.identity, "files": files, "cost": dict(cost)}))
+    time.sleep(0.01)
     for path in list(partial.iterdir()):
         path.rename(target / path.name)
     partial.rmdir()
+    remove(store.root / "work" / cell.key)
 
 
 def test_the_procedure_finds_a_commit_in_the_wrong_order(

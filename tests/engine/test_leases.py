@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from erasebench.engine import leases as module
-from erasebench.engine.leases import Lease, Leases
+from erasebench.engine.leases import FolderLeases, Lease
 from tests.forks import end, fork
 
 NAME = "ab12"
@@ -37,7 +37,7 @@ def killed(folder: Path, name: str = NAME) -> int:
     """The number of a process that was killed while it held a lease, and whose parent knows."""
 
     def hold_and_die() -> None:
-        Leases(folder).claim(name)
+        FolderLeases(folder).claim(name)
         os.kill(os.getpid(), signal.SIGKILL)
 
     child = fork(hold_and_die)
@@ -45,7 +45,7 @@ def killed(folder: Path, name: str = NAME) -> int:
     return child
 
 
-def is_taken_within(seconds: float, watcher: Leases) -> bool:
+def is_taken_within(seconds: float, watcher: FolderLeases) -> bool:
     """Whether a watcher that looks again and again has the lease in the end."""
     deadline = time.monotonic() + seconds
     while not (held := watcher.claim(NAME).held) and time.monotonic() < deadline:
@@ -54,7 +54,7 @@ def is_taken_within(seconds: float, watcher: Leases) -> bool:
 
 
 def test_a_lease_is_held_by_one_at_a_time(tmp_path: Path) -> None:
-    one, other = Leases(tmp_path), Leases(tmp_path)
+    one, other = FolderLeases(tmp_path), FolderLeases(tmp_path)
     assert one.claim(NAME) == module.Claim(True)
     assert not one.claim(NAME).held and not other.claim(NAME).held
     assert f"process {os.getpid()} on " in other.claim(NAME).other
@@ -70,7 +70,7 @@ def test_a_lease_is_held_by_one_at_a_time(tmp_path: Path) -> None:
 
 
 def test_who_waits_gets_it(tmp_path: Path) -> None:
-    one, other = Leases(tmp_path), Leases(tmp_path)
+    one, other = FolderLeases(tmp_path), FolderLeases(tmp_path)
     one.claim(NAME)
     threading.Timer(0.2, one.release, (NAME,)).start()
     with other.holding(NAME, wait=True) as held:
@@ -79,28 +79,28 @@ def test_who_waits_gets_it(tmp_path: Path) -> None:
 
 def test_the_lease_of_a_process_that_was_killed_is_taken_over_at_once(tmp_path: Path) -> None:
     process = killed(tmp_path)
-    (seen,) = Leases(tmp_path).seen()
-    claim = Leases(tmp_path).claim(NAME)
+    (seen,) = FolderLeases(tmp_path).seen()
+    claim = FolderLeases(tmp_path).claim(NAME)
     assert claim.held and claim.other == f"{seen}, which has ended" and f"process {process} on " in claim.other
 
 
 def test_a_number_that_another_process_has_by_now_deceives_nobody(tmp_path: Path) -> None:
-    Leases(tmp_path).claim(NAME)
-    assert not Leases(tmp_path).claim(NAME).held
+    FolderLeases(tmp_path).claim(NAME)
+    assert not FolderLeases(tmp_path).claim(NAME).held
     edit(tmp_path, started="1")
-    assert Leases(tmp_path).claim(NAME).held
+    assert FolderLeases(tmp_path).claim(NAME).held
 
 
 def test_a_process_of_another_machine_is_not_looked_for_here(tmp_path: Path) -> None:
     process = killed(tmp_path)
     edit(tmp_path, machine="another")
-    claim = Leases(tmp_path).claim(NAME)
+    claim = FolderLeases(tmp_path).claim(NAME)
     assert not claim.held and f"process {process} on " in claim.other
 
 
 @pytest.mark.usefixtures("quick")
 def test_a_lease_of_another_machine_is_taken_over_when_it_is_silent_and_no_sooner(tmp_path: Path) -> None:
-    holder, watcher = Leases(tmp_path), Leases(tmp_path)
+    holder, watcher = FolderLeases(tmp_path), FolderLeases(tmp_path)
     holder.claim(NAME)
     edit(tmp_path, machine="another")
     assert not is_taken_within(1.0, watcher), "it gave signs of life"
@@ -118,12 +118,12 @@ def test_who_looks_for_the_first_time_has_not_watched(tmp_path: Path) -> None:
     edit(tmp_path, machine="another")
     os.utime(tmp_path / f"{NAME}.json", (1, 1))
     time.sleep(0.4)
-    assert not Leases(tmp_path).claim(NAME).held
+    assert not FolderLeases(tmp_path).claim(NAME).held
 
 
-def jumping(folder: Path, watcher: Leases) -> None:
+def jumping(folder: Path, watcher: FolderLeases) -> None:
     """A living holder whose clock jumps, and a dead one whose clock ran ahead."""
-    holder = Leases(folder)
+    holder = FolderLeases(folder)
     holder.claim(NAME)
     edit(folder, machine="another")
     for k in range(100):
@@ -139,31 +139,31 @@ def jumping(folder: Path, watcher: Leases) -> None:
 
 @pytest.mark.usefixtures("quick")
 def test_no_clock_that_jumps_gives_or_takes_a_lease(tmp_path: Path) -> None:
-    jumping(tmp_path, Leases(tmp_path))
+    jumping(tmp_path, FolderLeases(tmp_path))
 
 
 @pytest.mark.usefixtures("quick")
 def test_the_procedure_finds_a_watcher_that_compares_clocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def silent(self: Leases, lease: Lease) -> str:
-        return "silent" if time.time() - lease.changed / 1e9 > module.SILENCE else ""
+    def silent(self: FolderLeases, lease: Lease) -> str:
+        return "silent" if time.time() - int(lease.changed) / 1e9 > module.SILENCE else ""
 
-    monkeypatch.setattr(Leases, "_silent", silent)
+    monkeypatch.setattr(FolderLeases, "_silent", silent)
     with pytest.raises(AssertionError, match="a living holder lost its lease"):
-        jumping(tmp_path, Leases(tmp_path))
+        jumping(tmp_path, FolderLeases(tmp_path))
 
 
-def overtaken(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Leases, Leases]:
+def overtaken(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[FolderLeases, FolderLeases]:
     """Two who take over the same lease: the second one wholly, when the first is just about to."""
     killed(folder)
-    first, second = Leases(folder), Leases(folder)
-    drop = Leases.drop
+    first, second = FolderLeases(folder), FolderLeases(folder)
+    drop = FolderLeases.drop
 
-    def overtake(self: Leases, lease: Lease) -> None:
-        monkeypatch.setattr(Leases, "drop", drop)
+    def overtake(self: FolderLeases, lease: Lease) -> None:
+        monkeypatch.setattr(FolderLeases, "drop", drop)
         assert second.claim(NAME).held
         drop(self, lease)
 
-    monkeypatch.setattr(Leases, "drop", overtake)
+    monkeypatch.setattr(FolderLeases, "drop", overtake)
     first.claim(NAME)
     return first, second
 
@@ -175,7 +175,7 @@ def test_two_who_take_over_a_lease_cannot_both_win(tmp_path: Path, monkeypatch: 
 
 
 def test_the_procedure_finds_a_take_over_without_a_second_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Leases, "drop", lambda self, lease: self._path(lease.name).unlink(missing_ok=True))
+    monkeypatch.setattr(FolderLeases, "drop", lambda self, lease: self._path(lease.name).unlink(missing_ok=True))
     first, second = overtaken(tmp_path, monkeypatch)
     assert first.holds(NAME) and not second.holds(NAME) and NAME in second._held
 
@@ -188,12 +188,12 @@ def test_of_many_who_claim_an_abandoned_lease_at_once_one_gets_it(tmp_path: Path
         all_at_once, claims = threading.Barrier(8), list[module.Claim]()
 
         def claim(
-            leases: Leases, barrier: threading.Barrier = all_at_once, claims: list[module.Claim] = claims
+            leases: FolderLeases, barrier: threading.Barrier = all_at_once, claims: list[module.Claim] = claims
         ) -> None:
             barrier.wait()
             claims.append(leases.claim(NAME))
 
-        everybody = [Leases(folder) for _ in range(8)]
+        everybody = [FolderLeases(folder) for _ in range(8)]
         threads = [threading.Thread(target=claim, args=(leases,)) for leases in everybody]
         for thread in threads:
             thread.start()
@@ -210,7 +210,7 @@ def test_of_many_who_claim_an_abandoned_lease_at_once_one_gets_it(tmp_path: Path
 )
 def test_a_lease_that_was_cut_short_is_taken_over_when_it_is_silent(text: str, tmp_path: Path) -> None:
     (tmp_path / f"{NAME}.json").write_text(text)
-    watcher = Leases(tmp_path)
+    watcher = FolderLeases(tmp_path)
     assert watcher.claim(NAME) == module.Claim(False, "an unknown process")
     assert is_taken_within(5.0, watcher)
 
@@ -226,13 +226,13 @@ def test_what_no_run_can_have_made_gives_way(tmp_path: Path) -> None:
     ]
     for make in stand:
         make()
-        with Leases(tmp_path).holding(NAME) as held:
+        with FolderLeases(tmp_path).holding(NAME) as held:
             assert held
 
 
 @pytest.mark.usefixtures("quick")
 def test_a_survey_tells_the_living_from_the_dead(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    here, elsewhere, mine = Leases(tmp_path), Leases(tmp_path), Leases(tmp_path)
+    here, elsewhere, mine = FolderLeases(tmp_path), FolderLeases(tmp_path), FolderLeases(tmp_path)
     killed(tmp_path)
     (tmp_path / f"{NAME}.json").rename(tmp_path / "dead.json")
     killed(tmp_path)
@@ -258,9 +258,9 @@ def test_a_survey_tells_the_living_from_the_dead(tmp_path: Path, capsys: pytest.
 
 def test_a_survey_of_this_machine_does_not_wait(tmp_path: Path) -> None:
     killed(tmp_path)
-    with Leases(tmp_path).holding("alive"):
+    with FolderLeases(tmp_path).holding("alive"):
         began = time.monotonic()
-        alive, abandoned = Leases(tmp_path).survey()
+        alive, abandoned = FolderLeases(tmp_path).survey()
         assert [lease.name for lease in alive] == ["alive"] and [lease.name for lease in abandoned] == [NAME]
         assert time.monotonic() - began < 1
 
@@ -272,12 +272,12 @@ def test_a_lease_that_cannot_be_written_is_not_there(tmp_path: Path, monkeypatch
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
         patch.setattr(Path, "write_text", full)
-        Leases(tmp_path).claim(NAME)
+        FolderLeases(tmp_path).claim(NAME)
     assert not any(tmp_path.iterdir())
 
 
 def test_another_process_has_leases_of_its_own(tmp_path: Path) -> None:
-    one = Leases(tmp_path)
+    one = FolderLeases(tmp_path)
     with one.holding(NAME):
         copy = pickle.loads(pickle.dumps(one))
         assert copy.folder == tmp_path and copy.owner != one.owner and not copy.holds(NAME)
@@ -285,14 +285,14 @@ def test_another_process_has_leases_of_its_own(tmp_path: Path) -> None:
 
 def test_no_thread_is_left(tmp_path: Path) -> None:
     before = set(threading.enumerate())
-    with Leases(tmp_path).holding(NAME):
+    with FolderLeases(tmp_path).holding(NAME):
         (beating,) = set(threading.enumerate()) - before
     beating.join(5)
     assert not beating.is_alive()
 
 
 def test_a_lease_costs_less_than_a_millisecond(tmp_path: Path) -> None:
-    leases = Leases(tmp_path)
+    leases = FolderLeases(tmp_path)
     with leases.holding("run"):
         times = []
         for k in range(300):

@@ -9,12 +9,16 @@ from erasebench.engine.ledger import Ledger, read_ledger
 from erasebench.engine.runner import (
     LOST,
     Corrupt,
+    Ended,
     Event,
     Failed,
     Finished,
     Found,
     Lost,
+    Mixed,
     Progressed,
+    Retried,
+    Silent,
     Skipped,
     Started,
     TakenOver,
@@ -89,3 +93,18 @@ def test_a_torn_last_line_costs_only_itself(tmp_path: Path) -> None:
         ledger.close()
         # Only the newline is missing if one byte is.
         assert [line["event"] for line in read_ledger(path)] == ["one", *(["two"] if cut == 1 else []), "three"]
+
+
+def test_what_happens_to_workers_is_a_line(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    calls = ("a:1 b", "c:2 d")
+    events = (Retried(CELL, Failure("killed")), Silent(CELL, 600.4, "process 7", calls), Ended("exit code 1", True))
+    for event in (*events, Mixed(("A", "B"))):
+        ledger(event)
+    ledger.close()
+    retried, silent, ended, mixed = read_ledger(tmp_path / "ledger.jsonl")
+    assert (retried["event"], retried["reason"]) == ("retried", "killed")
+    assert (silent["event"], silent["cell"], silent["seconds"]) == ("silent", CELL.key, 600)
+    assert (silent["worker"], tuple(silent["calls"])) == ("process 7", calls)
+    assert (ended["event"], ended["reason"]) == ("worker ended", "exit code 1")
+    assert (mixed["event"], mixed["devices"]) == ("mixed", ["A", "B"])

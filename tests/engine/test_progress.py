@@ -8,12 +8,19 @@ import pytest
 from erasebench.engine.cells import Cell
 from erasebench.engine.progress import Progress, duration
 from erasebench.engine.runner import (
+    Asked,
     Corrupt,
+    Ended,
+    Event,
     Failed,
     Finished,
     Found,
+    Joined,
     Lost,
+    Mixed,
     Progressed,
+    Retried,
+    Silent,
     Skipped,
     Started,
     TakenOver,
@@ -275,3 +282,48 @@ def test_a_stream_that_cannot_be_written_stops_nothing(now: list[float]) -> None
         finish(progress, now, CELL, 1.0)
         finish(progress, now, ERASURE, 1.0)
         assert not progress.left
+
+
+CALLS = (
+    "torch.nn.modules.conv:550 forward",
+    "erasebench.sampling:108 draw",
+    "erasebench.stages.generate:67 run",
+    "a:1 b",
+)
+
+
+@pytest.mark.parametrize(
+    ("event", "said"),
+    [
+        (Asked(1, "Slurm"), "waiting for 1 worker of Slurm"),
+        (Asked(2, "Ray"), "waiting for 2 workers of Ray"),
+        (Joined(1, 1), "1 of 1 worker is there"),
+        (Joined(1, 2), "1 of 2 workers are there"),
+        (Ended("exit code 1", True), "a worker ended, and is started again: exit code 1"),
+        (Ended("exit code 1", False), "a worker ended: exit code 1"),
+        (
+            Mixed(("A, torch 2", "B, torch 2")),
+            "workers differ (A, torch 2 and B, torch 2): what they compute may differ in rounding; a table that is to "
+            "be compared to the last digit takes one kind of them",
+        ),
+        (
+            Retried(CELL, Failure("its worker process was killed")),
+            "again: generate sd church: its worker process was killed",
+        ),
+        (
+            Silent(CELL, 600.2, "process 7 on node3", CALLS),
+            "generate sd church: process 7 on node3 has told of no progress for 10 min 0 s; it is at "
+            "torch.nn.modules.conv:550 forward < erasebench.sampling:108 draw < erasebench.stages.generate:67 run; "
+            "if it hangs, end that process, or give --patience, and its cell is done again",
+        ),
+        (
+            Silent(CELL, 660.0, "worker 3", (), 1800.0),
+            "generate sd church: worker 3 has told of no progress for 11 min 0 s; nor does it answer, as if it were "
+            "stopped; it is ended after 30 min 0 s",
+        ),
+    ],
+)
+def test_what_happens_to_workers_is_one_line(event: Event, said: str, now: list[float]) -> None:
+    stream = io.StringIO()
+    Progress([CELL], stream)(event)
+    assert stream.getvalue() == said + "\n"

@@ -22,7 +22,8 @@ from erasebench.engine.store import Store
 from erasebench.errors import EraseBenchError
 from tests.engine.fake import FakeWorkshop, cell
 from tests.engine.runs import CELLS, TINY, copy_of, done, load_once, places, run_tiny, table
-from tests.engine.test_workers import ROOT, begun, check_nothing_is_left, is_running, matrix
+from tests.engine.test_hangs import Clock, check_hang, impatient
+from tests.engine.test_workers import ROOT, begun, check_nothing_is_left, matrix, wait_until_gone
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # Ray's sockets and logs
 
@@ -71,11 +72,18 @@ def test_actors_compute_what_processes_compute(cluster: None, tmp_path: Path) ->
         if one.title.startswith(("second", "dies", "batch")):
             payload = (Store(tmp_path / "store").read(one.key) / "payload").read_text()
             assert payload == "".join(f"{one.title} {k} []\n" for k in range(one.units))
-    deadline = time.monotonic() + 20
-    while any(is_running(int(process)) for process, *_ in processes.values()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until_gone(tmp_path)
     check_nothing_is_left(tmp_path)
+
+
+def test_an_actor_that_hangs_is_killed(cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def hire(folder: Path, cells: Sequence[Cell], clock: Clock, patience: float | None) -> Outcome:
+        (folder / "signs").mkdir(parents=True, exist_ok=True)
+        store = Store(folder / "store")
+        runner = RayRunner(FakeWorkshop(store, folder / "signs"), 1, patience=patience)
+        return runner.run(cells, store, [clock.tell])
+
+    check_hang(tmp_path, "hang", hire, Clock(impatient), 900, monkeypatch)
 
 
 def test_an_interrupt_ends_every_actor(cluster: None, tmp_path: Path) -> None:
@@ -89,10 +97,7 @@ def test_an_interrupt_ends_every_actor(cluster: None, tmp_path: Path) -> None:
         RayRunner(FakeWorkshop(store, tmp_path / "signs"), 2).run(
             [cell("long", "sleep"), cell("short", "meet long")], store, [interrupt]
         )
-    deadline = time.monotonic() + 20
-    while any(is_running(int(process)) for process, *_ in begun(tmp_path).values()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until_gone(tmp_path)
     check_nothing_is_left(tmp_path)
 
 
@@ -136,6 +141,19 @@ def test_no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_no_address(address: str) -> None:
     with pytest.raises(EraseBenchError, match=f"'{address}' is no address of a Ray cluster; write host:port"):
         check_ray(address)
+
+
+def test_no_cluster_that_this_machine_is_part_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**options: object) -> None:
+        assert options["address"] == "auto"
+        raise ConnectionError("Could not find any running Ray instance. Please specify the one to connect to by ...")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    store = Store(tmp_path / "store")
+    with pytest.raises(EraseBenchError, match="no Ray cluster is running that this machine is part of; run on one of"):
+        RayRunner(FakeWorkshop(store, tmp_path), 1, "auto").run([cell("a")], store, [])
+    assert not Store(tmp_path / "store").cells()
 
 
 def test_nobody_answers() -> None:

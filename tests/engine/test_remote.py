@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,17 +62,27 @@ class Here:
             number: f"exit code {self.processes.pop(number).wait()}" for number in codes if codes[number] is not None
         }
 
+    def end(self, number: int) -> None:
+        self.processes[number].kill()
+
     def close(self) -> None:
         for process in self.processes.values():
             process.wait(timeout=10)
         self.processes.clear()
 
 
-def run(folder: Path, cells: Sequence[Cell], launcher: Any, events: list[Event], count: int = 2) -> Outcome:
+def run(
+    folder: Path,
+    cells: Sequence[Cell],
+    launcher: Any,
+    events: list[Event],
+    count: int = 2,
+    patience: float | None = None,
+) -> Outcome:
     (folder / "signs").mkdir(parents=True, exist_ok=True)
     store = Store(folder / "store")
     return drive_elsewhere(
-        lambda: launcher, FakeWorkshop(store, folder / "signs"), count, cells, store, [events.append]
+        lambda: launcher, FakeWorkshop(store, folder / "signs"), count, patience, cells, store, [events.append]
     )
 
 
@@ -174,6 +185,49 @@ def test_only_who_knows_the_key_is_heard_and_nobody_keeps_others_waiting(door: _
     connection.close()
     comes.join(10)
     silent.close()
+
+
+def check_strangers(door: _Door) -> None:
+    """More come than there is room for, of whom one says nothing and another never ends what it says."""
+    place, before = door.place, threading.active_count()
+    with ExitStack() as stack:
+        strangers = [stack.enter_context(socket.create_connection((place.host, place.port))) for _ in range(6)]
+        for stranger in strangers[1:]:
+            stranger.sendall(b"\0\0\0\x64")  # 100 bytes come
+
+        def come() -> None:
+            with suppress(OSError, EOFError):  # the door is closed
+                join(place, 4)
+
+        comes = threading.Thread(target=come)
+        comes.start()
+        deadline, most = time.monotonic() + 3, 0
+        while not door.bell.poll(0.02) and time.monotonic() < deadline:
+            with suppress(OSError):  # it was sent away
+                strangers[1].sendall(b"x")
+            most = max(most, threading.active_count() - before - 1)
+        assert door.bell.poll(0), "strangers keep a worker waiting"
+        assert most <= 2 * 2, "each of two has two threads"
+        connection, _, number = door.next()
+        assert number == 4
+        connection.close()
+        comes.join(10)
+
+
+def test_strangers_who_say_nothing_are_sent_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("erasebench.engine.remote.GREETING", 0.2)
+    monkeypatch.setattr("erasebench.engine.remote.GUESTS", 2)
+    door = _Door("127.0.0.1", tmp_path)
+    check_strangers(door)
+    door.close()
+
+
+def test_the_procedure_finds_a_door_where_a_stranger_may_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("erasebench.engine.remote.GUESTS", 2)
+    door = _Door("127.0.0.1", tmp_path)
+    with pytest.raises(AssertionError, match="strangers keep a worker waiting"):
+        check_strangers(door)
+    door.close()
 
 
 def test_the_door_is_closed_when_a_run_ends(door: _Door) -> None:

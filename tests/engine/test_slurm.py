@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,6 +20,7 @@ from erasebench.engine.slurm import Jobs, SlurmRunner, check_slurm
 from erasebench.engine.store import Store
 from erasebench.errors import EraseBenchError
 from tests.engine.fake import FakeWorkshop, cell
+from tests.engine.test_hangs import Clock, check_hang, impatient
 from tests.engine.test_remote import Here
 from tests.engine.test_remote import run as run_with
 from tests.engine.test_workers import ROOT, begun, check_nothing_is_left, matrix
@@ -129,7 +131,7 @@ def test_what_is_asked_of_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ({"partitoin": "gpu"}, "unknown parameter of Slurm 'partitoin'; nearest: partition"),
         ({"tasks_per_node": 2}, "unknown parameter of Slurm 'tasks_per_node'"),
         ({"cluster": "debug"}, "--slurm: unknown cluster 'debug'"),
-        ({"partition": "gpu"}, "there is no Slurm here: srun is not found"),
+        ({"partition": "gpu"}, "there is no Slurm here: sbatch is not found"),
     ],
 )
 def test_what_cannot_be_asked_of_slurm(
@@ -138,6 +140,39 @@ def test_what_cannot_be_asked_of_slurm(
     monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.raises(EraseBenchError, match=message):
         check_slurm(parameters)
+
+
+def test_a_machine_that_has_only_half_of_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: "/usr/bin/sbatch" if name == "sbatch" else None)
+    with pytest.raises(EraseBenchError, match="there is no Slurm here: srun is not found; run on a machine that"):
+        check_slurm({})
+
+
+class _Job:
+    def __init__(self, state: str) -> None:
+        self.state, self.paths = state, SimpleNamespace(stderr=Path("nowhere"))
+
+    def done(self) -> bool:
+        return True
+
+
+def test_a_job_that_ran_out_of_memory_says_what_to_ask_for() -> None:
+    jobs = Jobs(False, {"cluster": "local"})
+    jobs._jobs = {0: _Job("OUT_OF_MEMORY"), 1: _Job("TIMEOUT")}
+    assert jobs.ended() == {
+        0: "its job is out_of_memory: it said nothing; ask for more of it: --slurm mem_gb=N",
+        1: "its job is timeout: it said nothing",
+    }
+
+
+def test_a_job_that_hangs_is_cancelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def hire(folder: Path, cells: Sequence[Cell], clock: Clock, patience: float | None) -> Outcome:
+        (folder / "signs").mkdir(parents=True, exist_ok=True)
+        store = Store(folder / "store")
+        runner = SlurmRunner(FakeWorkshop(store, folder / "signs"), 1, {"cluster": "local"}, patience)
+        return runner.run(cells, store, [clock.tell])
+
+    check_hang(tmp_path, "hang", hire, Clock(impatient), 900, monkeypatch)
 
 
 def test_no_submitit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,7 @@ def test_a_committed_cell_is_there(tmp_path: Path) -> None:
     assert marker is not None and marker.identity == CELL.identity and marker.cost == {"seconds": 1.0}
     assert {name: size for name, (size, _) in marker.files.items()} == {"weights": 7, "sub/more": 0}
     assert (store.read(CELL.key) / "weights").read_bytes() == b"numbers"
-    assert store.cells() == [CELL.key] and store.leftovers() == []
+    assert store.cells() == [CELL.key] and not store.leftovers()
     store.remove(CELL.key)
     assert store.cells() == []
 
@@ -105,7 +105,7 @@ def test_a_kill_at_any_step_leaves_no_finished_cell(step: int, tmp_path: Path, m
     with pytest.raises(CorruptCellError, match=CELL.key[:12]):
         again.read(CELL.key)
     commit(again)
-    assert again.verify(CELL.key) is None and again.leftovers() == []
+    assert again.verify(CELL.key) is None and not again.leftovers()
 
 
 def flip(path: Path, where: int = -1) -> None:

@@ -94,7 +94,7 @@ def test_nothing_is_removed_while_a_run_is_at_work_and_no_run_begins_meanwhile(s
         other.at_work().__enter__()
     assert store.cells() == keys(*KEPT, *OTHERS)
     for name in ("run-0", FIRST.key):
-        killed(store.leases.folder, name)
+        killed(store.root / "leases", name)
     upkeep.collect_garbage(store, [])
     assert not store.cells() and examine(store.root) == []
 
@@ -195,7 +195,7 @@ def test_only_what_is_missing_is_copied(store: Store, tmp_path: Path) -> None:
 
 
 def test_a_store_that_cannot_be_written_can_be_copied(store: Store, tmp_path: Path) -> None:
-    shutil.rmtree(store.leases.folder)
+    shutil.rmtree(store.root / "leases")
     before = sorted((path, path.lstat().st_mtime_ns) for path in store.root.rglob("*"))
     upkeep.copy(Store(store.root, make=False), Store(tmp_path / "other"), store.cells())
     assert sorted((path, path.lstat().st_mtime_ns) for path in store.root.rglob("*")) == before

@@ -9,13 +9,14 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from erasebench.engine.cells import Cell
 from erasebench.engine.runner import Event, Failed, Finished, Mixed, Outcome, Progressed, Retried, Skipped, Started
 from erasebench.engine.store import Store
-from erasebench.engine.workers import LocalRunner
+from erasebench.engine.workers import LocalRunner, Processes, Worker
 from erasebench.errors import EraseBenchError
 from tests.engine.fake import FakeWorkshop, cell
 
@@ -41,6 +42,14 @@ def is_running(process: int) -> bool:
     except ProcessLookupError:
         return False
     return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
+
+
+def wait_until_gone(folder: Path) -> None:
+    """Wait for the end of workers that others end than the driver."""
+    deadline = time.monotonic() + 20
+    while any(is_running(int(process)) for process, *_ in begun(folder).values()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def check_nothing_is_left(folder: Path) -> None:
@@ -124,29 +133,55 @@ def test_a_worker_that_dies_or_fails_takes_only_its_cell(what: str, reason: str,
     check_nothing_is_left(tmp_path)
 
 
-@pytest.mark.parametrize("act", ["die 1", "die 2"])
-def test_what_a_lost_worker_was_at_is_done_again(act: str, tmp_path: Path) -> None:
-    """A cell by itself, a part of one, and cells of a batch: nothing of the first try is left."""
-    (tmp_path / "whole" / "signs").mkdir(parents=True)
+def check_killed_workers(folder: Path, act: str) -> None:
+    """Workers are killed at a cell by itself, a part of one, and cells of a batch: nothing of a first try is left."""
+    (folder / "whole" / "signs").mkdir(parents=True)
     for k in range(2):
-        (tmp_path / "whole" / "signs" / f"death-{k}").touch()
+        (folder / "whole" / "signs" / f"death-{k}").touch()
     for name, cells in {
         "alone": [cell("alone", act), cell("other")],
         "part": [cell("part", act, units=6, part=2)],
         "batch": [cell(f"batch {k}", act if k == 1 else "", batch="some") for k in range(3)],
     }.items():
         events: list[Event] = []
-        outcome = run(tmp_path / name, cells, 2, events.append)
-        assert outcome.computed == {cell.key for cell in cells} and not outcome.failed
+        outcome = run(folder / name, cells, 2, events.append)
+        assert outcome.computed == {cell.key for cell in cells} and not outcome.failed, "a cell was lost"
+        store = Store(folder / name / "store")
+        whole = run(folder / "whole", cells, 1)
+        for one in cells:
+            mine, expected = store.marker(one.key), Store(folder / "whole" / "store").marker(one.key)
+            assert mine and expected and mine.files == expected.files, "half a cell passes for a whole one"
+        assert len(whole.computed) == len(cells)
         retried = [event.failure.error for event in events if isinstance(event, Retried)]
         assert retried == ["WorkerDied"] * int(act.split()[1])
         assert sum(isinstance(event, Started) for event in events) == len(cells)
-        store = Store(tmp_path / name / "store")
-        whole = run(tmp_path / "whole", cells, 1)
-        for one in cells:
-            assert store.marker(one.key).files == Store(tmp_path / "whole" / "store").marker(one.key).files  # type: ignore[union-attr]
-        assert len(whole.computed) == len(cells)
-        check_nothing_is_left(tmp_path / name)
+        check_nothing_is_left(folder / name)
+
+
+@pytest.mark.parametrize("act", ["die 1", "die 2"])
+def test_what_a_lost_worker_was_at_is_done_again(act: str, tmp_path: Path) -> None:
+    check_killed_workers(tmp_path, act)
+
+
+def test_the_procedure_finds_a_driver_that_gives_up_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("erasebench.engine.driver.TRIES", {})
+    with pytest.raises(AssertionError, match="a cell was lost"):
+        check_killed_workers(tmp_path, "die 1")
+
+
+def test_the_procedure_finds_a_dead_worker_that_is_taken_for_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bury = Processes._bury
+
+    def trusting(self: Processes, worker: Worker) -> Any:
+        bury(self, worker)
+        assert worker.task
+        return [{"seconds": 0.0} for _ in worker.task.cells]
+
+    monkeypatch.setattr(Processes, "_bury", trusting)
+    with pytest.raises(AssertionError, match="half a cell passes for a whole one"):
+        check_killed_workers(tmp_path, "die 1")
 
 
 def test_workers_that_differ_are_said(tmp_path: Path) -> None:

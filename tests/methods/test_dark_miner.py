@@ -17,7 +17,7 @@ from torch import Tensor
 from erasebench.errors import EraseBenchError, NotApplicable
 from erasebench.judging import Images, Scores
 from erasebench.methods import dark_miner
-from erasebench.methods.dark_miner import STATE, DarkMiner, Location, Mined, adapted_layers, predict_each
+from erasebench.methods.dark_miner import POOLS, STATE, DarkMiner, Location, Mined, adapted_layers, predict_each
 from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
@@ -662,8 +662,22 @@ def test_a_damaged_state_costs_time_only(tmp_path: Path) -> None:
     path = tmp_path / STATE
     Mined(scores=[0.5], concepts=[0], embeddings=[torch.ones(2, 3)]).save(path)
     assert Mined.load(path, torch.device("cpu")).scores == [0.5]
-    path.write_bytes(path.read_bytes()[:-5])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-5])
     assert Mined.load(path, torch.device("cpu")) == Mined()
+    # torch itself does not look at the sums of its archives.
+    ones = whole.index(torch.ones(2, 3).numpy().tobytes())
+    path.write_bytes(whole[:ones] + b"\x01" + whole[ones + 1 :])
+    assert Mined.load(path, torch.device("cpu")) == Mined()
+
+
+def test_damaged_pools_are_drawn_again(tmp_path: Path) -> None:
+    first = quick().erase(tiny_model(), [CHURCH], context(tmp_path))
+    (tmp_path / STATE).unlink()
+    whole = (tmp_path / POOLS).read_bytes()
+    (tmp_path / POOLS).write_bytes(whole[:-2] + bytes([whole[-2] ^ 0x40]) + whole[-1:])
+    again = quick().erase(tiny_model(), [CHURCH], context(tmp_path))
+    assert not differing(tensors(first), tensors(again)) and (tmp_path / POOLS).read_bytes() == whole
 
 
 def test_what_it_needs_is_known_beforehand() -> None:

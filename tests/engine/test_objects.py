@@ -1,0 +1,725 @@
+"""Stores in a bucket, on a server of S3 that runs here; what takes threads alone, in memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import re
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import s3fs
+from fsspec.implementations.memory import MemoryFileSystem
+
+from erasebench.engine import leases as leases_module
+from erasebench.engine import objects
+from erasebench.engine.doctor import examine
+from erasebench.engine.leases import Claim
+from erasebench.engine.objects import MIRRORS, Bucket, ObjectLeases, ObjectStore, open_store, store_at, store_to_read
+from erasebench.engine.runner import Corrupt, Event, Finished, Outcome
+from erasebench.engine.store import Marker, Store
+from erasebench.engine.upkeep import collect_garbage, copy
+from erasebench.engine.workers import LocalRunner
+from erasebench.errors import EraseBenchError
+from tests.engine.fake import FakeWorkshop, cell
+from tests.engine.runs import CELLS, TINY, command, done, table
+from tests.forks import end, fork, in_a_child
+from tests.servers import BUCKET, S3Server
+
+URL = f"s3://{BUCKET}/a"
+NAME = "ab12"
+ONE = cell("one")
+CHAIN = [ONE, cell("two", one=ONE), cell("three")]
+TEXTS = ["one 0 []\n", "two 0 ['one 0 []\\n']\n", "three 0 []\n"]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[S3Server]:
+    with pytest.MonkeyPatch.context() as patch, S3Server().running() as server:
+        settings = {"ACCESS_KEY_ID": "id", "SECRET_ACCESS_KEY": "key", "DEFAULT_REGION": "us-east-1"}
+        for name, value in {**settings, "ENDPOINT_URL": server.url, "MAX_ATTEMPTS": "1"}.items():
+            patch.setenv(f"AWS_{name}", value)
+        server.client.create_bucket(Bucket=BUCKET)
+        yield server
+
+
+@pytest.fixture
+def bucket(server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S3Server:
+    """An empty bucket, and no mirrors."""
+    server.clear()
+    on_machine("one", tmp_path, monkeypatch)
+    return server
+
+
+def on_machine(name: str, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """Be a machine with mirrors of its own, in which commands have to look into the bucket for what others did."""
+    patch.setenv(MIRRORS, str(folder / name))
+
+
+def compute(folder: Path, subscriber: Callable[[Event], None] = lambda event: None) -> Outcome:
+    """Compute the cells in the bucket, in this process."""
+    (folder / "signs").mkdir(exist_ok=True)
+    store = store_at(URL)
+    with store.at_work():
+        return LocalRunner(FakeWorkshop(store, folder / "signs")).run(CHAIN, store, [subscriber])
+
+
+def texts() -> list[str]:
+    """What the cells hold, brought from the bucket."""
+    store = open_store(URL, make=False)
+    return [(store.read(each.key) / "payload").read_text() for each in CHAIN]
+
+
+def payload_of(bucket: S3Server, key: str) -> str:
+    """The name of the object that a cell's one file is."""
+    (name,) = bucket.objects(f"a/payloads/{key}/")
+    return name
+
+
+# A run
+
+
+@pytest.mark.usefixtures("fast")
+def test_a_table_is_the_very_one_of_a_store_in_a_folder_wherever_it_is_made(
+    bucket: S3Server,
+    fast_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = ("run", *TINY, "--store", URL, "--out")
+    assert command("plan", *TINY, "--store", URL) == 0
+    assert not bucket.objects(), "to plan is to write nothing"
+    assert command(*run, tmp_path / "first" / "out") == 0
+    assert len(done(tmp_path / "first", "ok")) == CELLS and table(tmp_path / "first") == table(fast_run)
+    assert sorted({name.split("/")[1] for name in bucket.objects()}) == ["markers", "payloads", "store.json"]
+    on_machine("two", tmp_path, monkeypatch)
+    capsys.readouterr()
+    assert command("plan", *TINY, "--store", URL) == 0
+    assert f"{CELLS} cells: {CELLS} already there" in capsys.readouterr().out
+    assert command(*run, tmp_path / "second" / "out") == 0
+    assert not done(tmp_path / "second") and table(tmp_path / "second") == table(fast_run)
+    bucket.requests.clear()
+    assert command("compare", tmp_path / "first" / "out", tmp_path / "second" / "out") == 0
+    assert not bucket.requests, "who compares numbers needs no bucket"
+    on_machine("three", tmp_path, monkeypatch)
+    capsys.readouterr()
+    assert command("report", tmp_path / "second" / "out") == 0
+    assert any((tmp_path / "second" / "out" / "report-images").iterdir()), "a report brings what it shows"
+
+
+def test_a_store_that_is_rarely_read_is_opened_when_it_is(bucket: S3Server, tmp_path: Path) -> None:
+    compute(tmp_path)
+    bucket.requests.clear()
+    store = store_to_read(URL)
+    assert not bucket.requests
+    assert (store.read(ONE.key) / "payload").read_text() == TEXTS[0]
+    with pytest.raises(EraseBenchError, match=f"cell {'0' * 12} is missing"):
+        store.read("0" * 64)
+
+
+def test_workers_read_the_mirror_and_never_the_bucket(bucket: S3Server, tmp_path: Path) -> None:
+    store = store_at(URL)
+    there = pickle.loads(pickle.dumps(store))
+    assert type(there) is Store and there.root == store.root
+
+
+Moment = tuple[str, str, bool]
+"""A kind of request, a part of its object's name, and whether this process is killed after the first such request."""
+
+
+def die_at(moment: Moment) -> None:
+    """Have this process killed at a moment."""
+    kind, part, after = moment
+    call = s3fs.S3FileSystem._call_s3
+
+    async def counted(self: Any, method: str, *args: Any, **options: Any) -> Any:
+        now = method == kind and part in options.get("Key", "")
+        if now and not after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        try:
+            return await call(self, method, *args, **options)
+        finally:
+            if now:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    s3fs.S3FileSystem._call_s3 = counted
+
+
+def check_killed(bucket: S3Server, folder: Path, patch: pytest.MonkeyPatch, moment: Moment) -> bool:
+    """Kill a run at a moment, and have another machine go on; False if the run came to its end."""
+    bucket.clear()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    on_machine("killed", folder, patch)
+
+    def run_and_die() -> None:
+        die_at(moment)
+        compute(folder)
+
+    killed = in_a_child(run_and_die) == -signal.SIGKILL
+    finished = {name.split("/")[2].partition(".")[0] for name in bucket.objects("a/markers/")}
+    on_machine("other", folder, patch)
+    events: list[Event] = []
+    assert not compute(folder, events.append).failed
+    assert not any(isinstance(event, Corrupt) for event in events), "something passed for finished and was not"
+    again = {event.cell.key for event in events if isinstance(event, Finished)}
+    assert not again & finished and again | finished >= {each.key for each in CHAIN}, "finished work was done again"
+    assert texts() == TEXTS and examine_all() == []
+    return killed
+
+
+def examine_all() -> list[str]:
+    return [problem for problem in examine(URL) if "was being written" not in problem]
+
+
+def test_a_run_that_is_killed_at_any_request_is_gone_on_with_on_another_machine(
+    bucket: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moments = [
+        ("put_object", f"leases/{ONE.key}", True),
+        ("put_object", "payloads", True),
+        ("put_object", "markers", True),
+        ("delete_object", "leases", True),
+    ]
+    assert all(check_killed(bucket, tmp_path / "run", monkeypatch, moment) for moment in moments)
+
+
+def test_the_procedure_finds_markers_that_are_written_before_payloads(
+    bucket: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload = ObjectStore._upload
+
+    def marker_first(self: ObjectStore, key: str, folder: Path, marker: Marker) -> None:
+        self.bucket.write(objects._marker(key), (json.dumps(vars(marker)) + "\n").encode())
+        upload(self, key, folder, marker)
+
+    monkeypatch.setattr(ObjectStore, "_upload", marker_first)
+    with pytest.raises(AssertionError, match="passed for finished"):
+        check_killed(bucket, tmp_path / "run", monkeypatch, ("put_object", "payloads", False))
+
+
+def test_what_a_killed_run_did_not_upload_is_uploaded_and_not_computed_again(bucket: S3Server, tmp_path: Path) -> None:
+    compute(tmp_path)
+    for name in bucket.objects("a/markers/"):
+        bucket.remove(name)
+    assert not compute(tmp_path).computed
+    assert len(bucket.objects("a/markers/")) == len(CHAIN) and examine(URL) == []
+
+
+def check_two_at_once(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """Two machines on one bucket: each cell is computed once."""
+    slow = [cell(f"slow {k}", "tick 0.2") for k in range(4)]
+    store_at(URL)
+    patch.setattr(ObjectLeases, "poll", 0.05)
+    patch.setattr(ObjectLeases, "FRESH", 0.05)
+
+    def run(name: str) -> Callable[[], None]:
+        def act() -> None:
+            on_machine(name, folder, patch)
+            (folder / name).mkdir(parents=True)
+            store = store_at(URL)
+            with store.at_work():
+                outcome = LocalRunner(FakeWorkshop(store, folder / name)).run(slow, store, [])
+            assert not outcome.failed and set(outcome.costs) == {each.key for each in slow}
+
+        return act
+
+    children = [fork(run(name)) for name in ("left", "right")]
+    assert [end(child) for child in children] == [0, 0]
+    begun = [path.name for name in ("left", "right") for path in (folder / name).glob("begun-*")]
+    assert len(begun) == len(set(begun)) == len(slow), "work was done twice"
+
+
+def test_of_two_machines_at_once_each_does_what_the_other_does_not(
+    bucket: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_two_at_once(tmp_path, monkeypatch)
+
+
+def test_the_procedure_finds_machines_without_leases(
+    bucket: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = ObjectLeases.claim
+
+    def careless(self: ObjectLeases, name: str) -> Claim:
+        claim(self, name)
+        return Claim(True)
+
+    monkeypatch.setattr(ObjectLeases, "claim", careless)
+    with pytest.raises(AssertionError, match="work was done twice"):
+        check_two_at_once(tmp_path, monkeypatch)
+
+
+def test_of_two_who_write_a_cell_the_first_has_it_on_all_machines(
+    bucket: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(store: Store, text: str) -> Iterator[None]:
+        with store.writing(ONE, {"seconds": 1.0}) as folder:
+            (folder / "payload").write_text(text)
+            yield
+
+    first = store_at(URL)
+    on_machine("two", tmp_path, monkeypatch)
+    second = store_at(URL)
+    writing = [write(first, "by the first"), write(second, "by the second")]
+    for each in (*writing, *writing):
+        next(each, None)
+    for store in (first, second, open_store(URL)):
+        assert (store.read(ONE.key) / "payload").read_text() == "by the first"
+    mirror = Store(second.root)
+    assert (mirror.read(ONE.key) / "payload").read_text() == "by the first", "workers read nothing else"
+    assert examine(URL) == []
+
+
+# Damage
+
+
+def flip(bucket: S3Server, key: str) -> str:
+    name = payload_of(bucket, key)
+    data = bytearray(bucket.read(name))
+    data[3] ^= 1
+    bucket.write(name, bytes(data))
+    return f"is corrupt: payload is not what was written (in {URL})"
+
+
+def lose_payload(bucket: S3Server, key: str) -> str:
+    bucket.remove(payload_of(bucket, key))
+    return f"is corrupt: payload is not there (in {URL})"
+
+
+def break_marker(bucket: S3Server, key: str) -> str:
+    bucket.write(f"a/markers/{key}.json", b"{}")
+    return f"is corrupt: its marker in {URL} is not what was written"
+
+
+def swap_marker(bucket: S3Server, key: str) -> str:
+    bucket.write(f"a/markers/{key}.json", bucket.read(f"a/markers/{CHAIN[2].key}.json"))
+    return f"is corrupt: its marker in {URL} is not what was written"
+
+
+@pytest.mark.parametrize("damage", [flip, lose_payload, break_marker, swap_marker])
+def test_damage_in_the_bucket_is_named_and_computed_again(
+    damage: Callable[[S3Server, str], str], bucket: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compute(tmp_path)
+    key = CHAIN[0].key
+    problem = damage(bucket, key)
+    assert examine(URL) == [f"cell {key[:12]} {problem}"]
+    on_machine("two", tmp_path, monkeypatch)
+    events: list[Event] = []
+    assert compute(tmp_path, events.append).computed == {key}
+    assert [event.reason for event in events if isinstance(event, Corrupt)] == [problem]
+    assert examine(URL) == [] and texts() == TEXTS
+
+
+def test_doctor_removes_damage_so_that_it_is_computed_again(bucket: S3Server, tmp_path: Path) -> None:
+    compute(tmp_path)
+    flip(bucket, ONE.key)
+    assert examine(URL, fix=True) == [
+        f"cell {ONE.key[:12]} is corrupt: payload is not what was written (in {URL}): removed"
+    ]
+    assert examine(URL) == [] and ONE.key not in "".join(bucket.objects())
+    assert compute(tmp_path).computed == {ONE.key} and texts() == TEXTS
+
+
+def test_without_its_check_damage_would_go_unnoticed(
+    bucket: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A flipped byte is found because it is looked for."""
+    compute(tmp_path)
+    flip(bucket, ONE.key)
+    monkeypatch.setattr(objects, "check_payload", lambda *_: None)
+    assert examine(URL) == []
+
+
+def test_doctor_and_gc_clear_away_what_no_marker_names(bucket: S3Server, tmp_path: Path) -> None:
+    compute(tmp_path)
+    store = open_store(URL)
+    bucket.write(f"a/payloads/{CHAIN[1].key}/0000/payload", b"of a writer that was second")
+    bucket.write(f"a/payloads/{'0' * 64}/1111/payload", b"half-uploaded")
+    said = [f"{key[:12]} was being written when its run ended" for key in ("0" * 64, CHAIN[1].key)]
+    assert sorted(examine(URL)) == sorted(said)
+    with store.leases.holding("0" * 64):
+        assert examine(URL) == said[1:], "somebody is at the other one"
+    garbage = collect_garbage(store, [CHAIN[1].key])
+    assert garbage.cells == {"fake": [CHAIN[2].key]} and garbage.kept_cells == 2
+    assert [path.parts[2] for path in garbage.paths["half-written"]] == ["1111", "0000"] and garbage.size == 51
+    assert store.cells() == sorted(each.key for each in CHAIN[:2]) and examine(URL) == []
+    assert len(bucket.objects()) == 5
+
+
+def test_gc_waits_for_runs_on_other_machines(bucket: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compute(tmp_path)
+    run = store_at(URL)
+    with run.at_work():
+        on_machine("two", tmp_path, monkeypatch)
+        with pytest.raises(EraseBenchError, match=f"the store {URL} is in use by process {os.getpid()} on "):
+            collect_garbage(open_store(URL), [])
+    with open_store(URL).clearing(), pytest.raises(EraseBenchError, match="is being cleared by"), run.at_work():
+        pass
+    assert not bucket.objects("a/leases/")
+
+
+# Copies
+
+
+def test_cells_come_back_from_a_bucket_as_they_were_and_gc_keeps_those_of_a_run(
+    bucket: S3Server, fast_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, store = fast_run / "out", Store(fast_run / "store")
+    assert command("store", "export", run, tmp_path / "a.tar") == 0
+    assert command("store", "import", tmp_path / "a.tar", "--store", URL) == 0
+    assert not any((tmp_path / "one").glob("*/cells/??/*")), "what is only brought is not kept in the mirror"
+    assert open_store(URL).cells() == store.cells()
+    bucket.requests.clear()
+    assert command("store", "copy", store.root, URL) == 0
+    assert bucket.requests["put"] <= 4, "what is there is not uploaded again"
+    assert command("store", "copy", URL, tmp_path / "back") == 0
+    for each in store.cells():
+        folders = (store.folder(each), Store(tmp_path / "back").folder(each))
+        one, other = ({p.name: p.read_bytes() for p in f.rglob("*") if p.name != "verified.json"} for f in folders)
+        assert one == other
+    assert command("store", "export", run, tmp_path / "b.tar", "--store", URL) == 0
+    assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
+    compute(tmp_path)
+    capsys.readouterr()
+    assert command("store", "size", "--store", URL) == 0
+    assert re.search(rf"in all +{CELLS + 3} ", capsys.readouterr().out)
+    assert command("store", "gc", "--keep", run, "--store", URL, "--yes") == 0
+    assert "not needed: 3 cells (3 fake)" in capsys.readouterr().out
+    assert command("doctor", "--store", URL) == 0
+    assert open_store(URL).cells() == store.cells()
+
+
+def test_a_damaged_cell_is_not_copied(bucket: S3Server, tmp_path: Path) -> None:
+    compute(tmp_path)
+    flip(bucket, ONE.key)
+    arrival = copy(open_store(URL, make=False), Store(tmp_path / "back"), [each.key for each in CHAIN])
+    assert arrival.new == 2
+    assert arrival.problems == [f"cell {ONE.key[:12]} is corrupt: payload is not what was written: not brought"]
+
+
+# What cannot be
+
+
+def refused(capsys: pytest.CaptureFixture[str], *args: str | Path) -> str:
+    """The one line that a command refuses with."""
+    capsys.readouterr()
+    assert command(*args) == 2
+    out, err = capsys.readouterr()
+    assert not out and err.count("\n") == 1, err
+    return err.removeprefix("error: ").removesuffix("\n")
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("s3://no-such/a", "there is no bucket for s3://no-such/a: .*; make it first"),
+        ("s4://bucket/a", "s4://bucket/a: unknown protocol 's4'; nearest: s3, .*"),
+        ("gs://bucket/a", "gs://bucket/a needs a package that is not there: .*gcsfs.*"),
+        ("s3://", "s3:// names no bucket; write s3://bucket/prefix"),
+        ("file:///tmp/a", "file:///tmp/a is a folder of this machine: name it without file://"),
+        ("zip://a::s3://bucket/b.zip", ".* names several file systems; a store is in one"),
+    ],
+)
+def test_a_url_that_leads_nowhere_is_one_line(
+    url: str, said: str, bucket: S3Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for args in (("run", *TINY, "--out", tmp_path / "out"), ("doctor",)):
+        assert re.fullmatch(said, refused(capsys, *args, "--store", url))
+    assert not (tmp_path / "out" / "ledger.jsonl").exists()
+
+
+def test_what_is_in_the_bucket_has_to_be_a_store_of_this_version(
+    bucket: S3Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = ("run", *TINY, "--out", tmp_path / "out", "--store", URL)
+    assert refused(capsys, "doctor", "--store", URL) == f"{URL} is no store: it has no store.json"
+    bucket.write("a/photo.png", b"")
+    assert refused(capsys, *run) == f"{URL} is no store and not empty (it holds photo.png); name another"
+    bucket.write("a/store.json", b'{"format": 9}')
+    assert refused(capsys, *run).startswith(f"the store {URL} was written by a newer erasebench (format 9, known: 1)")
+    bucket.write("a/store.json", b"[]")
+    assert refused(capsys, *run).startswith(f"{URL}/store.json is corrupt")
+    assert refused(capsys, "store", "copy", URL + "b", URL + "b").startswith(f"{URL}b is no store")
+
+
+def test_a_server_that_overwrites_is_refused(bucket: S3Server, tmp_path: Path) -> None:
+    bucket.ignores = ("If-None-Match",)
+    with pytest.raises(EraseBenchError, match="overwrites an object that is to be made only if there is none"):
+        store_at(URL)
+    bucket.ignores = ()
+    store_at(URL)
+
+
+def test_without_permission_nothing_is_begun(
+    bucket: S3Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = ("run", *TINY, "--out", tmp_path / "out", "--store", URL)
+    for allowed in ("nothing", "get list head"):
+
+        def refuse(kind: str, path: str, allowed: str = allowed) -> tuple[str, str] | None:
+            return None if kind in allowed.split() else ("403 Forbidden", "AccessDenied")
+
+        bucket.refuse = refuse
+        assert refused(capsys, *run).startswith(f"no permission for {URL}: PermissionError")
+    assert not bucket.objects()
+
+
+def test_a_server_that_is_gone_is_one_line(
+    bucket: S3Server, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr(s3fs.S3FileSystem, "_cache", {})
+    monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
+    assert refused(capsys, "doctor", "--store", URL).startswith(f"{URL} cannot be reached: ")
+
+
+@pytest.mark.parametrize("last", ["payloads", "markers", "leases"])
+def test_a_server_that_goes_in_the_middle_stops_the_run_and_loses_nothing(
+    last: str, bucket: S3Server, tmp_path: Path
+) -> None:
+    """From the second cell's object of a kind on, nothing is answered."""
+    gone = threading.Event()
+
+    def refuse(kind: str, path: str) -> tuple[str, str] | None:
+        if kind == "put" and f"/{last}/{CHAIN[1].key}" in path:
+            gone.set()
+        return ("503 Service Unavailable", "ServiceUnavailable") if gone.is_set() else None
+
+    bucket.refuse = refuse
+    with pytest.raises(EraseBenchError, match=r"cannot be reached: .*the same command goes on from there"):
+        compute(tmp_path)
+    bucket.refuse = lambda kind, path: None
+    finished = {path.parent.name for path in (tmp_path / "one").glob("*/cells/??/*/done.json")}
+    assert finished and len(finished) < len(CHAIN)
+    assert {each.key for each in CHAIN} - compute(tmp_path).computed == finished
+    assert texts() == TEXTS and examine(URL) == []
+
+
+def test_workers_elsewhere_need_a_mirror_that_all_machines_share(
+    bucket: S3Server, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = ("run", *TINY, "--out", tmp_path / "out", "--store", URL)
+    assert command(*run, "--runner", "slurm", "--slurm", "cluster=local", "--methods", "no-such") == 2
+    assert "no-such" in capsys.readouterr().err, "the mirror is named"
+    monkeypatch.delenv(MIRRORS)
+    said = refused(capsys, *run, "--runner", "ray", "--ray-address", "auto")
+    assert said.startswith(
+        f"workers elsewhere read and write the mirror of {URL}: let the environment variable {MIRRORS}"
+    )
+
+
+# Requests
+
+
+def test_a_cell_costs_few_requests(bucket: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The numbers that docs/scale.md gives."""
+    many = [cell(f"cell {k}") for k in range(10)]
+    (tmp_path / "signs").mkdir()
+
+    def requests() -> dict[str, int]:
+        store = store_at(URL)
+        with store.at_work():
+            bucket.requests.clear()
+            assert not LocalRunner(FakeWorkshop(store, tmp_path / "signs")).run(many, store, []).failed
+            return dict(bucket.requests)
+
+    # As if each cell took so long that no listing of leases served two of them.
+    monkeypatch.setattr(ObjectLeases, "FRESH", 0.0)
+    begin = {"list": 2, "head": 1}  # of a bucket without cells; one listing for a thousand cells otherwise
+    each = {"put": 3, "get": 2, "list": 2, "delete": 1}
+    assert requests() == {kind: begin.get(kind, 0) + 10 * each.get(kind, 0) for kind in (*each, "head")}
+    assert requests() == {"list": 1}, "cells that are here and there"
+    on_machine("two", tmp_path, monkeypatch)
+    assert requests() == {"list": 1, "get": 20}, "marker and payload of cells that are there alone"
+
+
+# Leases, in memory
+
+
+@pytest.fixture
+def memory(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of a bucket of this process, in which each call is one step, with signs of life in a hurry."""
+    turn = threading.RLock()
+
+    def in_turn(act: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **options: Any) -> Any:
+            with turn:
+                return act(*args, **options)
+
+        return call
+
+    for name in ("pipe_file", "find", "get_file", "rm_file"):
+        monkeypatch.setattr(MemoryFileSystem, name, in_turn(getattr(MemoryFileSystem, name)))
+    monkeypatch.setattr(MemoryFileSystem, "store", {})
+    monkeypatch.setattr(leases_module, "BEAT", 0.02)
+    monkeypatch.setattr(leases_module, "SILENCE", 0.3)
+    monkeypatch.setattr(ObjectLeases, "FRESH", 0.0)
+    monkeypatch.setattr(ObjectLeases, "poll", 0.005)
+    return "memory://bucket/a"
+
+
+def lease(generation: int = 0) -> str:
+    """The name of the object that a lease is."""
+    return f"leases/{NAME}.{generation}"
+
+
+def edit(url: str, generation: int = 0, **facts: object) -> None:
+    """Have a lease say something else of its holder."""
+    bucket = Bucket(url)
+    text = bucket.read(lease(generation)) or b"{}"
+    bucket.write(lease(generation), json.dumps(json.loads(text) | facts).encode())
+
+
+def leave(url: str, **facts: object) -> None:
+    """A lease whose process has ended, without any sign of life."""
+    leases = ObjectLeases(Bucket(url))
+    process = fork(lambda: None)
+    end(process)
+    text = json.loads(leases._text()) | {"process": process} | facts
+    leases.bucket.write(lease(), json.dumps(text).encode())
+
+
+def is_taken_within(seconds: float, watcher: ObjectLeases) -> bool:
+    deadline = time.monotonic() + seconds
+    while not (held := watcher.claim(NAME).held) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    return held
+
+
+def test_a_lease_is_held_by_one_at_a_time(memory: str) -> None:
+    one, other = ObjectLeases(Bucket(memory)), ObjectLeases(Bucket(memory))
+    assert one.claim(NAME) == Claim(True)
+    assert not one.claim(NAME).held and f"process {os.getpid()} on " in other.claim(NAME).other
+    assert one.holds(NAME) and not other.holds(NAME)
+    other.release(NAME)
+    assert one.holds(NAME), "who does not hold it cannot give it back"
+    assert [each.name for each in other.seen()] == [NAME] and not one.seen()
+    one.release(NAME)
+    with other.holding(NAME) as held:
+        assert held
+    assert not Bucket(memory).list()
+
+
+def test_the_lease_of_a_process_that_has_ended_is_taken_over_at_once(memory: str) -> None:
+    leave(memory)
+    leases = ObjectLeases(Bucket(memory))
+    claim = leases.claim(NAME)
+    assert claim.held and claim.other.endswith(", which has ended") and leases.holds(NAME)
+    assert lease(1) in Bucket(memory).list()
+    leases.release(NAME)
+    assert not Bucket(memory).list(), "it goes with those that it was taken over from"
+
+
+def test_a_lease_of_another_machine_is_taken_over_when_it_is_silent_and_no_sooner(memory: str) -> None:
+    holder, watcher = ObjectLeases(Bucket(memory)), ObjectLeases(Bucket(memory))
+    holder.claim(NAME)
+    edit(memory, machine="another")
+    assert not is_taken_within(0.6, watcher), "it gave signs of life"
+    holder._stop.set()
+    began = time.monotonic()
+    assert is_taken_within(5.0, watcher) and time.monotonic() - began >= 0.25
+    assert not holder.holds(NAME)
+    holder.release(NAME)
+    assert watcher.holds(NAME), "who lost it cannot give it back"
+    watcher.release(NAME)
+
+
+def test_who_looks_for_the_first_time_has_not_watched(memory: str) -> None:
+    leave(memory, machine="another")
+    time.sleep(0.4)
+    assert not ObjectLeases(Bucket(memory)).claim(NAME).held
+
+
+def claim_at_once(url: str) -> None:
+    """Many claim an abandoned lease: one has it, and the others know that they have not."""
+    for _ in range(10):
+        leave(url)
+        all_at_once, claims = threading.Barrier(8), list[Claim]()
+        everybody = [ObjectLeases(Bucket(url)) for _ in range(8)]
+
+        def claim(leases: ObjectLeases, barrier: threading.Barrier = all_at_once, claims: list[Claim] = claims) -> None:
+            barrier.wait()
+            claims.append(leases.claim(NAME))
+
+        threads = [threading.Thread(target=claim, args=(leases,)) for leases in everybody]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        holding = sum(leases.holds(NAME) for leases in everybody)
+        for leases in everybody:
+            leases.release(NAME)
+        assert [claim.held for claim in claims].count(True) == 1, "several were told that they have it"
+        assert holding == 1
+        assert not [name for name in Bucket(url).list() if "beats" not in name]
+
+
+def test_of_many_who_claim_an_abandoned_lease_at_once_one_gets_it(memory: str) -> None:
+    claim_at_once(memory)
+
+
+def test_the_procedure_finds_leases_that_are_not_made_exclusively(memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = Bucket.write
+    monkeypatch.setattr(Bucket, "write", lambda self, name, data, new=False: write(self, name, data))
+    with pytest.raises(AssertionError, match="several were told"):
+        claim_at_once(memory)
+
+
+def test_an_answer_that_is_lost_on_its_way_costs_no_lease(memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = Bucket.write
+    monkeypatch.setattr(Bucket, "write", lambda *args, **options: write(*args, **options) and False)
+    leases = ObjectLeases(Bucket(memory))
+    with leases.holding(NAME) as held:
+        assert held and leases.holds(NAME)
+
+
+def test_a_lease_is_dropped_only_as_it_was_seen(memory: str) -> None:
+    leave(memory)
+    one, other = ObjectLeases(Bucket(memory)), ObjectLeases(Bucket(memory))
+    (seen,) = one.seen()
+    other.claim(NAME)
+    one.drop(seen)
+    assert other.holds(NAME)
+    other.release(NAME)
+    leave(memory)
+    (seen,) = one.seen()
+    one.drop(seen)
+    assert not one.seen()
+
+
+def test_a_process_gives_one_sign_of_life_for_all_its_leases(memory: str) -> None:
+    leases = ObjectLeases(Bucket(memory))
+    Bucket(memory).write("leases/beats/of-a-killed-run", b"7")
+    for k in range(50):
+        assert leases.claim(f"{k}").held
+    beats = [name for name in Bucket(memory).list() if "beats" in name]
+    assert sorted(beats) == [f"leases/beats/{leases.owner}", "leases/beats/of-a-killed-run"]
+    leases.tidy()
+    assert [name for name in Bucket(memory).list() if "beats" in name] == [f"leases/beats/{leases.owner}"]
+    for k in range(50):
+        leases.release(f"{k}")
+    assert not Bucket(memory).list()
+
+
+def test_no_name_of_a_lease_leads_anywhere(memory: str) -> None:
+    Bucket(memory).write("leases/run-/../../../../etc.0", b"")
+    Bucket(memory).write("leases/../store.json.0", b"")
+    assert not ObjectLeases(Bucket(memory)).seen()
+
+
+def test_an_empty_or_foreign_lease_is_taken_over_when_it_is_silent(memory: str) -> None:
+    Bucket(memory).write(lease(), b"[]")
+    watcher = ObjectLeases(Bucket(memory))
+    assert watcher.claim(NAME) == Claim(False, "an unknown process")
+    assert is_taken_within(5.0, watcher)
+    watcher.release(NAME)
