@@ -102,14 +102,13 @@ def test_killed_once_at_any_moment_and_resumed(
         shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize(("soonest", "latest"), first_quick([(60, 100), (15, 60)]), ids=["seldom", "often"])
-def test_killed_again_and_again_a_run_still_ends(soonest: int, latest: int, fast_run: Path, tmp_path: Path) -> None:
+def test_killed_again_and_again_a_run_still_ends(calls: int, fast_run: Path, tmp_path: Path) -> None:
     draw, kills = random.Random(1), 0
-    while (code := run_and_die(tmp_path / "run", (draw.randrange(soonest, latest), draw.random() < 0.5))) != 0:
+    while (code := run_and_die(tmp_path / "run", (draw.randrange(15, 60), draw.random() < 0.5))) != 0:
         assert code == -signal.SIGKILL
         kills += 1
         assert kills < 100, "no progress"
-    assert kills >= 2
+    assert kills >= 4
     assert table(tmp_path / "run") == table(fast_run)
     ledger = [line for line in read_ledger(tmp_path / "run" / "out" / "ledger.jsonl") if line["event"] == "ok"]
     assert len(ledger) == len({line["cell"] for line in ledger})
