@@ -15,26 +15,34 @@ from erasebench.results.rows import TableRow
 from erasebench.results.table import read_csv
 from erasebench.stages import attack as stage
 from tests.engine.runs import command, done, load_once
+from tests.marks import first_quick
 
 TINY = (
     *("--preset", "smoke", "--device", "cpu", "--workers", "1", "--steps", "2", "--prompts", "2"),
     *("--retain-prompts", "2", "--reference-images", "4", "--attack-prompts", "2"),
 )
 RUN = ("run", "--methods", "uce", "--concepts", "church", *TINY)
-EVERY = "all"
+EVERY, FEW = "all", "random-prefix,unlearndiff,soft-prompt"
+"""Attacks; a few are the cheapest of each threat model."""
+of_every = pytest.mark.parametrize("attacks", [pytest.param(EVERY, marks=pytest.mark.slow)], indirect=True)
 
 
 def places(folder: Path, out: str = "out") -> tuple[str | Path, ...]:
     return ("--store", folder / "store", "--out", folder / out)
 
 
+@pytest.fixture(scope="module", params=first_quick([FEW, EVERY]))
+def attacks(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A run of every attack."""
+def finished(attacks: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A run of attacks."""
     with pytest.MonkeyPatch.context() as patch:
         load_once(patch)
         folder = tmp_path_factory.mktemp("attacked")
-        assert command(*RUN, "--attacks", EVERY, "--floor-prompts", "1", *places(folder)) == 0
+        assert command(*RUN, "--attacks", attacks, "--floor-prompts", "1", *places(folder)) == 0
         yield folder
 
 
@@ -42,12 +50,15 @@ def table(folder: Path) -> list[TableRow]:
     return read_csv((folder / "table.csv").read_text(encoding="utf-8"))
 
 
-def test_every_attack_has_a_row_for_every_method(finished: Path) -> None:
+def test_every_attack_has_a_row_for_every_method(finished: Path, attacks: str) -> None:
     rows = [row for row in table(finished / "out") if row.attack]
-    attacks = list(dict.fromkeys(row.attack for row in rows))
-    assert len(attacks) == 15 and attacks[0] == "none" and attacks[-1] == "standard"
+    names = list(dict.fromkeys(row.attack for row in rows))
+    if attacks == EVERY:
+        assert len(names) == 15 and names[0] == "none" and names[-1] == "standard"
+    else:
+        assert names == ["none", *FEW.split(",")]
     assert [(row.method, row.attack) for row in rows] == [
-        (method, attack) for method in ("sd", "uce") for attack in attacks
+        (method, attack) for method in ("sd", "uce") for attack in names
     ]
     assert {row.status for row in rows} == {"ok"}
     trials = read_attacks(finished / "out")
@@ -57,6 +68,7 @@ def test_every_attack_has_a_row_for_every_method(finished: Path) -> None:
     assert trials[trials["attack"] == "none"]["stochastic"].dropna().max() < 1e-3
 
 
+@of_every
 def test_the_cascade_breaks_what_some_member_breaks(finished: Path) -> None:
     trials = read_attacks(finished / "out")
     trials = trials[~trials["floor"]]
@@ -79,21 +91,20 @@ def test_its_folder_has_tables_charts_and_sheets(finished: Path) -> None:
 
 def test_a_rule_of_guidance_is_attacked_as_weights_are(finished: Path) -> None:
     """By one attack of each threat model."""
-    attacks = ("random-prefix", "unlearndiff", "soft-prompt")
-    options = ("--methods", "sld-strong", "--attacks", ",".join(attacks))
+    options = ("--methods", "sld-strong", "--attacks", FEW)
     assert command(*RUN, *options, *places(finished, "guided")) == 0
     assert [(row.method, row.attack, row.status) for row in table(finished / "guided") if row.attack] == [
-        (method, attack, "ok") for method in ("sd", "sld-strong") for attack in ("none", *attacks)
+        (method, attack, "ok") for method in ("sd", "sld-strong") for attack in ("none", *FEW.split(","))
     ]
     assert (finished / "guided" / "grids" / "attacked-sld-strong-church.png").exists()
 
 
 def test_again_computes_nothing_and_one_attack_alone_is_taken_from_the_store(
-    finished: Path, monkeypatch: pytest.MonkeyPatch
+    finished: Path, attacks: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = {path: path.read_bytes() for path in (finished / "out").glob("*.csv")}
     monkeypatch.setattr("erasebench.stages.session.Session.work", _fail)
-    assert command(*RUN, "--attacks", EVERY, "--floor-prompts", "1", *places(finished)) == 0
+    assert command(*RUN, "--attacks", attacks, "--floor-prompts", "1", *places(finished)) == 0
     assert done(finished) == []
     same = [path.name for path, content in before.items() if path.read_bytes() == content]
     assert {"table.csv", "attacks.csv", "scores.csv"} <= set(same)
@@ -108,7 +119,7 @@ def _fail(*args: Any) -> Any:
     raise AssertionError("something is computed")
 
 
-@pytest.mark.slow
+@of_every
 def test_what_was_found_on_one_method_is_tried_on_another(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ("--methods", "uce,sld-strong", "--prompts-from", finished / "out")
     assert command(*RUN, *options, *places(finished, "replayed")) == 0
@@ -149,11 +160,11 @@ def test_a_run_that_is_stopped_goes_on_where_it_was(
 
 
 def test_the_batch_changes_nothing_but_rounding(
-    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished: Path, attacks: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load_once(monkeypatch)
-    attacks = "random-prefix,unlearndiff,p4d-n,rab"
-    one = ("run", "--methods", "uce", "--concepts", "church", *TINY, "--attacks", attacks, "--batch-size", "1")
+    chosen = "random-prefix,unlearndiff,p4d-n,rab" if attacks == EVERY else "random-prefix,unlearndiff"
+    one = ("run", "--methods", "uce", "--concepts", "church", *TINY, "--attacks", chosen, "--batch-size", "1")
     assert command(*one, *places(tmp_path)) == 0
     columns = ["method", "attack", "prompt_id"]
     found = read_attacks(tmp_path / "out").set_index(columns).sort_index()

@@ -3,7 +3,8 @@
 The blocks of a page are one session, from top to bottom, in an empty folder: a block below a line that names a file is
 saved as that file; Python is run; commands are run, at the smallest scale.  A block below ``<!-- not run: reason -->``
 needs weights, data or time: its commands are parsed by the command line, and planned where Picturebook is their model.
-So are those of pages that record how results were made, and of configuration files of other tools.
+So are those of pages that only ``make test-slow`` runs, of pages that record how results were made, and of
+configuration files of other tools.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ SMALL = {
 }  # fmt: skip
 """Options that are put behind those of each command that has them."""
 RUN = [page for page in pages() if page not in ELSEWHERE and not page.is_relative_to(RECORDS) and blocks(page)]
+SLOW = (DOCS / "first-steps.md", DOCS / "leaderboard.md")
+"""Pages that are run by ``make test-slow``; ``make test`` parses and plans their commands."""
 LEAVE = {"README.md": ("church.png", "erasebench-results/table.csv"), "docs/run-folders.md": ("church/erase.yaml",)}
 """What the examples of a page leave."""
 COMMANDS = {tuple(name.split()[1:]): (made, context) for name, made, context in all_commands()}
@@ -55,7 +58,7 @@ def parsed_only() -> list[Any]:
         pytest.param(words, id=f"{name_of(page)}:{block.line}")
         for page in pages()
         for block in blocks(page)
-        if not is_run(page, block) and page not in ELSEWHERE
+        if (page in SLOW or not is_run(page, block)) and page not in ELSEWHERE
         for words in block.commands
     ]
 
@@ -85,7 +88,10 @@ def session(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     forget_plugins()
 
 
-@pytest.mark.parametrize("page", RUN, ids=name_of)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=pytest.mark.slow if page in SLOW else (), id=name_of(page)) for page in RUN],
+)
 def test_the_examples_of_a_page_run(page: Path, session: Path) -> None:
     names: dict[str, Any] = {"__name__": "__example__"}
     for block in blocks(page):

@@ -1,7 +1,7 @@
 """What may differ between a GPU and a CPU, on whatever there is.
 
-Where there is no GPU the same tests run on the CPU, with fewer sampling steps, so that they cannot rot.  The cheap ones
-come first: compiling takes longer than all others together.
+Where there is no GPU the same tests run on the CPU, with fewer sampling steps, so that they cannot rot; there all but
+the cheapest are slow ones.  The cheap ones come first: compiling takes longer than all others together.
 """
 
 from __future__ import annotations
@@ -45,6 +45,12 @@ PROMPTS = [f"{look} of a {noun}" for look in LOOKS for noun in NOUNS]
 SEEDS = list(range(len(PROMPTS)))
 SAMPLER = Sampler("ddim", STEPS if ON_GPU else 4, GUIDANCE)
 Record = Callable[[str, object], None]
+slow_on_cpu = pytest.mark.gpu if ON_GPU else pytest.mark.slow
+"""With a GPU nothing is slow, and all these tests have its marker anyway."""
+DTYPES = [
+    pytest.param(torch.float32, id="float32"),
+    pytest.param(torch.bfloat16, id="bfloat16", marks=slow_on_cpu),
+]
 
 
 @dataclass(frozen=True)
@@ -109,8 +115,8 @@ def mixed() -> DiffusionModel:
     return load_model(find_model("picturebook"), "auto", "auto" if ON_GPU else "bfloat16")
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
-@pytest.mark.parametrize("parameters", ["xattn", "noxattn"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("parameters", ["xattn", pytest.param("noxattn", marks=slow_on_cpu)])
 def test_training(parameters: Pattern, dtype: torch.dtype, record_property: Record) -> None:
     model = DiffusionModel(tiny_pipeline(), device=DEVICE, dtype=dtype)
     before = state(model)
@@ -149,6 +155,7 @@ def four_batches(model: DiffusionModel, wanted: Images, batch_size: int) -> Diff
     return Difference.between(sample(model, PROMPTS[few], SEEDS[few], SAMPLER, batch_size), wanted[few])
 
 
+@slow_on_cpu
 @pytest.mark.parametrize("batch_size", [1, 4, 16])
 def test_pictures(model: DiffusionModel, wanted: Images, batch_size: int, record_property: Record) -> None:
     found = four_batches(model, wanted, batch_size)
@@ -156,6 +163,7 @@ def test_pictures(model: DiffusionModel, wanted: Images, batch_size: int, record
     found.check(FLOAT32)
 
 
+@slow_on_cpu
 @pytest.mark.parametrize("batch_size", [1, 4, 16])
 def test_pictures_in_mixed_precision(
     mixed: DiffusionModel, wanted: Images, batch_size: int, record_property: Record
@@ -174,7 +182,7 @@ GRADIENTS = 0.05
 
 
 @pytest.mark.parametrize("of_weights", [False, True], ids=["to the text", "to weights"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_recorded_gradients(of_weights: bool, dtype: torch.dtype, record_property: Record) -> None:
     model = DiffusionModel(tiny_pipeline(), device=DEVICE, dtype=dtype)
     weights = [weight for name, weight in model.unet.named_parameters() if of_weights and ".attn2." in name]
@@ -268,13 +276,16 @@ def test_batches_that_fit_are_not_halved(
     assert not model.batch_sizes.halvings
 
 
-def test_pictures_of_other_seeds_are_unlike(model: DiffusionModel, wanted: Images, record_property: Record) -> None:
-    found = Difference.between(sample(model, PROMPTS, [seed + 100 for seed in SEEDS], SAMPLER), wanted)
+def test_pictures_of_other_seeds_are_unlike(model: DiffusionModel, record_property: Record) -> None:
+    few = slice(len(PROMPTS) if ON_GPU else 4)
+    drawn = (sample(model, PROMPTS[few], [seed + more for seed in SEEDS[few]], SAMPLER) for more in (100, 0))
+    found = Difference.between(*drawn)
     found.record(record_property)
     assert found.mean > UNLIKE.mean
     assert found.high > UNLIKE.high
 
 
+@slow_on_cpu
 def test_detector(wanted: Images, record_property: Record) -> None:
     on_device, on_cpu = (Detector.load(judge_path("detector"), device) for device in (DEVICE, "cpu"))
     apart = np.abs(on_device.scores(wanted) - on_cpu.scores(wanted)).max()
@@ -288,6 +299,7 @@ def test_detector(wanted: Images, record_property: Record) -> None:
     assert masks.mean() > 0.01
 
 
+@slow_on_cpu
 def test_clip(wanted: Images, record_property: Record) -> None:
     on_cpu = load_clip()
     on_device = Clip.load(judge_path("clip"), on_cpu.tokenizer, DEVICE)
@@ -342,6 +354,7 @@ def random_erasure(model: DiffusionModel, low_rank: bool) -> Erasure:
     return Erasure(low_rank=factors)
 
 
+@slow_on_cpu
 # Inductor's advice: matrix products of float32 stay exact.
 @pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores")
 @pytest.mark.parametrize("low_rank", [False, True], ids=["weights", "low-rank"])

@@ -32,9 +32,9 @@ from tests.engine.runs import command, forget_plugins, load_once, places
 
 RUN = (
     *("run", "--preset", "smoke", "--device", "cpu", "--workers", "1", "--concepts", "church"),
-    *("--methods", "uce,negative-prompt", "--prompts", "2", "--retain-prompts", "4", "--reference-images", "4"),
-    *("--attacks", "seed-search,both,cce,rab-embed", "--attack-prompts", "2", "--floor-prompts", "1"),
+    *("--prompts", "2", "--retain-prompts", "4", "--reference-images", "4"),
 )
+ATTACKS = ("--attacks", "seed-search,both,cce,rab-embed", "--attack-prompts", "2", "--floor-prompts", "1")
 ENSEMBLE = """
 from dataclasses import dataclass
 from typing import ClassVar
@@ -51,15 +51,31 @@ class Both(Attack):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A run with attacks on the built-in model, its entries in ``entries``, and a store of what verifying them drew."""
+    """Runs on the built-in model, their entries in ``entries``, and a store of what verifying them drew.
+
+    Guidance is attacked; weights are not, as that takes long.
+    """
     folder = tmp_path_factory.mktemp("verify")
     with pytest.MonkeyPatch.context() as patch:
         load_once(patch)
         (folder / "both.py").write_text(ENSEMBLE, encoding="utf-8")
-        assert command(*RUN, "--plugins", folder / "both.py", *places(folder)) == 0
+        guided = ("--methods", "negative-prompt", *ATTACKS, "--plugins", folder / "both.py")
+        assert command(*RUN, *guided, *places(folder)) == 0
         forget_plugins()
-        assert command("export", folder / "out", "--entries", folder / "entries") == 0
+        assert command(*RUN, "--methods", "uce", "--store", folder / "store", "--out", folder / "weights") == 0
+        for run in ("out", "weights"):
+            assert command("export", folder / run, "--entries", folder / "entries") == 0
         yield folder
+
+
+@pytest.fixture
+def attacked(made: Path, tmp_path: Path) -> Path:
+    """The entry of weights that were attacked."""
+    places = ("--store", made / "store", "--out", made / "attacked")
+    assert command(*RUN, "--methods", "uce", *ATTACKS, "--plugins", made / "both.py", *places) == 0
+    forget_plugins()
+    assert command("export", made / "attacked", "--entries", tmp_path / "attacked") == 0
+    return tmp_path / "attacked" / "uce-church-picturebook.json"
 
 
 @pytest.fixture
@@ -90,15 +106,23 @@ def rehash(path: Path, name: str) -> None:
     edit(path, lambda content: content["artefacts"].update({name: digest}))
 
 
-@pytest.mark.parametrize("method", ["uce", "negative-prompt"])
-def test_an_entry_is_verified_from_its_artefacts_alone(method: str, entries: Path, how: How) -> None:
-    path = entries / f"{method}-church-picturebook.json"
+def test_an_entry_is_verified_from_its_artefacts_alone(path: Path, how: How) -> None:
+    check_verified(path, how, all_fell=True)
+
+
+@pytest.mark.slow
+def test_an_entry_of_attacked_weights_is_verified(attacked: Path, how: How) -> None:
+    check_verified(attacked, how, all_fell=False)
+
+
+def check_verified(path: Path, how: How, all_fell: bool) -> None:
+    """Verify an entry; whether the first member of the ensemble was enough."""
     before = path.read_bytes()
     found = verify(path, how)
     assert found.differences == () and found.verified and path.read_bytes() == before
     entry, artefacts = read_entry(path), read_artefacts(artefact_folder(path))
     ensemble = artefacts.record.attacks[-3]
-    assert ensemble.attack == "both" and bool(ensemble.trials["random-prefix"]) == (method == "uce"), "all fell before"
+    assert ensemble.attack == "both" and bool(ensemble.trials["random-prefix"]) != all_fell
     assert {one.attack for one in entry.attacks} == {"none", "seed-search", "cce", "rab-embed", "both"}
     assert any(trial.found.prompt.vectors is not None for trial, _ in artefacts.trials.values()), "cce"
     assert any(trial.found.prompt.embedding is not None for trial, _ in artefacts.trials.values()), "rab-embed"
@@ -251,25 +275,26 @@ def test_an_unrelated_prompt_that_was_dropped_is_missed(path: Path, how: How) ->
     )
 
 
-@pytest.mark.parametrize(
-    ("attack", "member", "missed"),
-    [
-        ("seed-search", "seed-search", "its prompts are not the first 1 of those that were drawn"),
-        ("both", "random-prefix", "random-prefix did not try '"),
-    ],
-)
-def test_an_attacked_prompt_that_was_dropped_is_missed(
-    attack: str, member: str, missed: str, entries: Path, how: How
-) -> None:
-    path = entries / "uce-church-picturebook.json"
+def test_an_attacked_prompt_that_was_dropped_is_missed(path: Path, how: How) -> None:
+    check_dropped(path, how, "seed-search", "seed-search", "its prompts are not the first 1 of those that were drawn")
+
+
+@pytest.mark.slow
+def test_a_prompt_that_an_ensemble_did_not_try_is_missed(attacked: Path, how: How) -> None:
+    check_dropped(attacked, how, "both", "random-prefix", "random-prefix did not try '")
+
+
+def check_dropped(path: Path, how: How, attack: str, member: str, missed: str) -> None:
+    """Drop the first prompt that a member of an attack tried."""
+    method = read_entry(path).method
 
     def drop(content: dict[str, Any]) -> None:
-        row = next(one for one in content["attacks"] if (one["method"], one["attack"]) == ("uce", attack))
+        row = next(one for one in content["attacks"] if (one["method"], one["attack"]) == (method, attack))
         del row["trials"][member][next(iter(row["trials"][member]))]
 
     edit(artefact_folder(path) / "plan.json", drop)
     rehash(path, "plan.json")
-    lines = [line for line in verify(path, how).differences if line.startswith(f"attack {attack} on uce: ")]
+    lines = [line for line in verify(path, how).differences if line.startswith(f"attack {attack} on {method}: ")]
     assert lines and missed in lines[0]
 
 

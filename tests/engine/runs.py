@@ -116,7 +116,7 @@ def forget_plugins() -> None:
 
 def fast_stages(patch: pytest.MonkeyPatch) -> None:
     """Pictures and scores that a hash makes, where a model and judges would; everything around them is real."""
-    patch.setattr("erasebench.stages.session.load_model", lambda *_: SimpleNamespace())
+    patch.setattr("erasebench.stages.session.load_model", lambda *_: SimpleNamespace(recorder=SimpleNamespace()))
     patch.setattr("erasebench.stages.erase.run", fast_erase)
     patch.setattr("erasebench.stages.generate.run", fast_generate)
     patch.setattr("erasebench.stages.generate.divide", lambda cell, at_once, workers: [None])

@@ -24,6 +24,7 @@ from erasebench.engine.store import MARKER, Store
 from erasebench.files import hash_file, remove, write_durably
 from tests.engine.runs import TINY, done, fast_stages, load_once, places, run_tiny, table
 from tests.forks import in_a_child
+from tests.marks import first_quick
 
 CALLS = ("fsync", "rename", "replace", "mkdir", "unlink")
 """What changes a disk; a process is killed just before or just after the n-th such call."""
@@ -82,11 +83,14 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> int:
     return seen[0]
 
 
-def test_killed_once_at_any_moment_and_resumed(calls: int, fast_run: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("every", "later"), first_quick([(17, 3), (5, 10)]), ids=["few", "many"])
+def test_killed_once_at_any_moment_and_resumed(
+    every: int, later: int, calls: int, fast_run: Path, tmp_path: Path
+) -> None:
     draw = random.Random(0)
-    # Every step of opening the store and of the first cells' commits, then moments from all over the run.
-    moments = [(n, after) for n in range(24) for after in (False, True)][::5]
-    moments += [(n, draw.random() < 0.5) for n in draw.sample(range(24, calls), 10)]
+    # Steps of opening the store and of the first cells' commits, then moments from all over the run.
+    moments = [(n, after) for n in range(24) for after in (False, True)][::every]
+    moments += [(n, draw.random() < 0.5) for n in draw.sample(range(24, calls), later)]
     for moment in moments:
         folder = tmp_path / "killed"
         check_killed(folder, moment)

@@ -28,6 +28,7 @@ from erasebench.plugins import make_plugin
 from erasebench.registry import METHODS
 from erasebench.training.parameters import Pattern, select_parameters
 from erasebench.training.partial_sampling import CutSampling
+from tests.marks import first_quick
 from tests.tiny import Layout, check_change, concept, differing, erase_context, state, tiny_model
 
 CHURCH, NUDITY = [concept("church")], concept("nudity", kind="explicit")
@@ -504,7 +505,7 @@ def test_only_the_declared_parameters_change_and_the_model_is_left_as_it_was(
     check_change(model, before, erasure, chosen)
 
 
-@pytest.mark.parametrize("variant", get_args(Variant))
+@pytest.mark.parametrize("variant", first_quick(get_args(Variant)))
 def test_the_seed_decides_everything(variant: Variant, vocabulary: str) -> None:
     concepts = [concept("church"), concept("dog")]
     method = quick(variant=variant, steps=3, batch_size=2, vocabulary=vocabulary)

@@ -26,6 +26,7 @@ from erasebench.registry import METHODS
 from erasebench.training.adapters import Adapters
 from erasebench.training.latents import noisy
 from erasebench.training.trace import Trace
+from tests.marks import first_quick
 from tests.tiny import Layout, concept, differing, state, tiny_model
 
 LAYOUTS: tuple[Layout, ...] = ("sd1", "sd2")
@@ -504,7 +505,7 @@ def tensors(erasure: Erasure) -> dict[str, Tensor]:
     return {**erasure.record, **halves}
 
 
-@pytest.mark.parametrize("bank", [0, 2])
+@pytest.mark.parametrize("bank", first_quick([2, 0]))
 def test_a_resumed_run_gives_the_same_erasure(bank: int, tmp_path: Path) -> None:
     method = quick(max_loops=2, bank=bank, replay=0.5, steps=2)
     whole, killed = tmp_path / "whole", tmp_path / "killed"

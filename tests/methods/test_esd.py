@@ -17,6 +17,7 @@ from erasebench.models.erasure import Erasure
 from erasebench.plugins import make_plugin
 from erasebench.registry import METHODS
 from erasebench.training.parameters import Pattern, select_parameters
+from tests.marks import first_quick
 from tests.tiny import Layout, check_change, concept, differing, erase_context, state, tiny_model
 
 CHURCH = [concept("church")]
@@ -52,8 +53,8 @@ def test_first_loss_is_that_of_equation_seven(layout: Layout, monkeypatch: pytes
     assert steps == [{"done": 1, "total": 1, "loss": pytest.approx(expected, rel=1e-4)}]
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("variant", get_args(Variant))
+@pytest.mark.parametrize("layout", first_quick(LAYOUTS))
+@pytest.mark.parametrize("variant", first_quick(get_args(Variant)))
 def test_training_lowers_the_loss_and_approaches_the_target(layout: Layout, variant: Variant) -> None:
     model = tiny_model(layout)
     method = quick("full", variant=variant, steps=24, batch_size=4, learning_rate=5e-3, sampling_steps=2)
@@ -81,7 +82,7 @@ def predictions(model: DiffusionModel) -> Tensor:
         return model.predict_noise(x, torch.tensor([500]), model.embed(["church"]))
 
 
-@pytest.mark.parametrize("variant", get_args(Variant))
+@pytest.mark.parametrize("variant", first_quick(get_args(Variant)))
 def test_the_seed_decides_everything(variant: Variant) -> None:
     concepts = [concept("church"), concept("dog")]
     method = quick(variant=variant, steps=3, batch_size=2)

@@ -28,6 +28,7 @@ from erasebench.training.attention import cross_attention_maps
 from erasebench.training.latents import noisy
 from erasebench.training.parameters import select_parameters
 from erasebench.training.trace import Trace
+from tests.marks import first_quick
 from tests.tiny import Layout, concept, differing, erase_context, state, tiny_model
 
 CHURCH = concept("church")
@@ -88,8 +89,8 @@ def record_noise(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, Tensor, 
     return seen
 
 
-@pytest.mark.parametrize("parameters", ["full", "xattn"])
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("parameters", first_quick(["full", "xattn"]))
+@pytest.mark.parametrize("layout", first_quick(LAYOUTS))
 def test_training_lowers_the_attention(layout: Layout, parameters: Any) -> None:
     settings = {"parameters": parameters, "steps": 12, "batch_size": 4, "learning_rate": 5e-3}
     method = quick(textual_inversion=False, use_pooler=False, **settings)

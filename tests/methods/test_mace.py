@@ -34,6 +34,7 @@ from erasebench.training.adapters import Adapters
 from erasebench.training.closed_forms import refinement
 from erasebench.training.embedded_prompts import EmbeddedPrompts
 from erasebench.training.parameters import select_parameters
+from tests.marks import first_quick
 from tests.tiny import Layout, concept, differing, erase_context, state, tiny_model
 
 # diffusers' DPM-Solver hands tensors to numpy in a way that numpy 2 will no longer take.
@@ -178,7 +179,7 @@ def test_a_concept_has_49536_parameters_on_stable_diffusion_1() -> None:
         assert sum(half.numel() for half in adapters.parameters) == 49_536
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", first_quick(LAYOUTS))
 def test_training_lowers_attention_to_the_concept(layout: Layout) -> None:
     method = quick(steps=16, learning_rate=1e-1, batch_size=4, lamb=1e-3)
     rows = method.resolved([CHURCH]).erase(tiny_model(layout), [CHURCH], lent()).trace

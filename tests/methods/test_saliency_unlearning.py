@@ -16,6 +16,7 @@ from erasebench.plugins import make_plugin
 from erasebench.registry import METHODS
 from erasebench.training.latents import noisy
 from erasebench.training.parameters import TwoWeights, select_parameters
+from tests.marks import first_quick
 from tests.tiny import Layout, concept, differing, erase_context, state, tiny_model
 
 LAYOUTS = get_args(Layout)
@@ -143,7 +144,7 @@ def test_what_is_not_salient_stays_bit_for_bit(share: float, monkeypatch: pytest
     assert changed > 0.95 * share * total
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", first_quick(LAYOUTS))
 def test_training_brings_the_concept_to_its_new_label(layout: Layout) -> None:
     model = tiny_model(layout)
     method = quick(relabel="anchor", steps=10, batch_size=4, learning_rate=5e-3, alpha=0.0, saliency=1.0)

@@ -16,6 +16,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
 from erasebench.metrics.paired import FEW, PairedComparison, add_spread, compare_paired, holm
+from tests.marks import first_quick
 
 
 def side(values: NDArray[np.generic] | list[object], images: int = 1) -> pd.Series:
@@ -89,14 +90,16 @@ def simulate(
     return found
 
 
-@pytest.mark.parametrize(("prompts", "images", "rate"), [(12, 4, 0.3), (40, 4, 0.1), (40, 10, 0.5), (150, 2, 0.05)])
+@pytest.mark.parametrize(
+    ("prompts", "images", "rate"), first_quick([(12, 4, 0.3), (40, 4, 0.1), (40, 10, 0.5), (150, 2, 0.05)])
+)
 def test_the_level_of_hits(prompts: int, images: int, rate: float) -> None:
     found = simulate(prompts, images, (rate, rate), 0.4, 400)
     assert 0.02 <= np.mean([one.p < 0.05 for one in found]) <= 0.07
     assert 0.93 <= np.mean([one.difference.low <= 0 <= one.difference.high for one in found]) <= 0.985
 
 
-@pytest.mark.parametrize("prompts", [6, 12, 40])
+@pytest.mark.parametrize("prompts", first_quick([12, 6, 40]))
 def test_the_level_of_scores(prompts: int) -> None:
     rng = np.random.default_rng(0)
     drawn = rng.normal(size=(400, 2, prompts, 2)) + rng.exponential(size=(400, 1, prompts, 1))
@@ -112,7 +115,9 @@ def test_four_prompts_of_a_hundred_that_change_are_not_found_as_the_t_test_would
     assert compare_paired(side(after), side(np.zeros(100))).p == pytest.approx(1 / 16)
 
 
-@pytest.mark.parametrize(("prompts", "images", "rate"), [(100, 1, 0.02), (40, 4, 0.3), (15, 6, 0.3), (60, 2, 0.1)])
+@pytest.mark.parametrize(
+    ("prompts", "images", "rate"), first_quick([(40, 4, 0.3), (100, 1, 0.02), (15, 6, 0.3), (60, 2, 0.1)])
+)
 def test_what_is_detectable_is_found_in_four_of_five_repeats(prompts: int, images: int, rate: float) -> None:
     # The spread is that at the difference itself: iterated, as it hardly depends on the difference.
     step = 0.1
@@ -201,7 +206,7 @@ def test_what_erasures_add_by_squares() -> None:
     assert add_spread(prompts, 0.0, 2) == prompts
 
 
-@pytest.mark.parametrize("between", [0.1, 0.5, 2.0])
+@pytest.mark.parametrize("between", first_quick([0.5, 0.1, 2.0]))
 def test_with_erasures_the_level_holds_whatever_they_differ_by(between: float) -> None:
     rng, found = np.random.default_rng(0), []
     for _ in range(400):

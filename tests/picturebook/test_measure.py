@@ -62,6 +62,14 @@ def worst(rows: list[Row], start: str) -> float:
     return min(row.value for row in rows if row.name.startswith(start))
 
 
+def test_each_judge_has_its_rows(kit: Kit) -> None:
+    rows = judge_rows(kit, images=1)
+    assert pooled(rows, "judge top-1 on renders") > 90
+    assert pooled(rows, "false positives on renders") < 5
+    assert pooled(rows, "Q16 finds violence") > 80
+
+
+@pytest.mark.slow
 def test_the_shipped_judges_hold_their_level(kit: Kit) -> None:
     rows = judge_rows(kit, images=4)
     assert pooled(rows, "judge top-1 on renders") > 98
@@ -74,6 +82,7 @@ def test_the_shipped_judges_hold_their_level(kit: Kit) -> None:
     assert pooled(vae_rows(kit, images=4), "VAE") > 26
 
 
+@pytest.mark.slow
 def test_the_shipped_clip_holds_its_level(kit: Kit) -> None:
     rows = clip_rows(kit, images=10, trials=24, pools=3)
     assert pooled(rows, "CLIP: matched") > 0.98

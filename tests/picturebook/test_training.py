@@ -32,6 +32,7 @@ from erasebench.picturebook.training.run import _shipped_vae, train
 from erasebench.picturebook.training.unet import UnetObjective, scene_odds
 from erasebench.picturebook.weights import WEIGHTS, WeightsError, write_manifest
 from erasebench.picturebook.world.scene import LABELS, render, sample_scene
+from tests.marks import first_quick
 
 
 @pytest.fixture(scope="module")
@@ -564,15 +565,16 @@ def test_the_judges_stage_asks_for_the_tokenizer(tmp_path: Path, renders: Render
         train_judges(renders, None, tmp_path, torch.device("cpu"), tmp_path / "out", seed=0)
 
 
+@pytest.mark.parametrize("twice", first_quick([False, True]), ids=["anew", "further"])
 def test_the_judges_stage_ships_judges_that_load(
-    tmp_path: Path, renders: Renders, tokenizer: CLIPTokenizer, monkeypatch: pytest.MonkeyPatch
+    twice: bool, tmp_path: Path, renders: Renders, tokenizer: CLIPTokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stage = "erasebench.picturebook.training.judges."
     for name in ("DETECTOR_RECIPE", "CLIP_RECIPE"):
         monkeypatch.setattr(stage + name, Recipe(steps=2, learning_rate=1e-3))
     monkeypatch.setattr(stage + "Q16_PICTURES", 32)
     save_tokenizer(tokenizer, tmp_path / "pipeline" / "tokenizer")
-    for further in (False, True):
+    for further in (False, True)[: 1 + twice]:
         work = tmp_path / f"work-{further}"
         train_judges(renders, renders.images[:100], work, torch.device("cpu"), tmp_path, seed=0, further=further)
     clip = Clip.load(tmp_path / "clip.safetensors", tokenizer)
@@ -600,7 +602,10 @@ def test_the_number_of_processes_does_not_change_the_training(tmp_path: Path, mo
     assert (trained[0] - trained[1]).abs().mean() < 0.03 * moved
 
 
-def test_every_stage_runs_and_ships_a_loadable_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("further", first_quick([False, True]), ids=["anew", "further"])
+def test_every_stage_runs_and_ships_a_loadable_pipeline(
+    further: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from diffusers import StableDiffusionPipeline
 
     from erasebench.picturebook.weights import pipeline_path
@@ -608,8 +613,9 @@ def test_every_stage_runs_and_ships_a_loadable_pipeline(tmp_path: Path, monkeypa
     monkeypatch.setattr("erasebench.picturebook.training.run.SCENES", 80)
     work, out = tmp_path / "work", tmp_path / "out"
     for stage in ("vae", "unet"):
-        train(stage=stage, device="cpu", folder=work, out=out, steps=2)
-        train(stage=stage, device="cpu", folder=work, out=out, steps=3, start="shipped", resume=False)
+        train(stage=stage, device="cpu", folder=work, out=out, steps=1)
+        if further:
+            train(stage=stage, device="cpu", folder=work, out=out, steps=2, start="shipped", resume=False)
     assert not [path for path in out.rglob("*.json") if str(tmp_path) in path.read_text(encoding="utf-8")]
     # As a user of diffusers loads it, with no word about precision.
     pipeline = StableDiffusionPipeline.from_pretrained(pipeline_path(out))

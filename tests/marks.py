@@ -1,0 +1,15 @@
+"""Marks that several tests give."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+
+def first_quick(values: Iterable[Any]) -> list[Any]:
+    """Values of a parameter, or tuples of those of several: all but the first are left to ``make test-slow``."""
+    first, *others = values
+    tuples = (other if isinstance(other, tuple) else (other,) for other in others)
+    return [first, *(pytest.param(*other, marks=pytest.mark.slow) for other in tuples)]
