@@ -670,7 +670,12 @@ def test_of_many_who_claim_an_abandoned_lease_at_once_one_gets_it(memory: str) -
 
 def test_the_procedure_finds_leases_that_are_not_made_exclusively(memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
     write = Bucket.write
-    monkeypatch.setattr(Bucket, "write", lambda self, name, data, new=False: write(self, name, data))
+
+    def overwrite(bucket: Bucket, name: str, data: bytes, new: bool = False) -> bool:
+        time.sleep(0.02)  # by then all have seen that nobody has it
+        return write(bucket, name, data)
+
+    monkeypatch.setattr(Bucket, "write", overwrite)
     with pytest.raises(AssertionError, match="several were told"):
         claim_at_once(memory)
 
