@@ -173,7 +173,10 @@ def _compute(
     if not config.concepts:
         raise EraseBenchError("no concepts; give a name, or a list of names that are erased together")
     if store is not None and not named:
-        raise EraseBenchError("a store keeps erasures of models by name: nothing tells two pipelines in memory apart")
+        raise EraseBenchError(
+            "a store keeps erasures of models by name, since nothing tells two pipelines in memory apart: instead of "
+            'the pipeline give "picturebook", its folder, a .safetensors file or a hub id'
+        )
     if named:
         catalogue, source, device, dtype = find_parts(config, "concepts")
         source = replace(source, domain=domain or source.domain)

@@ -101,7 +101,7 @@ class RunConfig(BaseModel):
     workers: Annotated[int, Field(ge=1)] | None = Field(
         None, description="Processes; if omitted one per processor, as far as memory goes, or per GPU."
     )
-    patience: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+    patience: Annotated[float, Field(ge=0.25, allow_inf_nan=False)] | None = Field(
         None,
         description="Minutes without progress after which a worker is ended and its cell done again, three times at "
         "most; if omitted it is only said, as a long step looks the same from outside.",
@@ -184,9 +184,11 @@ def _validated(layer: Mapping[str, Any]) -> RunConfig:
         made = RunConfig.model_validate({**layer, **lists})
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+        # Of a value of several types, pydantic names its own validators too.
+        where = ".".join(str(part) for part in first["loc"] if "[" not in str(part))
+        message = "input should be a path" if first["type"] == "path_type" else first["msg"].lower()
         given = f", not {shown(first['input'])}" if isinstance(first["input"], (str, int, float)) else ""
-        raise EraseBenchError(f"configuration key {where}: {first['msg'].lower()}{given}") from None
+        raise EraseBenchError(f"configuration key {where}: {message}{given}") from None
     for key, value in layer.items():
         if isinstance(value, bool) and value is not getattr(made, key):
             raise EraseBenchError(f"configuration key {key}: input should be a number, not {value}")

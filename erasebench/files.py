@@ -30,8 +30,18 @@ def is_url(text: str) -> bool:
 
 
 def parse_place(text: object) -> object:
-    """A :data:`Place` of what a user gave: of a URL its text, of another text or path the path."""
-    return Path(text) if isinstance(text, str) and not is_url(text) else text
+    """A :data:`Place` of what a user gave: of a URL its text, of another text or path the path.
+
+    Raises:
+        EraseBenchError: it is empty, or a URL that lacks a slash.
+    """
+    if not isinstance(text, str) or is_url(text):
+        return text
+    if not text:
+        raise EraseBenchError("the name of a store is empty")
+    if protocol := re.match("(s3a?|gs|gcs|az|abfss?):/*", text):
+        raise EraseBenchError(f"{text} is no URL of a store; write {protocol[1]}://bucket/prefix")
+    return Path(text)
 
 
 def read_file(path: Path) -> bytes:

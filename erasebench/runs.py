@@ -96,6 +96,8 @@ def run(config: RunConfig, stream: TextIO | None = None, attacks_only: bool = Fa
         EraseBenchError: bad input, found before any work; or a full disk.
     """
     check_runner(config)
+    if attacks_only and not config.attacks:
+        raise EraseBenchError("no attacks; give a name: `erasebench list attacks` shows them all")
     plan = make_plan(with_replays(config))
     if attacks_only:
         plan = replace(plan, rows=(), reference=None)

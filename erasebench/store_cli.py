@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from erasebench.errors import EraseBenchError, check_name
-from erasebench.files import Place, is_url
+from erasebench.files import Place, parse_place
 from erasebench.terminal import write_result
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ class PlaceType(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """A URL as it is, anything else as a path."""
-        return value if isinstance(value, str) and is_url(value) else super().convert(value, param, ctx)
+        place = parse_place(value)
+        return place if isinstance(place, str) else super().convert(place, param, ctx)
 
 
 PLACE = PlaceType(path_type=Path, file_okay=False)

@@ -351,6 +351,14 @@ def test_an_attack_is_the_command_lines(
         erasebench.attack(DM2, "ccee", "church")
 
 
+def test_an_attack_of_nothing_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for attacks in ("", []):
+        with pytest.raises(erasebench.EraseBenchError, match="no attacks; give a name"):
+            erasebench.attack("uce", attacks, "church")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_erasure_and_a_run_share_a_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options: dict[str, Any] = {"seed": 3, "store": tmp_path, "gradient_checkpointing": "on"}
     told: list[int] = []
@@ -389,6 +397,19 @@ def test_a_card_that_is_too_small_is_refused_before_the_model_is_loaded(monkeypa
         ),
         ({"methods": ["uce"], "concepts": ["church"], "preset": "smok"}, "unknown preset 'smok'; nearest: smoke"),
         ({"config": "missing.yaml"}, "cannot read missing.yaml"),
+        (
+            {"methods": ["uce"], "concepts": ["church"], "out": 3},
+            "key out: input should be a path, not 3",
+        ),
+        (
+            {"methods": ["uce"], "concepts": ["church"], "store": 3},
+            "key store: input should be a path, not",
+        ),
+        ({"methods": ["uce"], "concepts": ["church"], "store": ""}, "the name of a store is empty"),
+        (
+            {"methods": ["uce"], "concepts": ["church"], "patience": 0.001},
+            "key patience: input should be",
+        ),
     ],
 )
 def test_what_cannot_be_run_is_said_before_any_work(

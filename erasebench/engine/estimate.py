@@ -69,7 +69,7 @@ def estimate(missing: Sequence[Cell], stores: Sequence[Store]) -> list[str]:
     measured = dict[tuple[str, str], _Measured]()
     for store in stores:
         measured = _measure(store) | measured
-    where = "this store" if len(stores) == 1 else " or ".join(str(store.root) for store in stores)
+    where = "this store" if len(stores) == 1 else " or ".join(str(store.name) for store in stores)
     seconds = size = 0.0
     known, unknown, memory = False, set[str](), dict[str, float]()
     for cell in missing:

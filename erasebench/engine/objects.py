@@ -268,6 +268,8 @@ class ObjectStore(Store):
     """
 
     def __init__(self, url: str, make: bool = True) -> None:
+        if url.startswith("memory:"):
+            raise EraseBenchError(f"{url} would be gone with this process; name a folder or a bucket")
         self.bucket = Bucket(url)
         said = self._introduce(make)
         self.exists, self._writes = said is not None, make
