@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from erasebench.errors import EraseBenchError
 
@@ -29,7 +29,7 @@ def is_url(text: str) -> bool:
     return re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", text) is not None
 
 
-def parse_place(text: object) -> object:
+def parse_place(text: Any) -> Any:
     """A :data:`Place` of what a user gave: of a URL its text, of another text or path the path.
 
     Raises:

@@ -353,7 +353,7 @@ def test_an_attack_is_the_command_lines(
 
 def test_an_attack_of_nothing_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for attacks in ("", []):
+    for attacks in ("", list[str]()):
         with pytest.raises(erasebench.EraseBenchError, match="no attacks; give a name"):
             erasebench.attack("uce", attacks, "church")
     assert list(tmp_path.iterdir()) == []
