@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +213,57 @@ def test_what_a_killed_run_did_not_upload_is_uploaded_and_not_computed_again(buc
         bucket.remove(name)
     assert not compute(tmp_path).computed
     assert len(bucket.objects("a/markers/")) == len(CHAIN) and examine(URL) == []
+
+
+def compute_without_upload(bucket: S3Server, folder: Path) -> None:
+    """Compute the cells, and leave the bucket as if nothing had been uploaded of any."""
+    compute(folder)
+    for name in (*bucket.objects("a/markers/"), *bucket.objects("a/payloads/")):
+        bucket.remove(name)
+
+
+def test_what_is_being_uploaded_is_no_leftover(
+    bucket: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compute_without_upload(bucket, tmp_path)
+    upload, said = Bucket.upload, list[str]()
+
+    def upload_and_examine(self: Bucket, path: Path, name: str) -> None:
+        upload(self, path, name)
+        on_machine("two", tmp_path, monkeypatch)
+        said.extend(examine(URL, fix=True))
+        on_machine("one", tmp_path, monkeypatch)
+
+    monkeypatch.setattr(Bucket, "upload", upload_and_examine)
+    assert not compute(tmp_path).computed and said == []
+    assert examine(URL) == [] and texts() == TEXTS
+
+
+def test_what_others_uploaded_first_takes_the_place_of_what_a_killed_run_did_not(
+    bucket: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where GPUs of two kinds round differently."""
+    compute_without_upload(bucket, tmp_path)
+    mirror = Store(store_at(URL).root)
+    ours = mirror.marker(ONE.key)
+    opened_before = store_at(URL)
+    assert opened_before.find(ONE.key) == "is missing", "nobody else has it, and its lease is not held"
+    on_machine("two", tmp_path, monkeypatch)
+    with store_at(URL).writing(ONE, {"seconds": 1.0}) as folder:
+        (folder / "payload").write_text("by another")
+    on_machine("one", tmp_path, monkeypatch)
+    # What a killed run left of its upload names no winner.
+    bucket.write(f"a/payloads/{ONE.key}/{ours.files['payload'][1] if ours else ''}/payload", TEXTS[0].encode())
+    for held in (False, True):
+        store = opened_before if held else store_at(URL)
+        with store.leases.holding(ONE.key) if held else nullcontext():
+            found = store.find(ONE.key)
+        assert isinstance(found, Marker) and ours and found.files != ours.files
+        assert store.marker(ONE.key) == found == mirror.marker(ONE.key)
+        assert (mirror.read(ONE.key) / "payload").read_text() == "by another", "workers read nothing else"
+        mirror.remove(ONE.key)
+        with mirror.adopting(ONE.key, ours) as folder:
+            (folder / "payload").write_text(TEXTS[0])
 
 
 def check_two_at_once(folder: Path, patch: pytest.MonkeyPatch) -> None:
@@ -538,7 +590,7 @@ def test_a_cell_costs_few_requests(bucket: S3Server, tmp_path: Path, monkeypatch
     begin = {"list": 2, "head": 1}  # of a bucket without cells; one listing for a thousand cells otherwise
     each = {"put": 3, "get": 2, "list": 2, "delete": 1}
     assert requests() == {kind: begin.get(kind, 0) + 10 * each.get(kind, 0) for kind in (*each, "head")}
-    assert requests() == {"list": 1}, "cells that are here and there"
+    assert requests() == {"list": 2}, "cells that are here and there: markers, and what they name"
     on_machine("two", tmp_path, monkeypatch)
     assert requests() == {"list": 1, "get": 20}, "marker and payload of cells that are there alone"
 
