@@ -28,7 +28,7 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 from erasebench.engine.cells import Cell, canonical_json
-from erasebench.engine.leases import SUFFIX, FolderLeases, Lease, Leases
+from erasebench.engine.leases import FolderLeases, Lease, Leases, is_stray
 from erasebench.errors import EraseBenchError
 from erasebench.files import (
     PARTIAL,
@@ -436,8 +436,9 @@ class Store:
         folders = [path for pattern in patterns for path in self.root.glob(pattern)]
         leases = self.root.glob(f"{LEASES}/*")
         return sorted(
-            [path for path in folders if not path.is_dir() and PARTIAL not in path.name]
-            + [path for path in leases if path.is_symlink() or not path.is_file() or path.suffix != SUFFIX]
+            # What is gone by the time it is looked at was removed by a run.
+            [path for path in folders if not path.is_dir() and PARTIAL not in path.name and os.path.lexists(path)]
+            + [path for path in leases if is_stray(path)]
         )
 
     def remove(self, key: str) -> None:
