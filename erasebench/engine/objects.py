@@ -255,8 +255,8 @@ class ObjectStore(Store):
     """A store in a bucket, with its mirror, whose folder is ``root``.
 
     Where no cell's lease is held, what the bucket has is known from a listing of its markers, one request for a
-    thousand cells; who holds the lease of a cell asks for its marker.  The bucket's marker says what a cell is: where the
-    listing of payloads, one more, leaves open whether the mirror has the same, the marker is asked for.
+    thousand cells; who holds the lease of a cell asks for its marker.  The bucket's marker says what a cell is: where a
+    listing of payloads leaves open whether the mirror has the same, the marker is asked for.
 
     Args:
         url: see :class:`Bucket`.
@@ -333,12 +333,14 @@ class ObjectStore(Store):
         wanted = sorted(listed) if keys is None else list(keys)
         return zip(wanted, _at_once(self.marker, wanted), strict=True)
 
-    def find(self, key: str) -> Marker | str:
+    def find(self, key: str, anew: bool = False) -> Marker | str:
         """The marker of a cell that is sound in the mirror, or that was just brought there, or what is wrong with it.
 
         Where the bucket has other bytes, it is brought.  One that only the mirror has, as after a kill, is uploaded by
         who holds its lease, without which nobody may rely on what no marker names; to other runs it is missing.
         """
+        if anew and key not in self._known():
+            self._ask(key)
         found = self._find(key)
         if isinstance(found, Marker):
             if self._is_same(key, found):

@@ -152,8 +152,13 @@ class Store:
         found = self.find(key)
         return found if isinstance(found, str) else None
 
-    def find(self, key: str) -> Marker | str:
-        """The marker of a cell that passes :meth:`check`, or what is wrong with the cell."""
+    def find(self, key: str, anew: bool = False) -> Marker | str:
+        """The marker of a cell that passes :meth:`check`, or what is wrong with the cell.
+
+        Args:
+            key: of the cell.
+            anew: count on no listing that is older than this call; a folder is never listed.
+        """
         return self._find(key)
 
     def has(self, key: str) -> bool:

@@ -24,7 +24,7 @@ from erasebench.engine import objects
 from erasebench.engine.doctor import examine
 from erasebench.engine.leases import Claim
 from erasebench.engine.objects import MIRRORS, Bucket, ObjectLeases, ObjectStore, open_store, store_at, store_to_read
-from erasebench.engine.runner import Corrupt, Event, Finished, Outcome
+from erasebench.engine.runner import Corrupt, Event, Finished, Found, Outcome
 from erasebench.engine.store import Marker, Store
 from erasebench.engine.upkeep import collect_garbage, copy
 from erasebench.engine.workers import LocalRunner
@@ -294,6 +294,50 @@ def test_of_two_machines_at_once_each_does_what_the_other_does_not(
     bucket: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     check_two_at_once(tmp_path, monkeypatch)
+
+
+def test_a_lease_that_could_not_be_given_back_keeps_nobody_from_a_finished_cell(
+    bucket: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = store_at(URL)
+    on_machine("two", tmp_path, monkeypatch)
+    second = store_at(URL)
+    assert second.find(ONE.key) == "is missing"
+    with first.leases.holding("run-first"):
+        first.leases.claim(ONE.key)
+        with first.writing(ONE, {"seconds": 1.0}) as folder:
+            (folder / "payload").write_text(TEXTS[0])
+        bucket.refuse = lambda kind, path: ("500 Internal Server Error", "InternalError") if kind == "delete" else None
+        first.leases.release(ONE.key)
+        bucket.refuse = lambda kind, path: None
+        assert bucket.objects(f"a/leases/{ONE.key}")
+        check_found(second, tmp_path)
+
+
+def test_a_lease_in_a_folder_that_could_not_be_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path / "store")
+    with store.leases.holding(ONE.key), store.writing(ONE, {"seconds": 1.0}) as folder:
+        (folder / "payload").write_text(TEXTS[0])
+    find, another = Store.find, Store(store.root)
+    looks = iter([False])
+
+    def find_late(self: Store, key: str, anew: bool = False) -> Marker | str:
+        """As when the cell is finished after the run has looked for it first."""
+        return find(self, key, anew) if next(looks, True) else "is missing"
+
+    monkeypatch.setattr(Store, "find", find_late)
+    with store.leases.holding(ONE.key):
+        check_found(another, tmp_path)
+
+
+def check_found(store: Store, folder: Path) -> None:
+    """A run whose cell another run holds, and has done, takes it as it is."""
+
+    def tell(event: Event) -> None:
+        assert isinstance(event, Found), f"{type(event).__name__}: the run would wait for ever"
+
+    outcome = LocalRunner(FakeWorkshop(store, folder)).run([ONE], store, [tell])
+    assert outcome.costs == {ONE.key: {"seconds": 1.0}} and not outcome.computed
 
 
 def test_the_procedure_finds_machines_without_leases(
