@@ -37,6 +37,7 @@ from erasebench.engine.store import (
     ABOUT,
     FORMAT,
     KEY,
+    MIRROR,
     CorruptCellError,
     Marker,
     Store,
@@ -47,7 +48,7 @@ from erasebench.engine.store import (
     parse_marker,
 )
 from erasebench.errors import EraseBenchError, check_name, one_line
-from erasebench.files import Place, is_disk_full
+from erasebench.files import Place, cannot_write, is_disk_full, write_durably
 from erasebench.terminal import say
 
 MARKERS, PAYLOADS, LEASES, BEATS = "markers", "payloads", "leases", "leases/beats"
@@ -274,6 +275,11 @@ class ObjectStore(Store):
         said = self._introduce(make)
         self.exists, self._writes = said is not None, make
         super().__init__(mirror_folder(self.bucket.url, str((said or {}).get("id", ""))), make=self.exists)
+        if self.exists and not (self.root / MIRROR).exists():
+            try:
+                write_durably(self.root / MIRROR, f"{self.bucket.url}\n")
+            except OSError as error:
+                raise cannot_write(f"the store {self.root}", error) from error
         self.name = self.bucket.url
         self.leases = ObjectLeases(self.bucket)
         self._listed: set[str] | None = None
@@ -309,6 +315,9 @@ class ObjectStore(Store):
                 "agree on who computes what; use a server that knows If-None-Match, or a folder"
             )
         return known
+
+    def check_may_clear(self) -> None:
+        """Do nothing: whoever names the bucket sees its runs."""
 
     def bring(self, keys: Iterable[str]) -> None:
         """Bring those of some cells that the bucket has into the mirror, many at once."""

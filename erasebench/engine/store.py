@@ -46,6 +46,8 @@ ABOUT = "store.json"
 KEY = re.compile("[0-9a-f]{64}")
 MARKER, VERIFIED = "done.json", "verified.json"
 CELLS, LEASES, WORK = "cells", "leases", "work"
+MIRROR = "mirror.txt"
+"""In the mirror of a store in a bucket: its URL."""
 RUN, CLEARING = "run-", "clearing"
 """Leases that are not of cells: of each run that is at work, with its owner, and of who removes what runs may read."""
 
@@ -125,6 +127,16 @@ class Store:
         except (OSError, ValueError) as error:
             raise _corrupt(str(about), error) from error
         check_format(text, self.name)
+
+    def check_may_clear(self) -> None:
+        """Refuse to have anything removed from the mirror of a bucket, in which the leases of its runs are.
+
+        Raises:
+            EraseBenchError: this is one; the message names the URL.
+        """
+        with suppress(FileNotFoundError):
+            url = (self.root / MIRROR).read_text(encoding="utf-8").strip()
+            raise EraseBenchError(f"{self.root} is the mirror of {url}: name that store, where its runs can be seen")
 
     def bring(self, keys: Iterable[str]) -> None:
         """Have those of some cells at hand that there are: nothing to do in a folder.

@@ -464,6 +464,21 @@ def test_gc_waits_for_runs_on_other_machines(bucket: S3Server, tmp_path: Path, m
     assert not bucket.objects("a/leases/")
 
 
+def test_nothing_is_removed_from_a_mirror_by_who_takes_it_for_a_store_of_its_own(
+    bucket: S3Server, fast_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whose runs have their leases in the bucket."""
+    compute(tmp_path)
+    mirror, run = Store(store_at(URL).root), fast_run / "out"
+    said = f"{mirror.root} is the mirror of {URL}: name that store, where its runs can be seen"
+    assert command("store", "copy", fast_run / "store", mirror.root) == 0, "so that it has what the run names"
+    for args in (("store", "gc", "--keep", run), ("store", "gc", "--keep", run, "--yes"), ("doctor", "--fix")):
+        assert refused(capsys, *args, "--store", mirror.root) == said
+    assert len(mirror.cells()) == CELLS + len(CHAIN)
+    assert command("doctor", "--store", mirror.root) == 0, "to look is allowed"
+    assert examine(URL, fix=True) == []
+
+
 # Copies
 
 
