@@ -24,9 +24,11 @@ def examine(place: Place, fix: bool = False) -> list[str]:
         One line for each problem; none for a sound store.
 
     Raises:
-        EraseBenchError: it is no store, or cannot be reached.
+        EraseBenchError: it is no store, or cannot be reached, or something is to be removed from a bucket's mirror.
     """
     store = open_store(place, make=fix)
+    if fix:
+        store.check_may_clear()
     problems = []
 
     def report(problem: str) -> None:

@@ -33,7 +33,7 @@ from erasebench.engine.runner import (
     Workers,
 )
 from erasebench.engine.schedule import Queue, Schedule, longest_way_first
-from erasebench.engine.store import Store, StoreLostError
+from erasebench.engine.store import Marker, Store, StoreLostError
 from erasebench.engine.work import TRIES, Failure, Task, Workshop
 from erasebench.errors import EraseBenchError
 from erasebench.files import PARTIAL, disk_full, remove
@@ -145,6 +145,8 @@ class _Run:
         """The keys of the cells of which subscribers know that another run is at them."""
         self.unclear: dict[str, Failure] = {}
         """By a cell's key why it could not be found out whether it is needed."""
+        self.corrupt: set[str] = set()
+        """The keys of the cells that were found to be damaged."""
         self.outcome = Outcome()
 
     def run(self) -> Outcome:
@@ -157,6 +159,7 @@ class _Run:
                 continue
             left.add(cell.key)
             if "corrupt" in found:
+                self.corrupt.add(cell.key)
                 self._tell(Corrupt(cell, found))
         if not left:
             return self.outcome
@@ -253,6 +256,11 @@ class _Run:
             return
         claim = self.store.leases.claim(cell.key)
         if not claim.held:
+            # Who did the cell may be unable to give its lease back.  Damage is not looked at again: that reads it all.
+            found = "" if cell.key in self.corrupt else self.store.find(cell.key, anew=True)
+            if not isinstance(found, str):
+                self._note_found(cell, found)
+                return
             self.leased.append(cell)
             if cell.key not in self.told:
                 self.told.add(cell.key)
@@ -264,9 +272,7 @@ class _Run:
         found = self.store.find(cell.key)
         if not isinstance(found, str):
             release()
-            self.outcome.costs[cell.key] = found.cost
-            self._tell(Found(cell))
-            self._settle(cell)
+            self._note_found(cell, found)
             return
         self._tell(Started(cell, job.begun[0].cell if job.begun else None))
         stack, cost = ExitStack(), dict[str, Any]()
@@ -368,6 +374,11 @@ class _Run:
     def _is_lost(self, cell: Cell) -> bool:
         """Whether another run took over a cell that was begun here."""
         return not self.store.leases.holds(cell.key) or self.store.marker(cell.key) is not None
+
+    def _note_found(self, cell: Cell, marker: Marker) -> None:
+        self.outcome.costs[cell.key] = marker.cost
+        self._tell(Found(cell))
+        self._settle(cell)
 
     def _settle(self, cell: Cell) -> None:
         self.there.add(cell.key)

@@ -314,11 +314,10 @@ class FolderLeases(Leases):
         aside.unlink(missing_ok=True)
 
     def tidy(self) -> None:
-        """Remove what :meth:`drop` left if it was killed."""
+        """Remove what processes left that were killed while they made a lease, or in :meth:`drop`."""
         for path in self.folder.glob(f"*{PARTIAL}"):
             with suppress(OSError):
-                lease = _read(path.name, path)
-                if lease and lease.ended:
+                if is_stray(path):
                     path.unlink()
 
     def _path(self, name: str) -> Path:
@@ -359,6 +358,21 @@ class FolderLeases(Leases):
             with suppress(OSError):
                 if self._is_own(name):
                     os.utime(self._path(name))
+
+
+def is_stray(path: Path) -> bool:
+    """Whether what lies in a folder of leases is none, nor one in the making by a process that may be alive.
+
+    What is gone by now is no stray: leases come and go.
+    """
+    with suppress(FileNotFoundError):
+        if not stat.S_ISREG(path.lstat().st_mode):
+            return True
+        if path.suffix == PARTIAL:
+            lease = _read(path.name, path)
+            return lease is not None and lease.ended != ""
+        return path.suffix != SUFFIX
+    return False
 
 
 def _read(name: str, path: Path) -> Lease | None:

@@ -4,7 +4,8 @@ A bucket is whatever fsspec reaches by a URL: ``s3://bucket/prefix``, ``gs://``,
 *mirror*, an ordinary store in a folder of this machine, in which all work is done and from which all is read:
 
 - a cell that the bucket has is brought into the mirror before it is read, and compared with its marker on the way;
-- a cell that is finished is committed in the mirror, then its payload is uploaded, and its marker last.
+- a cell that is finished is committed in the mirror, then its payload is uploaded, and its marker last, while its lease
+  is held: ``erasebench doctor`` takes objects that no marker names for leftovers where nobody holds one.
 
 ``markers/<key>.json`` is the marker of a cell, and ``payloads/<key>/<hash>/<name>`` a file of its payload.  Since the
 hash is in the name, two runs that write the same cell never overwrite each other's bytes; the marker, which is made
@@ -36,6 +37,7 @@ from erasebench.engine.store import (
     ABOUT,
     FORMAT,
     KEY,
+    MIRROR,
     CorruptCellError,
     Marker,
     Store,
@@ -46,7 +48,7 @@ from erasebench.engine.store import (
     parse_marker,
 )
 from erasebench.errors import EraseBenchError, check_name, one_line
-from erasebench.files import Place, is_disk_full
+from erasebench.files import Place, cannot_write, is_disk_full, write_durably
 from erasebench.terminal import say
 
 MARKERS, PAYLOADS, LEASES, BEATS = "markers", "payloads", "leases", "leases/beats"
@@ -254,7 +256,8 @@ class ObjectStore(Store):
     """A store in a bucket, with its mirror, whose folder is ``root``.
 
     Where no cell's lease is held, what the bucket has is known from a listing of its markers, one request for a
-    thousand cells; who holds the lease of a cell asks for its marker.
+    thousand cells; who holds the lease of a cell asks for its marker.  The bucket's marker says what a cell is: where a
+    listing of payloads leaves open whether the mirror has the same, the marker is asked for.
 
     Args:
         url: see :class:`Bucket`.
@@ -274,6 +277,11 @@ class ObjectStore(Store):
         said = self._introduce(make)
         self.exists, self._writes = said is not None, make
         super().__init__(mirror_folder(self.bucket.url, str((said or {}).get("id", ""))), make=self.exists)
+        if self.exists and not (self.root / MIRROR).exists():
+            try:
+                write_durably(self.root / MIRROR, f"{self.bucket.url}\n")
+            except OSError as error:
+                raise cannot_write(f"the store {self.root}", error) from error
         self.name = self.bucket.url
         self.leases = ObjectLeases(self.bucket)
         self._listed: set[str] | None = None
@@ -281,6 +289,8 @@ class ObjectStore(Store):
         """By cell the names and sizes of its objects, when they were listed last."""
         self._damaged: dict[str, str] = {}
         """Cells of the bucket that were found to be damaged, and how."""
+        self._same: set[str] = set()
+        """Cells that the mirror has as the bucket has them."""
 
     def __reduce__(self) -> tuple[type[Store], tuple[Path]]:
         """In a worker: the mirror, which has all that a worker reads."""
@@ -308,6 +318,9 @@ class ObjectStore(Store):
             )
         return known
 
+    def check_may_clear(self) -> None:
+        """Do nothing: whoever names the bucket sees its runs."""
+
     def bring(self, keys: Iterable[str]) -> None:
         """Bring those of some cells that the bucket has into the mirror, many at once."""
         listed = self._list()
@@ -318,12 +331,12 @@ class ObjectStore(Store):
             pass
 
     def marker(self, key: str) -> Marker | None:
-        """The marker of a cell that is finished in the mirror, or else in the bucket; None if there is none."""
+        """The marker of a cell that is finished in the bucket, or else in the mirror; None if there is none."""
         here = super().marker(key)
-        if here or key in self._damaged:
+        if key in self._damaged or (here and self._is_same(key, here)):
             return here
         found = self._ask_if_listed(key)
-        return found if isinstance(found, Marker) else None
+        return found if isinstance(found, Marker) else here
 
     def markers(self, keys: Iterable[str] | None = None) -> Iterator[tuple[str, Marker | None]]:
         """The markers of some cells, or of all that there are, many at once; None for one that is not finished."""
@@ -331,16 +344,25 @@ class ObjectStore(Store):
         wanted = sorted(listed) if keys is None else list(keys)
         return zip(wanted, _at_once(self.marker, wanted), strict=True)
 
-    def find(self, key: str) -> Marker | str:
+    def find(self, key: str, anew: bool = False) -> Marker | str:
         """The marker of a cell that is sound in the mirror, or that was just brought there, or what is wrong with it.
 
-        One that only the mirror has, as after a kill, is uploaded.
+        Where the bucket has other bytes, it is brought.  One that only the mirror has, as after a kill, is uploaded by
+        who holds its lease, without which nobody may rely on what no marker names; to other runs it is missing.
         """
+        if anew and key not in self._known():
+            self._ask(key)
         found = self._find(key)
         if isinstance(found, Marker):
-            if self._writes and key not in self._known():
+            if self._is_same(key, found):
+                return found
+            theirs = self._ask_if_listed(key)
+            if isinstance(theirs, Marker):
+                return self._take(key, theirs, found)
+            if self._writes and self.leases.is_held(key):
                 self._upload(key, self.folder(key), found)
-            return found
+                return self._find(key)
+            return _MISSING if self._writes and theirs == _MISSING else found
         if key in self._damaged and not self.leases.is_held(key):
             return self._damaged[key]
         brought = self._bring(key)
@@ -356,8 +378,7 @@ class ObjectStore(Store):
 
     def size(self, key: str) -> int:
         """Bytes of a cell's payload in the bucket, when that was listed last."""
-        payloads = self._list_payloads() if self._payloads is None else self._payloads
-        return sum(payloads.get(key, {}).values())
+        return sum(self._known_payloads().get(key, {}).values())
 
     def verify(self, key: str) -> str | None:
         """What is wrong with a cell in the bucket after reading every byte of it, or None; the mirror stays."""
@@ -418,14 +439,14 @@ class ObjectStore(Store):
         """The objects that the marker of a cell names, if it has one; None where that is damaged."""
         marker = self._ask(key) if key in self._known() else _MISSING
         if isinstance(marker, Marker):
-            return {_payload(key, name, digest) for name, (_, digest) in marker.files.items()}
+            return _named_by(key, marker)
         return set() if marker == _MISSING else None
 
     def size_beside(self, path: PurePath) -> int:
         """Bytes of what lies beside cells."""
         if isinstance(path, Path):
             return super().size_beside(path)
-        return (self._payloads or {}).get(path.parts[1], {}).get(str(path), 0)
+        return self._known_payloads().get(path.parts[1], {}).get(str(path), 0)
 
     def clear(self, path: PurePath) -> None:
         """Remove what lies beside cells."""
@@ -441,21 +462,47 @@ class ObjectStore(Store):
             self.bucket.remove(name)
         self._known().discard(key)
         self._damaged.pop(key, None)
+        self._same.discard(key)
         self._remove(key)
+
+    def _is_same(self, key: str, marker: Marker) -> bool:
+        """Whether the bucket is known to have a cell as the mirror has it, without asking for its marker."""
+        if key in self._same:
+            return True
+        # Nobody writes a marker before what it names, so that it can name nothing but what is there.
+        same = key in self._known() and {*self._known_payloads().get(key, ())} == _named_by(key, marker)
+        if same:
+            self._same.add(key)
+        return same
+
+    def _take(self, key: str, theirs: Marker, ours: Marker) -> Marker | str:
+        """Have a cell in the mirror as the bucket has it, which was written first."""
+        if theirs.files != ours.files:
+            self._remove(key)
+            return self._bring(key)
+        self._same.add(key)
+        return ours
 
     def _list_payloads(self, key: str = "") -> dict[str, dict[str, int]]:
         """By cell the names and sizes of objects, of all cells or of one, by a new listing."""
         found: dict[str, dict[str, int]] = {}
         for name, about in self.bucket.list(f"{PAYLOADS}/{key}").items():
             found.setdefault(name.split("/")[1], {})[name] = int(about["size"])
-        self._payloads = (self._payloads or {}) | found if key else found
+        if not key:
+            self._payloads = found
+        elif self._payloads is not None:
+            self._payloads |= found
         return found
+
+    def _known_payloads(self) -> dict[str, dict[str, int]]:
+        """As :meth:`_list_payloads`, by a listing that is younger than that of markers."""
+        return self._list_payloads() if self._payloads is None else self._payloads
 
     def _list(self) -> set[str]:
         """The keys of all cells of which the bucket has a marker, by a new listing."""
         names = self.bucket.list(MARKERS) if self.exists else ()
         keys = (PurePosixPath(name).stem for name in names)
-        self._listed = {key for key in keys if KEY.fullmatch(key)}
+        self._listed, self._payloads = {key for key in keys if KEY.fullmatch(key)}, None
         return self._listed
 
     def _known(self) -> set[str]:
@@ -494,6 +541,7 @@ class ObjectStore(Store):
             found = self._find(key)
             return found if isinstance(found, Marker) else self._is_damaged(key, error)
         self._damaged.pop(key, None)
+        self._same.add(key)
         return marker
 
     def _is_damaged(self, key: str, error: Exception) -> str:
@@ -514,13 +562,15 @@ class ObjectStore(Store):
                 self.bucket.write(_marker(key), text.encode())
             elif theirs.files != marker.files:
                 # Another run was first: the cell is what that one made of it, here as well, for workers to read.
-                for name in ours.keys() - (self._named(key) or ours.keys()):
+                for name in ours.keys() - _named_by(key, theirs):
                     self.bucket.remove(name)
                 if folder == self.folder(key):
-                    self._remove(key)
-                    self._bring(key)
+                    self._take(key, theirs, marker)
+                return
         self._damaged.pop(key, None)
         self._known().add(key)
+        if folder == self.folder(key):
+            self._same.add(key)
 
 
 class LazyStore(Store):
@@ -555,6 +605,11 @@ def _marker(key: str) -> str:
 
 def _payload(key: str, name: str, digest: str) -> str:
     return f"{PAYLOADS}/{key}/{digest}/{name}"
+
+
+def _named_by(key: str, marker: Marker) -> set[str]:
+    """The objects that a marker of a cell names."""
+    return {_payload(key, name, digest) for name, (_, digest) in marker.files.items()}
 
 
 def _at_once(act: Callable[[str], T], keys: Iterable[str]) -> Iterator[T]:

@@ -28,7 +28,7 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 from erasebench.engine.cells import Cell, canonical_json
-from erasebench.engine.leases import SUFFIX, FolderLeases, Lease, Leases
+from erasebench.engine.leases import FolderLeases, Lease, Leases, is_stray
 from erasebench.errors import EraseBenchError
 from erasebench.files import (
     PARTIAL,
@@ -46,6 +46,8 @@ ABOUT = "store.json"
 KEY = re.compile("[0-9a-f]{64}")
 MARKER, VERIFIED = "done.json", "verified.json"
 CELLS, LEASES, WORK = "cells", "leases", "work"
+MIRROR = "mirror.txt"
+"""In the mirror of a store in a bucket: its URL."""
 RUN, CLEARING = "run-", "clearing"
 """Leases that are not of cells: of each run that is at work, with its owner, and of who removes what runs may read."""
 
@@ -126,6 +128,16 @@ class Store:
             raise _corrupt(str(about), error) from error
         check_format(text, self.name)
 
+    def check_may_clear(self) -> None:
+        """Refuse to have anything removed from the mirror of a bucket, in which the leases of its runs are.
+
+        Raises:
+            EraseBenchError: this is one; the message names the URL.
+        """
+        with suppress(FileNotFoundError):
+            url = (self.root / MIRROR).read_text(encoding="utf-8").strip()
+            raise EraseBenchError(f"{self.root} is the mirror of {url}: name that store, where its runs can be seen")
+
     def bring(self, keys: Iterable[str]) -> None:
         """Have those of some cells at hand that there are: nothing to do in a folder.
 
@@ -152,8 +164,13 @@ class Store:
         found = self.find(key)
         return found if isinstance(found, str) else None
 
-    def find(self, key: str) -> Marker | str:
-        """The marker of a cell that passes :meth:`check`, or what is wrong with the cell."""
+    def find(self, key: str, anew: bool = False) -> Marker | str:
+        """The marker of a cell that passes :meth:`check`, or what is wrong with the cell.
+
+        Args:
+            key: of the cell.
+            anew: count on no listing that is older than this call; a folder is never listed.
+        """
         return self._find(key)
 
     def has(self, key: str) -> bool:
@@ -436,8 +453,9 @@ class Store:
         folders = [path for pattern in patterns for path in self.root.glob(pattern)]
         leases = self.root.glob(f"{LEASES}/*")
         return sorted(
-            [path for path in folders if not path.is_dir() and PARTIAL not in path.name]
-            + [path for path in leases if path.is_symlink() or not path.is_file() or path.suffix != SUFFIX]
+            # What is gone by the time it is looked at was removed by a run.
+            [path for path in folders if not path.is_dir() and PARTIAL not in path.name and os.path.lexists(path)]
+            + [path for path in leases if is_stray(path)]
         )
 
     def remove(self, key: str) -> None:

@@ -85,8 +85,10 @@ def find_garbage(store: Store, keep: Collection[str]) -> Garbage:
         keep: keys of cells, which need not be there.
 
     Raises:
-        EraseBenchError: one of them is damaged, so that nobody can tell what it was made of.
+        EraseBenchError: one of them is damaged, so that nobody can tell what it was made of; or the store is the mirror
+            of a bucket.
     """
+    store.check_may_clear()
     kept = with_what_they_read(store, keep)
     cells: dict[str, list[str]] = {}
     for key, marker in store.markers():

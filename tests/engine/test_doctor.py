@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from erasebench.engine.cells import IDENTITY_VERSION
 from erasebench.engine.doctor import examine
 from erasebench.engine.store import MARKER, Store
+from erasebench.files import remove
 from tests.engine.runs import CELLS, TINY, command, copy_of, done, places, run_tiny, table
 from tests.engine.test_leases import killed
 
@@ -110,7 +112,8 @@ def test_what_killed_runs_leave_beside_cells_is_named_and_removed(
     process = killed(store.root / "leases", key)
     (store.work(key) / "checkpoint").touch()
     (store.work("0" * 64) / "checkpoint").touch()
-    (store.root / "leases" / f"{key}.json.ab.partial").touch()
+    leases = store.root / "leases"
+    shutil.copyfile(leases / f"{key}.json", leases / f"{key}.json.ab.partial")
     for _ in range(2):
         assert command("doctor", "--store", store.root) == 1
         stray, lease, work = capsys.readouterr().out.splitlines()
@@ -122,6 +125,33 @@ def test_what_killed_runs_leave_beside_cells_is_named_and_removed(
     assert capsys.readouterr().out.count(": removed\n") == 3
     assert command("doctor", "--store", store.root) == 0
     assert [path.name for path in store.works()] == ["0" * 64], "what an unfinished cell goes on from stays"
+
+
+def test_leases_that_a_run_makes_and_gives_back_are_no_strays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, key, link, glob = Store(tmp_path / "store"), "ab" * 32, os.link, Path.glob
+    looks = list[list[str]]()
+
+    def look_and_link(source: Path, target: Path) -> None:
+        looks.append(examine(store.root, fix=True))
+        link(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", look_and_link)
+        assert store.leases.claim(key).held
+    assert looks == [[]], "a lease in the making is no stray"
+
+    def list_and_remove(self: Path, pattern: str) -> list[Path]:
+        found = list(glob(self, pattern))
+        removed.extend(found)
+        for path in found:
+            remove(path)
+        return found
+
+    store.folder(key).mkdir(parents=True)
+    removed = list[Path]()
+    monkeypatch.setattr(Path, "glob", list_and_remove)
+    assert store.strays() == [], "nor is what is gone when it is looked at"
+    assert {path.name for path in removed} == {"ab", f"{key}.json"}
 
 
 def test_a_run_clears_up_after_those_that_were_killed(fast_run: Path, tmp_path: Path) -> None:

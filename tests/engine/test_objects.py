@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from erasebench.engine import objects
 from erasebench.engine.doctor import examine
 from erasebench.engine.leases import Claim
 from erasebench.engine.objects import MIRRORS, Bucket, ObjectLeases, ObjectStore, open_store, store_at, store_to_read
-from erasebench.engine.runner import Corrupt, Event, Finished, Outcome
+from erasebench.engine.runner import Corrupt, Event, Finished, Found, Outcome
 from erasebench.engine.store import Marker, Store
 from erasebench.engine.upkeep import collect_garbage, copy
 from erasebench.engine.workers import LocalRunner
@@ -214,6 +215,57 @@ def test_what_a_killed_run_did_not_upload_is_uploaded_and_not_computed_again(buc
     assert len(bucket.objects("a/markers/")) == len(CHAIN) and examine(URL) == []
 
 
+def compute_without_upload(bucket: S3Server, folder: Path) -> None:
+    """Compute the cells, and leave the bucket as if nothing had been uploaded of any."""
+    compute(folder)
+    for name in (*bucket.objects("a/markers/"), *bucket.objects("a/payloads/")):
+        bucket.remove(name)
+
+
+def test_what_is_being_uploaded_is_no_leftover(
+    bucket: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compute_without_upload(bucket, tmp_path)
+    upload, said = Bucket.upload, list[str]()
+
+    def upload_and_examine(self: Bucket, path: Path, name: str) -> None:
+        upload(self, path, name)
+        on_machine("two", tmp_path, monkeypatch)
+        said.extend(examine(URL, fix=True))
+        on_machine("one", tmp_path, monkeypatch)
+
+    monkeypatch.setattr(Bucket, "upload", upload_and_examine)
+    assert not compute(tmp_path).computed and said == []
+    assert examine(URL) == [] and texts() == TEXTS
+
+
+def test_what_others_uploaded_first_takes_the_place_of_what_a_killed_run_did_not(
+    bucket: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where GPUs of two kinds round differently."""
+    compute_without_upload(bucket, tmp_path)
+    mirror = Store(store_at(URL).root)
+    ours = mirror.marker(ONE.key)
+    opened_before = store_at(URL)
+    assert opened_before.find(ONE.key) == "is missing", "nobody else has it, and its lease is not held"
+    on_machine("two", tmp_path, monkeypatch)
+    with store_at(URL).writing(ONE, {"seconds": 1.0}) as folder:
+        (folder / "payload").write_text("by another")
+    on_machine("one", tmp_path, monkeypatch)
+    # What a killed run left of its upload names no winner.
+    bucket.write(f"a/payloads/{ONE.key}/{ours.files['payload'][1] if ours else ''}/payload", TEXTS[0].encode())
+    for held in (False, True):
+        store = opened_before if held else store_at(URL)
+        with store.leases.holding(ONE.key) if held else nullcontext():
+            found = store.find(ONE.key)
+        assert isinstance(found, Marker) and ours and found.files != ours.files
+        assert store.marker(ONE.key) == found == mirror.marker(ONE.key)
+        assert (mirror.read(ONE.key) / "payload").read_text() == "by another", "workers read nothing else"
+        mirror.remove(ONE.key)
+        with mirror.adopting(ONE.key, ours) as folder:
+            (folder / "payload").write_text(TEXTS[0])
+
+
 def check_two_at_once(folder: Path, patch: pytest.MonkeyPatch) -> None:
     """Two machines on one bucket: each cell is computed once."""
     slow = [cell(f"slow {k}", "tick 0.2") for k in range(4)]
@@ -242,6 +294,50 @@ def test_of_two_machines_at_once_each_does_what_the_other_does_not(
     bucket: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     check_two_at_once(tmp_path, monkeypatch)
+
+
+def test_a_lease_that_could_not_be_given_back_keeps_nobody_from_a_finished_cell(
+    bucket: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = store_at(URL)
+    on_machine("two", tmp_path, monkeypatch)
+    second = store_at(URL)
+    assert second.find(ONE.key) == "is missing"
+    with first.leases.holding("run-first"):
+        first.leases.claim(ONE.key)
+        with first.writing(ONE, {"seconds": 1.0}) as folder:
+            (folder / "payload").write_text(TEXTS[0])
+        bucket.refuse = lambda kind, path: ("500 Internal Server Error", "InternalError") if kind == "delete" else None
+        first.leases.release(ONE.key)
+        bucket.refuse = lambda kind, path: None
+        assert bucket.objects(f"a/leases/{ONE.key}")
+        check_found(second, tmp_path)
+
+
+def test_a_lease_in_a_folder_that_could_not_be_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path / "store")
+    with store.leases.holding(ONE.key), store.writing(ONE, {"seconds": 1.0}) as folder:
+        (folder / "payload").write_text(TEXTS[0])
+    find, another = Store.find, Store(store.root)
+    looks = iter([False])
+
+    def find_late(self: Store, key: str, anew: bool = False) -> Marker | str:
+        """As when the cell is finished after the run has looked for it first."""
+        return find(self, key, anew) if next(looks, True) else "is missing"
+
+    monkeypatch.setattr(Store, "find", find_late)
+    with store.leases.holding(ONE.key):
+        check_found(another, tmp_path)
+
+
+def check_found(store: Store, folder: Path) -> None:
+    """A run whose cell another run holds, and has done, takes it as it is."""
+
+    def tell(event: Event) -> None:
+        assert isinstance(event, Found), f"{type(event).__name__}: the run would wait for ever"
+
+    outcome = LocalRunner(FakeWorkshop(store, folder)).run([ONE], store, [tell])
+    assert outcome.costs == {ONE.key: {"seconds": 1.0}} and not outcome.computed
 
 
 def test_the_procedure_finds_machines_without_leases(
@@ -366,6 +462,21 @@ def test_gc_waits_for_runs_on_other_machines(bucket: S3Server, tmp_path: Path, m
     with open_store(URL).clearing(), pytest.raises(EraseBenchError, match="is being cleared by"), run.at_work():
         pass
     assert not bucket.objects("a/leases/")
+
+
+def test_nothing_is_removed_from_a_mirror_by_who_takes_it_for_a_store_of_its_own(
+    bucket: S3Server, fast_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whose runs have their leases in the bucket."""
+    compute(tmp_path)
+    mirror, run = Store(store_at(URL).root), fast_run / "out"
+    said = f"{mirror.root} is the mirror of {URL}: name that store, where its runs can be seen"
+    assert command("store", "copy", fast_run / "store", mirror.root) == 0, "so that it has what the run names"
+    for args in (("store", "gc", "--keep", run), ("store", "gc", "--keep", run, "--yes"), ("doctor", "--fix")):
+        assert refused(capsys, *args, "--store", mirror.root) == said
+    assert len(mirror.cells()) == CELLS + len(CHAIN)
+    assert command("doctor", "--store", mirror.root) == 0, "to look is allowed"
+    assert examine(URL, fix=True) == []
 
 
 # Copies
@@ -541,7 +652,7 @@ def test_a_cell_costs_few_requests(bucket: S3Server, tmp_path: Path, monkeypatch
     begin = {"list": 2, "head": 1}  # of a bucket without cells; one listing for a thousand cells otherwise
     each = {"put": 3, "get": 2, "list": 2, "delete": 1}
     assert requests() == {kind: begin.get(kind, 0) + 10 * each.get(kind, 0) for kind in (*each, "head")}
-    assert requests() == {"list": 1}, "cells that are here and there"
+    assert requests() == {"list": 2}, "cells that are here and there: markers, and what they name"
     on_machine("two", tmp_path, monkeypatch)
     assert requests() == {"list": 1, "get": 20}, "marker and payload of cells that are there alone"
 
