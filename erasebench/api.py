@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from erasebench.concepts import load_catalogue
 from erasebench.config import make_config, parse_method
 from erasebench.domains import DOMAINS
-from erasebench.engine.objects import store_at
+from erasebench.engine.opening import store_at
 from erasebench.engine.runner import Event, Progressed
 from erasebench.engine.store import Store
 from erasebench.erasures import compute, plan_from

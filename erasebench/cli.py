@@ -347,7 +347,7 @@ def plan(precision: str | None, speeds_of: Place | None, **options: Any) -> None
 
     Cells to compute, cells already there, images, time and disk.
     """
-    from erasebench.engine.objects import open_store, store_at
+    from erasebench.engine.opening import open_store, store_at
     from erasebench.plan import describe_plan
     from erasebench.planning import make_plan
     from erasebench.precision import describe_precision, parse_precision
@@ -655,7 +655,7 @@ def doctor(store: Place, fix: bool) -> None:
     Exits with 1 if something is damaged and was not removed.
     """
     from erasebench.engine.doctor import examine, of_other_versions
-    from erasebench.engine.objects import store_at
+    from erasebench.engine.opening import store_at
 
     problems, others = examine(store, fix), of_other_versions(store_at(store, make=False))
     write_result("\n".join([*(problems or [f"{store}: nothing is damaged"]), *others]))

@@ -18,7 +18,8 @@ from erasebench.config import RunConfig
 from erasebench.engine.cells import with_all_that_they_read
 from erasebench.engine.doctor import of_other_versions
 from erasebench.engine.ledger import LEDGER, Ledger
-from erasebench.engine.objects import MIRRORS, store_at
+from erasebench.engine.objects import MIRRORS
+from erasebench.engine.opening import store_at
 from erasebench.engine.progress import Progress
 from erasebench.engine.ray import RayRunner, check_ray
 from erasebench.engine.runner import Outcome, Runner

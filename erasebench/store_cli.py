@@ -49,7 +49,7 @@ def size(place: Place) -> None:
 
     By stage: how many cells, and how much space.
     """
-    from erasebench.engine.objects import open_store
+    from erasebench.engine.opening import open_store
     from erasebench.engine.upkeep import measure
 
     write_result("\n".join(measure(open_store(place, make=False))))
@@ -74,7 +74,7 @@ def gc(keep: tuple[Path, ...], more: tuple[Path, ...], place: Place, yes: bool) 
     other cells go, those of runs that are not finished too.  Nothing is removed without --yes, and nothing while a run
     is at work in the store.
     """
-    from erasebench.engine.objects import open_store
+    from erasebench.engine.opening import open_store
     from erasebench.engine.upkeep import collect_garbage, find_garbage
 
     opened = open_store(place, make=yes)
@@ -105,7 +105,7 @@ def copy(source: Place, target: Place, run: Path | None) -> None:
 
     Exits with 1 if a cell is damaged or left to a run that is at it; the others are copied.
     """
-    from erasebench.engine.objects import open_store, store_at
+    from erasebench.engine.opening import open_store, store_at
     from erasebench.engine.upkeep import copy, with_what_they_read
 
     opened = open_store(source, make=False)
@@ -128,7 +128,7 @@ def export(run: Path, archive: Path, place: Place | None) -> None:
     RUN is the folder of a finished run, ARCHIVE an uncompressed tar file, the same bytes for the same cells.
     """
     from erasebench.engine.archive import export_cells
-    from erasebench.engine.objects import open_store
+    from erasebench.engine.opening import open_store
     from erasebench.engine.upkeep import with_what_they_read
 
     named = _cells_of(run)

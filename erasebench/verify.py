@@ -31,7 +31,7 @@ from erasebench.claims import (
     untried,
 )
 from erasebench.engine.cells import Cell
-from erasebench.engine.objects import store_at
+from erasebench.engine.opening import store_at
 from erasebench.engine.progress import Progress
 from erasebench.engine.store import Store
 from erasebench.engine.workers import LocalRunner

@@ -19,8 +19,9 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from erasebench.adversarial import read_trial
-from erasebench.engine.objects import store_at
-from erasebench.engine.store import Marker, Store
+from erasebench.engine.markers import Marker
+from erasebench.engine.opening import store_at
+from erasebench.engine.store import Store
 from erasebench.errors import EraseBenchError
 from erasebench.images import read_images
 from erasebench.results.entry import artefact_folder, read_artefacts, read_entry, recompute

@@ -11,7 +11,8 @@ from safetensors import safe_open
 
 from erasebench.engine import cells, doctor
 from erasebench.engine.cells import IDENTITY_VERSION
-from erasebench.engine.store import VERIFIED, Store
+from erasebench.engine.markers import VERIFIED
+from erasebench.engine.store import Store
 from erasebench.results.record import read_record
 from tests.engine.runs import CELLS, command, done, fast_stages, load_once, run_tiny
 from tests.golden.stores import RUN, UNERASED, unpack

@@ -17,8 +17,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from erasebench.engine.objects import store_at
-from erasebench.engine.store import KEY, MARKER, Marker, Store, identity_key, parse_marker
+from erasebench.engine.markers import KEY, MARKER, Marker, identity_key, parse_marker
+from erasebench.engine.opening import store_at
+from erasebench.engine.store import Store
 from erasebench.engine.upkeep import Arrival
 from erasebench.errors import EraseBenchError
 from erasebench.files import Place, cannot_write, durably

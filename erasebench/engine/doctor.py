@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
 from erasebench.engine.cells import IDENTITY_VERSION
-from erasebench.engine.objects import open_store
-from erasebench.engine.store import LEASES, Store
-from erasebench.files import Place, remove
+from erasebench.engine.leases import is_stray
+from erasebench.engine.opening import open_store
+from erasebench.engine.store import CELLS, LEASES, WORK, Store
+from erasebench.files import PARTIAL, Place, remove
 
 
 def examine(place: Place, fix: bool = False) -> list[str]:
@@ -34,7 +37,7 @@ def examine(place: Place, fix: bool = False) -> list[str]:
     def report(problem: str) -> None:
         problems.append(problem + (": removed" if fix else ""))
 
-    for path in store.strays():
+    for path in strays(store.root):
         report(f"{path} is no {'lease' if path.parent.name == LEASES else 'folder'}")
         if fix:
             remove(path)
@@ -73,6 +76,18 @@ def examine(place: Place, fix: bool = False) -> list[str]:
             if fix:
                 remove(path)
     return problems
+
+
+def strays(root: Path) -> list[Path]:
+    """What of a store in a folder is no folder where one should be, and no lease where one should be."""
+    patterns = (f"{CELLS}/*", f"{CELLS}/??/*", f"{WORK}/*")
+    folders = [path for pattern in patterns for path in root.glob(pattern)]
+    leases = root.glob(f"{LEASES}/*")
+    return sorted(
+        # What is gone by the time it is looked at was removed by a run.
+        [path for path in folders if not path.is_dir() and PARTIAL not in path.name and os.path.lexists(path)]
+        + [path for path in leases if is_stray(path)]
+    )
 
 
 def of_other_versions(store: Store) -> list[str]:

@@ -11,7 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from erasebench.engine.bucket import StoreLostError
 from erasebench.engine.cells import Cell
+from erasebench.engine.markers import Marker
 from erasebench.engine.runner import (
     Corrupt,
     Event,
@@ -33,7 +35,7 @@ from erasebench.engine.runner import (
     Workers,
 )
 from erasebench.engine.schedule import Queue, Schedule, longest_way_first
-from erasebench.engine.store import Marker, Store, StoreLostError
+from erasebench.engine.store import Store
 from erasebench.engine.work import TRIES, Failure, Task, Workshop
 from erasebench.errors import EraseBenchError
 from erasebench.files import PARTIAL, disk_full, remove

@@ -1,7 +1,7 @@
-"""Stores in a bucket, and how stores are opened wherever they are.
+"""Stores in a bucket (:mod:`erasebench.engine.bucket`).
 
-A bucket is whatever fsspec reaches by a URL: ``s3://bucket/prefix``, ``gs://``, ``az://``.  A store there has a
-*mirror*, an ordinary store in a folder of this machine, in which all work is done and from which all is read:
+Such a store has a *mirror*, an ordinary store in a folder of this machine, in which all work is done and from which all
+is read:
 
 - a cell that the bucket has is brought into the mirror before it is read, and compared with its marker on the way;
 - a cell that is finished is committed in the mirror, then its payload is uploaded, and its marker last, while its lease
@@ -11,9 +11,9 @@ A bucket is whatever fsspec reaches by a URL: ``s3://bucket/prefix``, ``gs://``,
 hash is in the name, two runs that write the same cell never overwrite each other's bytes; the marker, which is made
 only if there is none, says whose count.  What no marker names does not exist.
 
-``leases/<name>.<generation>`` is a lease, and ``leases/beats/<owner>`` the sign of life of a process, for all leases
-that it holds.  The one thing that a bucket has to have is that an object can be made only if there is none
-(``If-None-Match`` of S3): a store is not opened for writing where that is not so.
+``leases/`` says which cells runs are at: :mod:`erasebench.engine.object_leases`.  The one thing that a bucket has to
+have is that an object can be made only if there is none (``If-None-Match`` of S3): a store is not opened for writing
+where that is not so.
 """
 
 from __future__ import annotations
@@ -22,227 +22,27 @@ import json
 import os
 import re
 import secrets
-import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from functools import cached_property
+from contextlib import contextmanager
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, TypeVar
 
+from erasebench.engine.bucket import Bucket
 from erasebench.engine.cells import Cell, short_hash
-from erasebench.engine.leases import Claim, Lease, Leases
-from erasebench.engine.store import (
-    ABOUT,
-    FORMAT,
-    KEY,
-    MIRROR,
-    CorruptCellError,
-    Marker,
-    Store,
-    StoreLostError,
-    check_format,
-    check_payload,
-    identity_key,
-    parse_marker,
-)
-from erasebench.errors import EraseBenchError, check_name, one_line
-from erasebench.files import Place, cannot_write, is_disk_full, write_durably
+from erasebench.engine.markers import KEY, CorruptCellError, Marker, check_payload, identity_key, parse_marker
+from erasebench.engine.object_leases import ObjectLeases
+from erasebench.engine.store import ABOUT, FORMAT, MIRROR, Store, check_format
+from erasebench.errors import EraseBenchError
+from erasebench.files import cannot_write, write_durably
 from erasebench.terminal import say
 
-MARKERS, PAYLOADS, LEASES, BEATS = "markers", "payloads", "leases", "leases/beats"
+MARKERS, PAYLOADS = "markers", "payloads"
 T = TypeVar("T")
 MIRRORS = "ERASEBENCH_MIRRORS"
 """The environment variable that names the folder in which the mirrors of buckets are."""
-NAME = re.compile("[0-9a-z-]+")
-"""What leases are called; their names become parts of paths."""
 THREADS = 16
 """So many objects are asked for at once."""
-
-
-def store_at(place: Place, make: bool = True) -> Store:
-    """The store in a folder or a bucket.
-
-    Args:
-        place: the folder, or the URL.
-        make: make the store if it is not there; otherwise it is read as an empty one.
-
-    Raises:
-        EraseBenchError: it cannot be written or reached, is no store, or is one of a newer version.
-    """
-    return ObjectStore(place, make) if isinstance(place, str) else Store(place, make)
-
-
-def store_to_read(place: Place) -> Store:
-    """A store of which little is read, if anything: one in a bucket is asked for only then.
-
-    Args:
-        place: its folder, which need not be there, or its URL.
-    """
-    return LazyStore(place) if isinstance(place, str) else Store(place, make=False)
-
-
-def open_store(place: Place, make: bool = True) -> Store:
-    """A store that is there.
-
-    Args:
-        place: its folder, or its URL.
-        make: whether what it lacks may be made there; otherwise nothing is written.
-
-    Raises:
-        EraseBenchError: it is no store, or not there; the message gives the nearest folder that is one.
-    """
-    if isinstance(place, str):
-        store = ObjectStore(place, make=False)
-        if not store.exists:
-            raise EraseBenchError(f"{place} is no store: it has no {ABOUT}")
-        return ObjectStore(place) if make else store
-    if not place.exists():
-        near = place.parent.iterdir() if place.parent.is_dir() else ()
-        check_name("store", str(place), sorted(str(path) for path in near if (path / ABOUT).exists()))
-    if not (place / ABOUT).exists():
-        raise EraseBenchError(f"{place} is no store: it has no {ABOUT}")
-    return Store(place, make)
-
-
-class Bucket:
-    """Objects below a URL.
-
-    Args:
-        url: such as ``s3://bucket/prefix``.
-
-    Raises:
-        EraseBenchError: nothing is known of its protocol, or the package that it needs is not there.  So say all
-            methods if the bucket is not there, or cannot be reached: after the retries of the package.
-    """
-
-    def __init__(self, url: str) -> None:
-        self._files, path = _connect(url)
-        self.url, self._path = url.rstrip("/"), path.rstrip("/")
-
-    def list(self, folder: str = "") -> dict[str, Mapping[str, Any]]:
-        """The names of all objects below a folder, as :meth:`read` takes them, and what the bucket says of each."""
-        with self._talking():
-            try:
-                found = self._files.find(f"{self._path}/{folder}".rstrip("/"), detail=True)
-            except FileNotFoundError as error:
-                if _code(error) == "NoSuchBucket":
-                    raise
-                return {}
-        return {name[len(self._path) + 1 :]: about for name, about in found.items()}
-
-    def first(self) -> str | None:
-        """The name of some object, or of what is like a folder of them; None if there is nothing."""
-        with self._talking():
-            try:
-                found = self._files.ls(self._path, detail=False)
-            except FileNotFoundError as error:
-                if _code(error) == "NoSuchBucket":
-                    raise
-                return None
-        return next((PurePosixPath(name).name for name in found), None)
-
-    def read(self, name: str) -> bytes | None:
-        """What an object holds; None if there is none."""
-        with tempfile.TemporaryDirectory(prefix="erasebench-") as folder:
-            return (Path(folder) / "object").read_bytes() if self.download(name, Path(folder) / "object") else None
-
-    def write(self, name: str, data: bytes, new: bool = False) -> bool:
-        """Write an object in one step.
-
-        Args:
-            name: its name.
-            data: what it is to hold.
-            new: only if there is none.
-
-        Returns:
-            Whether it was written.
-        """
-        with self._talking():
-            try:
-                self._files.pipe_file(self._at(name), data, mode="create" if new else "overwrite")
-            except FileExistsError:
-                return False
-            except OSError as error:
-                # Of two who write at once, S3 may tell both to try again.
-                if not new or _code(error) != "ConditionalRequestConflict":
-                    raise
-                return self.write(name, data, new)
-        return True
-
-    def download(self, name: str, path: Path) -> bool:
-        """Write what an object holds into a file; False if there is no such object."""
-        with self._talking():
-            try:
-                self._files.get_file(self._at(name), str(path))
-            except FileNotFoundError as error:
-                if _code(error) == "NoSuchBucket":
-                    raise
-                return False
-        return True
-
-    def upload(self, path: Path, name: str) -> None:
-        """Make an object of a file."""
-        with self._talking():
-            self._files.put_file(str(path), self._at(name))
-
-    def remove(self, name: str) -> None:
-        """Remove an object, if it is there."""
-        with self._talking(), suppress(FileNotFoundError):
-            self._files.rm_file(self._at(name))
-
-    def _at(self, name: str) -> str:
-        return f"{self._path}/{name}"
-
-    @contextmanager
-    def _talking(self) -> Iterator[None]:
-        """Say in our words what goes wrong between here and the bucket."""
-        try:
-            yield
-        except EraseBenchError:
-            raise
-        except FileNotFoundError as error:
-            raise StoreLostError(f"there is no bucket for {self.url}: {one_line(error)}; make it first") from error
-        except PermissionError as error:
-            raise StoreLostError(
-                f"no permission for {self.url}: {one_line(error)}; look at the credentials that its package finds"
-            ) from error
-        except Exception as error:  # each package has errors of its own
-            if is_disk_full(error):
-                raise
-            raise StoreLostError(
-                f"{self.url} cannot be reached: {one_line(error)}; what is finished is kept, and the same command goes "
-                "on from there"
-            ) from error
-
-
-def _code(error: BaseException) -> str:
-    """What S3 calls an error."""
-    response = getattr(error.__cause__, "response", None) or {}
-    return str(response.get("Error", {}).get("Code", ""))
-
-
-def _connect(url: str) -> tuple[Any, str]:
-    """The file system that a URL is of, and the path there."""
-    import fsspec
-
-    protocol = url.partition("://")[0]
-    if protocol in ("file", "local"):
-        raise EraseBenchError(f"{url} is a folder of this machine: name it without {protocol}://")
-    check_name("protocol", protocol, fsspec.available_protocols(), url)
-    if "::" in url:
-        raise EraseBenchError(f"{url} names several file systems; a store is in one")
-    try:
-        files, path = fsspec.url_to_fs(url, use_listings_cache=False)
-    except ImportError as error:
-        extra = "pip install 'erasebench[s3]'" if protocol in ("s3", "s3a") else one_line(error)
-        raise EraseBenchError(f"{url} needs a package that is not there: {extra}") from error
-    except ValueError as error:
-        raise EraseBenchError(f"{url} is no URL of a store: {one_line(error)}") from error
-    if not path.strip("/"):
-        raise EraseBenchError(f"{url} names no bucket; write {protocol}://bucket/prefix")
-    return files, path
 
 
 def mirror_folder(url: str, identity: str) -> Path:
@@ -573,29 +373,6 @@ class ObjectStore(Store):
             self._same.add(key)
 
 
-class LazyStore(Store):
-    """A store in a bucket that is opened when a cell is read, which is all that can be done with it.
-
-    Args:
-        url: of the store.
-    """
-
-    def __init__(self, url: str) -> None:
-        self.name = url
-
-    @cached_property
-    def _store(self) -> Store:
-        return open_store(self.name, make=False)
-
-    def read(self, key: str) -> Path:
-        """The folder of a finished cell that passes :meth:`check`.
-
-        Raises:
-            EraseBenchError: the store cannot be reached, or what is wrong with the cell.
-        """
-        return self._store.read(key)
-
-
 _MISSING = "is missing"
 
 
@@ -616,150 +393,3 @@ def _at_once(act: Callable[[str], T], keys: Iterable[str]) -> Iterator[T]:
     """Do something for each of some cells, for many at a time, and give what comes of it, in their order."""
     with ThreadPoolExecutor(THREADS) as pool:
         yield from pool.map(act, keys)
-
-
-class ObjectLeases(Leases):
-    """The leases in a bucket.
-
-    Of several objects of one name that of the highest generation holds; who takes a lease over makes the next one,
-    which only one can, and leaves the others where they are until it is given back.  Where a single lease is looked at,
-    the listing of all of them, which tells of signs of life as well, may be :attr:`FRESH` seconds old: far less than it
-    takes until one is taken for abandoned.
-
-    Args:
-        bucket: which.
-    """
-
-    poll = 2.0
-    FRESH = 1.0
-
-    def __init__(self, bucket: Bucket) -> None:
-        super().__init__()
-        self.bucket = bucket
-        self._objects: dict[str, str] = {}
-        """By name, what the bucket said of each object when it was listed last."""
-        self._listed = -float("inf")
-        self._texts: dict[tuple[str, str], str] = {}
-        """What leases say, by their names and what the bucket said of them."""
-        self._generations: dict[str, int] = {}
-        """Of leases that this process holds."""
-        self._displaced: dict[str, int] = {}
-        """Generations of leases that may be taken over."""
-        self._beats = 0
-
-    def claim(self, name: str) -> Claim:
-        """Take a lease if nobody has it, or if whoever has it is gone; returns at once."""
-        claim = super().claim(name)
-        self._fall_silent()
-        return claim
-
-    def release(self, name: str) -> None:
-        """Give a lease back, unless another run took it over."""
-        super().release(name)
-        self._generations.pop(name, None)
-        with suppress(EraseBenchError):
-            self._fall_silent()
-
-    def look(self, name: str) -> Lease | None:
-        """A lease as it was at most a second ago; None if there is none."""
-        self._look_around()
-        generations = self._standing(name)
-        if not generations:
-            return None
-        path = _lease(name, generations[-1])
-        said = path, self._objects[path]
-        if said not in self._texts:
-            text = self.bucket.read(path)
-            if text is None:
-                del self._objects[path]
-                return None
-            self._texts[said] = text.decode(errors="replace")
-        lease = Lease(name, self._texts[said], "", generations[-1])
-        beat = self._objects.get(f"{BEATS}/{lease.holder.owner}", "") if lease.holder else ""
-        return Lease(name, lease.text, beat, lease.generation)
-
-    def drop(self, lease: Lease) -> None:
-        """Remove an abandoned lease as it was seen, and no other that stands there by now."""
-        self._look_around(anew=True)
-        found = self.look(lease.name)
-        if found and (found.text, found.generation) == (lease.text, lease.generation):
-            self._remove_all(lease.name, lease.generation)
-
-    def tidy(self) -> None:
-        """Remove signs of life that nobody waits for: where there is no lease but those of this process."""
-        if set(self._names()) <= self._held:
-            for path in list(self._objects):
-                if path.startswith(f"{BEATS}/") and path != f"{BEATS}/{self.owner}":
-                    self.bucket.remove(path)
-
-    def _names(self) -> list[str]:
-        self._look_around(anew=True)  # who was there before this process told of itself must not be missed
-        paths = [path.removeprefix(f"{LEASES}/") for path in self._objects if not path.startswith(f"{BEATS}/")]
-        names = {path.rpartition(".")[0] for path in paths}
-        return sorted(name for name in names if NAME.fullmatch(name))
-
-    def _make(self, name: str) -> bool:
-        self._look_around()
-        generations, free = self._standing(name), self._displaced.pop(name, None)
-        if generations and generations[-1] != free:
-            return False
-        generation = generations[-1] + 1 if generations else 0
-        path = _lease(name, generation)
-        if not self._held:
-            self._beat()  # before there is a lease that counts on it
-        if not self.bucket.write(path, self._text().encode(), new=True):
-            self._look_around(anew=True)
-            lease = self.look(name)
-            # Where an answer is lost on its way, packages send the request again, which then finds what it made.
-            if name in self._held or lease is None or (lease.text, lease.generation) != (self._text(), generation):
-                return False
-        self._objects.setdefault(path, "")
-        self._texts[path, self._objects[path]] = self._text()
-        self._generations[name] = generation
-        return True
-
-    def _displace(self, lease: Lease) -> None:
-        self._displaced[lease.name] = lease.generation
-
-    def _is_own(self, name: str) -> bool:
-        lease = self.look(name)
-        return lease is not None and (lease.text, lease.generation) == (self._text(), self._generations.get(name))
-
-    def _remove(self, name: str) -> None:
-        self._remove_all(name, self._generations[name])
-
-    def _remove_all(self, name: str, last: int) -> None:
-        """Remove a lease, but first those that it was taken over from: until it is gone, it is the one that holds."""
-        for generation in self._standing(name):
-            if generation <= last:
-                self.bucket.remove(_lease(name, generation))
-                self._objects.pop(_lease(name, generation), None)
-
-    def _beat(self) -> None:
-        self._beats += 1
-        self.bucket.write(f"{BEATS}/{self.owner}", f"{self._beats}\n".encode())
-
-    def _fall_silent(self) -> None:
-        """Take the sign of life back if this process holds nothing."""
-        if self._beats and not self._held:
-            self._beats = 0
-            self.bucket.remove(f"{BEATS}/{self.owner}")
-
-    def _standing(self, name: str) -> list[int]:
-        """The generations of a lease that were listed, the one that holds last."""
-        paths = [path for path in self._objects if path.startswith(f"{LEASES}/{name}.")]
-        ends = [path.rpartition(".")[2] for path in paths]
-        return sorted(int(end) for end in ends if end.isdecimal())
-
-    def _look_around(self, anew: bool = False) -> None:
-        """List the leases, unless that was just done."""
-        now = time.monotonic()
-        if anew or now - self._listed >= self.FRESH:
-            found = self.bucket.list(LEASES)
-            self._objects = {name: repr(sorted(about.items(), key=str)) for name, about in found.items()}
-            self._listed = now
-            self._texts = {said: text for said, text in self._texts.items() if said[0] in self._objects}
-
-
-def _lease(name: str, generation: int) -> str:
-    return f"{LEASES}/{name}.{generation}"

@@ -1,87 +1,51 @@
 """The store: a folder of finished cells that any number of runs share.
 
 ``cells/ab/<key>/`` holds a cell's payload and ``done.json``, the marker that vouches for it with the payload's sizes
-and hashes.  Both are written into a folder of a temporary name: the payload is synced, then the marker, and then the
-folder gets its name, in one step that fails if another run was first.  Without a marker that verifies, a cell does not
-exist.  Beside them ``verified.json`` notes the times of files whose bytes were found to be right, so that they need not
-all be read again for each run.
+and hashes: :mod:`erasebench.engine.markers`.  Both are written into a folder of a temporary name: the payload is
+synced, then the marker, and then the folder gets its name, in one step that fails if another run was first.  Without a
+marker that verifies, a cell does not exist.
 
 ``leases/`` says which cells runs are at, and that they are at work: :mod:`erasebench.engine.leases`.
 
-A store may also be in a bucket: :mod:`erasebench.engine.objects`, which also opens stores wherever they are.
+A store may also be in a bucket: :mod:`erasebench.engine.objects`.  :mod:`erasebench.engine.opening` opens stores
+wherever they are.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
-import os
-import re
 import secrets
 import shutil
-import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from pathlib import Path, PurePath, PurePosixPath
+from pathlib import Path, PurePath
 from typing import Any
 
-from erasebench.engine.cells import Cell, canonical_json
-from erasebench.engine.leases import FolderLeases, Lease, Leases, is_stray
-from erasebench.errors import EraseBenchError
-from erasebench.files import (
-    PARTIAL,
-    cannot_write,
-    hash_file,
-    make_folder,
-    remove,
-    sync,
-    sync_folder,
-    write_durably,
+from erasebench.engine.cells import Cell
+from erasebench.engine.leases import FolderLeases, Lease, Leases
+from erasebench.engine.markers import (
+    KEY,
+    MARKER,
+    CorruptCellError,
+    Marker,
+    check_payload,
+    file_times,
+    find_marker,
+    is_verified,
+    note_verified,
+    read_payload,
 )
+from erasebench.errors import EraseBenchError
+from erasebench.files import PARTIAL, cannot_write, hash_file, make_folder, remove, sync, sync_folder, write_durably
 
 FORMAT = 1
 ABOUT = "store.json"
-KEY = re.compile("[0-9a-f]{64}")
-MARKER, VERIFIED = "done.json", "verified.json"
 CELLS, LEASES, WORK = "cells", "leases", "work"
 MIRROR = "mirror.txt"
 """In the mirror of a store in a bucket: its URL."""
 RUN, CLEARING = "run-", "clearing"
 """Leases that are not of cells: of each run that is at work, with its owner, and of who removes what runs may read."""
-
-
-class CorruptCellError(EraseBenchError):
-    """A payload is not what its marker says."""
-
-
-class StoreLostError(EraseBenchError):
-    """A store cannot be reached, or refuses something; what is finished is kept."""
-
-
-@dataclass(frozen=True)
-class Marker:
-    """What vouches for a cell.
-
-    Attributes:
-        identity: the cell's, for people and for ``erasebench doctor``.
-        files: name -> size in bytes and SHA-256.
-        cost: what the cell took: ``seconds``, ``peak_memory_mb`` and counts; never part of a result.
-        kind: what it was told to be alike; ``units`` how much there was to do.
-    """
-
-    identity: dict[str, Any]
-    files: dict[str, tuple[int, str]]
-    cost: dict[str, Any] = field(default_factory=dict)
-    kind: str = ""
-    units: int = 1
-
-    @property
-    def reads(self) -> list[str]:
-        """The keys of the cells that it was made of."""
-        reads = self.identity["reads"]
-        return list(reads.values() if isinstance(reads, dict) else reads)  # identity version 1 did not name them
 
 
 class Store:
@@ -151,7 +115,7 @@ class Store:
 
     def marker(self, key: str) -> Marker | None:
         """The marker of a finished cell whose files are all there with their sizes, and no other; None otherwise."""
-        found = self._look(key)
+        found = find_marker(key, self.folder(key))
         return found if isinstance(found, Marker) else None
 
     def check(self, key: str) -> str | None:
@@ -197,15 +161,15 @@ class Store:
 
     def _find(self, key: str) -> Marker | str:
         """What :meth:`find` finds in the folder."""
-        found = self._look(key)
-        if isinstance(found, str) or key in self._verified or self._is_verified(key, found):
+        found = find_marker(key, self.folder(key))
+        if isinstance(found, str) or key in self._verified or is_verified(self.folder(key), found):
             return found
         return self._read(key, found) or found
 
     def verify(self, key: str) -> str | None:
         """What is wrong with a cell after reading every byte of it, or None."""
         self._verified.discard(key)
-        found = self._look(key)
+        found = find_marker(key, self.folder(key))
         return found if isinstance(found, str) else self._read(key, found)
 
     def read(self, key: str) -> Path:
@@ -220,52 +184,11 @@ class Store:
         self._verified.add(key)
         return self.folder(key)
 
-    def _look(self, key: str) -> Marker | str:
-        """A cell's marker, or what can be seen to be wrong without reading the payload."""
-        folder = self.folder(key)
-        if not folder.is_dir():
-            return "is missing"
-        try:
-            marker = _read_marker(folder / MARKER)
-            digest = identity_key(marker)
-            sizes = _sizes(folder)
-        except FileNotFoundError:
-            return "is incomplete: it has no marker"
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            return "is corrupt: its marker does not fit its files"
-        if digest != key:
-            return "is corrupt: its marker belongs to another cell"
-        foreign = sorted(sizes.keys() - marker.files.keys())
-        if foreign:
-            return f"is corrupt: its marker does not list {foreign[0]}"
-        if any(sizes.get(name) != size for name, (size, _) in marker.files.items()):
-            return "is corrupt: its marker does not fit its files"
-        return marker
-
     def _read(self, key: str, marker: Marker) -> str | None:
-        folder = self.folder(key)
-        times = {name: (folder / name).stat().st_mtime_ns for name in marker.files}
-        for name, (_, digest) in marker.files.items():
-            if hash_file(folder / name) != digest:
-                return f"is corrupt: {name} is not what was written"
-        self._verified.add(key)
-        # Only to save time, and worth nothing unless it agrees with the marker: it need not survive a kill, and where
-        # it cannot be written the files are read again.
-        with suppress(OSError):
-            (folder / VERIFIED).write_text(json.dumps(_proof(marker, times)) + "\n", encoding="ascii")
-        return None
-
-    def _is_verified(self, key: str, marker: Marker) -> bool:
-        folder = self.folder(key)
-        try:
-            noted = (folder / VERIFIED).stat().st_mtime_ns
-            times = {name: (folder / name).stat().st_mtime_ns for name in marker.files}
-            # A file that was written to in the same tick of the clock as the note could have changed after it.
-            if max(times.values()) >= noted:
-                return False
-            return bool(json.loads((folder / VERIFIED).read_text(encoding="ascii")) == _proof(marker, times))
-        except (OSError, ValueError, RecursionError):
-            return False
+        problem = read_payload(self.folder(key), marker)
+        if problem is None:
+            self._verified.add(key)
+        return problem
 
     @contextmanager
     def writing(self, cell: Cell, cost: Mapping[str, Any]) -> Iterator[Path]:
@@ -283,7 +206,7 @@ class Store:
         """
         with self._partial(cell.key) as partial:
             yield partial
-            times = _times(partial)
+            times = file_times(partial)
             files = {name: ((partial / name).stat().st_size, hash_file(partial / name)) for name in times}
             self._commit(cell.key, partial, Marker(cell.identity, files, dict(cost), cell.kind, cell.units), times)
 
@@ -297,7 +220,7 @@ class Store:
         """
         with self._partial(key) as partial:
             yield partial
-            times = _times(partial)
+            times = file_times(partial)
             check_payload(key, partial, marker)
             self._commit(key, partial, marker, times)
 
@@ -331,8 +254,7 @@ class Store:
             times: when the files were written last, before they were hashed: what is written later is not vouched for.
         """
         sync_folder(partial)
-        with suppress(OSError):
-            (partial / VERIFIED).write_text(json.dumps(_proof(marker, times)) + "\n", encoding="ascii")
+        note_verified(partial, marker, times)
         write_durably(partial / MARKER, json.dumps(vars(marker), sort_keys=True) + "\n")
         self._verified.discard(key)
         target = self.folder(key)
@@ -447,17 +369,6 @@ class Store:
         """Remove what lies beside cells."""
         remove(Path(path))
 
-    def strays(self) -> list[Path]:
-        """What is no folder where one should be, and no lease where one should be."""
-        patterns = (f"{CELLS}/*", f"{CELLS}/??/*", f"{WORK}/*")
-        folders = [path for pattern in patterns for path in self.root.glob(pattern)]
-        leases = self.root.glob(f"{LEASES}/*")
-        return sorted(
-            # What is gone by the time it is looked at was removed by a run.
-            [path for path in folders if not path.is_dir() and PARTIAL not in path.name and os.path.lexists(path)]
-            + [path for path in leases if is_stray(path)]
-        )
-
     def remove(self, key: str) -> None:
         """Forget a cell: in one step, so that a kill leaves nothing that looks like a damaged one."""
         self._remove(key)
@@ -499,96 +410,6 @@ def _corrupt(about: str, error: Exception) -> EraseBenchError:
     return EraseBenchError(f'{about} is corrupt ({error}); a store\'s says {{"format": {FORMAT}}}')
 
 
-def check_payload(key: str, folder: Path, marker: Marker) -> None:
-    """Compare a folder with what a cell's marker says of its files, reading every byte.
-
-    Raises:
-        CorruptCellError: it is something else.
-    """
-    if {name: size for name, (size, _) in marker.files.items()} != _sizes(folder):
-        raise CorruptCellError(f"cell {key[:12]} is corrupt: its marker does not fit its files")
-    for name, (_, digest) in marker.files.items():
-        if hash_file(folder / name) != digest:
-            raise CorruptCellError(f"cell {key[:12]} is corrupt: {name} is not what was written")
-
-
 def _size(path: Path) -> int:
     """Bytes of a file, or of all files below a folder."""
     return sum(each.lstat().st_size for each in (path, *path.rglob("*")) if not each.is_dir())
-
-
-def identity_key(marker: Marker) -> str:
-    """The key of the cell that a marker is of."""
-    return hashlib.sha256(canonical_json(marker.identity).encode()).hexdigest()
-
-
-def _read_marker(path: Path) -> Marker:
-    """Read a marker.
-
-    Raises:
-        OSError, or what :func:`parse_marker` raises.
-    """
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise ValueError(path)
-    return parse_marker(path.read_text(encoding="utf-8"))
-
-
-def parse_marker(text: str) -> Marker:
-    """A marker of its text; what it says is plain numbers and names of files below its folder.
-
-    Raises:
-        ValueError, KeyError, TypeError, AttributeError or RecursionError: it is none.
-    """
-    read = json.loads(text)
-    canonical_json(read)  # NaN and infinity are refused, wherever they stand
-    files = {name: (size, digest) for name, (size, digest) in read["files"].items()}
-    for name, (size, digest) in files.items():
-        parts = PurePosixPath(name).parts
-        plain = parts and not name.startswith("/") and ".." not in parts and "/".join(parts) == name
-        if not plain or type(size) is not int or not isinstance(digest, str):
-            raise ValueError(name)
-    identity, cost = read["identity"], read["cost"]
-    if not files or not isinstance(identity, dict) or not isinstance(cost, dict):
-        raise ValueError(text)
-    if not isinstance(identity["stage"], str):
-        raise ValueError(text)
-    kinds = {type(value) for value in cost.values()}
-    if cost.get("seconds", 0) is None or not kinds <= {int, float, type(None)}:
-        raise ValueError(text)
-    kind, units = read.get("kind", ""), read.get("units", 1)
-    if not isinstance(kind, str) or type(units) is not int or units < 1:
-        raise ValueError(text)
-    marker = Marker(identity, files, cost, kind, units)
-    if not all(KEY.fullmatch(key) for key in marker.reads):
-        raise ValueError(text)
-    return marker
-
-
-def _times(folder: Path) -> dict[str, int]:
-    """When each file of a folder was written last, in nanoseconds, by its name there."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): path.stat().st_mtime_ns for path in paths}
-
-
-def _sizes(folder: Path) -> dict[str, int]:
-    """The size of each file of a payload; -1 of what is no file of its own, such as a link."""
-    sizes: dict[str, int] = {}
-    pending = [("", folder)]
-    while pending:
-        prefix, place = pending.pop()
-        with os.scandir(place) as entries:
-            for entry in entries:
-                name = prefix + entry.name
-                if entry.is_dir(follow_symlinks=False):
-                    pending.append((f"{name}/", Path(entry.path)))
-                    continue
-                about = entry.stat(follow_symlinks=False)
-                is_file = stat.S_ISREG(about.st_mode)
-                if not (is_file and name in (MARKER, VERIFIED)) and not name.endswith(PARTIAL):
-                    sizes[name] = about.st_size if is_file else -1
-    return sizes
-
-
-def _proof(marker: Marker, times: Mapping[str, int]) -> dict[str, list[Any]]:
-    """What a note of verified files says: size, hash and time of change of each."""
-    return {name: [size, digest, times[name]] for name, (size, digest) in marker.files.items()}

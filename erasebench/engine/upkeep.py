@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePath
 
-from erasebench.engine.store import CorruptCellError, Marker, Store
+from erasebench.engine.markers import CorruptCellError, Marker
+from erasebench.engine.store import Store
 from erasebench.errors import EraseBenchError
 from erasebench.files import disk_full, is_disk_full
 

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from erasebench.adversarial import pack_trial, read_trial
-from erasebench.engine.objects import store_at
-from erasebench.engine.store import Marker, Store
+from erasebench.engine.markers import Marker
+from erasebench.engine.opening import store_at
+from erasebench.engine.store import Store
 from erasebench.errors import EraseBenchError
 from erasebench.files import hash_file, replace_folder
 from erasebench.images import ARCHIVE

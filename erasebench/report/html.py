@@ -10,7 +10,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from erasebench import __version__
-from erasebench.engine.objects import open_store
+from erasebench.engine.opening import open_store
 from erasebench.engine.store import Store
 from erasebench.errors import EraseBenchError
 from erasebench.files import Place, cannot_write, write_durably

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from erasebench.engine.store import CorruptCellError, Store
+from erasebench.engine.markers import CorruptCellError
+from erasebench.engine.store import Store
 from erasebench.files import cannot_write, durably
 from erasebench.images import read_png
 from erasebench.report.grids import blurred

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from erasebench.engine.cells import short_hash
-from erasebench.engine.objects import store_to_read
+from erasebench.engine.opening import store_to_read
 from erasebench.errors import EraseBenchError, check_name
 from erasebench.metrics.metric import Description, load_metrics
 from erasebench.metrics.paired import Z_POWER, PairedComparison, Z, add_spread, compare_paired

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from erasebench.engine.objects import store_to_read
+from erasebench.engine.opening import store_to_read
 from erasebench.errors import EraseBenchError
 from erasebench.metrics.metric import load_metrics
 from erasebench.metrics.paired import PairedComparison, compare_paired, holm

@@ -16,7 +16,8 @@ from erasebench.engine import archive as archive_module
 from erasebench.engine.archive import CONTENTS, export_cells, import_cells
 from erasebench.engine.cells import Cell
 from erasebench.engine.doctor import examine
-from erasebench.engine.store import MARKER, Marker, Store, _times
+from erasebench.engine.markers import MARKER, Marker, file_times
+from erasebench.engine.store import Store
 from erasebench.errors import EraseBenchError
 from tests.engine.fake import cell
 
@@ -128,7 +129,7 @@ def test_the_procedure_finds_an_import_that_hashes_nothing(
     def trusting(self: Store, key: str, marker: Marker) -> Iterator[Path]:
         with self._partial(key) as partial:
             yield partial
-            self._commit(key, partial, marker, _times(partial))
+            self._commit(key, partial, marker, file_times(partial))
 
     monkeypatch.setattr(Store, "adopting", trusting)
     with pytest.raises(AssertionError, match="something else was brought"):

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from erasebench.engine.cells import IDENTITY_VERSION
-from erasebench.engine.doctor import examine
-from erasebench.engine.store import MARKER, Store
+from erasebench.engine.doctor import examine, strays
+from erasebench.engine.markers import MARKER
+from erasebench.engine.store import Store
 from erasebench.files import remove
 from tests.engine.runs import CELLS, TINY, command, copy_of, done, places, run_tiny, table
 from tests.engine.test_leases import killed
@@ -150,7 +151,7 @@ def test_leases_that_a_run_makes_and_gives_back_are_no_strays(tmp_path: Path, mo
     store.folder(key).mkdir(parents=True)
     removed = list[Path]()
     monkeypatch.setattr(Path, "glob", list_and_remove)
-    assert store.strays() == [], "nor is what is gone when it is looked at"
+    assert strays(store.root) == [], "nor is what is gone when it is looked at"
     assert {path.name for path in removed} == {"ab", f"{key}.json"}
 
 

@@ -22,8 +22,9 @@ from erasebench.engine.cells import Cell
 from erasebench.engine.doctor import examine
 from erasebench.engine.leases import Claim, FolderLeases
 from erasebench.engine.ledger import read_ledger
+from erasebench.engine.markers import MARKER, Marker, find_marker
 from erasebench.engine.runner import Event, Failed, Found, Lost, Started, TakenOver
-from erasebench.engine.store import MARKER, Marker, Store
+from erasebench.engine.store import Store
 from erasebench.engine.workers import LocalRunner
 from erasebench.files import remove
 from tests.engine.fake import FakeWorkshop, cell
@@ -290,12 +291,11 @@ def test_a_flipped_byte_is_named_and_mended_whatever_the_clock_does(
 def test_the_procedure_finds_files_that_are_trusted_by_their_age(
     fast_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def older(self: Store, key: str, marker: Marker) -> bool:
-        folder = self.folder(key)
+    def older(folder: Path, marker: Marker) -> bool:
         noted = (folder / "verified.json").stat().st_mtime_ns
         return all((folder / name).stat().st_mtime_ns < noted for name in marker.files)
 
-    monkeypatch.setattr(Store, "_is_verified", older)
+    monkeypatch.setattr("erasebench.engine.store.is_verified", older)
     with pytest.raises(AssertionError, match="a flipped byte went unnoticed"):
         check_flipped_bytes(fast_run, tmp_path, capsys, jump=True)
 
@@ -329,17 +329,15 @@ def test_a_run_under_a_clock_that_jumps_is_the_same_run(
 def test_the_procedure_finds_cells_that_are_judged_by_their_age(
     fast_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    look = Store._look
-
-    def like_make(self: Store, key: str) -> Marker | str:
+    def like_make(key: str, folder: Path) -> Marker | str:
         """Whatever was made of something has to be newer."""
-        found, folder = look(self, key), self.folder(key)
+        found = find_marker(key, folder)
         if isinstance(found, str):
             return found
         changed = max((folder / name).stat().st_mtime for name in found.files)
         return found if (folder / MARKER).stat().st_mtime >= changed else "is older than what it is of"
 
-    monkeypatch.setattr(Store, "_look", like_make)
+    monkeypatch.setattr("erasebench.engine.store.find_marker", like_make)
     with pytest.raises(AssertionError):
         check_clock_that_jumps(fast_run, tmp_path, monkeypatch)
 
@@ -383,7 +381,7 @@ def test_a_flipped_byte_in_any_kind_of_file_changes_no_table(
 def test_the_procedure_finds_a_store_that_looks_at_no_bytes(
     fast_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Store, "_is_verified", lambda self, key, marker: True)
+    monkeypatch.setattr("erasebench.engine.store.is_verified", lambda folder, marker: True)
     with pytest.raises(AssertionError, match="changed the run"):
         check_flipped_kinds(fast_run, tmp_path, capsys)
 

@@ -20,7 +20,8 @@ import pytest
 from erasebench.engine.cells import Cell
 from erasebench.engine.doctor import examine
 from erasebench.engine.ledger import read_ledger
-from erasebench.engine.store import MARKER, Store
+from erasebench.engine.markers import MARKER
+from erasebench.engine.store import Store
 from erasebench.files import hash_file, remove, write_durably
 from tests.engine.runs import TINY, done, fast_stages, load_once, places, run_tiny, table
 from tests.forks import in_a_child

@@ -18,8 +18,9 @@ import pytest
 from erasebench.config import make_config, read_layer
 from erasebench.engine.estimate import estimate
 from erasebench.engine.ledger import Ledger, read_ledger
+from erasebench.engine.markers import MARKER
 from erasebench.engine.progress import Progress
-from erasebench.engine.store import MARKER, Store
+from erasebench.engine.store import Store
 from erasebench.engine.workers import LocalRunner
 from erasebench.runs import run
 from erasebench.stages.session import Session

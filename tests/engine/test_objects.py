@@ -21,11 +21,15 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from erasebench.engine import leases as leases_module
 from erasebench.engine import objects
+from erasebench.engine.bucket import Bucket
 from erasebench.engine.doctor import examine
 from erasebench.engine.leases import Claim
-from erasebench.engine.objects import MIRRORS, Bucket, ObjectLeases, ObjectStore, open_store, store_at, store_to_read
+from erasebench.engine.markers import Marker
+from erasebench.engine.object_leases import ObjectLeases
+from erasebench.engine.objects import MIRRORS, ObjectStore
+from erasebench.engine.opening import open_store, store_at, store_to_read
 from erasebench.engine.runner import Corrupt, Event, Finished, Found, Outcome
-from erasebench.engine.store import Marker, Store
+from erasebench.engine.store import Store
 from erasebench.engine.upkeep import collect_garbage, copy
 from erasebench.engine.workers import LocalRunner
 from erasebench.errors import EraseBenchError

@@ -14,7 +14,8 @@ import pytest
 
 from erasebench.engine.cells import Cell
 from erasebench.engine.doctor import examine
-from erasebench.engine.store import MARKER, VERIFIED, CorruptCellError, Store
+from erasebench.engine.markers import MARKER, VERIFIED, CorruptCellError
+from erasebench.engine.store import Store
 from erasebench.errors import EraseBenchError
 from erasebench.files import write_durably
 
@@ -312,7 +313,7 @@ def test_files_that_were_verified_are_not_read_again_unless_they_were_written_to
     sleep_past(folder / "weights")
     assert Store(tmp_path).verify(CELL.key) is None
     with monkeypatch.context() as patch:
-        patch.setattr("erasebench.engine.store.hash_file", lambda path: pytest.fail(f"{path} was read"))
+        patch.setattr("erasebench.engine.markers.hash_file", lambda path: pytest.fail(f"{path} was read"))
         assert Store(tmp_path).check(CELL.key) is None and Store(tmp_path).read(CELL.key) == folder
     whole = (folder / VERIFIED).read_text()
     for torn in ("", "{", "[" * 100_000, whole.replace("weights", "others")):

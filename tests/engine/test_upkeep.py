@@ -12,7 +12,8 @@ import pytest
 from erasebench.engine import upkeep
 from erasebench.engine.cells import Cell
 from erasebench.engine.doctor import examine
-from erasebench.engine.store import Marker, Store
+from erasebench.engine.markers import Marker
+from erasebench.engine.store import Store
 from erasebench.errors import EraseBenchError
 from erasebench.results.record import read_record
 from tests.engine.fake import cell

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from markupsafe import Markup
 
-from erasebench.engine.store import CorruptCellError, Store
+from erasebench.engine.markers import CorruptCellError
+from erasebench.engine.store import Store
 from erasebench.errors import EraseBenchError
 from erasebench.metrics.metric import Description
 from erasebench.report.attack_tables import attacks_of, shown_by_default, split
