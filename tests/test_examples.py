@@ -118,6 +118,8 @@ def test_the_other_commands_are_right(words: list[str], session: Path, monkeypat
         plan_erasure(read_erase_options(**own, options=options), export)
     elif used in ("run", "plan", "attack"):
         of_one = {f"{key}s": options.pop(key) for key in ("method", "attack", "concept") if key in options}
+        for of_plan in ("precision", "speeds_of"):
+            options.pop(of_plan, None)
         config = read_options({**options, **of_one})
         if config.model == "picturebook":
             make_plan(config)

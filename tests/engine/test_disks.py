@@ -16,6 +16,7 @@ from erasebench.engine.doctor import examine
 from erasebench.engine.store import Store
 from tests.engine.runs import done, run_tiny, table
 from tests.engine.test_kill import marker_first
+from tests.marks import first_quick
 
 pytestmark = pytest.mark.usefixtures("fast")
 WRITES = ("fsync", "rename", "replace", "mkdir", "link")
@@ -73,7 +74,7 @@ def writes(tmp_path: Path) -> int:
     return seen[0]
 
 
-@pytest.mark.parametrize("code", SAID, ids=errno.errorcode.get)
+@pytest.mark.parametrize("code", first_quick(SAID), ids=errno.errorcode.get)
 def test_a_disk_that_refuses_to_be_written_to_from_any_moment_on(
     code: int, writes: int, fast_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -103,6 +103,7 @@ def test_killed_once_at_any_moment_and_resumed(
         shutil.rmtree(folder)
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_a_run_still_ends(calls: int, fast_run: Path, tmp_path: Path) -> None:
     draw, kills = random.Random(1), 0
     while (code := run_and_die(tmp_path / "run", (draw.randrange(15, 60), draw.random() < 0.5))) != 0:

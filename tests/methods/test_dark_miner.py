@@ -486,6 +486,7 @@ def test_stable_diffusion_has_397824_adapter_parameters() -> None:
     assert sum(counts) == 397_824
 
 
+@pytest.mark.slow
 def test_the_seed_decides_everything(tmp_path: Path) -> None:
     found = []
     for k, seed in enumerate((7, 7, 8)):

@@ -26,6 +26,7 @@ def test_whatever_a_judge_reads_is_written_or_comes_with_a_package() -> None:
         assert {weights.name for weights in read} <= set(WRITERS)
 
 
+@pytest.mark.slow
 def test_every_judge_sees_images_at_tiny_scale(tmp_path: Path) -> None:
     folder, find = os.environ.get(FOLDER), WeightFile.find
     part = Part("judges", scale="tiny", out=tmp_path, limit=300)

@@ -26,6 +26,7 @@ def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nn.Module, "compile", compile)
 
 
+@pytest.mark.slow
 def test_the_shipped_model_is_trained_further(tmp_path: Path) -> None:
     part = Part("train", "sharper", "tiny", tmp_path, 300)
     train.run(part)
