@@ -25,5 +25,6 @@ test-slow: $(STAMP)
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install 'pip>=25' # earlier ones try hundreds of combinations of what S3's packages ask for
 	$(BIN)/python -m pip install --editable '.[test]'
 	touch $@
