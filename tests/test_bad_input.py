@@ -138,7 +138,7 @@ BAD: list[tuple[Sequence[str], Sequence[str]]] = [
     (["--config", "missing.yaml"], ["cannot read missing.yaml: No such file"]),
     (["--batch-size", "0"], ["configuration key batch_size: ", "greater than or equal to 1, not '0'"]),
     (["--batch-size", "many"], ["configuration key batch_size: ", "not 'many'"]),
-    (["--patience", "0"], ["configuration key patience: ", "greater than 0, not '0'"]),
+    (["--patience", "0"], ["configuration key patience: ", "greater than or equal to 0.25, not '0'"]),
     (["--max-memory", "0"], ["configuration key max_memory: ", "greater than 0, not '0'"]),
     (["--max-memory", "8"], ["--max-memory is of a GPU, and this is on the CPU", "leave it out"]),
     (["--gradient-checkpointing", "yes"], ["configuration key gradient_checkpointing: ", "'auto', 'on' or 'off'"]),

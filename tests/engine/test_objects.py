@@ -603,9 +603,11 @@ def test_a_server_that_is_gone_is_one_line(
 
 @pytest.mark.parametrize("last", ["payloads", "markers", "leases"])
 def test_a_server_that_goes_in_the_middle_stops_the_run_and_loses_nothing(
-    last: str, bucket: S3Server, tmp_path: Path
+    last: str, bucket: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From the second cell's object of a kind on, nothing is answered."""
+    # Its leases could not be given back, and its process lives on here: they are watched for that long.
+    monkeypatch.setattr(leases_module, "SILENCE", 2.0)
     gone = threading.Event()
 
     def refuse(kind: str, path: str) -> tuple[str, str] | None:
