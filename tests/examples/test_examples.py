@@ -106,6 +106,7 @@ def test_the_script_as_a_user_runs_it(tmp_path: Path) -> None:
         assert image.size == (3 * 160, 2 * 160)
 
 
+@pytest.mark.slow
 def test_bad_input_is_one_line(tmp_path: Path) -> None:
     ended = run_script(tmp_path, "--method", "ucee")
     assert (ended.returncode, ended.stdout) == (2, "")
