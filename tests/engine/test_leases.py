@@ -14,6 +14,7 @@ import pytest
 
 from erasebench.engine import leases as module
 from erasebench.engine.leases import FolderLeases, Lease
+from tests.engine.takeovers import check_taken_over_when_silent, claim_at_once, is_taken_within
 from tests.forks import end, fork
 
 NAME = "ab12"
@@ -43,14 +44,6 @@ def killed(folder: Path, name: str = NAME) -> int:
     child = fork(hold_and_die)
     end(child)
     return child
-
-
-def is_taken_within(seconds: float, watcher: FolderLeases) -> bool:
-    """Whether a watcher that looks again and again has the lease in the end."""
-    deadline = time.monotonic() + seconds
-    while not (held := watcher.claim(NAME).held) and time.monotonic() < deadline:
-        time.sleep(0.005)
-    return held
 
 
 def test_a_lease_is_held_by_one_at_a_time(tmp_path: Path) -> None:
@@ -100,16 +93,9 @@ def test_a_process_of_another_machine_is_not_looked_for_here(tmp_path: Path) -> 
 
 @pytest.mark.usefixtures("quick")
 def test_a_lease_of_another_machine_is_taken_over_when_it_is_silent_and_no_sooner(tmp_path: Path) -> None:
-    holder, watcher = FolderLeases(tmp_path), FolderLeases(tmp_path)
-    holder.claim(NAME)
-    edit(tmp_path, machine="another")
-    assert not is_taken_within(1.0, watcher), "it gave signs of life"
-    holder._stop.set()
-    began = time.monotonic()
-    assert is_taken_within(5.0, watcher) and time.monotonic() - began >= 0.25
-    assert not holder.holds(NAME)
-    holder.release(NAME)
-    assert watcher.holds(NAME), "who lost it cannot give it back"
+    check_taken_over_when_silent(
+        FolderLeases(tmp_path), FolderLeases(tmp_path), NAME, lambda: edit(tmp_path, machine="another"), alive=1.0
+    )
 
 
 @pytest.mark.usefixtures("quick")
@@ -134,7 +120,7 @@ def jumping(folder: Path, watcher: FolderLeases) -> None:
     holder._stop.set()
     ahead = time.time() + YEAR
     os.utime(folder / f"{NAME}.json", (ahead, ahead))
-    assert is_taken_within(5.0, watcher), "a dead holder keeps its lease"
+    assert is_taken_within(5.0, watcher, NAME), "a dead holder keeps its lease"
 
 
 @pytest.mark.usefixtures("quick")
@@ -185,23 +171,8 @@ def test_of_many_who_claim_an_abandoned_lease_at_once_one_gets_it(tmp_path: Path
         folder = tmp_path / str(k)
         folder.mkdir()
         killed(folder)
-        all_at_once, claims = threading.Barrier(8), list[module.Claim]()
-
-        def claim(
-            leases: FolderLeases, barrier: threading.Barrier = all_at_once, claims: list[module.Claim] = claims
-        ) -> None:
-            barrier.wait()
-            claims.append(leases.claim(NAME))
-
-        everybody = [FolderLeases(folder) for _ in range(8)]
-        threads = [threading.Thread(target=claim, args=(leases,)) for leases in everybody]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert sum(leases.holds(NAME) for leases in everybody) == 1
-        for leases in everybody:
-            leases.release(NAME)
+        _, holding = claim_at_once([FolderLeases(folder) for _ in range(8)], NAME)
+        assert holding == 1
 
 
 @pytest.mark.usefixtures("quick")
@@ -212,7 +183,7 @@ def test_a_lease_that_was_cut_short_is_taken_over_when_it_is_silent(text: str, t
     (tmp_path / f"{NAME}.json").write_text(text)
     watcher = FolderLeases(tmp_path)
     assert watcher.claim(NAME) == module.Claim(False, "an unknown process")
-    assert is_taken_within(5.0, watcher)
+    assert is_taken_within(5.0, watcher, NAME)
 
 
 def test_what_no_run_can_have_made_gives_way(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ from erasebench.engine.workers import LocalRunner
 from erasebench.errors import EraseBenchError
 from tests.engine.fake import FakeWorkshop, cell
 from tests.engine.runs import CELLS, TINY, command, done, table
+from tests.engine.takeovers import check_taken_over_when_silent, claim_at_once, is_taken_within
 from tests.forks import end, fork, in_a_child
 from tests.servers import BUCKET, S3Server
 
@@ -709,13 +710,6 @@ def leave(url: str, **facts: object) -> None:
     leases.bucket.write(lease(), json.dumps(text).encode())
 
 
-def is_taken_within(seconds: float, watcher: ObjectLeases) -> bool:
-    deadline = time.monotonic() + seconds
-    while not (held := watcher.claim(NAME).held) and time.monotonic() < deadline:
-        time.sleep(0.005)
-    return held
-
-
 def test_a_lease_is_held_by_one_at_a_time(memory: str) -> None:
     one, other = ObjectLeases(Bucket(memory)), ObjectLeases(Bucket(memory))
     assert one.claim(NAME) == Claim(True)
@@ -742,15 +736,7 @@ def test_the_lease_of_a_process_that_has_ended_is_taken_over_at_once(memory: str
 
 def test_a_lease_of_another_machine_is_taken_over_when_it_is_silent_and_no_sooner(memory: str) -> None:
     holder, watcher = ObjectLeases(Bucket(memory)), ObjectLeases(Bucket(memory))
-    holder.claim(NAME)
-    edit(memory, machine="another")
-    assert not is_taken_within(0.6, watcher), "it gave signs of life"
-    holder._stop.set()
-    began = time.monotonic()
-    assert is_taken_within(5.0, watcher) and time.monotonic() - began >= 0.25
-    assert not holder.holds(NAME)
-    holder.release(NAME)
-    assert watcher.holds(NAME), "who lost it cannot give it back"
+    check_taken_over_when_silent(holder, watcher, NAME, lambda: edit(memory, machine="another"), alive=0.6)
     watcher.release(NAME)
 
 
@@ -760,32 +746,18 @@ def test_who_looks_for_the_first_time_has_not_watched(memory: str) -> None:
     assert not ObjectLeases(Bucket(memory)).claim(NAME).held
 
 
-def claim_at_once(url: str) -> None:
+def claim_abandoned(url: str) -> None:
     """Many claim an abandoned lease: one has it, and the others know that they have not."""
     for _ in range(10):
         leave(url)
-        all_at_once, claims = threading.Barrier(8), list[Claim]()
-        everybody = [ObjectLeases(Bucket(url)) for _ in range(8)]
-
-        def claim(leases: ObjectLeases, barrier: threading.Barrier = all_at_once, claims: list[Claim] = claims) -> None:
-            barrier.wait()
-            claims.append(leases.claim(NAME))
-
-        threads = [threading.Thread(target=claim, args=(leases,)) for leases in everybody]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        holding = sum(leases.holds(NAME) for leases in everybody)
-        for leases in everybody:
-            leases.release(NAME)
-        assert [claim.held for claim in claims].count(True) == 1, "several were told that they have it"
+        told, holding = claim_at_once([ObjectLeases(Bucket(url)) for _ in range(8)], NAME)
+        assert told == 1, "several were told that they have it"
         assert holding == 1
         assert not [name for name in Bucket(url).list() if "beats" not in name]
 
 
 def test_of_many_who_claim_an_abandoned_lease_at_once_one_gets_it(memory: str) -> None:
-    claim_at_once(memory)
+    claim_abandoned(memory)
 
 
 def test_the_procedure_finds_leases_that_are_not_made_exclusively(memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -797,7 +769,7 @@ def test_the_procedure_finds_leases_that_are_not_made_exclusively(memory: str, m
 
     monkeypatch.setattr(Bucket, "write", overwrite)
     with pytest.raises(AssertionError, match="several were told"):
-        claim_at_once(memory)
+        claim_abandoned(memory)
 
 
 def test_an_answer_that_is_lost_on_its_way_costs_no_lease(memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -846,5 +818,5 @@ def test_an_empty_or_foreign_lease_is_taken_over_when_it_is_silent(memory: str) 
     Bucket(memory).write(lease(), b"[]")
     watcher = ObjectLeases(Bucket(memory))
     assert watcher.claim(NAME) == Claim(False, "an unknown process")
-    assert is_taken_within(5.0, watcher)
+    assert is_taken_within(5.0, watcher, NAME)
     watcher.release(NAME)
