@@ -18,7 +18,6 @@ from erasebench.config import make_config, parse_method
 from erasebench.domains import DOMAINS
 from erasebench.engine.opening import store_at
 from erasebench.engine.runner import Event, Progressed
-from erasebench.engine.store import Store
 from erasebench.erasures import compute, plan_from
 from erasebench.errors import EraseBenchError, check_name
 from erasebench.models.footprint import check_memory
@@ -120,8 +119,8 @@ def erase(
             f"{method} changes guidance and no weights: no stock pipeline can hold it; erasebench.run measures it, and "
             "erasebench.erasure_of returns its rule"
         )
-    options = {"seed": seed, "max_memory": max_memory, "gradient_checkpointing": gradient_checkpointing}
-    stock, model, erasure = _compute(pipeline, method, concepts, domain, progress, store, options, hyper_parameters)
+    options = _given(seed, store, max_memory, gradient_checkpointing)
+    stock, model, erasure = _compute(pipeline, method, concepts, domain, progress, options, hyper_parameters)
     erased: StockPipeline = erase_pipeline(stock, model, erasure)
     return erased
 
@@ -143,8 +142,16 @@ def erasure_of(
 
     Arguments and errors are those of :func:`erase`; every method has an erasure, those of guidance as well.
     """
-    options = {"seed": seed, "max_memory": max_memory, "gradient_checkpointing": gradient_checkpointing}
-    return _compute(pipeline, method, concepts, domain, progress, store, options, hyper_parameters)[2]
+    options = _given(seed, store, max_memory, gradient_checkpointing)
+    return _compute(pipeline, method, concepts, domain, progress, options, hyper_parameters)[2]
+
+
+def _given(
+    seed: int, store: str | Path | None, max_memory: float | None, gradient_checkpointing: Mode
+) -> dict[str, Any]:
+    """Options of the command line, as far as they are given."""
+    options = {"seed": seed, "store": store, "max_memory": max_memory, "gradient_checkpointing": gradient_checkpointing}
+    return {key: value for key, value in options.items() if value is not None}
 
 
 def _compute(
@@ -153,7 +160,6 @@ def _compute(
     concepts: str | Sequence[str],
     domain: str | None,
     progress: Progress | None,
-    store: str | Path | None,
     options: dict[str, Any],
     hyper_parameters: dict[str, Any],
 ) -> tuple[Any, DiffusionModel, Erasure]:
@@ -164,15 +170,13 @@ def _compute(
 
     named = isinstance(pipeline, str | Path)
     settings = {parse_method(method)[0]: hyper_parameters} if hyper_parameters else {}
-    given = {key: value for key, value in options.items() if value is not None}
-    given |= {"methods": [method], "concepts": concepts, "settings": settings}
-    given |= {} if store is None else {"store": store}
+    given = {**options, "methods": [method], "concepts": concepts, "settings": settings}
     config = make_config(given, {"model": str(pipeline)} if named else {})
     if domain is not None:
         check_name("domain", domain, DOMAINS)
     if not config.concepts:
         raise EraseBenchError("no concepts; give a name, or a list of names that are erased together")
-    if store is not None and not named:
+    if "store" in options and not named:
         raise EraseBenchError(
             "a store keeps erasures of models by name, since nothing tells two pipelines in memory apart: instead of "
             'the pipeline give "picturebook", its folder, a .safetensors file or a hub id'
@@ -195,7 +199,7 @@ def _compute(
             source,
             device,
             dtype,
-            Store(Path(folder) / "store") if store is None else store_at(config.store),
+            store_at(config.store if "store" in options else Path(folder) / "store"),
             max_memory=config.max_memory,
             gradient_checkpointing=config.gradient_checkpointing,
         )

@@ -415,7 +415,7 @@ def reproduce(suite: str, folder: Path | None, table: Path | None, **options: An
     help="Where the runs' images are.  [default: the one that each run's run.yaml names]",
 )
 @click.option("--images/--no-images", default=True, help="Images and training curves, which are in the store.")
-def report(runs: tuple[Path, ...], out: Path | None, store: Path | str | None, images: bool) -> None:
+def report(runs: tuple[Path, ...], out: Path | None, store: Place | None, images: bool) -> None:
     """Write a report of a run, or of several side by side.
 
     RUN is the folder of a finished run.  The report is one HTML file that opens from disk and needs no network: what

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -189,6 +189,15 @@ class _Replay(torch.autograd.Function):
         return None, *ctx.recording.backward(gradient, ctx.turn)
 
 
+def predict_flat(
+    unet: Any, added: Iterable[str], latents: Tensor, timesteps: Tensor, text: Tensor, *more: Tensor
+) -> Tensor:
+    """What a U-Net predicts, of tensors alone: ``more`` are its added conditions, which ``added`` names."""
+    named = {"added_cond_kwargs": dict(zip(added, more, strict=True))} if more else {}
+    predicted: Tensor = unet(latents, timesteps, encoder_hidden_states=text, return_dict=False, **named)[0]
+    return predicted
+
+
 def _warm_up(device: torch.device, compute: Callable[[], object]) -> None:
     """Compute something twice on the side, so that libraries have chosen their kernels when it is recorded."""
     side: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
@@ -294,11 +303,12 @@ class Recorder:
             return None
         text, added = conditions["encoder_hidden_states"], dict(conditions.get("added_cond_kwargs", {}))
         inputs = [latents, torch.as_tensor(timesteps, device=latents.device), text, *added.values()]
-        build, parameters = Build.of(unet), list(unet.parameters())
+        parameters = list(unet.parameters())
         trained = [parameter for parameter in parameters if parameter.requires_grad]
         trains = torch.is_grad_enabled() and (bool(trained) or any(tensor.requires_grad for tensor in inputs))
         if len(text) > (FEW_ROWS_TO_TRAIN if trains else FEW_ROWS) or unet.is_gradient_checkpointing:
             return None
+        build = Build.of(unet)
         if build.hooked or build.attention != self._attention:
             return None
         key = (
@@ -314,12 +324,10 @@ class Recorder:
             self._seen.append(key)
             return None
 
-        def compute(latents: Tensor, timesteps: Tensor, text: Tensor, *more: Tensor) -> Tensor:
-            given = {"added_cond_kwargs": dict(zip(added, more, strict=True))} if added else {}
+        def compute(*inputs: Tensor) -> Tensor:
             mixed = dtype != torch.float32
             with torch.autocast(latents.device.type, dtype=dtype, enabled=mixed, cache_enabled=False):
-                found: Tensor = unet(latents, timesteps, encoder_hidden_states=text, return_dict=False, **given)[0]
-            return found
+                return predict_flat(unet, added, *inputs)
 
         def record() -> Replayed | None:
             if not self._has_room(latents.device):

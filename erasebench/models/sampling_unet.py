@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from erasebench.models.recordings import FEW_ROWS, Build, Recording, Recordings
+from erasebench.models.recordings import FEW_ROWS, Build, Recording, Recordings, predict_flat
 from erasebench.models.shared_passes import share_latents
 
 
@@ -70,18 +70,16 @@ class SamplingUnet:
             ``[k n, c, h, w]``, in the copy's precision.
         """
         added = dict(added_cond_kwargs or {})
-        given = [latents, encoder_hidden_states, *added.values()]
-        inputs = [torch.as_tensor(timestep, device=latents.device), *(tensor.to(self._dtype) for tensor in given)]
+        latents, text, *more = (tensor.to(self._dtype) for tensor in (latents, encoder_hidden_states, *added.values()))
+        inputs = [latents, torch.as_tensor(timestep, device=latents.device), text, *more]
 
-        few = len(encoder_hidden_states) <= FEW_ROWS
+        few = len(text) <= FEW_ROWS
         unet = self._unet if few else self._many
 
-        def predict(timestep: Tensor, latents: Tensor, text: Tensor, *more: Tensor) -> Tensor:
-            named = {"added_cond_kwargs": dict(zip(added, more, strict=True))} if added else {}
+        def predict(*inputs: Tensor) -> Tensor:
             # The U-Net is in one precision already.
             with torch.autocast(latents.device.type, enabled=False):
-                found: Tensor = unet(latents, timestep, encoder_hidden_states=text, return_dict=False, **named)[0]
-            return found
+                return predict_flat(unet, added, *inputs)
 
         return (self._recorded(predict, inputs) if few and latents.is_cuda else predict(*inputs),)
 

@@ -115,8 +115,7 @@ class Session:
         if self.max_memory is not None:
             limit_memory(self.device, self.max_memory)
         model = load_model(self.source, self.device, self.dtype)
-        if self.max_memory is not None:
-            model.recorder.gigabytes = self.max_memory
+        model.recorder.gigabytes = self.max_memory
         if self.compile:
             model.compile()
         return model
