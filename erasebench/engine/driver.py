@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from erasebench.engine.bucket import StoreLostError
 from erasebench.engine.cells import Cell
+from erasebench.engine.jobs import Begun, Job
 from erasebench.engine.markers import Marker
 from erasebench.engine.runner import (
     Corrupt,
@@ -38,7 +38,7 @@ from erasebench.engine.schedule import Queue, Schedule, longest_way_first
 from erasebench.engine.store import Store
 from erasebench.engine.work import TRIES, Failure, Task, Workshop
 from erasebench.errors import EraseBenchError
-from erasebench.files import PARTIAL, disk_full, remove
+from erasebench.files import disk_full, remove
 
 Hire = Callable[[TaskProgress, Subscriber], Workers]
 """Makes a run's workers, who are to tell how far tasks are, and what happens to themselves."""
@@ -60,66 +60,6 @@ def drive(
     return _Run(workshop, count, hire, cells, store, subscribers).run()
 
 
-class _Abandoned(Exception):
-    """Leaves a cell's block without committing it."""
-
-
-@dataclass
-class _Begun:
-    """A cell that is being computed.
-
-    Attributes:
-        cell: which.
-        stack: when it is closed, what is in ``folder`` is committed, in which nobody but the driver writes.
-        cost: what is committed with it.
-        release: gives its lease back.
-        tries: the folders beside it into which workers write.  None is used twice, since a worker that was lost may
-            still write: it may be at the other end of a network that failed.
-        written: of these, by where in the cell they begin, those whose tasks were done.
-    """
-
-    cell: Cell
-    stack: ExitStack
-    folder: Path
-    cost: dict[str, Any]
-    release: Callable[[], None]
-    tries: list[Path] = field(default_factory=list)
-    written: dict[int, Path] = field(default_factory=dict)
-
-    def new_try(self) -> Path:
-        """A folder for a worker to make."""
-        name = f"{self.folder.name.removesuffix(PARTIAL)}.{len(self.tries)}{PARTIAL}"
-        self.tries.append(self.folder.with_name(name))
-        return self.tries[-1]
-
-    def abandon(self) -> None:
-        """Remove what was written, and give the lease back."""
-        with suppress(_Abandoned), self.stack:
-            raise _Abandoned
-        for folder in self.tries:
-            with suppress(OSError):  # a lost worker may still write there
-                remove(folder)
-        self.release()
-
-
-@dataclass(eq=False)
-class _Job:
-    """Cells that are computed together, or a single one.
-
-    Attributes:
-        begun: the cells.
-        tasks: those that nobody began; ``running`` how many were begun and did not end.
-        done: how much of each task is done.
-        failure: of the first task that failed.
-    """
-
-    begun: list[_Begun] = field(default_factory=list)
-    tasks: list[Task] = field(default_factory=list)
-    running: int = 0
-    done: dict[Task, int] = field(default_factory=dict)
-    failure: Failure | None = None
-
-
 class _Run:
     def __init__(
         self,
@@ -133,13 +73,13 @@ class _Run:
         self.workshop, self.count, self.hire, self.store, self.subscribers = workshop, count, hire, store, subscribers
         self.cells = cells
         self.queue = Queue(cells if count == 1 else longest_way_first(cells))
-        self.jobs: list[_Job] = []
-        self.divided: dict[str, _Job] = {}
+        self.jobs: list[Job] = []
+        self.divided: dict[str, Job] = {}
         """By the cell's key the jobs of several tasks."""
-        self.again: list[_Job] = []
+        self.again: list[Job] = []
         """Those with a task that is to be done again."""
         self.tries: Counter[Task] = Counter()
-        self.running: dict[Task, _Job] = {}
+        self.running: dict[Task, Job] = {}
         self.leased: list[Cell] = []
         """Cells that another run is at, to be looked at again some time after ``looked``."""
         self.looked = 0.0
@@ -223,7 +163,7 @@ class _Run:
                 return task
         return None
 
-    def _next_of(self, job: _Job) -> Task:
+    def _next_of(self, job: Job) -> Task:
         task = job.tasks.pop(0)
         job.running += 1
         self.running[task] = job
@@ -234,9 +174,9 @@ class _Run:
         """How many cells are computed together with one."""
         return self.queue.share(cell, max(1, self.workshop.together(cell)), self.count) if cell.batch else 1
 
-    def _begin(self, cells: Sequence[Cell]) -> _Job | None:
+    def _begin(self, cells: Sequence[Cell]) -> Job | None:
         """Begin cells of one batch, or a single one, but for those that another run is at or did."""
-        job = _Job()
+        job = Job()
         self.jobs.append(job)
         for cell in cells:
             self._begin_cell(cell, job)
@@ -251,7 +191,7 @@ class _Run:
             self.divided[first.key] = job
         return job
 
-    def _begin_cell(self, cell: Cell, job: _Job) -> None:
+    def _begin_cell(self, cell: Cell, job: Job) -> None:
         """Add a cell to those of a job, unless another run is at it or did it."""
         if cell.key in self.unclear:
             self._fail(cell, self.unclear[cell.key])
@@ -284,7 +224,7 @@ class _Run:
             release()
             self._fail(cell, Failure.of(error))
             return
-        job.begun.append(_Begun(cell, stack, folder, cost, release))
+        job.begun.append(Begun(cell, stack, folder, cost, release))
 
     def _take(self, task: Task, report: Report) -> None:
         """Note what came of a task, and end its cells if it was the last."""
@@ -307,7 +247,7 @@ class _Run:
             job.failure, job.tasks = job.failure or report, []
         else:
             for begun, cost, folder in zip(job.begun, report, task.folders, strict=True):
-                _add_cost(begun.cost, cost)
+                begun.add_cost(cost)
                 begun.written[task.part.start if task.part else 0] = folder
         del self.tries[task]
         if job.running or job.tasks:
@@ -323,7 +263,7 @@ class _Run:
             del job.begun[0]
         self.jobs.remove(job)
 
-    def _do_again(self, task: Task, job: _Job, failure: Failure) -> None:
+    def _do_again(self, task: Task, job: Job, failure: Failure) -> None:
         """Have a task done again whose worker was lost, from the beginning or from what its stage kept."""
         for folder in task.folders:
             with suppress(OSError):  # the lost worker may still write there
@@ -335,7 +275,7 @@ class _Run:
         self.again.append(job)
         self._tell(Retried(task.cells[0], failure))
 
-    def _commit(self, begun: _Begun) -> None:
+    def _commit(self, begun: Begun) -> None:
         cell = begun.cell
         written = [begun.written[start] for start in sorted(begun.written)]
         try:
@@ -362,7 +302,7 @@ class _Run:
         self._tell(Finished(cell, begun.cost))
         self._settle(cell)
 
-    def _give_up(self, begun: _Begun, failure: Failure) -> None:
+    def _give_up(self, begun: Begun, failure: Failure) -> None:
         """Note that a cell failed; if another run took it over, that may be why, and says nothing of the cell."""
         cell = begun.cell
         lost = self._is_lost(cell)
@@ -419,13 +359,3 @@ class _Run:
     def _tell(self, event: Event) -> None:
         for subscriber in self.subscribers:
             subscriber(event)
-
-
-def _add_cost(cost: dict[str, Any], more: Mapping[str, Any]) -> None:
-    """Add what a task cost: seconds of all workers, counts, and the most memory that one of them had."""
-    for name, value in more.items():
-        known = cost.get(name)
-        if known is None or value is None:
-            cost[name] = value if known is None else known
-        else:
-            cost[name] = max(known, value) if name == "peak_memory_mb" else round(known + value, 3)

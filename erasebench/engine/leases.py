@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import socket
 import stat
 import threading
 import time
@@ -23,11 +22,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 
+from erasebench.engine.holders import Holder, this_machine
 from erasebench.errors import EraseBenchError
-from erasebench.files import PARTIAL, is_running, remove
+from erasebench.files import PARTIAL, remove
 from erasebench.terminal import say
 
 BEAT, SILENCE = 10.0, 60.0
@@ -48,37 +47,6 @@ class Claim:
 
     held: bool
     other: str = ""
-
-
-@dataclass(frozen=True)
-class Holder:
-    """Who made a lease.
-
-    Attributes:
-        owner: a random name.
-        host: for people.
-        machine: within which ``process`` means something: a kernel since its start, and a space of process numbers.
-        process: its number; ``started`` when, in ticks since the machine started, since numbers are used again.
-    """
-
-    owner: str
-    host: str
-    machine: str
-    process: int
-    started: str
-
-    def __str__(self) -> str:
-        return f"process {self.process} on {self.host}"
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether its process is known to be gone: one of another machine never is."""
-        if self.machine != _machine():
-            return False
-        if not is_running(self.process):
-            return True
-        state, started = _process(self.process)
-        return state in ("Z", "X") or bool(self.started and started and self.started != started)
 
 
 @dataclass(frozen=True)
@@ -211,7 +179,7 @@ class Leases(ABC):
             now = {lease.name: lease for lease in self.seen()}
             for name, lease in list(first.items()):
                 found = now.get(name)
-                here = lease.holder is not None and lease.holder.machine == _machine()
+                here = lease.holder is not None and lease.holder.machine == this_machine()
                 if found is None:
                     del first[name]  # given back in between
                 elif gone := found.ended or self._silent(found):
@@ -265,8 +233,7 @@ class Leases(ABC):
         return holder is not None and holder.owner == self.owner
 
     def _text(self) -> str:
-        process = os.getpid()
-        return json.dumps(asdict(Holder(self.owner, socket.gethostname(), _machine(), process, _process(process)[1])))
+        return json.dumps(asdict(Holder.here(self.owner)))
 
     def _silent(self, lease: Lease) -> str:
         """Who holds a lease that did not change for too long; ``""`` if it did, or was not watched for as long."""
@@ -382,22 +349,3 @@ def _read(name: str, path: Path) -> Lease | None:
             return Lease(name, stream.read().decode(errors="replace"), os.fstat(stream.fileno()).st_mtime_ns)
     except FileNotFoundError:
         return None
-
-
-@cache
-def _machine() -> str:
-    try:
-        kernel = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{kernel} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return socket.gethostname()
-
-
-def _process(number: int) -> tuple[str, str]:
-    """State and start of a running process; empty where the system does not tell."""
-    try:
-        text = Path(f"/proc/{number}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return "", ""
-    fields = text.rpartition(")")[2].split()  # behind the name, which may hold anything: proc(5), fields 3 to 52
-    return fields[0], fields[19]

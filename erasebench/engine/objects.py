@@ -32,7 +32,8 @@ from erasebench.engine.bucket import Bucket
 from erasebench.engine.cells import Cell, short_hash
 from erasebench.engine.markers import KEY, CorruptCellError, Marker, check_payload, identity_key, parse_marker
 from erasebench.engine.object_leases import ObjectLeases
-from erasebench.engine.store import ABOUT, FORMAT, MIRROR, Store, check_format
+from erasebench.engine.store import MIRROR, Store
+from erasebench.engine.store_format import ABOUT, FORMAT, check_format
 from erasebench.errors import EraseBenchError
 from erasebench.files import cannot_write, write_durably
 from erasebench.terminal import say

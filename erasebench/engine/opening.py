@@ -6,7 +6,8 @@ from functools import cached_property
 from pathlib import Path
 
 from erasebench.engine.objects import ObjectStore
-from erasebench.engine.store import ABOUT, Store
+from erasebench.engine.store import Store
+from erasebench.engine.store_format import ABOUT
 from erasebench.errors import EraseBenchError, check_name
 from erasebench.files import Place
 

@@ -17,7 +17,8 @@ from threading import Thread
 from typing import Any
 
 from erasebench.engine.cells import Cell
-from erasebench.engine.remote import Launcher, Place, drive_elsewhere, join
+from erasebench.engine.door import Place
+from erasebench.engine.remote import Launcher, drive_elsewhere, join
 from erasebench.engine.runner import Outcome, Subscriber
 from erasebench.engine.store import Store
 from erasebench.engine.work import Workshop

@@ -36,11 +36,10 @@ from erasebench.engine.markers import (
     note_verified,
     read_payload,
 )
+from erasebench.engine.store_format import ABOUT, FORMAT, check_format, corrupt
 from erasebench.errors import EraseBenchError
 from erasebench.files import PARTIAL, cannot_write, hash_file, make_folder, remove, sync, sync_folder, write_durably
 
-FORMAT = 1
-ABOUT = "store.json"
 CELLS, LEASES, WORK = "cells", "leases", "work"
 MIRROR = "mirror.txt"
 """In the mirror of a store in a bucket: its URL."""
@@ -89,7 +88,7 @@ class Store:
         try:
             text = about.read_text(encoding="utf-8")
         except (OSError, ValueError) as error:
-            raise _corrupt(str(about), error) from error
+            raise corrupt(str(about), error) from error
         check_format(text, self.name)
 
     def check_may_clear(self) -> None:
@@ -380,34 +379,6 @@ class Store:
         with suppress(FileNotFoundError):
             folder.rename(aside)
         remove(aside)
-
-
-def check_format(text: str, name: str) -> dict[str, Any]:
-    """What a store says of itself.
-
-    Args:
-        text: of its file :data:`ABOUT`.
-        name: of the store.
-
-    Raises:
-        EraseBenchError: it is of another version, or says something else.
-    """
-    try:
-        said = dict[str, Any](json.loads(text))
-        found = said["format"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise _corrupt(f"{name}/{ABOUT}", error) from error
-    if type(found) is not int or found != FORMAT:
-        newer = "a newer erasebench" if type(found) is int and found > FORMAT else "something else"
-        raise EraseBenchError(
-            f"the store {name} was written by {newer} (format {found}, known: {FORMAT}); upgrade erasebench or "
-            "give another folder"
-        )
-    return said
-
-
-def _corrupt(about: str, error: Exception) -> EraseBenchError:
-    return EraseBenchError(f'{about} is corrupt ({error}); a store\'s says {{"format": {FORMAT}}}')
 
 
 def _size(path: Path) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from erasebench.engine import driver, workers
+from erasebench.engine import jobs, workers
 from erasebench.engine.cells import Cell
 from erasebench.engine.doctor import examine
 from erasebench.engine.runner import Event, Finished, Outcome, Progressed, Retried, Silent
@@ -242,7 +242,7 @@ def test_a_lost_worker_that_writes_on_harms_nothing(run: Run, tmp_path: Path) ->
 
 
 def test_the_procedure_finds_a_folder_that_is_given_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    new_try = driver._Begun.new_try
-    monkeypatch.setattr(driver._Begun, "new_try", lambda self: self.tries[0] if self.tries else new_try(self))
+    new_try = jobs.Begun.new_try
+    monkeypatch.setattr(jobs.Begun, "new_try", lambda self: self.tries[0] if self.tries else new_try(self))
     with pytest.raises(AssertionError, match="a ghost wrote into a cell"):
         check_haunted(tmp_path, here)

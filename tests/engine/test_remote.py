@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import pickle
 import shutil
-import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,8 @@ from typing import Any
 import pytest
 
 from erasebench.engine.cells import Cell
-from erasebench.engine.remote import Place, _Door, drive_elsewhere, join, see
+from erasebench.engine.door import Place
+from erasebench.engine.remote import drive_elsewhere, see
 from erasebench.engine.runner import Asked, Event, Joined, Outcome, Retried
 from erasebench.engine.store import Store
 from erasebench.errors import EraseBenchError
@@ -161,79 +160,6 @@ if k:
     launcher = Here(before)
     assert not run(tmp_path, [cell("a", "meet 3"), cell("b")], launcher, []).failed
     assert sorted(launcher.launched) in ([0, 1, 1, 1], [0, 0, 0, 1])
-
-
-@pytest.fixture
-def door(tmp_path: Path) -> Iterator[_Door]:
-    door = _Door("127.0.0.1", tmp_path)
-    yield door
-    door.close()
-
-
-def test_only_who_knows_the_key_is_heard_and_nobody_keeps_others_waiting(door: _Door, tmp_path: Path) -> None:
-    place = door.place
-    silent = socket.create_connection((place.host, place.port))
-    stranger = Place(place.host, place.port, b"guess", tmp_path)
-    with pytest.raises(Exception, match="digest sent was rejected"):
-        join(stranger, 0)
-    assert not door.bell.poll(0.2)
-    comes = threading.Thread(target=join, args=(place, 4))
-    comes.start()
-    assert door.bell.poll(10)
-    connection, _, number = door.next()
-    assert number == 4
-    connection.close()
-    comes.join(10)
-    silent.close()
-
-
-def check_strangers(door: _Door) -> None:
-    """More come than there is room for, of whom one says nothing and another never ends what it says."""
-    place, before = door.place, threading.active_count()
-    with ExitStack() as stack:
-        strangers = [stack.enter_context(socket.create_connection((place.host, place.port))) for _ in range(6)]
-        for stranger in strangers[1:]:
-            stranger.sendall(b"\0\0\0\x64")  # 100 bytes come
-
-        def come() -> None:
-            with suppress(OSError, EOFError):  # the door is closed
-                join(place, 4)
-
-        comes = threading.Thread(target=come)
-        comes.start()
-        deadline, most = time.monotonic() + 3, 0
-        while not door.bell.poll(0.02) and time.monotonic() < deadline:
-            with suppress(OSError):  # it was sent away
-                strangers[1].sendall(b"x")
-            most = max(most, threading.active_count() - before - 1)
-        assert door.bell.poll(0), "strangers keep a worker waiting"
-        assert most <= 2 * 2, "each of two has two threads"
-        connection, _, number = door.next()
-        assert number == 4
-        connection.close()
-        comes.join(10)
-
-
-def test_strangers_who_say_nothing_are_sent_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("erasebench.engine.remote.GREETING", 0.2)
-    monkeypatch.setattr("erasebench.engine.remote.GUESTS", 2)
-    door = _Door("127.0.0.1", tmp_path)
-    check_strangers(door)
-    door.close()
-
-
-def test_the_procedure_finds_a_door_where_a_stranger_may_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("erasebench.engine.remote.GUESTS", 2)
-    door = _Door("127.0.0.1", tmp_path)
-    with pytest.raises(AssertionError, match="strangers keep a worker waiting"):
-        check_strangers(door)
-    door.close()
-
-
-def test_the_door_is_closed_when_a_run_ends(door: _Door) -> None:
-    door.close()
-    with pytest.raises(OSError, match="refused"):
-        join(door.place, 0)
 
 
 def test_what_a_worker_wrote_is_waited_for(tmp_path: Path) -> None:

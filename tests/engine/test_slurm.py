@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from erasebench.engine.cells import Cell
-from erasebench.engine.remote import Place
+from erasebench.engine.door import Place
 from erasebench.engine.runner import Event, Finished, Joined, Outcome, Retried
 from erasebench.engine.slurm import Jobs, SlurmRunner, check_slurm
 from erasebench.engine.store import Store

@@ -224,25 +224,6 @@ def test_every_flipped_byte_of_a_marker_is_survived(tmp_path: Path) -> None:
         path.write_bytes(whole)
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ('{"format": 2}', r"was written by a newer erasebench \(format 2, known: 1\); upgrade erasebench"),
-        ('{"format": "x"}', "was written by something else"),
-        ("{", "store.json is corrupt"),
-        ("[]", "store.json is corrupt"),
-        ('{"format": true}', "was written by something else"),
-        ('{"format": 1.0}', "was written by something else"),
-        ('{"format": NaN}', "was written by something else"),
-        ("[" * 100_000, "store.json is corrupt"),
-    ],
-)
-def test_a_store_of_another_format_is_refused(content: str, message: str, tmp_path: Path) -> None:
-    (tmp_path / "store.json").write_text(content)
-    with pytest.raises(EraseBenchError, match=message):
-        Store(tmp_path)
-
-
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(EraseBenchError, match=r"is no store and not empty \(it holds thesis.tex\)"):

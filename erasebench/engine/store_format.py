@@ -1,0 +1,40 @@
+"""What a store says of itself, in a folder as in a bucket: the version of its format."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from erasebench.errors import EraseBenchError
+
+FORMAT = 1
+ABOUT = "store.json"
+
+
+def check_format(text: str, name: str) -> dict[str, Any]:
+    """What a store says of itself.
+
+    Args:
+        text: of its file :data:`ABOUT`.
+        name: of the store.
+
+    Raises:
+        EraseBenchError: it is of another version, or says something else.
+    """
+    try:
+        said = dict[str, Any](json.loads(text))
+        found = said["format"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise corrupt(f"{name}/{ABOUT}", error) from error
+    if type(found) is not int or found != FORMAT:
+        newer = "a newer erasebench" if type(found) is int and found > FORMAT else "something else"
+        raise EraseBenchError(
+            f"the store {name} was written by {newer} (format {found}, known: {FORMAT}); upgrade erasebench or "
+            "give another folder"
+        )
+    return said
+
+
+def corrupt(about: str, error: Exception) -> EraseBenchError:
+    """The error of what a store says of itself, which cannot be read."""
+    return EraseBenchError(f'{about} is corrupt ({error}); a store\'s says {{"format": {FORMAT}}}')
