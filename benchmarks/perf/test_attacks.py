@@ -1,7 +1,8 @@
 """Gradient steps of attacks on hard prompts: batches of prompts against one prompt at a time, on Picturebook.
 
 Bar: three times as many steps times prompts per second, on the same cores.  One prompt at a time has all cores as
-threads of one process, as the published codes run; batches have a process of one thread for each core, as runs do.
+threads of one process and asks P4D's teacher in each step, as the published codes do; batches have a process of one
+thread for each core, and the teacher is asked for all steps between two looks at once, as in runs.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class Attacked:
     def __init__(self, name: str, threads: int) -> None:
         torch.set_num_threads(threads)
         self.name, self.model = name, load_model(find_model("picturebook"), "cpu", "float32")
+        self.drawn = self.model.batch_sizes.drawn.rows
 
     def rate(self, batch_size: int, cpu: bool = False) -> float:
         """Steps times prompts per second, of the clock or of the processor."""
@@ -51,6 +53,7 @@ class Attacked:
 
     def run(self, batch_size: int) -> None:
         """One attack."""
+        self.model.batch_sizes.drawn.rows = 1 if batch_size == 1 else self.drawn
         concept, (_, height, width) = Concept("church", "object", "church"), self.model.latent_shape
         size = (height * self.model.scale_factor, width * self.model.scale_factor)
         prompts = [Prompt(f"{row}", "a photo of a church", row, "naming") for row in range(batch_size)]
