@@ -621,7 +621,8 @@ def compare(
     from erasebench.config import split_list
     from erasebench.files import write_named
     from erasebench.report.comparison import to_json, to_junit, to_markdown, to_terminal
-    from erasebench.results.compare import compare, read_renames
+    from erasebench.results.compare import compare
+    from erasebench.results.row_pairs import read_renames
     from erasebench.results.run_folder import read_run
     from erasebench.results.verdicts import read_margins
 
