@@ -480,7 +480,8 @@ def export(sources: tuple[Path, ...], table: Path | None, entries: Path | None, 
     the rows are printed as CSV.
     """
     from erasebench.results.entry import read_rows
-    from erasebench.results.leaderboard import merge, to_csv
+    from erasebench.results.leaderboard import merge
+    from erasebench.results.leaderboard_csv import to_csv
 
     if entries:
         from erasebench.report.entries import describe_entry, write_entries
