@@ -86,6 +86,6 @@ def recorded_alphas(file: Path) -> dict[str, float]:
                 raise EraseBenchError(f"a LoRA with {name} is not supported; merge it and use the merged weights")
             if what == "lora_alpha":
                 alphas[part] = float(value)
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise EraseBenchError(f"the settings of the LoRA {file} cannot be read: {one_line(error)}") from None
     return alphas

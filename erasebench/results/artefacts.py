@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from erasebench.adversarial import Trial, unpack_trial
 from erasebench.engine.store import Store
@@ -139,7 +139,7 @@ def read_artefacts(folder: Path) -> Artefacts:
                 trials[key] = unpack_trial(content, names), seconds
     except OSError as error:
         raise EraseBenchError(f"cannot read the artefact {error.filename}: {error.strerror}") from error
-    except (ValidationError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise EraseBenchError(f"an artefact in {folder} is damaged: {' '.join(str(error).split())}") from None
     return Artefacts(folder, read_record(folder), drawn, read_scores(folder), trials)
 

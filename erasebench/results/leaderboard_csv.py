@@ -117,7 +117,11 @@ def read_leaderboard(path: Path) -> list[BoardRow]:
         raise EraseBenchError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise EraseBenchError(f"{path} is no leaderboard: it is not UTF-8 text") from error
-    header = next(reader, [])
+    try:
+        header = next(reader, [])
+        lines = [(reader.line_num, [restored(cell) for cell in line]) for line in reader]
+    except csv.Error as error:
+        raise EraseBenchError(f"{path}, line {reader.line_num}: {error}") from None
     first = len(COLUMNS)
     keys = header[first::4]
     if header[:first] != list(COLUMNS) or header[first:] != [f"{key}{end}" for key in keys for end in _ENDS]:
@@ -125,8 +129,7 @@ def read_leaderboard(path: Path) -> list[BoardRow]:
         why = f"it has no column '{lacking[0]}'" if lacking else "its columns are in another order"
         raise EraseBenchError(f"{path} is no leaderboard: {why}; `erasebench export RUN --csv FILE` writes one")
     rows = []
-    for line in reader:
-        cells = [restored(cell) for cell in line]
+    for line, cells in lines:
         try:
             if len(cells) != len(header):
                 raise ValueError(f"it has {len(cells)} cells, the header {len(header)}")
@@ -139,8 +142,8 @@ def read_leaderboard(path: Path) -> list[BoardRow]:
                 for k, key in enumerate(keys)
                 if cells[first + 4 * k + 3]
             }
-        except ValueError as error:
-            raise EraseBenchError(f"{path}, line {reader.line_num}: {error}") from None
+        except (ValueError, OverflowError, RecursionError) as error:
+            raise EraseBenchError(f"{path}, line {line}: {error}") from None
         rows.append(BoardRow(**own, numbers=numbers, entered=Entered(**entered)))
     return rows
 

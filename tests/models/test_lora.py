@@ -133,3 +133,11 @@ def test_alpha_from_metadata(where: str, model: DiffusionModel, tmp_path: Path) 
         assert Checkpoint(str(path)).identity() != before
         with pytest.raises(EraseBenchError, match="a LoRA with use_rslora is not supported; merge it"):
             erase(path, model)
+
+
+def test_an_alpha_that_is_too_large_is_one_clear_line(model: DiffusionModel, tmp_path: Path) -> None:
+    up, down = factors(model, f"unet.{KEY}")
+    path = store({f"{KEY}.lora_B.weight": up, f"{KEY}.lora_A.weight": down}, tmp_path / "lora.safetensors")
+    (tmp_path / "adapter_config.json").write_text(f'{{"lora_alpha": {10**400}}}', encoding="utf-8")
+    with pytest.raises(EraseBenchError, match=r"the settings of the LoRA .* cannot be read: OverflowError"):
+        erase(path, model)

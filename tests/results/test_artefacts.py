@@ -54,3 +54,10 @@ def test_weights_can_stay_where_they_are(finished: Path, tmp_path: Path) -> None
     with pytest.raises(EraseBenchError, match=r"cannot read the artefact .*erasure.safetensors.*--erase makes"):
         changed_artefacts(entry, folder)
     assert changed_artefacts(entry, folder, frozenset({"erasure.safetensors"})) == []
+
+
+@pytest.mark.parametrize("line", ["[" * 100_000, f'{{"key": "0", "seconds": {10**400}, "arrays": []}}'])
+def test_a_trial_that_no_reader_takes_is_damage(line: str, path: Path) -> None:
+    (artefact_folder(path) / "trials.jsonl").write_text(f"{line}\n")
+    with pytest.raises(EraseBenchError, match=r"an artefact in .* is damaged: (maximum recursion|int too large)"):
+        read_artefacts(artefact_folder(path))

@@ -63,3 +63,22 @@ def test_what_is_no_leaderboard_is_refused(edit: tuple[str, str], message: str, 
     path.write_text(text.replace(*edit, 1))
     with pytest.raises(EraseBenchError, match=message):
         read_leaderboard(path)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (("model,", f"{'m' * 200_000},"), "line 1: field larger than field limit"),
+        ((",ok,", f",{'o' * 200_000},"), "line 2: field larger than field limit"),
+        (('{""ratio"": 3.0}', "[" * 100_000), "line 2: maximum recursion depth exceeded"),
+        ((": 3.0}", f": {10**400}}}"), "line 2: int too large to convert to float"),
+    ],
+    ids=["header", "text", "nested", "number"],
+)
+def test_what_no_reader_takes_is_refused(edit: tuple[str, str], message: str, tmp_path: Path) -> None:
+    path = tmp_path / "leaderboard.csv"
+    text = to_csv([board_row(entered=Entered(reported={"ratio": 3.0}))])
+    assert edit[0] in text
+    path.write_text(text.replace(*edit, 1))
+    with pytest.raises(EraseBenchError, match=message):
+        read_leaderboard(path)
