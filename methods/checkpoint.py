@@ -111,13 +111,24 @@ class Checkpoint(Method):
             if any(key.startswith(UNET) for key in tensors):
                 tensors = from_original_layout(tensors, list(parameters))
             if self.kind == "auto" and is_lora(tensors):
-                found = Erasure(low_rank=low_rank(tensors, list(parameters), recorded_alphas(files[0][1])))
+                found = Erasure(low_rank=low_rank(tensors, list(parameters), _alphas(files)))
             else:
                 found = Erasure({parameter_name(key, list(parameters)): tensor for key, tensor in tensors.items()})
             check_fits(found, parameters)
         except EraseBenchError as error:
             raise EraseBenchError(f"{self.path}: {error}") from None
         return found
+
+
+def _alphas(files: Sequence[tuple[str, Path]]) -> dict[str, float]:
+    """What is recorded beside the keys of the LoRA in the first file of each part of a model."""
+    found = {prefix: recorded_alphas(file) for prefix, file in reversed(files)}
+    own = found[files[0][0]]
+    if any(other != own for other in found.values()):
+        raise EraseBenchError(
+            "the LoRAs of its parts record different alphas, of which one alone would be read; put them into one file"
+        )
+    return own
 
 
 @cache

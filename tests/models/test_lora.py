@@ -141,3 +141,17 @@ def test_an_alpha_that_is_too_large_is_one_clear_line(model: DiffusionModel, tmp
     (tmp_path / "adapter_config.json").write_text(f'{{"lora_alpha": {10**400}}}', encoding="utf-8")
     with pytest.raises(EraseBenchError, match=r"the settings of the LoRA .* cannot be read: OverflowError"):
         erase(path, model)
+
+
+def test_parts_of_a_folder_have_one_alpha(model: DiffusionModel, tmp_path: Path) -> None:
+    names = {"unet": KEY, "text_encoder": QUERY}
+    for part, name in names.items():
+        up, down = factors(model, f"{part}.{name}")
+        (tmp_path / part).mkdir()
+        store({f"{name}.lora_B.weight": up, f"{name}.lora_A.weight": down}, tmp_path / part / "lora.safetensors")
+        (tmp_path / part / "adapter_config.json").write_text('{"lora_alpha": 6}', encoding="utf-8")
+    expected = with_lora(model, {f"{part}.{name}": 3.0 for part, name in names.items()})
+    torch.testing.assert_close(outputs(model, erase(tmp_path, model)), outputs(model, expected))
+    (tmp_path / "text_encoder" / "adapter_config.json").unlink()
+    with pytest.raises(EraseBenchError, match="the LoRAs of its parts record different alphas"):
+        erase(tmp_path, model)
