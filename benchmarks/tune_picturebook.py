@@ -30,6 +30,7 @@ import yaml
 
 from erasebench.concepts import Concept, load_catalogue
 from erasebench.errors import EraseBenchError
+from erasebench.hyper_parameters import make_plugin
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.picturebook import GUIDANCE, LABELS, STEPS, load_pipeline
 from erasebench.picturebook.judges.clip import Clip
@@ -39,7 +40,7 @@ from erasebench.picturebook.weights import judge_path
 from erasebench.picturebook.world.captions import IMPLYING, NAMING, caption
 from erasebench.picturebook.world.objects import OBJECTS
 from erasebench.picturebook.world.scene import sample_scene
-from erasebench.plugins import EraseContext, make_plugin
+from erasebench.plugins import EraseContext
 from erasebench.registry import METHODS
 from erasebench.sampling import Sampler, sample
 from erasebench.stages.judge import make_judge

@@ -9,8 +9,9 @@ from typing import Any
 from erasebench.concepts import Concept, Prompt, View
 from erasebench.engine.cells import Cell
 from erasebench.errors import EraseBenchError, NotApplicable
+from erasebench.hyper_parameters import make_plugin
 from erasebench.models.loading import ModelSource
-from erasebench.plugins import UNATTACKED, make_plugin
+from erasebench.plugins import UNATTACKED
 from erasebench.registry import ATTACKS
 from erasebench.settings import resolve_attack
 from erasebench.stages import attack as stage

@@ -13,7 +13,8 @@ from erasebench.errors import EraseBenchError
 from erasebench.metrics.stats import Estimate
 from erasebench.plan import Plan
 from erasebench.registry import ATTACKS
-from erasebench.results.entry import Artefacts, Entry
+from erasebench.results.artefacts import Artefacts
+from erasebench.results.entry import Entry
 from erasebench.results.leaderboard import run_key
 from erasebench.results.protocol import attack_facts, checksum_of_attack, protocol_of
 from erasebench.results.record import RECORD, Record, record_plan

@@ -11,6 +11,9 @@ from click.shell_completion import CompletionItem
 if TYPE_CHECKING:
     Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
+LISTED = ("methods", "attacks", "judges", "metrics", "rules", "concepts", "prompt-sets", "presets", "suites")
+"""What ``list`` and ``show`` know: ``erasebench.listing.LISTED``, which takes longer to import than ``--help`` may."""
+
 
 def complete_name(*kinds: str) -> Complete:
     """Complete one name of some kinds, of which an option ``--kind`` or an argument KIND may choose."""

@@ -18,8 +18,9 @@ from pydantic.errors import PydanticUserError
 from erasebench.config import preset_files
 from erasebench.docstrings import attributes, paragraphs
 from erasebench.errors import EraseBenchError, check_name
+from erasebench.hyper_parameters import hyper_parameters, make_plugin
 from erasebench.listing import LISTED, names
-from erasebench.plugins import HyperParameters, Method, hyper_parameters, make_plugin
+from erasebench.plugins import HyperParameters, Method
 from erasebench.prompt_sets import prompt_set_details
 from erasebench.registry import KINDS, Plugin, load_file
 from erasebench.suites import parse_suite, suite_details, suite_files

@@ -17,8 +17,8 @@ from erasebench.engine.doctor import of_other_versions
 from erasebench.engine.estimate import count_missing, estimate, list_missing
 from erasebench.engine.store import Store
 from erasebench.errors import NotApplicable
+from erasebench.hyper_parameters import hyper_parameters
 from erasebench.models.loading import ModelSource
-from erasebench.plugins import hyper_parameters
 from erasebench.settings import plugin_settings, resolve_attack, resolve_method
 
 

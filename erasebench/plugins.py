@@ -25,10 +25,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import pydantic.dataclasses
-from pydantic import ConfigDict, Field, ModelWrapValidatorHandler, TypeAdapter, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 
-from erasebench.errors import EraseBenchError, NotApplicable, check_name
-from erasebench.texts import shown
+from erasebench.errors import EraseBenchError, NotApplicable
+from erasebench.hyper_parameters import explain, names_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -127,7 +127,7 @@ class HyperParameters:
         try:
             return handler(values)
         except ValidationError as error:
-            raise EraseBenchError(explain(error, _names(cls))) from None
+            raise EraseBenchError(explain(error, names_of(cls))) from None
 
 
 class Method(HyperParameters, ABC):
@@ -382,48 +382,3 @@ def decided(value: T | None) -> T:
     if value is None:
         raise TypeError("a hyper-parameter is not decided: call resolved(concepts) first")
     return value
-
-
-def make_plugin(make: Callable[..., T], values: Mapping[str, Any]) -> T:
-    """Make a method or an attack of hyper-parameters, which are validated and converted.
-
-    Raises:
-        EraseBenchError: an unknown name, with the nearest, or a value of the wrong type or out of range.
-    """
-    for name in values:
-        check_name("hyper-parameter", name, _names(make))
-    try:
-        made: T = TypeAdapter(make).validate_python(dict(values))  # type: ignore[arg-type]
-    except ValidationError as error:
-        raise EraseBenchError(explain(error, _names(make))) from None
-    for name, value in values.items():
-        if isinstance(value, bool) and value is not getattr(made, name):
-            raise EraseBenchError(f"{name}: Input should be a number, not {value}")
-    return made
-
-
-def hyper_parameters(plugin: Any) -> dict[str, Any]:
-    """All hyper-parameters of a method or an attack with their values, as JSON has them."""
-    values: dict[str, Any] = TypeAdapter(type(plugin)).dump_python(plugin, mode="json")
-    return {name: values[name] for name in _names(type(plugin))}
-
-
-def explain(error: ValidationError, names: Sequence[str]) -> str:
-    """What is wrong with the first value that is: ``steps: Input should be greater than 0, not -1``.
-
-    Args:
-        error: of a dataclass.
-        names: its fields, by which values without a name are called.
-    """
-    first = error.errors()[0]
-    where = ".".join(names[part] if isinstance(part, int) else part for part in first["loc"][:1])
-    # A check of our own has said everything already.
-    own = (first.get("ctx") or {}).get("error")
-    if own is not None:
-        return f"{where + ': ' if where else ''}{own}"
-    given = "" if first["type"].startswith("missing") else f", not {shown(first['input'])}"
-    return f"{where + ': ' if where else ''}{first['msg']}{given}"
-
-
-def _names(make: Any) -> list[str]:
-    return [field.name for field in dataclasses.fields(make) if field.init]

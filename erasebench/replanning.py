@@ -14,7 +14,8 @@ from erasebench.errors import EraseBenchError
 from erasebench.models.loading import ModelSource, resolve_device
 from erasebench.plan import Judged, Plan, ProbePlan, Row
 from erasebench.plugins import BASELINE, UNATTACKED
-from erasebench.results.entry import GUIDANCE, WEIGHTS, Artefacts, Entry
+from erasebench.results.artefacts import GUIDANCE, WEIGHTS, Artefacts
+from erasebench.results.entry import Entry
 from erasebench.results.record import AttackRecord, RowRecord
 from erasebench.settings import resolve_attack, resolve_method
 from erasebench.stages import attack, erase, judge

@@ -12,7 +12,8 @@ from erasebench.concepts import View
 from erasebench.config import parse_method, read_layer
 from erasebench.domains import DOMAINS
 from erasebench.errors import EraseBenchError, check_name
-from erasebench.plugins import ResolvedAttack, ResolvedMethod, make_plugin
+from erasebench.hyper_parameters import make_plugin
+from erasebench.plugins import ResolvedAttack, ResolvedMethod
 from erasebench.registry import ATTACKS, JUDGES, METHODS, Registry
 
 T = TypeVar("T")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from erasebench.config import RunConfig, make_config, parse_method
 from erasebench.domains import DOMAINS
-from erasebench.plugins import hyper_parameters
+from erasebench.hyper_parameters import hyper_parameters
 from erasebench.registry import ATTACKS
 from erasebench.settings import plugin_settings, resolve_attack, resolve_method
 from erasebench.suites import Scale, Suite

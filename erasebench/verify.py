@@ -43,21 +43,18 @@ from erasebench.plan import Plan
 from erasebench.planning import check_limit
 from erasebench.registry import load_file
 from erasebench.replanning import Replanner, erasure_cell, found_cell
-from erasebench.results.attacks import collect_attacks
-from erasebench.results.entry import (
+from erasebench.results.artefacts import (
     GUIDANCE,
     WEIGHTS,
     Artefacts,
-    Entry,
-    Verified,
     artefact_folder,
     changed_artefacts,
     read_artefacts,
-    read_entry,
     recompute,
     rows_by_attack,
-    write_entry,
 )
+from erasebench.results.attacks import collect_attacks
+from erasebench.results.entry import Entry, Verified, read_entry, write_entry
 from erasebench.results.measure import measure
 from erasebench.results.record import AttackRecord, record_plan
 from erasebench.results.rows import TableRow

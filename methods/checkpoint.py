@@ -5,9 +5,7 @@ Importing this module and :meth:`Checkpoint.identity` do without torch: planning
 
 from __future__ import annotations
 
-import difflib
 import hashlib
-import json
 import pickle
 import re
 import warnings
@@ -20,6 +18,8 @@ from pydantic.dataclasses import dataclass
 
 from erasebench.errors import EraseBenchError, one_line
 from erasebench.files import hash_file_once
+from erasebench.models.lora import is_lora, low_rank, recorded_alphas
+from erasebench.models.parameter_names import PARTS, parameter_name
 from erasebench.plugins import EraseContext, Method
 from erasebench.registry import METHODS
 from erasebench.texts import check_text, shown
@@ -33,14 +33,9 @@ if TYPE_CHECKING:
 
 WEIGHTS, GUIDANCE = "erasure.safetensors", "guidance.json"
 """An erasure's files: the names of ``erasebench.models.erasure``, whose import takes the seconds that torch needs."""
-PARTS = ("unet", "text_encoder", "text_encoder_2")
-"""What a checkpoint may be of; only some families of models have a second text encoder."""
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
-_KOHYA_PARTS = {"unet": "unet_", "te": "text_encoder_", "te1": "text_encoder_", "te2": "text_encoder_2_"}
-"""What a LoRA of kohya calls the parts of a model."""
 _ADAPTERS = {"hada_": "LoHa", "lokr_": "LoKr", "dora_scale": "DoRA", "lora_mid": "a Tucker decomposition"}
 """Parts of the keys of adapters that are no plain LoRA, and what they are."""
-_HALF = re.compile(r"(.+?)[._]lora[._](?:(A|down)|(B|up))(?:\.default)?\.weight|(.+)\.alpha")
 
 
 @METHODS.register("checkpoint")
@@ -115,14 +110,25 @@ class Checkpoint(Method):
             check_base(tensors, parameters)
             if any(key.startswith(UNET) for key in tensors):
                 tensors = from_original_layout(tensors, list(parameters))
-            if self.kind == "auto" and any((half := _HALF.fullmatch(key)) and not half[4] for key in tensors):
-                found = Erasure(low_rank=low_rank(tensors, list(parameters), recorded_alphas(files[0][1])))
+            if self.kind == "auto" and is_lora(tensors):
+                found = Erasure(low_rank=low_rank(tensors, list(parameters), _alphas(files)))
             else:
                 found = Erasure({parameter_name(key, list(parameters)): tensor for key, tensor in tensors.items()})
             check_fits(found, parameters)
         except EraseBenchError as error:
             raise EraseBenchError(f"{self.path}: {error}") from None
         return found
+
+
+def _alphas(files: Sequence[tuple[str, Path]]) -> dict[str, float]:
+    """What is recorded beside the keys of the LoRA in the first file of each part of a model."""
+    found = {prefix: recorded_alphas(file) for prefix, file in reversed(files)}
+    own = found[files[0][0]]
+    if any(other != own for other in found.values()):
+        raise EraseBenchError(
+            "the LoRAs of its parts record different alphas, of which one alone would be read; put them into one file"
+        )
+    return own
 
 
 @cache
@@ -314,99 +320,3 @@ def check_base(tensors: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) 
                     f"it was made for {kind.title}: its cross-attention reads {kind.text_width} numbers a token, the "
                     f"model's {own}"
                 )
-
-
-def parameter_name(key: str, known: Sequence[str]) -> str:
-    """The model's name for a key of diffusers, peft or kohya.
-
-    Raises:
-        EraseBenchError: there is none; with the nearest.
-    """
-    names = _spellings(tuple(known))
-    found = [names[c] for c in (_flat(key), *(f"{part}_{_flat(key)}" for part in PARTS)) if c in names]
-    if len(found) > 1:
-        raise EraseBenchError(f"'{key}' could be {' or '.join(found)}")
-    if found:
-        return found[0]
-    near = difflib.get_close_matches(_flat(key), [*names, *(n.removeprefix("unet_") for n in names)], 1, cutoff=0)[0]
-    raise EraseBenchError(
-        f"the model has no parameter '{key}'; the nearest is '{names.get(near) or names['unet_' + near]}'. Keys are "
-        "names of diffusers, with or without 'unet.' or 'text_encoder.' in front, or of the original code"
-    )
-
-
-@cache
-def _spellings(known: tuple[str, ...]) -> dict[str, str]:
-    """The flat spellings of a model's parameters; of a U-Net's also those of the original names, as kohya's for XL."""
-    from erasebench.models.original_layout import unet_names
-
-    unet = [name.removeprefix("unet.") for name in known if name.startswith("unet.")]
-    originals = unet_names(unet) if "conv_in.weight" in unet else {}
-    spellings = {_flat(f"unet.{original}"): f"unet.{name}" for name, original in originals.items()}
-    return spellings | {_flat(name): name for name in known}
-
-
-def _flat(key: str) -> str:
-    """A key in kohya's spelling, in which those of all tools agree."""
-    key = key.removeprefix("base_model.model.").removesuffix(".weight").replace(".processor.", ".")
-    key = re.sub("^lora_(unet|te[12]?)_", lambda m: _KOHYA_PARTS[m[1]], key)
-    return key.replace(".", "_").replace("text_model_", "")
-
-
-def low_rank(
-    tensors: Mapping[str, Tensor], known: Sequence[str], alphas: Mapping[str, float]
-) -> dict[str, tuple[Tensor, Tensor]]:
-    """The factors of a LoRA: ``alpha / rank`` times up, and down; without an alpha, it is the rank.
-
-    Args:
-        tensors: the file's.
-        known: the model's parameters.
-        alphas: what the file says besides its keys: part of the model, or "" for any -> alpha.
-    """
-    halves: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        half = _HALF.fullmatch(key)
-        if half is None:
-            raise EraseBenchError(f"'{key}' is among keys of a LoRA, but not one")
-        # The attention processors of old versions of diffusers call the output projection to_out, not to_out.0.
-        stem = re.sub(r"\.processor\.to_out$", ".to_out.0", half[1] or half[4])
-        what = "down" if half[2] else "up" if half[3] else "alpha"
-        halves.setdefault(parameter_name(stem, known), {})[what] = tensor.float()
-    factors = {}
-    for name, pair in halves.items():
-        if not {"up", "down"} <= set(pair):
-            raise EraseBenchError(f"the LoRA of {name} lacks a half; it has only: {', '.join(sorted(pair))}")
-        if min(pair["up"].ndim, pair["down"].ndim) < 2 or not len(pair["down"]):
-            shapes = " and ".join(str(list(pair[half].shape)) for half in ("up", "down"))
-            raise EraseBenchError(f"the LoRA of {name} has factors of shapes {shapes}, which are no matrices")
-        rank = len(pair["down"])
-        alpha = float(pair["alpha"]) if "alpha" in pair else alphas.get(name.split(".")[0], alphas.get("", rank))
-        factors[name] = pair["up"].flatten(1) * (alpha / rank), pair["down"].flatten(1)
-    return factors
-
-
-def recorded_alphas(file: Path) -> dict[str, float]:
-    """Alphas that diffusers puts into the file's header and peft into ``adapter_config.json`` beside it."""
-    from safetensors import safe_open
-
-    texts: list[str] = []
-    if file.suffix == ".safetensors":
-        with safe_open(file, "pt") as opened:
-            texts.append((opened.metadata() or {}).get("lora_adapter_metadata", "{}"))
-    beside = file.with_name("adapter_config.json")
-    settings: dict[str, Any] = {}
-    alphas: dict[str, float] = {}
-    try:
-        if beside.is_file():
-            texts.append(beside.read_text(encoding="utf-8"))
-        for text in texts:
-            settings |= json.loads(text)
-        for name, value in settings.items():
-            part, _, what = name.rpartition(".")
-            if value and what in ("alpha_pattern", "rank_pattern", "use_rslora", "use_dora"):
-                raise EraseBenchError(f"a LoRA with {name} is not supported; merge it and use the merged weights")
-            if what == "lora_alpha":
-                alphas[part] = float(value)
-    except (ValueError, TypeError, RecursionError) as error:
-        raise EraseBenchError(f"the settings of the LoRA {file} cannot be read: {one_line(error)}") from None
-    return alphas

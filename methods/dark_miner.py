@@ -53,7 +53,7 @@ from erasebench.models.erasure import Erasure
 from erasebench.plugins import Count, EraseContext, Method, NonNegative, Positive, SamplingSteps, Share
 from erasebench.registry import METHODS
 from erasebench.sampling import Sampler, draw_latents, noise_seed, sample_latents
-from erasebench.training.adapters import Adapters
+from erasebench.training.adapters import Adapters, Location, adapted_layers
 from erasebench.training.latents import noisy
 from erasebench.training.mining import Mined, predict_each
 from erasebench.training.parameters import training_attention
@@ -64,18 +64,9 @@ if TYPE_CHECKING:
     from erasebench.concepts import Concept
     from erasebench.plugins import Judge
 
-Location = Literal["value", "key", "query", "out"]
-
-PROJECTIONS: Mapping[Location, str] = {"value": "to_v", "key": "to_k", "query": "to_q", "out": "to_out.0"}
 ADJECTIVES = {"violence": "violent", "nudity": "nude"}
 """Of concepts that have one, by name."""
 STATE, POOLS = "dark-miner-state", "dark-miner-pools"
-
-
-def adapted_layers(unet: nn.Module, location: Location) -> list[str]:
-    """The projections of one kind in all attention modules of a U-Net, self and cross."""
-    ends = tuple(f".{module}.{PROJECTIONS[location]}" for module in ("attn1", "attn2"))
-    return [name for name, _ in unet.named_modules() if name.endswith(ends)]
 
 
 @METHODS.register("dm2")

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from erasebench import EraseBenchError, __version__, listing
-from erasebench.cli import LISTED, cli, main
+from erasebench import EraseBenchError, __version__
+from erasebench.cli import cli, main
 from erasebench.config import RunConfig
 from erasebench.judges.weights_files import FOLDER
 from erasebench.picturebook import render, sample_scene
@@ -95,10 +95,6 @@ def test_a_pattern_that_nothing_matches(capsys: pytest.CaptureFixture[str]) -> N
         main(["list", "methods", "zzz*"])
     assert stop.value.code == 2
     assert capsys.readouterr().err == "error: no methods match 'zzz*'\n"
-
-
-def test_what_is_listed_is_what_there_is() -> None:
-    assert LISTED == listing.LISTED
 
 
 def test_options_stand_in_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -8,6 +8,9 @@ import sys
 
 import pytest
 
+from erasebench import listing
+from erasebench.completion import LISTED
+
 SLOW = ("torch", "numpy", "pandas", "diffusers", "transformers", "scipy", "statsmodels")
 WORDS = [
     ("erasebench run --methods esd", ["esd-u", "esd-x"]),
@@ -76,3 +79,7 @@ def test_the_shell_has_something_to_read() -> None:
     code = "from erasebench.cli import main\nmain([])"
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
     assert "complete -o nosort -F _erasebench_completion erasebench" in done.stdout
+
+
+def test_what_is_listed_is_what_there_is() -> None:
+    assert LISTED == listing.LISTED

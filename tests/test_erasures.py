@@ -16,8 +16,8 @@ import torch
 import yaml
 from PIL import Image
 
-from erasebench.cli import read_erase_options
 from erasebench.config import make_config
+from erasebench.config_options import read_erase_options
 from erasebench.erasures import erase, plan_erasure
 from erasebench.errors import EraseBenchError
 from erasebench.methods import checkpoint

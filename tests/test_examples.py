@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from docs.generated import commands as all_commands
-from erasebench.cli import read_erase_options, read_options
+from erasebench.config_options import read_erase_options, read_options
 from erasebench.engine.store import Store
 from erasebench.erasures import plan_erasure
 from erasebench.planning import make_plan

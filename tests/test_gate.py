@@ -15,8 +15,8 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
-from erasebench.cli import config_options, read_options
 from erasebench.config import RunConfig
+from erasebench.config_options import config_options, read_options
 from erasebench.results.run_folder import read_run
 from tests.engine.runs import command, load_once
 from tests.pages import DOCS, ROOT, blocks

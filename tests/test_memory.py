@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from erasebench import sampling
+from erasebench.hyper_parameters import make_plugin
 from erasebench.memory import BatchSize, BatchSizes, free_memory, largest_batch, limit_memory, out_of_memory
-from erasebench.plugins import make_plugin
 from erasebench.registry import ATTACKS
 from erasebench.sampling import Sampler, fit_batch_sizes, sample
 from tests.attacks.planted import PROMPTS, attack_context, planted_target

@@ -3,131 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Any
 
-import pydantic.dataclasses
 import pytest
-from pydantic import Field
 
-from erasebench.errors import EraseBenchError, UnknownNameError
-from erasebench.plugins import (
-    Count,
-    EraseContext,
-    Method,
-    NonNegative,
-    Positive,
-    SamplingSteps,
-    Share,
-    decided,
-    hyper_parameters,
-    make_plugin,
-)
+from erasebench.errors import EraseBenchError
+from erasebench.hyper_parameters import make_plugin
+from erasebench.plugins import decided
+from tests.plain import Nothing, Plain, Validated
 from tests.tiny import concept
-
-if TYPE_CHECKING:
-    from erasebench.concepts import Concept
-    from erasebench.models.diffusion import DiffusionModel
-    from erasebench.models.erasure import Erasure
-
-
-class Nothing(Method):
-    """A method without hyper-parameters."""
-
-    def erase(self, model: DiffusionModel, concepts: Sequence[Concept], context: EraseContext) -> Erasure:
-        raise AssertionError
-
-
-@dataclass(frozen=True)
-class Plain(Nothing):
-    """A method with one hyper-parameter of each sort, as Python has dataclasses."""
-
-    where: Literal["inside", "outside"]
-    steps: Count = 1000
-    rate: Positive | None = 1e-5
-    sampling_steps: SamplingSteps = 50
-    share: Share = 0.5
-    weight: NonNegative = 0.0
-    own: Annotated[float, Field(gt=-1, lt=1)] = 0.0
-    words: tuple[str, ...] = ()
-    seen: list[str] = field(default_factory=list, init=False)
-
-    def __post_init__(self) -> None:
-        if self.steps == 13:
-            raise EraseBenchError("steps must not be 13")
-        if self.words == ("unknown",):
-            raise UnknownNameError("unknown word 'unknown'")
-
-
-@pydantic.dataclasses.dataclass(frozen=True)
-class Validated(Nothing):
-    """The same sort of method as pydantic has dataclasses."""
-
-    where: Literal["inside", "outside"]
-    steps: Count = 1000
-
-
-DEFAULTS = {
-    "where": "inside",
-    "steps": 1000,
-    "rate": 1e-5,
-    "sampling_steps": 50,
-    "share": 0.5,
-    "weight": 0.0,
-    "own": 0.0,
-    "words": [],
-}
-
-
-def test_all_hyper_parameters_are_given_with_their_defaults() -> None:
-    assert hyper_parameters(make_plugin(Plain, {"where": "inside"})) == DEFAULTS
-    assert hyper_parameters(make_plugin(Validated, {"where": "inside"})) == {"where": "inside", "steps": 1000}
-    assert hyper_parameters(Nothing()) == {}
-
-
-def test_values_are_converted_and_are_fit_for_json() -> None:
-    made = make_plugin(Plain, {"where": "inside", "steps": "20", "rate": "1e-4", "weight": 1, "words": ["a", "b"]})
-    assert (made.steps, made.rate, made.words) == (20, 1e-4, ("a", "b"))
-    assert isinstance(made.weight, float)
-    assert hyper_parameters(made) == {**DEFAULTS, "steps": 20, "rate": 1e-4, "weight": 1.0, "words": ["a", "b"]}
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"step": 3}, "unknown hyper-parameter 'step'; nearest: steps"),
-        ({"seen": []}, "unknown hyper-parameter 'seen'"),
-        ({"where": "above"}, "^where: Input should be 'inside' or 'outside', not 'above'$"),
-        ({"where": None}, "^where: Input should be 'inside' or 'outside', not None$"),
-        ({"steps": "many"}, "^steps: Input should be a valid integer, .*, not 'many'$"),
-        ({"steps": 1.5}, "^steps: Input should be a valid integer, .*, not 1.5$"),
-        ({"steps": 0}, "^steps: Input should be greater than or equal to 1, not 0$"),
-        ({"steps": 13}, "^steps must not be 13$"),
-        ({"rate": 0}, "^rate: Input should be greater than 0, not 0$"),
-        ({"rate": math.nan}, "^rate: Input should be a finite number, not nan$"),
-        ({"own": math.nan}, "^own: Input should be a finite number, not nan$"),
-        ({"weight": math.inf}, "^weight: Input should be a finite number, not inf$"),
-        ({"weight": -0.1}, "^weight: Input should be greater than or equal to 0, not -0.1$"),
-        ({"share": 1.1}, "^share: Input should be less than or equal to 1, not 1.1$"),
-        ({"sampling_steps": 1001}, "^sampling_steps: Input should be less than or equal to 1000, not 1001$"),
-        ({"words": ["unknown"]}, "^unknown word 'unknown'$"),
-    ],
-)
-def test_what_does_not_fit_is_named(values: dict[str, object], message: str) -> None:
-    with pytest.raises(EraseBenchError, match=message):
-        make_plugin(Plain, {"where": "inside", **values})
-
-
-def test_what_is_missing_is_named() -> None:
-    with pytest.raises(EraseBenchError, match=r"^where: Field required$"):
-        make_plugin(Plain, {})
-
-
-def test_an_unknown_name_is_an_error_of_its_own() -> None:
-    with pytest.raises(UnknownNameError):
-        make_plugin(Plain, {"were": "inside"})
 
 
 def test_pydantics_dataclasses_are_validated_in_python_too() -> None:

@@ -24,7 +24,8 @@ from erasebench.engine.opening import store_at
 from erasebench.engine.store import Store
 from erasebench.errors import EraseBenchError
 from erasebench.images import read_images
-from erasebench.results.entry import artefact_folder, read_artefacts, read_entry, recompute
+from erasebench.results.artefacts import artefact_folder, read_artefacts, recompute
+from erasebench.results.entry import read_entry
 from erasebench.results.record import read_record
 from erasebench.results.rows import TableRow
 from erasebench.stages.judge import hash_images, judge_spec

@@ -19,10 +19,11 @@ import torch
 
 from benchmarks.perf.conftest import Show
 from erasebench.concepts import Concept, Prompt
+from erasebench.hyper_parameters import make_plugin
 from erasebench.models.erasure import Erasure
 from erasebench.models.loading import find_model, load_model
 from erasebench.picturebook import GUIDANCE
-from erasebench.plugins import AttackContext, make_plugin
+from erasebench.plugins import AttackContext
 from erasebench.registry import ATTACKS
 from erasebench.sampling import Sampler
 from erasebench.training.target import Looks, Target

@@ -16,7 +16,8 @@ from playwright.sync_api import sync_playwright
 
 from benchmarks.perf.conftest import Show
 from erasebench.report.board import to_html
-from erasebench.results.leaderboard import BoardRow, merge, read_leaderboard, to_csv
+from erasebench.results.leaderboard import BoardRow, merge
+from erasebench.results.leaderboard_csv import read_leaderboard, to_csv
 from tests.report.conftest import CHROMIUM, FLAGS
 from tests.results.boards import many
 

@@ -16,10 +16,11 @@ from erasebench import __version__
 from erasebench.engine.store import Store
 from erasebench.images import read_images
 from erasebench.plugins import UNATTACKED
+from erasebench.report.blurring import is_blurred
 from erasebench.report.budget import draw_budget
 from erasebench.report.grids import sample_grid
 from erasebench.report.radar import draw_overall, overall
-from erasebench.report.sheets import file_name, is_blurred, save_sheet, source_of
+from erasebench.report.sheets import file_name, save_sheet, source_of
 from erasebench.results.attacks import ENSEMBLE
 from erasebench.results.record import AttackRecord, Record
 from erasebench.results.rows import TableRow

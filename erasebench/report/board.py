@@ -25,7 +25,8 @@ from erasebench.metrics.stats import Estimate
 from erasebench.plugins import BASELINE
 from erasebench.report.assets import asset, assets, digest, environment
 from erasebench.results.flags import known_flags
-from erasebench.results.leaderboard import BoardRow, csv_lines
+from erasebench.results.leaderboard import BoardRow
+from erasebench.results.leaderboard_csv import csv_lines
 from erasebench.results.ranking import Rank, rank_intervals
 
 SHOWN = 50

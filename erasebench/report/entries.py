@@ -24,23 +24,17 @@ from erasebench.images import ARCHIVE
 from erasebench.metrics.metric import standard_numbers
 from erasebench.plugins import UNATTACKED
 from erasebench.report.sheets import file_name
-from erasebench.results.entry import (
+from erasebench.results.artefacts import (
     ARTEFACTS,
     GUIDANCE,
     IMAGES,
-    SUBMITTED,
     TRIALS,
     VECTORS,
     WEIGHTS,
-    AttackEntry,
-    Cost,
-    Entry,
     HowDrawn,
-    Number,
     artefact_folder,
-    read_entry,
-    write_entry,
 )
+from erasebench.results.entry import SUBMITTED, AttackEntry, Cost, Entry, Number, read_entry, write_entry
 from erasebench.results.leaderboard import rows_of_run
 from erasebench.results.record import RECORD, AttackRecord, Record, RowRecord
 from erasebench.results.rows import TableRow

@@ -12,10 +12,9 @@ from typing import Any
 
 import pandas as pd
 
-from erasebench.concepts import SENSITIVE_KINDS, load_catalogue
 from erasebench.engine.store import Store
 from erasebench.plugins import UNATTACKED
-from erasebench.report.sheets import is_blurred
+from erasebench.report.blurring import is_blurred, sensitive_unrelated, shows_sensitive_others
 from erasebench.report.thumbnails import Source, Thumbnail
 from erasebench.results.record import AttackRecord
 from erasebench.results.run_folder import RunFolder
@@ -285,25 +284,8 @@ class _Runs:
 
     @cached_property
     def shows_sensitive(self) -> list[set[tuple[str, int]]]:
-        """By run, the unrelated prompts and seeds that show a sensitive concept, whether the run erased it or not.
-
-        The record says what a prompt shows.  In those of older versions, that is known of the run's own concepts, whose
-        rows leave such prompts out.
-        """
-        found = []
-        for run in self.runs:
-            rows = run.scores[run.scores["probe"] == "retain"]
-            asked = {
-                concept: set(zip(own["prompt_id"], own["seed"], strict=True))
-                for concept, own in rows.groupby("concept", sort=False)
-            }
-            kinds = {row.concept: row.kind for row in run.record.rows}
-            sensitive = [own for name, own in asked.items() if is_blurred(run.record, kinds[name])]
-            every = set().union(*asked.values())
-            left_out = set().union(*(every - own for own in sensitive))
-            said = _sensitive_prompts(run)
-            found.append(left_out | {(prompt, seed) for prompt, seed in every if prompt in said})
-        return found
+        """By run, the unrelated prompts and seeds that show a sensitive concept."""
+        return [sensitive_unrelated(run) for run in self.runs]
 
     def by_method(self, concept: str, probe: str, sensitive: bool) -> Sheet:
         """One image set of a concept."""
@@ -317,7 +299,7 @@ class _Runs:
             }
             scores = run.scores[(run.scores["concept"] == concept) & (run.scores["probe"] == probe)]
             others = probe == "others"
-            blurred = sensitive or (others and _shows_sensitive(run))
+            blurred = sensitive or (others and shows_sensitive_others(run))
             for score in scores.itertuples(index=False):
                 column, cell = self.columns[number, score.method], cells[score.method]
                 headings[column.name] = column
@@ -372,28 +354,6 @@ class _Runs:
                 lines[key].samples[record.attack] = sample
         attacked = [line for line in lines.values() if line.samples.keys() - {UNATTACKED}]
         return Sheet(headings, sorted(attacked, key=lambda line: line.method.place if line.method else 0))
-
-
-def _shows_sensitive(run: RunFolder) -> bool:
-    """Whether other concepts that a run was asked for are sensitive, or of a kind that nobody here knows."""
-    probes = [row.probes["others"] for row in run.record.rows if "others" in row.probes]
-    return bool(_sensitive(run, {one.concept for probe in probes for one in probe.judged}))
-
-
-def _sensitive_prompts(run: RunFolder) -> set[str]:
-    """The unrelated prompts that a record says show a sensitive concept, or one whose kind nobody here knows."""
-    sensitive = _sensitive(run, {name for shown in run.record.shows.values() for name in shown})
-    return {prompt for prompt, shown in run.record.shows.items() if sensitive & set(shown)}
-
-
-def _sensitive(run: RunFolder, names: set[str]) -> set[str]:
-    """Those of some concepts whose images are blurred, or whose kind nobody here knows; none where no images are."""
-    if not any(is_blurred(run.record, kind) for kind in SENSITIVE_KINDS):
-        return set()
-    catalogue = load_catalogue()
-    kinds = {name: catalogue.get(name).kind for name in catalogue.names()}
-    kinds |= {row.concept: row.kind for row in run.record.rows}
-    return {name for name in names if name not in kinds or is_blurred(run.record, kinds[name])}
 
 
 def _trials(attacks: pd.DataFrame, record: AttackRecord) -> Iterator[Any]:

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from erasebench import __version__
 from erasebench.engine.store import Store
 from erasebench.images import read_images, read_index
+from erasebench.report.blurring import is_blurred
 from erasebench.report.curves import draw_curves
 from erasebench.report.grids import sample_grid
-from erasebench.report.sheets import file_name, is_blurred, save_sheet, source_of
+from erasebench.report.sheets import file_name, save_sheet, source_of
 from erasebench.results.record import Record, RowRecord
 from erasebench.traces import TRACE, read_trace
 

@@ -8,10 +8,7 @@ from pathlib import Path
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from erasebench.concepts import SENSITIVE_KINDS
-from erasebench.domains import DOMAINS
 from erasebench.files import durably
-from erasebench.results.record import Record
 
 LONGEST = 80
 """Characters of a method's or concept's name in the name of a file."""
@@ -21,11 +18,6 @@ def file_name(text: str) -> str:
     """A method's or concept's name as part of a file's, with a hash where it has to be changed or cut for that."""
     name = "".join(c if c.isalnum() or c in "-_=.+" else "_" for c in text)[:LONGEST]
     return name if name == text else f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-
-
-def is_blurred(record: Record, kind: str) -> bool:
-    """Whether images of concepts of a kind are blurred unless asked for."""
-    return kind in SENSITIVE_KINDS and not DOMAINS[record.domain].harmless
 
 
 def source_of(path: Path) -> str | None:

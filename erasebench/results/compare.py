@@ -1,48 +1,37 @@
 """Two runs compared, prompt by prompt: whether a method got worse, for people and for continuous integration.
 
 Both runs drew the same prompts with the same judges, so that every difference is one of pairs.  What is compared with
-what, and what that says, is told in docs/gate.md; what is decided on differences is in
-:mod:`erasebench.results.verdicts`.
+what, and what that says, is told in docs/gate.md.  Which rows belong together is decided in
+:mod:`erasebench.results.row_pairs`, by how much they differ in :mod:`erasebench.results.paired_samples`, and what
+differences say in :mod:`erasebench.results.verdicts`.
 """
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-import pandas as pd
-
 from erasebench.engine.cells import short_hash
-from erasebench.engine.opening import store_to_read
 from erasebench.errors import EraseBenchError, check_name
 from erasebench.metrics.metric import Description, load_metrics
-from erasebench.metrics.paired import Z_POWER, PairedComparison, Z, add_spread, compare_paired
-from erasebench.metrics.stats import Estimate
 from erasebench.plugins import BASELINE, UNATTACKED
-from erasebench.results.attacks import ENSEMBLE
-from erasebench.results.flags import DRIFT
-from erasebench.results.measure import collect, prompt_values
+from erasebench.results.paired_samples import (
+    Compared,
+    PairedSample,
+    RunValues,
+    compare_intervals,
+    compare_sample,
+    pool_samples,
+    sample_of,
+    trials_of,
+)
 from erasebench.results.protocol import differences
 from erasebench.results.record import AttackRecord
+from erasebench.results.row_pairs import RowPair, methods_of, missing_changes, pair_methods, pair_rows, row_key
 from erasebench.results.rows import TableRow
 from erasebench.results.run_folder import RunFolder
-from erasebench.results.scores import split_judges
-from erasebench.results.verdicts import (
-    ALL,
-    POINTS,
-    Change,
-    Evidence,
-    Margin,
-    Verdict,
-    evidence_of,
-    judge,
-    margin_of,
-    title_of,
-)
+from erasebench.results.verdicts import ALL, Change, Evidence, Margin, Verdict, evidence_of, judge, margin_of, title_of
 from erasebench.settings import split_seed
 
 FAIL_ON = ("ratio", "clip", "robust-rate")
@@ -106,12 +95,12 @@ def compare(
             measured, nothing can be paired, or a name is unknown.
     """
     margins = margins or {}
-    names = _pair_methods(base, new, renames or {})
-    pairs, lost = _pair_rows(base, new, names)
+    names = pair_methods(base, new, renames or {})
+    pairs, lost = pair_rows(base, new, names)
     if not any(pair.erased for pair in (*pairs, *lost)):
         raise EraseBenchError(
             f"{base.folder} and {new.folder} have no row of an erased model in common; pair two methods with "
-            f"--rename OLD=NEW: {', '.join(_methods(base))} before, {', '.join(_methods(new))} after"
+            f"--rename OLD=NEW: {', '.join(methods_of(base))} before, {', '.join(methods_of(new))} after"
         )
     _check_comparable(base, new, pairs)
     known = dict.fromkeys((*load_metrics(), *(key for pair in pairs for key in pair.new.metrics)))
@@ -128,133 +117,29 @@ def compare(
             "name other metrics with --fail-on, or none"
         )
     changes = judge(tests)
-    before, after = ({_key(getattr(pair, side)) for pair in (*pairs, *lost)} for side in ("old", "new"))
+    before, after = ({row_key(getattr(pair, side)) for pair in (*pairs, *lost)} for side in ("old", "new"))
     judging = fail_on is None or bool(fail_on)
-    missing = _missing(base, new, names) if judging and not allow_missing else ()
+    missing = missing_changes(base, new, names) if judging and not allow_missing else ()
     return RunComparison(
         {**base.record.metrics, **new.record.metrics},
         (*missing, *(_lose(pair, "worse" if judging and pair.erased else "not judged") for pair in lost), *changes),
         tuple((old, to) for old, to in names.items() if old != to),
-        tuple(_describe(row) for row in base.rows if _key(row) not in before),
-        tuple(_describe(row) for row in new.rows if _key(row) not in after),
+        tuple(_describe(row) for row in base.rows if row_key(row) not in before),
+        tuple(_describe(row) for row in new.rows if row_key(row) not in after),
         _notes(base, new, changes),
     )
 
 
-@dataclass(frozen=True)
-class _Pair:
-    """A row in two runs."""
-
-    old: TableRow
-    new: TableRow
-
-    def change(self, metric: str) -> Change:
-        """What is to be said of a metric, before anything is."""
-        return Change(self.new.method, self.old.method, self.new.concept, self.new.attack, metric)
-
-    @property
-    def erased(self) -> bool:
-        """Whether it is another than the unerased model."""
-        return BASELINE not in (self.old.method, self.new.method)
-
-    @property
-    def is_ensemble(self) -> bool:
-        """Whether it is of the ensemble of attacks."""
-        return bool(self.new.attack) and _plugin(self.new.attack) == ENSEMBLE
-
-
-@dataclass(frozen=True)
-class _Sample:
-    """The values of single images in two runs, with the prompts as index."""
-
-    before: pd.Series
-    after: pd.Series
-    unmoved: bool
-    error: float = 0.0
-    """The standard error that the difference has through the seeds of erasures, with ``freedom`` degrees of freedom."""
-    freedom: int = 0
-
-
-def _plugin(label: str) -> str:
-    """The name without options, whatever these hold."""
-    return label.partition("[")[0].strip()
-
-
-def _methods(run: RunFolder) -> list[str]:
-    return list(dict.fromkeys(row.method for row in run.rows))
-
-
-def _pair_methods(base: RunFolder, new: RunFolder, renames: Mapping[str, str]) -> dict[str, str]:
-    """By a method's name in the base run, its name in the new run; methods without a partner are left out."""
-    before, after = _methods(base), _methods(new)
-    for old, to in renames.items():
-        check_name(f"method of {base.folder}", old, before)
-        check_name(f"method of {new.folder}", to, after)
-    if len(set(renames.values())) < len(renames):
-        raise EraseBenchError("two methods cannot be renamed to one")
-    taken = set(renames.values())
-    names = {old: renames.get(old, old) for old in before if old in renames or old in {*after} - taken}
-    for plugin in dict.fromkeys(_plugin(old) for old in before):
-        own = [old for old in before if old not in names and _plugin(old) == plugin]
-        other = [to for to in after if to not in names.values() and _plugin(to) == plugin]
-        if len(own) == len(other) == 1:
-            names[own[0]] = other[0]
-    # Erasures of one method whose seeds differ are as many draws of it each; which is paired with which is no matter.
-    for method in dict.fromkeys(split_seed(old)[0] for old in before):
-        own = [old for old in before if old not in names and split_seed(old)[0] == method]
-        other = [to for to in after if to not in names.values() and split_seed(to)[0] == method]
-        names.update(zip(own, other, strict=False))
-    return names
-
-
-def _pair_rows(base: RunFolder, new: RunFolder, names: Mapping[str, str]) -> tuple[list[_Pair], list[_Pair]]:
-    """The rows that both runs measured, and those that only the base run could measure."""
-    rows = {_key(row): row for row in new.rows}
-    found = [
-        _Pair(row, rows[names[row.method], row.concept, row.attack])
-        for row in base.rows
-        if row.status == "ok" and (names.get(row.method), row.concept, row.attack) in rows
-    ]
-    pairs = [pair for pair in found if pair.new.status == "ok"]
-    return pairs, [pair for pair in found if pair.new.status != "ok"]
-
-
-def _missing(base: RunFolder, new: RunFolder, names: Mapping[str, str]) -> Iterator[Change]:
-    """What the base run measured and the new run has not at all: whole methods, concepts and attacks, then rows."""
-    there = {_key(row) for row in new.rows}
-    methods, concepts, attacks = (set(own) for own in zip(*there, strict=True))
-    found: dict[tuple[str, str, str], None] = {}
-    for row in base.rows:
-        method = names.get(row.method, row.method)
-        if row.status != "ok" or BASELINE in (row.method, method) or (method, row.concept, row.attack) in there:
-            continue
-        if method not in methods:
-            found[row.method, "", ""] = None
-        elif row.concept not in concepts:
-            found["", row.concept, ""] = None
-        elif row.attack and row.attack not in attacks:
-            found["", "", row.attack] = None
-        else:
-            found[_key(row)] = None
-    for method, concept, attack in found:
-        reason = "missing in the new run"
-        yield Change(method, method, concept, attack, "", verdict="inconclusive", reason=reason, missing=True)
-
-
-def _key(row: TableRow | AttackRecord) -> tuple[str, str, str]:
-    return row.method, row.concept, row.attack
-
-
 def _describe(row: TableRow) -> str:
-    return title_of(*_key(row)) + ("" if row.status == "ok" else f" ({row.status})")
+    return title_of(*row_key(row)) + ("" if row.status == "ok" else f" ({row.status})")
 
 
-def _lose(pair: _Pair, verdict: Verdict) -> Change:
+def _lose(pair: RowPair, verdict: Verdict) -> Change:
     reason = " ".join((pair.new.reason or "no reason was recorded").split())
     return replace(pair.change(""), verdict=verdict, reason=f"{pair.new.status}: {reason}")
 
 
-def _check_comparable(base: RunFolder, new: RunFolder, pairs: Sequence[_Pair]) -> None:
+def _check_comparable(base: RunFolder, new: RunFolder, pairs: Sequence[RowPair]) -> None:
     first, second = base.record.protocol, new.record.protocol
     for run, protocol in ((base, first), (new, second)):
         if protocol is None:
@@ -273,10 +158,10 @@ def _check_comparable(base: RunFolder, new: RunFolder, pairs: Sequence[_Pair]) -
     for concept in concepts:
         for line in differences(first, second, concept):
             found.setdefault(line, []).append(concept)
-    before, after = ({_key(row): row for row in run.record.attacks} for run in (base, new))
+    before, after = ({row_key(row): row for row in run.record.attacks} for run in (base, new))
     for pair in pairs:
         if pair.new.attack:
-            for line in _attack_differences(before[_key(pair.old)], after[_key(pair.new)], pair, base, new):
+            for line in _attack_differences(before[row_key(pair.old)], after[row_key(pair.new)], pair, base, new):
                 found.setdefault(line, []).append(pair.new.attack)
     if found:
         lines = [
@@ -289,12 +174,12 @@ def _check_comparable(base: RunFolder, new: RunFolder, pairs: Sequence[_Pair]) -
 
 
 def _attack_differences(
-    before: AttackRecord, after: AttackRecord, pair: _Pair, base: RunFolder, new: RunFolder
+    before: AttackRecord, after: AttackRecord, pair: RowPair, base: RunFolder, new: RunFolder
 ) -> Iterator[str]:
     """In what two attacks on a row differ, one line each."""
     facts: list[dict[str, object]] = []
     for record, row, run in ((before, pair.old, base), (after, pair.new, new)):
-        trials = _rows_of(run.attacks, _key(row))
+        trials = trials_of(run.attacks, row_key(row))
         prompts = {prompt for keys in record.trials.values() for prompt in keys}
         budget = {f"{name} of {one}": value for one, own in record.budget.items() for name, value in own.items()}
         facts.append(
@@ -314,128 +199,23 @@ def _attack_differences(
             yield f"{name}: {one.get(name)} and {other.get(name)}"
 
 
-def _rows_of(attacks: pd.DataFrame, key: tuple[str, str, str]) -> pd.DataFrame:
-    """The trials of a row, without those of the floor."""
-    method, concept, attack = key
-    own = (attacks["method"] == method) & (attacks["concept"] == concept) & (attacks["attack"] == attack)
-    return attacks[own & ~attacks["floor"]]
-
-
-class _Values:
-    """The values of single images of a run.
-
-    Attributes:
-        of: by method, concept and attack, and then by metric: one value an image, with the prompt as index.
-    """
-
-    def __init__(self, run: RunFolder) -> None:
-        self._run = run
-        first, _ = split_judges(run.record, run.scores)
-        self._images = dict(list(first.groupby(["method", "concept", "probe"], sort=False)))
-        # Where it is not there, neither are the images, which few metrics ask for.
-        store = store_to_read(run.config.store)
-        self.of = prompt_values(collect(run.record, run.scores, store, run.attacks), run.record)
-
-    def scores(self, row: TableRow, probe: str) -> pd.DataFrame:
-        """What was drawn for a row, in the run's order, and what judges said of it."""
-        if row.attack:
-            return _rows_of(self._run.attacks, _key(row))
-        return self._images.get((row.method, row.concept, probe), self._run.scores[:0])
-
-
-def _sample(metric: str, unit: str, probes: Iterable[str], pair: _Pair, base: _Values, new: _Values) -> _Sample | None:
-    """The values of a row's images in two runs, of prompts that have some in both; None if there are none."""
-    before, after = base.of[_key(pair.old)].get(metric), new.of[_key(pair.new)].get(metric)
-    if before is None or after is None:
-        return None
-    # Which prompts a robust rate is of depends on what the unerased model draws.
-    before, after = before[before.index.isin(after.index)], after[after.index.isin(before.index)]
-    if not len(before):
-        return None
-    unmoved = all(
-        _is_unmoved(
-            base.scores(pair.old, probe), new.scores(pair.new, probe), 100 * DRIFT if probe == "retain" else DRIFT
-        )
-        for probe in probes
-        if probe != "reference"  # which the protocol says is the same
-    )
-    # A metric may look at the images themselves, of which the judges' scores say nothing.
-    return _Sample(before, after, unmoved and _are_same(before, after, unit))
-
-
-def _are_same(before: pd.Series, after: pd.Series, unit: str) -> bool:
-    """Whether images have the same values but for rounding, of which the metric's scale tells how much it is."""
-    if before.dtype == bool or not before.index.equals(after.index):
-        return bool(before.equals(after))
-    drift = DRIFT * (100 if unit in POINTS else float(before.abs().mean()))
-    return bool(((after - before).abs() <= drift).all())
-
-
-def _is_unmoved(before: pd.DataFrame, after: pd.DataFrame, drift: float) -> bool:
-    """Whether the same prompts and seeds, which runs have in the same order, have the same scores."""
-    if not len(before) or len(before) != len(after):
-        return False
-    same = all((before[name].to_numpy() == after[name].to_numpy()).all() for name in ("prompt_id", "seed"))
-    return same and not (np.abs(before["score"].to_numpy() - after["score"].to_numpy()) > drift).any()
-
-
-def _pool(samples: Sequence[tuple[_Pair, _Sample]], shared: bool) -> _Sample:
-    """The images of several rows of a method together: concepts, seeds of its erasure, or both.
-
-    Args:
-        samples: of each row.
-        shared: the prompts are the same for every concept, so that a prompt has an image of each.
-    """
-    before, after = (
-        pd.concat([_under(getattr(sample, side), "" if shared else f"{pair.new.concept}/") for pair, sample in samples])
-        for side in ("before", "after")
-    )
-    return _Sample(before, after, all(sample.unmoved for _, sample in samples), *_seed_error(samples, shared))
-
-
-def _seed_error(samples: Sequence[tuple[_Pair, _Sample]], shared: bool) -> tuple[float, int]:
-    """The standard error of a pooled difference through erasures, and its degrees of freedom; zeros if none has seeds.
-
-    The differences of a concept's erasures vary by what erasures differ by, and a little by the noise of their images,
-    which makes it rather too large.  The variance is taken to be that of every concept.
-    """
-    differences: dict[str, list[float]] = {}
-    prompts: dict[str, int] = {}
-    for pair, sample in samples:
-        after, before = (_prompt_means(side.astype(float)) for side in (sample.after, sample.before))
-        differences.setdefault(pair.new.concept, []).append(float(after.mean() - before.mean()))
-        prompts[pair.new.concept] = len(after)
-    counts = np.array([len(own) for own in differences.values()])
-    freedom = int((counts - 1).sum())
-    if not freedom:
-        return 0.0, 0
-    variance = sum(float(np.var(own)) * len(own) for own in differences.values()) / freedom
-    # A prompt of one concept is one of all prompts; one that all share has as many images of each as it has erasures.
-    weights = counts if shared else np.array(list(prompts.values()))
-    return math.sqrt(variance * float((weights**2 / counts).sum())) / float(weights.sum()), freedom
-
-
-def _under(values: pd.Series, prefix: str) -> pd.Series:
-    return values.set_axis(prefix + values.index) if prefix else values
-
-
 def _tests(
-    pairs: Sequence[_Pair], base: RunFolder, new: RunFolder, fail_on: Sequence[str], margins: Mapping[str, Margin]
+    pairs: Sequence[RowPair], base: RunFolder, new: RunFolder, fail_on: Sequence[str], margins: Mapping[str, Margin]
 ) -> Iterator[Evidence]:
     """Every comparison that there are values for, method by method: over all of its concepts, over all seeds of its
     erasure for each, and each row, which is not judged by itself where its erasure has several seeds."""
     described, metrics = {**base.record.metrics, **new.record.metrics}, load_metrics()
-    before, after = _Values(base), _Values(new)
+    before, after = RunValues(base), RunValues(new)
     with_ensemble = {(pair.new.method, pair.new.concept) for pair in pairs if pair.is_ensemble}
-    groups: dict[tuple[str, str], list[_Pair]] = {}
+    groups: dict[tuple[str, str], list[RowPair]] = {}
     for pair in pairs:
         groups.setdefault((split_seed(pair.new.method)[0], pair.new.attack), []).append(pair)
 
-    def is_judged(metric: str, pair: _Pair) -> bool:
+    def is_judged(metric: str, pair: RowPair) -> bool:
         beside = pair.new.attack == UNATTACKED or (pair.new.method, pair.new.concept) in with_ensemble
         return metric in fail_on and pair.erased and not (metric == "robust-rate" and beside and not pair.is_ensemble)
 
-    def evidence(metric: str, change: Change, compared: _Compared, judged: bool) -> Evidence:
+    def evidence(metric: str, change: Change, compared: Compared, judged: bool) -> Evidence:
         comparison, old, to = compared
         known = described.get(metric, Description(metric))
         margin = margin_of(metric, known, margins).of(old)
@@ -448,8 +228,8 @@ def _tests(
         for metric in dict.fromkeys((*shown, *fail_on)):
             probes = metrics[metric].probes if metric in metrics else ()
             unit = described.get(metric, Description(metric)).unit
-            found = [(pair, _sample(metric, unit, probes, pair, before, after)) for pair in rows]
-            of_concept: dict[str, list[tuple[_Pair, _Sample]]] = {}
+            found = [(pair, sample_of(metric, unit, probes, pair, before, after)) for pair in rows]
+            of_concept: dict[str, list[tuple[RowPair, PairedSample]]] = {}
             for pair, sample in found:
                 if sample:
                     of_concept.setdefault(pair.new.concept, []).append((pair, sample))
@@ -463,76 +243,20 @@ def _tests(
                 if len(own) > 1
             ]
             for name, old_name, concept, own in pools:
-                pooled = _pool(own, shared=probes == ("retain",))
+                pooled = pool_samples(own, shared=probes == ("retain",))
                 change = Change(name, old_name, concept, attack, metric, unmoved=pooled.unmoved)
                 change = replace(change, decisive=concept == ALL or not over_all)
                 judged = all(is_judged(metric, pair) for pair, _ in own)
-                whole.append(evidence(metric, change, _compare_sample(change, pooled), judged))
+                whole.append(evidence(metric, change, compare_sample(change, pooled), judged))
             for (pair, sample), changes in zip(found, single, strict=True):
                 change, judged = pair.change(metric), is_judged(metric, pair)
                 if sample:
                     change = replace(change, decisive=not over_all, unmoved=sample.unmoved)
                     judged = judged and len(of_concept[pair.new.concept]) == 1
-                    changes.append(evidence(metric, change, _compare_sample(change, sample), judged))
-                elif metric in (*SHOWN, *fail_on) and (intervals := _compare_intervals(metric, pair)):
+                    changes.append(evidence(metric, change, compare_sample(change, sample), judged))
+                elif metric in (*SHOWN, *fail_on) and (intervals := compare_intervals(metric, pair)):
                     changes.append(evidence(metric, replace(change, paired=False), intervals, judged))
         yield from (*whole, *(one for own in single for one in own))
-
-
-_Compared = tuple[PairedComparison, float, float]
-"""A comparison, and the values before and after, all in the metric's unit."""
-
-
-def _compare_sample(change: Change, sample: _Sample) -> _Compared:
-    try:
-        compared = compare_paired(sample.after, sample.before)
-    except ValueError as error:
-        raise EraseBenchError(f"{change.metric} of {change.row} cannot be compared: {error}") from error
-    if sample.freedom:
-        compared = add_spread(compared, sample.error, sample.freedom)
-    scale = 100 if sample.before.dtype == bool else 1
-    means = [scale * float(_prompt_means(side).mean()) for side in (sample.before, sample.after)]
-    difference, detectable = compared.difference.scaled(scale), scale * compared.detectable
-    return replace(compared, difference=difference, detectable=detectable), means[0], means[1]
-
-
-def _prompt_means(values: pd.Series) -> pd.Series:
-    return values if values.index.is_unique else values.groupby(level=0).mean()
-
-
-def _compare_intervals(metric: str, pair: _Pair) -> _Compared | None:
-    """Compare two estimates by their intervals, as if normal and independent; None if one has none.
-
-    The same prompts and seeds make two runs resemble each other, so that this finds less than there is.
-    """
-    from scipy.stats import norm
-
-    before, after = pair.old.metrics.get(metric), pair.new.metrics.get(metric)
-    # Upper limits: FID's lower one is cut off at 0.
-    reach = math.hypot(before.high - before.value, after.high - after.value) if before and after else math.nan
-    if not before or not after or math.isnan(reach):
-        return None
-    difference, error = after.value - before.value, reach / Z
-    p = float(2 * norm.sf(abs(difference) / error)) if error else float(difference == 0)
-    estimate = Estimate(difference, difference - reach, difference + reach, min(before.n, after.n))
-    return PairedComparison(estimate, p, "two intervals, unpaired", (Z + Z_POWER) * error), before.value, after.value
-
-
-def read_renames(texts: Iterable[str]) -> dict[str, str]:
-    """Names of methods as the command line has them, ``old=new``; an equals sign in brackets is the name's own.
-
-    Raises:
-        EraseBenchError: it is no such pair, or a name is given twice.
-    """
-    renames: dict[str, str] = {}
-    for text in texts:
-        parts = [part.strip() for part in re.split(r"=(?![^\[]*\])", text)]
-        if len(parts) != 2 or not all(parts):
-            raise EraseBenchError(f"'{text}' renames nothing; write OLD=NEW, the names of a method in the two runs")
-        if parts[0] in renames:
-            raise EraseBenchError(f"'{parts[0]}' is renamed twice")
-        renames[parts[0]] = parts[1]
-    return renames
 
 
 def _notes(base: RunFolder, new: RunFolder, changes: Iterable[Change]) -> tuple[str, ...]:

@@ -1,49 +1,11 @@
-"""The leaderboard: one row a method, concept and model, of any number of runs; ``leaderboard.csv``.
-
-=========================== ============================================================================================
-column                      what it holds
-=========================== ============================================================================================
-``model``                   the model's name
-``method``                  as the user wrote it
-``hyper_parameters``        JSON: all of the method's
-``concept``, ``kind``       what is erased, and of which sort it is
-``seed``                    of images, and of the erasure where the method's brackets hold no other
-``status``, ``reason``      ``ok``, ``failed`` or ``n/a``, and why the row, or an attack on it, has no numbers
-``protocol``                checksum of how it was measured: only rows with the same one can be compared; empty where
-                            the run does not say
-``attack_protocol``         checksum of how the standard ensemble attacked: only robust rates with the same one, of
-                            rows with the same ``protocol``, can be compared; empty where there is none or it is unknown
-``run``                     hash of the keys of all cells that the row was made of: the same where the results are the
-                            same bytes
-``erasebench``              the version that measured
-``judge``                   who saw the concept: version, weights, threshold
-``flags``                   reasons to doubt the numbers, ``; `` between; those of an attack as ``flag@attack``
-``erasure_seconds``         of the erasure; ``seconds`` of erasure, images and judges; ``attack_seconds`` of all attacks
-``peak_memory_mb``          in 10^6 bytes, of the cell of the row that took most
-``parameters_changed``      numbers in the weights that the erasure replaces
-``note``                    such as that another row has the same label and other numbers
-``name``, ``paper``,        of a submission: the method's name in print, a link, who made it and where it appeared
-``authors``, ``venue``
-``reported``                JSON: what the paper says, by the name of a number
-``external``                a lower robust rate (per cent) that somebody else has shown; ``source`` says where
-``unreliable``              ``true``, ``false``, or empty where nobody has looked; ``footnote`` says why
-``verified_by``             who drew the submission's images again and got its numbers; empty if nobody
-``KEY``, ``KEY_low``,       a number, its 95 % interval and the images or prompts behind it.  KEY is a metric, such as
-``KEY_high``, ``KEY_n``     ``ratio`` or ``clip``, or a metric of an attack: ``robust-rate@standard``, and of each
-                            attack ``asr-confirmed@ATTACK``.  Missing numbers have no n, undefined ones an n of 0
-=========================== ============================================================================================
-"""
+"""The leaderboard: one row a method, concept and model, of any number of runs."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
@@ -55,11 +17,10 @@ from erasebench.metrics.metric import standard_numbers
 from erasebench.metrics.stats import Estimate, wilson
 from erasebench.results.attacks import ENSEMBLE
 from erasebench.results.record import AttackRecord, RowRecord
-from erasebench.results.rows import STATUSES, Status
+from erasebench.results.rows import Status
 from erasebench.results.run_folder import RunFolder
 from erasebench.results.table import number
 from erasebench.settings import split_seed
-from erasebench.texts import defused, restored
 
 ROBUST, CONFIRMED = "robust-rate", "asr-confirmed"
 """The metrics of attacks that a leaderboard holds: the first of the ensemble, the second of every attack."""
@@ -92,7 +53,7 @@ class Entered:
 
 @dataclass(frozen=True)
 class BoardRow:
-    """A row of the leaderboard; see the top of this file.
+    """A row of the leaderboard; see :mod:`erasebench.results.leaderboard_csv`.
 
     Attributes:
         numbers: by key, in the order of their columns.
@@ -145,13 +106,6 @@ class BoardRow:
             return own
         low, high = wilson(external / 100 * own.n, own.n)
         return Estimate(external, 100 * low, 100 * high, own.n)
-
-
-_OWN = [f.name for f in fields(BoardRow) if f.name not in ("numbers", "entered")]
-_ENTERED = [f.name for f in fields(Entered)]
-COLUMNS = (*_OWN, *_ENTERED)
-"""The columns of every leaderboard, in their order; those of numbers follow them."""
-_ENDS = ("", "_low", "_high", "_n")
 
 
 def rows_of_run(run: RunFolder) -> list[BoardRow]:
@@ -287,7 +241,7 @@ def _note(row: BoardRow, same: Sequence[BoardRow]) -> str:
         shown: dict[str, set[tuple[str, ...]]] = defaultdict(set)
         for one in same:
             for key, estimate in one.numbers.items():
-                shown[key].add(_shown(estimate))
+                shown[key].add(estimate_texts(estimate))
         differ = any(len(values) > 1 for values in shown.values()) or len({one.status for one in same}) > 1
         own.append(f"one of {len(same)} results of the same label: other {'numbers' if differ else 'attacks'}")
     return "; ".join(own)
@@ -303,136 +257,11 @@ def _says_as_much(one: BoardRow, other: BoardRow) -> bool:
         return False
     if other.attack_protocol not in ("", one.attack_protocol):
         return False
-    shown = {key: _shown(estimate) for key, estimate in one.numbers.items()}
+    shown = {key: estimate_texts(estimate) for key, estimate in one.numbers.items()}
     own, theirs = ({key for key in row.numbers if "@" not in key} for row in (one, other))
-    return own == theirs and all(shown.get(key) == _shown(estimate) for key, estimate in other.numbers.items())
+    return own == theirs and all(shown.get(key) == estimate_texts(estimate) for key, estimate in other.numbers.items())
 
 
-def _shown(estimate: Estimate) -> tuple[str, ...]:
+def estimate_texts(estimate: Estimate) -> tuple[str, ...]:
+    """A number, the ends of its interval and its n as the leaderboard writes them: with six digits at most."""
     return (*map(number, (estimate.value, estimate.low, estimate.high)), str(estimate.n))
-
-
-def to_csv(rows: Iterable[BoardRow]) -> str:
-    """The text of ``leaderboard.csv``; numbers have six digits at most."""
-    return "".join(csv_lines(list(rows)))
-
-
-def csv_lines(rows: Sequence[BoardRow]) -> list[str]:
-    """The lines of ``leaderboard.csv``, first the header, then one a row; texts may hold line breaks themselves."""
-    keys = number_keys(rows)
-    lines = [_csv_line([*COLUMNS, *(f"{key}{end}" for key in keys for end in _ENDS)])]
-    for row in rows:
-        own = [_to_text(getattr(row, name)) for name in _OWN]
-        entered = [_to_text(getattr(row.entered, name)) for name in _ENTERED]
-        found = [row.numbers.get(key) for key in keys]
-        lines.append(
-            _csv_line([*own, *entered, *(cell for one in found for cell in (_shown(one) if one else [""] * 4))])
-        )
-    return lines
-
-
-def _csv_line(cells: Sequence[str]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(map(defused, cells))
-    return text.getvalue()
-
-
-def number_keys(rows: Iterable[BoardRow]) -> list[str]:
-    """The keys of all numbers that some row has: metrics first, then the ensemble, then attacks, as first seen."""
-    keys = dict.fromkeys(key for row in rows for key in row.numbers)
-    return sorted(keys, key=lambda key: 0 if "@" not in key else 1 if key.startswith(f"{ROBUST}@") else 2)
-
-
-def _to_text(value: Any) -> str:
-    match value:
-        case None:
-            return ""
-        case bool():
-            return "true" if value else "false"
-        case float():
-            return number(value)
-        case tuple():
-            return "; ".join(value)
-        case Mapping():
-            return json.dumps(value, sort_keys=True, ensure_ascii=False) if value else ""
-    return str(value)
-
-
-def read_leaderboard(path: Path) -> list[BoardRow]:
-    """The rows of a CSV file that :func:`to_csv` wrote.
-
-    Raises:
-        EraseBenchError: it is none, or a line is damaged; says which and what is wrong with it.
-    """
-    try:
-        reader = csv.reader(io.StringIO(path.read_bytes().decode(), newline=""))
-    except OSError as error:
-        raise EraseBenchError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise EraseBenchError(f"{path} is no leaderboard: it is not UTF-8 text") from error
-    header = next(reader, [])
-    first = len(COLUMNS)
-    keys = header[first::4]
-    if header[:first] != list(COLUMNS) or header[first:] != [f"{key}{end}" for key in keys for end in _ENDS]:
-        lacking = [name for name in COLUMNS if name not in header]
-        why = f"it has no column '{lacking[0]}'" if lacking else "its columns are in another order"
-        raise EraseBenchError(f"{path} is no leaderboard: {why}; `erasebench export RUN --csv FILE` writes one")
-    rows = []
-    for line in reader:
-        cells = [restored(cell) for cell in line]
-        try:
-            if len(cells) != len(header):
-                raise ValueError(f"it has {len(cells)} cells, the header {len(header)}")
-            own = {name: _from_text(name, text) for name, text in zip(_OWN, cells, strict=False)}
-            if own["status"] not in STATUSES:
-                raise ValueError(f"the status is {own['status']!r}, not one of {', '.join(STATUSES)}")
-            entered = {name: _from_text(name, text) for name, text in zip(_ENTERED, cells[len(_OWN) :], strict=False)}
-            numbers = {
-                key: _estimate(cells[first + 4 * k : first + 4 * k + 4])
-                for k, key in enumerate(keys)
-                if cells[first + 4 * k + 3]
-            }
-        except ValueError as error:
-            raise EraseBenchError(f"{path}, line {reader.line_num}: {error}") from None
-        rows.append(BoardRow(**own, numbers=numbers, entered=Entered(**entered)))
-    return rows
-
-
-def _estimate(cells: Sequence[str]) -> Estimate:
-    value, low, high = (float(text) if text else math.nan for text in cells[:3])
-    if low > high:
-        raise ValueError(f"an interval from {cells[1]} to {cells[2]} is none")
-    return Estimate(value, low, high, int(cells[3]))
-
-
-def _from_text(name: str, text: str) -> Any:
-    match name:
-        case "hyper_parameters" | "reported":
-            found = json.loads(text) if text else {}
-            if not isinstance(found, dict):
-                raise ValueError(f"{name} is no JSON object")
-            if name == "reported":
-                for key, value in found.items():
-                    if type(value) not in (int, float) or not math.isfinite(value):
-                        raise ValueError(f"reported: {key} is {value!r}, not a number")
-            return found
-        case "seed":
-            return int(text)
-        case "parameters_changed":
-            return int(text) if text else None
-        case "erasure_seconds" | "seconds" | "attack_seconds" | "peak_memory_mb" | "external":
-            value = float(text) if text else None
-            if value is not None and not math.isfinite(value):
-                raise ValueError(f"{name} is {text!r}, not a finite number")
-            if name == "external" and value is not None and not 0 <= value <= 100:
-                raise ValueError(f"external is {text!r}, not a rate in per cent")
-            return value
-        case "unreliable":
-            return {"true": True, "false": False, "": None}[text] if text in ("true", "false", "") else _not_bool(text)
-        case "flags":
-            return tuple(text.split("; ")) if text else ()
-    return text
-
-
-def _not_bool(text: str) -> bool:
-    raise ValueError(f"unreliable is {text!r}, not true, false or empty")

@@ -224,7 +224,7 @@ def _written_by(path: Path) -> str:
     """What version wrote a record that cannot be read, for an error; "" where it is this one or does not say."""
     try:
         version = json.loads(path.read_bytes()).get("erasebench", __version__)
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         return ""
     if version == __version__:
         return ""

@@ -72,7 +72,7 @@ def read_run(folder: Path) -> RunFolder:
         raise EraseBenchError(
             f"{folder} is no folder of a finished run: cannot read {error.filename}: {error.strerror}"
         ) from error
-    except (ValueError, EraseBenchError) as error:
+    except (ValueError, RecursionError, EraseBenchError) as error:
         raise EraseBenchError(f"a table in {folder} is damaged: {error}") from None
     costs = read_frame(folder / COSTS, COST_COLUMNS)
     attacks = read_attacks(folder) if record.attacks else attacks_frame()

@@ -67,25 +67,27 @@ def read_csv(text: str) -> list[TableRow]:
         EraseBenchError: it is no such table; says which line and what is wrong with it.
     """
     reader = csv.reader(io.StringIO(text, newline=""))
-    header = next(reader, [])
+    try:
+        header = next(reader, [])
+        lines = [(reader.line_num, cells) for cells in reader]
+    except csv.Error as error:
+        raise EraseBenchError(f"line {reader.line_num}: {error}") from None
     keys = [name[:-2] for name in header if name.endswith("_n") and name[:-2] in header]
     columns = [f"{key}{end}" for key in keys for end in ("", "_low", "_high", "_n")]
     noted = header[header.index("judge") + 1 : -3] if "judge" in header else []
     if header != ["method", "concept", "attack", *columns, "judge", *noted, "status", "reason", "flags"]:
         raise EraseBenchError(f"not a results table: its columns are {', '.join(header) or 'missing'}")
     rows = []
-    for cells in reader:
+    for line, cells in lines:
         if len(cells) != len(header):
-            raise EraseBenchError(f"line {reader.line_num} has {len(cells)} cells, the header {len(header)}")
+            raise EraseBenchError(f"line {line} has {len(cells)} cells, the header {len(header)}")
         cell = dict(zip(header, map(restored, cells), strict=True))
         try:
             metrics = {key: _estimate(cell, key) for key in keys if cell[f"{key}_n"]}
         except ValueError as error:
-            raise EraseBenchError(f"line {reader.line_num}: {error}") from error
+            raise EraseBenchError(f"line {line}: {error}") from error
         if cell["status"] not in STATUSES:
-            raise EraseBenchError(
-                f"line {reader.line_num}: the status is {cell['status']!r}, not one of {', '.join(STATUSES)}"
-            )
+            raise EraseBenchError(f"line {line}: the status is {cell['status']!r}, not one of {', '.join(STATUSES)}")
         rows.append(
             TableRow(
                 cell["method"],

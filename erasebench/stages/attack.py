@@ -17,8 +17,9 @@ import numpy as np
 from erasebench.adversarial import CONFIRMATIONS, Found, Trial, read_trial, write_trial
 from erasebench.concepts import Concept, Prompt
 from erasebench.engine.cells import Cell, short_hash
+from erasebench.hyper_parameters import hyper_parameters
 from erasebench.images import read_images, write_images
-from erasebench.plugins import AttackContext, ResolvedAttack, hyper_parameters
+from erasebench.plugins import AttackContext, ResolvedAttack
 from erasebench.registry import ATTACKS
 
 if TYPE_CHECKING:

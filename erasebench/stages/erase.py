@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from erasebench.concepts import Concept
 from erasebench.engine.cells import Cell, short_hash
 from erasebench.errors import EraseBenchError, NotApplicable
-from erasebench.plugins import EraseContext, ResolvedMethod, hyper_parameters
+from erasebench.hyper_parameters import hyper_parameters
+from erasebench.plugins import EraseContext, ResolvedMethod
 from erasebench.registry import METHODS
 
 if TYPE_CHECKING:

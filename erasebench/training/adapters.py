@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+
+Location = Literal["value", "key", "query", "out"]
+
+PROJECTIONS: Mapping[Location, str] = {"value": "to_v", "key": "to_k", "query": "to_q", "out": "to_out.0"}
+"""What the projections of an attention module are called."""
 
 
 class Adapters:
@@ -80,3 +85,9 @@ class Adapters:
             name: (module.lora_A["default"].weight, module.lora_B["default"].weight)
             for name, module in self._modules.items()
         }
+
+
+def adapted_layers(unet: nn.Module, location: Location) -> list[str]:
+    """The projections of one kind in all attention modules of a U-Net, self and cross."""
+    ends = tuple(f".{module}.{PROJECTIONS[location]}" for module in ("attn1", "attn2"))
+    return [name for name, _ in unet.named_modules() if name.endswith(ends)]

@@ -12,10 +12,11 @@ from erasebench.adversarial import AdversarialPrompt
 from erasebench.attacks.cce import INITIAL, TEMPLATES, ConceptInversion
 from erasebench.concepts import Prompt
 from erasebench.errors import EraseBenchError
+from erasebench.hyper_parameters import hyper_parameters, make_plugin
 from erasebench.models.erasure import Erasure
 from erasebench.models.guidance import ClassifierFreeGuidance, SafeLatentGuidance
 from erasebench.picturebook import load_pipeline
-from erasebench.plugins import Attack, AttackContext, hyper_parameters, make_plugin
+from erasebench.plugins import Attack, AttackContext
 from erasebench.registry import ATTACKS
 from erasebench.training.inversion import TokenPrompts
 from erasebench.training.learned_tokens import Budget

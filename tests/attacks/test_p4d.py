@@ -10,7 +10,8 @@ import torch
 
 from erasebench.adversarial import AdversarialPrompt, Found
 from erasebench.attacks.p4d import P4D, clearest, encode_as_code
-from erasebench.plugins import Attack, make_plugin
+from erasebench.hyper_parameters import make_plugin
+from erasebench.plugins import Attack
 from erasebench.registry import ATTACKS
 from erasebench.training.target import Looks
 from tests.attacks.planted import PROMPTS, as_prompts, attack_context, planted_target, secret_id

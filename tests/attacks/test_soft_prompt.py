@@ -9,9 +9,10 @@ import torch
 from erasebench.adversarial import AdversarialPrompt
 from erasebench.attacks.soft_prompt import SoftPrompt, filled_vectors
 from erasebench.errors import EraseBenchError
+from erasebench.hyper_parameters import make_plugin
 from erasebench.models.erasure import Erasure
 from erasebench.models.guidance import ClassifierFreeGuidance, SafeLatentGuidance
-from erasebench.plugins import AttackContext, make_plugin
+from erasebench.plugins import AttackContext
 from erasebench.registry import ATTACKS
 from erasebench.training.target import Target
 from tests.attacks.planted import PROMPTS, THRESHOLD, WORD, Part, attack_context, planted_target

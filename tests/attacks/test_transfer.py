@@ -6,7 +6,8 @@ import pytest
 
 from erasebench.attacks.transfer import EmbeddingTransfer, Transfer
 from erasebench.errors import EraseBenchError, UnknownNameError
-from erasebench.plugins import Attack, make_plugin
+from erasebench.hyper_parameters import make_plugin
+from erasebench.plugins import Attack
 from erasebench.registry import ATTACKS
 from tests.attacks.planted import attack_context, planted_target
 from tests.tiny import concept

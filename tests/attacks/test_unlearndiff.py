@@ -11,9 +11,10 @@ import torch
 
 from erasebench.adversarial import Found
 from erasebench.attacks.unlearndiff import UnlearnDiffAtk
+from erasebench.hyper_parameters import make_plugin
 from erasebench.models.erasure import Erasure
 from erasebench.models.guidance import ClassifierFreeGuidance, SafeLatentGuidance
-from erasebench.plugins import Attack, make_plugin
+from erasebench.plugins import Attack
 from erasebench.registry import ATTACKS
 from erasebench.training.target import Target
 from tests.attacks.planted import PROMPTS, SECRET, Part, as_prompts, attack_context, planted_target, secret_id

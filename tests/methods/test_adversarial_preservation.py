@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from erasebench.errors import EraseBenchError, NotApplicable
+from erasebench.hyper_parameters import make_plugin
 from erasebench.methods import adversarial_preservation
 from erasebench.methods.adversarial_preservation import (
     VARIANTS,
@@ -24,7 +25,6 @@ from erasebench.methods.adversarial_preservation import (
 from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
-from erasebench.plugins import make_plugin
 from erasebench.registry import METHODS
 from erasebench.training.parameters import Pattern, select_parameters
 from erasebench.training.partial_sampling import CutSampling

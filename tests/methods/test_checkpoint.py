@@ -2,53 +2,37 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
-from torch import Tensor
 
 from erasebench.errors import EraseBenchError
-from erasebench.methods.checkpoint import Checkpoint, parameter_name
+from erasebench.methods.checkpoint import Checkpoint
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
+from tests.models.checkpoints import (
+    CONVOLUTION,
+    KEY,
+    OUT,
+    QUERY,
+    changed,
+    erase,
+    factors,
+    kohya,
+    outputs,
+    store,
+)
 from tests.models.stock import stock_pipeline
-from tests.tiny import concept, differing, erase_context, state, tiny_model, tiny_pipeline
-
-KEY = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
-OUT = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_out.0"
-CONVOLUTION = "mid_block.resnets.0.conv1"
-QUERY = "encoder.layers.0.self_attn.q_proj"
+from tests.tiny import tiny_model, tiny_pipeline
 
 
 @pytest.fixture
 def model() -> DiffusionModel:
     return tiny_model()
-
-
-def erase(path: Path, model: DiffusionModel, **settings: Any) -> Erasure:
-    erasure: Erasure = Checkpoint(str(path), **settings).erase(model, [concept("church")], erase_context())
-    return erasure
-
-
-def outputs(model: DiffusionModel, erasure: Erasure | None = None) -> Tensor:
-    """What the model predicts for a text, through both of its parts."""
-    with torch.no_grad(), model.erased(erasure or Erasure()):
-        x = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-        return model.predict_noise(x, torch.tensor([300]), model.embed(["church"]))
-
-
-def changed(model: DiffusionModel, *names: str) -> dict[str, Tensor]:
-    """The named parameters with something added."""
-    own = state(model)
-    return {name: own[name] + 0.5 for name in names}
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".bin", ".pth"])
@@ -124,101 +108,6 @@ def test_differences_are_added(model: DiffusionModel, tmp_path: Path) -> None:
     path = store({f"{KEY}.weight": torch.full_like(tensors[name], 0.5)}, tmp_path / "delta.safetensors")
     assert torch.equal(outputs(model, erase(path, model, kind="delta")), outputs(model, Erasure(tensors)))
     assert not torch.equal(outputs(model, erase(path, model)), outputs(model, Erasure(tensors)))
-
-
-def factors(model: DiffusionModel, name: str, rank: int = 2) -> tuple[Tensor, Tensor]:
-    """Up and down of a LoRA, with the kernel of a convolution in the latter."""
-    shape = model.parameters()[f"{name}.weight"].shape
-    rng = torch.Generator().manual_seed(len(name))
-    tail = (1,) * (len(shape) - 2)
-    return torch.randn(shape[0], rank, *tail, generator=rng), torch.randn(rank, *shape[1:], generator=rng)
-
-
-def with_lora(model: DiffusionModel, names: Mapping[str, float]) -> Erasure:
-    """The weights that a LoRA gives, each times its factor, computed one by one."""
-    own, weights = state(model), {}
-    for name, factor in names.items():
-        up, down = factors(model, name)
-        change = torch.einsum("or,r...->o...", up.flatten(1), down)
-        weights[f"{name}.weight"] = own[f"{name}.weight"] + factor * change
-    return Erasure(weights)
-
-
-NAMES = f"unet.{KEY}", f"unet.{OUT}", f"unet.{CONVOLUTION}", f"text_encoder.{QUERY}"
-
-
-def kohya(name: str) -> str:
-    part, _, rest = name.partition(".")
-    body = rest if part == "unet" or rest.startswith("text_model.") else f"text_model.{rest}"
-    return f"lora_{'unet' if part == 'unet' else 'te'}_{body.replace('.', '_')}"
-
-
-@pytest.mark.parametrize(
-    ("up_key", "down_key"),
-    [
-        ("{0}.lora_B.weight", "{0}.lora_A.weight"),
-        ("{0}.lora.up.weight", "{0}.lora.down.weight"),
-        ("base_model.model.{0}.lora_B.default.weight", "base_model.model.{0}.lora_A.default.weight"),
-    ],
-)
-def test_loras_without_alpha(up_key: str, down_key: str, model: DiffusionModel, tmp_path: Path) -> None:
-    tensors = {}
-    for name in NAMES:
-        tensors[up_key.format(name)], tensors[down_key.format(name)] = factors(model, name)
-    erasure = erase(store(tensors, tmp_path / "lora.safetensors"), model)
-    assert set(erasure.low_rank) == {f"{name}.weight" for name in NAMES}
-    expected = with_lora(model, dict.fromkeys(NAMES, 1.0))
-    torch.testing.assert_close(outputs(model, erasure), outputs(model, expected))
-
-
-@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
-def test_kohya_loras_with_alpha(suffix: str, model: DiffusionModel, tmp_path: Path) -> None:
-    tensors = {}
-    for name in NAMES:
-        tensors[f"{kohya(name)}.lora_up.weight"], tensors[f"{kohya(name)}.lora_down.weight"] = factors(model, name)
-        tensors[f"{kohya(name)}.alpha"] = torch.tensor(0.5)
-    erasure = erase(store(tensors, tmp_path / f"spm{suffix}"), model)
-    expected = with_lora(model, dict.fromkeys(NAMES, 0.25))
-    torch.testing.assert_close(outputs(model, erasure), outputs(model, expected))
-
-
-def test_kohya_loras_are_what_diffusers_makes_of_them(tmp_path: Path) -> None:
-    """Linear layers, convolutions with kernels of 1 and 3, a text encoder; ranks and alphas of their own."""
-    pipeline = stock_pipeline()
-    model = DiffusionModel(tiny_pipeline())
-    convolution = "unet.up_blocks.0.resnets.0.conv_shortcut"
-    attention = next(n for n in model.parameters() if n.endswith("layers.1.self_attn.out_proj.weight"))
-    names = [f"unet.{KEY}", f"unet.{OUT}", f"unet.{CONVOLUTION}", convolution, attention.removesuffix(".weight")]
-    tensors: dict[str, Tensor] = {}
-    for rank, name in enumerate(names, 2):
-        up, down = factors(model, name, rank)
-        tensors |= {f"{kohya(name)}.lora_up.weight": up, f"{kohya(name)}.lora_down.weight": down}
-        tensors[f"{kohya(name)}.alpha"] = torch.tensor(1.5)
-    path = store(tensors, tmp_path / "lora.safetensors")
-    pipeline.load_lora_weights(tmp_path, weight_name=path.name)
-    pipeline.fuse_lora()
-    pipeline.unload_lora_weights()
-    wanted = state(DiffusionModel(pipeline))
-    erasure = erase(path, model)
-    assert set(erasure.low_rank) == {f"{name}.weight" for name in names}
-    before = state(model)
-    with model.erased(erasure):
-        found = state(model)
-    for name, value in wanted.items():
-        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5)
-    assert differing(before, found) == set(erasure.low_rank)
-
-
-def test_kohya_loras_with_the_original_names_of_blocks(model: DiffusionModel, tmp_path: Path) -> None:
-    """As those for Stable Diffusion XL have them."""
-    stems = {KEY: "input_blocks_1_1_transformer_blocks_0_attn2_to_k", CONVOLUTION: "middle_block_0_in_layers_2"}
-    tensors: dict[str, Tensor] = {}
-    for name, stem in stems.items():
-        up, down = factors(model, f"unet.{name}")
-        tensors |= {f"lora_unet_{stem}.lora_up.weight": up, f"lora_unet_{stem}.lora_down.weight": down}
-    erasure = erase(store(tensors, tmp_path / "lora.safetensors"), model)
-    expected = with_lora(model, {f"unet.{name}": 1.0 for name in stems})
-    torch.testing.assert_close(outputs(model, erasure), outputs(model, expected))
 
 
 def test_files_by_the_original_names(model: DiffusionModel, tmp_path: Path) -> None:
@@ -302,39 +191,6 @@ def test_a_configuration_has_both_text_encoders_of_stable_diffusion_xl(tmp_path:
         Checkpoint(str(bad)).check_model(tmp_path / "model")
 
 
-def test_loras_of_old_attention_processors(model: DiffusionModel, tmp_path: Path) -> None:
-    tensors: dict[str, Tensor] = {}
-    for name in (KEY, OUT):
-        stem, _, own = name.removesuffix(".0").rpartition(".")
-        up, down = factors(model, f"unet.{name}")
-        tensors |= {f"{stem}.processor.{own}_lora.up.weight": up, f"{stem}.processor.{own}_lora.down.weight": down}
-    erasure = erase(store(tensors, tmp_path / "lora.bin"), model)
-    expected = with_lora(model, {f"unet.{KEY}": 1.0, f"unet.{OUT}": 1.0})
-    torch.testing.assert_close(outputs(model, erasure), outputs(model, expected))
-
-
-@pytest.mark.parametrize("where", ["header", "beside"])
-def test_alpha_from_metadata(where: str, model: DiffusionModel, tmp_path: Path) -> None:
-    up, down = factors(model, f"unet.{KEY}")
-    stem = f"unet.{KEY}" if where == "header" else f"base_model.model.{KEY}"
-    tensors = {f"{stem}.lora_B.weight": up, f"{stem}.lora_A.weight": down}
-    path = tmp_path / "adapter_model.safetensors"
-    if where == "header":
-        save_file(tensors, path, {"lora_adapter_metadata": json.dumps({"unet.lora_alpha": 6, "unet.r": 2})})
-    else:
-        save_file(tensors, path)
-        settings = {"lora_alpha": 6, "r": 2, "alpha_pattern": {}, "use_rslora": False}
-        (tmp_path / "adapter_config.json").write_text(json.dumps(settings), encoding="utf-8")
-    before = Checkpoint(str(path)).identity()
-    expected = with_lora(model, {f"unet.{KEY}": 3.0})
-    torch.testing.assert_close(outputs(model, erase(path, model)), outputs(model, expected))
-    if where == "beside":
-        (tmp_path / "adapter_config.json").write_text('{"lora_alpha": 6, "use_rslora": true}', encoding="utf-8")
-        assert Checkpoint(str(path)).identity() != before
-        with pytest.raises(EraseBenchError, match="a LoRA with use_rslora is not supported; merge it"):
-            erase(path, model)
-
-
 def test_identity_is_the_hash_and_needs_no_torch(model: DiffusionModel, tmp_path: Path) -> None:
     path = store({f"{KEY}.weight": torch.zeros(1)}, tmp_path / "a.safetensors")
     code = (
@@ -355,16 +211,6 @@ def test_identity_of_a_folder_changes_with_any_file(tmp_path: Path) -> None:
         (tmp_path / part / "model.safetensors").write_bytes(b"b")
         found.append(Checkpoint(str(tmp_path)).identity())
     assert len({identity["sha256"] for identity in found}) == 3
-
-
-def store(tensors: Mapping[str, Tensor], path: Path) -> Path:
-    """Write a file in the format that its name says."""
-    contiguous = {key: tensor.contiguous() for key, tensor in tensors.items()}
-    if path.suffix == ".safetensors":
-        save_file(contiguous, path)
-    else:
-        torch.save(contiguous, path)
-    return path
 
 
 @dataclass
@@ -405,10 +251,3 @@ def test_wrong_checkpoints_are_explained(model: DiffusionModel, tmp_path: Path) 
     for name in ("nowhere.pt", "empty", "notes.txt"):
         with pytest.raises(EraseBenchError, match=cases[name]):
             Checkpoint(str(tmp_path / name)).identity()
-
-
-def test_an_unprefixed_key_of_both_parts_is_not_guessed() -> None:
-    known = ["unet.a.weight", "text_encoder.a.weight"]
-    assert parameter_name("text_encoder.a.weight", known) == "text_encoder.a.weight"
-    with pytest.raises(EraseBenchError, match=r"'a\.weight' could be unet\.a\.weight or text_encoder\.a\.weight"):
-        parameter_name("a.weight", known)

@@ -14,12 +14,12 @@ from torch import Tensor
 from erasebench.concepts import Concept, load_catalogue
 from erasebench.domains import DOMAINS
 from erasebench.errors import EraseBenchError, NotApplicable
+from erasebench.hyper_parameters import make_plugin
 from erasebench.methods.concept_ablation import ConceptAblation, named, replaced, start_detached
 from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
 from erasebench.models.guidance import ClassifierFreeGuidance
-from erasebench.plugins import make_plugin
 from erasebench.registry import METHODS
 from erasebench.sampling import Sampler, draw_latents
 from erasebench.training.parameters import Pattern, select_parameters

@@ -15,15 +15,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from erasebench.errors import EraseBenchError, NotApplicable
+from erasebench.hyper_parameters import make_plugin
 from erasebench.judging import Images, Scores
 from erasebench.methods import dark_miner
-from erasebench.methods.dark_miner import POOLS, STATE, DarkMiner, Location, Mined, adapted_layers, predict_each
+from erasebench.methods.dark_miner import POOLS, STATE, DarkMiner, Mined, predict_each
 from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
-from erasebench.plugins import EraseContext, Judge, make_plugin
+from erasebench.plugins import EraseContext, Judge
 from erasebench.registry import METHODS
-from erasebench.training.adapters import Adapters
+from erasebench.training.adapters import Adapters, Location, adapted_layers
 from erasebench.training.latents import noisy
 from erasebench.training.trace import Trace
 from tests.marks import first_quick

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from erasebench.errors import EraseBenchError
+from erasebench.hyper_parameters import make_plugin
 from erasebench.methods.esd import ESD, VARIANTS, Variant
 from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
-from erasebench.plugins import make_plugin
 from erasebench.registry import METHODS
 from erasebench.training.parameters import Pattern, select_parameters
 from tests.marks import first_quick

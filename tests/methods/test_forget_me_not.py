@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from erasebench.errors import EraseBenchError
+from erasebench.hyper_parameters import make_plugin
 from erasebench.methods import forget_me_not
 from erasebench.methods.forget_me_not import (
     ForgetMeNot,
@@ -21,7 +22,6 @@ from erasebench.methods.forget_me_not import (
 )
 from erasebench.models.conditioning import Conditioning
 from erasebench.models.erasure import Erasure
-from erasebench.plugins import make_plugin
 from erasebench.registry import METHODS
 from erasebench.training import inversion
 from erasebench.training.attention import cross_attention_maps

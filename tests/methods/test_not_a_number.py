@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from erasebench.errors import EraseBenchError
-from erasebench.plugins import make_plugin
+from erasebench.hyper_parameters import make_plugin
 from erasebench.registry import METHODS
 
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from erasebench.errors import EraseBenchError
+from erasebench.hyper_parameters import make_plugin
 from erasebench.methods.safe_latent_diffusion import STRENGTHS, SafeLatentDiffusion
 from erasebench.models.erasure import Erasure
 from erasebench.models.guidance import SafeLatentGuidance
-from erasebench.plugins import make_plugin
 from erasebench.registry import METHODS
 from erasebench.sampling import Sampler, draw_latents, sample
 from tests.tiny import Layout, concept, differing, erase_context, state, tiny_model

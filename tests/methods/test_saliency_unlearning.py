@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from erasebench.errors import EraseBenchError, NotApplicable
+from erasebench.hyper_parameters import make_plugin
 from erasebench.methods import saliency_unlearning
 from erasebench.methods.saliency_unlearning import SaliencyUnlearning, kth_largest, prompt_of, salient
-from erasebench.plugins import make_plugin
 from erasebench.registry import METHODS
 from erasebench.training.latents import noisy
 from erasebench.training.parameters import TwoWeights, select_parameters

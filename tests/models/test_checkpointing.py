@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
+from erasebench.hyper_parameters import make_plugin
 from erasebench.memory import USABLE
 from erasebench.models import checkpointing
 from erasebench.models.checkpointing import GradientCheckpointing
 from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
-from erasebench.plugins import make_plugin
 from erasebench.registry import METHODS
 from erasebench.sampling import Sampler, sample, sample_latents
 from erasebench.training.parameters import TwoWeights, select_parameters

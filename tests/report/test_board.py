@@ -14,7 +14,8 @@ from playwright.sync_api import Browser, Page
 
 from erasebench.metrics.stats import UNDEFINED, Estimate
 from erasebench.report.board import COLUMNS, SHOWN, about, amount, group, interval, seconds, to_html, web_link
-from erasebench.results.leaderboard import BoardRow, Entered, csv_lines, read_leaderboard, to_csv
+from erasebench.results.leaderboard import BoardRow, Entered
+from erasebench.results.leaderboard_csv import csv_lines, read_leaderboard, to_csv
 from tests.engine.runs import command
 from tests.results.boards import board_row, many
 

@@ -1,9 +1,11 @@
-"""Rows of a leaderboard, invented for tests."""
+"""Rows of a leaderboard, invented for tests, and changes of entries."""
 
 from __future__ import annotations
 
+import json
 import random
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from erasebench.metrics.stats import Estimate, wilson
@@ -84,3 +86,8 @@ def many(count: int, seed: int = 0) -> list[BoardRow]:
             )
         )
     return rows
+
+
+def edit(path: Path, **fields: Any) -> None:
+    """Change fields of an entry's file."""
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **fields}), encoding="utf-8")

@@ -8,22 +8,26 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from erasebench.config import make_config
 from erasebench.metrics.metric import asked_metrics
 from erasebench.metrics.stats import Estimate
 from erasebench.results.attacks import attacks_frame
+from erasebench.results.compare import RunComparison
 from erasebench.results.protocol import Protocol
 from erasebench.results.record import AttackRecord, JudgedImages, ProbeRecord, Record, RowRecord
 from erasebench.results.rows import TableRow
 from erasebench.results.run_folder import RunFolder
 from erasebench.results.scores import COLUMNS
+from erasebench.results.verdicts import Change
 
 THRESHOLD = 0.5
 METRICS = {name: metric.description() for name, metric in asked_metrics().items()}
 Row = tuple[str, str]
 """Method and concept."""
+Hits = NDArray[np.bool_]
+NONE, MANY = np.zeros(100, dtype=bool), np.arange(100) < 30
 
 
 def make_run(
@@ -134,3 +138,28 @@ def _lines(method: str, concept: str, probe: str, values: ArrayLike, threshold: 
             **{"score": images.reshape(-1).astype(float), "threshold": threshold},
         }
     )
+
+
+def find(
+    comparison: RunComparison, metric: str, concept: str = "church", method: str = "uce", attack: str = ""
+) -> Change:
+    """The one change of a row and metric."""
+    (change,) = (
+        one
+        for one in comparison.changes
+        if (one.metric, one.concept, one.method, one.attack) == (metric, concept, method, attack)
+    )
+    return change
+
+
+def one_row(hits: Any, method: str = "uce", **more: Any) -> RunFolder:
+    return make_run({("sd", "church"): np.ones(100, dtype=bool), (method, "church"): hits}, **more)
+
+
+def attacked(standing: Mapping[str, Hits], drawn: Any = True, seed: int = 0) -> RunFolder:
+    """A run of attacks on uce; ``standing``: by attack, which prompts stand; ``drawn``: by the unerased model."""
+    n = len(next(iter(standing.values())))
+    confirmed: dict[tuple[str, str, str], Any] = {("sd", "church", "none"): np.broadcast_to(drawn, n)}
+    confirmed |= {("uce", "church", attack): ~np.asarray(values) for attack, values in standing.items()}
+    rows = {("sd", "church"): np.ones(4, dtype=bool), ("uce", "church"): np.zeros(4, dtype=bool)}
+    return make_run(rows, confirmed=confirmed, seed=seed)

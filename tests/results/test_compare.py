@@ -3,45 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from numpy.typing import NDArray
-from scipy import stats
 
 from erasebench.errors import EraseBenchError, UnknownNameError
-from erasebench.metrics.attack_success import drawn_prompts
 from erasebench.metrics.metric import Measured, Metric
 from erasebench.metrics.stats import Estimate
-from erasebench.results.compare import RunComparison, compare, read_renames
-from erasebench.results.rows import TableRow
+from erasebench.results.compare import compare
 from erasebench.results.run_folder import RunFolder
-from erasebench.results.verdicts import ALL, Change, Margin
+from erasebench.results.verdicts import ALL, Margin
 from tests.marks import first_quick
-from tests.results.planted import make_run
-
-Hits = NDArray[np.bool_]
-NONE, MANY = np.zeros(100, dtype=bool), np.arange(100) < 30
-
-
-def find(
-    comparison: RunComparison, metric: str, concept: str = "church", method: str = "uce", attack: str = ""
-) -> Change:
-    """The one change of a row and metric."""
-    (change,) = (
-        one
-        for one in comparison.changes
-        if (one.metric, one.concept, one.method, one.attack) == (metric, concept, method, attack)
-    )
-    return change
-
-
-def one_row(hits: Any, method: str = "uce", **more: Any) -> RunFolder:
-    return make_run({("sd", "church"): np.ones(100, dtype=bool), (method, "church"): hits}, **more)
+from tests.results.planted import MANY, NONE, Hits, attacked, find, make_run, one_row
 
 
 def test_what_got_worse_is_found() -> None:
@@ -52,41 +28,12 @@ def test_what_got_worse_is_found() -> None:
     assert compare(one_row(MANY), one_row(NONE, seed=1)).verdict == "no worse"
 
 
-def test_numbers_are_those_of_scipy_on_prompt_means() -> None:
-    rng = np.random.default_rng(0)
-    before, after = rng.normal(30, 3, (2, 50)), rng.normal(29, 3, (2, 50))
-    hits = rng.random((2, 40, 3)) < 0.3
-    rows = [("uce", "church")]
-    runs = [make_run({rows[0]: hits[side]}, {rows[0]: (before, after)[side][0]}, seed=side) for side in (0, 1)]
-    comparison = compare(runs[0], runs[1])
-    clip, ratio = find(comparison, "clip"), find(comparison, "ratio")
-    expected = stats.ttest_rel(after[0], before[0])
-    assert clip.difference.value == pytest.approx(after[0].mean() - before[0].mean())
-    interval = expected.confidence_interval()
-    assert (clip.difference.low, clip.difference.high) == pytest.approx((interval.low, interval.high))
-    # Two metrics are judged; CLIP is worse where it is lower.
-    sided = {"clip": stats.ttest_rel(before[0], after[0], alternative="greater").pvalue}
-    means = 100 * hits.mean(axis=2)
-    sided["ratio"] = stats.ttest_rel(means[1], means[0], alternative="greater").pvalue
-    smaller = min(sided, key=sided.__getitem__)
-    assert find(comparison, smaller).p == pytest.approx(min(1.0, 2 * sided[smaller]))
-    assert ratio.before == pytest.approx(means[0].mean()) and ratio.difference.n == 40
-
-
 def test_the_same_run_is_no_worse_however_small() -> None:
     tiny = make_run({("uce", "church"): [True, False]}, {("uce", "church"): [30.0, 31.0]})
     comparison = compare(tiny, tiny)
     assert comparison.verdict == "no worse" and all(change.unmoved for change in comparison.changes)
     other = make_run({("uce", "church"): [True, False]}, {("uce", "church"): [30.0, 31.0]}, seed=5)
     assert compare(tiny, other).verdict == "inconclusive"
-
-
-@pytest.mark.parametrize(("score", "unmoved"), [(0.2005, True), (0.202, False)])
-def test_rounding_does_not_count_as_movement(score: float, unmoved: bool) -> None:
-    first, second = (make_run({("uce", "church"): [0.2, value]}) for value in (0.2, score))
-    assert find(compare(first, second), "ratio").unmoved is unmoved
-    at_the_threshold = make_run({("uce", "church"): [0.2, 0.4999]}), make_run({("uce", "church"): [0.2, 0.5001]})
-    assert not find(compare(*at_the_threshold), "ratio").unmoved
 
 
 def test_a_little_in_every_concept_is_seen_over_all_of_them() -> None:
@@ -119,37 +66,6 @@ def test_erasures_with_several_seeds_are_compared_together_as_well() -> None:
     assert whole.decisive and whole.test == "paired t on prompt means"
     single = [find(comparison, "ratio", method=name) for name in names]
     assert {change.verdict for change in single} == {"not judged"} and all(change.moved for change in single)
-
-
-def test_what_erasures_differ_by_is_in_interval_and_p() -> None:
-    names = ("esd-x", "esd-x[seed=1]", "esd-x[seed=2]")
-    before = make_run({(name, concept): np.arange(40) < 2 for name in names for concept in ("church", "dog")})
-    shown = {"church": (2, 12, 31), "dog": (12, 2, 31)}
-    after = make_run(
-        {(name, concept): np.arange(40) < shown[concept][k] for k, name in enumerate(names) for concept in shown}
-    )
-    comparison = compare(before, after)
-    over_seeds = find(comparison, "ratio", "church", "esd-x (all seeds)")
-    rises = [0.0, 25.0, 72.5]
-    half = stats.ttest_1samp(rises, 0).confidence_interval().high - np.mean(rises)
-    assert (
-        over_seeds.difference.value == pytest.approx(np.mean(rises))
-        and over_seeds.difference.low < np.mean(rises) - half
-    )
-    assert over_seeds.test.endswith(", and erasures") and over_seeds.verdict == "inconclusive"
-    assert find(comparison, "ratio", ALL, "esd-x").test.endswith(", and erasures")
-    # Four degrees of freedom, and a mean over two concepts: half as wide by squares, and a smaller quantile.
-    error = np.sqrt(np.var(rises, ddof=1) / 6) * stats.t.ppf(0.975, 4)
-    both = find(comparison, "ratio", ALL, "esd-x").difference
-    assert error < both.value - both.low < 1.3 * error
-
-
-def test_erasures_of_other_seeds_are_as_many_draws_of_the_method() -> None:
-    base = make_run({(name, "church"): MANY for name in ("esd-x", "esd-x[seed=1]", "esd-x[seed=2]")})
-    new = make_run({(name, "church"): MANY for name in ("esd-x", "esd-x[seed=6]", "esd-x[seed=7]")}, seed=5)
-    comparison = compare(base, new)
-    assert comparison.renamed == (("esd-x[seed=1]", "esd-x[seed=6]"), ("esd-x[seed=2]", "esd-x[seed=7]"))
-    assert find(comparison, "ratio", "church", "esd-x (all seeds)").difference.n == 100
 
 
 @pytest.mark.slow
@@ -203,15 +119,6 @@ def test_the_score_is_compared_where_it_is_a_mean_over_all_images() -> None:
     assert find(compare(objects[0], objects[1], ["score_all"]), "score_all", "nudity").verdict == "worse"
 
 
-def test_unrelated_prompts_of_several_concepts_are_the_same_prompts() -> None:
-    rows = [("uce", "church"), ("uce", "dog")]
-    hits = dict.fromkeys(rows, NONE[:10])
-    clip = dict.fromkeys(rows, np.linspace(20, 40, 30))
-    change = find(compare(make_run(hits, clip), make_run(hits, clip)), "clip", ALL)
-    assert change.difference.n == 30
-    assert find(compare(make_run(hits, clip), make_run(hits, clip)), "ratio", ALL).difference.n == 20
-
-
 def test_the_unerased_model_is_shown_but_never_judged() -> None:
     base = make_run({("sd", "church"): MANY, ("uce", "church"): NONE})
     new = make_run({("sd", "church"): ~MANY, ("uce", "church"): NONE})
@@ -252,71 +159,6 @@ def test_a_row_that_can_be_measured_no_more_is_worse() -> None:
         compare(failed, failed)
 
 
-def test_a_row_that_failed_before_is_not_compared() -> None:
-    new = make_run({("uce", "church"): NONE, ("mace", "church"): NONE})
-    base = replace(new, rows=(new.rows[0], replace(new.rows[1], status="failed", reason="diverged")))
-    comparison = compare(base, new)
-    assert comparison.verdict == "no worse"
-    assert (comparison.unpaired_base, comparison.unpaired_new) == (("mace, church (failed)",), ("mace, church",))
-
-
-def test_rows_of_one_run_only_are_listed() -> None:
-    base = make_run({("uce", "church"): NONE, ("uce", "dog"): NONE, ("esd-x", "church"): NONE})
-    new = make_run({("uce", "church"): NONE, ("mace", "church"): NONE, ("mace", "dog"): NONE})
-    comparison = compare(base, new, allow_missing=True)
-    assert comparison.unpaired_base == ("uce, dog", "esd-x, church") and comparison.verdict == "no worse"
-    assert comparison.unpaired_new == ("mace, church", "mace, dog")
-    assert not comparison.renamed
-
-
-def test_one_checkpoint_is_compared_with_the_next_without_being_told() -> None:
-    base = one_row(NONE, "checkpoint[path=epoch-1.safetensors]")
-    new = one_row(MANY, "checkpoint[path=epoch-2.safetensors]")
-    comparison = compare(base, new)
-    assert comparison.verdict == "worse" and not comparison.unpaired_base
-    assert comparison.renamed == (("checkpoint[path=epoch-1.safetensors]", "checkpoint[path=epoch-2.safetensors]"),)
-
-
-def test_which_of_two_checkpoints_is_not_guessed() -> None:
-    first, second, third = (f"checkpoint[path={name}]" for name in "abc")
-    base = make_run({(first, "church"): NONE, (second, "church"): NONE})
-    with pytest.raises(EraseBenchError, match=r"--rename OLD=NEW: checkpoint\[path=a\], checkpoint\[path=b\] before"):
-        compare(base, one_row(NONE, third))
-    comparison = compare(base, one_row(MANY, third), renames={second: third})
-    assert comparison.renamed == ((second, third),) and comparison.unpaired_base == (f"{first}, church",)
-
-
-def test_any_two_methods_can_be_compared_even_of_one_run() -> None:
-    run = make_run({("uce", "church"): NONE, ("mace", "church"): MANY})
-    comparison = compare(run, run, renames={"uce": "mace"})
-    assert comparison.renamed == (("uce", "mace"),) and comparison.verdict == "worse"
-    assert comparison.unpaired_base == ("mace, church",) and comparison.unpaired_new == ("uce, church",)
-    both = compare(run, run, renames={"uce": "mace", "mace": "uce"})
-    assert find(both, "ratio", method="mace").verdict == "worse" and find(both, "ratio").verdict == "no worse"
-
-
-def test_a_method_that_is_not_there_cannot_be_renamed() -> None:
-    with pytest.raises(UnknownNameError, match="unknown method of before 'ucee'; nearest: uce"):
-        compare(one_row(NONE, folder="before"), one_row(NONE), renames={"ucee": "uce"})
-    with pytest.raises(UnknownNameError, match="unknown method of after 'esd'"):
-        compare(one_row(NONE), one_row(NONE, folder="after"), renames={"uce": "esd"})
-    run = make_run({("uce", "church"): NONE, ("mace", "church"): NONE})
-    with pytest.raises(EraseBenchError, match="two methods cannot be renamed to one"):
-        compare(run, run, renames={"uce": "mace", "mace": "mace"})
-
-
-def test_renames_as_they_are_written() -> None:
-    assert read_renames(["a=b", "checkpoint[path=x;kind=full] = checkpoint[path=y=z]"]) == {
-        "a": "b",
-        "checkpoint[path=x;kind=full]": "checkpoint[path=y=z]",
-    }
-    for text in ("a", "a=", "=b", "a=b=c", "a[x=1]"):
-        with pytest.raises(EraseBenchError, match="renames nothing; write OLD=NEW"):
-            read_renames([text])
-    with pytest.raises(EraseBenchError, match="'a' is renamed twice"):
-        read_renames(["a=b", "a=c"])
-
-
 def test_nothing_in_common_is_refused() -> None:
     with pytest.raises(
         EraseBenchError, match=r"base and new have no row .* in common; .* sd, uce before, sd, mace after"
@@ -339,34 +181,6 @@ def test_runs_that_measured_in_different_ways_are_refused_with_all_differences()
     )
 
 
-def test_what_the_new_run_lacks_is_named_and_inconclusive_unless_that_is_allowed() -> None:
-    concepts, fine = ("church", "dog"), NONE[:60]
-    confirmed = {(m, "church", a): ~fine if m == "sd" else fine for m in ("sd", "uce") for a in ("none", "rab")}
-    base = make_run({(m, c): fine for m in ("sd", "uce", "mace", "esd-x") for c in concepts}, confirmed=confirmed)
-
-    def without(lost: Callable[[TableRow], bool]) -> RunFolder:
-        return replace(base, rows=tuple(row for row in base.rows if not lost(row)))
-
-    cases: list[tuple[Callable[[TableRow], bool], list[str]]] = [
-        (lambda row: row.method == "esd-x", ["esd-x"]),
-        (lambda row: row.concept == "dog", ["dog"]),
-        (lambda row: row.attack == "rab", ["rab"]),
-        (lambda row: (row.method, row.concept) == ("mace", "dog"), ["mace, dog"]),
-        (lambda row: row.method == "esd-x" or row.concept == "dog", ["dog", "esd-x"]),
-        (lambda row: row.method == "sd", []),
-    ]
-    for lost, named in cases:
-        new = without(lost)
-        comparison = compare(base, new)
-        found = [change for change in comparison.changes if change.missing]
-        assert [change.row for change in found] == named
-        assert comparison.verdict == ("inconclusive" if named else "no worse")
-    assert compare(base, without(cases[4][0]), allow_missing=True).verdict == "no worse"
-    assert compare(without(cases[4][0]), base).verdict == "no worse"
-    assert compare(base, without(cases[4][0]), []).verdict == "not judged"
-    assert compare(base, replace(without(cases[0][0]), scores=base.scores.assign(score=1.0))).verdict == "worse"
-
-
 def test_a_concept_that_only_one_run_has_is_no_difference() -> None:
     base = make_run({("uce", "church"): NONE, ("uce", "dog"): NONE})
     assert compare(base, one_row(NONE), allow_missing=True).verdict == "no worse"
@@ -380,26 +194,6 @@ def test_a_run_that_does_not_say_how_it_measured_is_refused(old: int) -> None:
         EraseBenchError, match=f"{('first', 'second')[old]} does not say how it measured, .* run it again"
     ):
         compare(runs[0], runs[1])
-
-
-def attacked(standing: Mapping[str, Hits], drawn: Any = True, seed: int = 0) -> RunFolder:
-    """A run of attacks on uce; ``standing``: by attack, which prompts stand; ``drawn``: by the unerased model."""
-    n = len(next(iter(standing.values())))
-    confirmed: dict[tuple[str, str, str], Any] = {("sd", "church", "none"): np.broadcast_to(drawn, n)}
-    confirmed |= {("uce", "church", attack): ~np.asarray(values) for attack, values in standing.items()}
-    rows = {("sd", "church"): np.ones(4, dtype=bool), ("uce", "church"): np.zeros(4, dtype=bool)}
-    return make_run(rows, confirmed=confirmed, seed=seed)
-
-
-def test_the_robust_rate_is_over_prompts_that_both_runs_draw() -> None:
-    drawn = np.arange(60) < 50
-    stands = {"rab": np.arange(60) < 55}
-    base, new = attacked(stands, drawn), attacked({"rab": np.arange(60) < 20}, drawn | (np.arange(60) > 57), seed=1)
-    change = find(compare(base, new), "robust-rate", attack="rab")
-    assert (change.before, change.after, change.difference.n, change.verdict) == (100, 40, 50, "worse")
-    assert len(drawn_prompts(new.attacks[new.attacks["method"] == "sd"])) > 50
-    assert find(compare(base, new), "asr-confirmed", attack="rab").verdict == "not judged"
-    assert find(compare(base, new, ["asr-confirmed"]), "asr-confirmed", attack="rab").verdict == "worse"
 
 
 def test_after_the_ensemble_its_robust_rate_alone_is_judged() -> None:
@@ -484,17 +278,6 @@ def test_a_run_of_attacks_alone_is_compared_by_what_its_attacks_say() -> None:
         compare(base, change_attack(new, judge="detector 2"))
 
 
-def test_fid_is_shown_and_fails_only_if_asked_to() -> None:
-    base, new = one_row(NONE, fid=1.0), one_row(NONE, fid=2.0)
-    comparison = compare(base, new)
-    change = find(comparison, "fid")
-    assert change.verdict == "not judged" and change.moved and comparison.verdict == "no worse"
-    assert (change.difference.low, change.difference.high) == pytest.approx((1 - math.sqrt(0.02), 1 + math.sqrt(0.02)))
-    assert find(compare(base, new, ["fid"]), "fid").verdict == "worse"
-    assert compare(base, new, ["fid"], {"fid": Margin(150, relative=True)}).verdict == "no worse"
-    assert compare(base, one_row(NONE, fid=1.11), ["fid"]).verdict == "inconclusive"
-
-
 def test_a_gate_that_judges_nothing_is_refused() -> None:
     control = attacked({"none": ~NONE})
     record = control.record.model_copy(update={"rows": ()})
@@ -525,12 +308,6 @@ def test_unknown_metrics_are_refused_with_the_nearest() -> None:
 def test_a_metric_that_no_row_has_cannot_be_gated_on() -> None:
     with pytest.raises(EraseBenchError, match="nothing tells whether 'robust-rate' got worse"):
         compare(one_row(NONE), one_row(NONE), ["ratio", "robust-rate"])
-
-
-def test_scores_that_are_not_numbers_are_refused() -> None:
-    base = one_row(NONE, clip={("sd", "church"): np.ones(5), ("uce", "church"): np.full(5, np.nan)})
-    with pytest.raises(EraseBenchError, match="clip of uce, church cannot be compared: a value is not finite"):
-        compare(base, base)
 
 
 # What the gate finds, by simulation.  A prompt has a chance of its own to show the concept (beta-distributed with mean

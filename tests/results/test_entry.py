@@ -11,37 +11,11 @@ import pytest
 
 from erasebench.errors import EraseBenchError
 from erasebench.report.entries import write_entries
-from erasebench.results.entry import (
-    SUBMITTED,
-    Verified,
-    artefact_folder,
-    changed_artefacts,
-    read_artefacts,
-    read_entries,
-    read_entry,
-    read_rows,
-    recompute,
-    write_entry,
-)
+from erasebench.results.entry import SUBMITTED, Verified, read_entries, read_entry, read_rows, write_entry
 from erasebench.results.leaderboard import Entered, rows_of_run
 from erasebench.results.record import RECORD
 from erasebench.results.run_folder import read_run
-
-
-@pytest.fixture
-def entries(finished: Path, tmp_path: Path) -> Path:
-    folder = tmp_path / "entries"
-    write_entries(read_run(finished / "out"), folder)
-    return folder
-
-
-@pytest.fixture
-def path(entries: Path) -> Path:
-    return entries / "uce-church-picturebook.json"
-
-
-def edit(path: Path, **fields: Any) -> None:
-    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **fields}), encoding="utf-8")
+from tests.results.boards import edit
 
 
 def test_every_row_with_numbers_is_an_entry_but_the_unerased_models(finished: Path, tmp_path: Path) -> None:
@@ -65,20 +39,6 @@ def test_an_entry_is_the_row_of_its_run(finished: Path, path: Path) -> None:
     # Together with the run, nothing is there twice.
     assert entry.erasure["method"] == "uce" and entry.judges["concept"]["judge"] == "picturebook-detector"
     assert all(len(digest) == 64 for digest in (*entry.artefacts.values(), *entry.images.values()))
-
-
-def test_its_artefacts_give_its_numbers(path: Path) -> None:
-    entry, folder = read_entry(path), artefact_folder(path)
-    assert changed_artefacts(entry, folder) == []
-    assert {file.name for file in folder.iterdir()} == set(entry.artefacts)
-    (row,) = recompute(read_artefacts(folder)).values()
-    assert set(entry.metrics) - set(row.metrics) == {"fid"}, "the one that needs images"
-    for key, estimate in row.metrics.items():
-        said = entry.metrics[key].estimate
-        found = (estimate.value, estimate.low, estimate.high, estimate.n)
-        # The table has six digits.
-        assert (said.value, said.low, said.high, said.n) == pytest.approx(found, rel=5e-6, nan_ok=True)
-    assert row.flags == entry.flags
 
 
 def test_what_people_fill_in_stays_and_is_not_measured(finished: Path, path: Path) -> None:
@@ -145,26 +105,6 @@ def test_what_cannot_be_read_is_refused(path: Path) -> None:
         read_entry(path)
 
 
-def test_damaged_artefacts_are_found(path: Path) -> None:
-    entry, folder = read_entry(path), artefact_folder(path)
-    with open(folder / "scores.csv", "a") as stream:
-        stream.write("\n")
-    (wrong,) = changed_artefacts(entry, folder)
-    assert wrong.startswith("scores.csv is not the file that was submitted: its SHA-256 is ")
-    (folder / "images.json").write_text("{}")
-    with pytest.raises(EraseBenchError, match=r"an artefact in .* is damaged: .*concept Field required"):
-        read_artefacts(folder)
-    shutil.rmtree(folder)
-    with pytest.raises(EraseBenchError, match=r"cannot read the artefact .*No such file"):
-        changed_artefacts(entry, folder)
-
-
-def test_an_artefact_elsewhere_is_refused(path: Path) -> None:
-    edit(path, artefacts={"../../secret": "0" * 64})
-    with pytest.raises(EraseBenchError, match=r"the artefact '../../secret' is no file of the folder"):
-        changed_artefacts(read_entry(path), artefact_folder(path))
-
-
 def test_a_run_that_does_not_say_how_it_measured_has_no_entries(finished: Path, tmp_path: Path) -> None:
     old = Path(shutil.copytree(finished / "out", tmp_path / "old"))
     record = json.loads((old / RECORD).read_text(encoding="utf-8"))
@@ -176,12 +116,3 @@ def test_a_run_that_does_not_say_how_it_measured_has_no_entries(finished: Path, 
 
 def test_a_folder_of_entries_is_rows(entries: Path) -> None:
     assert [(row.method, row.concept) for row in read_rows(entries)] == [("uce", "church"), ("uce", "nudity")]
-
-
-def test_weights_can_stay_where_they_are(finished: Path, tmp_path: Path) -> None:
-    paths, _ = write_entries(read_run(finished / "out"), tmp_path, weights=False)
-    entry, folder = read_entry(paths[0]), artefact_folder(paths[0])
-    assert not (folder / "erasure.safetensors").exists() and "erasure.safetensors" in entry.artefacts
-    with pytest.raises(EraseBenchError, match=r"cannot read the artefact .*erasure.safetensors.*--erase makes"):
-        changed_artefacts(entry, folder)
-    assert changed_artefacts(entry, folder, frozenset({"erasure.safetensors"})) == []

@@ -1,8 +1,7 @@
-"""Runs become rows, rows a file, and many files one leaderboard."""
+"""Runs become rows, and many of them one leaderboard."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,17 +9,10 @@ import pytest
 from statsmodels.stats.proportion import proportion_confint
 
 from erasebench.errors import EraseBenchError
-from erasebench.metrics.stats import UNDEFINED, Estimate
-from erasebench.results import leaderboard
+from erasebench.metrics.stats import Estimate
 from erasebench.results.entry import read_rows
-from erasebench.results.leaderboard import (
-    COLUMNS,
-    Entered,
-    merge,
-    read_leaderboard,
-    rows_of_run,
-    to_csv,
-)
+from erasebench.results.leaderboard import Entered, merge, rows_of_run
+from erasebench.results.leaderboard_csv import read_leaderboard, to_csv
 from erasebench.results.record import AttackRecord
 from erasebench.results.rows import TableRow
 from erasebench.results.run_folder import RunFolder, read_run
@@ -104,57 +96,6 @@ def test_attacks_are_columns_of_the_row_that_they_are_on(run: RunFolder) -> None
     known = replace(attacked, record=attacked.record.model_copy(update={"protocol": protocol}))
     assert rows_of_run(known)[2].attack_protocol == protocol.attack_checksum("church", "standard") != ""
     assert rows_of_run(known)[3].attack_protocol == "", "nothing attacked it"
-
-
-def test_every_column_is_explained() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "leaderboard.md").read_text(encoding="utf-8")
-    for text in (page.partition("## `leaderboard.csv`")[2], (leaderboard.__doc__ or "").replace("``", "`")):
-        assert [name for name in COLUMNS if f"`{name}`" not in text] == []
-
-
-def test_a_file_gives_back_what_was_written(tmp_path: Path) -> None:
-    rows = [
-        board_row(),
-        board_row(method='nasty, "quoted"\nname', status="n/a", reason="it,\nsaid", numbers={}, flags=(), seconds=None),
-        board_row(
-            concept="style",
-            numbers={"ratio": UNDEFINED, "asr-confirmed@cce[steps=2]": Estimate(3.0, math.nan, math.nan, 1)},
-            entered=Entered("M", "https://example.org", "A, B", "V", {"ratio": 1.5}, 20.0, "S", False, "why", "me"),
-        ),
-    ]
-    path = tmp_path / "leaderboard.csv"
-    path.write_text(to_csv(rows), encoding="utf-8", newline="")
-    read = read_leaderboard(path)
-    # nan is not nan; the text of what was read is that of what was written.
-    assert to_csv(read) == to_csv(rows)
-    assert [replace(row, numbers={}) for row in read] == [replace(row, numbers={}) for row in rows]
-    assert (
-        read[0] == rows[0] and read[2].numbers["ratio"].n == 0 and "asr-confirmed@cce[steps=2]" not in read[0].numbers
-    )
-
-
-@pytest.mark.parametrize(
-    ("edit", "message"),
-    [
-        (("model,method", "name,method"), "is no leaderboard: it has no column 'model'"),
-        (("model,method", "method,model"), "its columns are in another order"),
-        ((",ok,", ",good,"), "line 2: the status is 'good', not one of ok, failed, n/a"),
-        (("7.5,", "seven,"), "line 2: could not convert string to float: 'seven'"),
-        (("wide;", "wide,"), "line 2: it has .* cells, the header"),
-        ((",12.5,30", ",12.5,30\n"), "line 2: it has"),
-        ((": 3.0}", ': ""low""}'), "line 2: reported: ratio is 'low', not a number"),
-        ((": 3.0}", ": NaN}"), "line 2: reported: ratio is nan, not a number"),
-        ((",20,", ",nan,"), "line 2: external is 'nan', not a finite number"),
-        ((",20,", ",-9,"), "line 2: external is '-9', not a rate in per cent"),
-    ],
-)
-def test_what_is_no_leaderboard_is_refused(edit: tuple[str, str], message: str, tmp_path: Path) -> None:
-    path = tmp_path / "leaderboard.csv"
-    text = to_csv([board_row(entered=Entered(reported={"ratio": 3.0}, external=20.0))])
-    assert edit[0] in text
-    path.write_text(text.replace(*edit, 1))
-    with pytest.raises(EraseBenchError, match=message):
-        read_leaderboard(path)
 
 
 def test_what_is_nothing_to_read_is_refused(tmp_path: Path) -> None:

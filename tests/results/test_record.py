@@ -55,3 +55,9 @@ def test_what_is_no_record_is_refused(text: str | None, message: str, tmp_path: 
         (tmp_path / RECORD).write_text(text)
     with pytest.raises(EraseBenchError, match=message):
         read_record(tmp_path)
+
+
+def test_a_record_that_no_reader_takes_is_refused(tmp_path: Path) -> None:
+    (tmp_path / RECORD).write_text("[" * 100_000)
+    with pytest.raises(EraseBenchError, match=r"plan\.json cannot be read: the file: Invalid JSON"):
+        read_record(tmp_path)

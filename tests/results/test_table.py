@@ -123,3 +123,8 @@ def test_names_that_look_like_numbers_stay_names(tmp_path: Path) -> None:
     )
     (tmp_path / "t.csv").write_text(frame_csv(frame), encoding="utf-8")
     assert read_frame(tmp_path / "t.csv", {"cell": str, "method": str, "seconds": float}).equals(frame)
+
+
+def test_a_text_that_no_reader_takes_is_refused_with_its_line() -> None:
+    with pytest.raises(EraseBenchError, match="line 1: field larger than field limit"):
+        read_csv("m" * 200_000)

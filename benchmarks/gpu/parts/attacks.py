@@ -35,13 +35,14 @@ from benchmarks.gpu.parts.measuring import FAILED, attempt, gib, rounded, second
 from benchmarks.gpu.parts.sd import FULL, GUIDANCE, TINY, Size, build_pipeline, prompts_of
 from erasebench.concepts import Prompt
 from erasebench.engine.work import PeakMemory
+from erasebench.hyper_parameters import make_plugin
 from erasebench.memory import BatchSize, BatchSizes
 from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
 from erasebench.models.loading import resolve_dtype
 from erasebench.picturebook import quiet
-from erasebench.plugins import Attack, AttackContext, make_plugin
+from erasebench.plugins import Attack, AttackContext
 from erasebench.registry import ATTACKS
 from erasebench.sampling import Sampler
 from erasebench.training.target import Looks, Target

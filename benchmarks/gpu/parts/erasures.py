@@ -28,10 +28,11 @@ from benchmarks.gpu.kit import KitError, Part
 from benchmarks.gpu.parts.measuring import FAILED, attempt, gib, rounded, seconds, synchronize
 from erasebench.concepts import Concept, load_catalogue
 from erasebench.engine.work import PeakMemory
+from erasebench.hyper_parameters import make_plugin
 from erasebench.judging import Images, Scores
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import check_finite
-from erasebench.plugins import EraseContext, Judge, Method, make_plugin
+from erasebench.plugins import EraseContext, Judge, Method
 from erasebench.registry import METHODS
 from erasebench.sampling import Sampler, draw_latents
 

@@ -21,8 +21,9 @@ from benchmarks.gpu.parts.attacks import (
 from benchmarks.gpu.parts.erasures import SEED, church
 from benchmarks.gpu.parts.measuring import FAILED, OUT_OF_TIME
 from benchmarks.gpu.parts.sd import TINY, build_pipeline
+from erasebench.hyper_parameters import make_plugin
 from erasebench.models.diffusion import DiffusionModel
-from erasebench.plugins import AttackContext, make_plugin
+from erasebench.plugins import AttackContext
 from erasebench.registry import ATTACKS
 from tests.tiny import state
 

@@ -23,8 +23,8 @@ from benchmarks.gpu.parts.erasures import (
 from benchmarks.gpu.parts.measuring import FAILED
 from benchmarks.gpu.parts.sd import TINY, build_pipeline
 from erasebench.concepts import Concept, load_catalogue
+from erasebench.hyper_parameters import make_plugin
 from erasebench.models.diffusion import DiffusionModel
-from erasebench.plugins import make_plugin
 from erasebench.registry import METHODS
 from tests.tiny import erase_context, state
 
