@@ -56,3 +56,12 @@ def test_an_import_of_a_method_is_seen(line: str) -> None:
 def test_no_module_imports_itself_by_way_of_others() -> None:
     graph = grimp.build_graph("erasebench", exclude_type_checking_imports=True, cache_dir=None)
     TopologicalSorter({name: graph.find_modules_directly_imported_by(name) for name in graph.modules}).prepare()
+
+
+def test_no_module_is_too_long_to_be_read() -> None:
+    """But for those of Picturebook's world, each of which draws many things alike."""
+    files = [*FILES, *(ROOT / "benchmarks").rglob("*.py")]
+    lengths = {path.relative_to(ROOT).as_posix(): len(path.read_text(encoding="utf-8").splitlines()) for path in files}
+    assert {path for path in lengths if lengths[path] > 400} <= {
+        f"erasebench/picturebook/world/{name}.py" for name in ("objects", "people")
+    }
