@@ -23,15 +23,15 @@ from pydantic import BaseModel
 import erasebench
 from erasebench.cli import cli
 from erasebench.concepts import load_catalogue
-from erasebench.config import preset_files
 from erasebench.description import concept_details, describe_hyper_parameters, plugin_details
 from erasebench.docstrings import SECTIONS, attributes
 from erasebench.metrics.metric import describe_metrics
+from erasebench.named_files import preset_files, suite_files
 from erasebench.prompt_sets import prompt_set_details
 from erasebench.registry import KINDS, Plugin, Registry
 from erasebench.results import flags, protocol, record
 from erasebench.results.costs import Cost
-from erasebench.suites import parse_suite, suite_details, suite_files
+from erasebench.suites import parse_suite, suite_details
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent

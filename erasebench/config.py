@@ -12,11 +12,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from erasebench.errors import EraseBenchError, check_name
 from erasebench.files import Place, parse_place
-from erasebench.registry import files_by_name
+from erasebench.named_files import preset_files
 from erasebench.texts import check_text, shown
 from erasebench.yaml_files import YamlError, parse_yaml, read_yaml
-
-PRESETS = Path(__file__).parent / "presets"
 
 
 class RunConfig(BaseModel):
@@ -239,15 +237,6 @@ def read_preset(name: str) -> dict[str, Any]:
     presets = preset_files()
     check_name("preset", name, sorted(presets))
     return read_layer(presets[name])
-
-
-def preset_files() -> dict[str, Path]:
-    """All presets: the packaged ones, and those of other packages, in the entry-point group ``erasebench.presets``.
-
-    A preset may hold any key of the configuration: with methods and concepts it is a whole suite.
-    One that has the name of another is left out with a warning.
-    """
-    return files_by_name("preset", PRESETS.glob("*.yaml"), "erasebench.presets")
 
 
 def split_list(text: str) -> list[str]:

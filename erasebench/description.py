@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter
 from pydantic.errors import PydanticUserError
 
-from erasebench.config import preset_files
 from erasebench.docstrings import attributes, paragraphs
 from erasebench.errors import EraseBenchError, check_name
 from erasebench.hyper_parameters import hyper_parameters, make_plugin
 from erasebench.listing import LISTED, names
+from erasebench.named_files import preset_files, suite_files
 from erasebench.plugins import HyperParameters, Method
 from erasebench.prompt_sets import prompt_set_details
 from erasebench.registry import KINDS, Plugin, load_file
-from erasebench.suites import parse_suite, suite_details, suite_files
+from erasebench.suites import parse_suite, suite_details
 
 if TYPE_CHECKING:
     from erasebench.concepts import Catalogue, Concept

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from erasebench.config import preset_files
 from erasebench.errors import EraseBenchError
+from erasebench.named_files import preset_files, suite_files
 from erasebench.registry import BUILT_IN, KINDS
-from erasebench.suites import suite_files
 
 LISTED = (*KINDS, "concepts", "prompt-sets", "presets", "suites")
 """All kinds of things that have names."""

@@ -19,7 +19,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cache, cached_property
@@ -30,11 +30,11 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from erasebench.docstrings import first_line
 from erasebench.errors import EraseBenchError, check_name, one_line
-from erasebench.plugins import Attack, Judge, Method
 from erasebench.terminal import say
 
 if TYPE_CHECKING:
     from erasebench.metrics.metric import Metric
+    from erasebench.plugins import Attack, Judge, Method
 
 T = TypeVar("T")
 C = TypeVar("C", bound=type)
@@ -64,13 +64,13 @@ class Registry(Generic[T]):
     """All plug-ins of one kind.
 
     Args:
-        base: the class that they inherit from, or where it is, if its module imports this one: ``"module:Class"``.
+        base: the class that they inherit from, as ``"module:Class"``: it is imported when there is one to look at.
         what: the kind, for messages: "method".
         group: the entry-point group of other packages; its names are the plug-ins' names.
         package: the package whose files hold the built-in ones.
     """
 
-    def __init__(self, base: type | str, what: str, group: str, package: str) -> None:
+    def __init__(self, base: str, what: str, group: str, package: str) -> None:
         self._base, self.what, self.group, self.package = base, what, group, package
         self.loaded: dict[str, Plugin[T]] = {}
         self.broken: dict[str, str] = {}
@@ -79,8 +79,6 @@ class Registry(Generic[T]):
     @property
     def base(self) -> type:
         """The class that plug-ins inherit from."""
-        if isinstance(self._base, type):
-            return self._base
         module, _, name = self._base.partition(":")
         base: type = getattr(importlib.import_module(module), name)
         return base
@@ -296,14 +294,15 @@ def load_file(path: Path) -> None:
 
 
 @cache
-def _all_entry_points() -> EntryPoints:
+def _all_entry_points() -> Any:  # in Python 3.11 of another class than later
     """Those of all installed packages, hundreds of which are looked through: once."""
     return metadata.entry_points()
 
 
 def entry_points(group: str) -> EntryPoints:
     """The entry points of a group."""
-    return _all_entry_points().select(group=group)
+    points: EntryPoints = _all_entry_points().select(group=group)
+    return points
 
 
 def data_files(group: str) -> list[Path]:
@@ -322,35 +321,19 @@ def data_files(group: str) -> list[Path]:
     return found
 
 
-def files_by_name(what: str, own: Iterable[Path], group: str) -> dict[str, Path]:
-    """This package's YAML files and those of other packages, by name; one that has the name of another is left out.
-
-    Args:
-        what: they are, for the warning.
-        own: files of this package, which come first.
-        group: of other packages' entry points.
-    """
-    found: dict[str, Path] = {}
-    for path in (*sorted(own), *data_files(group)):
-        if path.stem in found:
-            warn(f"the {what} {path} is left out: another is called '{path.stem}', {found[path.stem]}")
-        found.setdefault(path.stem, path)
-    return found
-
-
 @cache
 def warn(message: str) -> None:
     """Tell once, on standard error, what is left out; the rest works."""
     say(f"warning: {message}")
 
 
-METHODS: Registry[Method] = Registry(Method, "method", "erasebench.methods", "erasebench.methods")
-ATTACKS: Registry[Attack] = Registry(Attack, "attack", "erasebench.attacks", "erasebench.attacks")
-JUDGES: Registry[Judge] = Registry(Judge, "judge", "erasebench.judges", "erasebench.judges")
+METHODS: Registry[Method] = Registry("erasebench.plugins:Method", "method", "erasebench.methods", "erasebench.methods")
+ATTACKS: Registry[Attack] = Registry("erasebench.plugins:Attack", "attack", "erasebench.attacks", "erasebench.attacks")
+JUDGES: Registry[Judge] = Registry("erasebench.plugins:Judge", "judge", "erasebench.judges", "erasebench.judges")
 METRICS: Registry[Metric] = Registry(
     "erasebench.metrics.metric:Metric", "metric", "erasebench.metrics", "erasebench.metrics"
 )
-RULES: Registry[Any] = Registry(object, "guidance rule", "erasebench.rules", "erasebench.models")
+RULES: Registry[Any] = Registry("builtins:object", "guidance rule", "erasebench.rules", "erasebench.models")
 KINDS: Mapping[str, Registry[Any]] = {
     "methods": METHODS,
     "attacks": ATTACKS,

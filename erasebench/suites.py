@@ -7,7 +7,6 @@ and ``quick``, on Picturebook.
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -18,10 +17,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from erasebench.concepts import load_catalogue
 from erasebench.config import RunConfig, make_config, read_layer, read_preset
 from erasebench.errors import EraseBenchError, check_name
-from erasebench.registry import files_by_name, load_file
+from erasebench.named_files import suite_files
+from erasebench.registry import load_file
 from erasebench.texts import shown
 
-PACKAGE = "erasebench.suite_files"
 """The folder ``benchmarks/suites/`` under its installed name."""
 FILE = "suite.yaml"
 """A suite's file in the folder of its run."""
@@ -95,21 +94,6 @@ class Suite(BaseModel):
     def of_scale(self, scale: Scale) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         """The layers of a scale, lowest first: its preset, and the suite's own two."""
         return read_preset(scale), self.all, self.layers[f"{scale}_scale"]
-
-
-def suite_files() -> dict[str, Path]:
-    """All suites by name: the packaged ones, and those of other packages, in the group ``erasebench.suites``.
-
-    One that has the name of another is left out with a warning.
-
-    Raises:
-        EraseBenchError: the package of suites is not there.
-    """
-    spec = importlib.util.find_spec(PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
-        raise EraseBenchError(f"the package {PACKAGE} is missing; install erasebench again")
-    own = [path for folder in spec.submodule_search_locations for path in Path(folder).glob("*.yaml")]
-    return files_by_name("suite", own, "erasebench.suites")
 
 
 def find_suite(name: str) -> Path:

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from erasebench.config import PRESETS, make_config, parse_method, read_layer, read_preset, split_list
+from erasebench.config import make_config, parse_method, read_layer, read_preset, split_list
 from erasebench.errors import EraseBenchError, UnknownNameError
+from erasebench.named_files import PRESETS
 
 
 def test_a_later_layer_wins_key_by_key_and_setting_by_setting() -> None:

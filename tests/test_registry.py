@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from erasebench.concepts import load_catalogue
-from erasebench.config import PRESETS, preset_files
 from erasebench.errors import EraseBenchError, UnknownNameError
 from erasebench.listing import LISTED, listing
 from erasebench.plugins import Method
@@ -163,7 +162,7 @@ def test_summaries_are_read_without_running_the_file(tmp_path: Path) -> None:
 
 @pytest.fixture
 def registry() -> Registry[Method]:
-    return Registry(Method, "method", "erasebench.no-such-group", "erasebench.methods")
+    return Registry("erasebench.plugins:Method", "method", "erasebench.no-such-group", "erasebench.methods")
 
 
 class Nothing(Method):
@@ -237,7 +236,7 @@ def test_two_packages_cannot_have_one_name(registry: Registry[Method], monkeypat
 
 def test_a_missing_package_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(EraseBenchError, match=r"the package erasebench.nothing is missing; install erasebench again"):
-        Registry(Method, "method", "g", "erasebench.nothing").names()
+        Registry("erasebench.plugins:Method", "method", "g", "erasebench.nothing").names()
 
 
 @pytest.fixture
@@ -300,14 +299,14 @@ def test_a_built_in_file_that_is_no_python_is_left_out(
     (tmp_path / "some_methods" / "unfinished.py").write_text("def")
     plugin_file(tmp_path / "some_methods" / "mine.py", "finished")
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert Registry(Method, "method", "g", "some_methods").names() == ["finished"]
+    assert Registry("erasebench.plugins:Method", "method", "g", "some_methods").names() == ["finished"]
     told = capsys.readouterr().err
     assert told.count("warning:") == 1 and "unfinished.py is left out: " in told and "SyntaxError" in told
 
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Another package with concepts and presets, in a folder of its own and in one that is not there."""
+    """Another package with concepts, in a folder of its own and in one that is not there."""
     folder = tmp_path / "another_package"
     (folder / "data").mkdir(parents=True)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -343,10 +342,3 @@ def test_a_wrong_concept_file_of_another_package_is_left_out(
     own.write_text("concepts: [")
     with pytest.raises(EraseBenchError, match=r"own\.yaml: line 2: not valid YAML"):
         load_catalogue([own])
-
-
-def test_a_preset_of_another_package_does_not_replace_one(package: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for name in ("quick", "theirs"):
-        (package / f"{name}.yaml").write_text("prompts: 3\n")
-    assert preset_files()["quick"] == PRESETS / "quick.yaml" and "theirs" in preset_files()
-    assert "the preset " in capsys.readouterr().err

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from erasebench.config import make_config, read_layer
+from erasebench.named_files import suite_files
 from erasebench.results.run_folder import RunFolder, read_run
 from erasebench.results.table import read_csv
-from erasebench.suites import parse_suite, suite_files
+from erasebench.suites import parse_suite
 
 RESULTS = Path(__file__).parents[1] / "results" / "picturebook"
 REPORT_BYTES, RESULTS_BYTES = 4e6, 8e6

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from erasebench.config import RunConfig, preset_files, read_layer
+from erasebench.config import RunConfig, read_layer
+from erasebench.named_files import preset_files
 from erasebench.results.entry import Entry
 from erasebench.schema import ENTRY_SCHEMA, SCHEMA, config_schema, entry_schema, schema_text
 

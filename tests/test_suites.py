@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from erasebench.config import PRESETS, make_config, read_preset
+from erasebench.config import make_config, read_preset
 from erasebench.description import describe
 from erasebench.errors import EraseBenchError, UnknownNameError
 from erasebench.listing import listing, names
+from erasebench.named_files import PRESETS, suite_files
 from erasebench.planning import make_plan
 from erasebench.report.html import write_report
 from erasebench.results.record import read_record
@@ -23,7 +24,6 @@ from erasebench.suites import (
     parse_suite,
     read_suite,
     suite_details,
-    suite_files,
 )
 from tests.engine.runs import command, done, fast_stages, forget_plugins, places
 

@@ -13,6 +13,7 @@ from erasebench.concepts import Catalogue, load_catalogue
 from erasebench.config import RunConfig, make_config
 from erasebench.errors import NotApplicable
 from erasebench.metrics.metric import load_metrics
+from erasebench.named_files import suite_files
 from erasebench.planning import make_plan
 from erasebench.registry import JUDGES
 from erasebench.results.published import OR, read_published
@@ -24,7 +25,7 @@ from erasebench.settings import (
     resolve_attack,
     resolve_method,
 )
-from erasebench.suites import Scale, Suite, parse_suite, read_suite, suite_files
+from erasebench.suites import Scale, Suite, parse_suite, read_suite
 
 NAMES = sorted(suite_files())
 OF_PAPERS = [name for name, path in sorted(suite_files().items()) if parse_suite(path).paper]

@@ -102,35 +102,41 @@ def _fields(cls: type) -> dict[str, tuple[Any, bool]]:
 
 
 def _convert(hint: Any, value: object, where: str) -> Any:
-    if is_dataclass(hint):
-        assert isinstance(hint, type)
-        return build(hint, value, where)
-    origin, args = get_origin(hint), get_args(hint)
-    if origin is UnionType:
-        return None if value is None else _convert(args[0], value, where)
-    if origin is tuple:
+    kind, inner = _kind(hint)
+    if kind is UnionType:
+        return None if value is None else _convert(inner, value, where)
+    if kind is tuple:
         if not isinstance(value, list):
             raise CatalogueError(f"{where}: expected a list, found {_found(value)}")
-        return tuple(_convert(args[0], item, f"{where}: item {n}") for n, item in enumerate(value, start=1))
-    if origin is Mapping:
-        return {key: _convert(args[1], item, f"{where}: {key}") for key, item in _mapping(value, where).items()}
-    if hint is float:
+        return tuple([_convert(inner, item, f"{where}: item {n}") for n, item in enumerate(value, start=1)])
+    if kind is Mapping:
+        return {key: _convert(inner, item, f"{where}: {key}") for key, item in _mapping(value, where).items()}
+    if kind is float:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise CatalogueError(f"{where}: expected a number, found {_found(value)}")
         return float(value)
-    if hint is bool:
+    if kind is bool:
         if not isinstance(value, bool):
             raise CatalogueError(f"{where}: expected true or false, found {_found(value)}")
         return value
-    if hint is int:
+    if kind is int:
         if isinstance(value, bool) or not isinstance(value, int):
             raise CatalogueError(f"{where}: expected a whole number, found {_found(value)}")
         return value
-    assert hint is str, f"no reader for {hint}"
+    if kind is not str:
+        return build(kind, value, where)
     if not isinstance(value, str):
         raise CatalogueError(f"{where}: expected text, found {_found(value)}")
     _check_text(value, where)
     return value
+
+
+@cache
+def _kind(hint: Any) -> tuple[Any, Any]:
+    """What a type is at the outside, and of what: found out once for each, since there are thousands of values."""
+    origin, args = get_origin(hint), get_args(hint)
+    assert origin or is_dataclass(hint) or hint in (float, bool, int, str), f"no reader for {hint}"
+    return (origin, args[1 if origin is Mapping else 0]) if origin else (hint, None)
 
 
 def _check_text(text: str, where: str) -> None:

@@ -235,7 +235,8 @@ def joint(name: str, members: Sequence[Concept]) -> Concept:
         )
     kind = next(iter(kinds)) if len(kinds) == 1 else "inappropriate"
     phrases = ", ".join(member.phrase for member in members)
-    neighbours = dict.fromkeys(other for member in members for other in member.neighbours if other not in names)
+    own = set(names)  # a hundred celebrities have thousands of neighbours
+    neighbours = dict.fromkeys(other for member in members for other in member.neighbours if other not in own)
     return Concept(name, kind, phrases, neighbours=tuple(neighbours), members=tuple(members))
 
 

@@ -217,7 +217,7 @@ def test_a_rule_of_another_package(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.syspath_prepend(str(tmp_path))
     point = EntryPoint("theirs", "package_of_rules:FarAway", "erasebench.rules")
     monkeypatch.setattr("erasebench.registry.entry_points", lambda group: (point,) if group == point.group else ())
-    registry: Registry[Any] = Registry(object, "guidance rule", point.group, "erasebench.models")
+    registry: Registry[Any] = Registry("builtins:object", "guidance rule", point.group, "erasebench.models")
     monkeypatch.setattr("erasebench.models.guidance.RULES", registry)
     rule = from_json({"rule": "theirs", "plugin": "package_of_rules", "words": "church", "strength": 3.0})
     assert rule.texts == ("", "church")
