@@ -13,3 +13,9 @@ def first_quick(values: Iterable[Any]) -> list[Any]:
     first, *others = values
     tuples = (other if isinstance(other, tuple) else (other,) for other in others)
     return [first, *(pytest.param(*other, marks=pytest.mark.slow) for other in tuples)]
+
+
+def some_quick(quick: Iterable[tuple[Any, ...]], cases: Iterable[tuple[Any, ...]]) -> list[Any]:
+    """Tuples of values of several parameters: some, and the other cases, which are left to ``make test-slow``."""
+    chosen = list(quick)
+    return [*chosen, *(pytest.param(*case, marks=pytest.mark.slow) for case in cases if case not in chosen)]

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import boto3
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from moto.moto_server.werkzeug_app import create_backend_app
 from werkzeug.serving import make_server
 
 BUCKET = "bucket"
@@ -30,7 +30,7 @@ class S3Server:
         self.requests: Counter[str] = Counter()
         self.refuse: Callable[[str, str], tuple[str, str] | None] = lambda kind, path: None
         self.ignores: tuple[str, ...] = ()
-        self._serve = DomainDispatcherApplication(create_backend_app)
+        self._serve = create_backend_app("s3")
         self._turn = threading.Lock()
         logging.getLogger("werkzeug").setLevel(logging.ERROR)
         self._server = make_server("127.0.0.1", 0, self._answer, threaded=True)
@@ -83,7 +83,7 @@ class S3Server:
 
     def clear(self) -> None:
         """Forget all objects and what was counted."""
-        for name in self.objects():
-            self.remove(name)
+        if names := self.objects():
+            self.client.delete_objects(Bucket=BUCKET, Delete={"Objects": [{"Key": name} for name in names]})
         self.requests.clear()
         self.refuse, self.ignores = lambda kind, path: None, ()

@@ -34,14 +34,17 @@ from erasebench.engine.upkeep import collect_garbage, copy
 from erasebench.engine.workers import LocalRunner
 from erasebench.errors import EraseBenchError
 from tests.engine.fake import FakeWorkshop, cell
-from tests.engine.runs import CELLS, TINY, command, done, table
+from tests.engine.runs import TINY, command, copy_of, done, fast_stages, run_tiny, table
 from tests.engine.takeovers import check_taken_over_when_silent, claim_at_once, is_taken_within
 from tests.forks import end, fork, in_a_child
+from tests.marks import some_quick
 from tests.servers import BUCKET, S3Server
 
 URL = f"s3://{BUCKET}/a"
 NAME = "ab12"
 ONE = cell("one")
+SMALL = (*TINY, "--methods", "uce")
+CELLS = 12
 CHAIN = [ONE, cell("two", one=ONE), cell("three")]
 TEXTS = ["one 0 []\n", "two 0 ['one 0 []\\n']\n", "three 0 []\n"]
 
@@ -54,6 +57,16 @@ def server() -> Iterator[S3Server]:
             patch.setenv(f"AWS_{name}", value)
         server.client.create_bucket(Bucket=BUCKET)
         yield server
+
+
+@pytest.fixture(scope="module")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of one method, with fast stages."""
+    folder = tmp_path_factory.mktemp("small")
+    with pytest.MonkeyPatch.context() as patch:
+        fast_stages(patch)
+        assert run_tiny(folder, *SMALL) == 0
+    return folder
 
 
 @pytest.fixture
@@ -77,6 +90,26 @@ def compute(folder: Path, subscriber: Callable[[Event], None] = lambda event: No
         return LocalRunner(FakeWorkshop(store, folder / "signs")).run(CHAIN, store, [subscriber])
 
 
+@pytest.fixture(scope="module")
+def computed_once(server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, bytes]]:
+    """What computing the cells leaves on a machine and in the bucket."""
+    folder = tmp_path_factory.mktemp("computed")
+    server.clear()
+    with pytest.MonkeyPatch.context() as patch:
+        on_machine("one", folder, patch)
+        compute(folder)
+    return folder, {name: server.read(name) for name in server.objects()}
+
+
+@pytest.fixture
+def computed(computed_once: tuple[Path, dict[str, bytes]], bucket: S3Server, tmp_path: Path) -> None:
+    """The cells are computed, on this machine and in the bucket."""
+    folder, held = computed_once
+    copy_of(folder, tmp_path)
+    for name, data in held.items():
+        bucket.write(name, data)
+
+
 def texts() -> list[str]:
     """What the cells hold, brought from the bucket."""
     store = open_store(URL, make=False)
@@ -95,23 +128,23 @@ def payload_of(bucket: S3Server, key: str) -> str:
 @pytest.mark.usefixtures("fast")
 def test_a_table_is_the_very_one_of_a_store_in_a_folder_wherever_it_is_made(
     bucket: S3Server,
-    fast_run: Path,
+    small_run: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    run = ("run", *TINY, "--store", URL, "--out")
-    assert command("plan", *TINY, "--store", URL) == 0
+    run = ("run", *SMALL, "--store", URL, "--out")
+    assert command("plan", *SMALL, "--store", URL) == 0
     assert not bucket.objects(), "to plan is to write nothing"
     assert command(*run, tmp_path / "first" / "out") == 0
-    assert len(done(tmp_path / "first", "ok")) == CELLS and table(tmp_path / "first") == table(fast_run)
+    assert len(done(tmp_path / "first", "ok")) == CELLS and table(tmp_path / "first") == table(small_run)
     assert sorted({name.split("/")[1] for name in bucket.objects()}) == ["markers", "payloads", "store.json"]
     on_machine("two", tmp_path, monkeypatch)
     capsys.readouterr()
-    assert command("plan", *TINY, "--store", URL) == 0
+    assert command("plan", *SMALL, "--store", URL) == 0
     assert f"{CELLS} cells: {CELLS} already there" in capsys.readouterr().out
     assert command(*run, tmp_path / "second" / "out") == 0
-    assert not done(tmp_path / "second") and table(tmp_path / "second") == table(fast_run)
+    assert not done(tmp_path / "second") and table(tmp_path / "second") == table(small_run)
     bucket.requests.clear()
     assert command("compare", tmp_path / "first" / "out", tmp_path / "second" / "out") == 0
     assert not bucket.requests, "who compares numbers needs no bucket"
@@ -121,8 +154,7 @@ def test_a_table_is_the_very_one_of_a_store_in_a_folder_wherever_it_is_made(
     assert any((tmp_path / "second" / "out" / "report-images").iterdir()), "a report brings what it shows"
 
 
-def test_a_store_that_is_rarely_read_is_opened_when_it_is(bucket: S3Server, tmp_path: Path) -> None:
-    compute(tmp_path)
+def test_a_store_that_is_rarely_read_is_opened_when_it_is(computed: None, bucket: S3Server, tmp_path: Path) -> None:
     bucket.requests.clear()
     store = store_to_read(URL)
     assert not bucket.requests
@@ -186,16 +218,18 @@ def examine_all() -> list[str]:
     return [problem for problem in examine(URL) if "was being written" not in problem]
 
 
+@pytest.mark.parametrize(
+    ("kind", "part"),
+    some_quick(
+        [("put_object", "payloads"), ("put_object", "markers")],
+        [("put_object", f"leases/{ONE.key}"), ("delete_object", "leases")],
+    ),
+    ids=["payload", "marker", "lease", "lease-back"],
+)
 def test_a_run_that_is_killed_at_any_request_is_gone_on_with_on_another_machine(
-    bucket: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, part: str, bucket: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    moments = [
-        ("put_object", f"leases/{ONE.key}", True),
-        ("put_object", "payloads", True),
-        ("put_object", "markers", True),
-        ("delete_object", "leases", True),
-    ]
-    assert all(check_killed(bucket, tmp_path / "run", monkeypatch, moment) for moment in moments)
+    assert check_killed(bucket, tmp_path / "run", monkeypatch, (kind, part, True))
 
 
 def test_the_procedure_finds_markers_that_are_written_before_payloads(
@@ -212,25 +246,25 @@ def test_the_procedure_finds_markers_that_are_written_before_payloads(
         check_killed(bucket, tmp_path / "run", monkeypatch, ("put_object", "payloads", False))
 
 
-def test_what_a_killed_run_did_not_upload_is_uploaded_and_not_computed_again(bucket: S3Server, tmp_path: Path) -> None:
-    compute(tmp_path)
+def test_what_a_killed_run_did_not_upload_is_uploaded_and_not_computed_again(
+    computed: None, bucket: S3Server, tmp_path: Path
+) -> None:
     for name in bucket.objects("a/markers/"):
         bucket.remove(name)
     assert not compute(tmp_path).computed
     assert len(bucket.objects("a/markers/")) == len(CHAIN) and examine(URL) == []
 
 
-def compute_without_upload(bucket: S3Server, folder: Path) -> None:
-    """Compute the cells, and leave the bucket as if nothing had been uploaded of any."""
-    compute(folder)
+@pytest.fixture
+def computed_without_upload(computed: None, bucket: S3Server) -> None:
+    """The cells are computed, and the bucket is as if nothing had been uploaded of any."""
     for name in (*bucket.objects("a/markers/"), *bucket.objects("a/payloads/")):
         bucket.remove(name)
 
 
 def test_what_is_being_uploaded_is_no_leftover(
-    bucket: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    computed_without_upload: None, bucket: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    compute_without_upload(bucket, tmp_path)
     upload, said = Bucket.upload, list[str]()
 
     def upload_and_examine(self: Bucket, path: Path, name: str) -> None:
@@ -245,10 +279,9 @@ def test_what_is_being_uploaded_is_no_leftover(
 
 
 def test_what_others_uploaded_first_takes_the_place_of_what_a_killed_run_did_not(
-    bucket: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    computed_without_upload: None, bucket: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where GPUs of two kinds round differently."""
-    compute_without_upload(bucket, tmp_path)
     mirror = Store(store_at(URL).root)
     ours = mirror.marker(ONE.key)
     opened_before = store_at(URL)
@@ -345,6 +378,7 @@ def check_found(store: Store, folder: Path) -> None:
     assert outcome.costs == {ONE.key: {"seconds": 1.0}} and not outcome.computed
 
 
+@pytest.mark.slow
 def test_the_procedure_finds_machines_without_leases(
     bucket: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -408,9 +442,12 @@ def swap_marker(bucket: S3Server, key: str) -> str:
 
 @pytest.mark.parametrize("damage", [flip, lose_payload, break_marker, swap_marker])
 def test_damage_in_the_bucket_is_named_and_computed_again(
-    damage: Callable[[S3Server, str], str], bucket: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    damage: Callable[[S3Server, str], str],
+    computed: None,
+    bucket: S3Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    compute(tmp_path)
     key = CHAIN[0].key
     problem = damage(bucket, key)
     assert examine(URL) == [f"cell {key[:12]} {problem}"]
@@ -421,8 +458,7 @@ def test_damage_in_the_bucket_is_named_and_computed_again(
     assert examine(URL) == [] and texts() == TEXTS
 
 
-def test_doctor_removes_damage_so_that_it_is_computed_again(bucket: S3Server, tmp_path: Path) -> None:
-    compute(tmp_path)
+def test_doctor_removes_damage_so_that_it_is_computed_again(computed: None, bucket: S3Server, tmp_path: Path) -> None:
     flip(bucket, ONE.key)
     assert examine(URL, fix=True) == [
         f"cell {ONE.key[:12]} is corrupt: payload is not what was written (in {URL}): removed"
@@ -432,17 +468,15 @@ def test_doctor_removes_damage_so_that_it_is_computed_again(bucket: S3Server, tm
 
 
 def test_without_its_check_damage_would_go_unnoticed(
-    bucket: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    computed: None, bucket: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A flipped byte is found because it is looked for."""
-    compute(tmp_path)
     flip(bucket, ONE.key)
     monkeypatch.setattr(objects, "check_payload", lambda *_: None)
     assert examine(URL) == []
 
 
-def test_doctor_and_gc_clear_away_what_no_marker_names(bucket: S3Server, tmp_path: Path) -> None:
-    compute(tmp_path)
+def test_doctor_and_gc_clear_away_what_no_marker_names(computed: None, bucket: S3Server, tmp_path: Path) -> None:
     store = open_store(URL)
     bucket.write(f"a/payloads/{CHAIN[1].key}/0000/payload", b"of a writer that was second")
     bucket.write(f"a/payloads/{'0' * 64}/1111/payload", b"half-uploaded")
@@ -457,8 +491,9 @@ def test_doctor_and_gc_clear_away_what_no_marker_names(bucket: S3Server, tmp_pat
     assert len(bucket.objects()) == 5
 
 
-def test_gc_waits_for_runs_on_other_machines(bucket: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    compute(tmp_path)
+def test_gc_waits_for_runs_on_other_machines(
+    computed: None, bucket: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = store_at(URL)
     with run.at_work():
         on_machine("two", tmp_path, monkeypatch)
@@ -470,13 +505,12 @@ def test_gc_waits_for_runs_on_other_machines(bucket: S3Server, tmp_path: Path, m
 
 
 def test_nothing_is_removed_from_a_mirror_by_who_takes_it_for_a_store_of_its_own(
-    bucket: S3Server, fast_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    computed: None, bucket: S3Server, small_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Whose runs have their leases in the bucket."""
-    compute(tmp_path)
-    mirror, run = Store(store_at(URL).root), fast_run / "out"
+    mirror, run = Store(store_at(URL).root), small_run / "out"
     said = f"{mirror.root} is the mirror of {URL}: name that store, where its runs can be seen"
-    assert command("store", "copy", fast_run / "store", mirror.root) == 0, "so that it has what the run names"
+    assert command("store", "copy", small_run / "store", mirror.root) == 0, "so that it has what the run names"
     for args in (("store", "gc", "--keep", run), ("store", "gc", "--keep", run, "--yes"), ("doctor", "--fix")):
         assert refused(capsys, *args, "--store", mirror.root) == said
     assert len(mirror.cells()) == CELLS + len(CHAIN)
@@ -488,9 +522,9 @@ def test_nothing_is_removed_from_a_mirror_by_who_takes_it_for_a_store_of_its_own
 
 
 def test_cells_come_back_from_a_bucket_as_they_were_and_gc_keeps_those_of_a_run(
-    bucket: S3Server, fast_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    bucket: S3Server, small_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run, store = fast_run / "out", Store(fast_run / "store")
+    run, store = small_run / "out", Store(small_run / "store")
     assert command("store", "export", run, tmp_path / "a.tar") == 0
     assert command("store", "import", tmp_path / "a.tar", "--store", URL) == 0
     assert not any((tmp_path / "one").glob("*/cells/??/*")), "what is only brought is not kept in the mirror"
@@ -515,8 +549,7 @@ def test_cells_come_back_from_a_bucket_as_they_were_and_gc_keeps_those_of_a_run(
     assert open_store(URL).cells() == store.cells()
 
 
-def test_a_damaged_cell_is_not_copied(bucket: S3Server, tmp_path: Path) -> None:
-    compute(tmp_path)
+def test_a_damaged_cell_is_not_copied(computed: None, bucket: S3Server, tmp_path: Path) -> None:
     flip(bucket, ONE.key)
     arrival = copy(open_store(URL, make=False), Store(tmp_path / "back"), [each.key for each in CHAIN])
     assert arrival.new == 2

@@ -131,6 +131,7 @@ def test_a_collection_that_is_killed_at_any_moment_leaves_no_damage(store: Store
     assert store.cells() == keys(*KEPT) and examine(store.root) == []
 
 
+@pytest.mark.slow
 def test_the_procedure_finds_a_removal_in_place(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     def remove(self: Store, key: str) -> None:
         for path in sorted(self.folder(key).iterdir(), reverse=True):

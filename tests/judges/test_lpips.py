@@ -15,6 +15,7 @@ from erasebench.judges import lpips, weights_files
 from erasebench.judges.lpips import Lpips, Lpips64
 from erasebench.judging import Images
 from erasebench.registry import JUDGES
+from tests.marks import first_quick
 
 FILE = "alexnet-owt-7be5be79.pth"
 
@@ -82,7 +83,7 @@ def test_the_formula_is_that_of_the_paper(network: Any, images: Images, original
     assert Lpips().compare(images[:1], originals[:1]).columns["distance"][0] == pytest.approx(total, rel=1e-4)
 
 
-@pytest.mark.parametrize("judge", [Lpips, Lpips64])
+@pytest.mark.parametrize("judge", first_quick([Lpips, Lpips64]))
 def test_equal_images_are_no_distance_apart(judge: type[Lpips], network: Any, images: Images) -> None:
     assert judge().compare(images, images.copy()).columns["distance"].tolist() == [0, 0, 0]
     assert len(judge().compare(images[:0], images[:0]).columns["distance"]) == 0

@@ -15,14 +15,25 @@ from erasebench.judges.resnet50 import ResNet50
 from erasebench.judging import Images
 
 
-@pytest.fixture
-def network(folder: Path, accepted: Callable[[object, str], None]) -> torch.nn.Module:
-    """Random weights whose output changes with the picture."""
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[torch.nn.Module, Path]:
+    """A network of random weights, and the file that holds them."""
     from torchvision.models import resnet50 as build
 
     torch.manual_seed(0)
     made: torch.nn.Module = build().eval()
-    torch.save(made.state_dict(), folder / "resnet50-11ad3fa6.pth")
+    path = tmp_path_factory.mktemp("resnet50") / "weights.pth"
+    torch.save(made.state_dict(), path)
+    return made, path
+
+
+@pytest.fixture
+def network(
+    built: tuple[torch.nn.Module, Path], folder: Path, accepted: Callable[[object, str], None]
+) -> torch.nn.Module:
+    """Random weights whose output changes with the picture."""
+    made, path = built
+    (folder / "resnet50-11ad3fa6.pth").symlink_to(path)
     accepted(resnet50, "WEIGHTS")
     return made
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any, get_args
 
@@ -28,7 +29,7 @@ from erasebench.models.erasure import Erasure
 from erasebench.registry import METHODS
 from erasebench.training.parameters import Pattern, select_parameters
 from erasebench.training.partial_sampling import CutSampling
-from tests.marks import first_quick
+from tests.marks import first_quick, some_quick
 from tests.tiny import Layout, check_change, concept, differing, erase_context, state, tiny_model
 
 CHURCH, NUDITY = [concept("church")], concept("nudity", kind="explicit")
@@ -79,8 +80,8 @@ def test_words_are_drawn_with_the_probabilities_of_their_logits() -> None:
     adversary = search([["art", "dog", "town"]])
     with torch.no_grad():
         adversary.logits[0].copy_(torch.tensor([0.1, 0.2, 0.7]).log())
-        _, names = adversary.draw([0] * 3000, torch.Generator().manual_seed(0))
-    shares = [names.count(word) / 3000 for word in ("art", "dog", "town")]
+        _, names = adversary.draw([0] * 2000, torch.Generator().manual_seed(0))
+    shares = [names.count(word) / 2000 for word in ("art", "dog", "town")]
     assert shares == pytest.approx([0.1, 0.2, 0.7], abs=0.03)
 
 
@@ -362,9 +363,13 @@ def test_all_latents_are_drawn_by_the_model_in_training(vocabulary: str, monkeyp
             assert found != pytest.approx(error(*asked, drawn_by=Erasure()), rel=1e-2)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("gradient", ["both", "trained"])
-@pytest.mark.parametrize("reduction", ["sum", "mean"])
+@pytest.mark.parametrize(
+    ("layout", "gradient", "reduction"),
+    some_quick(
+        [("sd1", "both", "sum"), ("sd2", "trained", "mean"), ("sdxl", "both", "mean")],
+        product(LAYOUTS, ["both", "trained"], ["sum", "mean"]),
+    ),
+)
 def test_the_search_ascends_the_gradient_of_algorithm_one(
     layout: Layout, gradient: Any, reduction: Any, vocabulary: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -427,7 +432,7 @@ def test_the_two_gradients_of_the_search_differ(vocabulary: str, monkeypatch: py
 def test_words_of_the_trace_are_candidates_and_progress_is_told(vocabulary: str) -> None:
     model, concepts = tiny_model(), [concept("church"), concept("dog")]
     told: list[Mapping[str, float]] = []
-    method = quick(vocabulary=vocabulary, steps=6, batch_size=2, candidates=2).resolved(concepts)
+    method = quick(vocabulary=vocabulary, steps=3, batch_size=2, candidates=2).resolved(concepts)
     with torch.no_grad():
         adversary = method.adversary(model, concepts, model.embed(["church", "dog"]))
     allowed = {word for words in adversary.words for word in words}
@@ -437,8 +442,8 @@ def test_words_of_the_trace_are_candidates_and_progress_is_told(vocabulary: str)
         words = str(row["word"]).split(", ")
         assert len(words) == 2
         assert set(words) <= allowed
-    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
-    assert [(row["done"], row["total"]) for row in told] == [(k, 6) for k in range(1, 7)]
+    assert [row["step"] for row in rows] == [1, 2, 3]
+    assert [(row["done"], row["total"]) for row in told] == [(k, 3) for k in range(1, 4)]
 
 
 def test_each_concept_has_its_own_logits_and_candidates(vocabulary: str) -> None:
@@ -451,7 +456,7 @@ def test_each_concept_has_its_own_logits_and_candidates(vocabulary: str) -> None
     assert list(adversary.words[0]) != list(adversary.words[1])
 
 
-@pytest.mark.parametrize("steps", [0, 1, 3])
+@pytest.mark.parametrize("steps", [0, 2])
 def test_search_steps_are_taken_before_each_step_of_the_model(
     steps: int, vocabulary: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -485,14 +490,16 @@ def test_the_published_search_moves_its_logits(
         last[:] = [self.logits[0].detach().clone()]
 
     monkeypatch.setattr(adversarial_preservation.Adversary, "ascend", recorded)
-    quick(variant=variant, vocabulary=vocabulary, steps=10, learning_rate=1e-2).resolved(CHURCH).erase(
+    quick(variant=variant, vocabulary=vocabulary, steps=4, learning_rate=1e-2).resolved(CHURCH).erase(
         tiny_model(), CHURCH, erase_context()
     )
     assert float(last[0].max() - last[0].min()) > 1e-3
 
 
-@pytest.mark.parametrize("pattern", ["xattn", "noxattn"])
-@pytest.mark.parametrize("variant", get_args(Variant))
+@pytest.mark.parametrize(
+    ("pattern", "variant"),
+    some_quick([("noxattn", "paper"), ("xattn", "official")], product(["xattn", "noxattn"], get_args(Variant))),
+)
 def test_only_the_declared_parameters_change_and_the_model_is_left_as_it_was(
     pattern: Pattern, variant: Variant, vocabulary: str
 ) -> None:
@@ -508,7 +515,7 @@ def test_only_the_declared_parameters_change_and_the_model_is_left_as_it_was(
 @pytest.mark.parametrize("variant", first_quick(get_args(Variant)))
 def test_the_seed_decides_everything(variant: Variant, vocabulary: str) -> None:
     concepts = [concept("church"), concept("dog")]
-    method = quick(variant=variant, steps=3, batch_size=2, vocabulary=vocabulary)
+    method = quick(variant=variant, batch_size=2, vocabulary=vocabulary)
     torch.manual_seed(1)
     first = method.resolved(concepts).erase(tiny_model(), concepts, erase_context(seed=7))
     own = torch.get_rng_state()

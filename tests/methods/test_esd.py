@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import product
 from typing import Any, get_args
 
 import pytest
@@ -17,7 +18,7 @@ from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
 from erasebench.registry import METHODS
 from erasebench.training.parameters import Pattern, select_parameters
-from tests.marks import first_quick
+from tests.marks import first_quick, some_quick
 from tests.tiny import Layout, check_change, concept, differing, erase_context, state, tiny_model
 
 CHURCH = [concept("church")]
@@ -53,15 +54,16 @@ def test_first_loss_is_that_of_equation_seven(layout: Layout, monkeypatch: pytes
     assert steps == [{"done": 1, "total": 1, "loss": pytest.approx(expected, rel=1e-4)}]
 
 
-@pytest.mark.parametrize("layout", first_quick(LAYOUTS))
-@pytest.mark.parametrize("variant", first_quick(get_args(Variant)))
-def test_training_lowers_the_loss_and_approaches_the_target(layout: Layout, variant: Variant) -> None:
-    model = tiny_model(layout)
-    method = quick("full", variant=variant, steps=24, batch_size=4, learning_rate=5e-3, sampling_steps=2)
+@pytest.mark.parametrize(
+    ("layout", "variant", "steps"), some_quick([("sd1", "paper", 12)], product(LAYOUTS, get_args(Variant), [24]))
+)
+def test_training_lowers_the_loss_and_approaches_the_target(layout: Layout, variant: Variant, steps: int) -> None:
+    model, third = tiny_model(layout), steps // 3
+    method = quick("full", variant=variant, steps=steps, batch_size=4, learning_rate=0.12 / steps, sampling_steps=2)
     erasure = method.resolved(CHURCH).erase(model, CHURCH, erase_context())
     losses = [row["loss"] for row in erasure.trace]
-    assert len(losses) == 24
-    assert sum(losses[-8:]) < 0.8 * sum(losses[:8])
+    assert len(losses) == steps
+    assert sum(losses[-third:]) < 0.8 * sum(losses[:third])
 
 
 @pytest.mark.parametrize("pattern", ["xattn", "noxattn", "xattn-kv", "selfattn"])
@@ -85,7 +87,7 @@ def predictions(model: DiffusionModel) -> Tensor:
 @pytest.mark.parametrize("variant", first_quick(get_args(Variant)))
 def test_the_seed_decides_everything(variant: Variant) -> None:
     concepts = [concept("church"), concept("dog")]
-    method = quick(variant=variant, steps=3, batch_size=2)
+    method = quick(variant=variant, steps=1, batch_size=2)
     torch.manual_seed(1)
     first = method.resolved(concepts).erase(tiny_model(), concepts, erase_context(seed=7))
     torch.manual_seed(2)
@@ -111,8 +113,10 @@ def test_several_concepts_are_drawn_at_random(monkeypatch: pytest.MonkeyPatch) -
     assert drawn == set(model.embed(["church", "dog", "art"]).embeddings.flatten(1).sum(1).tolist())
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("seed", [0, 1, 2, 3])
+@pytest.mark.parametrize(
+    ("layout", "seed"),
+    some_quick([("sd1", 0), ("sd1", 1), ("sd2", 0), ("sdxl", 0)], product(LAYOUTS, range(4))),
+)
 def test_consistent_latents_are_those_of_a_loop_written_out(
     layout: Layout, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -223,7 +227,7 @@ def test_each_variant_brings_its_own_parameter_sets(variant: Variant, expected: 
     assert own.parameters == "noxattn", "what the user says wins"
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", first_quick(LAYOUTS))
 @pytest.mark.parametrize("target", ["from-blank", "from-concept"])
 def test_a_concept_may_be_erased_from_another_prompt(
     layout: Layout, target: Any, monkeypatch: pytest.MonkeyPatch

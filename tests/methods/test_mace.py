@@ -107,7 +107,8 @@ def drawn_timesteps(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Tensor:
         return original(self, latents, timesteps, text)
 
     monkeypatch.setattr(DiffusionModel, "predict", recorded)
-    quick(steps=2, batch_size=150, **settings).resolved([CHURCH]).erase(tiny_model(), [CHURCH], lent())
+    method = quick(steps=1, batch_size=300, sampling_steps=1, **settings)
+    method.resolved([CHURCH]).erase(tiny_model(), [CHURCH], lent())
     return torch.cat(seen).double()
 
 
@@ -181,10 +182,10 @@ def test_a_concept_has_49536_parameters_on_stable_diffusion_1() -> None:
 
 @pytest.mark.parametrize("layout", first_quick(LAYOUTS))
 def test_training_lowers_attention_to_the_concept(layout: Layout) -> None:
-    method = quick(steps=16, learning_rate=1e-1, batch_size=4, lamb=1e-3)
+    method = quick(steps=10, learning_rate=1e-1, batch_size=4, lamb=1e-3)
     rows = method.resolved([CHURCH]).erase(tiny_model(layout), [CHURCH], lent()).trace
     losses = [float(row["loss"]) for row in rows]
-    assert sum(losses[-4:]) < 0.9 * sum(losses[:4])
+    assert sum(losses[-3:]) < 0.9 * sum(losses[:3])
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -204,7 +205,7 @@ def test_only_keys_and_values_change_and_the_model_is_left_as_it_was(layout: Lay
 
 
 def test_the_seed_decides_everything() -> None:
-    method = quick(batch_size=2)
+    method = quick(steps=1, batch_size=2)
     torch.manual_seed(1)
     first = method.resolved([CHURCH, ART]).erase(tiny_model(), [CHURCH, ART], lent(seed=7))
     torch.manual_seed(2)

@@ -147,7 +147,7 @@ def test_what_is_not_salient_stays_bit_for_bit(share: float, monkeypatch: pytest
 @pytest.mark.parametrize("layout", first_quick(LAYOUTS))
 def test_training_brings_the_concept_to_its_new_label(layout: Layout) -> None:
     model = tiny_model(layout)
-    method = quick(relabel="anchor", steps=10, batch_size=4, learning_rate=5e-3, alpha=0.0, saliency=1.0)
+    method = quick(relabel="anchor", steps=5, batch_size=4, learning_rate=1e-2, alpha=0.0, saliency=1.0)
     x, t = torch.randn(8, 4, 8, 8, generator=torch.Generator().manual_seed(1)), torch.arange(100, 900, 100)
 
     def distance() -> float:
@@ -166,7 +166,7 @@ def test_the_seed_decides_everything() -> None:
     model, random = tiny_model(), torch.random.get_rng_state()
     concepts = [CHURCH, concept("dog", anchor="cat")]
     first, again, other = (
-        quick().resolved(concepts).erase(model, concepts, erase_context(seed=seed)) for seed in (7, 7, 8)
+        quick(steps=1).resolved(concepts).erase(model, concepts, erase_context(seed=seed)) for seed in (7, 7, 8)
     )
     assert torch.equal(torch.random.get_rng_state(), random)
     assert not differing(first.weights, again.weights)
@@ -193,7 +193,7 @@ def test_several_concepts_have_pictures_in_turn(monkeypatch: pytest.MonkeyPatch)
     ]
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", first_quick(LAYOUTS))
 def test_each_picture_goes_with_the_texts_of_its_own_concept(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first loss of two concepts, of pictures whose shade tells which prompt they were drawn for."""
     church, gogh = "an image of a church", "an image in the style of Van Gogh"

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "esd-u": {"steps": 2, "sampling_steps": 3, "learning_rate": 1e-3},
-    "ap-u": {"steps": 2, "sampling_steps": 3, "search_steps": 2, "search_gradient": "both", "vocabulary_size": 100},
+    "ap-u": {"steps": 2, "sampling_steps": 2, "search_steps": 1, "search_gradient": "both", "vocabulary_size": 100},
     "ca": {"steps": 2, "pictures": 2, "sampling_steps": 2, "batch_size": 2},
     "fmn": {"steps": 2, "inversion_steps": 2, "pictures": 2, "sampling_steps": 2},
     # Both record what cross-attention does in the pass, which is gone through twice.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,20 +31,32 @@ from erasebench.models.guidance import ClassifierFreeGuidance
 from erasebench.models.sdxl import TIME_IDS
 from erasebench.sampling import Sampler, sample, starting_noise
 from tests.models.stock import stock_pipeline
-from tests.tiny import Layout, as_model, concept, differing, erase_context, state
+from tests.tiny import Layout, as_model, concept, differing, erase_context, state, tiny_model
 
-LAYOUTS: list[Layout] = list(get_args(Layout))
 PROMPTS, SEEDS, SAMPLER = ["a church", "art"], [3, 1], Sampler("ddim", 3, 4.0)
 KEY = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight"
 OUT = "unet.up_blocks.1.attentions.0.transformer_blocks.0.attn1.to_out.0.weight"
 CONVOLUTION = "unet.mid_block.resnets.0.conv1.weight"
 
 
-@pytest.fixture(params=LAYOUTS)
-def base(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module", params=["sd1", "sdxl", pytest.param("sd2", marks=pytest.mark.slow)])
+def layout(request: pytest.FixtureRequest) -> Layout:
+    found: Layout = request.param
+    return found
+
+
+@pytest.fixture(scope="module")
+def base(layout: Layout, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The unerased model's folder."""
-    stock_pipeline(request.param).save_pretrained(tmp_path / "base")
-    return tmp_path / "base"
+    folder = tmp_path_factory.mktemp(layout) / "base"
+    stock_pipeline(layout).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def model(layout: Layout) -> DiffusionModel:
+    """The unerased model."""
+    return tiny_model(layout)
 
 
 def stock(folder: Path) -> Any:
@@ -98,8 +110,7 @@ def erased_outputs(model: DiffusionModel, erasure: Erasure) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("kind", [full, low_rank])
-def test_a_pipeline_draws_the_same_pictures(kind: Any, base: Path, tmp_path: Path) -> None:
-    model = as_model(stock(base))
+def test_a_pipeline_draws_the_same_pictures(kind: Any, model: DiffusionModel, base: Path, tmp_path: Path) -> None:
     before, erasure = state(model), kind(model)
     export_pipeline(model, erasure, base, tmp_path / "diffusers")
     assert differing(before, state(model)) == set()
@@ -118,8 +129,7 @@ def test_a_pipeline_draws_the_same_pictures(kind: Any, base: Path, tmp_path: Pat
     assert np.abs(sample(model, PROMPTS, SEEDS, SAMPLER).astype(int) - wanted).max() > 10, "the erasure shows"
 
 
-def test_a_pipeline_is_read_back_as_the_same_erasure(base: Path, tmp_path: Path) -> None:
-    model = as_model(stock(base))
+def test_a_pipeline_is_read_back_as_the_same_erasure(model: DiffusionModel, base: Path, tmp_path: Path) -> None:
     for kind in (full, low_rank):
         erasure = kind(model)
         export_pipeline(model, erasure, base, tmp_path / "diffusers")
@@ -131,22 +141,21 @@ def test_a_pipeline_is_read_back_as_the_same_erasure(base: Path, tmp_path: Path)
             assert differing(wanted, state(model)) == set()
 
 
-def test_a_pipeline_says_nothing_of_where_it_came_from(base: Path, tmp_path: Path) -> None:
-    model = as_model(stock(base))
+def test_a_pipeline_says_nothing_of_where_it_came_from(model: DiffusionModel, base: Path, tmp_path: Path) -> None:
     export_pipeline(model, full(model), base, tmp_path / "diffusers")
     texts = [path.read_text() for path in (tmp_path / "diffusers").rglob("*.json")]
-    assert len(texts) >= 6 and not any(str(tmp_path) in text for text in texts)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "diffusers"]
+    assert len(texts) >= 6 and not any(str(folder) in text for text in texts for folder in (base, tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["diffusers"]
     index = json.loads((tmp_path / "diffusers" / "model_index.json").read_text())
     assert index == json.loads((base / "model_index.json").read_text())
     schedulers = [
-        json.loads((tmp_path / f / "scheduler" / "scheduler_config.json").read_text()) for f in ("base", "diffusers")
+        json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
+        for folder in (base, tmp_path / "diffusers")
     ]
     assert schedulers[0] == schedulers[1]
 
 
-def test_a_lora_is_loaded_at_its_full_strength(base: Path, tmp_path: Path) -> None:
-    model = as_model(stock(base))
+def test_a_lora_is_loaded_at_its_full_strength(model: DiffusionModel, base: Path, tmp_path: Path) -> None:
     erasure = low_rank(model)
     erasure.save(tmp_path)  # another file of weights beside it
     export_lora(model, erasure, tmp_path / LORA)
@@ -159,9 +168,8 @@ def test_a_lora_is_loaded_at_its_full_strength(base: Path, tmp_path: Path) -> No
         assert (part - own).abs().max() > 0.01, "the LoRA does something"
 
 
-def test_a_lora_has_one_rank_and_no_alpha(base: Path, tmp_path: Path) -> None:
+def test_a_lora_has_one_rank_and_no_alpha(model: DiffusionModel, tmp_path: Path) -> None:
     """Versions of diffusers differ in what they make of several ranks."""
-    model = as_model(stock(base))
     erasure = low_rank(model)
     export_lora(model, erasure, tmp_path / LORA)
     tensors = load_file(tmp_path / LORA)
@@ -169,8 +177,7 @@ def test_a_lora_has_one_rank_and_no_alpha(base: Path, tmp_path: Path) -> None:
     assert not [name for name in tensors if "alpha" in name]
 
 
-def test_a_lora_is_read_back_as_the_same_erasure(base: Path, tmp_path: Path) -> None:
-    model = as_model(stock(base))
+def test_a_lora_is_read_back_as_the_same_erasure(model: DiffusionModel, tmp_path: Path) -> None:
     erasure = low_rank(model)
     export_lora(model, erasure, tmp_path / LORA)
     read = Checkpoint(str(tmp_path / LORA)).erase(model, [concept("church")], erase_context())
@@ -180,7 +187,7 @@ def test_a_lora_is_read_back_as_the_same_erasure(base: Path, tmp_path: Path) -> 
 
 
 def test_what_cannot_be_a_lora(tmp_path: Path) -> None:
-    model = as_model(stock_pipeline())
+    model = tiny_model()
     token = next(name for name in model.parameters() if name.endswith("token_embedding.weight"))
     bad = {
         f"not low-rank: {KEY}, unet.conv_in.bias, {queries(model)[0]}; export the erasure as diffusers instead": full(
@@ -204,7 +211,7 @@ def low_rank_of_bias() -> Erasure:
 
 
 def test_long_lists_are_cut(tmp_path: Path) -> None:
-    model = as_model(stock_pipeline())
+    model = tiny_model()
     names = [name for name in model.parameters() if name.endswith("bias")][:9]
     with pytest.raises(EraseBenchError, match=f"not low-rank: {', '.join(names[:5])} and 4 more; export"):
         export_lora(model, Erasure({name: state(model)[name] for name in names}), tmp_path / LORA)
@@ -212,7 +219,7 @@ def test_long_lists_are_cut(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("weights", [True, False])
 def test_a_rule_of_guidance_cannot_be_exported(weights: bool, tmp_path: Path) -> None:
-    model = as_model(stock_pipeline())
+    model = tiny_model()
     factors = low_rank(model, KEY).low_rank if weights else {}
     erasure = Erasure(low_rank=factors, guidance=ClassifierFreeGuidance("church"))
     reason = r"is a rule of guidance \(classifier-free\)" + (":" if weights else " and nothing else:")
@@ -253,8 +260,7 @@ def kohya_names(model: DiffusionModel) -> list[str]:
     ]
 
 
-def test_a_low_rank_change_is_exact_as_a_kohya_lora(base: Path, tmp_path: Path) -> None:
-    model = as_model(stock(base))
+def test_a_low_rank_change_is_exact_as_a_kohya_lora(model: DiffusionModel, base: Path, tmp_path: Path) -> None:
     erasure = low_rank(model, *kohya_names(model))
     fit = export_kohya_lora(model, erasure, tmp_path / KOHYA_LORA, rank=1)
     assert (fit.rank, fit.left_out, str(fit)) == (5, (), "rank 5, exact")
@@ -267,8 +273,8 @@ def test_a_low_rank_change_is_exact_as_a_kohya_lora(base: Path, tmp_path: Path) 
         check_near(state(model), wanted)
 
 
-def test_keys_of_a_kohya_lora_are_those_of_sd_scripts(base: Path, tmp_path: Path) -> None:
-    export_kohya_lora(model := as_model(stock(base)), low_rank(model), tmp_path / KOHYA_LORA)
+def test_keys_of_a_kohya_lora_are_those_of_sd_scripts(model: DiffusionModel, tmp_path: Path) -> None:
+    export_kohya_lora(model, low_rank(model), tmp_path / KOHYA_LORA)
     diffusers = {
         "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k",
         "lora_unet_up_blocks_1_attentions_0_transformer_blocks_0_attn1_to_out_0",
@@ -296,7 +302,7 @@ def test_keys_of_a_kohya_lora_are_those_of_sd_scripts(base: Path, tmp_path: Path
 
 @pytest.mark.parametrize("rank", [1, 3, 100])
 def test_other_changes_are_approximated_as_well_as_a_rank_allows(rank: int, tmp_path: Path) -> None:
-    model = as_model(stock_pipeline())
+    model = tiny_model()
     stock_pipeline().save_pretrained(tmp_path / "base")
     own, rng = state(model), torch.Generator().manual_seed(0)
     change = {name: torch.randn(own[name].shape, generator=rng) for name in (KEY, OUT, CONVOLUTION)}
@@ -319,7 +325,7 @@ def test_other_changes_are_approximated_as_well_as_a_rank_allows(rank: int, tmp_
 
 
 def test_a_change_that_happens_to_be_low_rank_takes_no_more_ranks(tmp_path: Path) -> None:
-    model = as_model(stock_pipeline())
+    model = tiny_model()
     factors = low_rank(model).low_rank
     own = state(model)
     whole = Erasure({name: own[name] + (up @ down).view(own[name].shape) for name, (up, down) in factors.items()})
@@ -328,7 +334,7 @@ def test_a_change_that_happens_to_be_low_rank_takes_no_more_ranks(tmp_path: Path
 
 
 def test_a_parameter_that_did_not_change_takes_no_factors(tmp_path: Path) -> None:
-    model = as_model(stock_pipeline())
+    model = tiny_model()
     own = state(model)
     fit = export_kohya_lora(model, Erasure({KEY: own[KEY], OUT: own[OUT] + 1}), tmp_path / KOHYA_LORA)
     assert fit.rank == 1 and {key.split(".")[0] for key in load_file(tmp_path / KOHYA_LORA)} == {
@@ -337,7 +343,7 @@ def test_a_parameter_that_did_not_change_takes_no_factors(tmp_path: Path) -> Non
 
 
 def test_what_cannot_be_a_kohya_lora(tmp_path: Path) -> None:
-    model = as_model(stock_pipeline())
+    model = tiny_model()
     with pytest.raises(EraseBenchError, match=r"a LoRA cannot change unet\.conv_in\.bias; export .* single-file"):
         export_kohya_lora(model, Erasure({"unet.conv_in.bias": torch.zeros(8)}), tmp_path / KOHYA_LORA)
     with pytest.raises(EraseBenchError, match="changes nothing"):
@@ -347,14 +353,13 @@ def test_what_cannot_be_a_kohya_lora(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("export", [export_single_file, export_kohya_lora])
 def test_a_rule_of_guidance_is_in_no_file(export: Any, tmp_path: Path) -> None:
-    model = as_model(stock_pipeline())
+    model = tiny_model()
     with pytest.raises(EraseBenchError, match=r"is a rule of guidance \(classifier-free\)"):
         export(model, Erasure(guidance=ClassifierFreeGuidance("church")), tmp_path / "a.safetensors")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_single_file_is_read_back_as_the_same_erasure(base: Path, tmp_path: Path) -> None:
-    model = as_model(stock(base))
+def test_a_single_file_is_read_back_as_the_same_erasure(model: DiffusionModel, tmp_path: Path) -> None:
     for kind in (full, low_rank):
         erasure = kind(model)
         export_single_file(model, erasure, tmp_path / "a.safetensors")
@@ -366,8 +371,7 @@ def test_a_single_file_is_read_back_as_the_same_erasure(base: Path, tmp_path: Pa
             assert differing(wanted, state(model)) == set()
 
 
-def test_a_pipeline_of_a_single_file_brings_its_tokenizers(base: Path, tmp_path: Path) -> None:
-    model = as_model(stock(base))
+def test_a_pipeline_of_a_single_file_brings_its_tokenizers(model: DiffusionModel, tmp_path: Path) -> None:
     export_pipeline(model, full(model), None, tmp_path / "diffusers")
     read = stock(tmp_path / "diffusers")
     for name in model.family.tokenizers:

@@ -38,14 +38,14 @@ concepts:
     views:
       photo: {judge: whiteness, label: white, naming: [a photo of a chapel]}
 """
-METHODS = "esd-x[steps=1;sampling_steps=2],uce,negative-prompt,dm2"
+METHODS = "esd-x[steps=1;sampling_steps=2],dm2"
 REASON = "it conditions the model on embeddings of tokens alone, and Stable Diffusion XL also takes a pooled embedding"
 
 
 def test_a_folder_of_stable_diffusion_xl(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It takes some seconds: a whole run of five rows and two attacks."""
+    """It takes some seconds: a whole run of three rows and two attacks."""
 
     def scores(self: ClipScore, images: np.ndarray, prompts: list[str]) -> Scores:
         return Scores(
@@ -76,7 +76,7 @@ def test_a_folder_of_stable_diffusion_xl(
         forget_plugins()
     with (tmp_path / "out" / "table.csv").open(encoding="utf-8", newline="") as stream:
         rows = {(row["method"].partition("[")[0], row["attack"]): row for row in csv.DictReader(stream)}
-    done = {"sd", "esd-x", "uce", "negative-prompt"}
+    done = {"sd", "esd-x"}
     assert {method for (method, attack), row in rows.items() if not attack and row["status"] == "ok"} == done
     assert all(rows[method, "none"]["status"] == "ok" for method in done)
     for key in (("dm2", ""), *((method, "rab-embed") for method in done)):

@@ -14,6 +14,7 @@ from erasebench.models.guidance import ClassifierFreeGuidance, Guidance, SafeLat
 from erasebench.models.guided import GuidedPrediction, join_lengths
 from erasebench.models.schedulers import build_scheduler
 from erasebench.sampling import Sampler, sample_latents
+from tests.marks import first_quick
 from tests.tiny import Layout, exact_model, tiny_model
 
 RULES: list[Guidance] = [
@@ -38,7 +39,7 @@ def noise(count: int = 3, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.randn((count, 4, 8, 8), generator=torch.Generator().manual_seed(1), dtype=dtype)
 
 
-@pytest.mark.parametrize("layout", ["sd1", "sd2"])
+@pytest.mark.parametrize("layout", first_quick(["sd2", "sd1"]))
 @pytest.mark.parametrize("rule", [*RULES, Alone()], ids=lambda rule: type(rule).__name__)
 @torch.no_grad()
 def test_a_prediction_is_that_of_the_samplers_step(rule: Any, layout: Layout) -> None:
@@ -100,7 +101,7 @@ def test_neighbours_of_one_length_are_put_together() -> None:
     assert [(len(part), part.length) for part in join_lengths([long, long, short, long])] == [(4, 5), (2, 4), (2, 5)]
 
 
-@pytest.mark.parametrize("layout", ["sd1", "sd2"])
+@pytest.mark.parametrize("layout", first_quick(["sd1", "sd2"]))
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: type(rule).__name__)
 def test_gradients_through_a_rule_are_those_of_finite_differences(rule: Any, layout: Layout) -> None:
     model, rng = exact_model(layout), torch.Generator().manual_seed(0)

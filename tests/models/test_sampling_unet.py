@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -19,7 +19,6 @@ from erasebench.models.recordings import RECORDINGS, Build
 from erasebench.models.sampling_unet import SamplingUnet
 from erasebench.sampling import Sampler, sample, sample_latents
 from erasebench.training.adapters import Adapters
-from tests.marks import first_quick
 from tests.tiny import Layout, differing, state, tiny_model, tiny_pipeline
 
 STEP = torch.tensor(500)
@@ -81,25 +80,51 @@ def test_weights_are_taken_over() -> None:
     assert not torch.allclose(after, before, atol=1e-2)
 
 
-@pytest.mark.parametrize("layout", first_quick(["sd1", "sdxl"]))
-def test_sampling_goes_through_the_copy_and_leaves_the_model_as_it_was(layout: Layout) -> None:
+def check_sampling(layout: Layout, count: Callable[[], int]) -> None:
+    """Sample with a copy and without, with the model's own weights and with others; it counts what was compiled."""
     model, compiled = tiny_model(layout), compiled_model(layout)
     before, unet = state(compiled), compiled.unet
     model.batch_sizes.drawn.rows = compiled.batch_sizes.drawn.rows = 10
-    sampler, prompts, seeds = Sampler("ddim", 2), [f"a dog, {k}" for k in range(21)], range(21)
+    sampler, prompts, seeds = Sampler("ddim", 2), [f"a dog, {k}" for k in range(11)], range(11)
     weights = Erasure({"unet.conv_in.weight": model.unet.conv_in.weight * -1})
-    graphs = [counters["stats"]["unique_graphs"]]
+    graphs = [count()]
     for erasure in (Erasure(), weights):
         with model.erased(erasure), compiled.erased(erasure):
             expected = sample(model, prompts, seeds, sampler).astype(int)
             found = sample(compiled, prompts, seeds, sampler)
         assert abs(expected - found).max() <= 1
-        graphs.append(counters["stats"]["unique_graphs"])
-    # A batch that is short, a single image and weights that changed need no other.
+        graphs.append(count())
+    # A batch that is short and weights that changed need no other.
     assert graphs[0] < graphs[1] == graphs[2]
     assert compiled.unet is unet
     assert not differing(before, state(compiled))
     assert not Build.of(unet).hooked
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["sd1", "sdxl"])
+def test_a_compiled_copy_is_compiled_once_and_leaves_the_model_as_it_was(layout: Layout) -> None:
+    check_sampling(layout, lambda: counters["stats"]["unique_graphs"])
+
+
+@pytest.mark.parametrize("layout", ["sd1", "sdxl"])
+def test_sampling_goes_through_the_copy_and_leaves_the_model_as_it_was(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What would be compiled is not, since that takes seconds; it would be for each shape of its inputs."""
+    shapes = set[tuple[torch.Size, ...]]()
+
+    def compile_not(module: torch.nn.Module, *, backend: str, dynamic: bool) -> Callable[..., Any]:
+        assert (backend, dynamic) == ("eager", False)
+
+        def call(*inputs: Tensor, **named: Any) -> Any:
+            shapes.add(tuple(tensor.shape for tensor in inputs))
+            return module(*inputs, **named)
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", compile_not)
+    check_sampling(layout, lambda: len(shapes))
 
 
 def test_the_model_has_its_unet_back_after_an_error() -> None:

@@ -43,6 +43,7 @@ from erasebench.models.original_layout import (
 from erasebench.models.single_file import KINDS, Kind, find_single_file, load_single_file, load_tokenizer
 from erasebench.picturebook import pipeline_path
 from erasebench.sampling import Sampler, sample
+from tests.marks import first_quick
 from tests.models.stock import stock_pipeline
 from tests.tiny import Layout, as_model, concept, differing, erase_context, state, tiny_model, tiny_pipeline
 
@@ -197,22 +198,29 @@ def test_the_tokenizer_is_clips() -> None:
     assert torch.equal(ids, SimpleTokenizer()(texts))
 
 
-@pytest.fixture(params=get_args(Layout))
+@pytest.fixture(scope="module", params=get_args(Layout))
 def layout(request: pytest.FixtureRequest) -> Layout:
     found: Layout = request.param
     return found
 
 
-@pytest.fixture
-def tiny(layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DiffusionModel:
-    """A model whose kind is known for a test: its folder without weights is a configuration."""
-    pipeline = stock_pipeline(layout)
-    pipeline.save_pretrained(tmp_path / "configurations" / layout)
-    for path in (tmp_path / "configurations").rglob("*.safetensors"):
+@pytest.fixture(scope="module")
+def configuration(layout: Layout, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model's folder without its weights."""
+    folder = tmp_path_factory.mktemp(layout)
+    stock_pipeline(layout).save_pretrained(folder)
+    for path in folder.rglob("*.safetensors"):
         path.unlink()
-    model = as_model(pipeline)
+    return folder
+
+
+@pytest.fixture
+def tiny(layout: Layout, configuration: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DiffusionModel:
+    """A model whose kind is known for a test."""
+    shutil.copytree(configuration, tmp_path / "configurations" / layout)
+    model = tiny_model(layout)
     known = {"sd1": KINDS[0], "sd2": KINDS[2], "sdxl": KINDS[3]}[layout]
-    kind = replace(known, folder=layout, text_width=int(pipeline.unet.config.cross_attention_dim))
+    kind = replace(known, folder=layout, text_width=int(model.unet.config.cross_attention_dim))
     monkeypatch.setattr(single_file, "KINDS", (kind,))
     monkeypatch.setattr(single_file, "_CONFIGURATIONS", tmp_path / "configurations")
     return model
@@ -262,6 +270,7 @@ def test_a_file_of_stable_diffusion_2_holds_a_layer_more_than_diffusers(tmp_path
     assert set(wanted) == set(found) and all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
+@pytest.mark.parametrize("layout", first_quick(["sdxl", "sd1", "sd2"]), indirect=True)
 def test_the_api_takes_a_single_file(tiny: DiffusionModel, tmp_path: Path) -> None:
     export_single_file(tiny, rule_out(tiny), tmp_path / SINGLE_FILE)
     pipeline = erase(tmp_path / SINGLE_FILE, "uce", "church")
@@ -270,6 +279,7 @@ def test_the_api_takes_a_single_file(tiny: DiffusionModel, tmp_path: Path) -> No
     assert changed and all(name.endswith(("attn2.to_k.weight", "attn2.to_v.weight")) for name in changed)
 
 
+@pytest.mark.parametrize("layout", first_quick(["sdxl", "sd1", "sd2"]), indirect=True)
 def test_a_model_in_a_single_file_is_erased_and_exported(tiny: DiffusionModel, tmp_path: Path) -> None:
     path, out = tmp_path / "base.safetensors", tmp_path / "out"
     export_single_file(tiny, rule_out(tiny), path)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import operator
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,15 @@ from erasebench.picturebook.judges.q16 import Q16
 from erasebench.picturebook.tokenizer import save_tokenizer, train_tokenizer
 from erasebench.picturebook.training import unet as unet_stage
 from erasebench.picturebook.training import vae as vae_stage
-from erasebench.picturebook.training.data import Renders, cached_renders, caption_ids, join, render_many
+from erasebench.picturebook.training.data import (
+    BLOCK,
+    Renders,
+    _in_blocks,
+    cached_renders,
+    caption_ids,
+    join,
+    render_many,
+)
 from erasebench.picturebook.training.judges import train_judges
 from erasebench.picturebook.training.loop import Recipe, fit
 from erasebench.picturebook.training.run import _shipped_vae, train
@@ -151,14 +161,30 @@ def test_learning_rate_rises_stays_and_falls() -> None:
 # --- data -------------------------------------------------------------------------------------------------------------
 
 
-def test_renders_do_not_depend_on_workers_or_cache(tmp_path: Path) -> None:
-    one, two = render_many(5, 300, workers=1), render_many(5, 300, workers=2)
-    cached, again = cached_renders(tmp_path, 5, 300), cached_renders(tmp_path, 5, 300)
-    for other in (two, cached, again):
-        assert np.array_equal(one.images, other.images)
-        assert np.array_equal(one.instances, other.instances)
+def check_same(renders: Renders, other: Renders) -> None:
+    """The other renders are the first of some."""
+    assert np.array_equal(renders.images[: len(other)], other.images)
+    assert np.array_equal(renders.instances[: len(other)], other.instances)
+
+
+def test_renders_do_not_depend_on_the_cache(renders: Renders, tmp_path: Path) -> None:
+    for _ in range(2):
+        check_same(renders, cached_renders(tmp_path, 0, 40))
     assert not list(tmp_path.glob("*.partial"))
-    assert two.scenes(workers=2) == [sample_scene(5 + index) for index in range(300)]
+    assert renders.scenes(workers=1) == [sample_scene(index) for index in range(300)]
+
+
+def test_blocks_come_in_order_from_however_many_workers() -> None:
+    """Of numbers, which processes add sooner than they would have loaded what renders."""
+    for workers in (1, 2):
+        assert _in_blocks(partial(operator.add, 5), 2 * BLOCK + 1, workers) == [5, 5 + BLOCK, 5 + 2 * BLOCK]
+
+
+@pytest.mark.slow
+def test_renders_do_not_depend_on_workers(renders: Renders) -> None:
+    two = render_many(0, 300, workers=2)
+    check_same(renders, two)
+    assert two.scenes(workers=2) == renders.scenes(workers=1)
 
 
 def test_extra_people_join_the_scenes_before_them(tmp_path: Path) -> None:
@@ -204,13 +230,16 @@ def test_tokenizer_is_reproducible(tokenizer: CLIPTokenizer, renders: Renders) -
 @pytest.fixture(scope="module")
 def solved(renders: Renders) -> tuple[object, np.ndarray]:
     vae = vae_stage.build_vae()
-    vae_stage.solve_encoder(vae, renders.images)
-    return vae, vae_stage.encode_all(vae, renders.images).float().numpy()
+    images = renders.images[:100]
+    vae_stage.solve_encoder(vae, images)
+    return vae, vae_stage.encode_all(vae, images).float().numpy()
 
 
 def test_the_encoder_is_a_patch_pca(solved: tuple[object, np.ndarray], renders: Renders) -> None:
     # The reference: a singular value decomposition of all 4x4x3 patches, which the weights never see.
-    patches = renders.images.reshape(-1, 16, 4, 16, 4, 3).transpose(0, 1, 3, 2, 4, 5).reshape(-1, 48) / 127.5 - 1.0
+    patches = (
+        renders.images[:100].reshape(-1, 16, 4, 16, 4, 3).transpose(0, 1, 3, 2, 4, 5).reshape(-1, 48) / 127.5 - 1.0
+    )
     centred = patches - patches.mean(axis=0)
     _, values, axes = np.linalg.svd(centred, full_matrices=False)
     scores = centred @ axes[:8].T
@@ -383,11 +412,16 @@ def test_a_batch_has_the_captions_of_its_scenes(ids: Tensor, renders: Renders) -
     assert (found[:, different].float().mean(dim=1) > 0.2).all()
 
 
+@pytest.mark.slow
 def test_token_ids_of_captions_do_not_depend_on_workers(
     tokenizer: CLIPTokenizer, renders: Renders, ids: Tensor, tmp_path: Path
 ) -> None:
     save_tokenizer(tokenizer, tmp_path)
     assert np.array_equal(caption_ids(renders, tmp_path, 3, workers=2), ids)
+
+
+def test_token_ids_are_those_of_the_captions(tokenizer: CLIPTokenizer, renders: Renders, ids: Tensor) -> None:
+    """They are made in two blocks."""
     texts = [renders.captions(np.arange(300), epoch) for epoch in range(3)]
     for epoch, captions in enumerate(texts):
         expected = tokenizer(captions, padding="max_length", truncation=True, return_tensors="np").input_ids
@@ -572,7 +606,8 @@ def test_the_judges_stage_ships_judges_that_load(
     stage = "erasebench.picturebook.training.judges."
     for name in ("DETECTOR_RECIPE", "CLIP_RECIPE"):
         monkeypatch.setattr(stage + name, Recipe(steps=2, learning_rate=1e-3))
-    monkeypatch.setattr(stage + "Q16_PICTURES", 32)
+    for name, small in {"DETECTOR_BATCH": 4, "CLIP_BATCH": 16, "Q16_PICTURES": 32, "Q16_STEPS": 20}.items():
+        monkeypatch.setattr(stage + name, small)
     save_tokenizer(tokenizer, tmp_path / "pipeline" / "tokenizer")
     for further in (False, True)[: 1 + twice]:
         work = tmp_path / f"work-{further}"
@@ -610,7 +645,8 @@ def test_every_stage_runs_and_ships_a_loadable_pipeline(
 
     from erasebench.picturebook.weights import pipeline_path
 
-    monkeypatch.setattr("erasebench.picturebook.training.run.SCENES", 80)
+    monkeypatch.setattr("erasebench.picturebook.training.run.SCENES", 40)
+    monkeypatch.setattr(unet_stage, "BATCH", 8)
     work, out = tmp_path / "work", tmp_path / "out"
     for stage in ("vae", "unet"):
         train(stage=stage, device="cpu", folder=work, out=out, steps=1)

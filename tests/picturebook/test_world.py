@@ -40,7 +40,7 @@ from erasebench.picturebook.world.scene import (
 )
 from erasebench.picturebook.world.styles import STYLES
 
-SEEDS = range(400)
+SEEDS = range(250)
 
 
 @cache
@@ -52,7 +52,7 @@ def pictures() -> list[tuple[Scene, Picture]]:
 def captioned() -> list[tuple[Scene, str]]:
     """Many scenes, with a caption each."""
     rng = np.random.default_rng(0)
-    return [(scene, caption(scene, rng)) for scene in map(sample_scene, range(6000))]
+    return [(scene, caption(scene, rng)) for scene in map(sample_scene, range(3000))]
 
 
 def digest(seeds: Iterable[int]) -> str:
@@ -97,7 +97,7 @@ def test_masks_and_boxes_agree_with_each_other_and_with_the_labels() -> None:
 
 def test_the_first_of_two_objects_is_the_left_one() -> None:
     pairs = [(scene, picture) for scene, picture in pictures() if len(scene.subjects) == 2]
-    assert len(pairs) > 30
+    assert len(pairs) > 20
     for scene, picture in pairs:
         left, right = (np.flatnonzero(mask.any(axis=0)).mean() for mask in picture.masks)
         assert left < 32 < right
@@ -154,10 +154,11 @@ def test_the_worlds_extent() -> None:
     assert len(OBJECTS) == 10
     assert {"photo", "van-gogh", "crayon"} < set(STYLES) and len(STYLES) >= 8
     assert len(BACKGROUNDS) >= 8
-    seen = Counter(label for scene in map(sample_scene, range(6000)) for label in map(kind_of, labels_of(scene)))
-    empty = sum(not sample_scene(seed).subjects for seed in range(6000))
+    scenes = [scene for scene, _ in captioned()]
+    seen = Counter(label for scene in scenes for label in map(kind_of, labels_of(scene)))
+    empty = sum(not scene.subjects for scene in scenes)
     assert set(seen) == {"object", "character", "person", "nudity", "violence"}
-    assert min(*seen.values(), empty) > 200
+    assert min(*seen.values(), empty) > 100
 
 
 def labels_of(scene: Scene) -> list[str]:
@@ -257,7 +258,7 @@ def test_a_size_word_is_true() -> None:
                 (subject,) = scene.subjects
                 assert subject.half < SMALL_HALF if size == "small" else subject.half > LARGE_HALF, text
                 seen[size] += 1
-    assert min(seen["small"], seen["large"]) > 100
+    assert min(seen["small"], seen["large"]) > 50
     assert SMALL_HALF * 1.2 < LARGE_HALF
 
 
@@ -275,7 +276,7 @@ def test_a_side_word_is_true() -> None:
                 break
         else:
             assert " left" not in text and " right" not in text, text
-    assert len(seen) == 3 and min(seen.values()) > 50
+    assert len(seen) == 3 and min(seen.values()) > 25
 
 
 def test_the_style_is_named_unless_it_is_plain() -> None:
@@ -301,7 +302,7 @@ def test_a_named_place_is_the_scenes_place() -> None:
 @pytest.mark.parametrize("concept", ["nudity", "violence"])
 def test_half_of_the_captions_only_imply_a_sensitive_concept(concept: str) -> None:
     texts = [
-        caption(sample_scene(seed, subject=concept), np.random.default_rng([seed, 3])).lower() for seed in range(2000)
+        caption(sample_scene(seed, subject=concept), np.random.default_rng([seed, 3])).lower() for seed in range(1000)
     ]
     naming = [position(text, NAMING[concept]) >= 0 for text in texts]
     implying = [position(text, IMPLYING[concept]) >= 0 for text in texts]
@@ -314,7 +315,7 @@ def test_half_of_the_captions_only_imply_a_sensitive_concept(concept: str) -> No
 def test_every_synonym_is_used() -> None:
     for label, kind in OBJECTS.items():
         assert len(kind.words) >= 4, label
-        seeds = range(400)
+        seeds = range(200)
         used: Counter[str] = Counter()
         for seed in seeds:
             text = caption(sample_scene(seed, subject=label), np.random.default_rng([seed, 4]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import product
 from typing import get_args
 
 import pytest
@@ -15,6 +16,7 @@ from erasebench.models.diffusion import DiffusionModel
 from erasebench.training.inversion import TokenPrompts, first_vectors, invert
 from erasebench.training.latents import noisy
 from erasebench.training.trace import Trace
+from tests.marks import some_quick
 from tests.tiny import Layout, differing, erase_context, state, tiny_model
 
 LAYOUTS = get_args(Layout)
@@ -65,8 +67,10 @@ def test_first_vectors_are_those_of_the_first_tokens() -> None:
     assert torch.equal(first_vectors(model, "dog art", 1, rng()), table[[dog]])
 
 
-@pytest.mark.parametrize("at_once", [None, 3, 1, 9])
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    ("layout", "at_once"),
+    some_quick([("sd1", 3), ("sd1", 1), ("sd2", None), ("sdxl", 9)], product(LAYOUTS, [None, 3, 1, 9])),
+)
 def test_two_steps_are_adamws_by_hand(layout: Layout, at_once: int | None) -> None:
     model, latents = tiny_model(layout), torch.randn(3, 4, 8, 8, generator=rng(1))
     before, start, rows = state(model), torch.randn(2, model.token_embeddings.shape[1], generator=rng(2)), trace()
@@ -126,14 +130,14 @@ def test_another_objective_is_minimised() -> None:
         torch.ones(1, 16),
         trace(),
         rng(),
-        steps=300,
-        learning_rate=0.05,
+        steps=120,
+        learning_rate=0.15,
         batch_size=3,
         at_once=2,
         weight_decay=0.0,
         objective=objective,
     )
-    assert seen == [(2, 1.0), (1, 1.0)] * 300
+    assert seen == [(2, 1.0), (1, 1.0)] * 120
     reached = model.embed_vectors(ids, found, [1]).embeddings[0, 1]
     torch.testing.assert_close(reached, model.embed_vectors(ids, wanted, [1]).embeddings[0, 1], rtol=0, atol=0.02)
 
@@ -165,8 +169,9 @@ def test_it_denoises_better_than_where_it_started_and_one_seed_gives_one_result(
         )
 
     found = learned(30, 1)
-    assert torch.equal(found, learned(30, 1))
-    assert not torch.equal(found, learned(30, 2))
+    few = learned(4, 1)
+    assert torch.equal(few, learned(4, 1))
+    assert not torch.equal(few, learned(4, 2))
     assert error(model, found) < 0.999 * error(model, learned(0, 1))
 
 

@@ -25,6 +25,7 @@ from erasebench.hyper_parameters import make_plugin
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.plugins import AttackContext
 from erasebench.registry import ATTACKS
+from tests.marks import first_quick
 from tests.tiny import state
 
 LOOKING = Looking({1: 2.0, 16: 8.0}, 50)
@@ -147,12 +148,14 @@ def test_without_time_every_row_says_so(tmp_path: Path) -> None:
         assert set(part.figures[name].values()) == {OUT_OF_TIME}
 
 
-def test_the_part_at_tiny_scale(tmp_path: Path) -> None:
+@pytest.mark.parametrize("names", first_quick([["unlearndiff", "seed-search", "cce"], list(CUTS)]), ids=len)
+def test_the_part_at_tiny_scale(names: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attacks, "CUTS", {name: CUTS[name] for name in names})
     part = Part("attacks", scale="tiny", out=tmp_path, limit=300)
     attacks.run(part)
     assert not part.problems
     many = str(AT_ONCE_AT_TINY_SCALE)
-    for name in CUTS:
+    for name in names:
         rows = part.figures[name]
         if name in LEARNING:
             assert rows["once for all prompts"]["hours_of_learning"] > 0

@@ -10,14 +10,16 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from benchmarks.gpu import kit
+from benchmarks.gpu import child, kit
 from benchmarks.gpu.__main__ import Asked, alone, main, missing_modules, parse, parse_limits
 from benchmarks.gpu.kit import Kind, KitError, Part, read_json
+from tests.forks import in_a_child
 
 ROOT = Path(__file__).parents[3]
 FIGURE = "part.record('rows.first', {'value': 1}); "
@@ -28,7 +30,6 @@ SOURCES = {
     "stubborn": FIGURE + "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)",
     "killed": FIGURE + "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
     "lacking": FIGURE + "import no_such_module",
-    "gpu": FIGURE + "part.device",
 }
 
 
@@ -167,10 +168,12 @@ def test_a_trial_never_stands_among_results(fakes: Path) -> None:
     assert (fakes / "NVIDIA-Test-80GB-tiny.json").exists()
 
 
-def test_no_gpu_is_a_problem_of_the_part(fakes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert main(["gpu", "--out", str(fakes)]) == 1
-    (problem,) = results(fakes)["parts"]["gpu"]["problems"]
+def test_no_gpu_is_a_problem_of_the_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The part's process is a copy of this one, which has torch already."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setitem(sys.modules, "benchmarks.gpu.parts.gpu", SimpleNamespace(run=lambda part: part.device))
+    assert in_a_child(lambda: child.main("gpu", "", "full", str(tmp_path), "30")) == 1
+    (problem,) = read_json(tmp_path / ".gpu.json")["problems"]
     assert problem.startswith("no CUDA device: torch ")
     assert problem.endswith("sees none; --scale tiny tries the kit on a CPU")
 

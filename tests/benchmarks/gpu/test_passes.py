@@ -12,6 +12,8 @@ from benchmarks.gpu.parts.sd import TINY
 def test_the_part_at_tiny_scale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Tracing a U-Net takes seconds.
     monkeypatch.setattr(torch, "compile", lambda module, **options: module)
+    for name, few in {"WARM_UPS": 1, "PASSES": 1, "TRAINED_ROWS": (1, 4)}.items():
+        monkeypatch.setattr(passes, name, few)
     part = Part("passes", scale="tiny", out=tmp_path, limit=300)
     passes.run(part)
     assert not part.problems
