@@ -20,7 +20,7 @@ from erasebench.engine.cells import Cell
 from erasebench.engine.ledger import read_ledger
 from erasebench.images import read_images, read_index, write_images
 from erasebench.judging import Scores, write_scores
-from erasebench.registry import KINDS, PLUGIN_PREFIX
+from erasebench.registry import KINDS, PLUGIN_PREFIX, _all_entry_points
 from erasebench.stages import erase
 from erasebench.stages.session import Session
 from tests.forks import in_a_child
@@ -71,6 +71,7 @@ def with_packages(folder: Path, *args: str | Path) -> CompletedProcess[str]:
 
     def act() -> int:
         sys.path.insert(0, str(folder))
+        _all_entry_points.cache_clear()
         for registry in KINDS.values():
             vars(registry).pop("_elsewhere", None)
         with open(output, "w") as out, open(errors, "w") as err, redirect_stdout(out), redirect_stderr(err):
