@@ -32,7 +32,7 @@ DATA_LANGUAGES = ("csv", "json", "markdown", "text", "toml", "xml", "yaml")
 RECORDS = ROOT / "results"
 """Pages that say how something was made, in hours."""
 SMALL = {
-    "preset": "smoke", "device": "cpu", "workers": "1", "steps": "2", "prompts": "1", "images-per-prompt": "1",
+    "preset": "smoke", "device": "cpu", "workers": "1", "steps": "1", "prompts": "1", "images-per-prompt": "1",
     "retain-prompts": "2", "reference-images": "4", "attack-prompts": "1", "floor-prompts": "0",
 }  # fmt: skip
 """Options that are put behind those of each command that has them."""
