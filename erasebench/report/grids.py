@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -82,7 +83,7 @@ def wrap(text: str, font: Font, width: int) -> list[str]:
             lines[-1] = joined
             continue
         while font.getlength(word) > width and len(word) > 1:
-            fit = next(k for k in range(len(word) - 1, 0, -1) if k == 1 or font.getlength(word[:k]) <= width)
+            fit = bisect_right(range(1, len(word)), width, key=lambda k, word=word: font.getlength(word[:k])) or 1
             lines.append(word[:fit])
             word = word[fit:]
         lines.append(word)
