@@ -296,14 +296,15 @@ def load_file(path: Path) -> None:
 
 
 @cache
-def _all_entry_points() -> EntryPoints:
+def _all_entry_points() -> Any:  # not yet EntryPoints in Python 3.11
     """Those of all installed packages, hundreds of which are looked through: once."""
     return metadata.entry_points()
 
 
 def entry_points(group: str) -> EntryPoints:
     """The entry points of a group."""
-    return _all_entry_points().select(group=group)
+    found: EntryPoints = _all_entry_points().select(group=group)
+    return found
 
 
 def data_files(group: str) -> list[Path]:

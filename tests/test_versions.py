@@ -147,8 +147,8 @@ def test_stores_of_the_same_identity_are_read_as_equal(golden: Path, capsys: pyt
 @pytest.mark.parametrize("golden", first_quick(READABLE), indirect=True)
 def test_stores_of_the_same_identity_are_kept_and_passed_on(golden: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = contents(golden / "store")
-    assert command("run", "--config", "run/run.yaml", "--out", "run") == 0
-    assert command("compare", "run", "run") == 0
+    assert command("run", "--config", "run/run.yaml", "--out", "out") == 0
+    assert command("compare", "out", "out") == 0
     capsys.readouterr()
     assert command("store", "size", "--store", "store") == 0
     assert capsys.readouterr().out.splitlines()[-1].split()[:3] == ["in", "all", str(COUNT)]

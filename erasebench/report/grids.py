@@ -83,11 +83,15 @@ def wrap(text: str, font: Font, width: int) -> list[str]:
             lines[-1] = joined
             continue
         while font.getlength(word) > width and len(word) > 1:
-            fit = bisect_right(range(1, len(word)), width, key=lambda k, word=word: font.getlength(word[:k])) or 1
+            fit = _letters_that_fit(word, font, width)
             lines.append(word[:fit])
             word = word[fit:]
         lines.append(word)
     return lines
+
+
+def _letters_that_fit(word: str, font: Font, width: int) -> int:
+    return bisect_right(range(1, len(word)), float(width), key=lambda count: font.getlength(word[:count])) or 1
 
 
 def _prepare(picture: Picture, blur: bool) -> Image.Image:
