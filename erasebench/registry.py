@@ -294,7 +294,7 @@ def load_file(path: Path) -> None:
 
 
 @cache
-def _all_entry_points() -> Any:  # in Python 3.11 of another class than later
+def _all_entry_points() -> Any:  # not yet EntryPoints in Python 3.11
     """Those of all installed packages, hundreds of which are looked through: once."""
     return metadata.entry_points()
 

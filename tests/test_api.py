@@ -23,7 +23,7 @@ import erasebench
 from erasebench.judges.weights_files import FOLDER
 from erasebench.picturebook import load_pipeline
 from erasebench.results.attacks import read_attacks
-from tests.engine.runs import command, forget_plugins, load_once
+from tests.engine.runs import command, fast_stages, forget_plugins
 from tests.golden.stores import unpack
 from tests.models.stock import stock_pipeline
 
@@ -118,7 +118,7 @@ def draw(pipeline: Any, prompt: str = "a photo of a church") -> NDArray[np.float
     return image
 
 
-@pytest.mark.parametrize("layout", ["sd1", "sd2", "sdxl"])
+@pytest.mark.parametrize("layout", ["sd1", "sdxl", pytest.param("sd2", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("method", "settings"), [("uce", {}), ("esd-x", FEW)])
 def test_a_pipeline_is_erased_and_the_given_one_left_alone(method: str, settings: dict[str, Any], layout: Any) -> None:
     given = stock_pipeline(layout)
@@ -298,7 +298,7 @@ def test_no_hyper_parameter_has_the_name_of_an_argument() -> None:
 def test_a_run_gives_the_command_lines_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    load_once(monkeypatch)
+    fast_stages(monkeypatch)
     options: dict[str, Any] = {
         "prompts": 2,
         "retain_prompts": 4,

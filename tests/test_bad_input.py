@@ -400,7 +400,14 @@ def test_a_damaged_checkpoint_is_refused_before_any_work(
     assert said.startswith(f"error: {name} ") and said.count("\n") == 1
 
 
-@pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full", ">&- 2>&-", ">/dev/full 2>/dev/full"])
+@pytest.mark.parametrize(
+    "redirection",
+    [
+        "2>&-",
+        ">/dev/full 2>/dev/full",
+        *(pytest.param(one, marks=pytest.mark.slow) for one in ("2>/dev/full", ">&- 2>&-")),
+    ],
+)
 def test_a_standard_error_that_is_closed_or_full_changes_no_exit_code(redirection: str, tmp_path: Path) -> None:
     for pattern, code in (("nothing-of-this-name", 2), ("uce", 2 if redirection[:10] == ">/dev/full" else 0)):
         line = f"{sys.executable} -m erasebench list methods {pattern} {redirection}"

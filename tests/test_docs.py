@@ -6,9 +6,9 @@ import dataclasses
 import os
 import re
 import shutil
-import subprocess
-import sys
+import warnings
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from functools import cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -19,6 +19,7 @@ import yaml
 from bs4 import BeautifulSoup, Tag
 from filelock import FileLock
 from markdown_it import MarkdownIt
+from sphinx.cmd.build import main as sphinx
 
 import erasebench
 from docs.generated import escape, included, prose
@@ -28,13 +29,8 @@ from erasebench.registry import BUILT_IN, KINDS
 from erasebench.report.citation import bibtex
 from erasebench.results import attacks, costs, flags, ranking, scores, seeds, transfers
 from tests.engine.runs import fast_stages, run_tiny
+from tests.forks import in_a_child
 from tests.pages import ROOT
-
-NO_NETWORK = """import socket
-def refuse(*args):
-    raise OSError("the network is not to be used")
-socket.socket.connect = socket.getaddrinfo = refuse
-"""
 
 
 @pytest.fixture(scope="session")
@@ -50,20 +46,24 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def build(folder: Path) -> None:
-    """Build the site by the Makefile's own command, with nothing to connect to."""
+    """Build the site by the Makefile's own command, with nothing to connect to, in a copy of this process."""
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    recipe = re.search(r"^docs:.*\n\t\$\(BIN\)/python (-m sphinx .*) build/docs$", makefile, re.MULTILINE)
+    recipe = re.search(r"^docs:.*\n\t\$\(BIN\)/python -m sphinx (.*) build/docs$", makefile, re.MULTILINE)
     assert recipe
-    (folder / "sitecustomize.py").write_text(NO_NETWORK)
-    path = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
-    run = subprocess.run(
-        [sys.executable, *recipe[1].split(), str(folder / "partial")],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stderr
+    words, said = [*recipe[1].split(), str(folder / "partial")], folder / "said"
+
+    def refuse(*args: object) -> None:
+        raise OSError("the network is not to be used")
+
+    def act() -> int:
+        os.chdir(ROOT)
+        warnings.simplefilter("ignore")  # of Python; its own are errors
+        with pytest.MonkeyPatch.context() as patch, open(said, "w") as out, redirect_stdout(out), redirect_stderr(out):
+            patch.setattr("socket.socket.connect", refuse)
+            patch.setattr("socket.getaddrinfo", refuse)
+            return sphinx(words)
+
+    assert in_a_child(act) == 0, said.read_text(encoding="utf-8")
     shutil.move(folder / "partial", folder / "site")
 
 

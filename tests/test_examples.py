@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
 import pytest
+from diffusers import StableDiffusionPipeline
 
 from docs.generated import commands as all_commands
 from erasebench.config_options import read_erase_options, read_options
@@ -32,13 +34,15 @@ DATA_LANGUAGES = ("csv", "json", "markdown", "text", "toml", "xml", "yaml")
 RECORDS = ROOT / "results"
 """Pages that say how something was made, in hours."""
 SMALL = {
-    "preset": "smoke", "device": "cpu", "workers": "1", "steps": "2", "prompts": "1", "images-per-prompt": "1",
+    "preset": "smoke", "device": "cpu", "workers": "1", "steps": "1", "prompts": "1", "images-per-prompt": "1",
     "retain-prompts": "2", "reference-images": "4", "attack-prompts": "1", "floor-prompts": "0",
 }  # fmt: skip
 """Options that are put behind those of each command that has them."""
 RUN = [page for page in pages() if page not in ELSEWHERE and not page.is_relative_to(RECORDS) and blocks(page)]
 SLOW = (DOCS / "first-steps.md", DOCS / "leaderboard.md")
 """Pages that are run by ``make test-slow``; ``make test`` parses and plans their commands."""
+FEW_STEPS = {"num_inference_steps": 2}
+"""Of pipelines that pages call."""
 LEAVE = {"README.md": ("church.png", "erasebench-results/table.csv"), "docs/run-folders.md": ("church/erase.yaml",)}
 """What the examples of a page leave."""
 COMMANDS = {tuple(name.split()[1:]): (made, context) for name, made, context in all_commands()}
@@ -76,6 +80,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         load_once(patch)
         patch.setattr("erasebench.runs.count_workers", lambda *_: 1)
+        patch.setattr(StableDiffusionPipeline, "__call__", partialmethod(StableDiffusionPipeline.__call__, **FEW_STEPS))
         yield Store(tmp_path_factory.mktemp("examples") / "store").root
 
 

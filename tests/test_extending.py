@@ -26,7 +26,7 @@ BLOCKS = blocks(ROOT / "docs" / "extending.md")
 FILES = {block.file: block.text for block in BLOCKS if block.file}
 COMMANDS = [words for block in BLOCKS for words in block.commands]
 TINY = (
-    *("--preset", "smoke", "--device", "cpu", "--workers", "1", "--steps", "2"),
+    *("--preset", "smoke", "--device", "cpu", "--workers", "1", "--steps", "1"),
     *("--prompts", "1", "--retain-prompts", "2", "--reference-images", "4"),
 )
 

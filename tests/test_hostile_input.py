@@ -74,7 +74,7 @@ def said_in_one_line() -> Iterator[None]:
         assert str(error).strip() and len(str(error)) < 20_000
 
 
-@fuzz
+@settings(fuzz, max_examples=60)
 @given(st.dictionaries(KEYS, VALUES, max_size=3), st.dictionaries(KEYS, VALUES, max_size=2))
 @example({"settings": {"uce": {"lamb": float("nan")}}}, {})
 @example({"store": "a\0b"}, {"store": "c"})

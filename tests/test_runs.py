@@ -9,7 +9,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import fields
 from pathlib import Path
@@ -20,9 +20,12 @@ import pytest
 from PIL import Image
 
 from erasebench.config import RunConfig, make_config, read_layer, read_preset
-from erasebench.engine.cells import with_all_that_they_read
+from erasebench.engine.cells import Cell, with_all_that_they_read
+from erasebench.engine.driver import drive
+from erasebench.engine.runner import Outcome
 from erasebench.engine.store import Store
-from erasebench.engine.workers import LocalRunner
+from erasebench.engine.work import Task
+from erasebench.engine.workers import LocalRunner, ThisProcess
 from erasebench.errors import EraseBenchError
 from erasebench.images import read_images
 from erasebench.judges.weights_files import FOLDER
@@ -34,8 +37,20 @@ from erasebench.report.sheets import file_name
 from erasebench.results.table import read_csv
 from erasebench.runs import count_workers, worker_devices
 from erasebench.stages.session import Session
-from tests.engine.runs import CELLS, TINY, copy_of, done, forget_plugins, load_once, places, run_tiny, table
+from tests.engine.runs import (
+    CELLS,
+    TINY,
+    copy_of,
+    done,
+    fast_stages,
+    forget_plugins,
+    load_once,
+    places,
+    run_tiny,
+    table,
+)
 from tests.engine.runs import command as run_command
+from tests.marks import first_quick
 from tests.test_memory import rows_that_fit
 
 NUMBER = r"-?\d+\.?\d*"
@@ -74,6 +89,15 @@ class Never(Method):
 
     def erase(self, model, concepts, context):
         raise AssertionError
+
+
+@METHODS.register("traced")
+@dataclass(frozen=True)
+class Traced(Method):
+    rows: int = 1
+
+    def erase(self, model, concepts, context):
+        return Erasure(trace=tuple({"step": step, "loss": 1 / step} for step in range(1, self.rows + 1)))
 
 
 @METHODS.register("blind")
@@ -147,7 +171,7 @@ def test_the_run_folder_names_no_host_and_no_home(smoke: Path) -> None:
     assert str(Path.home()) not in text and str(smoke) not in text
 
 
-@pytest.mark.parametrize("batch_size", [1, 4])
+@pytest.mark.parametrize("batch_size", first_quick([1, 4]))
 def test_the_batch_size_changes_nothing_but_rounding(batch_size: int, smoke: Path, tmp_path: Path) -> None:
     """The arithmetic of another batch rounds otherwise: one level of 255 in one value of thousands, at most.
 
@@ -228,8 +252,23 @@ def test_the_card_of_this_machine_says_nothing_of_those_elsewhere(
     assert "3 workers begin, each on cuda:1 with 9.0 GB" in capsys.readouterr().err
 
 
-def test_the_number_of_workers_changes_nothing(tmp_path: Path) -> None:
-    """Not a byte of a training, or of images that several workers draw."""
+def take_turns(session: Session, workers: int, cells: Sequence[Cell], store: Store) -> Outcome:
+    """Compute cells as for several workers, but in this process."""
+    tasks: list[Task] = []
+
+    class Noted(ThisProcess):
+        def start(self, task: Task) -> None:
+            tasks.append(task)
+            super().start(task)
+
+    outcome = drive(session, workers, lambda progress, _: Noted(session, progress), cells, store, [])
+    assert (len(tasks) > len(cells)) == (workers > 1), "images are divided among several workers"
+    return outcome
+
+
+@pytest.mark.parametrize("processes", first_quick([1, 2]))
+def test_the_number_of_workers_changes_nothing(processes: int, tmp_path: Path) -> None:
+    """Not a byte of a training, or of images that are divided among workers; two take turns in this process."""
     method = "esd-x[steps=2;batch_size=1;sampling_steps=2]"
     options = {"methods": [method], "concepts": ["church"], "prompts": 3, "steps": 1, "device": "cpu"}
     plan = make_plan(make_config(read_preset("smoke"), options))
@@ -238,7 +277,11 @@ def test_the_number_of_workers_changes_nothing(tmp_path: Path) -> None:
     for workers in (1, 2):
         store = Store(tmp_path / str(workers))
         session = Session(plan.source, plan.device, plan.dtype, store, batch_size=1)
-        assert len(LocalRunner(session, workers).run(cells, store, []).computed) == len(cells)
+        if processes == 1:
+            outcome = take_turns(session, workers, cells, store)
+        else:
+            outcome = LocalRunner(session, workers).run(cells, store, [])
+        assert len(outcome.computed) == len(cells)
         files.append([marker.files for cell in cells if (marker := store.marker(cell.key))])
     assert files[0] == files[1] and len(files[0]) == 4
 
@@ -263,9 +306,10 @@ def test_each_worker_is_on_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> 
     assert worker_devices("cuda:2", 1) == ["cuda:2"] and worker_devices("cpu", 2) == ["cpu"]
 
 
-def test_a_name_too_long_for_a_file(tmp_path: Path) -> None:
+def test_a_name_too_long_for_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fast_stages(monkeypatch)
     lengthy = "lamb=0.5" + "0" * 300
-    assert run_tiny(tmp_path, "--methods", f"uce[{lengthy}],uce[{lengthy}0]", "--retain-prompts", "2") == 0
+    assert run_tiny(tmp_path, "--methods", f"uce[{lengthy}],uce[{lengthy}0]") == 0
     names = [path.name for path in (tmp_path / "out" / "grids").glob("uce*")]
     assert len(names) == 2 and all(len(name) < 120 for name in names)
 
@@ -319,21 +363,21 @@ def test_rows_that_cannot_be_and_rows_that_fail(
     assert done(tmp_path) == [] and table(tmp_path) == table(smoke)
 
 
-def test_curves_are_drawn_once_for_each_erasure(tmp_path: Path) -> None:
-    def run(steps: int) -> bytes:
-        method = f"esd-x[steps={steps};batch_size=1;sampling_steps=2]"
-        assert run_tiny(tmp_path, "--methods", method) == 0
-        (path,) = (tmp_path / "out" / "curves").glob(f"esd-x_steps={steps}*-church.png")
-        paths.append(path)
-        return path.read_bytes()
+def test_curves_are_drawn_once_for_each_erasure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fast_stages(monkeypatch)
+    (tmp_path / "run_plugin.py").write_text(PLUGIN)
 
-    paths: list[Path] = []
-    drawn = run(2)
-    then = paths[0].stat().st_mtime_ns
-    assert run(2) == drawn and paths[0].stat().st_mtime_ns == then
+    def run() -> Path:
+        assert run_tiny(tmp_path, "--plugins", tmp_path / "run_plugin.py", "--methods", "traced[rows=2]") == 0
+        (path,) = (tmp_path / "out" / "curves").glob("traced_rows=2*-church.png")
+        return path
+
+    path = run()
+    drawn, then = path.read_bytes(), path.stat().st_mtime_ns
+    assert run().read_bytes() == drawn and path.stat().st_mtime_ns == then
     for damage in (b"no picture", (tmp_path / "out" / "grids" / "sd-church.png").read_bytes()):
-        paths[0].write_bytes(damage)
-        assert run(2) == drawn
+        path.write_bytes(damage)
+        assert run().read_bytes() == drawn
 
 
 def test_sheets_are_drawn_once_for_their_pictures(smoke: Path, tmp_path: Path) -> None:

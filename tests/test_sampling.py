@@ -134,7 +134,7 @@ def picturebook() -> DiffusionModel:
 
 def test_a_picture_does_not_depend_on_its_batch(picturebook: DiffusionModel) -> None:
     prompts = [f"a photo of a {noun}" for noun in ("church", "dog", "horn", "parachute")] * 2
-    seeds, sampler = list(range(8)), Sampler("ddim", 4, 5.0)
+    seeds, sampler = list(range(8)), Sampler("ddim", 2, 5.0)
     whole = sample(picturebook, prompts, seeds, sampler, batch_size=8).astype(int)
     assert np.ptp(whole) > 100
     for batch_size in (1, 3):

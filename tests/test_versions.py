@@ -16,6 +16,7 @@ from erasebench.engine.store import Store
 from erasebench.results.record import read_record
 from tests.engine.runs import CELLS, command, done, fast_stages, load_once, run_tiny
 from tests.golden.stores import RUN, UNERASED, unpack
+from tests.marks import first_quick
 
 COUNT = 18
 READABLE = ("first-attacks", "first-protocol", "locks")
@@ -140,6 +141,13 @@ def test_stores_of_the_same_identity_are_read_as_equal(golden: Path, capsys: pyt
     assert capsys.readouterr().out.startswith(f"{COUNT} cells: {COUNT} already there, 0 to compute")
     assert command("run", "--config", "run/run.yaml", "--out", "out") == 0
     assert done(golden) == [], "nothing is computed"
+    assert contents(golden / "store") == before
+
+
+@pytest.mark.parametrize("golden", first_quick(READABLE), indirect=True)
+def test_stores_of_the_same_identity_are_kept_and_passed_on(golden: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = contents(golden / "store")
+    assert command("run", "--config", "run/run.yaml", "--out", "out") == 0
     assert command("compare", "out", "out") == 0
     capsys.readouterr()
     assert command("store", "size", "--store", "store") == 0

@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from erasebench.metrics.stats import UNDEFINED, Estimate, few_units_factor, mcnemar_mid_p, tango
+from erasebench.metrics.stats import UNDEFINED, Estimate, few_units_factor, mcnemar_mid_p, t_quantile, tango
 
 FEW = 12
 """Prompts that changed, below which every way to flip signs is gone through; from there on Student's t holds its level,
@@ -144,26 +144,28 @@ def add_spread(compared: PairedComparison, error: float, freedom: int) -> Paired
         freedom: its degrees of freedom, at least 1.
     """
     from scipy.optimize import brentq
-    from scipy.stats import t
+    from scipy.special import stdtr
 
     if not error:
         return compared
     difference, prompts = compared.difference, max(compared.difference.n - 1, 1)
-    reach = float(t.ppf(0.975, freedom)) * error
+    reach = t_quantile(0.975, freedom) * error
     low, high = (
         difference.value + side * math.hypot(reach, difference.value - limit)
         for side, limit in ((-1, difference.low), (1, difference.high))
     )
     size, own_p = abs(difference.value), compared.p / 2
-    quantile = float(t.isf(own_p, prompts))
+    quantile = -t_quantile(own_p, prompts)
     p = 0.5
     if size and quantile > 0:
         # Whatever gave p, its reach at a level is taken to be that of Student's t with as many prompts.
-        own, least = size / quantile, max(own_p, float(t.sf(size / error, freedom)))
-        p = brentq(lambda p: math.hypot(t.isf(p, prompts) * own, t.isf(p, freedom) * error) - size, least, 0.5)
+        own, least = size / quantile, max(own_p, float(stdtr(freedom, -size / error)))
+        p = brentq(
+            lambda p: math.hypot(t_quantile(p, prompts) * own, t_quantile(p, freedom) * error) - size, least, 0.5
+        )
     return PairedComparison(
         *(Estimate(difference.value, low, high, difference.n), 2 * p, f"{compared.test}, and erasures"),
-        math.hypot(compared.detectable, float(t.ppf(0.975, freedom) + t.ppf(0.8, freedom)) * error),
+        math.hypot(compared.detectable, (t_quantile(0.975, freedom) + t_quantile(0.8, freedom)) * error),
     )
 
 
@@ -191,8 +193,6 @@ def _difference_of_hits(differences: NDArray[np.float64]) -> Estimate:
 
 
 def _difference_of_scores(differences: NDArray[np.float64], span: float) -> Estimate:
-    from scipy.stats import t
-
     n, value = len(differences), float(differences.mean())
     if n == 1:
         return Estimate(value, math.nan, math.nan, 1)
@@ -202,7 +202,7 @@ def _difference_of_scores(differences: NDArray[np.float64], span: float) -> Esti
         scale = abs(value) or span
         low, high = (scale * limit for limit in tango(n * max(value, 0) / scale, n * max(-value, 0) / scale, n))
         return Estimate(value, low, high, n)
-    half = float(t.ppf(0.975, n - 1)) * spread / math.sqrt(n)
+    half = t_quantile(0.975, n - 1) * spread / math.sqrt(n)
     return Estimate(value, value - half, value + half, n)
 
 
@@ -222,14 +222,12 @@ def _detectable_mean(differences: NDArray[np.float64], span: float) -> float:
     It is the t test's, but no less than what so many prompts must change by, all one way, to be told from chance: about
     seven of them, each by as much as those that did change, or by ``span`` if none did.
     """
-    from scipy.stats import t
-
     n, sizes = len(differences), np.abs(differences[differences != 0])
     if n < LEAST:
         return math.inf
     error = float(differences.std(ddof=1)) / math.sqrt(n)
     least = _detectable_share(0, n) * (float(sizes.mean()) if len(sizes) else span)
-    return max(least, float(t.ppf(0.975, n - 1) + t.ppf(0.8, n - 1)) * error)
+    return max(least, (t_quantile(0.975, n - 1) + t_quantile(0.8, n - 1)) * error)
 
 
 def _detectable_share(changed: float, n: int) -> float:

@@ -16,6 +16,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from markupsafe import Markup
 
@@ -74,7 +75,7 @@ class Group:
     rows: tuple[BoardRow, ...]
     ranks: Mapping[int, Rank]
 
-    @property
+    @cached_property
     def attack_protocols(self) -> list[str]:
         """In how many ways robust rates were measured: their checksums, "" for one that is not known."""
         return list(dict.fromkeys(row.attack_protocol for row in self.rows if row.best_known))

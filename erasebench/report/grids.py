@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -82,11 +83,15 @@ def wrap(text: str, font: Font, width: int) -> list[str]:
             lines[-1] = joined
             continue
         while font.getlength(word) > width and len(word) > 1:
-            fit = next(k for k in range(len(word) - 1, 0, -1) if k == 1 or font.getlength(word[:k]) <= width)
+            fit = _letters_that_fit(word, font, width)
             lines.append(word[:fit])
             word = word[fit:]
         lines.append(word)
     return lines
+
+
+def _letters_that_fit(word: str, font: Font, width: int) -> int:
+    return bisect_right(range(1, len(word)), float(width), key=lambda count: font.getlength(word[:count])) or 1
 
 
 def _prepare(picture: Picture, blur: bool) -> Image.Image:

@@ -73,6 +73,8 @@ def split_judges(record: Record, scores: pd.DataFrame) -> tuple[pd.DataFrame, pd
         for name, probe in row.probes.items()
         for judged in probe.further
     }
+    if not further:
+        return scores, scores[:0]
     keys = zip(*(scores[name] for name in ("method", "concept", "probe", "judge", "label")), strict=True)
     is_further = np.fromiter((key in further for key in keys), dtype=bool, count=len(scores))
     return scores[~is_further], scores[is_further]

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from erasebench.metrics.metric import Description
-from erasebench.metrics.stats import Estimate
+from erasebench.metrics.stats import Estimate, t_quantile
 from erasebench.results.rows import TableRow
 from erasebench.results.table import Metrics, read_frame
 from erasebench.settings import split_seed
@@ -58,11 +58,9 @@ def seed_spread(rows: Iterable[TableRow], metrics: Metrics) -> pd.DataFrame:
 
 
 def _spread(estimates: list[Estimate], per_cent: bool) -> dict[str, float]:
-    from scipy.stats import t
-
     values = np.array([one.value for one in estimates])
     seeds, mean, sd = len(values), float(values.mean()), float(values.std(ddof=1))
-    between = float(t.ppf(0.975, seeds - 1)) * sd / math.sqrt(seeds)
+    between = t_quantile(0.975, seeds - 1) * sd / math.sqrt(seeds)
     below, above = (
         float(np.mean([abs(one.value - limit) for one, limit in zip(estimates, limits, strict=True)]))
         for limits in ([one.low for one in estimates], [one.high for one in estimates])

@@ -72,9 +72,10 @@ def test_the_secret_is_found_within_60_steps(name: str, part: Part) -> None:
 def test_a_prompt_finds_the_same_in_a_batch_of_one_and_of_eight(name: str) -> None:
     whole = attack(name).attack(planted_target(exact=True), attack_context(3))
     alone: list[Found] = []
-    for prompt in as_prompts(PROMPTS):
+    few = 3
+    for prompt in as_prompts(PROMPTS)[:few]:
         alone += attack(name).attack(planted_target([prompt], exact=True, batch_size=1), attack_context(3))
-    for one, other in zip(whole, alone, strict=True):
+    for one, other in zip(whole[:few], alone, strict=True):
         assert one.prompt == other.prompt
         assert (one.first_success, one.steps) == (other.first_success, other.steps)
         np.testing.assert_allclose(one.losses, other.losses, rtol=1e-9, atol=1e-12)

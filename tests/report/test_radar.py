@@ -109,7 +109,7 @@ def test_csv_keeps_the_values() -> None:
     pd.testing.assert_frame_equal(again, frame, rtol=1e-5)
 
 
-@pytest.mark.parametrize("count", [1, 7, 8])
+@pytest.mark.parametrize("count", [1, 8, pytest.param(7, marks=pytest.mark.slow)])
 def test_a_chart_names_every_method_and_every_axis(count: int, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     table = {"sd": NUDITY["sd"], **{f"method-{k}": list(rng.uniform(1, 100, 8)) for k in range(count)}}

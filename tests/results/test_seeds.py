@@ -17,6 +17,7 @@ from erasebench.results.run_folder import read_run
 from erasebench.results.seeds import read_seeds, seed_spread
 from erasebench.results.table import frame_csv
 from tests.engine.runs import done, fast_stages, forget_plugins, run_tiny
+from tests.marks import first_quick
 
 METRICS = describe_metrics()
 
@@ -61,7 +62,7 @@ def test_values_that_are_not_there_are_not_counted() -> None:
     assert not len(seed_spread(attacked, METRICS)), "each attack is its own"
 
 
-@pytest.mark.parametrize(("between", "over_prompts"), [(1.0, 0.2), (0.2, 1.0), (0.5, 0.5)])
+@pytest.mark.parametrize(("between", "over_prompts"), first_quick([(1.0, 0.2), (0.2, 1.0), (0.5, 0.5)]))
 def test_the_interval_covers_the_mean_over_all_erasures_and_prompts(between: float, over_prompts: float) -> None:
     """Three erasures on the same 30 prompts: the mean of each is its own, the prompts' noise is shared."""
     rng, covered, rows_cover, quantile = np.random.default_rng(0), [], [], t.ppf(0.975, 29)
