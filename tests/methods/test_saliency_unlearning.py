@@ -73,7 +73,7 @@ def test_mask_is_global(share: float) -> None:
     assert share == 1.0 or masks["large"].sum() > 3 * masks["small"].sum()
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", first_quick(LAYOUTS))
 def test_saliency_adds_up_signed_gradients_of_one_pass(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     model, seen = tiny_model(layout), record_noise(monkeypatch)
     latents, prompts = torch.randn(5, 4, 8, 8), ["church", "dog"]

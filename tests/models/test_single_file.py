@@ -300,6 +300,7 @@ def test_a_model_in_a_single_file_is_erased_and_exported(tiny: DiffusionModel, t
             torch.testing.assert_close(value, wanted[name], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("layout", first_quick(["sdxl", "sd1", "sd2"]), indirect=True)
 def test_half_precision_is_loaded_in_full(tiny: DiffusionModel, tmp_path: Path) -> None:
     for part in tiny.family.networks:
         torch.nn.Module.half(getattr(tiny, part))
@@ -309,6 +310,7 @@ def test_half_precision_is_loaded_in_full(tiny: DiffusionModel, tmp_path: Path) 
     assert {parameter.dtype for parameter in parameters} == {torch.float32}
 
 
+@pytest.mark.parametrize("layout", first_quick(["sd1", "sd2", "sdxl"]), indirect=True)
 def test_the_fingerprint_is_of_the_bytes_and_of_the_configuration(tiny: DiffusionModel, tmp_path: Path) -> None:
     path, other = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
     export_single_file(tiny, rule_out(tiny), path)
