@@ -11,6 +11,7 @@ import pytest
 from erasebench.judges.clip import ClipScore
 from erasebench.judging import Scores
 from tests.engine.runs import command, forget_plugins
+from tests.marks import first_quick
 from tests.models.stock import stock_pipeline
 
 JUDGE = """
@@ -38,14 +39,15 @@ concepts:
     views:
       photo: {judge: whiteness, label: white, naming: [a photo of a chapel]}
 """
-METHODS = "esd-x[steps=1;sampling_steps=2],dm2"
+ESD = "esd-x[steps=1;sampling_steps=2]"
 REASON = "it conditions the model on embeddings of tokens alone, and Stable Diffusion XL also takes a pooled embedding"
 
 
+@pytest.mark.parametrize("others", first_quick(["", ",uce,negative-prompt"]))
 def test_a_folder_of_stable_diffusion_xl(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    others: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It takes some seconds: a whole run of three rows and two attacks."""
+    """It takes some seconds: a whole run of three rows or five, and two attacks."""
 
     def scores(self: ClipScore, images: np.ndarray, prompts: list[str]) -> Scores:
         return Scores(
@@ -71,12 +73,12 @@ def test_a_folder_of_stable_diffusion_xl(
     attacks = ("--attacks", "none,rab-embed", "--device", "cpu")
     folders = ("--store", tmp_path / "store", "--out", tmp_path / "out")
     try:
-        assert command("run", *parts, *asked, *small, *folders, "--methods", METHODS, *attacks) == 0
+        assert command("run", *parts, *asked, *small, *folders, "--methods", f"{ESD},dm2{others}", *attacks) == 0
     finally:
         forget_plugins()
     with (tmp_path / "out" / "table.csv").open(encoding="utf-8", newline="") as stream:
         rows = {(row["method"].partition("[")[0], row["attack"]): row for row in csv.DictReader(stream)}
-    done = {"sd", "esd-x"}
+    done = {"sd", "esd-x", *filter(None, others.split(","))}
     assert {method for (method, attack), row in rows.items() if not attack and row["status"] == "ok"} == done
     assert all(rows[method, "none"]["status"] == "ok" for method in done)
     for key in (("dm2", ""), *((method, "rab-embed") for method in done)):
