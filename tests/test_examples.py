@@ -39,7 +39,7 @@ SMALL = {
 }  # fmt: skip
 """Options that are put behind those of each command that has them."""
 RUN = [page for page in pages() if page not in ELSEWHERE and not page.is_relative_to(RECORDS) and blocks(page)]
-SLOW = (DOCS / "first-steps.md", DOCS / "leaderboard.md")
+SLOW = tuple(DOCS / name for name in ("first-steps.md", "leaderboard.md", "robustness.md"))
 """Pages that are run by ``make test-slow``; ``make test`` parses and plans their commands."""
 FEW_STEPS = {"num_inference_steps": 2}
 """Of pipelines that pages call."""
