@@ -42,7 +42,7 @@ def tiny_tokenizer(layout: Layout = "sd1") -> CLIPTokenizer:
     vocabulary = [*tokens, "<|startoftext|>", "<|endoftext|>"]
     return CLIPTokenizer(
         vocab={token: index for index, token in enumerate(vocabulary)},
-        merges=list(merges),  # type: ignore[arg-type]  # its annotation forgets the pairs that it takes
+        merges=list(merges),
         model_max_length=LENGTH,
         pad_token="!" if layout == "sd2" else "<|endoftext|>",
     )

@@ -59,7 +59,7 @@ def quiet() -> None:
     import transformers
 
     diffusers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers.utils.logging.disable_progress_bar()
 
 
 def __getattr__(name: str) -> object:

@@ -48,7 +48,7 @@ def train_tokenizer(captions: Iterable[str], merges: int = MERGES) -> CLIPTokeni
     tokens = [*alphabet, *(letter + "</w>" for letter in alphabet), *("".join(pair) for pair in pairs), BOS, EOS]
     return CLIPTokenizer(
         vocab={token: index for index, token in enumerate(dict.fromkeys(tokens))},
-        merges=pairs,  # type: ignore[arg-type]  # its annotation forgets the pairs that it takes
+        merges=pairs,
         model_max_length=CONTEXT_LENGTH,
     )
 

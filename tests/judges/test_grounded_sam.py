@@ -33,10 +33,10 @@ def build_grounding_dino(folder: Path) -> None:
     (folder / "vocab.txt").write_text("\n".join(vocabulary), encoding="utf-8")
     tokenizer = BertTokenizer(vocab={word: k for k, word in enumerate(vocabulary)})
     images = GroundingDinoImageProcessor(size={"shortest_edge": 32, "longest_edge": 64})
-    GroundingDinoProcessor(images, tokenizer).save_pretrained(folder)  # type: ignore[no-untyped-call]
+    GroundingDinoProcessor(images, tokenizer).save_pretrained(folder)
     images.save_pretrained(folder)
     config = GroundingDinoConfig(
-        backbone_config=SwinConfig(  # type: ignore[call-arg]
+        backbone_config=SwinConfig(
             image_size=32,
             embed_dim=8,
             depths=[1, 1, 1],

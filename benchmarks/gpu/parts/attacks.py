@@ -179,7 +179,7 @@ def widened(tokenizer: CLIPTokenizer, size: int) -> CLIPTokenizer:
     merges = json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]
     return CLIPTokenizer(
         vocab={**vocabulary, **unused},
-        merges=[tuple(pair) for pair in merges],  # type: ignore[misc]  # its annotation forgets the pairs that it takes
+        merges=[tuple(pair) for pair in merges],
         model_max_length=tokenizer.model_max_length,
     )
 
