@@ -11,6 +11,7 @@ from erasebench.registry import data_files, warn
 
 PRESETS = Path(__file__).parent / "presets"
 SUITES = "erasebench.suite_files"
+"""The folder ``benchmarks/suites/`` under its installed name."""
 
 
 def preset_files() -> dict[str, Path]:

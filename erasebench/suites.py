@@ -21,7 +21,6 @@ from erasebench.named_files import suite_files
 from erasebench.registry import load_file
 from erasebench.texts import shown
 
-"""The folder ``benchmarks/suites/`` under its installed name."""
 FILE = "suite.yaml"
 """A suite's file in the folder of its run."""
 Scale = Literal["paper", "quick"]

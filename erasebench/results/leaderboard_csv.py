@@ -49,7 +49,7 @@ from erasebench.errors import EraseBenchError
 from erasebench.metrics.stats import Estimate
 from erasebench.results.leaderboard import ROBUST, BoardRow, Entered, estimate_texts
 from erasebench.results.rows import STATUSES
-from erasebench.results.table import number
+from erasebench.results.table import number, numbered_lines
 from erasebench.texts import defused, restored
 
 _OWN = [f.name for f in fields(BoardRow) if f.name not in ("numbers", "entered")]
@@ -112,16 +112,15 @@ def read_leaderboard(path: Path) -> list[BoardRow]:
         EraseBenchError: it is none, or a line is damaged; says which and what is wrong with it.
     """
     try:
-        reader = csv.reader(io.StringIO(path.read_bytes().decode(), newline=""))
+        text = path.read_bytes().decode()
     except OSError as error:
         raise EraseBenchError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise EraseBenchError(f"{path} is no leaderboard: it is not UTF-8 text") from error
     try:
-        header = next(reader, [])
-        lines = [(reader.line_num, [restored(cell) for cell in line]) for line in reader]
-    except csv.Error as error:
-        raise EraseBenchError(f"{path}, line {reader.line_num}: {error}") from None
+        header, lines = numbered_lines(text)
+    except EraseBenchError as error:
+        raise EraseBenchError(f"{path}, {error}") from None
     first = len(COLUMNS)
     keys = header[first::4]
     if header[:first] != list(COLUMNS) or header[first:] != [f"{key}{end}" for key in keys for end in _ENDS]:
@@ -129,7 +128,8 @@ def read_leaderboard(path: Path) -> list[BoardRow]:
         why = f"it has no column '{lacking[0]}'" if lacking else "its columns are in another order"
         raise EraseBenchError(f"{path} is no leaderboard: {why}; `erasebench export RUN --csv FILE` writes one")
     rows = []
-    for line, cells in lines:
+    for line, written in lines:
+        cells = [restored(cell) for cell in written]
         try:
             if len(cells) != len(header):
                 raise ValueError(f"it has {len(cells)} cells, the header {len(header)}")

@@ -66,12 +66,7 @@ def read_csv(text: str) -> list[TableRow]:
     Raises:
         EraseBenchError: it is no such table; says which line and what is wrong with it.
     """
-    reader = csv.reader(io.StringIO(text, newline=""))
-    try:
-        header = next(reader, [])
-        lines = [(reader.line_num, cells) for cells in reader]
-    except csv.Error as error:
-        raise EraseBenchError(f"line {reader.line_num}: {error}") from None
+    header, lines = numbered_lines(text)
     keys = [name[:-2] for name in header if name.endswith("_n") and name[:-2] in header]
     columns = [f"{key}{end}" for key in keys for end in ("", "_low", "_high", "_n")]
     noted = header[header.index("judge") + 1 : -3] if "judge" in header else []
@@ -102,6 +97,19 @@ def read_csv(text: str) -> list[TableRow]:
             )
         )
     return rows
+
+
+def numbered_lines(text: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """The cells of a CSV file's header, and of its other lines, each with its number.
+
+    Raises:
+        EraseBenchError: a line that cannot be read; says which.
+    """
+    reader = csv.reader(io.StringIO(text, newline=""))
+    try:
+        return next(reader, []), [(reader.line_num, cells) for cells in reader]
+    except csv.Error as error:
+        raise EraseBenchError(f"line {reader.line_num}: {error}") from None
 
 
 def frame_csv(frame: pd.DataFrame, digits: str | None = "%.6g") -> str:
