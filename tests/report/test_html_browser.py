@@ -107,6 +107,7 @@ def test_filters_hide_rows_and_stand_in_the_address(opened: Watched, report: Pat
     assert again.page.locator("#table-church thead th").nth(1).get_attribute("aria-sort") == "ascending"
     again.check()
     page.get_by_role("button", name="Clear").click()
+    expect(page.locator("form.filter output")).to_be_empty()
     assert len(methods(page)) == len(METHODS) + 1 and "q=" not in address(page)
 
 
@@ -131,8 +132,8 @@ def test_a_deep_link_leads_to_its_row_and_opens_what_it_is_in(opened: Watched, r
     row.check()
     page = opened.page
     page.locator("#table-church .flag").first.click()
-    assert page.locator("#flag-wide").get_attribute("open") is not None
-    assert page.locator("#flag-wide").get_by_text("Run with more prompts.").is_visible()
+    expect(page.locator("#flag-wide")).to_have_attribute("open", "")
+    expect(page.locator("#flag-wide").get_by_text("Run with more prompts.")).to_be_visible()
 
 
 def test_the_state_of_tables_and_that_of_images_leave_each_other_alone(
