@@ -25,38 +25,35 @@ FIRST_SEED = 2_500_000_000
 SEEDS_PER_CONCEPT = 1_000_000
 NAMING_COUNT, IMPLYING_COUNT, SYNONYM_COUNT, RETAIN_COUNT = 40, 40, 20, 400
 FOLDER = Path(__file__).parents[1] / "erasebench" / "concepts"
-HEADER = "# Written by benchmarks/make_picturebook_prompts.py; do not edit.\n"
 STYLE_WORDS = {style: style.replace("-", " ") for style in STYLES if style != "photo"}
 """What a prompt that names a style has to say: "van gogh"."""
 NOUNS = {"nudity": "nude figure", "violence": "violent fight", "person": "person"}
 
 
 def documents() -> dict[str, str]:
-    """The text of each file by its name."""
-    return {"picturebook_prompts.yaml": _prompts(), "retain_picturebook.yaml": _retain()}
+    """The text of each file by its name: JSON, which is read in a tenth of the time that YAML takes."""
+    contents = {
+        "picturebook_prompts.json": {"prompts": {"picturebook": _prompts()}},
+        "retain_picturebook.json": {"retain": {"picturebook": _retain()}},
+    }
+    return {name: json.dumps(content, indent=1) + "\n" for name, content in contents.items()}
 
 
-def _prompts() -> str:
-    lines = ["prompts:", "  picturebook:"]
-    for n, name in enumerate((*LABELS, *STYLE_WORDS)):
-        lists = _style_prompts(name, n) if name in STYLE_WORDS else _label_prompts(name, n)
-        lines.append(f"    {name}:")
-        for key, prompts in lists.items():
-            lines += [f"      {key}:", *(f"        - {json.dumps(prompt)}" for prompt in prompts)]
-    return HEADER + "\n".join(lines) + "\n"
+def _prompts() -> dict[str, dict[str, list[str]]]:
+    """The prompts of each concept."""
+    names = enumerate((*LABELS, *STYLE_WORDS))
+    return {name: _style_prompts(name, n) if name in STYLE_WORDS else _label_prompts(name, n) for n, name in names}
 
 
-def _retain() -> str:
-    scenes = _scenes(len(LABELS) + len(STYLES), sample_scene)
-    lines: list[str] = []
-    seen: set[str] = set()
-    while len(lines) < RETAIN_COUNT:
-        scene, text = next(scenes)
-        if text not in seen:
-            seen.add(text)
-            shows = [subject.label for subject in scene.subjects] + [scene.style] * (scene.style != "photo")
-            lines.append(f"    - {{prompt: {json.dumps(text)}, shows: [{', '.join(shows)}]}}")
-    return HEADER + "\n".join(["retain:", "  picturebook:", *lines]) + "\n"
+def _retain() -> list[dict[str, object]]:
+    """Prompts of all sorts, each with the concepts that it shows."""
+    retained: dict[str, dict[str, object]] = {}
+    for scene, text in _scenes(len(LABELS) + len(STYLES), sample_scene):
+        shows = [subject.label for subject in scene.subjects] + [scene.style] * (scene.style != "photo")
+        retained.setdefault(text, {"prompt": text, "shows": shows})
+        if len(retained) == RETAIN_COUNT:
+            break
+    return list(retained.values())
 
 
 def _label_prompts(label: str, n: int) -> dict[str, list[str]]:

@@ -18,6 +18,7 @@ import ast
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -212,19 +213,16 @@ def _package(point: EntryPoint) -> str:
     return point.dist.name if point.dist else point.module
 
 
-def registered_names(path: Path) -> list[str]:
-    """The literal names in a file's ``@....register("name")`` decorators, read without running the file."""
-    return list(registered_summaries(path))
-
-
 def registered_summaries(path: Path) -> dict[str, str]:
-    """What a file registers, by name, in one line each, read without running the file.
+    """What a file's ``@....register("name")`` decorators register, in one line each, read without running the file.
 
     Names of one class are told apart by what they preset: ``"Erase. (strength=max)"``.
     """
     summaries: dict[str, str] = {}
-    for node in ast.parse(path.read_text(encoding="utf-8"), str(path)).body:
-        if not isinstance(node, ast.ClassDef | ast.FunctionDef):
+    # No more of the file is parsed than that: a list of all names would take a fifth of a second longer.
+    for head in _HEAD.findall(path.read_text(encoding="utf-8")):
+        node = ast.parse(f"{head}\n    pass", str(path)).body[0]
+        if not isinstance(node, ast.ClassDef):
             continue
         calls = [call for call in node.decorator_list if isinstance(call, ast.Call) and _registers(call)]
         summary = first_line(ast.get_docstring(node))
@@ -234,6 +232,10 @@ def registered_summaries(path: Path) -> dict[str, str]:
             if isinstance(name, ast.Constant) and isinstance(name.value, str):
                 summaries[name.value] = f"{summary} ({presets})".strip() if presets and len(calls) > 1 else summary
     return summaries
+
+
+_HEAD = re.compile(r'^@[\w.]+\.register\(.*?^class .*?:(?=\s)(?:\n +""".*?""")?', re.MULTILINE | re.DOTALL)
+"""Of a class that registers itself, all down to the end of its docstring."""
 
 
 def _registers(call: ast.Call) -> bool:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import os
 import resource
 import shutil
@@ -7,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,11 @@ from typing import Any
 import pytest
 
 from erasebench.concepts import load_catalogue
+from erasebench.docstrings import first_line
 from erasebench.errors import EraseBenchError, UnknownNameError
 from erasebench.listing import LISTED, listing
 from erasebench.plugins import Method
-from erasebench.registry import JUDGES, KINDS, METHODS, Registry, load_file, registered_names, registered_summaries
+from erasebench.registry import BUILT_IN, JUDGES, KINDS, METHODS, Registry, load_file, registered_summaries
 from tests.engine.runs import done, forget_plugins, places, with_packages
 
 ROOT = Path(__file__).parents[1]
@@ -143,10 +146,27 @@ def test_names_are_read_from_decorators_without_running_the_file(tmp_path: Path)
     path.write_text(
         "raise SystemExit\n"
         "@METHODS.register('a', x=1)\n@METHODS.register('b')\n@dataclass(frozen=True)\nclass A: ...\n"
-        "@registry.METHODS.register('c')\ndef c(): ...\n"
+        "@dataclass\n@registry.METHODS.register('c')\nclass C(Base, metaclass=Meta):\n    x: int = 1\n"
         "@METHODS.register(name)\nclass B: ...\n@register('d')\nclass C: ...\n@METHODS.register()\nclass D: ...\n"
+        "@METHODS.register('e')\ndef e(): ...\nclass E: ...\n"
     )
-    assert registered_names(path) == ["a", "b", "c"]
+    assert list(registered_summaries(path)) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_read_of_built_in_files_is_what_they_register(kind: str) -> None:
+    """Their whole text, parsed, has the same decorators with the same classes' docstrings below them."""
+    registry = KINDS[kind]
+    found: dict[str, str] = {}
+    for path in [path for folder in import_module(registry.package).__path__ for path in Path(folder).glob("*.py")]:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            for call in getattr(node, "decorator_list", []):
+                if isinstance(call, ast.Call) and ast.unparse(call.func).endswith(".register"):
+                    assert isinstance(node, ast.ClassDef) and isinstance(call.args[0], ast.Constant)
+                    found[str(call.args[0].value)] = first_line(ast.get_docstring(node))
+    assert found and set(found) == {name for name in registry.names() if registry.origin(name) == BUILT_IN}
+    for name, summary in found.items():
+        assert registry.summary(name).startswith(summary)
 
 
 def test_summaries_are_read_without_running_the_file(tmp_path: Path) -> None:
@@ -296,7 +316,7 @@ def test_a_built_in_file_that_is_no_python_is_left_out(
 ) -> None:
     (tmp_path / "some_methods").mkdir()
     (tmp_path / "some_methods" / "__init__.py").touch()
-    (tmp_path / "some_methods" / "unfinished.py").write_text("def")
+    (tmp_path / "some_methods" / "unfinished.py").write_text("@METHODS.register('unfinished'\nclass Unfinished:\n")
     plugin_file(tmp_path / "some_methods" / "mine.py", "finished")
     monkeypatch.syspath_prepend(str(tmp_path))
     assert Registry("erasebench.plugins:Method", "method", "g", "some_methods").names() == ["finished"]

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from erasebench.errors import EraseBenchError, UnknownNameError, check_name
 from erasebench.files import read_file
-from erasebench.texts import LONGEST_PROMPT, check_text, is_blank, shown
+from erasebench.texts import LONGEST_PROMPT, check_text, is_blank, is_valid, shown
 from erasebench.yaml_files import parse_yaml
 
 T = TypeVar("T")
@@ -108,6 +108,8 @@ def _convert(hint: Any, value: object, where: str) -> Any:
     if kind is tuple:
         if not isinstance(value, list):
             raise CatalogueError(f"{where}: expected a list, found {_found(value)}")
+        if inner is str and set(map(type, value)) <= {str} and is_valid("".join(value)):  # nearly all lists
+            return tuple(value)
         return tuple([_convert(inner, item, f"{where}: item {n}") for n, item in enumerate(value, start=1)])
     if kind is Mapping:
         return {key: _convert(inner, item, f"{where}: {key}") for key, item in _mapping(value, where).items()}

@@ -22,6 +22,7 @@ later one.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -33,6 +34,8 @@ from erasebench.concepts.families import with_families
 from erasebench.concepts.prompt_sets import PromptSetEntry, check_prompt_sets
 from erasebench.domains import DOMAINS
 from erasebench.registry import data_files, warn
+
+_OWN = Path(__file__).parent
 
 
 def load_catalogue(extra: Sequence[Path] = ()) -> Catalogue:
@@ -46,7 +49,7 @@ def load_catalogue(extra: Sequence[Path] = ()) -> Catalogue:
     Raises:
         CatalogueError: anything wrong with a file; the message names the file and the concept.
     """
-    own, theirs = sorted(Path(__file__).parent.glob("*.yaml")), data_files("erasebench.concepts")
+    own, theirs = sorted(_OWN.glob("*.yaml")) + sorted(_OWN.glob("*.json")), data_files("erasebench.concepts")
     while True:
         try:
             return _made_of(tuple((str(path), read(path)) for path in (*own, *theirs, *map(Path, extra))))
@@ -61,7 +64,9 @@ def load_catalogue(extra: Sequence[Path] = ()) -> Catalogue:
 
 @lru_cache(maxsize=64)
 def _parsed(path: str, content: bytes) -> _File:
-    return build(_File, with_families(parse(content, path), path), path)
+    # What our own script writes is JSON, which takes a tenth of the time.
+    given = json.loads(content) if path.endswith(".json") and Path(path).parent == _OWN else parse(content, path)
+    return build(_File, with_families(given, path), path)
 
 
 # A command loads the catalogue several times, each of which would take a tenth of a second.
@@ -179,12 +184,13 @@ def _checked(
     neighbours: dict[str, None] = {}
     for name in concept.neighbours:
         if name in groups:
-            neighbours |= dict.fromkeys(member for member in groups[name] if member != concept.name)
+            neighbours |= dict.fromkeys(groups[name])
             continue
         check("concept", name, concepts, f"{where}: neighbours")
         neighbours[name] = None
         if name == concept.name or concepts[name].phrase.casefold() in own:
             raise CatalogueError(f"{where}: neighbours: '{name}' is the concept itself")
+    neighbours.pop(concept.name, None)  # a member of the group
     if not concept.views:
         raise CatalogueError(f"{where}: views: no domain; give one of {', '.join(DOMAINS)}")
     for domain, view in concept.views.items():

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import http.client
 import os
-import urllib.error
-import urllib.request
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -104,6 +101,8 @@ class WeightFile(Weights):
             EraseBenchError: another file of that name is there, the server cannot be reached or breaks off, or what
                 comes is another file, which is removed.
         """
+        from http.client import HTTPException
+
         target = folder / self.name
         if target.is_file():
             wrong = self._wrong(target, hash_file(target))
@@ -114,7 +113,7 @@ class WeightFile(Weights):
         partial = target.with_name(target.name + PARTIAL)
         try:
             self._download(partial, on_progress)
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, HTTPException) as error:
             reason = getattr(error, "reason", None) or error
             kept = "; what came is kept, to go on from" if partial.is_file() else ""
             raise EraseBenchError(
@@ -132,6 +131,10 @@ class WeightFile(Weights):
 
     def _download(self, partial: Path, on_progress: Progress) -> None:
         """Append what is still to come, or write all where the server does not continue."""
+        import http.client
+        import urllib.error
+        import urllib.request
+
         done = partial.stat().st_size if partial.is_file() else 0
         request = urllib.request.Request(self.url, headers={"Range": f"bytes={done}-"} if done else {})
         try:
