@@ -10,6 +10,21 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: some tests wait for processes, servers or a browser."""
+    return (os.cpu_count() or 1) + 1
+
+
+LONGEST = ("test_docs.py", "test_examples.py", "test_gate.py", "test_objects.py", "test_verify.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first: the last one to begin has a process to itself, while the others have nothing to do."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 TWO_CONCEPTS = ("--concepts", "church,nudity", "--images-per-prompt", "2", "--retain-prompts", "12")
 
 

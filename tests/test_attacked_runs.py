@@ -102,6 +102,7 @@ def test_its_folder_has_tables_charts_and_sheets(finished: Path) -> None:
     assert "unlearndiff: " in (out / "table.md").read_text(encoding="utf-8"), "budgets are stated"
 
 
+@pytest.mark.slow
 def test_a_rule_of_guidance_is_attacked_as_weights_are(run: tuple[str, ...], finished: Path) -> None:
     """By one attack of each threat model."""
     options = ("--methods", "sld-strong", "--attacks", FEW, "--attack-prompts", "1")

@@ -61,7 +61,7 @@ def build(folder: Path) -> None:
         with pytest.MonkeyPatch.context() as patch, open(said, "w") as out, redirect_stdout(out), redirect_stderr(out):
             patch.setattr("socket.socket.connect", refuse)
             patch.setattr("socket.getaddrinfo", refuse)
-            return sphinx(words)
+            return int(sphinx(words))
 
     assert in_a_child(act) == 0, said.read_text(encoding="utf-8")
     shutil.move(folder / "partial", folder / "site")

@@ -39,7 +39,7 @@ SMALL = {
 }  # fmt: skip
 """Options that are put behind those of each command that has them."""
 RUN = [page for page in pages() if page not in ELSEWHERE and not page.is_relative_to(RECORDS) and blocks(page)]
-SLOW = tuple(DOCS / name for name in ("first-steps.md", "leaderboard.md", "robustness.md"))
+SLOW = tuple(DOCS / name for name in ("first-steps.md", "gate.md", "leaderboard.md", "robustness.md", "suites.md"))
 """Pages that are run by ``make test-slow``; ``make test`` parses and plans their commands."""
 FEW_STEPS = {"num_inference_steps": 2}
 """Of pipelines that pages call."""
@@ -59,7 +59,7 @@ def is_run(page: Path, block: Block) -> bool:
 
 def parsed_only() -> list[Any]:
     return [
-        pytest.param(words, id=f"{name_of(page)}:{block.line}")
+        pytest.param(page, words, id=f"{name_of(page)}:{block.line}")
         for page in pages()
         for block in blocks(page)
         if (page in SLOW or not is_run(page, block)) and page not in ELSEWHERE
@@ -110,8 +110,13 @@ def test_the_examples_of_a_page_run(page: Path, session: Path) -> None:
     assert all((session / left).exists() for left in LEAVE.get(name_of(page), ()))
 
 
-@pytest.mark.parametrize("words", parsed_only())
-def test_the_other_commands_are_right(words: list[str], session: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("page", "words"), parsed_only())
+def test_the_other_commands_are_right(
+    page: Path, words: list[str], session: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for block in blocks(page):
+        if block.file:
+            (session / block.file).write_text(block.text, encoding="utf-8")
     given: list[tuple[str, dict[str, Any]]] = []
     for name, (made, _) in COMMANDS.items():
         monkeypatch.setattr(made, "callback", lambda _name=name, **options: given.append((_name[0], options)))

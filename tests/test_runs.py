@@ -171,7 +171,8 @@ def test_the_run_folder_names_no_host_and_no_home(smoke: Path) -> None:
     assert str(Path.home()) not in text and str(smoke) not in text
 
 
-@pytest.mark.parametrize("batch_size", first_quick([1, 4]))
+@pytest.mark.slow
+@pytest.mark.parametrize("batch_size", [1, 4])
 def test_the_batch_size_changes_nothing_but_rounding(batch_size: int, smoke: Path, tmp_path: Path) -> None:
     """The arithmetic of another batch rounds otherwise: one level of 255 in one value of thousands, at most.
 
@@ -203,6 +204,7 @@ def check_same_but_for_rounding(folder: Path, smoke: Path) -> None:
         assert abs(float(mine) - float(theirs)) <= 1.01 * last
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_when_memory_runs_out(
     smoke: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -170,6 +170,7 @@ def test_leaderboards_and_entries_are_of_the_first_judge(runs: Path, tmp_path: P
     assert "clip-phrase" not in "".join(path.read_text() for path in (tmp_path / "twice").rglob("*.json"))
 
 
+@pytest.mark.slow
 def test_the_report_can_show_what_they_disagree_on(runs: Path, tmp_path: Path) -> None:
     for name, enabled in (("out", False), ("twice", True)):
         path = tmp_path / f"{name}.html"

@@ -99,13 +99,14 @@ def save(figure: Figure, path: Path, description: str = "", source: str = "") ->
         description: what it shows, in words, for those who do not see it: kept in both files.
         source: what it was drawn from, kept in both files.
     """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
     image = io.BytesIO()
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # what took seconds holds for both files
-    figure.savefig(image, format="png", dpi=DPI)
+    figure.set_dpi(DPI)
+    FigureCanvasAgg(figure).print_png(image)  # type: ignore[no-untyped-call]
+    figure.set_layout_engine("none")  # what took a second holds for both files
     notes = PngInfo()
     for name, words in (("Description", description), ("Source", source)):
         notes.add_itxt(name, words)
@@ -117,10 +118,13 @@ def save(figure: Figure, path: Path, description: str = "", source: str = "") ->
 
 def svg_text(figure: Figure, description: str = "", source: str = "") -> str:
     """A figure as SVG, the same text for equal figures; the arguments are those of :func:`save`."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
     text = io.StringIO()
     metadata: dict[str, Any] = {"Creator": "erasebench", "Date": None, "Description": description, "Source": source}
     with warnings.catch_warnings():
         # Text stays text: whoever shows it has fonts of their own.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
-        figure.savefig(text, format="svg", metadata=metadata)
+        # savefig would draw it twice.
+        FigureCanvasSVG(figure).print_svg(text, metadata=metadata)  # type: ignore[no-untyped-call]
     return _TOO_EXACT.sub(r"\1", text.getvalue())

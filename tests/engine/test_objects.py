@@ -328,6 +328,7 @@ def check_two_at_once(folder: Path, patch: pytest.MonkeyPatch) -> None:
     assert len(begun) == len(set(begun)) == len(slow), "work was done twice"
 
 
+@pytest.mark.slow
 def test_of_two_machines_at_once_each_does_what_the_other_does_not(
     bucket: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -521,6 +522,7 @@ def test_nothing_is_removed_from_a_mirror_by_who_takes_it_for_a_store_of_its_own
 # Copies
 
 
+@pytest.mark.slow
 def test_cells_come_back_from_a_bucket_as_they_were_and_gc_keeps_those_of_a_run(
     bucket: S3Server, small_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -52,6 +52,7 @@ def weights(folder: Path) -> torch.nn.Module:
     return network
 
 
+@pytest.mark.slow
 def test_it_is_trained_and_judges(folder: Path, images: Images, capsys: pytest.CaptureFixture[str]) -> None:
     squares(folder / "imagenette")
     files = sorted(folder.rglob("*"))

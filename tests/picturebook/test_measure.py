@@ -62,6 +62,7 @@ def worst(rows: list[Row], start: str) -> float:
     return min(row.value for row in rows if row.name.startswith(start))
 
 
+@pytest.mark.slow
 def test_each_judge_has_its_rows(kit: Kit) -> None:
     rows = judge_rows(kit, images=1)
     assert pooled(rows, "judge top-1 on renders") > 90

@@ -167,6 +167,7 @@ def check_same(renders: Renders, other: Renders) -> None:
     assert np.array_equal(renders.instances[: len(other)], other.instances)
 
 
+@pytest.mark.slow
 def test_renders_do_not_depend_on_the_cache(renders: Renders, tmp_path: Path) -> None:
     for _ in range(2):
         check_same(renders, cached_renders(tmp_path, 0, 40))

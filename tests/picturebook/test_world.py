@@ -352,6 +352,6 @@ def shape(scene: Scene, text: str) -> str:
     )
     text = text.partition(",")[0].lower()
     for slot, words in slots:
-        for word in sorted(words, key=len, reverse=True):
-            text = re.sub(rf"\b{re.escape(word.lower())}\b", slot, text)
+        longest_first = "|".join(re.escape(word.lower()) for word in sorted(words, key=len, reverse=True))
+        text = re.sub(rf"\b(?:{longest_first})\b", slot, text) if longest_first else text
     return " ".join(re.sub(r"\b(an?|the)\b", "", text).split())

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from erasebench.report.budget import budget_curves, draw_budget
+from tests.marks import first_quick
 from tests.results.trials import trials_of
 
 
@@ -64,7 +65,7 @@ def test_a_curve_ends_at_the_robust_rate() -> None:
     assert 100 * budget_curves(FRAME, "rab", "church", "sd")["esd"].robust_rate == measure(FRAME)["robust-rate"].value
 
 
-@pytest.mark.parametrize("count", [1, 9, pytest.param(7, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", first_quick([9, 1, 7]))
 def test_a_chart_names_every_method_and_what_is_left(count: int, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     letters = {("sd", "none"): "c" * 20, ("sd", "standard"): "c" * 20}

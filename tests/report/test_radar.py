@@ -15,6 +15,7 @@ from erasebench.metrics.stats import UNDEFINED, Estimate
 from erasebench.report.radar import draw_overall, overall, overall_scores
 from erasebench.results.rows import TableRow
 from erasebench.results.table import frame_csv
+from tests.marks import first_quick
 from tests.report.published import ATTACKS, NUDITY, printed, published
 
 AXES = ["CLIP", "FID", "Ratio", "Score", *ATTACKS]
@@ -109,7 +110,7 @@ def test_csv_keeps_the_values() -> None:
     pd.testing.assert_frame_equal(again, frame, rtol=1e-5)
 
 
-@pytest.mark.parametrize("count", [1, 8, pytest.param(7, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", first_quick([8, 1, 7]))
 def test_a_chart_names_every_method_and_every_axis(count: int, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     table = {"sd": NUDITY["sd"], **{f"method-{k}": list(rng.uniform(1, 100, 8)) for k in range(count)}}
