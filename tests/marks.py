@@ -18,4 +18,7 @@ def first_quick(values: Iterable[Any]) -> list[Any]:
 def some_quick(quick: Iterable[tuple[Any, ...]], cases: Iterable[tuple[Any, ...]]) -> list[Any]:
     """Tuples of values of several parameters: some, and the other cases, which are left to ``make test-slow``."""
     chosen = list(quick)
-    return [*chosen, *(pytest.param(*case, marks=pytest.mark.slow) for case in cases if case not in chosen)]
+    return [
+        *(pytest.param(*case) for case in chosen),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in cases if case not in chosen),
+    ]

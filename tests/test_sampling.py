@@ -28,6 +28,7 @@ from erasebench.sampling import (
     sample_latents,
     starting_noise,
 )
+from tests.marks import first_quick
 from tests.models.stock import stock_pipeline
 from tests.tiny import Layout, tiny_model
 
@@ -61,7 +62,7 @@ def assert_same_pictures(found: Any, wanted: Any) -> None:
 @pytest.mark.filterwarnings(
     "ignore:__array__ implementation:DeprecationWarning"
 )  # diffusers' LMS, DPM-Solver++ and Euler
-@pytest.mark.parametrize("layout", ["sd1", "sd2"])
+@pytest.mark.parametrize("layout", first_quick(["sd1", "sd2"]))
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_every_sampler_is_that_of_the_stock_pipeline(layout: Layout, name: str) -> None:
     pipeline, sampler = stock_pipeline(layout), Sampler(name, 7, 4.0)

@@ -30,6 +30,7 @@ from erasebench.results.scores import read_scores, split_judges
 from erasebench.stages.session import Session
 from erasebench.suites import layered_config
 from tests.engine.runs import command, done, fast_judge, fast_stages, run_tiny
+from tests.marks import first_quick
 from tests.results.trials import trial
 
 MORE = ("--concepts", "church,nudity", "--images-per-prompt", "3", "--erasure-seeds", "1")
@@ -91,7 +92,7 @@ def test_every_number_is_the_same_without_it(runs: Path) -> None:
     assert read_record(runs / "out").protocol == read_record(runs / "twice").protocol
 
 
-@pytest.mark.parametrize("fail_on", [None, ["ratio", "score", "clip", "fid"]])
+@pytest.mark.parametrize("fail_on", first_quick([None, ["ratio", "score", "clip", "fid"]]))
 def test_runs_are_compared_by_the_first_judge(runs: Path, fail_on: list[str] | None) -> None:
     once, twice = (read_run(runs / name) for name in ("out", "twice"))
     wanted = compare(once, once, fail_on).changes

@@ -109,6 +109,7 @@ def test_a_change_of_identity_does_not_go_unnoticed(
         check_today(capsys)
 
 
+@pytest.mark.slow
 def test_a_table_that_is_made_in_another_way_does_not_go_unnoticed(
     today: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -600,7 +600,8 @@ def test_the_judges_stage_asks_for_the_tokenizer(tmp_path: Path, renders: Render
         train_judges(renders, None, tmp_path, torch.device("cpu"), tmp_path / "out", seed=0)
 
 
-@pytest.mark.parametrize("twice", first_quick([False, True]), ids=["anew", "further"])
+@pytest.mark.slow
+@pytest.mark.parametrize("twice", [False, True], ids=["anew", "further"])
 def test_the_judges_stage_ships_judges_that_load(
     twice: bool, tmp_path: Path, renders: Renders, tokenizer: CLIPTokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
