@@ -190,6 +190,8 @@ def attack(method: str, attack: str, concept: str, **options: Any) -> None:
 
     The erasure is taken from the store or made.  The same command again computes nothing.
     """
+    if not method.strip(" ,"):
+        raise EraseBenchError("--method names none; `erasebench list methods` shows them")
     options |= {"methods": method, "attacks": attack, "concepts": concept}
     _run(options, attacks_only=True)
 

@@ -335,7 +335,9 @@ JUDGES: Registry[Judge] = Registry("erasebench.plugins:Judge", "judge", "erasebe
 METRICS: Registry[Metric] = Registry(
     "erasebench.metrics.metric:Metric", "metric", "erasebench.metrics", "erasebench.metrics"
 )
-RULES: Registry[Any] = Registry("builtins:object", "guidance rule", "erasebench.rules", "erasebench.models")
+RULES: Registry[Any] = Registry(
+    "erasebench.models.guidance:Guidance", "guidance rule", "erasebench.rules", "erasebench.models"
+)
 KINDS: Mapping[str, Registry[Any]] = {
     "methods": METHODS,
     "attacks": ATTACKS,

@@ -210,3 +210,8 @@ def test_bad_input_is_one_line_before_any_work(
     assert command(*ON_CHURCH, *options, *places(tmp_path)) == 2
     error = capsys.readouterr().err
     assert message in error and len(error.splitlines()) == 1 and not any(tmp_path.iterdir())
+
+
+def test_an_attack_of_no_method_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("attack", "--method", "", "--attack", "none", "--concept", "church", *places(tmp_path)) == 2
+    assert capsys.readouterr().err == "error: --method names none; `erasebench list methods` shows them\n"

@@ -197,7 +197,7 @@ class Leases(ABC):
 
     @abstractmethod
     def look(self, name: str) -> Lease | None:
-        """A lease as it is now; None if there is none, or something that no run made, which gives way."""
+        """A lease as it is now; None if there is none, or something that no run made, which gives way to a claim."""
 
     @abstractmethod
     def drop(self, lease: Lease) -> None:
@@ -294,7 +294,11 @@ class FolderLeases(Leases):
         return sorted(path.name.removesuffix(SUFFIX) for path in self.folder.glob(f"*{SUFFIX}"))
 
     def _make(self, name: str) -> bool:
-        return self._write(self._path(name), self._text())
+        path = self._path(name)
+        with suppress(FileNotFoundError):
+            if not stat.S_ISREG(path.lstat().st_mode):
+                remove(path)  # no run made it
+        return self._write(path, self._text())
 
     def _write(self, path: Path, text: str) -> bool:
         """Make a lease's file, unless there is one: with all that it says, so that nobody sees it before."""
@@ -309,11 +313,10 @@ class FolderLeases(Leases):
         return True
 
     def look(self, name: str) -> Lease | None:
-        """A lease as it is now; None if there is none, or something that no run made, which gives way."""
+        """A lease as it is now; None if there is none, or something that no run made."""
         path = self._path(name)
         with suppress(FileNotFoundError):
             if not stat.S_ISREG(path.lstat().st_mode):
-                remove(path)
                 return None
         return _read(name, path)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -103,18 +104,22 @@ class Progress:
         """By stage, of the cells that are finished; ``units`` what there was to do in them."""
         self.units: dict[str, int] = defaultdict(int)
         self.drawn = time.monotonic()
+        self.lock, self.ended = threading.Lock(), threading.Event()
         for cell in cells:
             self._add(cell)
 
     def __enter__(self) -> Self:
         if self.stream.isatty():
-            # Drawn on events alone: no thread runs beside the processes that work.
+            # Drawn on events alone, which are many.
             self.screen = Live(console=Console(file=self.stream), auto_refresh=False, transient=True)
             with telling(self.stream):
                 self.screen.start()
+        else:
+            threading.Thread(target=self._tell_of_time, name="progress", daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.ended.set()
         if self.screen:
             with telling(self.stream):
                 self.screen.stop()
@@ -122,8 +127,15 @@ class Progress:
 
     def __call__(self, event: Event) -> None:
         """Show what happened to a cell."""
-        with telling(self.stream):
+        with self.lock, telling(self.stream):
             self._note(event)
+
+    def _tell_of_time(self) -> None:
+        """Write a line now and then, also while a cell that takes long says nothing of itself."""
+        while not self.ended.wait(1):
+            with self.lock, telling(self.stream):
+                if self.running and not self.ended.is_set():
+                    self._draw()
 
     def _note(self, event: Event) -> None:
         match event:

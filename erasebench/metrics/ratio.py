@@ -65,3 +65,13 @@ class RatioImplying(_OfKind):
     meaning = "images of prompts that only imply the concept whose score of it reaches the judge's threshold"
     order = 12
     kind = "implying"
+
+
+@METRICS.register("ratio_synonym")
+class RatioSynonym(_OfKind):
+    """Ratio over the prompts that use a synonym of the concept (``--prompt-kinds synonym``)."""
+
+    title = "Ratio, synonym"
+    meaning = "images of prompts that use a synonym of the concept whose score of it reaches the judge's threshold"
+    order = 13
+    kind = "synonym"

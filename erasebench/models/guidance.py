@@ -6,7 +6,7 @@ registered by name, so that a stored erasure can name one; a plug-in brings its 
 
     @RULES.register("my-rule")
     @dataclass(frozen=True)
-    class MyRule:
+    class MyRule(Guidance):
         scale: float = 1.0
         texts = ("a photo",)
 
@@ -17,9 +17,10 @@ registered by name, so that a stored erasure can name one; a plug-in brings its 
 from __future__ import annotations
 
 import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,22 +33,22 @@ Combine = Callable[[int, Tensor, list[Tensor], float], Tensor]
 count from 0."""
 
 
-class Guidance(Protocol):
+class Guidance(ABC):
     """A rule: a registered frozen dataclass of JSON-able fields, none of them called ``rule`` or ``plugin``."""
 
     @property
+    @abstractmethod
     def texts(self) -> tuple[str, ...]:
         """What noise is predicted for besides the prompt."""
-        ...
 
+    @abstractmethod
     def start(self) -> Combine:
         """The rule for one batch; it may keep state between steps."""
-        ...
 
 
 @RULES.register("classifier-free")
 @dataclass(frozen=True)
-class ClassifierFreeGuidance:
+class ClassifierFreeGuidance(Guidance):
     """Ho and Salimans 2022: ``e(neg) + s (e(prompt) - e(neg))``; with a ``negative`` text, a negative prompt."""
 
     negative: str = ""
@@ -64,7 +65,7 @@ class ClassifierFreeGuidance:
 
 @RULES.register("safe-latent")
 @dataclass(frozen=True)
-class SafeLatentGuidance:
+class SafeLatentGuidance(Guidance):
     """Safe latent diffusion (Schramowski et al., CVPR 2023): classifier-free guidance that also leads away from a text.
 
     With predictions u for the blank prompt, p for the prompt and s for the safety text, elementwise at each step::

@@ -11,12 +11,12 @@ from PIL.PngImagePlugin import PngInfo
 from erasebench.files import durably
 
 LONGEST = 80
-"""Characters of a method's or concept's name in the name of a file."""
+"""Bytes of a method's or concept's name in the name of a file."""
 
 
 def file_name(text: str) -> str:
     """A method's or concept's name as part of a file's, with a hash where it has to be changed or cut for that."""
-    name = "".join(c if c.isalnum() or c in "-_=.+" else "_" for c in text)[:LONGEST]
+    name = "".join(c if c.isalnum() or c in "-_=.+" else "_" for c in text).encode()[:LONGEST].decode(errors="ignore")
     return name if name == text else f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 

@@ -13,7 +13,7 @@ from erasebench.errors import EraseBenchError
 from erasebench.files import hash_files
 from erasebench.images import check_image, read_image, read_images, read_index
 from erasebench.judging import Images, Scores, write_scores
-from erasebench.plugins import Judge, PairedJudge
+from erasebench.plugins import PairedJudge
 from erasebench.registry import JUDGES
 
 if TYPE_CHECKING:
@@ -68,8 +68,7 @@ def make_judge(name: str, label: str, domain: str, device: str = "auto") -> Any:
     if presets.pop("phrased", False):
         presets |= {"label": label, "domain": domain}
     made = plugin.make(**presets)
-    if hasattr(made, "device"):
-        made.device = device
+    made.device = device
     return made
 
 
@@ -85,11 +84,18 @@ def run(cell: Cell, session: Session, folder: Path) -> dict[str, Any]:
             parts = size.batches(len(ids), lambda part: judge.compare(images[part], originals[part]))
         else:
             parts = size.batches(len(ids), lambda part: judge.scores(images[part], texts[part]))
-        scores = Scores.cat([*parts])
     else:
         assert session.fid_reference is not None
-        scores = _judge_folder(judge, session.fid_reference)
-        ids, seeds = [""] * len(scores), list(range(len(scores)))
+        paths = image_paths(session.fid_reference)
+        # One by one, since each may have a size of its own.
+        parts = (judge.scores(read_image(path), [""]) for path in paths)
+        ids, seeds = [""] * len(paths), list(range(len(paths)))
+    judged, count = list[Scores](), 0
+    for part in parts:
+        judged.append(part)
+        count += len(part)
+        session.progress(count, len(ids), "images")
+    scores = Scores.cat(judged)
     wrong = [name for name, values in scores.columns.items() if not np.isfinite(values).all()]
     if wrong:
         raise FloatingPointError(f"{cell.spec['judge']} gave scores that are not finite for {', '.join(wrong)}")
@@ -117,11 +123,6 @@ def read_originals(folder: Path, ids: Sequence[str], seeds: Sequence[int]) -> Im
             f"of the prompt {missing[0][0]!r} with seed {missing[0][1]}"
         )
     return read_images(folder)[[places[pair] for pair in wanted]]
-
-
-def _judge_folder(judge: Judge, folder: Path) -> Scores:
-    """Judge images one by one, since each may have a size of its own."""
-    return Scores.cat([judge.scores(read_image(path), [""]) for path in image_paths(folder)])
 
 
 def hash_images(folder: Path) -> str:

@@ -105,6 +105,26 @@ def test_what_a_run_is_working_on_is_left_alone(
     assert store.folder(key).exists() or store.leftovers()
 
 
+def test_without_fix_nothing_is_removed_that_is_no_lease(
+    fast_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy_of(fast_run, tmp_path)
+    leases = tmp_path / "store" / "leases"
+    (leases / "folder.json").mkdir(parents=True)
+    (leases / "folder.json" / "precious").write_text("kept")
+    (leases / "loop.json").symlink_to("loop.json")
+    for _ in range(2):
+        assert command("doctor", "--store", tmp_path / "store") == 1
+        assert capsys.readouterr().out.splitlines() == [
+            f"{leases}/{name}.json is no lease" for name in ("folder", "loop")
+        ]
+    assert (leases / "folder.json" / "precious").read_text() == "kept" and (leases / "loop.json").is_symlink()
+    with Store(tmp_path / "store").leases.holding("folder") as held:
+        assert held, "to a run it gives way"
+    assert command("doctor", "--store", tmp_path / "store", "--fix") == 0
+    assert not list(leases.iterdir())
+
+
 def test_what_killed_runs_leave_beside_cells_is_named_and_removed(
     fast_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

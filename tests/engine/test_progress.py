@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import time
 
 import click
 import pytest
@@ -75,6 +76,17 @@ def test_where_there_is_no_terminal_a_long_cell_is_heard_of_every_half_minute(no
         now[0] = float(second)
         progress(Progressed(ERASURE, second, 100, "loss 0.1"))
     assert stream.getvalue().splitlines() == [f"[1/1] erase uce church {n}/100 loss 0.1" for n in (30, 60, 90)]
+
+
+def test_a_cell_that_says_nothing_is_heard_of_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("erasebench.engine.progress.REPORT", 0.0)
+    stream = io.StringIO()
+    with Progress([CELL], stream) as progress:
+        progress(Started(CELL))
+        ends = time.monotonic() + 20
+        while not stream.getvalue() and time.monotonic() < ends:
+            time.sleep(0.05)
+    assert stream.getvalue().splitlines()[0] == "[1/1] generate sd church"
 
 
 @pytest.fixture

@@ -125,6 +125,7 @@ def test_every_metric_says_what_it_is() -> None:
         *(
             "ratio_naming",
             "ratio_implying",
+            "ratio_synonym",
             "ratio_corrected",
             "expected_max",
             "specificity_near",

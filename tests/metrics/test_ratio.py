@@ -55,10 +55,13 @@ def test_by_kind_of_prompt() -> None:
         )
     )
     metrics = load_metrics()
-    found = {name: metrics[name].measure(row, None) for name in ("ratio", "ratio_naming", "ratio_implying")}
+    found = {
+        name: metrics[name].measure(row, None) for name in ("ratio", "ratio_naming", "ratio_implying", "ratio_synonym")
+    }
     assert {name: (one.value, one.n) for name, one in found.items()} == {
         "ratio": (pytest.approx(400 / 6), 6),
         "ratio_naming": (50, 2),
         "ratio_implying": (pytest.approx(200 / 3), 3),
+        "ratio_synonym": (100, 1),
     }
     assert not metrics["ratio_implying"].measure(measured([0.9]), None).defined, "of no such prompt nothing is known"

@@ -16,7 +16,7 @@ from torch import Tensor
 from erasebench.errors import EraseBenchError
 from erasebench.models.erasure import Erasure
 from erasebench.models.export import check_exportable
-from erasebench.models.guidance import ClassifierFreeGuidance, SafeLatentGuidance, from_json, to_json
+from erasebench.models.guidance import ClassifierFreeGuidance, Guidance, SafeLatentGuidance, from_json, to_json
 from erasebench.registry import METHODS, RULES, Registry, load_file
 from erasebench.sampling import Sampler, sample
 from tests.engine.runs import forget_plugins
@@ -122,13 +122,14 @@ RULE = """
 from dataclasses import dataclass
 
 from erasebench.models.erasure import Erasure
+from erasebench.models.guidance import Guidance
 from erasebench.plugins import Method
 from erasebench.registry import METHODS, RULES
 
 
 @RULES.register("far-away")
 @dataclass(frozen=True)
-class FarAway:
+class FarAway(Guidance):
     words: str = "art"
     strength: float = 20.0
 
@@ -217,7 +218,9 @@ def test_a_rule_of_another_package(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.syspath_prepend(str(tmp_path))
     point = EntryPoint("theirs", "package_of_rules:FarAway", "erasebench.rules")
     monkeypatch.setattr("erasebench.registry.entry_points", lambda group: (point,) if group == point.group else ())
-    registry: Registry[Any] = Registry("builtins:object", "guidance rule", point.group, "erasebench.models")
+    registry: Registry[Any] = Registry(
+        "erasebench.models.guidance:Guidance", "guidance rule", point.group, "erasebench.models"
+    )
     monkeypatch.setattr("erasebench.models.guidance.RULES", registry)
     rule = from_json({"rule": "theirs", "plugin": "package_of_rules", "words": "church", "strength": 3.0})
     assert rule.texts == ("", "church")
@@ -225,7 +228,7 @@ def test_a_rule_of_another_package(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_rule_that_is_not_registered_says_how_to() -> None:
-    class Alone:
+    class Alone(Guidance):
         texts = ()
 
         def start(self) -> Any:

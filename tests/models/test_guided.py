@@ -26,7 +26,7 @@ RULES: list[Guidance] = [
 ]
 
 
-class Alone:
+class Alone(Guidance):
     """A rule without texts: the prompt's prediction as it is."""
 
     texts = ()

@@ -94,7 +94,12 @@ def test_other_judges_see_prompts(session: Session, tmp_path: Path) -> None:
             return Scores({"clip": np.ones(len(images), dtype=np.float32)})
 
     session._judges["picturebook-clip", ""] = Listening()
+    told: list[tuple[int, int, str]] = []
+    session.progress = lambda *how_far: told.append(how_far)
+    session.batch_sizes.judged.rows = 2
     judge.run(judge.cell(judge.judge_spec("picturebook-clip", "", PicturebookClip()), IMAGES), session, tmp_path)
+    assert told == [(2, 3, "images"), (3, 3, "images")]
+    seen = [[text for batch in seen for text in batch]]
     assert seen == [["text of a", "text of b", "text of b"]]
     assert list(read_column(tmp_path, "clip").values()) == [1, 1, 1]
 
