@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import re
+import tomllib
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from importlib.util import resolve_name
@@ -56,6 +58,28 @@ def test_an_import_of_a_method_is_seen(line: str) -> None:
 def test_no_module_imports_itself_by_way_of_others() -> None:
     graph = grimp.build_graph("erasebench", exclude_type_checking_imports=True, cache_dir=None)
     TopologicalSorter({name: graph.find_modules_directly_imported_by(name) for name in graph.modules}).prepare()
+
+
+def test_every_module_stands_in_a_layer() -> None:
+    """But for what holds the names of its package alone."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    [order] = [one for one in settings["tool"]["importlinter"]["contracts"] if one["type"] == "layers"]
+    layers = tuple(f"{name.strip()}." for layer in order["layers"] for name in layer.split("|"))
+    modules = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in FILES}
+    assert {name for name in modules if not f"{name}.".startswith(layers)} == {"erasebench", "erasebench.picturebook"}
+
+
+def test_docstrings_open_with_a_noun_or_an_imperative() -> None:
+    """Those of constants as well."""
+    clauses = re.compile(r"(What|Whether|How|Where|Which|Who|When)\b")
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if (
+                isinstance(node, ast.Expr)
+                and isinstance(node.value, ast.Constant)
+                and isinstance(node.value.value, str)
+            ):
+                assert not clauses.match(node.value.value), f"{path}:{node.lineno}"
 
 
 def test_no_module_is_too_long_to_be_read() -> None:
