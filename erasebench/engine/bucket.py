@@ -54,7 +54,7 @@ class Bucket:
         return next((PurePosixPath(name).name for name in found), None)
 
     def read(self, name: str) -> bytes | None:
-        """What an object holds; None if there is none."""
+        """The content of an object; None if there is none."""
         with tempfile.TemporaryDirectory(prefix="erasebench-") as folder:
             return (Path(folder) / "object").read_bytes() if self.download(name, Path(folder) / "object") else None
 
@@ -128,7 +128,7 @@ class Bucket:
 
 
 def _code(error: BaseException) -> str:
-    """What S3 calls an error."""
+    """The code that S3 gives an error."""
     response = getattr(error.__cause__, "response", None) or {}
     return str(response.get("Error", {}).get("Code", ""))
 

@@ -43,7 +43,7 @@ class Cell:
     asked: bool = False
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a worker needs: whether the cell is needed was decided before."""
+        """The state that a worker needs: whether the cell is needed was decided before."""
         return {**vars(self), "unless": ()}
 
     @cached_property
@@ -53,7 +53,7 @@ class Cell:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What is hashed."""
+        """The input of the hash."""
         return {
             "identity_version": IDENTITY_VERSION,
             "stage": self.stage,

@@ -79,7 +79,7 @@ def examine(place: Place, fix: bool = False) -> list[str]:
 
 
 def strays(root: Path) -> list[Path]:
-    """What of a store in a folder is no folder where one should be, and no lease where one should be."""
+    """The paths in a store's folder that are no folder where one should be, or no lease where one should be."""
     patterns = (f"{CELLS}/*", f"{CELLS}/??/*", f"{WORK}/*")
     folders = [path for pattern in patterns for path in root.glob(pattern)]
     leases = root.glob(f"{LEASES}/*")

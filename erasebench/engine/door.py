@@ -24,7 +24,7 @@ SILENCE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 6}
 
 @dataclass(frozen=True)
 class Place:
-    """Where the workers of a run come to.
+    """The place that the workers of a run come to.
 
     Attributes:
         host: a name or address of the driver's machine; ``port`` where it listens; ``key`` who knows it is a worker.
@@ -40,7 +40,7 @@ class Place:
 
 
 class Door:
-    """Where workers come in; each is heard in a thread of its own, so that nobody keeps the others waiting.
+    """The entrance for workers; each is heard in a thread of its own, so that nobody keeps the others waiting.
 
     Args:
         host: a name or address of this machine, by which they reach it.
@@ -62,7 +62,7 @@ class Door:
         Thread(target=self._open, daemon=True).start()
 
     def next(self) -> tuple[Connection, str, int]:
-        """Who came: the connection, the version of erasebench, the number."""
+        """The next worker that came: the connection, the version of erasebench, the number."""
         self.bell.recv_bytes()
         return self._came.get()
 

@@ -171,7 +171,7 @@ class _Run:
         return task
 
     def _size(self, cell: Cell) -> int:
-        """How many cells are computed together with one."""
+        """The number of cells that are computed together with one, itself included."""
         return self.queue.share(cell, max(1, self.workshop.together(cell)), self.count) if cell.batch else 1
 
     def _begin(self, cells: Sequence[Cell]) -> Job | None:
@@ -314,7 +314,7 @@ class _Run:
             self._fail(cell, failure)
 
     def _is_lost(self, cell: Cell) -> bool:
-        """Whether another run took over a cell that was begun here."""
+        """True if another run took over a cell that was begun here."""
         return not self.store.leases.holds(cell.key) or self.store.marker(cell.key) is not None
 
     def _note_found(self, cell: Cell, marker: Marker) -> None:

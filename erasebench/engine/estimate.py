@@ -1,4 +1,4 @@
-"""What cells would cost, from speeds that were measured in their store."""
+"""The cost of missing cells, estimated from speeds that were measured in their store."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from erasebench.engine.store import Store
 
 @dataclass
 class _Measured:
-    """What the finished cells of one stage and kind took in all, and the one that had most memory in use, in MB."""
+    """The totals of the finished cells of one stage and kind, and the most memory that one had in use, in MB."""
 
     units: int = 0
     seconds: float = 0.0
@@ -37,7 +37,7 @@ def list_missing(missing: Sequence[Cell]) -> list[str]:
 
 
 def count_missing(missing: Sequence[Cell], cells: Sequence[Cell]) -> list[str]:
-    """How many of all cells are missing, by stage, and how many images they hold."""
+    """Lines on the number of cells that are missing of all, by stage, and of the images that they hold."""
     perhaps = perhaps_unneeded(missing)
     by_stage: dict[str, list[Cell]] = {cell.stage: [] for cell in cells}
     for cell in missing:

@@ -1,4 +1,4 @@
-"""Who holds a lease: a process of some machine, and whether it is known to have ended."""
+"""The holder of a lease: a process of some machine, and whether it is known to have ended."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from erasebench.files import is_running
 
 @dataclass(frozen=True)
 class Holder:
-    """Who made a lease.
+    """The process that made a lease.
 
     Attributes:
         owner: a random name.
@@ -39,7 +39,7 @@ class Holder:
 
     @property
     def has_ended(self) -> bool:
-        """Whether its process is known to be gone: one of another machine never is."""
+        """True if its process is known to be gone: one of another machine never is."""
         if self.machine != this_machine():
             return False
         if not is_running(self.process):

@@ -38,7 +38,7 @@ SUFFIX = ".json"
 
 @dataclass(frozen=True)
 class Claim:
-    """What came of asking for a lease.
+    """The outcome of asking for a lease.
 
     Attributes:
         held: it is this run's now.
@@ -67,7 +67,7 @@ class Lease:
 
     @property
     def holder(self) -> Holder | None:
-        """Who made it; None where that was cut short."""
+        """The process that made it; None where its text was cut short."""
         try:
             holder = Holder(**json.loads(self.text))
         except (ValueError, TypeError, RecursionError):
@@ -77,7 +77,7 @@ class Lease:
 
     @property
     def ended(self) -> str:
-        """Who held it until the process ended; ``""`` unless that is known."""
+        """Its holder, if that process is known to have ended; ``""`` otherwise."""
         holder = self.holder
         return f"{holder}, which has ended" if holder and holder.has_ended else ""
 
@@ -136,11 +136,11 @@ class Leases(ABC):
             self._stop.set()
 
     def holds(self, name: str) -> bool:
-        """Whether a lease was taken here and by no other run since."""
+        """True if a lease was taken here and by no other run since."""
         return self.is_held(name) and self._is_own(name)
 
     def is_held(self, name: str) -> bool:
-        """Whether a lease was taken here and not given back, without looking whether another run took it over."""
+        """True if a lease was taken here and not given back, without looking whether another run took it over."""
         return name in self._held
 
     @contextmanager
@@ -236,7 +236,7 @@ class Leases(ABC):
         return json.dumps(asdict(Holder.here(self.owner)))
 
     def _silent(self, lease: Lease) -> str:
-        """Who holds a lease that did not change for too long; ``""`` if it did, or was not watched for as long."""
+        """The holder of a lease that did not change for too long; ``""`` if it did, or was not watched for as long."""
         now = time.monotonic()
         last, since = self._watched.setdefault(lease.name, (lease, now))
         if last != lease:
@@ -331,7 +331,7 @@ class FolderLeases(Leases):
 
 
 def is_stray(path: Path) -> bool:
-    """Whether what lies in a folder of leases is none, nor one in the making by a process that may be alive.
+    """True if what lies in a folder of leases is none, nor one in the making by a process that may be alive.
 
     What is gone by now is no stray: leases come and go.
     """

@@ -31,7 +31,7 @@ class CorruptCellError(EraseBenchError):
 
 @dataclass(frozen=True)
 class Marker:
-    """What vouches for a cell.
+    """The record that vouches for a cell.
 
     Attributes:
         identity: the cell's, for people and for ``erasebench doctor``.
@@ -76,7 +76,7 @@ def find_marker(key: str, folder: Path) -> Marker | str:
 
 
 def read_payload(folder: Path, marker: Marker) -> str | None:
-    """What is wrong with a cell of a marker after reading every byte of it, or None, which is noted."""
+    """The problem with a cell of a marker after reading every byte of it, or None, which is noted."""
     times = {name: (folder / name).stat().st_mtime_ns for name in marker.files}
     for name, (_, digest) in marker.files.items():
         if hash_file(folder / name) != digest:
@@ -100,7 +100,7 @@ def note_verified(folder: Path, marker: Marker, times: Mapping[str, int]) -> Non
 
 
 def is_verified(folder: Path, marker: Marker) -> bool:
-    """Whether it is noted that the files of a cell are what its marker says, and none was written to since then."""
+    """True if it is noted that the files of a cell are what its marker says, and none was written to since then."""
     try:
         noted = (folder / VERIFIED).stat().st_mtime_ns
         times = {name: (folder / name).stat().st_mtime_ns for name in marker.files}
@@ -173,7 +173,7 @@ def parse_marker(text: str) -> Marker:
 
 
 def file_times(folder: Path) -> dict[str, int]:
-    """When each file of a folder was written last, in nanoseconds, by its name there."""
+    """The time when each file of a folder was written last, in nanoseconds, by its name there."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): path.stat().st_mtime_ns for path in paths}
 
@@ -198,5 +198,5 @@ def _sizes(folder: Path) -> dict[str, int]:
 
 
 def _proof(marker: Marker, times: Mapping[str, int]) -> dict[str, list[Any]]:
-    """What a note of verified files says: size, hash and time of change of each."""
+    """The content of a note of verified files: size, hash and time of change of each."""
     return {name: [size, digest, times[name]] for name, (size, digest) in marker.files.items()}

@@ -16,7 +16,7 @@ from erasebench.errors import EraseBenchError
 
 LEASES, BEATS = "leases", "leases/beats"
 NAME = re.compile("[0-9a-z-]+")
-"""What leases are called; their names become parts of paths."""
+"""The pattern of the names of leases, which become parts of paths."""
 
 
 class ObjectLeases(Leases):
@@ -41,7 +41,7 @@ class ObjectLeases(Leases):
         """By name, what the bucket said of each object when it was listed last."""
         self._listed = -float("inf")
         self._texts: dict[tuple[str, str], str] = {}
-        """What leases say, by their names and what the bucket said of them."""
+        """The texts of leases, by their names and what the bucket said of them."""
         self._generations: dict[str, int] = {}
         """Of leases that this process holds."""
         self._displaced: dict[str, int] = {}

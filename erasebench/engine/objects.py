@@ -47,7 +47,7 @@ THREADS = 16
 
 
 def mirror_folder(url: str, identity: str) -> Path:
-    """Where the mirror of a store is: a name that people recognize, and what tells it from all others."""
+    """The folder of a store's mirror: a name that people recognise, and what tells it from all others."""
     folder = Path(os.environ.get(MIRRORS) or "~/.cache/erasebench/mirrors").expanduser()
     readable = re.sub("[^A-Za-z0-9.]+", "-", url)[:80]
     return folder / f"{readable}-{short_hash([url, identity])}"
@@ -98,7 +98,7 @@ class ObjectStore(Store):
         return Store, (self.root,)
 
     def _introduce(self, make: bool) -> dict[str, Any] | None:
-        """What the store says of itself; None if there is none."""
+        """The description that the store gives of itself; None if there is none."""
         text = self.bucket.read(ABOUT)
         if text is None:
             other = self.bucket.first()
@@ -170,11 +170,11 @@ class ObjectStore(Store):
         return found if brought == _MISSING else brought
 
     def has(self, key: str) -> bool:
-        """Whether the bucket has a marker of a cell."""
+        """True if the bucket has a marker of a cell."""
         return key in self._known()
 
     def is_finished(self, key: str) -> bool:
-        """Whether the bucket has a cell, so that it need not be brought there."""
+        """True if the bucket has a cell, so that it need not be brought there."""
         return isinstance(self._ask_if_listed(key), Marker)
 
     def size(self, key: str) -> int:
@@ -182,7 +182,7 @@ class ObjectStore(Store):
         return sum(self._known_payloads().get(key, {}).values())
 
     def verify(self, key: str) -> str | None:
-        """What is wrong with a cell in the bucket after reading every byte of it, or None; the mirror stays."""
+        """The problem with a cell in the bucket after reading every byte of it, or None; the mirror stays."""
         marker = self._ask(key)
         if isinstance(marker, str):
             return marker
@@ -227,7 +227,7 @@ class ObjectStore(Store):
         return sorted(self._list())
 
     def leftovers(self, key: str = "") -> dict[PurePath, str]:
-        """What lies half-written in the mirror, and objects of the bucket that no marker names."""
+        """All that lies half-written in the mirror, and objects of the bucket that no marker names."""
         payloads = self._list_payloads(key)
         self._list()
         found: dict[PurePath, str] = {}
@@ -267,7 +267,7 @@ class ObjectStore(Store):
         self._remove(key)
 
     def _is_same(self, key: str, marker: Marker) -> bool:
-        """Whether the bucket is known to have a cell as the mirror has it, without asking for its marker."""
+        """True if the bucket is known to have a cell as the mirror has it, without asking for its marker."""
         if key in self._same:
             return True
         # Nobody writes a marker before what it names, so that it can name nothing but what is there.

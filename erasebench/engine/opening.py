@@ -1,4 +1,4 @@
-"""How stores are opened, in a folder or in a bucket."""
+"""The opening of stores, in a folder or in a bucket."""
 
 from __future__ import annotations
 

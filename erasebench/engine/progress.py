@@ -65,7 +65,7 @@ class _Running:
 
 @dataclass
 class _Batch:
-    """What became of the cells of a batch; ``left`` how many are not settled, ``began`` when the first was begun."""
+    """The outcomes of the cells of a batch; ``left`` how many are not settled, ``began`` when the first was begun."""
 
     left: int = 0
     began: float | None = None
@@ -320,7 +320,7 @@ def _state(running: _Running, now: float) -> str:
 
 
 def _silence(event: Silent) -> str:
-    """What to tell of a worker that may hang: where it is, and what ends it."""
+    """The line on a worker that may hang: where it is, and what ends it."""
     calls = " < ".join(event.calls[:CALLS])
     where = f"it is at {calls}" if calls else "nor does it answer, as if it were stopped"
     ending = (

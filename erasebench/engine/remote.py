@@ -30,13 +30,13 @@ from erasebench.files import remove, sync
 LOOK = 1.0
 """Seconds after which it is looked whether workers ended that are not there."""
 LAUNCHES = 3
-"""How often in a row a worker is launched that ends before it is there."""
+"""The number of times in a row that a worker is launched that ends before it is there."""
 VISIBLE = 60.0
 """Seconds that a file which a worker wrote may take to be seen here; network file systems keep listings for a while."""
 
 
 class Launcher(Protocol):
-    """What starts worker processes somewhere: Ray, Slurm."""
+    """The part that starts worker processes somewhere: Ray, Slurm."""
 
     host: str
     """A name or address by which they reach this machine."""
@@ -108,7 +108,7 @@ def _settle_in(place: Place, number: int) -> None:
 
 @dataclass(frozen=True)
 class _Written:
-    """What came of a task, and the sizes of the files in each of its folders, by their names there."""
+    """The outcome of a task, and the sizes of the files in each of its folders, by their names there."""
 
     costs: Sequence[Mapping[str, Any]]
     files: Sequence[Mapping[str, int]]
@@ -220,7 +220,7 @@ class RemoteWorkers(ConnectedWorkers):
         """By the number of a worker how often it was launched since it was there."""
         self._looked = time.monotonic()
         self._told: set[str] = set()
-        """How workers ended, as far as that is known to subscribers: of many that end alike one is told of."""
+        """The ends of workers that subscribers know of: of many that end alike one is told of."""
         self._door = Door(launcher.host, self._shared.absolute())
         try:
             launcher.launch(range(count), self._door.place)
@@ -230,7 +230,7 @@ class RemoteWorkers(ConnectedWorkers):
         tell(Asked(count, launcher.where))
 
     def free(self) -> int:
-        """How many are there and idle."""
+        """The number of workers that are there and idle."""
         return sum(worker.task is None for worker in self._all)
 
     def start(self, task: Task) -> None:

@@ -1,4 +1,4 @@
-"""What a runner does, and what it tells while it does it."""
+"""The interface of a runner, and the events that it tells of while it runs."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Started:
 
 @dataclass(frozen=True)
 class Progressed:
-    """How far a cell is, and those that are computed beside it."""
+    """The progress of a cell, and of those that are computed beside it."""
 
     cell: Cell
     done: int
@@ -183,7 +183,7 @@ Subscriber = Callable[[Event], None]
 
 @dataclass
 class Outcome:
-    """What became of cells.
+    """The outcome of a run's cells.
 
     Attributes:
         computed: keys of the cells that this run computed; those that are in none of these were there.
@@ -199,7 +199,7 @@ class Outcome:
 
 
 class Runner(Protocol):
-    """Who has cells computed: on this machine, or on others."""
+    """The part that has cells computed: on this machine, or on others."""
 
     def run(self, cells: Sequence[Cell], store: Store, subscribers: Sequence[Subscriber]) -> Outcome:
         """Compute what is missing.
@@ -220,7 +220,7 @@ class Runner(Protocol):
 
 
 Report = Sequence[Mapping[str, Any]] | Failure
-"""What came of a task: what each of its cells cost, or why it failed."""
+"""The outcome of a task: what each of its cells cost, or why it failed."""
 TaskProgress = Callable[[Task, int, int, str], None]
 """``(task, done, of, note)``; see :data:`erasebench.engine.work.Progress`."""
 
@@ -229,7 +229,7 @@ class Workers(Protocol):
     """Those who do a run's tasks: what tells runners apart."""
 
     def free(self) -> int:
-        """How many of them could begin a task."""
+        """The number of them that could begin a task."""
         ...
 
     def start(self, task: Task) -> None:

@@ -1,4 +1,4 @@
-"""Which cells can be computed now, in which order, and which are not needed."""
+"""The cells that can be computed now, in their order, and those that are not needed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Queue:
         self._heap: list[tuple[int, Cell]] = []
         self._batches: defaultdict[tuple[str, str], list[tuple[int, Cell]]] = defaultdict(list)
         self._most: Counter[tuple[str, str]] = Counter()
-        """How many cells of a batch were in the queue at once, since it had none."""
+        """The most cells of a batch that were in the queue at once, since it had none."""
         self._size = 0
 
     def __len__(self) -> int:
@@ -52,7 +52,7 @@ class Queue:
         return None
 
     def share(self, cell: Cell, most: int, workers: int) -> int:
-        """How many cells of a cell's batch one worker takes.
+        """The number of cells of a cell's batch that one worker takes.
 
         As many as are worth computing together; fewer where there is not so much left for each of all workers, some of
         whom may be free soon, but no fewer than an equal share of what there was.
@@ -85,7 +85,7 @@ class Queue:
 
 
 class Schedule:
-    """What is left of a run's cells.
+    """The cells of a run that are left.
 
     A cell is needed if the results of those in its ``unless`` do not say otherwise, if all that it reads is needed by
     this, and if somebody wants its result: it is asked for, or read by nobody, or by a cell that is needed or has its

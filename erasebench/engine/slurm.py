@@ -26,13 +26,13 @@ from erasebench.engine.workers import THREADS
 from erasebench.errors import EraseBenchError, check_name
 
 CLUSTERS = ("slurm", "local")
-"""Where jobs go: to Slurm, or into processes of this machine, to try a command out."""
+"""The places that jobs go to: Slurm, or processes of this machine, to try a command out."""
 TIMEOUT_MIN = 240
 """Minutes of a job unless the user says otherwise."""
 ENDING = 10.0
 """Seconds that processes of this machine have to end."""
 TOOLS = ("sbatch", "srun")
-"""What submits jobs: submitit calls the first, and takes a machine without the second for one that has no Slurm."""
+"""The submit commands: submitit calls the first, and takes a machine without the second for one that has no Slurm."""
 RESERVED = ("map_count", "nodes", "ntasks_per_node", "num_gpus", "tasks_per_node", "use_srun")
 """Parameters that would make more than one worker of a job, or none."""
 
@@ -161,7 +161,7 @@ class Jobs:
 
 @dataclass(frozen=True)
 class _Job:
-    """What a job does."""
+    """The work of a job."""
 
     place: Place
     number: int
@@ -174,7 +174,7 @@ class _Job:
         worker.join()
 
     def checkpoint(self) -> Any:
-        """What to do when the job, which has to make room, runs again: the same."""
+        """The submission to make when the job, which has to make room, runs again: the same."""
         import submitit
 
         return submitit.helpers.DelayedSubmission(self)

@@ -109,7 +109,7 @@ class Store:
         """
 
     def folder(self, key: str) -> Path:
-        """Where a cell's payload is, or would be."""
+        """The folder in which a cell's payload is, or would be."""
         return self.root / CELLS / key[:2] / key
 
     def marker(self, key: str) -> Marker | None:
@@ -118,7 +118,7 @@ class Store:
         return found if isinstance(found, Marker) else None
 
     def check(self, key: str) -> str | None:
-        """What is wrong with a cell, or None; files are read unless their bytes are known to be right.
+        """The problem with a cell, or None; files are read unless their bytes are known to be right.
 
         They are if they were verified before, here or by another process, and have not been written to since then.
         """
@@ -137,11 +137,11 @@ class Store:
         return self._find(key)
 
     def has(self, key: str) -> bool:
-        """Whether there is something of a cell, finished or not, sound or damaged."""
+        """True if there is something of a cell, finished or not, sound or damaged."""
         return self.folder(key).exists()
 
     def is_finished(self, key: str) -> bool:
-        """Whether a cell is there, so that it need not be brought."""
+        """True if a cell is there, so that it need not be brought."""
         return isinstance(self.find(key), Marker)
 
     def size(self, key: str) -> int:
@@ -159,14 +159,14 @@ class Store:
             shutil.copyfile(self.folder(key) / name, folder / name)
 
     def _find(self, key: str) -> Marker | str:
-        """What :meth:`find` finds in the folder."""
+        """The result of :meth:`find` in the folder."""
         found = find_marker(key, self.folder(key))
         if isinstance(found, str) or key in self._verified or is_verified(self.folder(key), found):
             return found
         return self._read(key, found) or found
 
     def verify(self, key: str) -> str | None:
-        """What is wrong with a cell after reading every byte of it, or None."""
+        """The problem with a cell after reading every byte of it, or None."""
         self._verified.discard(key)
         found = find_marker(key, self.folder(key))
         return found if isinstance(found, str) else self._read(key, found)
@@ -240,7 +240,7 @@ class Store:
                 remove(partial)
 
     def _place(self, key: str, owner: str) -> Path:
-        """Where the owner of a lease writes a cell."""
+        """The folder in which the owner of a lease writes a cell."""
         return self.folder(key).with_name(f"{key}.{owner}{PARTIAL}")
 
     def _commit(self, key: str, partial: Path, marker: Marker, times: Mapping[str, int]) -> None:

@@ -1,4 +1,4 @@
-"""What a store says of itself, in a folder as in a bucket: the version of its format."""
+"""The description that a store gives of itself, in a folder as in a bucket: the version of its format."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ABOUT = "store.json"
 
 
 def check_format(text: str, name: str) -> dict[str, Any]:
-    """What a store says of itself.
+    """The description that a store gives of itself.
 
     Args:
         text: of its file :data:`ABOUT`.

@@ -53,7 +53,7 @@ def measure(store: Store) -> list[str]:
 
 @dataclass(frozen=True)
 class Garbage:
-    """What of a store nobody needs.
+    """The part of a store that nobody needs.
 
     Attributes:
         cells: their keys, by stage.
@@ -69,7 +69,7 @@ class Garbage:
     kept_cells: int
 
     def lines(self) -> list[str]:
-        """What it is, for readers."""
+        """The lines that tell readers what it is."""
         lines = [f"kept: {self.kept_cells} cells, {self.kept / 1e6:.1f} MB"]
         count = sum(map(len, self.cells.values()))
         stages = ", ".join(f"{len(keys)} {stage}" for stage, keys in self.cells.items())
@@ -123,7 +123,7 @@ def collect_garbage(store: Store, keep: Collection[str]) -> Garbage:
 
 @dataclass
 class Arrival:
-    """What came of bringing cells into a store.
+    """The outcome of bringing cells into a store.
 
     Attributes:
         new: how many were brought, of ``size`` bytes.

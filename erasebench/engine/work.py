@@ -1,4 +1,4 @@
-"""What a process does with cells, or with a part of one: the same in this process and in a worker's."""
+"""The work of a process on cells, or on a part of one: the same in this process and in a worker's."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from erasebench.files import is_disk_full
 Progress = Callable[[int, int, str], None]
 """``(done, of, note)`` within one task: images or training steps."""
 TRIES = {"WorkerDied": 3, "WorkerSilent": 3, "ConnectionLost": 10}
-"""How often a task is tried, by the ``error`` of its :class:`Failure`; once where it is none of these.
+"""The number of times that a task is tried, by the ``error`` of its :class:`Failure`; one where it is none of these.
 
 What a cell raises, it would raise again.  That a worker is lost may not be the cell's doing, and at the other end of a
 network, where workers have to make room for others again and again, even less so.
@@ -24,7 +24,7 @@ network, where workers have to make room for others again and again, even less s
 
 
 class Workshop(Protocol):
-    """What knows how cells are computed.  It is sent to each worker process, so it has to pickle."""
+    """The part that knows how cells are computed.  It is sent to each worker process, so it has to pickle."""
 
     device: str
     """``"cpu"``, ``"cuda"`` or ``"cuda:1"``."""
@@ -34,7 +34,7 @@ class Workshop(Protocol):
         ...
 
     def hardware(self) -> str:
-        """What this process computes on and with, in words; where they differ, so may results."""
+        """The hardware and software that this process computes with, in words; where they differ, so may results."""
         ...
 
     def prepare(self, cell: Cell) -> None:
@@ -59,7 +59,7 @@ class Workshop(Protocol):
         ...
 
     def together(self, cell: Cell) -> int:
-        """How many cells of a cell's batch are worth computing together, at most."""
+        """The most cells of a cell's batch that are worth computing together."""
         ...
 
     def unneeded(self, cell: Cell) -> str:

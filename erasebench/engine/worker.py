@@ -17,7 +17,7 @@ from erasebench.engine.work import Failure, Task, Workshop, do
 
 @dataclass(frozen=True)
 class Ready:
-    """What a worker says when it can begin: what it computes on and with, and which process it is, in words."""
+    """The message of a worker that can begin: what it computes on and with, and which process it is, in words."""
 
     hardware: str
     process: str
@@ -25,7 +25,7 @@ class Ready:
 
 @dataclass(frozen=True)
 class WhereAreYou:
-    """What a worker is asked that has told of no progress for a while."""
+    """The question to a worker that has told of no progress for a while."""
 
 
 @dataclass(frozen=True)

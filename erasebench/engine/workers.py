@@ -86,7 +86,7 @@ class ThisProcess:
         self._done.append((task, report))
 
     def wait(self, timeout: float | None) -> list[tuple[Task, Report]]:
-        """What came of the last task."""
+        """The outcome of the last task."""
         done, self._done = self._done, []
         return done
 
@@ -154,7 +154,7 @@ class ConnectedWorkers(ABC):
 
     @abstractmethod
     def _bury(self, worker: Worker) -> Failure:
-        """What to say of a worker whose connection ended."""
+        """The failure to report of a worker whose connection ended."""
 
     @abstractmethod
     def _end(self, worker: Worker) -> None:
@@ -257,7 +257,7 @@ class Processes(ConnectedWorkers):
         """By the number of the worker; also those that were killed and are not gone yet."""
 
     def free(self) -> int:
-        """How many processes are idle, or may be started.
+        """The number of processes that are idle, or may be started.
 
         Raises:
             EraseBenchError: all were killed, and none is gone: what they wait for is the system's.
