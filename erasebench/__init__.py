@@ -61,7 +61,7 @@ _MODULES = {
     **dict.fromkeys(("Attack", "EraseContext", "Judge", "Method"), "plugins"),
     **dict.fromkeys(("ATTACKS", "JUDGES", "METHODS", "METRICS"), "registry"),
 }
-"""Where each name that is imported when it is first used comes from."""
+"""The module of each name that is imported when it is first used."""
 
 
 if not TYPE_CHECKING:  # type checkers would take any name for one that is there

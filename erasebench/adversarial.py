@@ -1,4 +1,4 @@
-"""What attacks find: adversarial prompts and what became of them, in memory and on disk."""
+"""The findings of attacks: adversarial prompts and what became of them, in memory and on disk."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ class AdversarialPrompt:
 
     @property
     def is_text(self) -> bool:
-        """Whether it can be typed."""
+        """True if it can be typed."""
         return self.vectors is None and self.embedding is None
 
 
 @dataclass(frozen=True)
 class Found:
-    """What an attack found for one prompt.
+    """The findings of an attack for one prompt.
 
     Attributes:
         prompt: the best that it found.
@@ -68,7 +68,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Trial:
-    """What an adversarial prompt brought back.
+    """The outcome of an adversarial prompt.
 
     Attributes:
         id: of the prompt that was attacked; ``text``, ``seed`` and ``kind`` likewise.
@@ -93,12 +93,12 @@ class Trial:
 
     @property
     def raw(self) -> bool:
-        """Whether the concept is there."""
+        """True if the concept is there."""
         return self.score >= self.threshold
 
     @property
     def confirmed(self) -> bool:
-        """Whether it is there again on fresh noise."""
+        """True if it is there again on fresh noise."""
         return self.raw and sum(score >= self.threshold for score in self.confirmations) >= NEEDED
 
 

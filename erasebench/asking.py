@@ -1,4 +1,4 @@
-"""What a run asks: prompts of its concepts, of others and of nothing in particular, and who judges the images."""
+"""The prompts of a run: of its concepts, of others and of nothing in particular, and who judges the images."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NEIGHBOURS = "neighbours"
 
 @dataclass(frozen=True)
 class Asked:
-    """What is asked of a concept, and who judges it.
+    """The prompts that are asked of a concept, and its judges.
 
     Attributes:
         concept: the concept.
@@ -65,7 +65,7 @@ class Asker:
         self.prompt_sets = PromptSets(catalogue.prompt_sets, config.prompt_sets, source.domain)
 
     def ask(self, concept: Concept) -> Asked:
-        """What is asked of a concept, and who judges it."""
+        """Return the prompts that are asked of a concept, and its judges."""
         views = tuple(map(self.view, concept.parts))
         seconds = [self._second_view(part, view) for part, view in zip(concept.parts, views, strict=True)]
         prompts = [self._prompts(part, view) for part, view in zip(concept.parts, views, strict=True)]
@@ -103,7 +103,7 @@ class Asker:
         return list({part.name: part for part in named}.values())
 
     def view(self, concept: Concept) -> View:
-        """What the model's domain knows of a concept, with the judge that the run asks.
+        """A concept as the model's domain knows it, with the judge that the run asks.
 
         Raises:
             EraseBenchError: the domain does not know it, or the judge has no such label.
@@ -117,7 +117,7 @@ class Asker:
         return chosen_view(view, self.config.judges)
 
     def _second_view(self, concept: Concept, view: View) -> View | None:
-        """What the second judge looks for in images of a concept: its phrase, or the label of the first."""
+        """The target of the second judge in images of a concept: its phrase, or the label of the first."""
         text = self.config.second_judge
         if text is None:
             return None

@@ -1,4 +1,4 @@
-"""Which attacks a run consists of: rows of the table, and their cells."""
+"""The attacks that a run consists of: rows of the table, and their cells."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ class AttackPlanner:
         return generate.cell(baseline, prompts, self._sampler, self._source, self._dtype, f"{title}: images")
 
     def _aim(self, label: str, erasure: Cell, attacked: Attacked, title: str) -> stage.Aim:
-        """What the cells of one attack have in common.
+        """The common specification of the cells of one attack.
 
         Raises:
             NotApplicable: the attack does not fit, or the weights of a judge that it asks are missing.
@@ -230,12 +230,12 @@ def without_parameters() -> list[str]:
 
 
 def may_change_text_encoder(erasure: Cell) -> bool:
-    """Whether the text encoder may be another than the unerased model's, as the cell of the erasure tells."""
+    """True if the text encoder may be another than the unerased model's, as the cell of the erasure tells."""
     return bool(erasure.spec.get("changes_text_encoder"))
 
 
 def unrelated_concept(concept: Concept, domain: str) -> Concept:
-    """What stands for a concept when its false-positive floor is measured: what methods map it to.
+    """The stand-in for a concept when its false-positive floor is measured: what methods map it to.
 
     An attack for it should bring back nothing that the judge of the concept sees.
     """

@@ -1,4 +1,4 @@
-"""What an entry of the leaderboard claims, against its own artefacts and this machine: nothing is drawn for it."""
+"""The claims of an entry of the leaderboard, against its own artefacts and this machine: nothing is drawn for it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def misstated(entry: Entry, plan: Plan) -> list[str]:
 
 
 def misdescribed(entry: Entry, record: Record, plan: Plan) -> list[str]:
-    """What an entry says of itself for readers, and its artefacts do not."""
+    """The statements of an entry about itself, for readers, that its artefacts do not make."""
     row = record.rows[-1]
     attacks = [one for one in record.attacks if one.method == entry.method]
     name, options = parse_method(split_seed(entry.method)[0])
@@ -93,7 +93,7 @@ def attacked_otherwise(entry: Entry, artefacts: Artefacts, plan: Plan) -> list[s
 
 
 def left_out(entry: Entry, artefacts: Artefacts, plan: Plan, concept_files: Sequence[Path]) -> list[str]:
-    """Which unrelated prompts have no score though nothing says that they show the concept.
+    """The unrelated prompts that have no score though nothing says that they show the concept.
 
     Prompts of a file of the user's show nothing that is known: all of them are scored.
     """
@@ -123,7 +123,7 @@ def left_out(entry: Entry, artefacts: Artefacts, plan: Plan, concept_files: Sequ
 
 
 def untried(artefacts: Artefacts, plan: Plan) -> list[str]:
-    """Which prompts an attack should have tried, and has no trial of: the first ones, each until a member breaks it."""
+    """The prompts an attack should have tried, and has no trial of: the first ones, each until a member breaks it."""
     own = list(dict.fromkeys(reversed(artefacts.drawn.concept["ids"])))[::-1]
     unrelated = [prompt.id for prompt in plan.retained if plan.rows[-1].concept.name not in prompt.shows]
     wrong = []
@@ -173,7 +173,7 @@ def check_judges(entry: Entry, plan: Plan) -> None:
 
 
 def unlike(entry: Entry, rows: Mapping[str, TableRow], known: Container[str]) -> list[str]:
-    """What numbers and flags of an entry its scores and trials do not give.
+    """The numbers and flags of an entry that its scores and trials do not give.
 
     Args:
         entry: whose.
@@ -204,7 +204,7 @@ def unlike(entry: Entry, rows: Mapping[str, TableRow], known: Container[str]) ->
 
 
 def is_close(one: float, other: float) -> bool:
-    """Whether two numbers are the same but for the six digits of a table."""
+    """True if two numbers are the same but for the six digits of a table."""
     return (math.isnan(one) and math.isnan(other)) or math.isclose(one, other, rel_tol=1e-5, abs_tol=1e-9)
 
 

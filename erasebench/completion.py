@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 LISTED = ("methods", "attacks", "judges", "metrics", "rules", "concepts", "prompt-sets", "presets", "suites")
-"""What ``list`` and ``show`` know: ``erasebench.listing.LISTED``, which takes longer to import than ``--help`` may."""
+"""Kinds for ``list`` and ``show``: ``erasebench.listing.LISTED``, which takes longer to import than ``--help`` may."""
 
 
 def complete_name(*kinds: str) -> Complete:

@@ -1,4 +1,4 @@
-"""What a run is: one flat model, the same in YAML and on the command line."""
+"""The configuration of a run: one flat model, the same in YAML and on the command line."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ def read_options(options: dict[str, Any]) -> Any:
 
 
 def _value(key: str, value: Any) -> Any:
-    """What an option's text says; mappings are split at commas and the first equals sign."""
+    """The value that an option's text gives; mappings are split at commas and the first equals sign."""
     from erasebench.config import RunConfig, parse_value, split_list
 
     if isinstance(RunConfig.model_fields[key].get_default(call_default_factory=True), dict):

@@ -1,4 +1,4 @@
-"""What one thing is: a method with its hyper-parameters, a judge, a metric, a concept, a prompt set, a suite."""
+"""Describe one thing: a method with its hyper-parameters, a judge, a metric, a concept, a prompt set, a suite."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ NEEDS = {
     "clip": "the domain's CLIP, to compare images",
     "synonyms": "a concept with synonyms",
 }
-"""What attacks need, in words."""
+"""The needs of attacks, in words."""
 UNDECIDED = object()
 """A hyper-parameter whose value depends on the concept."""
 
@@ -154,12 +154,12 @@ def _head(kind: str, plugin: Plugin[Any]) -> list[str]:
 
 
 def source(plugin: Plugin[Any]) -> list[str]:
-    """What the plug-in's file says of itself first: of a method, its paper."""
+    """The first paragraph that the plug-in's file says of itself: of a method, its paper."""
     return paragraphs(getattr(sys.modules.get(plugin.make.__module__), "__doc__", None))[:1]
 
 
 def plugin_details(kind: str, plugin: Plugin[Any]) -> list[tuple[str, list[str]]]:
-    """What only this kind of plug-in has: by name, in sentences, of which some may be empty."""
+    """Details that only this kind of plug-in has: by name, in sentences, of which some may be empty."""
     make: Any = plugin.make
     if kind == "methods":
         guides = "it changes guidance and no weights, so that there is nothing to export" * make.guidance_only
@@ -322,7 +322,7 @@ def _type(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
 
 
 def _meanings(make: Any) -> dict[str, str]:
-    """What the docstrings of a class and those above it say of their attributes."""
+    """The meanings of attributes in the docstrings of a class and those above it."""
     meanings: dict[str, str] = {}
     for each in reversed(inspect.getmro(make)):
         meanings |= attributes(each.__doc__)
@@ -330,7 +330,7 @@ def _meanings(make: Any) -> dict[str, str]:
 
 
 def concept_details(concept: Concept) -> list[tuple[str, list[str]]]:
-    """What a concept is and who sees it: by name, in sentences, of which some may be empty."""
+    """Details of a concept and of who sees it: by name, in sentences, of which some may be empty."""
     if concept.members:
         return [("erases together", [", ".join(member.name for member in concept.members)])]
     entries = [

@@ -25,7 +25,7 @@ def paragraphs(docstring: str | None) -> list[str]:
 
 
 def attributes(docstring: str | None) -> dict[str, str]:
-    """What the section ``Attributes:`` says of each name, without markup, as one line."""
+    """The text of the section ``Attributes:`` for each name, without markup, as one line."""
     section = re.search(r"^Attributes:\n((?:[ \t]+.*\n?|\n)*)", inspect.cleandoc(docstring or ""), re.MULTILINE)
     entries = re.findall(r"^ {4}(\w+): (.*(?:\n {5,}.*|\n(?=\n* {5,}))*)", section[1], re.MULTILINE) if section else []
     return {name: plain(" ".join(text.split())) for name, text in entries}

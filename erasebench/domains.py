@@ -76,7 +76,7 @@ class Domain:
 
 
 FOLDER_FEATURES = Features("inception", "Inception features, clean-fid")
-"""What FID compares with a folder of the user's images, in every domain."""
+"""The features by which FID compares with a folder of the user's images, in every domain."""
 _PHRASE_TEMPLATES = ("a photo of {}", "a picture of {}", "an image of {}", "a drawing of {}", "{}")
 
 PICTUREBOOK = Domain(
@@ -113,6 +113,6 @@ DOMAINS: Mapping[str, Domain] = {domain.name: domain for domain in (PICTUREBOOK,
 
 
 def features_title(judge: str) -> str:
-    """What a table calls the features that a judge gives."""
+    """The name in a table of the features that a judge gives."""
     known = (FOLDER_FEATURES, *(domain.features for domain in DOMAINS.values()))
     return next(features.title for features in known if features.judge == judge)

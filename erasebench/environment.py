@@ -1,4 +1,4 @@
-"""What a run was made with and where: versions and hardware."""
+"""The environment that a run was made in: versions and hardware."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ from erasebench.traces import TRACE, read_trace
 Export = Literal["none", "diffusers", "lora", "single-file", "kohya-lora"]
 
 ABOUT, LOSS, WORK, PIPELINE = "erase.yaml", "loss.png", "work", "diffusers"
-"""What a folder holds besides the files of :meth:`Erasure.save`; the work is a store of one cell."""
+"""The contents of a folder besides the files of :meth:`Erasure.save`; the work is a store of one cell."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def erase(config: RunConfig, export: Export = "none", stream: TextIO | None = No
 
 
 def read_about(out: Path, cell: Cell) -> dict[str, Any] | None:
-    """What is known of an erasure that was begun or finished in a folder, None if the folder is free.
+    """The facts known of an erasure that was begun or finished in a folder, None if the folder is free.
 
     Raises:
         EraseBenchError: the folder holds another erasure, or files that this one would overwrite.

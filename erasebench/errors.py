@@ -54,6 +54,6 @@ def check_name(what: str, name: str, allowed: Iterable[str], where: str = "") ->
 
 
 def one_line(error: BaseException) -> str:
-    """What is wrong, on one line: of divergence and of our own errors the message, of others with their type."""
+    """An error on one line: of divergence and of our own errors the message, of others with their type."""
     own = isinstance(error, EraseBenchError | FloatingPointError)
     return " ".join((str(error) if own else "".join(traceback.format_exception_only(error))).split())

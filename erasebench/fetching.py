@@ -113,7 +113,7 @@ def _weights(judge: str) -> Iterator[object]:
 
 
 def _state(weights: object) -> str:
-    """Whether weights are there, and the right ones; those that are no file come with erasebench."""
+    """The state of weights: "there" (and the right ones) or "missing"; those that are no file come with erasebench."""
     if isinstance(weights, Weights):
         try:
             weights.find()

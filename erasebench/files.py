@@ -18,14 +18,14 @@ from typing import Any, BinaryIO
 from erasebench.errors import EraseBenchError
 
 Place = Path | str
-"""Where a store is: a folder, or the URL of a bucket."""
+"""The place of a store: a folder, or the URL of a bucket."""
 PARTIAL = ".partial"
-"""How temporary names end."""
+"""The ending of temporary names."""
 _OWN = secrets.token_hex(4)
 
 
 def is_url(text: str) -> bool:
-    """Whether a text begins as URLs do: ``s3://``."""
+    """True if a text begins as URLs do: ``s3://``."""
     return re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", text) is not None
 
 
@@ -88,7 +88,7 @@ def write_hashed(path: Path, data: bytes) -> None:
 
 
 def read_hashed(path: Path) -> bytes | None:
-    """What :func:`write_hashed` wrote; None where there is no file, or one that is damaged."""
+    """The data that :func:`write_hashed` wrote; None where there is no file, or one that is damaged."""
     try:
         whole = path.read_bytes()
     except FileNotFoundError:
@@ -144,7 +144,7 @@ def remove_partials(folder: Path) -> None:
 
 
 def is_running(process: int) -> bool:
-    """Whether this machine has a process of a number, which may have ended without its parent asking how."""
+    """True if this machine has a process of a number, which may have ended without its parent asking how."""
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
@@ -211,7 +211,7 @@ def hash_files(folder: Path, paths: Iterable[Path]) -> str:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether an error, or what caused it, says that the disk is full."""
+    """True if an error, or what caused it, says that the disk is full."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return True
@@ -227,7 +227,7 @@ class DiskFullError(EraseBenchError):
 
 
 def disk_full(place: str) -> DiskFullError:
-    """What to tell the user when :func:`is_disk_full`; ``place`` says whose disk it is."""
+    """The error for the user when :func:`is_disk_full`; ``place`` says whose disk it is."""
     return DiskFullError(
         f"the disk of {place} is full; free some space and run the same command again: what is finished is kept"
     )
@@ -246,7 +246,7 @@ _ADVICE = {
 
 
 def cannot_write(what: str, error: OSError) -> EraseBenchError:
-    """What to tell the user about a place that cannot be written.
+    """The error that tells the user of a place that cannot be written.
 
     Args:
         what: the place, as the user knows it: ``"the store some/where"``.

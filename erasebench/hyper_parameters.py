@@ -39,7 +39,7 @@ def hyper_parameters(plugin: Any) -> dict[str, Any]:
 
 
 def explain(error: ValidationError, names: Sequence[str]) -> str:
-    """What is wrong with the first value that is: ``steps: Input should be greater than 0, not -1``.
+    """The fault of the first wrong value: ``steps: Input should be greater than 0, not -1``.
 
     Args:
         error: of a dataclass.

@@ -29,7 +29,7 @@ _BESIDE = re.compile(r" (rank|count|box \d+)$")
 
 @dataclass(frozen=True)
 class Scores:
-    """What a judge says of ``n`` pictures.
+    """The output of a judge for ``n`` pictures.
 
     Attributes:
         columns: label -> score of each picture ``[n]``.
@@ -70,7 +70,7 @@ def box_columns(label: str, boxes: Sequence[Sequence[float]]) -> dict[str, NDArr
 
 
 def part_counts(columns: Mapping[str, ArrayLike], label: str, threshold: float) -> NDArray[np.int64]:
-    """How many boxes of a label each image has whose score is at least a threshold, ``[n]``.
+    """The number of boxes of a label, in each image, whose score is at least a threshold, ``[n]``.
 
     Detectors remove overlaps greedily, the best box first, so that dropping what is below a threshold afterwards, as
     here, leaves the same boxes as dropping it before.

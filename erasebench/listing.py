@@ -1,4 +1,4 @@
-"""What there is to run, for ``erasebench list`` and for the completion of names in a shell."""
+"""Lists of what there is to run, for ``erasebench list`` and for the completion of names in a shell."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _described(kind: str, pattern: str, describe: bool = True) -> Sequence[tuple
 
 
 def _plugin(kind: str, name: str) -> str:
-    """What a plug-in is, and which package it is of, if not of this one."""
+    """The summary of a plug-in, and the package that it is of, if not of this one."""
     origin, summary = KINDS[kind].origin(name), KINDS[kind].summary(name)
     if origin == BUILT_IN:
         return summary

@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class Clearable(Protocol):
-    """What keeps memory only to save time."""
+    """An object that keeps memory only to save time."""
 
     def clear(self) -> None:
         """Give it back."""
@@ -25,7 +25,7 @@ class Clearable(Protocol):
 
 
 SPARE: WeakSet[Clearable] = WeakSet()
-"""What is given back when memory runs out."""
+"""Objects whose memory is given back when it runs out."""
 
 GB = 10**9
 USABLE = 0.9
@@ -55,7 +55,7 @@ FITTING = {
 
 @dataclass
 class BatchSize:
-    """How many rows are computed at a time: half as many as before whenever memory runs out.
+    """The number of rows that are computed at a time: half as many as before whenever memory runs out.
 
     Attributes:
         rows: at most so many; all at once if None.
@@ -124,12 +124,12 @@ class BatchSizes:
 
     @property
     def halvings(self) -> int:
-        """How often memory ran out so far."""
+        """The number of times that memory ran out so far."""
         return sum(size.halvings for size in self._by_name().values())
 
     @property
     def note(self) -> str:
-        """What was halved so far, for readers; '' if nothing was."""
+        """The batch sizes that were halved so far, for readers; '' if none was."""
         halved = [f"{size.rows} {name}" for name, size in self._by_name().items() if size.halvings]
         return f"memory ran out: {', '.join(halved)} at a time" if halved else ""
 
@@ -172,7 +172,7 @@ def peak_bytes(device: torch.device, compute: Callable[[], object]) -> int:
 
 
 def out_of_memory(error: torch.OutOfMemoryError, device: str, stage: str) -> EraseBenchError:
-    """What to say where memory does not suffice for the least that can be computed at a time.
+    """The error for the user where memory does not suffice for the least that can be computed at a time.
 
     Args:
         error: of torch, in whose words stands how much was asked for.

@@ -1,4 +1,4 @@
-"""What a run consists of: rows of the table, and the cells that they need."""
+"""The plan of a run: rows of the table, and the cells that they need."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from erasebench.settings import plugin_settings, resolve_attack, resolve_method
 
 @dataclass(frozen=True)
 class Judged:
-    """What a judge is asked of a probe's images.
+    """The scores that a judge is asked for of a probe's images.
 
     Attributes:
         label: the score that counts; ``threshold`` from which on it is there, None for scores without one.
@@ -176,7 +176,7 @@ def _images(plan: Plan) -> dict[str, set[tuple[str, int]]]:
 
 
 def describe_plan(plan: Plan, store: Store, speeds_of: Sequence[Store] = ()) -> str:
-    """What a run would do: its cells, its rows that cannot be, what is asked for and not there, and an estimate.
+    """A planned run in words: its cells, its rows that cannot be, what is asked for and not there, and an estimate.
 
     Args:
         plan: of the run.

@@ -1,4 +1,4 @@
-"""How a run is planned: which rows and cells a configuration asks for.  Nothing is loaded or computed."""
+"""The planning of a run: the rows and cells that a configuration asks for.  Nothing is loaded or computed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def check_limit(max_memory: float | None, device: str) -> None:
 
 
 def find_parts(config: RunConfig, option: str) -> tuple[Catalogue, ModelSource, str, str]:
-    """What a configuration names: the catalogue, with the user's own concepts, the model, the device and the precision.
+    """A configuration's parts: the catalogue, with the user's own concepts, the model, the device and the precision.
 
     The user's plug-ins are loaded.
 
@@ -247,7 +247,7 @@ class _Planner:
         return Row(label, concept, None, erased, probes)
 
     def _each(self, concept: Concept, views: Sequence[View], images: Cell) -> tuple[Judged, ...]:
-        """What is asked of images of a concept: of a joint one, of each member's own."""
+        """The scores that are asked for of images of a concept: of a joint one, of each member's own."""
         return tuple(
             self._judged(view, images, part.name if concept.members else "")
             for part, view in zip(concept.parts, views, strict=True)
@@ -257,7 +257,7 @@ class _Planner:
         return Judged(view.label, view.threshold, self._judge(view.judge, view.label, images), concept)
 
     def _by_role(self, role: str, images: Cell, originals: Cell) -> Judged:
-        """What the domain's judge of a role says: its score that is called as the role is."""
+        """The score of the domain's judge of a role: the one that is called as the role is."""
         return Judged(role, None, judge.cell(self._spec(self._role(role)), images, originals))
 
     def _role(self, role: str) -> str:
@@ -273,11 +273,11 @@ class _Planner:
         return judge.cell(spec, images)
 
     def _judge_spec(self, name: str, label: str = "") -> dict[str, Any]:
-        """What identifies a judge of a label."""
+        """The specification that identifies a judge of a label."""
         return self._spec(name, label if JUDGES.get(name).presets.get("phrased") else "")
 
     def _spec(self, name: str, label: str = "") -> dict[str, Any]:
-        """What identifies a judge, found once for all cells."""
+        """The specification that identifies a judge, found once for all cells."""
         if (name, label) not in self.judges:
             made = judge.make_judge(name, label, self.source.domain)
             self.judges[name, label] = made, judge.judge_spec(name, label, made)
@@ -289,7 +289,7 @@ class _Planner:
         return self._judge(self.domain.features.judge, "", images) if self.domain.world else None
 
     def _reference(self, role: str = "") -> Cell | None:
-        """What the judge of FID's features, or the domain's of another role, says of reference images."""
+        """The cell in which the judge of FID's features, or the domain's of another role, sees reference images."""
         own = self._role(role) if role else ""
         if self.config.fid_reference:
             return judge.folder_cell(self._spec(own or FOLDER_FEATURES.judge), self.config.fid_reference)

@@ -58,7 +58,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 @dataclass(frozen=True)
 class EraseContext:
-    """What a run lends to a method.
+    """The means that a run lends to a method.
 
     Attributes:
         seed: of everything random in the method; the same seed gives the same erasure.
@@ -146,7 +146,7 @@ class Method(HyperParameters, ABC):
 
     @property
     def changes_text_encoder(self) -> bool:
-        """Whether the erasure may change the text encoder; attacks on the text alone then search anew."""
+        """True if the erasure may change the text encoder; attacks on the text alone then search anew."""
         return False
 
     @abstractmethod
@@ -202,14 +202,14 @@ class ResolvedMethod:
 
 
 ThreatModel = Literal["none", "text-black-box", "text-white-box", "embedding", "latent", "image", "weights"]
-"""What an attacker has: only the text to choose; the text, with the model's gradients to choose it by; embeddings."""
+"""Means of an attacker: only the text to choose; the text, with the model's gradients to choose it by; embeddings."""
 Need = Literal["gradients", "unerased", "clip", "synonyms"]
-"""What an attack needs: gradients through the U-Net, the unerased model, images to be compared, synonyms."""
+"""The needs of an attack: gradients through the U-Net, the unerased model, images to be compared, synonyms."""
 
 
 @dataclass(frozen=True)
 class AttackContext:
-    """What a run lends to an attack.
+    """The means that a run lends to an attack.
 
     Attributes:
         seed: of everything random in it; the same seed finds the same prompts.
@@ -295,7 +295,7 @@ class ResolvedAttack:
 
 @dataclass(frozen=True)
 class Profile:
-    """How a paper counts by a judge: applied to raw scores, so that choosing another one judges nothing anew.
+    """A paper's way to count by a judge: applied to raw scores, so that choosing another one judges nothing anew.
 
     Attributes:
         label: the column that counts.

@@ -1,4 +1,4 @@
-"""How many prompts a run needs to know its rates as exactly as is wanted: ``erasebench plan --precision 2%``."""
+"""The number of prompts a run needs to know its rates as exactly as is wanted: ``erasebench plan --precision 2%``."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from erasebench.results.record import RECORD
 from erasebench.results.run_folder import read_run
 
 ASSUMED_ICC = 0.5
-"""How far images of a prompt agree where no run tells."""
+"""The agreement of images of a prompt where no run tells."""
 ALL_PROMPTS = 10**9
 """More than any concept has."""
 
 
 @dataclass(frozen=True)
 class Earlier:
-    """What the last run in the run folder tells of a concept.
+    """The figures of a concept from the last run in the run folder.
 
     Attributes:
         rates: by method, the share of images that show the concept.
@@ -54,7 +54,7 @@ def parse_precision(text: str) -> float:
 
 
 def describe_precision(half: float, config: RunConfig) -> str:
-    """How many prompts it takes to know Ratio, or another rate over prompts, to ``half``, and what each concept has.
+    """The number of prompts to know Ratio, or another rate over prompts, to ``half``, and what each concept has.
 
     Args:
         half: the wanted half-width of the 95 % interval, as a share.
@@ -93,7 +93,7 @@ def _line(half: float, rate: float, where: str) -> str:
 
 
 def _concept(name: str, available: int, half: float, icc: float) -> list[str]:
-    """What can be had with the prompts that a concept has."""
+    """The precision that can be had with the prompts that a concept has."""
     needed = prompts_needed(half, 0.5)
     if needed is not None and available >= needed:
         return [f"{name} has {available:,} prompts in this domain, enough: --prompts {needed}."]
@@ -114,7 +114,7 @@ def _concept(name: str, available: int, half: float, icc: float) -> list[str]:
 
 
 def _earlier(config: RunConfig) -> dict[str, Earlier]:
-    """What the run in the run folder tells, by concept; nothing where there is none of this model."""
+    """The figures of the run in the run folder, by concept; nothing where there is none of this model."""
     if not (config.out / RECORD).exists():
         return {}
     run = read_run(config.out)

@@ -30,12 +30,12 @@ class Row:
 
 
 def fetched_file(prompt_set: PromptSet) -> Path:
-    """Where ``erasebench fetch`` puts a set's file, beside the weights of judges; it need not be there."""
+    """The place where ``erasebench fetch`` puts a set's file, beside the weights of judges; it need not be there."""
     return weights_folder() / "prompt-sets" / prompt_set.file_name
 
 
 def state(prompt_set: PromptSet) -> str:
-    """Whether a set's prompts are part of erasebench, fetched ("there"), or missing."""
+    """The state of a set's prompts: part of erasebench, fetched ("there"), or missing."""
     return "built-in" if prompt_set.kept else "there" if fetched_file(prompt_set).is_file() else "missing"
 
 
@@ -104,7 +104,7 @@ class PromptSets:
         return [Prompt(row.prompt, row.prompt, row.seed, "retain") for row in rows if row.seed is not None]
 
     def _file(self, wanted: PromptSet) -> Path:
-        """Where the file of a set is."""
+        """The place of a set's file."""
         path = self._files.get(wanted.name, Path(AUTO))
         if path == Path(AUTO):
             path = fetched_file(wanted)
@@ -121,7 +121,7 @@ class PromptSets:
 
 
 def missing_file(prompt_set: PromptSet) -> EraseBenchError:
-    """What to say where a set's file is missing: which, and how to get it."""
+    """The error for the user where a set's file is missing: which, and how to get it."""
     return EraseBenchError(
         f"the prompts '{prompt_set.name}' are needed and not part of erasebench: {_how_to_get(prompt_set)}"
     )
@@ -199,7 +199,7 @@ def _check_count(prompt_set: PromptSet, path: Path, what: str, count: int, wante
 
 
 def prompt_set_details(prompt_set: PromptSet) -> list[tuple[str, list[str]]]:
-    """What a prompt set is and holds: by name, in sentences, of which some may be empty."""
+    """Details of a prompt set and of what it holds: by name, in sentences, of which some may be empty."""
     have = {
         "built-in": f"built-in: --prompt-sets {prompt_set.name}={AUTO} asks them",
         "there": f"{fetched_file(prompt_set)}: --prompt-sets {prompt_set.name}={AUTO} asks them",

@@ -24,7 +24,7 @@ COMPOSITIONS = (
     "a photo of {0} beside {1}",
     "a photo of {1} together with {0}",
 )
-"""How a prompt asks for what is erased, ``{0}``, and for what is not, ``{1}``."""
+"""The templates of a prompt for what is erased, ``{0}``, and for what is not, ``{1}``."""
 
 
 def own_prompts(view: View, kinds: Sequence[str], seed: int) -> list[Prompt]:

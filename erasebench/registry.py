@@ -43,7 +43,7 @@ C = TypeVar("C", bound=type)
 BUILT_IN = "built-in"
 """The origin of erasebench's own plug-ins."""
 PLUGIN_PREFIX = "erasebench_plugin_"
-"""What the module of a user's own file is called, before the file's name."""
+"""The name of the module of a user's own file, before the file's name."""
 
 
 @dataclass(frozen=True)
@@ -139,14 +139,14 @@ class Registry(Generic[T]):
         return self.loaded[name]
 
     def origin(self, name: str) -> str:
-        """Where a name comes from: :data:`BUILT_IN`, the distribution that declares it, or the file's module."""
+        """The origin of a name: :data:`BUILT_IN`, the distribution that declares it, or the file's module."""
         if name in self._built_in:
             return BUILT_IN
         points = [_package(point) for point in self._elsewhere if point.name == name]
         return " and ".join(points) or str(self.loaded[name].make.__module__)
 
     def summary(self, name: str) -> str:
-        """What a plug-in is, in one line: the first of its docstring, and what this name of it presets.
+        """The summary of a plug-in in one line: the first of its docstring, and what this name of it presets.
 
         It is read without importing the plug-in; '' where it has none or its file cannot be found.
         """
@@ -159,7 +159,7 @@ class Registry(Generic[T]):
         return class_summary(path, point.attr) if point and path else ""
 
     def is_foreign(self, name: str) -> bool:
-        """Whether an installed package other than this one declares a name."""
+        """True if an installed package other than this one declares a name."""
         return any(point.name == name for point in self._elsewhere)
 
     @cached_property
@@ -204,7 +204,7 @@ class Registry(Generic[T]):
 
 
 def is_same_class(one: Any, other: Any) -> bool:
-    """Whether two classes are defined at the same place; a file that is loaded again defines its classes anew."""
+    """True if two classes are defined at the same place; a file that is loaded again defines its classes anew."""
     names = ("__module__", "__qualname__")
     return [getattr(one, name, None) for name in names] == [getattr(other, name, None) for name in names]
 
@@ -214,7 +214,7 @@ def _package(point: EntryPoint) -> str:
 
 
 def registered_summaries(path: Path) -> dict[str, str]:
-    """What a file's ``@....register("name")`` decorators register, in one line each, read without running the file.
+    """One-line summaries of what a file's ``@....register("name")`` decorators register, read without running the file.
 
     Names of one class are told apart by what they preset: ``"Erase. (strength=max)"``.
     """

@@ -59,7 +59,7 @@ WORKER_MEMORY = 1e9
 
 @dataclass(frozen=True)
 class Result:
-    """What a run leaves.
+    """The results of a run.
 
     Attributes:
         plan: what was run; ``outcome`` what became of its cells.
@@ -206,7 +206,7 @@ def check_runner(config: RunConfig) -> None:
 
 
 def make_runner(config: RunConfig, session: Session, workers: int) -> Runner:
-    """Who computes the cells of a run."""
+    """The runner that computes the cells of a run."""
     patience = None if config.patience is None else 60 * config.patience
     match config.runner:
         case "ray":
@@ -218,7 +218,7 @@ def make_runner(config: RunConfig, session: Session, workers: int) -> Runner:
 
 
 def count_workers(device: str, weight_files: Sequence[Path]) -> int:
-    """How many processes work unless the user says otherwise.
+    """The number of processes that work unless the user says otherwise.
 
     One for each processor that this process may use, or for each GPU.  On processors, where each has a model of its own
     in the same memory, no more than there is room for.
@@ -240,7 +240,7 @@ def count_workers(device: str, weight_files: Sequence[Path]) -> int:
 
 
 def worker_devices(device: str, workers: int) -> list[str]:
-    """Where the workers of a run are: each on a GPU of its own, as far as there are so many."""
+    """The devices of a run's workers: each on a GPU of its own, as far as there are so many."""
     if device != "cuda":
         return [device]
     import torch
@@ -373,5 +373,5 @@ def summary(result: Result) -> str:
 
 
 def any_failed(rows: list[TableRow]) -> bool:
-    """Whether a row of the table failed."""
+    """True if a row of the table failed."""
     return any(row.status == "failed" for row in rows)

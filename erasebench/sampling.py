@@ -26,7 +26,7 @@ from erasebench.models.schedulers import SCHEDULERS
 
 @dataclass(frozen=True)
 class Sampler:
-    """How pictures are sampled: everything here can change their bytes.
+    """The sampling of pictures: everything here can change their bytes.
 
     Attributes:
         name: one of :data:`~erasebench.models.schedulers.SCHEDULERS`.

@@ -21,10 +21,10 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 class PlaceType(click.Path):
-    """Where a store is: a folder, or a URL."""
+    """The place of a store: a folder, or a URL."""
 
     def get_metavar(self, *args: Any, **options: Any) -> str:
-        """What help calls it."""
+        """The name of it in help."""
         return "DIR|URL"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
@@ -161,7 +161,7 @@ def import_(archive: Path, place: Place) -> None:
 
 
 def _is_same(source: Place, target: Place) -> bool:
-    """Whether two places are one."""
+    """True if two places are one."""
     if isinstance(source, str) or isinstance(target, str):
         return str(source).rstrip("/") == str(target).rstrip("/")
     return target.exists() and target.samefile(source)
@@ -204,7 +204,7 @@ def _store_of(run: Path) -> Place:
 
 
 def _named_by(run: Path) -> str:
-    """Which store a run names, for a message about one that is not it; nothing where that cannot be read."""
+    """The store that a run names, for a message about one that is not it; nothing where that cannot be read."""
     try:
         return f" its run.yaml names {_store_of(run)}"
     except (EraseBenchError, OSError):

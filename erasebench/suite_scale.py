@@ -1,4 +1,4 @@
-"""How far a suite's run is from what the suite says."""
+"""The distance of a suite's run from what the suite says."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _TECHNICAL = frozenset(
 
 
 def describe_scale(suite: Suite, config: RunConfig, domain: str) -> str:
-    """What a suite's run has in common with the paper, in a sentence or two.
+    """The common ground of a suite's run and the paper, in a sentence or two.
 
     Args:
         suite: the suite.
@@ -56,7 +56,7 @@ def describe_scale(suite: Suite, config: RunConfig, domain: str) -> str:
 
 
 def _stand_ins(suite: Suite, config: RunConfig) -> str:
-    """How many of the paper's concepts a run has, and what stands in for which."""
+    """The number of the paper's concepts that a run has, and what stands in for which."""
     papers = make_config(*suite.of_scale("paper")).concepts
     said = ""
     if len(config.concepts) < len(papers):
@@ -70,7 +70,7 @@ def _stand_ins(suite: Suite, config: RunConfig) -> str:
 
 
 def _deviations(suite: RunConfig, config: RunConfig, domain: str) -> list[str]:
-    """What a run has otherwise than its suite, in words."""
+    """The deviations of a run from its suite, in words."""
     found = []
     own = {"steps": DOMAINS[domain].steps, "guidance_scale": DOMAINS[domain].guidance_scale}
     for key in RunConfig.model_fields:

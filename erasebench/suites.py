@@ -250,7 +250,7 @@ def layered_config(options: Mapping[str, Any], file: Path | None = None, preset:
 
 
 def suite_details(suite: Suite) -> list[tuple[str, list[str]]]:
-    """What a suite is: by name, in sentences, of which some may be empty."""
+    """Details of a suite: by name, in sentences, of which some may be empty."""
     tables = f"{', '.join(suite.tables)} of {suite.paper}; erasebench reproduce prints them beside a run's"
     return [
         ("title", [suite.title]),

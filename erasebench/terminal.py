@@ -1,4 +1,4 @@
-"""What people read on the terminal, in which nothing that others wrote acts on it.
+"""Text for people on the terminal, in which nothing that others wrote acts on it.
 
 A standard error that is closed or full loses words and stops nothing: results are on standard output and in files.
 """

@@ -23,14 +23,14 @@ _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def is_blank(text: str) -> bool:
-    """Whether a text shows nothing: spaces, also those of no width, marks without a letter, fillers."""
+    """True if a text shows nothing: spaces, also those of no width, marks without a letter, fillers."""
     if text[:1].isascii() and text[:1].isalnum():  # nearly all texts
         return False
     return all(c in _INVISIBLE or unicodedata.category(c) in _BLANK for c in text)
 
 
 def is_valid(text: str) -> bool:
-    """Whether :func:`check_text` lets a text pass."""
+    """True if :func:`check_text` lets a text pass."""
     return _CONTROL.search(text) is None
 
 

@@ -1,4 +1,4 @@
-"""How often a judge is right: its sensitivity and specificity on images of which it is known what they show."""
+"""The accuracy of a judge: its sensitivity and specificity on images of which it is known what they show."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _SEEDS, _POOL_SEEDS = 10**6, 10**9
 
 @dataclass(frozen=True)
 class Validation:
-    """What a judge said of labelled images.
+    """The scores of a judge for labelled images.
 
     Attributes:
         judge: who, with version, weights, label and threshold, as tables name it.
@@ -73,7 +73,7 @@ class Validation:
         return [f"{self.names[k]} ({scores[k]:.3g})" for k in worst]
 
     def lines(self) -> list[str]:
-        """What to tell a reader."""
+        """The lines for a reader."""
         mistakes = self.mistakes()
         more = f" and {len(mistakes) - MISTAKES_SHOWN} more" if len(mistakes) > MISTAKES_SHOWN else ""
         return [

@@ -76,7 +76,7 @@ SPENT = ("looks", "passes")
 
 @dataclass(frozen=True)
 class Verification:
-    """What came of verifying an entry.
+    """The outcome of verifying an entry.
 
     Attributes:
         entry: as it was read.
@@ -90,7 +90,7 @@ class Verification:
 
     @property
     def verified(self) -> bool:
-        """Whether the entry is what its artefacts give."""
+        """True if the entry is what its artefacts give."""
         return not self.differences
 
     def text(self) -> str:
@@ -103,7 +103,7 @@ class Verification:
 
 @dataclass(frozen=True)
 class How:
-    """How an entry is verified.
+    """The settings by which an entry is verified.
 
     Attributes:
         store: where images and scores go; the same again goes on from there.
@@ -267,7 +267,7 @@ def _near(one: float, other: float) -> bool:
 
 
 class Compared:
-    """What is not as an entry says, and how near the rest is."""
+    """Differences from what an entry says, and how near the rest is."""
 
     def __init__(self, tolerance: float) -> None:
         self.tolerance = tolerance

@@ -12,7 +12,7 @@ from erasebench.files import read_file
 from erasebench.texts import shown
 
 MOST_NODES = 1_000_000
-"""What a document may hold with its aliases written out: a page of aliases of aliases stands for billions."""
+"""The most nodes of a document with its aliases written out: a page of aliases of aliases stands for billions."""
 DEEPEST = 100
 """Levels of brackets."""
 _TEXT = "tag:yaml.org,2002:str"
@@ -22,7 +22,7 @@ _PLAIN = frozenset(
 
 
 class YamlError(EraseBenchError):
-    """What is wrong with a document, and in which line."""
+    """A fault of a document, and its line."""
 
 
 def read_yaml(path: Path) -> Any:
@@ -39,7 +39,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def parse_yaml(text: str | bytes) -> Any:
-    """What a YAML document says: mappings, lists, texts, numbers, truth values, dates and nothing.
+    """The content of a YAML document: mappings, lists, texts, numbers, truth values, dates and nothing.
 
     Raises:
         YamlError: it is no YAML; a mapping gives a key twice, of which PyYAML would keep the last in silence; other

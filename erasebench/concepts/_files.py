@@ -17,7 +17,7 @@ from erasebench.yaml_files import parse_yaml
 
 T = TypeVar("T")
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
-"""How names of concepts and prompt sets are spelt."""
+"""The spelling of names of concepts and prompt sets."""
 
 
 class CatalogueError(EraseBenchError):
@@ -37,7 +37,7 @@ def read(path: Path) -> bytes:
 
 
 def parse(content: bytes, path: str) -> Any:
-    """What a concept file says.
+    """The content of a concept file.
 
     Raises:
         CatalogueError: as :func:`~erasebench.yaml_files.parse_yaml`, with the file's name.
@@ -135,7 +135,7 @@ def _convert(hint: Any, value: object, where: str) -> Any:
 
 @cache
 def _kind(hint: Any) -> tuple[Any, Any]:
-    """What a type is at the outside, and of what: found out once for each, since there are thousands of values."""
+    """The outer type of a hint, and the type inside: found out once for each, since there are thousands of values."""
     origin, args = get_origin(hint), get_args(hint)
     assert origin or is_dataclass(hint) or hint in (float, bool, int, str), f"no reader for {hint}"
     return (origin, args[1 if origin is Mapping else 0]) if origin else (hint, None)

@@ -14,7 +14,7 @@ from erasebench.errors import check_name
 from erasebench.texts import LONGEST_PHRASE, is_blank, shown
 
 KINDS = ("explicit", "violence", "inappropriate", "object", "style", "character", "phrase")
-"""What sort of thing a concept is."""
+"""The sorts of concepts."""
 SENSITIVE_KINDS = frozenset({"explicit", "violence", "inappropriate"})
 """Kinds of concepts whose images not everyone wants to see; of these, every image counts in a Score."""
 PHRASE_PREFIX = "phrase:"
@@ -24,7 +24,7 @@ JOIN = "+"
 
 @dataclass(frozen=True)
 class View:
-    """What one domain knows of a concept.
+    """A concept as one domain knows it.
 
     Attributes:
         judge: name of the judge that sees the concept.
@@ -80,7 +80,7 @@ class Concept:
         return self.members or (self,)
 
     def spec(self, domain: str) -> dict[str, Any]:
-        """What erasure methods read in a domain, fit for JSON; the neighbours as phrases."""
+        """The concept as erasure methods read it in a domain, fit for JSON; the neighbours as phrases."""
         view = self.views.get(domain)
         anchor = self.anchor if view is None or view.anchor is None else view.anchor
         return {

@@ -37,7 +37,7 @@ class Hub:
 
 @dataclass(frozen=True)
 class Selection:
-    """What a prompt set has for one concept.
+    """The part of a prompt set for one concept.
 
     Attributes:
         prompts: prompts that are kept in the catalogue; the others are rows of the set's file.
@@ -100,17 +100,17 @@ class PromptSet(PromptSetEntry):
 
     @property
     def kept(self) -> bool:
-        """Whether all its prompts are in the catalogue, so that there is no file."""
+        """True if all its prompts are in the catalogue, so that there is no file."""
         return not self.retain and all(selection.prompts for selection in self.concepts.values())
 
     @property
     def can_be_fetched(self) -> bool:
-        """Whether it is known where its file can be downloaded."""
+        """True if it is known where its file can be downloaded."""
         return bool(self.download or self.hub)
 
     @property
     def file_name(self) -> str:
-        """What its file is called once fetched."""
+        """The name of its file once fetched."""
         return self.file or f"{self.name}.csv"
 
 

@@ -52,7 +52,7 @@ class Row:
 
     @property
     def met(self) -> bool:
-        """Whether the value, not its interval, reaches the bar."""
+        """True if the value, not its interval, reaches the bar."""
         return self.value <= self.bar if self.at_most else self.value >= self.bar
 
     def line(self) -> str:
@@ -250,7 +250,7 @@ def cost_rows(kit: Kit, images: int) -> list[Row]:
 
 
 def generation_rows(kit: Kit, images: int) -> Iterator[Row]:
-    """What the model draws, as its judges see it."""
+    """The rows of what the model draws, as its judges see it."""
     for label in OBJECTS:
         drawn = _draw(kit, [concept_prompt(label)] * images, first=0)
         yield share(f"Ratio, 'a photo of a X': {label}", _top1_is(kit, drawn, label), 95)

@@ -1,4 +1,4 @@
-"""Where the shipped weights are, and whether they are what was shipped.
+"""The folder of the shipped weights, and the check that they are what was shipped.
 
 The folder holds ``pipeline/`` (a diffusers ``StableDiffusionPipeline`` folder), one safetensors file for each judge,
 ``CARD.md`` and ``manifest.json``, which gives the size and SHA-256 of every file that is loaded.
@@ -24,7 +24,7 @@ class WeightsError(EraseBenchError):
 
 
 class Entry(TypedDict):
-    """What the manifest says of a file."""
+    """The manifest's entry for a file."""
 
     sha256: str
     bytes: int

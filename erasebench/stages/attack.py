@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     from erasebench.training.target import Target
 
 LEARNED = "learned.safetensors"
-"""What the stage learn writes."""
+"""The file that the stage learn writes."""
 FIRST_FRESH_SEED = 3_100_000_000
 """Added to a prompt's seed for its first confirmation: noise that no attack has seen."""
 
 
 @dataclass(frozen=True)
 class Aim:
-    """What every cell of one attack on one erasure has in common.
+    """The common specification of all cells of one attack on one erasure.
 
     Attributes:
         attack: what is done.
@@ -177,7 +177,7 @@ def aimed(session: Session, cell: Cell, prompts: Sequence[Prompt]) -> Iterator[T
 
 
 def context(session: Session, cell: Cell) -> AttackContext:
-    """What a cell's attack is lent."""
+    """The context that a cell's attack is lent."""
     from safetensors.torch import load_file
 
     def on_progress(done: int, of: int, figures: Mapping[str, float]) -> None:
@@ -188,7 +188,7 @@ def context(session: Session, cell: Cell) -> AttackContext:
 
 
 def _undo(model: DiffusionModel, erasure: Any) -> Any:
-    """What takes an erasure back, made before it is in force."""
+    """The inverse of an erasure, made before that is in force."""
     from erasebench.models.erasure import Erasure
 
     parameters = model.parameters()

@@ -41,7 +41,7 @@ def cell(spec: dict[str, Any], images: Cell, originals: Cell | None = None) -> C
 
 
 def alone(name: str) -> str:
-    """What to say where a judge that compares has nothing to compare with."""
+    """The message where a judge that compares has nothing to compare with."""
     return f"the judge {name} compares images with those of the unerased model, and cannot judge them alone"
 
 

@@ -1,4 +1,4 @@
-"""What one process needs to do the work of cells: the model and the judges, each loaded once, when first used."""
+"""The means of one process to do the work of cells: the model and the judges, each loaded once, when first used."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Session:
         self.batch_sizes = BatchSizes(BatchSize(self.batch_size or DRAWN_AT_ONCE))
 
     def __getstate__(self) -> dict[str, Any]:
-        """What another process needs: no listener, nothing that was loaded, and nothing of this one's memory."""
+        """The state for another process: no listener, nothing that was loaded, and nothing of this one's memory."""
         own = ("progress", "batch_sizes", "_judges", "_erasures", "_fitted_to", "model")
         return {name: value for name, value in vars(self).items() if name not in own}
 
@@ -193,7 +193,7 @@ class Session:
         return costs
 
     def _checkpointing(self, stage: str) -> GradientCheckpointing:
-        """When the passes of a stage that begins now are checkpointed.
+        """The gradient checkpointing of a stage that begins now.
 
         Left to itself, an attack that runs out of memory takes fewer prompts at a time instead, which costs no time.
         """

@@ -143,7 +143,7 @@ def _tokenizer(folder: Path) -> CLIPTokenizer:
 
 
 def _in_blocks(block: Callable[[int], T], count: int, workers: int | None) -> list[T]:
-    """What a function gives for each start of a block, in order."""
+    """The results of a function for each start of a block, in order."""
     starts = range(0, count, BLOCK)
     workers = workers or os.cpu_count() or 1
     if workers == 1 or len(starts) == 1:

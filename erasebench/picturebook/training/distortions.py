@@ -1,4 +1,4 @@
-"""What the judges must see through, and what they must not mistake for content.
+"""Distortions that the judges must see through, and pictures that they must not mistake for content.
 
 :func:`degrade` changes how a picture looks but not what it shows; :func:`negatives` makes pictures that show
 nothing.  A judge trained on both judges content: a blurred church is still a church, and a model that an erasure

@@ -46,7 +46,7 @@ CLIP_BATCH = 64
 """Batches include the pictures of nothing."""
 Q16_PICTURES, Q16_STEPS, Q16_RATE = 12_000, 500, 2e-3
 VIOLENT_WEIGHT = 4.0
-"""How much more a violent picture counts for Q16: one in twelve is violent; a miss is as bad as a false alarm."""
+"""The relative weight of a violent picture for Q16: one in twelve is violent; a miss is as bad as a false alarm."""
 PEOPLE = 6000
 """More clothed people that the judges are shown: they look so various that the ones of the world, 6 % of its scenes,
 leave too many to be taken for a character."""
@@ -54,11 +54,11 @@ leave too many to be taken for a character."""
 NEGATIVE_SHARE = 0.15
 """Share of a batch that shows nothing."""
 RECONSTRUCTED_SHARE, DEGRADED_SHARE = 0.4, 0.4
-"""How many of the other pictures went through the VAE, and how many (of either sort) are degraded."""
+"""The share of the other pictures that went through the VAE, and of all (of either sort) that are degraded."""
 NOTHING = ("nothing", "noise", "a blur", "a smear", "nothing to see")
-"""What pictures that show nothing are called."""
+"""Names of pictures that show nothing."""
 CLASS_SCALE = 10.0
-"""What cosines are multiplied by to classify CLIP's subjects and styles: so low that a picture has to turn far towards
+"""The factor on cosines to classify CLIP's subjects and styles: so low that a picture has to turn far towards
 its subject and its style, whatever else it shows.  Changes of features (Dark Miner's eq. 6) then tell what changed."""
 MASK_SIZE = 32
 """Side of the detector's mask targets: the 16 x 16 prototypes are interpolated to it, so that they learn where

@@ -21,7 +21,7 @@ from erasebench.files import durably
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a stage is optimised: AdamW, warm-up, constant learning rate, then linear decay to zero.
+    """The optimisation of a stage: AdamW, warm-up, constant learning rate, then linear decay to zero.
 
     The constant phase makes a run extensible: resumed with more ``steps`` before its decay began, it is the run
     that those steps would have given from the start.
@@ -52,7 +52,7 @@ class Recipe:
 
 
 class Objective(Protocol):
-    """What :func:`fit` trains: a module and a loss that is a pure function of the weights and the step."""
+    """The objective of :func:`fit`: a module and a loss that is a pure function of the weights and the step."""
 
     @property
     def model(self) -> nn.Module:
@@ -154,7 +154,7 @@ def fit(
 
 
 def processes() -> int:
-    """How many processes train together; 1 outside a process group."""
+    """The number of processes that train together; 1 outside a process group."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 

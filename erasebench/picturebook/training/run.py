@@ -33,7 +33,7 @@ SEED = 20_261_122
 SCENES = 40_000
 TOKENIZER_CAPTIONS = 20_000
 RECONSTRUCTIONS = 12_000
-"""How many training scenes the judges also see through the VAE."""
+"""The number of training scenes that the judges also see through the VAE."""
 STAGES = ("vae", "unet", "judges")
 TrainingData = tuple[Tensor, Tensor, Tensor]
 """Latents, token ids and odds of the training scenes, as ``UnetObjective`` takes them."""

@@ -34,10 +34,10 @@ last :data:`LONG_SHARE` of the steps see all 77 positions, as sampling does."""
 LONG_SHARE = 0.1
 MIN_SNR_GAMMA = 5.0
 PLAIN_SHARE = 0.6
-"""How many pictures of a batch are plain photos.  A photo is 43 % of the world, but what things look like is learnt
+"""The share of plain photos in a batch.  A photo is 43 % of the world, but what things look like is learnt
 from photos, and most prompts ask for one."""
 KIND_WEIGHTS = {"character": 1.7, "pair": 1.4, "empty": 0.5}
-"""How often scenes of a kind are drawn, against 1 for the others: each character is in one scene of a hundred, and two
+"""The odds of drawing scenes of a kind, against 1 for the others: each character is in one scene of a hundred, and two
 objects are harder than one."""
 FOCUS = (-0.6, 0.9)
 """Half of the noise levels are drawn evenly, half from a logit-normal distribution with this mean and deviation
