@@ -1,1 +1,1 @@
-"""What a reader sees: tables, sheets of samples and the cost of each cell.  Nothing here imports torch."""
+"""The output that a reader sees: tables, sheets of samples and the cost of each cell.  Nothing here imports torch."""

@@ -1,4 +1,4 @@
-"""What pages are made of beside their templates: style sheets and scripts, which stand in the page itself."""
+"""The parts of pages beside their templates: style sheets and scripts, which stand in the page itself."""
 
 from __future__ import annotations
 
@@ -49,5 +49,5 @@ def assets(names: Iterable[str]) -> str:
 
 
 def digest(script: str) -> str:
-    """How a page's policy names a script that may run: SHA-256 in base64."""
+    """The name that a page's policy has for a script that may run: SHA-256 in base64."""
     return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"

@@ -68,7 +68,7 @@ def attack_legend(
     budgets: Mapping[str, str] | None = None,
     ranks: pd.DataFrame | None = None,
 ) -> list[str]:
-    """What a reader has to know of the table of attacks: what it counts, ranks, budgets, flags, rows without numbers.
+    """The legend of the table of attacks: what it counts, ranks, budgets, flags, rows without numbers.
 
     Args:
         rows: of attacks.

@@ -1,4 +1,4 @@
-"""Which images of a run are blurred: those that may show a sensitive concept, unless its domain is harmless."""
+"""The images of a run that are blurred: those that may show a sensitive concept, unless its domain is harmless."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from erasebench.results.run_folder import RunFolder
 
 
 def is_blurred(record: Record, kind: str) -> bool:
-    """Whether images of concepts of a kind are blurred unless asked for."""
+    """True if images of concepts of a kind are blurred unless asked for."""
     return kind in SENSITIVE_KINDS and not DOMAINS[record.domain].harmless
 
 
@@ -33,7 +33,7 @@ def sensitive_unrelated(run: RunFolder) -> set[tuple[str, int]]:
 
 
 def shows_sensitive_others(run: RunFolder) -> bool:
-    """Whether other concepts that a run was asked for are sensitive, or of a kind that nobody here knows."""
+    """True if other concepts that a run was asked for are sensitive, or of a kind that nobody here knows."""
     probes = [row.probes["others"] for row in run.record.rows if "others" in row.probes]
     return bool(_sensitive(run, {one.concept for probe in probes for one in probe.judged}))
 

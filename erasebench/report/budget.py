@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Curve:
-    """How the robust rate falls.
+    """The fall of the robust rate.
 
     Attributes:
         passes: [k], rising, from 0: latents passed through the U-Net for a prompt.
@@ -37,7 +37,7 @@ class Curve:
 
     @property
     def robust_rate(self) -> float:
-        """What is left after all."""
+        """The share that is left after all."""
         return float(self.standing[-1])
 
 

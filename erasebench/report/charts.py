@@ -1,4 +1,4 @@
-"""What all charts share: colours and lines that stay apart, and files that are equal byte for byte."""
+"""The parts that all charts share: colours and lines that stay apart, and files that are equal byte for byte."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _TOO_EXACT = re.compile(r"(?<=[ LM])(-?\d+\.\d\d)\d+")
 
 @dataclass(frozen=True)
 class Look:
-    """How the line of a method is drawn, in every chart alike."""
+    """The look of a method's line, in every chart alike."""
 
     color: str
     linestyle: LineStyle
@@ -59,7 +59,7 @@ def looks(methods: Sequence[str], baseline: str) -> Mapping[str, Look]:
 
 
 def legend_of_panels(baseline: str) -> list[Line2D]:
-    """What the lines of a panel of its own are, for a legend.
+    """The lines of a panel of its own, for a legend.
 
     Args:
         baseline: the method that erases nothing; "" where it is not drawn.

@@ -1,4 +1,4 @@
-"""How to cite erasebench, in BibTeX; ``CITATION.cff`` says the same, which a test holds it to."""
+"""The citation of erasebench, in BibTeX; ``CITATION.cff`` says the same, which a test holds it to."""
 
 from __future__ import annotations
 

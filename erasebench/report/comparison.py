@@ -227,7 +227,7 @@ def _cells(comparison: RunComparison, change: Change, intervals: bool = True) ->
 
 
 def _sees(comparison: RunComparison, change: Change) -> str:
-    """What an inconclusive comparison could have seen; "" for another."""
+    """The change that an inconclusive comparison could have seen; "" for another."""
     if change.verdict != "inconclusive":
         return ""
     if math.isinf(change.sees):

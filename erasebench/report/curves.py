@@ -92,7 +92,7 @@ def smoothed(values: Figures) -> Figures:
 
 
 def spans_decades(values: Figures) -> bool:
-    """Whether all figures are positive and the bulk of them spreads too far for a linear scale."""
+    """True if all figures are positive and the bulk of them spreads too far for a linear scale."""
     if values.min() <= 0:
         return False
     low, high = np.quantile(values, (0.05, 0.95))

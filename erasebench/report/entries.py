@@ -101,7 +101,7 @@ def describe_entry(path: Path) -> str:
 
 
 def _part_of(record: Record, row: RowRecord) -> Record:
-    """What a record says of one row, and of the unerased model beside it; of the first judge alone."""
+    """The part of a record on one row, and on the unerased model beside it; of the first judge alone."""
     base = [one for one in record.rows if one.method == record.baseline and one.concept == row.concept]
     rows = tuple(one.standard() for one in (*base, row))
     before = [one for one in _attacks(record, record.baseline, row.concept) if one.attack == UNATTACKED]

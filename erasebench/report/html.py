@@ -119,7 +119,7 @@ class FlagNote:
 
 @dataclass(frozen=True)
 class RunPage:
-    """What the page says of one run; see the template."""
+    """The content of the page on one run; see the template."""
 
     name: str
     prefix: str
@@ -276,7 +276,7 @@ def _seeds(run: RunFolder, prefix: str) -> Table | None:
 
 
 def _budget_notes(run: RunFolder, attacked: Sequence[TableRow]) -> list[str]:
-    """What each attack may spend on a prompt."""
+    """The budget of each attack for a prompt."""
     said = budgets(run.record)
     return [f"{attack}: {said[attack]}" for attack in dict.fromkeys(row.attack for row in attacked) if attack in said]
 

@@ -25,7 +25,7 @@ UNRELATED = 6
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a judge says of an image.
+    """The verdict of a judge on an image.
 
     Attributes:
         judge: who; ``label`` of what.
@@ -40,7 +40,7 @@ class Verdict:
 
     @property
     def shows(self) -> bool | None:
-        """Whether the label is there; None for scores without a threshold."""
+        """True if the label is there; None for scores without a threshold."""
         return None if self.threshold is None else self.score >= self.threshold
 
     def __str__(self) -> str:
@@ -90,7 +90,7 @@ class Sample:
 
     @property
     def disputed(self) -> bool:
-        """Whether its judges disagree."""
+        """True if its judges disagree."""
         return {True, False} <= {verdict.shows for verdict in self.verdicts}
 
 
@@ -116,7 +116,7 @@ class Line:
 
     @property
     def interest(self) -> tuple[int, float, float]:
-        """How much there is to see: disagreement of judges, then of verdicts across the line, then spread of scores."""
+        """The interest of the line: disagreement of judges, then of verdicts across the line, then spread of scores."""
         samples = self.samples.values()
         shows = [verdict.shows for sample in samples for verdict in sample.verdicts if verdict.shows is not None]
         scores = [sample.verdicts[0].score for sample in samples]
@@ -247,7 +247,7 @@ def _columns(runs: Sequence[RunFolder]) -> dict[tuple[int, str], Column]:
 
 @dataclass(frozen=True)
 class _Runs:
-    """What is read: the runs, the store of each, and the column of each run's methods."""
+    """The sources that are read: the runs, the store of each, and the column of each run's methods."""
 
     runs: Sequence[RunFolder]
     stores: Sequence[Store]
@@ -321,7 +321,7 @@ class _Runs:
         return Sheet({name: headings[name] for name in order}, list(lines.values()))
 
     def by_attack(self, records: Sequence[tuple[int, AttackRecord]], own: Sheet, sensitive: bool) -> Sheet:
-        """What attacks on a concept found, beside what the same method draws for the prompt itself.
+        """The images that attacks on a concept found, beside those that the same method draws for the prompt itself.
 
         The unerased model is left out, and so is an ensemble whose members are there themselves: their trials are its.
         """

@@ -1,4 +1,4 @@
-"""What a paper reports beside what a run of its suite measured, as text and as CSV."""
+"""The numbers that a paper reports beside those that a run of its suite measured, as text and as CSV."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def reproduce(name: str, suite: Suite, run: RunFolder) -> Reproduction:
 
 
 def _of_own_model(models: pd.Series, suite: Suite) -> pd.Series:
-    """Which numbers are of the suite's model: a table of several has a suite for each.
+    """The mask of the numbers that are of the suite's model: a table of several has a suite for each.
 
     Where a paper leaves open which weights it means, its own name of the model stands for those of the suite.
     """
@@ -84,7 +84,7 @@ def _of_own_model(models: pd.Series, suite: Suite) -> pd.Series:
 
 
 def is_on_picturebook(run: RunFolder) -> bool:
-    """Whether a run measured the built-in world, and none of a paper's models."""
+    """True if a run measured the built-in world, and none of a paper's models."""
     return run.record.domain == "picturebook"
 
 
@@ -94,7 +94,7 @@ def to_csv(found: Reproduction) -> str:
 
 
 def to_terminal(found: Reproduction, color: bool = False, width: int | None = None) -> str:
-    """What has to be known first, a line a number, table by table, and what has nothing beside it.
+    """The text for a terminal: caveats, a line a number, table by table, and what has nothing beside it.
 
     Args:
         found: the numbers.
@@ -108,7 +108,7 @@ def to_terminal(found: Reproduction, color: bool = False, width: int | None = No
 
 
 def caveats(found: Reproduction) -> list[str]:
-    """What has to be known before any number is read."""
+    """The caveats that have to be known before any number is read."""
     run, beside = found.run, found.beside
     lines = []
     if is_on_picturebook(run):
@@ -124,7 +124,7 @@ def caveats(found: Reproduction) -> list[str]:
 
 
 def conclusions(found: Reproduction) -> list[str]:
-    """How many numbers agree, and of how many nothing was measured, and why."""
+    """The number of reported values that agree, and of those beside which nothing was measured, and why."""
     beside = found.beside
     known = beside["agrees"].notna()
     if not found.numbers:

@@ -1,4 +1,4 @@
-"""What a run folder shows of its rows without attacks: sheets of images side by side, and curves of the training."""
+"""A run folder's pictures of its rows without attacks: sheets of images side by side, and curves of the training."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ EXAMPLES = 4
 
 @dataclass(frozen=True)
 class _Examples:
-    """Where a sheet's images are.
+    """The places of a sheet's images.
 
     Attributes:
         asked: places among the images of the concept; ``others`` among those of unrelated prompts.

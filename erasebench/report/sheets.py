@@ -21,7 +21,7 @@ def file_name(text: str) -> str:
 
 
 def source_of(path: Path) -> str | None:
-    """What an image of a run folder says that it was drawn from; None if there is no such image."""
+    """The source that an image of a run folder says it was drawn from; None if there is no such image."""
     if not path.exists():
         return None
     try:

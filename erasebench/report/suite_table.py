@@ -72,7 +72,7 @@ class SuiteTable:
     judges: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def is_doubted(self, method: str, concept: str) -> bool:
-        """Whether a method's row of a concept, or of any where it is the mean over them, has a flag of ``DOUBTED``."""
+        """True if a method's row of a concept, or of any where it is the mean over them, has a flag of ``DOUBTED``."""
         return any(
             one == method and concept in (of, AVERAGE) for flag in DOUBTED for one, of in self.flags.get(flag, ())
         )
@@ -141,7 +141,7 @@ def _column(
 
 
 def _is_plain_rate(key: str) -> bool:
-    """Whether a column of an attack needs no more than the attack's name."""
+    """True if a column of an attack needs no more than the attack's name."""
     return key == "asr"
 
 
@@ -264,7 +264,7 @@ def cell_texts(column: SuiteColumn) -> list[str]:
 
 
 def legend(table: SuiteTable, metrics: Mapping[str, Description]) -> list[str]:
-    """What the columns are."""
+    """The meaning of the columns."""
     lines = []
     for key in dict.fromkeys(column.metric for column in table.columns):
         metric = metrics.get(key, Description(key))
@@ -290,7 +290,7 @@ def _marks(baseline: str) -> str:
 
 
 def suite_notes(suite: Suite, table: SuiteTable) -> list[str]:
-    """Which numbers to doubt, who judged, what the paper does not say, and what its table has and this one has not."""
+    """Notes on numbers to doubt, judges, what the paper does not say, and what its table has and this one has not."""
     notes = [
         f"Flag {flag}, explained in table.md: {', '.join(f'{method} on {concept}' for method, concept in rows)}"
         for flag, rows in table.flags.items()
@@ -303,5 +303,5 @@ def suite_notes(suite: Suite, table: SuiteTable) -> list[str]:
 
 
 def chosen_notes(suite: Suite) -> list[str]:
-    """What the paper does not say, and what this project chose."""
+    """Notes on what the paper does not say, and what this project chose."""
     return [f"Not verified: {what}" for what in suite.unverified]

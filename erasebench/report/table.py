@@ -35,7 +35,7 @@ SEEDS_LEGEND = (
     " Brackets hold the 95 % interval of the mean over erasures and prompts: Student's over the seeds (one degree of"
     " freedom less than seeds) and the rows' own, added by squares."
 )
-"""What a reader has to know of the table of spreads."""
+"""The legend of the table of spreads."""
 
 
 def to_markdown(
@@ -261,7 +261,7 @@ def _printed(rows: Sequence[TableRow], metrics: Metrics, notes: bool = True, int
 
 
 def decimals(values: Sequence[float]) -> int:
-    """How many decimals a column has: so many that a typical value shows three digits; at least one."""
+    """The number of decimals of a column: so many that a typical value shows three digits; at least one."""
     sizes = [abs(value) for value in values if math.isfinite(value) and value]
     return min(6, max(1, 2 - math.floor(math.log10(statistics.median(sizes))))) if sizes else 1
 

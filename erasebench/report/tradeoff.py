@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 PRESERVED = ("clip", "fid")
 """Metrics of what has nothing to do with the concept."""
 RATIO, ATTACKED = "ratio", "attacked"
-"""What is left of the concept: of prompts as they are, and of prompts under the strongest attack."""
+"""The remainder of the concept: of prompts as they are, and of prompts under the strongest attack."""
 COLUMNS = ("method", "left", "left_low", "left_high", "kept", "kept_low", "kept_high", "front")
 LINE, LETTER, PLOT, LONGEST = 12.0, 5.8, 215.0, 26
 """In points: from one label's foot to the next, a letter's width, the plot's width; and the letters of a label."""
@@ -77,7 +77,7 @@ def strongest(rows: Sequence[TableRow]) -> tuple[str, Estimate | None]:
 
 
 def pareto_front(first: ArrayLike, second: ArrayLike) -> NDArray[np.bool_]:
-    """Which points no other point beats: at least as low in both coordinates and lower in one.
+    """The mask of the points that no other point beats: at least as low in both coordinates and lower in one.
 
     Args:
         first: [n]; ``second`` likewise; less is better in both.

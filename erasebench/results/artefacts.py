@@ -46,12 +46,12 @@ ARTEFACTS = (WEIGHTS, GUIDANCE, IMAGES, RECORD, SCORES, TRIALS, VECTORS)
 
 
 def artefact_folder(path: Path) -> Path:
-    """Where the artefacts of an entry's file are."""
+    """The folder of the artefacts of an entry's file."""
     return path.with_name(path.name.removesuffix(".json"))
 
 
 class HowDrawn(BaseModel):
-    """How the images of an entry were drawn, ``images.json``.
+    """The drawing of an entry's images, ``images.json``.
 
     Attributes:
         concept: the spec of the images of the concept: ids, prompts and seeds, one an image, and the sampler;
@@ -69,7 +69,7 @@ class HowDrawn(BaseModel):
 
 @dataclass(frozen=True)
 class Artefacts:
-    """What an entry is checked against.
+    """The artefacts that an entry is checked against.
 
     Attributes:
         folder: where they are.
@@ -87,7 +87,7 @@ class Artefacts:
 
 
 def changed_artefacts(entry: Entry, folder: Path, without: frozenset[str] = frozenset()) -> list[str]:
-    """What files of an entry are not what was submitted, one line each.
+    """The files of an entry that are not as they were submitted, one line each.
 
     Args:
         entry: whose.

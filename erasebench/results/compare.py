@@ -35,7 +35,7 @@ from erasebench.results.verdicts import ALL, Change, Evidence, Margin, Verdict, 
 from erasebench.settings import split_seed
 
 FAIL_ON = ("ratio", "clip", "robust-rate")
-"""What is judged unless it is said otherwise: the concept, everything else, and attacks."""
+"""The metrics that are judged unless it is said otherwise: of the concept, everything else, and attacks."""
 
 ALL_SEEDS = " (all seeds)"
 """Stands behind a method's name where all seeds of its erasure are compared together."""
@@ -46,7 +46,7 @@ SHOWN = ("fid",)
 
 @dataclass(frozen=True)
 class RunComparison:
-    """What changed from one run to another.
+    """The changes from one run to another.
 
     Attributes:
         metrics: what there is to say of each metric.
@@ -260,7 +260,7 @@ def _tests(
 
 
 def _notes(base: RunFolder, new: RunFolder, changes: Iterable[Change]) -> tuple[str, ...]:
-    """What explains differences beside the methods: versions and devices, and the unerased model if it moved."""
+    """Explanations of differences beside the methods: versions and devices, and the unerased model if it moved."""
     before, after = (_versions(run.environment) for run in (base, new))
     notes = [
         f"{name} {before.get(name, 'missing')} before, {after.get(name, 'missing')} after"

@@ -1,4 +1,4 @@
-"""What each cell of a run cost, as CSV."""
+"""The cost of each cell of a run, as CSV."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class Number(_Part):
 
 
 class AttackEntry(_Part):
-    """What one attack, or an ensemble, did."""
+    """The results of one attack, or of an ensemble."""
 
     attack: str = Field(description="As the user wrote it.")
     threat_model: str = Field(default="", description="What the attacker has.")
@@ -73,7 +73,7 @@ class AttackEntry(_Part):
 
 
 class Cost(_Part):
-    """What the row cost; null where it was not measured."""
+    """The cost of the row; null where it was not measured."""
 
     erasure_seconds: float | None = Field(default=None, description="Of the erasure alone.")
     seconds: float | None = Field(default=None, description="Of erasure, images and judges.")
@@ -85,7 +85,7 @@ class Cost(_Part):
 
 
 class Verified(_Part):
-    """Who drew all images of an entry again, from its artefacts, and got its numbers."""
+    """A verification: somebody drew all images of an entry again, from its artefacts, and got its numbers."""
 
     name: str = Field(min_length=1)
     erasebench: str = Field(description="The version that did it.")
@@ -156,7 +156,7 @@ class Entry(_Part):
 
     @property
     def verified(self) -> bool:
-        """Whether it was verified as it is now."""
+        """True if it was verified as it is now."""
         return self.verified_by is not None and self.verified_by.content == self.content
 
     def to_json(self) -> str:

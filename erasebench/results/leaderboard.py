@@ -28,7 +28,7 @@ ROBUST, CONFIRMED = "robust-rate", "asr-confirmed"
 
 @dataclass(frozen=True)
 class Entered:
-    """What whoever submits a row says of it, and who checked it.
+    """The statements of whoever submits a row about it, and who checked it.
 
     Attributes:
         name: of the method in print; ``paper`` a link to where it is described, ``authors`` and ``venue`` likewise.
@@ -185,7 +185,7 @@ def row_cells(row: RowRecord) -> list[str]:
 
 
 def _costs(row: RowRecord, costs: pd.DataFrame) -> dict[str, Any]:
-    """What a row cost, out of the costs of a run by the first digits of their cells' keys."""
+    """The costs of a row, out of those of a run by the first digits of their cells' keys."""
     own = costs[costs.index.isin([key[:12] for key in row_cells(row)])]
     erasure = own[own["stage"] == "erase"]
 
@@ -235,7 +235,7 @@ def merge(rows: Iterable[BoardRow]) -> list[BoardRow]:
 
 
 def _note(row: BoardRow, same: Sequence[BoardRow]) -> str:
-    """What to say of a row beside those with its label, after what it says already."""
+    """The note of a row beside those with its label, after what it says already."""
     own = [part for part in row.note.split("; ") if part and not part.startswith("one of ")]
     if len(same) > 1:
         shown: dict[str, set[tuple[str, ...]]] = defaultdict(set)
@@ -248,7 +248,7 @@ def _note(row: BoardRow, same: Sequence[BoardRow]) -> str:
 
 
 def _says_as_much(one: BoardRow, other: BoardRow) -> bool:
-    """Whether one row holds all that another does, of the same method, concept, model and protocol."""
+    """True if one row holds all that another does, of the same method, concept, model and protocol."""
     if other.entered != Entered() and one.entered != other.entered:
         return False
     if other.run == one.run:

@@ -56,7 +56,7 @@ def measure(
 def collect(
     record: Record, scores: pd.DataFrame, store: Store, attacks: pd.DataFrame | None = None
 ) -> list[MeasuredRow]:
-    """What metrics are given of each row of a run, those of attacks last; the arguments are :func:`measure`'s."""
+    """The input of metrics for each row of a run, those of attacks last; the arguments are :func:`measure`'s."""
     scores, further = split_judges(record, scores)
     of_row, second = (dict(list(one.groupby(["method", "concept"], sort=False))) for one in (scores, further))
     trials = _trials(attacks)
@@ -136,7 +136,7 @@ def _trials(attacks: pd.DataFrame | None) -> Trials:
 
 
 def _collect_attack(row: AttackRecord, method: str, trials: Trials, none: pd.DataFrame) -> Measured:
-    """What a row's attack, and prompts without any, did to a method; ``none`` where nothing was tried."""
+    """The trials of a row's attack, and of prompts without any, on a method; ``none`` where nothing was tried."""
     own, before = (trials.get((method, row.concept), {}).get(attack, none) for attack in (row.attack, UNATTACKED))
     return Measured(
         *(method, row.concept, row.kind, pd.DataFrame(), {}),
@@ -182,7 +182,7 @@ def _judged(probe: ProbeRecord, scores: pd.DataFrame, store: Store) -> pd.DataFr
 
 
 def _by_role(judged: JudgedImages, scores: pd.DataFrame, store: Store) -> pd.Series:
-    """What a judge of another role says of the images of which there are scores, over these."""
+    """The scores that a judge of another role gives to the images of which there are scores, over these."""
     keys = pd.MultiIndex.from_frame(scores[["prompt_id", "seed"]])
     return read_columns(store.read(judged.cell))[judged.label].reindex(keys).set_axis(scores.index)
 
@@ -200,7 +200,7 @@ def _measure(one: MeasuredRow, metrics: Mapping[str, Metric]) -> TableRow:
 def _each(
     one: MeasuredRow, metrics: Mapping[str, Metric], ask: Callable[[Metric, Measured, Measured | None], T]
 ) -> dict[str, T]:
-    """What each metric of a row says; those that raise are left out with a warning."""
+    """The answer of each metric of a row; those that raise are left out with a warning."""
     answers: dict[str, T] = {}
     row = one.row
     probes = {"attacked"} if isinstance(row, AttackRecord) else row.probes.keys()

@@ -57,7 +57,7 @@ class RunValues:
         self.of = prompt_values(collect(run.record, run.scores, store, run.attacks), run.record)
 
     def scores(self, row: TableRow, probe: str) -> pd.DataFrame:
-        """What was drawn for a row, in the run's order, and what judges said of it."""
+        """The images or trials of a row, in the run's order, and what judges said of them."""
         if row.attack:
             return trials_of(self._run.attacks, row_key(row))
         return self._images.get((row.method, row.concept, probe), self._run.scores[:0])
@@ -86,7 +86,7 @@ def sample_of(
 
 
 def _are_same(before: pd.Series, after: pd.Series, unit: str) -> bool:
-    """Whether images have the same values but for rounding, of which the metric's scale tells how much it is."""
+    """True if images have the same values but for rounding, of which the metric's scale tells how much it is."""
     if before.dtype == bool or not before.index.equals(after.index):
         return bool(before.equals(after))
     drift = DRIFT * (100 if unit in POINTS else float(before.abs().mean()))
@@ -94,7 +94,7 @@ def _are_same(before: pd.Series, after: pd.Series, unit: str) -> bool:
 
 
 def _is_unmoved(before: pd.DataFrame, after: pd.DataFrame, drift: float) -> bool:
-    """Whether the same prompts and seeds, which runs have in the same order, have the same scores."""
+    """True if the same prompts and seeds, which runs have in the same order, have the same scores."""
     if not len(before) or len(before) != len(after):
         return False
     same = all((before[name].to_numpy() == after[name].to_numpy()).all() for name in ("prompt_id", "seed"))

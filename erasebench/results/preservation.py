@@ -1,4 +1,4 @@
-"""What an erasure did to everything else: every method of a run against the unerased model, prompt by prompt."""
+"""The effect of an erasure on everything else: every method of a run against the unerased model, prompt by prompt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a run measured, so that two runs can be told comparable or not."""
+"""The protocol of a run's measurements, so that two runs can be told comparable or not."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from erasebench.plan import Judged, Plan, Row
 
 Facts = dict[str, str | int | float | None]
-"""What was measured with, by name, for readers and for comparison."""
+"""Facts of a measurement, by name, for readers and for comparison."""
 
 
 class Protocol(BaseModel):
@@ -41,7 +41,7 @@ class Protocol(BaseModel):
     further: dict[str, Facts] = {}
 
     def of(self, concept: str) -> Facts:
-        """What holds for the rows of a concept, by name.
+        """The facts that hold for the rows of a concept, by name.
 
         Raises:
             KeyError: the run has no such concept.
@@ -53,7 +53,7 @@ class Protocol(BaseModel):
         return short_hash(self.of(concept))
 
     def of_attack(self, concept: str, attack: str) -> Facts:
-        """What holds for the rows of an attack beside what does for all of its concept; empty where it is not known."""
+        """The facts of an attack's rows beside those of all rows of its concept; empty where they are not known."""
         return self.attacks.get(concept, {}).get(attack, {})
 
     def attack_checksum(self, concept: str, attack: str) -> str:
@@ -129,7 +129,7 @@ def _version(spec: Mapping[str, Any]) -> str:
 def attack_facts(
     prompts: Sequence[Prompt], judge: str, threat_model: str, budget: Mapping[str, Mapping[str, Any]]
 ) -> Facts:
-    """How an attack was measured, but for the versions of what it is made of.
+    """The facts of an attack's measurement, but for the versions of what it is made of.
 
     Args:
         prompts: that were attacked.
@@ -159,12 +159,12 @@ def checksum_of_attack(facts: Facts) -> str:
 
 
 def describe_judge(spec: Mapping[str, Any], label: str, threshold: float | None) -> str:
-    """Who judged, with what weights and from which score on, for readers; None where there is no threshold."""
+    """The judge, with its weights and threshold, for readers; a threshold of None is left out."""
     return f"{describe_spec(spec)}: {label}" + ("" if threshold is None else f" >= {threshold:g}")
 
 
 def describe_judges(judged: Sequence[Judged]) -> str:
-    """Who judged a probe's images, for readers; of several who differ in nothing but the label, the labels together."""
+    """The judges of a probe's images, for readers; of several that differ only in the label, the labels together."""
     alike: dict[tuple[str, float | None], list[Judged]] = {}
     for one in judged:
         alike.setdefault((describe_spec(one.cell.spec), one.threshold), []).append(one)
@@ -181,7 +181,7 @@ def describe_spec(spec: Mapping[str, Any]) -> str:
 
 
 def _describe_prompts(prompts: Sequence[Prompt]) -> str:
-    """How many images of how many prompts, and a hash of these."""
+    """The number of images and of their prompts, and a hash of these."""
     texts = list(dict.fromkeys((prompt.id, prompt.text, prompt.kind) for prompt in prompts))
     return f"{len(prompts)} images of {len(texts)} prompts {short_hash(texts)}"
 

@@ -1,4 +1,4 @@
-"""What papers report, and the same numbers beside those of a run.
+"""The numbers that papers report, by themselves and beside those of a run.
 
 A paper is one CSV file with a line a number, named after its source; see results/published/README.md in the repository.
 """
@@ -40,9 +40,9 @@ before inner ones with `` / `` between; the value, and the standard deviation wh
 unit and direction.  Then our names where there are such, else "": method, concept, attack, metric, judge, and the model
 as ``--model`` takes it.  Of methods and attacks, several with `` | `` between where the paper does not say which."""
 UNITS = ("", "%", "x100", "detections", "hours", "images", "loops", "rating 1-5")
-"""What values are counted in."""
+"""The units of values."""
 DIRECTIONS = ("", "lower", "higher")
-"""Which way is better; "" where neither is."""
+"""The direction that is better; "" where neither is."""
 OR = " | "
 """Stands between names of which a paper means one, and does not say which."""
 BESIDE: dict[str, Any] = {
@@ -77,7 +77,7 @@ def read_published(folder: Path | None = None) -> pd.DataFrame:
 
 
 def _names() -> dict[str, Sequence[str]]:
-    """What the cells of a column may hold, by column."""
+    """The values that the cells of a column may hold, by column."""
     catalogue = load_catalogue()
     return {
         "unit": UNITS,
@@ -223,7 +223,7 @@ def nothing_beside(
 
 @dataclass(frozen=True)
 class _Measured:
-    """What a run measured beside a reported number."""
+    """A measurement of a run beside a reported number."""
 
     method: str
     attack: str
@@ -244,7 +244,7 @@ class _Run:
         self.judged = {name for name, metric in load_metrics().items() if {"concept", "attacked"} & set(metric.probes)}
 
     def beside(self, line: Mapping[str, Any]) -> list[_Measured] | tuple[str, str]:
-        """What was measured beside a reported number; where nothing was, the reason and what it is about."""
+        """The measurements beside a reported number; where there are none, the reason and what it is about."""
         if not line["metric"]:
             return "no metric of ours", line["column"].rpartition(" / ")[2]
         methods = [method for method in map(_without_seed, line["method"].split(OR)) if method in self.methods]
@@ -305,7 +305,7 @@ def _mean(estimates: Sequence[Estimate]) -> Estimate:
 
 
 def _differences(line: Mapping[str, Any], model: str, judge: str) -> Iterator[str]:
-    """What is not the same, or not known to be.
+    """The conditions that are not the same, or not known to be.
 
     Args:
         line: a reported number.

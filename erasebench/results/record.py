@@ -37,7 +37,7 @@ class _Part(BaseModel):
 
 
 class JudgedImages(_Part):
-    """What one judge says of the images of a probe.
+    """The verdict of one judge on the images of a probe.
 
     Attributes:
         judge: its name.
@@ -91,7 +91,7 @@ class ProbeRecord(_Part):
 
     @property
     def is_joint(self) -> bool:
-        """Whether its images are of several concepts that were erased together."""
+        """True if its images are of several concepts that were erased together."""
         return any(one.concept for one in self.judged)
 
 
@@ -221,7 +221,7 @@ def read_record(folder: Path) -> Record:
 
 
 def _written_by(path: Path) -> str:
-    """What version wrote a record that cannot be read, for an error; "" where it is this one or does not say."""
+    """The version that wrote a record that cannot be read, for an error; "" if it is this one or is not stated."""
     try:
         version = json.loads(path.read_bytes()).get("erasebench", __version__)
     except (ValueError, AttributeError, RecursionError):

@@ -1,4 +1,4 @@
-"""Which rows of two runs are compared with each other, and what only one of the runs has."""
+"""The rows of two runs that are compared with each other, and what only one of the runs has."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ class RowPair:
     new: TableRow
 
     def change(self, metric: str) -> Change:
-        """What is to be said of a metric, before anything is."""
+        """The change of a metric, before anything is said of it."""
         return Change(self.new.method, self.old.method, self.new.concept, self.new.attack, metric)
 
     @property
     def erased(self) -> bool:
-        """Whether it is another than the unerased model."""
+        """True if it is another than the unerased model."""
         return BASELINE not in (self.old.method, self.new.method)
 
     @property
     def is_ensemble(self) -> bool:
-        """Whether it is of the ensemble of attacks."""
+        """True if it is of the ensemble of attacks."""
         return bool(self.new.attack) and plugin_name(self.new.attack) == ENSEMBLE
 
 
@@ -93,7 +93,7 @@ def pair_rows(base: RunFolder, new: RunFolder, names: Mapping[str, str]) -> tupl
 
 
 def missing_changes(base: RunFolder, new: RunFolder, names: Mapping[str, str]) -> Iterator[Change]:
-    """What the base run measured and the new run has not at all: whole methods, concepts and attacks, then rows."""
+    """The measurements of the base run that the new run lacks: whole methods, concepts and attacks, then rows."""
     there = {row_key(row) for row in new.rows}
     methods, concepts, attacks = (set(own) for own in zip(*there, strict=True))
     found: dict[tuple[str, str, str], None] = {}
@@ -115,7 +115,7 @@ def missing_changes(base: RunFolder, new: RunFolder, names: Mapping[str, str]) -
 
 
 def row_key(row: TableRow | AttackRecord) -> tuple[str, str, str]:
-    """What a row of a run is known by: method, concept and attack."""
+    """The key of a row of a run: method, concept and attack."""
     return row.method, row.concept, row.attack
 
 

@@ -28,7 +28,7 @@ ENVIRONMENT = "environment.json"
 
 @dataclass(frozen=True)
 class RunFolder:
-    """What a run left; images and other results are in the store that its configuration names.
+    """The results that a run left; images and others are in the store that its configuration names.
 
     Attributes:
         folder: where it is.

@@ -33,7 +33,7 @@ value; mean, standard deviation, least and greatest of these; the 95 % interval 
 
 
 def seed_spread(rows: Iterable[TableRow], metrics: Metrics) -> pd.DataFrame:
-    """How far the erasures of each method with several seeds are apart; columns :data:`COLUMNS`.
+    """The spread between the erasures of each method with several seeds; columns :data:`COLUMNS`.
 
     Rows that failed and undefined values are left out; a method with fewer than two values has no line.
 

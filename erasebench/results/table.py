@@ -19,7 +19,7 @@ from erasebench.texts import defused, restored
 
 TABLE = "table.csv"
 Metrics = Mapping[str, Description]
-"""What a table says of each metric, in the order of its columns."""
+"""The descriptions of a table's metrics, in the order of its columns."""
 
 
 def number(value: float | None) -> str:

@@ -53,7 +53,7 @@ def replays(run: Path, tokenizer: str) -> list[str]:
 
 
 def transfer_matrix(frame: pd.DataFrame) -> pd.DataFrame:
-    """How often what was found on one model brings the concept back on another.
+    """The rates at which what was found on one model brings the concept back on another.
 
     Args:
         frame: of a run, with the columns of :data:`~erasebench.results.attacks.COLUMNS`.

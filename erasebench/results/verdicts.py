@@ -34,7 +34,7 @@ ALL = "(all)"
 
 @dataclass(frozen=True)
 class Margin:
-    """How much worse is too little to matter.
+    """The change for the worse that is too little to matter.
 
     Attributes:
         amount: in the metric's unit, or in per cent of the value before.
@@ -102,7 +102,7 @@ class Change:
 
     @property
     def moved(self) -> bool:
-        """Whether zero lies outside the interval."""
+        """True if zero lies outside the interval."""
         return self.difference.low > 0 or self.difference.high < 0
 
     @property
@@ -195,7 +195,7 @@ def _sees(test: Evidence, quantile: float) -> float:
 
 
 def margin_of(metric: str, known: Description, margins: Mapping[str, Margin]) -> Margin:
-    """How much worse a metric may get: its own margin, that of all points, or the default; see :func:`read_margins`."""
+    """The margin that a metric may worsen by: its own, that of all points, or the default; see :func:`read_margins`."""
     if metric in margins:
         return margins[metric]
     if known.unit in POINTS:

@@ -1,4 +1,4 @@
-"""What attacks bring back: methods in order, and what was found on one model tried on another."""
+"""The section on what attacks bring back: methods in order, and what was found on one model tried on another."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def _defined(row: TableRow, key: str) -> bool:
 
 
 def transfer_tables(attacks: pd.DataFrame, prefix: str) -> list[Table]:
-    """How often what an attack found on one method brings the concept back on another; one table a concept and attack.
+    """Tables of how often an attack's finds on one method bring the concept back on another; one a concept and attack.
 
     Args:
         attacks: of a run, with the columns of :data:`~erasebench.results.attacks.COLUMNS`.

@@ -143,7 +143,7 @@ def judges_table(run: RunFolder, prefix: str) -> Table | None:
 
 
 def sensitivity(judge: str, label: str, weights: str) -> dict[str, str]:
-    """How often a judge finds what is there, and what is not, from the built-in model's card.
+    """The rates at which a judge finds what is there, and what is not, from the built-in model's card.
 
     Args:
         judge: its name; ``label`` what it judged.
@@ -172,7 +172,7 @@ def _card() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Whether two runs' rows of some concepts can be compared.
+    """The comparability of two runs' rows of some concepts.
 
     Attributes:
         verdict: "same", "different"; "unknown" where a run does not say how it measured.
@@ -186,7 +186,7 @@ class Comparison:
 
 
 def comparisons(first: RunFolder, second: RunFolder) -> list[Comparison]:
-    """Whether two runs can be compared, concepts of one verdict together."""
+    """The comparability of two runs, concepts of one verdict together."""
     shared = [concept for concept in concepts_of(first) if concept in concepts_of(second)]
     one, other = first.record.protocol, second.record.protocol
     found: dict[tuple[str, tuple[str, ...]], list[str]] = {}

@@ -24,7 +24,7 @@ class Standing:
 
 @dataclass(frozen=True)
 class Ranking:
-    """How methods are put in order.
+    """A way to put methods in order.
 
     Attributes:
         order: of a metric and of rows of one concept and attack: who has the metric, the best first.
@@ -91,6 +91,6 @@ def by_tests(run: RunFolder) -> Ranking:
 
 
 def overlap(one: Estimate, other: Estimate) -> bool:
-    """Whether two intervals have a point in common; an estimate without limits is a point."""
+    """True if two intervals have a point in common; an estimate without limits is a point."""
     (low, high), (least, most) = ((x.value, x.value) if math.isnan(x.low) else (x.low, x.high) for x in (one, other))
     return low <= most and least <= high

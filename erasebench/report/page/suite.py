@@ -24,7 +24,7 @@ from erasebench.suites import FILE, Suite, parse_suite
 
 @dataclass(frozen=True)
 class SuitePage:
-    """What the page says of a suite: it, its scale, its tables, their CSV, and notes."""
+    """The content of the page on a suite: the suite, its scale, its tables, their CSV, and notes."""
 
     suite: Suite
     scale: str

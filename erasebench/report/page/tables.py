@@ -20,7 +20,7 @@ from erasebench.results.rows import TableRow
 from erasebench.results.table import Metrics, frame_csv, measured_keys
 
 NONE = "\N{EN DASH}"
-"""What a cell without a number shows."""
+"""The text of a cell without a number."""
 
 
 @dataclass(frozen=True)
@@ -230,7 +230,7 @@ def attack_tables(rows: Sequence[TableRow], metrics: Metrics, prefix: str) -> li
 
 @dataclass(frozen=True)
 class Scale:
-    """How a column prints its numbers and draws their intervals: decimals, and the ends of the scale."""
+    """The format of a column's numbers and of their intervals as drawn: decimals, and the ends of the scale."""
 
     digits: int
     low: float
@@ -247,7 +247,7 @@ class Scale:
         return cls(digits, min(ends, default=0.0), max(ends, default=1.0))
 
     def place(self, value: float) -> float:
-        """Where a value is, in per cent of the scale."""
+        """The place of a value, in per cent of the scale."""
         span = self.high - self.low
         return round(min(100.0, max(0.0, 100 * (value - self.low) / span)), 1) if span else 50.0
 

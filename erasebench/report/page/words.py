@@ -1,4 +1,4 @@
-"""What a run found, in words: sentences whose numbers carry their intervals, and which rank no more than was shown."""
+"""A run's findings in words: sentences whose numbers carry their intervals, and which rank no more than was shown."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ CAUTIONS = {
 PAIRED = "by paired tests over the same prompts, with Holm's adjustment for all methods"
 APART = "by intervals that do not overlap; methods whose intervals do may be apart all the same"
 OVERLAP = "the intervals overlap, which is no proof that nothing changed"
-"""How methods were told apart from the unerased model: by tests or, where a metric has no value of a single prompt, as
-FID has none, by intervals."""
+"""The ways of telling methods apart from the unerased model: by tests or, where a metric has no value of a single
+prompt, as FID has none, by intervals."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found about one side of a concept: its heading, and sentences."""
+    """The findings about one side of a concept: its heading, and sentences."""
 
     about: str
     text: Markup
@@ -98,7 +98,7 @@ def _not_erased(rows: Sequence[TableRow]) -> list[str]:
 
 
 def _attacks(rows: Sequence[TableRow], concept: str, left_out: Collection[str], ranking: Ranking) -> list[Markup]:
-    """What attacks bring back from models that were erased; there is nothing to bring back from others."""
+    """Sentences on what attacks bring back from erased models; there is nothing to bring back from others."""
     rows = [row for row in rows if row.method not in left_out]
     said = []
     standings = ranking.order(ROBUST, [row for row in rows if row.attack == ENSEMBLE])
@@ -119,7 +119,7 @@ def _attacks(rows: Sequence[TableRow], concept: str, left_out: Collection[str], 
 
 
 def _single_attacks(rows: Sequence[TableRow], concept: str) -> list[Markup]:
-    """What attacks bring back one by one, and what controls do."""
+    """Sentences on what attacks bring back one by one, and what controls do."""
     said = []
     found = {
         method: strongest([row for row in rows if row.method == method and row.attack != ENSEMBLE])
@@ -182,7 +182,7 @@ def _preservation(
 def _changes(
     rows: Sequence[TableRow], base: Estimate, key: str, metric: Description, tests: Mapping[str, PairedComparison]
 ) -> list[Markup]:
-    """Which methods changed a metric of what is kept, by tests where it has any and by intervals otherwise."""
+    """The methods that changed a metric of what is kept, by tests where it has any and by intervals otherwise."""
     scale, sign = Scale.of(rows, key, metric), -1 if metric.direction == "higher" else 1
     unerased = _number(base, scale)
     losses = {row.method: sign * (row.metrics[key].value - base.value) for row in rows}
