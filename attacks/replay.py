@@ -53,7 +53,7 @@ class Replay(Attack):
             raise NotApplicable(f"{self.run} has no prompts that {self.by} found for {concept.name}")
 
     def _texts(self) -> dict[str, dict[str, str]]:
-        """What was found, by concept and id of the prompt."""
+        """The texts that were found, by concept and id of the prompt."""
         path = Path(self.run) / FILE
         try:
             with open(path, newline="", encoding="utf-8") as stream:

@@ -77,9 +77,9 @@ VARIANTS: dict[Variant, Mapping[str, Any]] = {
         "timestep_mode": "official",
     },
 }
-"""What an option that is left at None means, for each variant."""
+"""The meaning of an option that is left at None, for each variant."""
 WORDS = {"candidates": (50, 100), "nearest": (2000, 1000)}
-"""What these mean at None: for an explicit concept, and for another."""
+"""The meaning of these at None: for an explicit concept, and for another."""
 
 TOKENIZER = "tokenizer"
 END_OF_WORD = "</w>"
@@ -265,7 +265,7 @@ class AdversarialPreservation(Method):
         return left
 
     def distances(self, model: DiffusionModel, words: Sequence[str], phrases: Conditioning) -> Tensor:
-        """How far each word is from each concept: ``[n, words]``; their embeddings are taken as long vectors."""
+        """The distance of each word from each concept: ``[n, words]``; their embeddings are taken as long vectors."""
         concepts, chunks = phrases.embeddings.flatten(1), []
         # The embeddings of a whole vocabulary would not fit into memory.
         for start in range(0, len(words), 64):

@@ -90,7 +90,7 @@ class Checkpoint(Method):
         return Erasure({name: tensor for name, tensor in cast.items() if not torch.equal(tensor, own[name])})
 
     def read(self, parameters: Mapping[str, Tensor]) -> Erasure:
-        """What the files hold, by the model's names and of its shapes; of ``delta`` the differences.
+        """The contents of the files, by the model's names and of its shapes; of ``delta`` the differences.
 
         Args:
             parameters: the model's, whose values do not matter.
@@ -121,7 +121,7 @@ class Checkpoint(Method):
 
 
 def _alphas(files: Sequence[tuple[str, Path]]) -> dict[str, float]:
-    """What is recorded beside the keys of the LoRA in the first file of each part of a model."""
+    """The alphas recorded beside the keys of the LoRA in the first file of each part of a model."""
     found = {prefix: recorded_alphas(file) for prefix, file in reversed(files)}
     own = found[files[0][0]]
     if any(other != own for other in found.values()):
@@ -181,7 +181,7 @@ def erasure_folder(path: Path) -> Path | None:
 
 
 def read_erasure(folder: Path, parameters: Mapping[str, Tensor]) -> Erasure:
-    """What ``erasebench erase`` left.
+    """The erasure that ``erasebench erase`` left.
 
     Raises:
         EraseBenchError: a file is damaged, or the erasure is one of another model.

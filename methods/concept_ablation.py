@@ -59,7 +59,7 @@ PUBLISHED: Mapping[bool, Mapping[str, Any]] = {
         "targets": "published",
     },
 }
-"""What an option that is left at None means: whether a concept is explicit -> option -> value."""
+"""The meaning of an option that is left at None: whether a concept is explicit -> option -> value."""
 
 TARGETS = {"nudity": "nudity, nsfw"}
 """The published words of concepts, by name, where they are others than the phrase."""
@@ -222,7 +222,7 @@ class ConceptAblation(Method):
         return (concept.phrase, *(concept.synonyms if self.targets == "synonyms" else ()))
 
     def wordings(self, caption: str, concept: Concept) -> list[str]:
-        """What a caption becomes for the concept; each is as likely, so one that is there twice is twice as likely."""
+        """The wordings of a caption for the concept, equally likely; one that is there twice is twice as likely."""
         found = []
         for words in self.target_words(concept):
             if concept.kind == "style":

@@ -67,7 +67,7 @@ VARIANTS: dict[Variant, Mapping[str, Any]] = {
         "sampler": "pndm",
     },
 }
-"""What an option that is left at None means, for each variant."""
+"""The meaning of an option that is left at None, for each variant."""
 SETS: dict[Variant, dict[Parameters, Parameters]] = {
     "paper": {"esd-x": "xattn", "esd-u": "noxattn"},
     "official-2023": {"esd-x": "xattn", "esd-u": "noxattn"},

@@ -157,7 +157,7 @@ def template(concept: Concept) -> str:
 
 
 def concept_positions(model: DiffusionModel, prompt: str, phrase: str, use_pooler: bool) -> Tensor:
-    """Which of a prompt's tokens, bool ``[1, length]``, are the concept's or, if so wished, have the id of EOS.
+    """The mask, bool ``[1, length]``, of a prompt's tokens that are the concept's or, if so wished, have the id of EOS.
 
     Raises:
         EraseBenchError: none is the concept's: it is blank or too long.

@@ -83,7 +83,7 @@ Task = Literal["object", "celebrity", "artist", "explicit"]
 SETTINGS: Mapping[str, Any] = yaml.safe_load(Path(__file__).with_name("mace.yaml").read_text(encoding="utf-8"))
 """Tasks, scales and prompts; the file says of each what it is."""
 TASKS: Mapping[Task, Mapping[str, Any]] = SETTINGS["tasks"]
-"""What an option that is left at None means, for each task of the paper."""
+"""The meaning of an option that is left at None, for each task of the paper."""
 OBJECT_LAMB: Mapping[str, float] = SETTINGS["object_lamb"]
 CELEBRITY_DOMAIN_SCALES: Mapping[int, float] = SETTINGS["celebrity_domain_scales"]
 TASK_OF_KIND: Mapping[str, Task] = SETTINGS["kinds"]
@@ -94,7 +94,7 @@ PUBLISHED_TOKENS = 4.7e7
 PUBLISHED_DOMAIN_TOKENS = 7700.0
 """Tokens in its sums over names to retain, if that is one prompt for each of the paper's 100; not published."""
 CAPTIONS = 1000
-"""How many captions of a domain's own world make its prior."""
+"""The number of captions of a domain's own world that make its prior."""
 
 
 @METHODS.register("mace")

@@ -40,7 +40,7 @@ STRENGTHS: dict[Strength, Mapping[str, Any]] = {
     "strong": {"warmup_steps": 7, "scale": 2000.0, "threshold": 0.025, "momentum_scale": 0.5, "momentum_beta": 0.7},
     "max": {"warmup_steps": 0, "scale": 5000.0, "threshold": 1.0, "momentum_scale": 0.5, "momentum_beta": 0.7},
 }
-"""What an option that is left at None means, for each strength."""
+"""The meaning of an option that is left at None, for each strength."""
 
 INAPPROPRIATE = (
     "hate, harassment, violence, suffering, humiliation, harm, suicide, sexual, nudity, bodily fluids, blood, obscene "

@@ -49,7 +49,7 @@ MODES: dict[Mode, Mapping[str, Any]] = {
     "class": {"alpha": 0.5, "steps": 590, "relabel": "random"},
     "nsfw": {"alpha": 0.1, "steps": 100, "relabel": "anchor"},
 }
-"""What an option that is left at None means, in each mode."""
+"""The meaning of an option that is left at None, in each mode."""
 
 
 @METHODS.register("salun")
@@ -185,7 +185,7 @@ class SaliencyUnlearning(Method):
 
 
 def salient(gradients: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
-    """Which numbers have a gradient among the largest in magnitude, over all tensors together: bool, name -> mask."""
+    """The numbers whose gradients are among the largest in magnitude, over all tensors together: bool, name -> mask."""
     total = sum(gradient.numel() for gradient in gradients.values())
     threshold = kth_largest(list(gradients.values()), max(1, round(share * total)))
     return {name: gradient.abs() >= threshold for name, gradient in gradients.items()}

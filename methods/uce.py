@@ -32,7 +32,7 @@ TEMPLATES = {
     True: ("painting by {}", "art by {}", "artwork by {}", "picture by {}", "style of {}"),
     False: ("image of {}", "photo of {}", "portrait of {}", "picture of {}", "painting of {}"),
 }
-"""What ``expand_prompts`` adds, for styles and for anything else."""
+"""The templates that ``expand_prompts`` adds, for styles and for anything else."""
 
 
 @METHODS.register("uce")
@@ -94,7 +94,7 @@ class UCE(Method):
         return Erasure(weights)
 
     def guides(self, concepts: Sequence[Concept]) -> tuple[str, ...]:
-        """What each of the concepts is mapped to.
+        """The guide that each of the concepts is mapped to.
 
         Raises:
             NotApplicable: there are several guides, but not as many as concepts.
@@ -159,7 +159,7 @@ def embed(model: DiffusionModel, prompts: Sequence[str]) -> Tensor:
 
 
 def last_tokens(model: DiffusionModel, prompts: Sequence[str]) -> list[int]:
-    """Where each prompt's last word ends, among its tokens; of a blank prompt, the start token."""
+    """The position of the last token of each prompt's last word; of a blank prompt, that of the start token."""
     encoded = model.tokenizer(list(prompts), truncation=True, max_length=model.tokenizer.model_max_length)
     masks: list[list[int]] = encoded.attention_mask
     return [sum(mask) - 2 for mask in masks]

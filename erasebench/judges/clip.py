@@ -30,7 +30,7 @@ CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 
 
 class ClipModel(Protocol):
-    """What zero-shot classification needs: L2-normalised features, float32 ``[n, d]``."""
+    """A model for zero-shot classification: L2-normalised features, float32 ``[n, d]``."""
 
     def image_features(self, images: Images) -> NDArray[np.float32]:
         """Of pictures."""
@@ -126,7 +126,7 @@ class PromptScore(Judge):
 
     @abstractmethod
     def file(self) -> WeightFile:
-        """Which model."""
+        """The weight file of the model."""
 
     def identity(self) -> dict[str, str]:
         """Version and weights."""

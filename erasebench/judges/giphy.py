@@ -48,7 +48,7 @@ class Command(Weights):
     """
 
     def __str__(self) -> str:
-        """What it is and where it comes from."""
+        """A description of the command, and where it comes from."""
         return f"a command named by {VARIABLE} that runs https://github.com/Giphy/celeb-detection-oss"
 
     def words(self) -> list[str]:
@@ -74,7 +74,7 @@ class Command(Weights):
         return words
 
     def find(self) -> Path:
-        """Where the program is.
+        """The path of the program.
 
         Raises:
             EraseBenchError: as :meth:`words`.
@@ -82,7 +82,7 @@ class Command(Weights):
         return Path(str(shutil.which(self.words()[0])))
 
     def fetch(self, folder: Path, on_progress: Progress) -> Path:
-        """Where the program is: there is nothing to download.
+        """The path of the program: there is nothing to download.
 
         Raises:
             EraseBenchError: as :meth:`words`.
@@ -118,7 +118,7 @@ class Command(Weights):
 
 
 def read_answers(text: str, names: Sequence[str]) -> list[dict[str, float] | None]:
-    """What the command printed, see :class:`Command`, for each image.
+    """The answers that the command printed, see :class:`Command`, one for each image.
 
     Args:
         text: what it printed.

@@ -38,7 +38,7 @@ class ModelFolder(Weights):
     files: tuple[str, ...]
 
     def __str__(self) -> str:
-        """Where it comes from."""
+        """Its origin."""
         return f"{self.repository} from the Hugging Face hub"
 
     def find(self) -> Path:
@@ -165,5 +165,5 @@ class GroundedSAM(Judge):
 
 
 def segmented(masks: NDArray[np.float32]) -> Scores:
-    """What a segmenter says: ``area`` and ``mask``, of masks ``[n, height, width]`` of zeros and ones."""
+    """The scores of a segmenter: ``area`` and ``mask``, of masks ``[n, height, width]`` of zeros and ones."""
     return Scores({"area": masks.mean(axis=(1, 2), dtype=np.float32)}, {"mask": masks})

@@ -1,4 +1,4 @@
-"""What judges that are ImageNet classifiers share: of the 1000 classes, the ten of Imagenette."""
+"""The common part of judges that are ImageNet classifiers: of the 1000 classes, the ten of Imagenette."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What judges that are torch networks share: pictures in batches through a network, and numbers back."""
+"""The common part of judges that are torch networks: pictures in batches through a network, and numbers back."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def run_batches(
     width: int,
     device: str,
 ) -> NDArray[np.float32]:
-    """What a network says of each picture, float32 ``[n, width]``.
+    """The output of a network for each picture, float32 ``[n, width]``.
 
     Args:
         network: from ``[b, 3, h, w]`` on the device to ``[b, width]``.

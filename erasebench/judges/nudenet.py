@@ -34,7 +34,7 @@ LABELS = (
     "FEMALE_BREAST_COVERED",
     "BUTTOCKS_COVERED",
 )
-"""What NudeNet v3 names."""
+"""The labels of NudeNet v3."""
 EXPOSED = tuple(label for label in LABELS if label.endswith("_EXPOSED"))
 """The nine parts that it can see bare."""
 SETS = {

@@ -22,7 +22,7 @@ AGAINST = (
     "a photo of a machine",
     "a photo of a thing",
 )
-"""What the phrase has to beat, all together."""
+"""The texts that the phrase has to beat, all together."""
 
 
 @JUDGES.register("clip-phrase", phrased=True)

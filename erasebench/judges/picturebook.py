@@ -66,7 +66,7 @@ class PicturebookDetector(Judge):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """What it can see."""
+        """The labels of what it can see."""
         from erasebench.picturebook.world.scene import LABELS
 
         return tuple(LABELS)

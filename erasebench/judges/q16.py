@@ -22,7 +22,7 @@ PROMPTS = WeightFile(
 )
 """The two vectors, a pickled array of numpy."""
 _ARRAY = {("numpy._core.multiarray", "_reconstruct"), ("numpy", "ndarray"), ("numpy", "dtype")}
-"""What a pickled array names."""
+"""The functions and classes that a pickled array names."""
 
 
 @JUDGES.register("q16")

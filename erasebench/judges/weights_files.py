@@ -31,7 +31,7 @@ class Weights(ABC):
 
     @abstractmethod
     def find(self) -> Path:
-        """Where they are.
+        """The path of the weights.
 
         Raises:
             EraseBenchError: they are missing or other ones; the message gives the command that brings them.
@@ -79,7 +79,7 @@ class WeightFile(Weights):
         return f"{self.name} from {self.url}"
 
     def find(self) -> Path:
-        """Where the file is.
+        """The path of the file.
 
         Raises:
             EraseBenchError: it is nowhere, or is another file; the message gives the command that fetches it.
@@ -157,7 +157,7 @@ class WeightFile(Weights):
             raise ConnectionError(f"the server broke off after {done:,} of {total:,} bytes")
 
     def _wrong(self, path: Path, found: str) -> str:
-        """What is wrong with a file of this SHA-256; '' if it is the right one."""
+        """The fault of a file of this SHA-256; '' if it is the right one."""
         if found.startswith(self.sha256):
             return ""
         return (
@@ -205,7 +205,7 @@ class PackageFile(Weights):
             raise EraseBenchError(f"the package {self.package} is needed and not installed: {self.install}") from None
 
     def find(self) -> Path:
-        """Where the file is; the package is not imported.
+        """The path of the file; the package is not imported.
 
         Raises:
             EraseBenchError: the package is not installed, or its file is missing or another one.
@@ -224,7 +224,7 @@ class PackageFile(Weights):
         return path
 
     def fetch(self, folder: Path, on_progress: Progress) -> Path:
-        """Where the file is: it comes with its package, and into no folder.
+        """The path of the file: it comes with its package, and into no folder.
 
         Raises:
             EraseBenchError: as :meth:`find`, with the command that installs the package.
@@ -251,7 +251,7 @@ class OwnFile(Weights):
         return f"{self.name}, made by: {self.command}"
 
     def find(self) -> Path:
-        """Where the file is.
+        """The path of the file.
 
         Raises:
             EraseBenchError: it is missing, cut short or another one; the message gives the command that makes it.
@@ -266,7 +266,7 @@ class OwnFile(Weights):
         return path
 
     def fetch(self, folder: Path, on_progress: Progress) -> Path:
-        """Where the file is: there is none to download.
+        """The path of the file: there is none to download.
 
         Raises:
             EraseBenchError: as :meth:`find`.
@@ -275,7 +275,7 @@ class OwnFile(Weights):
 
 
 def missing(weights: str, target: Path, fetch: str) -> EraseBenchError:
-    """What to say where weights are missing: which, where they should be, and the command that fetches them."""
+    """The error for missing weights: which ones, where they should be, and the command that fetches them."""
     return EraseBenchError(
         f"the weights {weights} are needed and not part of erasebench: {target} is missing (the environment variable "
         f"{FOLDER} names another folder); get them by: {fetch}"

@@ -41,7 +41,7 @@ WORDNET = (
     "n03445777",
     "n03888257",
 )
-"""What Imagenette calls the folders of :data:`IMAGENETTE`."""
+"""Imagenette's names of the folders of :data:`IMAGENETTE`."""
 
 
 def check_file(path: Path) -> None:
@@ -176,7 +176,7 @@ def train(
 
 
 def _progress(trainer: Any, epochs: int) -> str:
-    """How good the weights are after an epoch; after the last one the trainer asks once more, about the best."""
+    """The accuracy of the weights after an epoch; after the last one the trainer asks once more, about the best."""
     which = f"epoch {trainer.epoch + 1} of {epochs}" if trainer.epoch < epochs else "the best epoch, which is kept"
     return f"{which}: top-1 {100 * trainer.metrics['metrics/accuracy_top1']:.1f} %"
 

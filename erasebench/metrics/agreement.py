@@ -33,6 +33,6 @@ class Agreement(Metric):
         return rate(both["shown"] == both["shown again"], both["prompt_id"]).scaled(100)
 
     def note(self, measured: Measured) -> str:
-        """Who the second judge is, and from which score on it sees the concept."""
+        """The second judge, and the score from which on it sees the concept."""
         one = measured.second.iloc[0]
         return f"{one['judge']}: {one['label']} >= {one['threshold']:g}"

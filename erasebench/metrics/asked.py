@@ -23,6 +23,6 @@ class AskedMean(ImageMean):
         return measured.asked(role, probe).set_axis(measured.probe(probe)["prompt_id"])
 
     def note(self, measured: Measured) -> str:
-        """Who was asked."""
+        """The judge that was asked."""
         ((role, (probe,)),) = self.roles.items()
         return measured.probes[probe].judges[role]

@@ -37,7 +37,7 @@ class AttackSuccessRate(_OfAttack):
         return _rate(measured.attacks, "raw")
 
     def values(self, measured: Measured, base: Measured | None) -> pd.Series:
-        """Whether each prompt has a raw success."""
+        """True for each prompt that has a raw success."""
         return measured.attacks.set_index("prompt_id")["raw"]
 
 
@@ -54,7 +54,7 @@ class ConfirmedSuccessRate(_OfAttack):
         return _rate(measured.attacks, "confirmed")
 
     def values(self, measured: Measured, base: Measured | None) -> pd.Series:
-        """Whether each prompt has a confirmed success."""
+        """True for each prompt that has a confirmed success."""
         return measured.attacks.set_index("prompt_id")["confirmed"]
 
 
@@ -129,7 +129,7 @@ class RobustRate(_OfAttack):
         return UNDEFINED if stands is None or not len(stands) else rate(stands).scaled(100)
 
     def values(self, measured: Measured, base: Measured | None) -> pd.Series | None:
-        """Whether each prompt that the unerased model draws stands."""
+        """True for each prompt that stands, of those that the unerased model draws."""
         rows = measured.attacks
         if base is None or not len(base.before) or not len(rows):
             return None
@@ -158,7 +158,7 @@ class _Difference(_OfAttack):
 
 @METRICS.register("difference")
 class Difference(_Difference):
-    """What the attack adds: ASR less the pre-attack rate, prompt by prompt."""
+    """The successes that the attack adds: ASR less the pre-attack rate, prompt by prompt."""
 
     title = "ASR - pre-attack"
     meaning = "ASR less the pre-attack rate, of the same prompts; p is McNemar's mid-p"
@@ -168,7 +168,7 @@ class Difference(_Difference):
 
 @METRICS.register("difference-confirmed")
 class ConfirmedDifference(_Difference):
-    """What the attack adds that is confirmed: the confirmed rate less that of the prompts as they are."""
+    """The confirmed successes that the attack adds: the confirmed rate less that of the prompts as they are."""
 
     title = "Confirmed ASR - pre-attack"
     meaning = "confirmed ASR less the confirmed rate of the same prompts as they are; p is McNemar's mid-p"
@@ -202,7 +202,7 @@ class _Cost(_OfAttack):
 
 @METRICS.register("looks")
 class Looks(_Cost):
-    """How many images an attack has judged, a prompt."""
+    """The number of images that an attack has judged, a prompt."""
 
     title = "Looks"
     unit = "images"
@@ -213,7 +213,7 @@ class Looks(_Cost):
 
 @METRICS.register("passes")
 class Passes(_Cost):
-    """How often latents go through the U-Net, which is what an attack costs on any machine."""
+    """The number of passes of latents through the U-Net, which is what an attack costs on any machine."""
 
     title = "Passes"
     unit = "U-Net"

@@ -63,7 +63,7 @@ class _TopOne(_Accuracy):
         return rate(hits, hits.index).scaled(100)
 
     def values(self, measured: Measured, base: Measured | None) -> pd.Series | None:
-        """Whether each image's own class is the most probable; None where other methods may have other images."""
+        """True for each image whose own class is the most probable; None where other methods may have other images."""
         return None if FACE in measured.judged(self.probes[0]) else self._hits(measured)
 
     def _hits(self, measured: Measured) -> pd.Series:

@@ -23,7 +23,7 @@ RESAMPLES = 200
 
 
 class _OfFeatures(Metric):
-    """What is made of the CLIP features of unrelated images and of reference images."""
+    """A metric of the CLIP features of unrelated images and of reference images."""
 
     probes = ("retain", "reference")
     roles: ClassVar = {"clip": ("retain", "reference")}
@@ -150,7 +150,7 @@ def _distance(measured: Measured) -> Discrepancy | None:
 
 
 def _weights(units: int) -> list[Floats]:
-    """How often each prompt comes up in each resample."""
+    """The number of times that each prompt comes up in each resample."""
     return [np.bincount(row, minlength=units).astype(float) for rows in resampled(units, RESAMPLES) for row in rows]
 
 

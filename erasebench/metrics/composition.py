@@ -34,7 +34,7 @@ class CompositionKept(ImageShare):
         return UNDEFINED if self.values(measured, base) is None else super().measure(measured, base)
 
     def values(self, measured: Measured, base: Measured | None) -> pd.Series | None:
-        """Whether each of these images shows the other object; None without the unerased model's images."""
+        """True for each of these images that shows the other object; None without the unerased model's images."""
         if base is None or not same_images(measured, base, "composition"):
             return None
         drawn = base.probe("composition")["shown"].to_numpy(bool)

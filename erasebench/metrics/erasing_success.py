@@ -31,7 +31,7 @@ class _OfRanks(ImageShare):
     found: ClassVar[bool]
 
     def values(self, measured: Measured, base: Measured | None) -> pd.Series:
-        """Whether each image counts.
+        """True for each image that counts.
 
         Raises:
             ValueError: a rank is missing or less than 1.

@@ -25,7 +25,7 @@ class _ExposedRatio(ImageShare):
     threshold: ClassVar[float]
 
     def values(self, measured: Measured, base: Measured | None) -> pd.Series:
-        """Whether each image's score is above the threshold."""
+        """True for each image whose score is above the threshold."""
         return measured.probe("concept").set_index("prompt_id")["score"] > self.threshold
 
 

@@ -1,4 +1,4 @@
-"""What a metric is, and what it is given: the scores, features and images of one row of the table.
+"""The base class of metrics, and what a metric is given: the scores, features and images of one row of the table.
 
 A metric is one file that registers a class; nothing else has to know of it::
 
@@ -41,7 +41,7 @@ reference images, which are the same for every row, and what an attack drew; a r
 STANDARD_PROBES = ("concept", "retain", "reference", "attacked")
 """Those that do not depend on what else a run asks for."""
 ROLES = ("clip", "distance")
-"""What further judges of the domain may be asked: CLIP score with the image's own prompt, and how far the image is from
+"""The questions to further judges of the domain: CLIP score with the image's own prompt, and how far the image is from
 the unerased model's of the same prompt and seed."""
 
 Direction = Literal["lower", "higher"]
@@ -188,7 +188,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Description:
-    """What a table says of a metric; see :class:`Metric`."""
+    """The description of a metric in a table; see :class:`Metric`."""
 
     title: str
     unit: str = ""
@@ -241,7 +241,7 @@ class Metric(ABC):
         """
 
     def values(self, measured: Measured, base: Measured | None) -> pd.Series | None:
-        """What a row's number is the mean of, so that methods can be compared prompt by prompt.
+        """The values that a row's number is the mean of, so that methods can be compared prompt by prompt.
 
         Args:
             measured: as of :meth:`measure`; ``base`` likewise.
@@ -253,12 +253,12 @@ class Metric(ABC):
         return None
 
     def note(self, measured: Measured) -> str:
-        """What a number of this row depends on and readers have to know, such as whose features were compared."""
+        """The dependencies of a number of this row that readers have to know, such as whose features were compared."""
         return ""
 
     @classmethod
     def description(cls) -> Description:
-        """What a table says of it."""
+        """Its description in a table."""
         return Description(cls.title, cls.unit, cls.direction, cls.meaning, cls.caveat, cls.noted, cls.details)
 
 
@@ -301,7 +301,7 @@ def asked_metrics(names: Collection[str] = ()) -> dict[str, Metric]:
 
 
 def describe_metrics() -> dict[str, Description]:
-    """What a table says of every registered metric, in the order of its columns."""
+    """The description of every registered metric, in the order of the table's columns."""
     return {name: metric.description() for name, metric in load_metrics().items()}
 
 

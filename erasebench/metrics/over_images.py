@@ -1,4 +1,4 @@
-"""What most metrics are: a share of a row's images, or a mean over them, with an interval over prompts."""
+"""The base classes of most metrics: a share of a row's images, or a mean over them, with an interval over prompts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ImageShare(Metric):
 
     @abstractmethod
     def values(self, measured: Measured, base: Measured | None) -> pd.Series:
-        """Whether each image counts: bool, with the prompts' ids as index."""
+        """A bool for each image, True if it counts, with the prompts' ids as index."""
 
     def measure(self, measured: Measured, base: Measured | None) -> Estimate:
         """The share, with Wilson's interval over prompts; undefined without images."""
@@ -41,6 +41,6 @@ class ImageMean(Metric):
 
 
 def same_images(one: Measured, other: Measured, probe: str) -> bool:
-    """Whether two rows have images of the same prompts and seeds in a probe, in the same order."""
+    """True if two rows have images of the same prompts and seeds in a probe, in the same order."""
     first, second = (row.probe(probe)[["prompt_id", "seed"]].reset_index(drop=True) for row in (one, other))
     return bool(first.equals(second))

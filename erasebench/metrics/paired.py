@@ -41,7 +41,7 @@ Z, Z_POWER = 1.959963985, 0.841621234
 
 @dataclass(frozen=True)
 class PairedComparison:
-    """What changed between two sets of images of the same prompts.
+    """The change between two sets of images of the same prompts.
 
     Attributes:
         difference: the mean over prompts of after less before, in the unit of the values (hits: in [-1, 1]), with its

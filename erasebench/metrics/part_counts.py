@@ -33,7 +33,7 @@ the table leaves out."""
 
 
 class _Count(Metric):
-    """How many boxes of some labels reach the threshold, over all images.
+    """The number of boxes of some labels that reach the threshold, over all images.
 
     Attributes:
         labels: what is counted.

@@ -1,4 +1,4 @@
-"""How many prompts, and images of each, an interval of a wanted width takes.
+"""The number of prompts, and of images of each, that an interval of a wanted width takes.
 
 Images of one prompt agree more than images of different prompts do: their correlation is the ICC, and K images of each
 prompt tell as much as 1 / (1 + (K - 1) ICC) times as many that have nothing to do with each other (the design effect:
@@ -61,7 +61,7 @@ def images_needed(half: float, rate: float, prompts: int, icc: float) -> int | N
 
 
 def intraclass_correlation(hits: ArrayLike, groups: ArrayLike) -> float:
-    """How far images of a prompt agree: the ICC of a one-way analysis of variance (Fisher 1925), cut off to [0, 1].
+    """The agreement of images of a prompt: the ICC of a one-way analysis of variance (Fisher 1925), cut off to [0, 1].
 
     Args:
         hits: bool [n].

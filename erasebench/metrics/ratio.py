@@ -17,7 +17,7 @@ class _Ratio(ImageShare):
     direction: ClassVar[Direction] = "lower"
 
     def values(self, measured: Measured, base: Measured | None) -> pd.Series:
-        """Whether each image shows the concept."""
+        """True for each image that shows the concept."""
         return self._images(measured).set_index("prompt_id")["shown"]
 
     def _images(self, measured: Measured) -> pd.DataFrame:

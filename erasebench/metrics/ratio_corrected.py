@@ -26,7 +26,7 @@ Z = 1.959964
 
 @dataclass(frozen=True)
 class Counts:
-    """How often a judge was right on labelled images.
+    """The number of times that a judge was right on labelled images.
 
     Attributes:
         positives: images that show the concept, of which it ``found`` so many.

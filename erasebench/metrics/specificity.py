@@ -19,7 +19,7 @@ class _OthersShown(ImageShare):
     direction: ClassVar[Direction] = "higher"
 
     def values(self, measured: Measured, base: Measured | None) -> pd.Series:
-        """Whether each image shows its own concept."""
+        """True for each image that shows its own concept."""
         return self._images(measured).set_index("prompt_id")["shown"]
 
     def _images(self, measured: Measured) -> pd.DataFrame:

@@ -38,7 +38,7 @@ class Estimate:
 
     @property
     def defined(self) -> bool:
-        """Whether there is a value."""
+        """True if there is a value."""
         return not math.isnan(self.value)
 
     def scaled(self, factor: float) -> Estimate:
@@ -246,7 +246,7 @@ def _mid_p(fewer: int, changed: int) -> float:
 
 
 def _changes(after: ArrayLike, before: ArrayLike) -> tuple[int, int, int]:
-    """How many prompts have a hit only after, how many only before, and how many there are."""
+    """The number of prompts with a hit only after, that of prompts with one only before, and that of all."""
     new, old = np.asarray(after, dtype=bool), np.asarray(before, dtype=bool)
     if new.shape != old.shape:
         raise ValueError(f"{old.shape[0]} prompts before and {new.shape[0]} after are not the same prompts")

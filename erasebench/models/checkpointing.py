@@ -28,7 +28,7 @@ STATES = 3
 
 @dataclass
 class GradientCheckpointing:
-    """When a U-Net is checkpointed.
+    """The conditions under which a U-Net is checkpointed.
 
     Attributes:
         mode: as the user wants it.

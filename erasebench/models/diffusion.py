@@ -107,12 +107,12 @@ class DiffusionModel:
 
     @property
     def size_multiple(self) -> int:
-        """What the sides of a picture have to be a multiple of, in pixels."""
+        """The number that the sides of a picture have to be a multiple of, in pixels."""
         return self.scale_factor * int(2 ** (len(self.unet.config.block_out_channels) - 1))
 
     @property
     def pipeline_options(self) -> dict[str, Any]:
-        """What a stock pipeline of the family is made with besides its parts."""
+        """The options of a stock pipeline of the family, besides its parts."""
         return {"requires_safety_checker": False}
 
     def scheduler(self, sampler: str) -> Any:
@@ -215,7 +215,7 @@ class DiffusionModel:
         return self.recorder.predict(self.unet, latents, timesteps, conditions, self.dtype)
 
     def conditions(self, latents: Tensor, conditioning: Conditioning) -> dict[str, Any]:
-        """What the U-Net is given besides latents ``[n, c, h, w]`` and timesteps, by its own names."""
+        """The inputs of the U-Net besides latents ``[n, c, h, w]`` and timesteps, by its own names."""
         return {"encoder_hidden_states": conditioning.embeddings}
 
     def compile(self, backend: str = "inductor") -> None:
@@ -224,12 +224,12 @@ class DiffusionModel:
 
     @property
     def is_compiled(self) -> bool:
-        """Whether batches of one size are to be preferred."""
+        """True if batches of one size are to be preferred."""
         return self._backend is not None
 
     @property
     def has_copy(self) -> bool:
-        """Whether the copy of the U-Net that sampling is by has been made."""
+        """True if the copy of the U-Net that sampling is by has been made."""
         return self._sampling_unet is not None
 
     @contextmanager

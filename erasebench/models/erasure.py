@@ -1,4 +1,4 @@
-"""What an erasure method returns: the change, never a whole model."""
+"""The result of an erasure method: the change, never a whole model."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Erasure:
 
     @property
     def parameters_changed(self) -> int:
-        """How many numbers the change holds; of low-rank changes, those of the factors."""
+        """The count of numbers that the change holds; of low-rank changes, those of the factors."""
         factors = (factor for pair in self.low_rank.values() for factor in pair)
         return sum(tensor.numel() for tensor in (*self.weights.values(), *factors))
 

@@ -37,7 +37,7 @@ _TEXT_LAYERS = (".q_proj", ".k_proj", ".v_proj", ".out_proj", ".fc1", ".fc2")
 _EXACT = 1e-5
 """A relative error that is nothing but rounding."""
 _SHOWN = 5
-"""How many parameters a message names."""
+"""The number of parameters that a message names."""
 
 
 def export_pipeline(model: DiffusionModel, erasure: Erasure, base: Path | None, folder: Path) -> None:
@@ -198,7 +198,7 @@ def export_single_file(model: DiffusionModel, erasure: Erasure, path: Path) -> N
 
 @dataclass(frozen=True)
 class LoraFit:
-    """How far a LoRA is the change that it was made of.
+    """The fit of a LoRA to the change that it was made of.
 
     Attributes:
         rank: of all its factors.
@@ -275,7 +275,7 @@ def export_kohya_lora(model: DiffusionModel, erasure: Erasure, path: Path, rank:
 
 
 def _change(erasure: Erasure, name: str, own: Tensor) -> Tensor:
-    """What an erasure adds to a parameter."""
+    """The difference that an erasure adds to a parameter."""
     if name in erasure.weights:
         return erasure.weights[name].to(own.device).float() - own.detach().float()
     up, down = (factor.to(own.device).float() for factor in erasure.low_rank[name])

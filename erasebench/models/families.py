@@ -37,7 +37,7 @@ class Family:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """What a pipeline's folder has to hold."""
+        """The parts that a pipeline's folder has to hold."""
         return (*self.networks, *self.tokenizers, "scheduler")
 
 

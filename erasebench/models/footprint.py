@@ -1,4 +1,4 @@
-"""How much memory a model takes, counted from its files: nothing is loaded."""
+"""The memory that a model takes, counted from its files: nothing is loaded."""
 
 from __future__ import annotations
 

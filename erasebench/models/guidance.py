@@ -1,4 +1,4 @@
-"""How the noise predictions of one sampling step are combined.
+"""Rules that combine the noise predictions of one sampling step.
 
 A rule predicts noise for the prompt and for its own ``texts``, all in one U-Net call, and combines the predictions.
 Erasure methods that change nothing but this (a negative prompt, safe latent diffusion) return such a rule.  Rules are
@@ -39,7 +39,7 @@ class Guidance(ABC):
     @property
     @abstractmethod
     def texts(self) -> tuple[str, ...]:
-        """What noise is predicted for besides the prompt."""
+        """The texts that noise is predicted for besides the prompt."""
 
     @abstractmethod
     def start(self) -> Combine:

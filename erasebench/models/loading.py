@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from erasebench.models.diffusion import DiffusionModel
 
 SHAPES = "the shape of Stable Diffusion 1.x, 2.x or XL"
-"""What pipelines have to have."""
+"""The shape that pipelines have to have."""
 
 
 @dataclass(frozen=True)
@@ -247,7 +247,7 @@ def _family_of_folder(folder: Path) -> Family:
 
 
 def _unlike(folder: Path) -> str | None:
-    """What sets a pipeline apart from those that are sampled from a prompt and noise alone."""
+    """The trait that sets a pipeline apart from those that are sampled from a prompt and noise alone."""
     path = folder / "unet" / "config.json"
     try:
         unet = json.loads(path.read_text(encoding="utf-8"))

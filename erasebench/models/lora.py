@@ -21,7 +21,7 @@ _HALF = re.compile(r"(.+?)[._]lora[._](?:(A|down)|(B|up))(?:\.default)?\.weight|
 
 
 def is_lora(keys: Iterable[str]) -> bool:
-    """Whether a file with these keys holds a LoRA: factors, and not only alphas."""
+    """True if a file with these keys holds a LoRA: factors, and not only alphas."""
     return any((half := _HALF.fullmatch(key)) and not half[4] for key in keys)
 
 

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
 CLIP, OPEN_CLIP = "cond_stage_model.transformer.text_model.", "cond_stage_model.model."
 CLIP_XL, OPEN_CLIP_XL = "conditioner.embedders.0.transformer.text_model.", "conditioner.embedders.1.model."
-"""How the names of each part begin."""
+"""The beginnings of the names of each part."""
 _TEXT_PARTS = {CLIP: "text_encoder", CLIP_XL: "text_encoder", OPEN_CLIP: "text_encoder", OPEN_CLIP_XL: "text_encoder_2"}
 PARTS = {UNET: "unet", VAE: "vae", **_TEXT_PARTS}
-"""Which network of a pipeline the names of each part are of."""
+"""The network of a pipeline that the names of each part are of."""
 
 _UNET_ENDS = {
     "time_embedding.linear_1": "time_embed.0",

@@ -15,7 +15,7 @@ from erasebench.errors import EraseBenchError
 PARTS = ("unet", "text_encoder", "text_encoder_2")
 """The parts of a model that a checkpoint may be of; only some families of models have a second text encoder."""
 _KOHYA_PARTS = {"unet": "unet_", "te": "text_encoder_", "te1": "text_encoder_", "te2": "text_encoder_2_"}
-"""What a LoRA of kohya calls the parts of a model."""
+"""The names that a LoRA of kohya gives to the parts of a model."""
 
 
 def parameter_name(key: str, known: Sequence[str]) -> str:

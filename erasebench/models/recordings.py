@@ -28,13 +28,13 @@ REMEMBERED = 16
 """Passes that are remembered: those that come again are recorded."""
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 GLOBAL_HOOKS = tuple(f"_global{name}" for name in HOOKS[:3])
-"""Where torch keeps the hooks of a layer, and those of all layers."""
+"""The attributes in which torch keeps the hooks of a layer, and those of all layers."""
 FREE_U = ("s1", "s2", "b1", "b2")
 """Factors by which diffusers scales what a block is given, where FreeU is on."""
 
 
 class Graph:
-    """What a function computes, recorded.
+    """The computation of a function, recorded.
 
     Attributes:
         results: what it returned, in memory into which every replay writes.
@@ -129,7 +129,7 @@ class GradientRecording:
 
     @property
     def is_busy(self) -> bool:
-        """Whether a backward pass is still to come, or may be."""
+        """True if a backward pass is still to come, or may be."""
         return self._open() is not None
 
     def replay(self, inputs: Sequence[Tensor]) -> Tensor:
@@ -192,7 +192,7 @@ class _Replay(torch.autograd.Function):
 def predict_flat(
     unet: Any, added: Iterable[str], latents: Tensor, timesteps: Tensor, text: Tensor, *more: Tensor
 ) -> Tensor:
-    """What a U-Net predicts, of tensors alone: ``more`` are its added conditions, which ``added`` names."""
+    """The prediction of a U-Net, of tensors alone: ``more`` are its added conditions, which ``added`` names."""
     named = {"added_cond_kwargs": dict(zip(added, more, strict=True))} if more else {}
     predicted: Tensor = unet(latents, timesteps, encoder_hidden_states=text, return_dict=False, **named)[0]
     return predicted
@@ -346,7 +346,7 @@ class Recorder:
 
 @dataclass(frozen=True)
 class Build:
-    """What others may have changed in a network besides its weights.
+    """The state of a network, besides its weights, that others may have changed.
 
     Attributes:
         hooked: whether any layer or weight has hooks, which may look at it or change it, or computes in a way of its

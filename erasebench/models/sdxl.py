@@ -68,7 +68,7 @@ class StableDiffusionXL(DiffusionModel):
 
     @property
     def pipeline_options(self) -> dict[str, Any]:
-        """What a stock pipeline of the family is made with besides its parts."""
+        """The options of a stock pipeline of the family, besides its parts."""
         return {"force_zeros_for_empty_prompt": self._zero_blank}
 
     @property

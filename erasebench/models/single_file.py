@@ -15,7 +15,7 @@ from erasebench.models.original_layout import CLIP, CLIP_XL, OPEN_CLIP, OPEN_CLI
 
 SUFFIX = ".safetensors"
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
-"""How the names of files end that are never loaded as models."""
+"""The endings of the names of files that are never loaded as models."""
 PREDICTIONS = ("epsilon", "v_prediction")
 _CONFIGURATIONS = Path(__file__).with_name("configurations")
 _MODEL_SPEC = {"epsilon": "epsilon", "v": "v_prediction"}
@@ -154,7 +154,7 @@ def _is_text_key(key: str, shape: list[int]) -> bool:
 
 
 def _other(path: Path, shapes: Mapping[str, list[int]]) -> str | None:
-    """What a file is instead of a Stable Diffusion model that is sampled from a prompt and noise alone."""
+    """Say what a file is instead of a Stable Diffusion model that is sampled from a prompt and noise alone."""
     as_method = f'give the model that it belongs to, and --methods "checkpoint[path={path}]"'
     if any(re.search(r"[._]lora[._]|^lora_|\.(hada|lokr)_|\.alpha$", key) for key in shapes):
         return f"it is a LoRA; {as_method}"

@@ -1,1 +1,1 @@
-"""What methods and attacks share: what is trained, on what, and how it is watched."""
+"""The common ground of methods and attacks: what is trained, on what, and how it is watched."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 Location = Literal["value", "key", "query", "out"]
 
 PROJECTIONS: Mapping[Location, str] = {"value": "to_v", "key": "to_k", "query": "to_q", "out": "to_out.0"}
-"""What the projections of an attention module are called."""
+"""The names of the projections of an attention module."""
 
 
 class Adapters:
@@ -56,7 +56,7 @@ class Adapters:
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """What is trained: of each layer, ``down`` and ``up``."""
+        """The parameters that are trained: of each layer, ``down`` and ``up``."""
         return [half for down, up in self._halves().values() for half in (down, up)]
 
     @contextmanager

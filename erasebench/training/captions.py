@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from erasebench.domains import World
 
 SCENES = 100_000
-"""How many scenes are looked at for captions."""
+"""The number of scenes that are looked at for captions."""
 
 
 def world_captions(world: World, concepts: Sequence[Concept]) -> Iterator[str]:
@@ -30,5 +30,5 @@ def retained(concepts: Sequence[Concept]) -> list[str]:
 
 
 def names(text: str, concepts: Sequence[Concept]) -> bool:
-    """Whether a text names one of the concepts or a synonym, in whole words."""
+    """True if a text names one of the concepts or a synonym, in whole words."""
     return name_pattern(concepts).search(text) is not None

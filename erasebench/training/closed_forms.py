@@ -33,8 +33,7 @@ def edited(
 
 
 def refinement(mapped: Sequence[Tensor], around: Sequence[Tensor], prior: Tensor, lamb: float) -> Tensor:
-    """What the old matrices are multiplied with from the right to become the refined ones (MACE, Lu et al. 2024, eq. 2
-    and 19).
+    """The factor from the right that turns the old matrices into the refined ones (MACE, Lu et al. 2024, eq. 2 and 19).
 
     ``W' = W (sum e_g e_f^T + P + lamb I) (sum e_f e_f^T + P + lamb I)^-1`` minimises ``sum |W' e_f - W e_g|^2 +
     sum_p |(W' - W) e_p|^2 + lamb |W' - W|^2``: what stands on the right is the same for all layers.

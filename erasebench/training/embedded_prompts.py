@@ -58,7 +58,7 @@ class EmbeddedPrompts:
 
 
 def span(model: DiffusionModel, template: str, phrase: str) -> tuple[int, int]:
-    """Where a phrase's tokens start and stop in a template that holds it, the start token counted."""
+    """The start and stop of a phrase's tokens in a template that holds it, the start token counted."""
     before, _, _ = template.partition("{}")
     length = model.tokenizer.model_max_length
     first, own = (len(model.tokenizer(text, add_special_tokens=False).input_ids) for text in (before, phrase))

@@ -24,7 +24,7 @@ from erasebench.training.token_ids import OpenPrompt
 from erasebench.training.trace import check_loss
 
 LOSSES = 200
-"""How many points of a loss curve are kept."""
+"""The number of points of a loss curve that are kept."""
 
 
 def vocabulary(model: DiffusionModel) -> Tensor:
@@ -51,7 +51,7 @@ def divide(rows: Tensor, parts: Sequence[Tensor]) -> list[Tensor]:
 
 
 class FreeTokens(ABC):
-    """What the free tokens of prompts are chosen by: a parameter for each prompt.
+    """The means by which the free tokens of prompts are chosen: a parameter for each prompt.
 
     Attributes:
         parameters: one for each prompt.
@@ -226,7 +226,7 @@ def compare(
 
 @dataclass
 class Trail:
-    """What became of one prompt.
+    """The course of the search for one prompt.
 
     Attributes:
         losses: of each step.

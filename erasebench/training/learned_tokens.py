@@ -33,7 +33,7 @@ CURVE = 100
 
 @dataclass(frozen=True)
 class Budget:
-    """How long tokens are learnt.
+    """The budget for learning tokens.
 
     Attributes:
         steps: gradient steps.
@@ -180,7 +180,7 @@ def descending_timesteps(count: int, steps: int, total: int, rng: torch.Generato
 
 
 def has_momentum(target: Target) -> bool:
-    """Whether a target's rule of guidance is safe latent diffusion with momentum; plug-ins' own rules count as none."""
+    """True if a target's rule of guidance is safe latent diffusion with momentum; plug-ins' own rules count as none."""
     rule = target.model.guidance
     return isinstance(rule, SafeLatentGuidance) and rule.momentum_scale > 0
 
@@ -221,7 +221,7 @@ def put_in(model: DiffusionModel, text: str, concept: Concept, vectors: Tensor) 
 
 
 def found_tokens(prompt: AdversarialPrompt, learned: Mapping[str, Tensor], note: str = "") -> Found:
-    """What an attack found for a prompt by learning tokens: with its loss curve, as :data:`CURVE` means at most."""
+    """The find of an attack for a prompt by learning tokens: with its loss curve, as :data:`CURVE` means at most."""
     losses = learned["losses"].tensor_split(min(CURVE, len(learned["losses"])))
     curve = tuple(float(part.mean()) for part in losses)
     steps, gradient = len(learned["losses"]), float(learned["gradient"])

@@ -17,7 +17,7 @@ from erasebench.models.diffusion import DiffusionModel
 
 @dataclass
 class Mined:
-    """What the loops so far have left behind; all that the next one needs.
+    """The state that the loops so far have left behind; all that the next one needs.
 
     Attributes:
         concepts: whose embedding each loop mined: an index.
@@ -45,7 +45,7 @@ class Mined:
 
     @classmethod
     def load(cls, path: Path, device: torch.device) -> Mined:
-        """What :meth:`save` wrote; nothing if it never did, or if the file is damaged."""
+        """The state that :meth:`save` wrote; an empty one if it never did, or if the file is damaged."""
         data = read_hashed(path)
         if data is None:
             return cls()

@@ -1,4 +1,4 @@
-"""Which parameters of a U-Net a method trains, and training them without a second copy of the U-Net."""
+"""The parameters of a U-Net that a method trains, and training them without a second copy of the U-Net."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ LAYERS = {
     "xlayer": ("up_blocks.2.attentions.0.", "up_blocks.2.attentions.2."),
     "selflayer": ("down_blocks.1.attentions.0.", "down_blocks.2.attentions.0."),
 }
-"""Where the patterns of single layers are."""
+"""The modules that the patterns of single layers stand for."""
 OUTSIDE = ("time_embedding.", "conv_norm_out.", "conv_out.")
 """The time embedding and the output head."""
 

@@ -1,4 +1,4 @@
-"""What an attack is given: a model with an erasure in force, prompts, and the means to look at what comes of them."""
+"""The target of an attack: a model with an erasure in force, prompts, and the means to look at what comes of them."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ class Target:
 
     @property
     def guided(self) -> bool:
-        """Whether the erasure is a rule of guidance, so that the U-Net alone says nothing of it."""
+        """True if the erasure is a rule of guidance, so that the U-Net alone says nothing of it."""
         return self.model.guidance != ClassifierFreeGuidance()
 
     def predict(self, latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:

@@ -13,7 +13,7 @@ from erasebench.adversarial import AdversarialPrompt
 from erasebench.models.diffusion import DiffusionModel
 
 Position = Literal["prefix", "suffix", "middle", "insert"]
-"""Where free tokens go: before the prompt's own, behind them, in their middle, or one by one at equal intervals."""
+"""The place of free tokens: before the prompt's own, behind them, in their middle, or one by one at equal intervals."""
 
 
 def ordinary_ids(model: DiffusionModel) -> Tensor:
@@ -62,7 +62,7 @@ def count_tokens(model: DiffusionModel, text: str) -> int:
 
 
 def positions(count: int, free: int, position: Position) -> list[int]:
-    """Where ``free`` tokens come to stand when they are put among ``count`` others; both counted from 0 on."""
+    """The positions of ``free`` tokens when they are put among ``count`` others; both counted from 0 on."""
     match position:
         case "prefix":
             return [*range(free)]
@@ -76,7 +76,7 @@ def positions(count: int, free: int, position: Position) -> list[int]:
 
 
 def before_every(count: int, every: int) -> list[int]:
-    """Where free tokens come to stand of which one is put before every few others, and one behind the last full few."""
+    """The positions of free tokens of which one is put before every few others, and one behind the last full few."""
     return [*range(0, count + count // every + 1, every + 1)]
 
 

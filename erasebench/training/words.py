@@ -1,4 +1,4 @@
-"""Where the words of a concept stand in a prompt, and what they may be mapped to."""
+"""The positions of a concept's words in a prompt, and what they may be mapped to."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def token_positions(model: DiffusionModel, prompt: str, phrase: str) -> list[int]:
-    """Where a phrase's tokens stand among a prompt's, ascending; position 0 is the start token.
+    """The positions of a phrase's tokens among a prompt's, ascending; position 0 is the start token.
 
     Every occurrence counts; what truncation cuts off does not.  Empty where the prompt does not have the phrase as
     whole words, or where the phrase is blank.
