@@ -17,6 +17,7 @@ from pydantic.errors import PydanticUserError
 
 from erasebench.docstrings import attributes, paragraphs
 from erasebench.errors import EraseBenchError, check_name
+from erasebench.grammar import with_article
 from erasebench.hyper_parameters import hyper_parameters, make_plugin
 from erasebench.listing import LISTED, names
 from erasebench.named_files import preset_files, suite_files
@@ -147,7 +148,7 @@ def _kind_of(name: str, kind: str | None, catalogue: Catalogue) -> str:
 def _head(kind: str, plugin: Plugin[Any]) -> list[str]:
     """Name and origin, and what the docstring says."""
     what, origin = KINDS[kind].what, KINDS[kind].origin(plugin.name)
-    lines = [f"{plugin.name}: {'an' if what[0] in 'aeiou' else 'a'} {what}, {origin}", ""]
+    lines = [f"{plugin.name}: {with_article(what)}, {origin}", ""]
     for paragraph in paragraphs(plugin.make.__doc__):
         lines += [*_block(paragraph), ""]
     return lines
