@@ -17,7 +17,7 @@ from erasebench.errors import EraseBenchError
 from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
-from erasebench.models.guidance import ClassifierFreeGuidance
+from erasebench.models.guidance import ClassifierFreeGuidance, Guidance
 from erasebench.models.loading import find_model, load_model
 from erasebench.models.schedulers import SCHEDULERS, build_scheduler
 from erasebench.sampling import (
@@ -235,7 +235,7 @@ def test_rules_learn_the_step_and_all_predictions(latents: tuple[DiffusionModel,
     model, noise, text = latents
     seen: list[tuple[int, int, float]] = []
 
-    class Counting:
+    class Counting(Guidance):
         texts = ("", "a dog")
 
         def start(self) -> Any:
