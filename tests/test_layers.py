@@ -70,7 +70,7 @@ def test_every_module_stands_in_a_layer() -> None:
 
 
 def test_docstrings_open_with_a_noun_or_an_imperative() -> None:
-    """Those of constants as well."""
+    """Those of constants as well; not those of Picturebook's world, whose source is part of its images' identity."""
     clauses = re.compile(r"(What|Whether|How|Where|Which|Who|When)\b")
     for path in FILES:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

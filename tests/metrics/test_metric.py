@@ -125,8 +125,8 @@ def test_every_metric_says_what_it_is() -> None:
         *(
             "ratio_naming",
             "ratio_implying",
-            "ratio_synonym",
             "ratio_corrected",
+            "ratio_synonym",
             "expected_max",
             "specificity_near",
             "specificity_far",

@@ -551,7 +551,7 @@ class _Pose:
     arms: tuple[tuple[float, float], tuple[float, float]]
     legs: tuple[tuple[float, float], tuple[float, float]]
     breadth: float = 1.0
-    """The share of the width of shoulders and hips that is seen: 1 from the front, less from the side."""
+    """How much of the width of shoulders and hips is seen: 1 from the front, less from the side."""
 
 
 _POSES: tuple[_Pose, ...] = (
