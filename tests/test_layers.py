@@ -73,7 +73,7 @@ def test_docstrings_open_with_a_noun_or_an_imperative() -> None:
     """Those of constants as well; not those of Picturebook's world, whose source is part of its images' identity."""
     clauses = re.compile(r"(What|Whether|How|Where|Which|Who|When)\b")
     for path in FILES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if path.parent.name != "world" else ():
             if (
                 isinstance(node, ast.Expr)
                 and isinstance(node.value, ast.Constant)
