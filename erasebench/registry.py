@@ -220,8 +220,8 @@ def registered_summaries(path: Path) -> dict[str, str]:
     """
     summaries: dict[str, str] = {}
     # No more of the file is parsed than that: a list of all names would take a tenth of a second longer.
-    for head in _HEAD.findall(path.read_text(encoding="utf-8")):
-        node = ast.parse(f"{head}\n    pass", str(path)).body[0]
+    heads = _HEAD.findall(path.read_text(encoding="utf-8"))
+    for node in (node for head in heads for node in ast.parse(f"{head}\n    pass", str(path)).body):
         if not isinstance(node, ast.ClassDef):
             continue
         calls = [call for call in node.decorator_list if isinstance(call, ast.Call) and _registers(call)]

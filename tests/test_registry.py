@@ -148,9 +148,9 @@ def test_names_are_read_from_decorators_without_running_the_file(tmp_path: Path)
         "@METHODS.register('a', x=1)\n@METHODS.register('b')\n@dataclass(frozen=True)\nclass A: ...\n"
         "@dataclass\n@registry.METHODS.register('c')\nclass C(Base, metaclass=Meta):\n    x: int = 1\n"
         "@METHODS.register(name)\nclass B: ...\n@register('d')\nclass C: ...\n@METHODS.register()\nclass D: ...\n"
-        "@METHODS.register('e')\ndef e(): ...\nclass E: ...\n"
+        "@METHODS.register('e')\ndef e(): ...\n@METHODS.register('f')\nclass F: ...\n"
     )
-    assert list(registered_summaries(path)) == ["a", "b", "c"]
+    assert list(registered_summaries(path)) == ["a", "b", "c", "f"], "a function is no plug-in"
 
 
 @pytest.mark.parametrize("kind", KINDS)
