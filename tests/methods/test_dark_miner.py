@@ -18,7 +18,7 @@ from erasebench.errors import EraseBenchError, NotApplicable
 from erasebench.hyper_parameters import make_plugin
 from erasebench.judging import Images, Scores
 from erasebench.methods import dark_miner
-from erasebench.methods.dark_miner import POOLS, STATE, DarkMiner, Mined, predict_each
+from erasebench.methods.dark_miner import POOLS, STATE, DarkMiner
 from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
@@ -26,6 +26,7 @@ from erasebench.plugins import EraseContext, Judge
 from erasebench.registry import METHODS
 from erasebench.training.adapters import Adapters, Location, adapted_layers
 from erasebench.training.latents import noisy
+from erasebench.training.mining import Mined
 from erasebench.training.trace import Trace
 from tests.marks import first_quick, some_quick
 from tests.tiny import Layout, concept, differing, state, tiny_model
@@ -173,14 +174,6 @@ def test_a_step_needs_one_call_for_each_length(length: int, expected: list[int])
         quick().losses(model, adapters, *batch(model, length))
     hook.remove()
     assert sorted(rows) == sorted(expected)
-
-
-def test_predictions_come_back_in_order() -> None:
-    model = tiny_model()
-    x_t, t, c, c_0 = batch(model)
-    texts = [c, c_0, Conditioning(-c.embeddings), Conditioning(c_0.embeddings + 1)]
-    for found, text in zip(predict_each(model, x_t, t, texts), texts, strict=True):
-        torch.testing.assert_close(found, model.predict_noise(x_t, t, text))
 
 
 # Eq. 5
@@ -662,19 +655,6 @@ def test_defaults_are_the_papers() -> None:
     assert (method.circumvent_weight, method.preserve_weight) == (1, 0.5)
     assert method.pool_prompt == "a {adjective} photo"
     assert method.preserve_anchor and method.preserve_zero and method.preserve_negative
-
-
-def test_a_damaged_state_costs_time_only(tmp_path: Path) -> None:
-    path = tmp_path / STATE
-    Mined(scores=[0.5], concepts=[0], embeddings=[torch.ones(2, 3)]).save(path)
-    assert Mined.load(path, torch.device("cpu")).scores == [0.5]
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-5])
-    assert Mined.load(path, torch.device("cpu")) == Mined()
-    # torch itself does not look at the sums of its archives.
-    ones = whole.index(torch.ones(2, 3).numpy().tobytes())
-    path.write_bytes(whole[:ones] + b"\x01" + whole[ones + 1 :])
-    assert Mined.load(path, torch.device("cpu")) == Mined()
 
 
 def test_damaged_pools_are_drawn_again(tmp_path: Path) -> None:

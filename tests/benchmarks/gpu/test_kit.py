@@ -10,16 +10,14 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from benchmarks.gpu import child, kit
+from benchmarks.gpu import kit
 from benchmarks.gpu.__main__ import Asked, alone, main, missing_modules, parse, parse_limits
 from benchmarks.gpu.kit import Kind, KitError, Part, read_json
-from tests.forks import in_a_child
 
 ROOT = Path(__file__).parents[3]
 FIGURE = "part.record('rows.first', {'value': 1}); "
@@ -166,16 +164,6 @@ def test_a_trial_never_stands_among_results(fakes: Path) -> None:
     assert main(["good", "--scale", "tiny", "--out", str(fakes)]) == 0
     assert not (fakes / "NVIDIA-Test-80GB.json").exists()
     assert (fakes / "NVIDIA-Test-80GB-tiny.json").exists()
-
-
-def test_no_gpu_is_a_problem_of_the_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The part's process is a copy of this one, which has torch already."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setitem(sys.modules, "benchmarks.gpu.parts.gpu", SimpleNamespace(run=lambda part: part.device))
-    assert in_a_child(lambda: child.main("gpu", "", "full", str(tmp_path), "30")) == 1
-    (problem,) = read_json(tmp_path / ".gpu.json")["problems"]
-    assert problem.startswith("no CUDA device: torch ")
-    assert problem.endswith("sees none; --scale tiny tries the kit on a CPU")
 
 
 def test_a_python_without_torch_is_a_problem(

@@ -11,7 +11,7 @@ import torch
 from benchmarks.gpu.kit import Part
 from benchmarks.gpu.parts import sd
 from benchmarks.gpu.parts.erasures import CUTS
-from benchmarks.gpu.parts.measuring import FAILED, OUT_OF_TIME, attempt
+from benchmarks.gpu.parts.measuring import FAILED, OUT_OF_TIME
 from benchmarks.gpu.parts.sd import FULL, TINY, OutOfTime, Size, Yardsticks, alarm, build_pipeline, count_tflop
 
 BATCHES = [str(batch) for batch in TINY.batches]
@@ -141,15 +141,6 @@ def test_an_alarm_goes_off_and_is_gone_afterwards() -> None:
     with alarm(0.05):
         pass
     time.sleep(0.1)
-
-
-def test_an_attempt_needs_its_time(tmp_path: Path) -> None:
-    part = part_of(tmp_path, 10)
-    assert attempt(part, "a.quick", 1.0, lambda: {"x": 1}) == {"x": 1}
-    assert attempt(part, "a.slow", 20.0, lambda: {"x": 1}) is None
-    assert part.figures == {"a": {"quick": {"x": 1}, "slow": OUT_OF_TIME}}
-    full = Part("sd", out=tmp_path, limit=5.0)
-    assert attempt(full, "a", 0.0, lambda: {"x": 1}) is None
 
 
 def unet_tflop_by_hand() -> float:
