@@ -81,16 +81,16 @@ def test_the_erasure_is_in_force_again_however_the_block_ends() -> None:
 
 @torch.no_grad()
 def test_predictions_are_those_of_the_erased_and_of_the_unerased_model() -> None:
-    target = planted_target(TEXTS)
+    target = planted_target(TEXTS, "unet")
     rng = torch.Generator().manual_seed(0)
     x, t = torch.randn(2, 3, 8, 8, generator=rng), torch.tensor([10, 900])
     text = target.model.embed(TEXTS)
     torch.testing.assert_close(target.predict(x, t, text), target.model.predict_noise(x, t, text))
     assert not target.guided and target.passes_of_prediction == 1
     with target.as_unerased() as model:
-        text = model.embed(TEXTS)
         expected = model.predict_noise(x, t, text)
     torch.testing.assert_close(target.predict_unerased(x, t, text), expected)
+    assert not torch.allclose(target.predict(x, t, text), expected, atol=0.1)
 
 
 @torch.no_grad()
@@ -110,8 +110,9 @@ def test_what_is_drawn_for_a_prompt_depends_on_no_other() -> None:
     together = draw_noise(generators([first, second], 0, "search"), (3, 2))
     assert together.shape == (2, 3, 2) and not torch.equal(together[0], together[1])
     assert torch.equal(draw_noise(generators([second], 0, "search"), (3, 2))[0], together[1])
-    for other in (generators([again], 0, "search"), generators([first], 1, "search"), generators([first], 0, "start")):
-        assert not torch.equal(draw_noise(other, (3, 2))[0], together[0])
+    others = [(again, 0, "search"), (replace(second, seed=first.seed), 0, "search"), (first, 1, "search")]
+    for prompt, seed, purpose in (*others, (first, 0, "start")):
+        assert not torch.equal(draw_noise(generators([prompt], seed, purpose), (3, 2))[0], together[0])
 
 
 def test_the_images_of_prompts_are_their_first() -> None:
