@@ -23,7 +23,7 @@ from erasebench.results.record import read_record
 from erasebench.results.table import read_csv
 from tests.engine.runs import fast_stages, forget_plugins, run_tiny
 from tests.metrics.measurements import measured
-from tests.test_readme import block
+from tests.whole.test_readme import block
 
 PIXEL_CHANGE = block("PixelChange")
 """The metric of the README: it needs two sets of images."""

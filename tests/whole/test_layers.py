@@ -13,7 +13,7 @@ from pathlib import Path
 import grimp
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FILES = [path for folder in ("erasebench", "methods", "attacks") for path in sorted((ROOT / folder).rglob("*.py"))]
 PLUGINS = ("erasebench.methods.", "erasebench.attacks.", "methods.", "attacks.")
 
