@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from erasebench.config import make_config
-from erasebench.errors import EraseBenchError
+from erasebench.errors import EraseBenchError, NotApplicable
 from erasebench.metrics.metric import Measured, Metric
 from erasebench.metrics.stats import Estimate, rate
 from erasebench.plan import Plan
-from erasebench.planning import make_plan
+from erasebench.planning import check_limit, make_plan
 
 
 def plan_of(**options: object) -> Plan:
@@ -62,3 +62,25 @@ def test_only_cells_of_the_judge_are_added() -> None:
     ]
     other = plan_of(**asked, second_judge="clip-phrase[threshold=0.9]")
     assert {cell.key for cell in other.cells} == {cell.key for cell in after}
+
+
+def test_memory_is_limited_on_a_gpu_alone() -> None:
+    check_limit(8.0, "cuda:1")
+    check_limit(None, "cpu")
+    with pytest.raises(EraseBenchError, match="--max-memory is of a GPU, and this is on the CPU"):
+        check_limit(8.0, "cpu")
+
+
+def test_a_method_that_does_not_apply_is_a_row_with_its_reason_and_has_no_cells(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from erasebench.methods.uce import UCE
+
+    def refuse(self: UCE, domain: str, concepts: object) -> None:
+        raise NotApplicable("not today")
+
+    before = plan_of(methods=["esd-x"])
+    monkeypatch.setattr(UCE, "check", refuse)
+    plan = plan_of(methods=["uce", "esd-x"])
+    assert [(row.method, row.reason) for row in plan.rows] == [("sd", None), ("uce", "not today"), ("esd-x", None)]
+    assert {cell.key for cell in plan.cells} == {cell.key for cell in before.cells}
