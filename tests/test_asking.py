@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,7 +36,7 @@ def own(tmp_path: Path) -> Catalogue:
     return load_catalogue([path])
 
 
-def asker(known: Catalogue | None = None, **options: object) -> Asker:
+def asker(known: Catalogue | None = None, **options: Any) -> Asker:
     return Asker(make_config({"concepts": ["church"], **options}), known or catalogue(), find_model("picturebook"))
 
 
@@ -113,7 +114,7 @@ def test_a_second_judge_that_cannot_be(text: str, message: str) -> None:
         ({"judges": {"nudnet": "clip-phrase"}}, "unknown judge 'nudnet'; nearest: nudenet"),
     ],
 )
-def test_what_cannot_be_asked_is_said_at_once(options: dict[str, object], message: str) -> None:
+def test_what_cannot_be_asked_is_said_at_once(options: dict[str, Any], message: str) -> None:
     with pytest.raises(EraseBenchError, match=message):
         asker(**options)
 

@@ -18,7 +18,7 @@ from erasebench.results.entry import AttackEntry, Entry, Number
 from erasebench.results.protocol import protocol_of
 from erasebench.results.rows import TableRow
 
-RATIO, CLIP = Estimate(7.5, 2.58, 19.9, 40), Estimate(77.25, 75.5, 79.125, 100)
+RATIO, CLIP = Estimate(7.5, 2.583456789, 19.9, 40), Estimate(77.25, 75.5, 79.125, 100)
 KNOWN = ("ratio", "clip")
 ROW = TableRow("uce", "church", "ok", metrics={"ratio": RATIO, "clip": CLIP}, flags=("wide",))
 ATTACK = replace(ROW, attack="rab", metrics={"asr": RATIO}, flags=())
@@ -49,14 +49,15 @@ def test_numbers_are_the_same_but_for_the_digits_of_a_table(one: float, other: f
 
 def test_an_entry_of_its_own_numbers_has_nothing_wrong() -> None:
     assert unlike(entry(), {"": ROW}, KNOWN) == []
-    rounded = Number.of(Estimate(*(float(f"{end:.6g}") for end in (RATIO.value, RATIO.low, RATIO.high)), RATIO.n))
+    value, low, high = (float(f"{end:.6g}") for end in (RATIO.value, RATIO.low, RATIO.high))
+    rounded = Number.of(Estimate(value, low, high, RATIO.n))
     assert unlike(entry(metrics={"ratio": rounded, "clip": Number.of(CLIP)}), {"": ROW}, KNOWN) == []
 
 
 def test_a_number_that_is_better_left_out_or_hidden_is_found() -> None:
     better = replace(RATIO, value=1.0)
     assert unlike(entry(metrics={"ratio": Number.of(better), "clip": Number.of(CLIP)}), {"": ROW}, KNOWN) == [
-        f"ratio: the entry says {show(better)}, its scores give 7.5 [2.58, 19.9], n = 40"
+        f"ratio: the entry says {show(better)}, its scores give 7.5 [2.58346, 19.9], n = 40"
     ]
     for narrower in (replace(RATIO, low=7.0), replace(RATIO, high=8.0), replace(RATIO, n=400)):
         own = entry(metrics={"ratio": Number.of(narrower), "clip": Number.of(CLIP)})

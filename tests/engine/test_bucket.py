@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,12 @@ def test_what_goes_wrong_on_the_way_is_said_in_one_line(
     (tmp_path / "up").touch()
     for name in ("find", "ls", "pipe_file", "get_file", "put_file", "rm_file"):
         monkeypatch.setattr(MemoryFileSystem, name, fail)
-    calls = [bucket.list, bucket.first, lambda: bucket.write("one", b""), lambda: bucket.read("one")]
+    calls: list[Callable[[], object]] = [
+        bucket.list,
+        bucket.first,
+        lambda: bucket.write("one", b""),
+        lambda: bucket.read("one"),
+    ]
     for call in (*calls, lambda: bucket.upload(tmp_path / "up", "one"), lambda: bucket.remove("one")):
         with pytest.raises(StoreLostError, match=re.escape(said)) as raised:
             call()

@@ -35,9 +35,7 @@ def worker(number: int = 0, **options: Any) -> Iterator[Connection]:
     try:
         yield here
     finally:
-        here.send(
-            None
-        )  # whatever became of the test: a connection that closes ends the worker's process, which is ours
+        here.send(None)  # whatever became of the test: a closed connection would end this process
         thread.join(timeout=20)
         assert not thread.is_alive()
         here.close()

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from erasebench.engine.store import Store
 from erasebench.errors import EraseBenchError
-from erasebench.report.entries import write_entries
+from erasebench.report.entries import describe_entry, write_entries
+from erasebench.results.artefacts import artefact_folder
 from erasebench.results.entry import read_rows
 from erasebench.results.record import RECORD
 from erasebench.results.run_folder import read_run
@@ -31,3 +34,25 @@ def test_a_run_that_does_not_say_how_it_measured_has_no_entries(finished: Path, 
     with pytest.raises(EraseBenchError, match="does not say how it measured"):
         write_entries(read_run(old), tmp_path / "entries")
     assert {row.protocol for row in read_rows(old)} == {""}
+
+
+def test_a_line_tells_how_large_an_entry_and_its_artefacts_are(finished: Path, tmp_path: Path) -> None:
+    [path, _], _ = write_entries(read_run(finished / "out"), tmp_path)
+    folder = artefact_folder(path)
+    line = describe_entry(path)
+    assert line.startswith(f"{path} {path.stat().st_size / 1e3:.1f} kB; ")
+    names = [part.split()[0] for part in line.partition("; ")[2].split(", ")]
+    assert names == [file.name for file in sorted(folder.iterdir(), key=lambda file: -file.stat().st_size)]
+
+
+def test_entries_of_a_store_that_lost_a_result_are_refused(finished: Path, tmp_path: Path) -> None:
+    run = read_run(finished / "out")
+    copy = Path(shutil.copytree(finished / "store", tmp_path / "store"))
+    row = next(row for row in run.record.rows if row.method == "uce")
+    store = Store(copy)
+    assert row.probes["concept"].images
+    store.remove(row.probes["concept"].images)
+    lost = replace(run, config=run.config.model_copy(update={"store": copy}))
+    with pytest.raises(EraseBenchError, match=r"lacks a result of this run: cell [0-9a-f]{12} is missing; the same"):
+        write_entries(lost, tmp_path / "entries")
+    assert not list((tmp_path / "entries").rglob("*.json")), "no entry without its artefacts"
