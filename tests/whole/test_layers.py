@@ -99,7 +99,7 @@ def modules() -> Iterator[str]:
 
 
 def place_of_tests(module: str) -> str:
-    """The file of a module's tests: of ``erasebench/a/_b.py`` it is ``tests/a/test_b.py``; other folders keep their name."""
+    """The file of a module's tests: ``tests/a/test_b.py`` of ``erasebench/a/_b.py``; other folders keep their name."""
     folder, _, name = module.removeprefix("erasebench/").rpartition("/")
     return "/".join(filter(None, ("tests", folder, f"test_{name.lstrip('_')}")))
 
