@@ -25,7 +25,7 @@ LONGEST = ("test_docs.py", "test_examples.py", "test_gate.py", "test_objects.py"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first, then whole runs: the last to begin has a process to itself, and nobody else has any."""
+    """The longest files first, then whole runs: the last to begin has a process to itself, while others do nothing."""
     items.sort(key=lambda item: (item.path.name not in LONGEST, item.path.parent.name != "whole"))
 
 

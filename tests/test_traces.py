@@ -11,7 +11,7 @@ from erasebench.traces import TRACE, read_trace, write_trace
 def test_numbers_and_words_come_back_and_a_step_may_lack_some(tmp_path: Path) -> None:
     trace: tuple[dict[str, float | str], ...] = (
         {"step": 1.0, "loss": 0.1 + 0.2},
-        {"step": 2.0, "word": 'a "town", by\nthe sea'},
+        {"step": 2.0, "word": 'a "town", by\r\nthe sea'},
         {"loss": 1e-30},
     )
     write_trace(tmp_path / TRACE, trace)
