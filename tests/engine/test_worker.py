@@ -38,8 +38,6 @@ def worker(number: int = 0, **options: Any) -> Iterator[Connection]:
         here.send(None)  # whatever became of the test: a closed connection would end this process
         thread.join(timeout=20)
         assert not thread.is_alive()
-        here.close()
-        there.close()
 
 
 def receive(connection: Connection) -> Any:
