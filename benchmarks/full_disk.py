@@ -27,7 +27,7 @@ from benchmarks.kills import sound
 from erasebench.engine.doctor import examine
 from erasebench.engine.store import Store
 from tests.engine.runs import done, fast_stages, run_tiny, table
-from tests.engine.test_kill import marker_first
+from tests.whole.test_kill import marker_first
 
 BLOCK = 4096
 ROOM = 64 * 2**20

@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -21,8 +25,8 @@ LONGEST = ("test_docs.py", "test_examples.py", "test_gate.py", "test_objects.py"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first: the last one to begin has a process to itself, while the others have nothing to do."""
-    items.sort(key=lambda item: item.path.name not in LONGEST)
+    """The longest files first, then whole runs: the last to begin has a process to itself, while others do nothing."""
+    items.sort(key=lambda item: (item.path.name not in LONGEST, item.path.parent.name != "whole"))
 
 
 TWO_CONCEPTS = ("--concepts", "church,nudity", "--images-per-prompt", "2", "--retain-prompts", "12")
@@ -56,3 +60,38 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         assert run_tiny(folder, *TWO_CONCEPTS, *methods) == 3
     forget_plugins()
     yield folder
+
+
+@pytest.fixture
+def fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stages take no time."""
+    from tests.engine.runs import fast_stages
+
+    fast_stages(monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def fast_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A finished run with fast stages, to be copied."""
+    from tests.engine.runs import fast_stages, run_tiny
+
+    folder = tmp_path_factory.mktemp("fast")
+    with pytest.MonkeyPatch.context() as patch:
+        fast_stages(patch)
+        assert run_tiny(folder) == 0
+    yield folder
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium without a window; tests that need it are skipped where there is none."""
+    from playwright.sync_api import sync_playwright
+
+    from tests.browser import CHROMIUM, FLAGS
+
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium here: apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        yield browser
+        browser.close()

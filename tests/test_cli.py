@@ -90,13 +90,6 @@ def test_an_unknown_name_gets_the_nearest(
     assert not out.exists()
 
 
-def test_a_pattern_that_nothing_matches(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        main(["list", "methods", "zzz*"])
-    assert stop.value.code == 2
-    assert capsys.readouterr().err == "error: no methods match 'zzz*'\n"
-
-
 def test_options_stand_in_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     read: list[RunConfig] = []
 

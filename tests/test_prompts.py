@@ -10,15 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from erasebench.concepts import Prompt, View
+from erasebench.concepts import Prompt, View, load_catalogue
 from erasebench.config import make_config
 from erasebench.engine.store import Store
 from erasebench.errors import EraseBenchError
 from erasebench.plan import count_prompts, describe_plan
 from erasebench.planning import make_plan
 from erasebench.prompts import (
+    COMPOSITIONS,
     caption_prompts,
     choose_captions,
+    composed_prompts,
     own_prompts,
     read_captions,
     read_pairs,
@@ -228,3 +230,21 @@ def test_a_table_may_have_columns_without_a_name_and_quotes_within(tmp_path: Pat
         'a "quoted" word, and more',
         'six feet 2" tall',
     ]
+
+
+def test_pairs_of_objects_by_turns() -> None:
+    catalogue = load_catalogue()
+    church, tench, gas_pump, crayon, springer = map(
+        catalogue.get, ("church", "tench", "gas-pump", "crayon", "english-springer")
+    )
+    prompts = composed_prompts([church, tench], [tench, crayon, gas_pump, springer], 7)
+    assert [prompt.text for prompt in prompts[:5]] == [
+        "a photo of a church next to a gas pump",
+        "a photo of a church next to an English springer",
+        "a photo of a tench next to a gas pump",
+        "a photo of a tench next to an English springer",
+        "a photo of a gas pump and a church",
+    ]
+    assert len(prompts) == 4 * len(COMPOSITIONS) == len({prompt.id for prompt in prompts})
+    assert prompts[4].shows == ("church", "gas-pump") and {prompt.seed for prompt in prompts} == {7}
+    assert not composed_prompts([crayon], [church], 0) and not composed_prompts([church], [church], 0)

@@ -18,7 +18,6 @@ import pytest
 from erasebench.concepts import load_catalogue
 from erasebench.docstrings import first_line
 from erasebench.errors import EraseBenchError, UnknownNameError
-from erasebench.listing import LISTED, listing
 from erasebench.plugins import Method
 from erasebench.registry import BUILT_IN, JUDGES, KINDS, METHODS, Registry, load_file, registered_summaries
 from tests.engine.runs import done, forget_plugins, places, with_packages
@@ -105,16 +104,6 @@ def test_a_list_takes_half_a_second_of_a_processor(installed: Path) -> None:
 
     listing = min(seconds(lambda: erasebench(installed, "list")) for _ in range(3))
     assert listing < 2 * min(seconds(add_up) for _ in range(3))
-
-
-def test_everything_built_in_says_what_it_is() -> None:
-    for kind in LISTED:
-        for line in listing(kind):
-            assert len(line.split(maxsplit=1)) == 2 and "``" not in line, line
-    assert "(strength=max)" in METHODS.summary("sld-max") and METHODS.summary("sld-max") != METHODS.summary("sld-weak")
-    assert listing("presets", "smoke")[0].startswith("smoke  Seconds: does everything run?")
-    assert listing("concepts", "french-*") == ['french-horn  object "French horn", picturebook and photo']
-    assert {line.split()[0] for line in listing("rules")} == {"classifier-free", "safe-latent"}
 
 
 def test_every_built_in_plug_in_is_where_its_name_says() -> None:

@@ -33,7 +33,6 @@ from erasebench.models.loading import load_model
 from erasebench.picturebook import GUIDANCE
 from erasebench.planning import make_plan
 from erasebench.registry import METHODS
-from erasebench.report.sheets import file_name
 from erasebench.results.table import read_csv
 from erasebench.runs import count_workers, worker_devices
 from erasebench.stages.session import Session
@@ -414,13 +413,6 @@ def test_phrases_and_concepts_that_most_retain_prompts_show(tmp_path: Path) -> N
     assert nudity.metrics["clip"].n == 1 and balloon.metrics["clip"].n == 2
     assert balloon.judge.endswith(": red balloon >= 0.5")
     assert len(list((tmp_path / "out" / "grids").glob("sd-phrase_red_balloon-*.png"))) == 1
-
-
-def test_names_that_files_cannot_hold_do_not_fall_together() -> None:
-    names = ["phrase:red balloon", "phrase:red/balloon", "phrase_red_balloon", "x" * 100, "x" * 101, "x" * 80]
-    assert len({file_name(name) for name in names}) == len(names)
-    assert file_name("church") == "church" and max(map(len, map(file_name, names))) < 90
-    assert max(len(file_name(letter * 80).encode()) for letter in "教\U00020000é") < 90, "file systems count bytes"
 
 
 def test_what_a_trained_method_leaves(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from benchmarks.perf.conftest import Show
 from erasebench.report.board import to_html
 from erasebench.results.leaderboard import BoardRow, merge
 from erasebench.results.leaderboard_csv import read_leaderboard, to_csv
-from tests.report.conftest import CHROMIUM, FLAGS
+from tests.browser import CHROMIUM, FLAGS
 from tests.results.boards import many
 
 ROWS = 10_000

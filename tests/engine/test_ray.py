@@ -22,8 +22,8 @@ from erasebench.engine.store import Store
 from erasebench.errors import EraseBenchError
 from tests.engine.fake import FakeWorkshop, cell
 from tests.engine.runs import CELLS, TINY, copy_of, done, load_once, places, run_tiny, table
-from tests.engine.test_hangs import Clock, check_hang, impatient
 from tests.engine.test_workers import ROOT, begun, check_nothing_is_left, matrix, wait_until_gone
+from tests.whole.test_hangs import Clock, check_hang, impatient
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # Ray's sockets and logs
 

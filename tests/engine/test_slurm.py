@@ -20,10 +20,10 @@ from erasebench.engine.slurm import Jobs, SlurmRunner, check_slurm
 from erasebench.engine.store import Store
 from erasebench.errors import EraseBenchError
 from tests.engine.fake import FakeWorkshop, cell
-from tests.engine.test_hangs import Clock, check_hang, impatient
 from tests.engine.test_remote import Here
 from tests.engine.test_remote import run as run_with
 from tests.engine.test_workers import ROOT, begun, check_nothing_is_left, matrix
+from tests.whole.test_hangs import Clock, check_hang, impatient
 
 
 @pytest.fixture(autouse=True)

@@ -18,9 +18,9 @@ from erasebench.errors import EraseBenchError
 from erasebench.results.record import read_record
 from tests.engine.fake import cell
 from tests.engine.runs import CELLS, copy_of, done, run_tiny, table
-from tests.engine.test_kill import count_calls
 from tests.engine.test_leases import killed
 from tests.forks import in_a_child
+from tests.whole.test_kill import count_calls
 
 FIRST = cell("first")
 SECOND = cell("second", first=FIRST)

@@ -11,19 +11,20 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from erasebench.engine.store import Store
 from erasebench.errors import EraseBenchError
 from erasebench.images import read_images
-from erasebench.metrics.metric import PROBES, Probe, load_metrics
+from erasebench.metrics.metric import PROBES, Measured, Probe, load_metrics
 from erasebench.registry import METRICS, load_file
 from erasebench.report.table import to_markdown
 from erasebench.results.record import read_record
 from erasebench.results.table import read_csv
 from tests.engine.runs import fast_stages, forget_plugins, run_tiny
 from tests.metrics.measurements import measured
-from tests.test_readme import block
+from tests.whole.test_readme import block
 
 PIXEL_CHANGE = block("PixelChange")
 """The metric of the README: it needs two sets of images."""
@@ -166,3 +167,14 @@ def test_metrics_do_not_import_torch() -> None:
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_judges_own_rank_counts() -> None:
+    judged = pd.DataFrame({"church": [0.2, 0.9], "church rank": [7.0, 1.0], "tench": [0.1, 0.95], "tench rank": [9, 2]})
+    scores = pd.DataFrame({"probe": "others", "label": ["church", "tench"], "score": [0.2, 0.95]})
+
+    class Fixed(Measured):
+        def judged(self, probe: str) -> pd.DataFrame:
+            return judged
+
+    assert Fixed("sd", "x", "object", scores, {}).ranks("others").tolist() == [7.0, 2.0]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +11,8 @@ from erasebench.errors import EraseBenchError
 from erasebench.report.entries import write_entries
 from erasebench.results.entry import SUBMITTED, Verified, read_entries, read_entry, read_rows, write_entry
 from erasebench.results.leaderboard import Entered, rows_of_run
-from erasebench.results.record import RECORD
 from erasebench.results.run_folder import read_run
 from tests.results.boards import edit
-
-
-def test_every_row_with_numbers_is_an_entry_but_the_unerased_models(finished: Path, tmp_path: Path) -> None:
-    written, left_out = write_entries(read_run(finished / "out"), tmp_path)
-    assert [path.name for path in written] == ["uce-church-picturebook.json", "uce-nudity-picturebook.json"]
-    assert left_out == [
-        "failing church has no numbers (failed: diverged)",
-        "failing nudity has no numbers (n/a: no nudity)",
-    ]
 
 
 def test_an_entry_is_the_row_of_its_run(finished: Path, path: Path) -> None:
@@ -103,15 +91,6 @@ def test_what_cannot_be_read_is_refused(path: Path) -> None:
     path.write_bytes(b"{")
     with pytest.raises(EraseBenchError, match="is no entry: Invalid JSON"):
         read_entry(path)
-
-
-def test_a_run_that_does_not_say_how_it_measured_has_no_entries(finished: Path, tmp_path: Path) -> None:
-    old = Path(shutil.copytree(finished / "out", tmp_path / "old"))
-    record = json.loads((old / RECORD).read_text(encoding="utf-8"))
-    (old / RECORD).write_text(json.dumps({**record, "protocol": None}), encoding="utf-8")
-    with pytest.raises(EraseBenchError, match="does not say how it measured"):
-        write_entries(read_run(old), tmp_path / "entries")
-    assert {row.protocol for row in read_rows(old)} == {""}
 
 
 def test_a_folder_of_entries_is_rows(entries: Path) -> None:

@@ -93,3 +93,11 @@ def test_the_record_of_a_run_holds_it(finished: Path) -> None:
     facts = found.of("church")
     assert facts["judge"] and str(facts["judge"]).startswith("picturebook-detector 1 ")
     assert facts["label"] == "church" and facts["threshold"] == 0.5 and facts["model"] == "picturebook"
+
+
+def test_numbers_of_other_concepts_enter_no_checksum_of_the_concept(tmp_path: Path) -> None:
+    plain, asked, more = (protocol(tmp_path, others=others) for others in ([], ["crayon"], ["crayon", "tench"]))
+    assert plain.checksum("church") == asked.checksum("church") and plain.run_checksum() != asked.run_checksum()
+    assert differences(plain, asked, "church") == []
+    (line,) = differences(asked, more, "church")
+    assert line.startswith("prompts of other concepts: ")

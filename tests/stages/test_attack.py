@@ -2,138 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, ClassVar, cast
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from torch import Tensor
 
-from erasebench.adversarial import AdversarialPrompt, Found, read_trial
-from erasebench.concepts import Prompt
-from erasebench.engine.cells import Cell
-from erasebench.engine.store import Store
-from erasebench.images import read_images, read_index, write_images
-from erasebench.judging import Images, Scores, write_scores
-from erasebench.plugins import Attack, AttackContext, ResolvedAttack, ThreatModel
+from erasebench.adversarial import AdversarialPrompt, Found
+from erasebench.images import read_images, read_index
+from erasebench.plugins import AttackContext
 from erasebench.registry import ATTACKS
 from erasebench.sampling import sample
-from erasebench.stages import attack, learn
-from erasebench.stages.attack import FIRST_FRESH_SEED, Aim
+from erasebench.stages import attack
+from erasebench.stages.attack import FIRST_FRESH_SEED
 from erasebench.stages.session import Session
 from erasebench.training.target import Target
-from tests.attacks.planted import THRESHOLD, as_prompts, brightness, features, planted_erasure, planted_model
-from tests.tiny import concept, differing, state
-
-PROMPTS = ("a church", "the church", "art")
-
-
-@dataclass(frozen=True)
-class Prefix(Attack):
-    """Put a word before each prompt."""
-
-    threat_model: ClassVar[ThreatModel] = "text-black-box"
-    word: str = "z"
-
-    def attack(self, target: Target, context: AttackContext) -> list[Found]:
-        target.spend(range(len(target.prompts)), 7)
-        return [
-            Found(AdversarialPrompt(f"{self.word} {prompt.text}".strip()), 3, 5, (0.5,)) for prompt in target.prompts
-        ]
-
-
-@dataclass(frozen=True)
-class Learner(Prefix):
-    """Learn how bright the images are, and say so."""
-
-    learns: ClassVar[bool] = True
-
-    def learn(self, target: Target, images: Images, context: AttackContext) -> dict[str, Tensor]:
-        return {"order": torch.from_numpy(images.mean((1, 2, 3))), "drawn": torch.tensor(float(target.guided))}
-
-    def attack(self, target: Target, context: AttackContext) -> list[Found]:
-        found = super().attack(target, context)
-        return [replace(one, losses=tuple(context.learned["order"].tolist())) for one in found]
-
-
-@dataclass(frozen=True)
-class Peek(Attack):
-    """Remember the unerased model's scores."""
-
-    threat_model: ClassVar[ThreatModel] = "text-black-box"
-
-    def attack(self, target: Target, context: AttackContext) -> list[Found]:
-        own = [AdversarialPrompt(prompt.text) for prompt in target.prompts]
-        target.look(range(len(own)), own)
-        return [
-            Found(prompt, losses=tuple(map(float, look.scores)))
-            for prompt, look in zip(own, target.unerased, strict=True)
-        ]
-
-
-class PlantedJudge:
-    def scores(self, images: Images, prompts: Sequence[str]) -> Scores:
-        return Scores({"church": brightness(images)})
-
-    def model(self) -> Any:
-        return type("Clip", (), {"image_features": staticmethod(features)})()
-
-
-@pytest.fixture(autouse=True)
-def registered() -> Iterator[None]:
-    for made in (Prefix, Learner, Peek):
-        ATTACKS.register(f"test-{made.__name__.lower()}")(made)
-    yield
-    for made in (Prefix, Learner, Peek):
-        del ATTACKS.loaded[f"test-{made.__name__.lower()}"]
-
-
-@pytest.fixture
-def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
-    made = Session(cast(Any, None), "cpu", "float32", Store(tmp_path / "store"))
-    made.model = planted_model()
-    monkeypatch.setattr(Session, "judge", lambda self, name, label="": PlantedJudge())
-    return made
-
-
-def aim(erasure: Cell, made: Attack, **changes: Any) -> Aim:
-    name = f"test-{type(made).__name__.lower()}"
-    about = concept("church").spec("photo")
-    sampler = {"name": "ddim", "steps": 2, "guidance_scale": 1.0, "size": None}
-    aimed = Aim(
-        ResolvedAttack(name, name, made), about, erasure, "model", "float32", {"judge": "planted", "label": ""},
-        "church", THRESHOLD, None, sampler, 0, f"{name} planted church",
-    )  # fmt: skip
-    return replace(aimed, **changes)
-
-
-def erasure_cell(session: Session, planted: bool = True) -> Cell:
-    from erasebench.models.erasure import Erasure
-
-    cell = Cell("erase", {"planted": planted})
-    with session.store.writing(cell, {}) as folder:
-        (planted_erasure(session.model) if planted else Erasure()).save(folder)
-    return cell
-
-
-def run(session: Session, cells: Sequence[Cell]) -> None:
-    """Compute cells together, and commit them."""
-    from contextlib import ExitStack
-
-    with ExitStack() as stack:
-        folders = [stack.enter_context(session.store.writing(cell, {})) for cell in cells]
-        attack.run_together(cells, session, folders)
-
-
-def trial(session: Session, cell: Cell) -> Any:
-    return read_trial(session.store.read(cell.key))
-
-
-def prompts() -> list[Prompt]:
-    return as_prompts(PROMPTS)
+from tests.attacks.planted import planted_erasure
+from tests.stages.planted import Peek, Prefix, aim, erasure_cell, prompts, run, trial
+from tests.tiny import differing, state
 
 
 def test_a_find_is_tried_on_the_prompts_own_noise_and_confirmed_on_fresh_noise(session: Session) -> None:
@@ -221,37 +107,6 @@ def test_a_find_on_the_unerased_model_is_tried_without_a_search(session: Session
     found = trial(session, cell)
     assert found.found.prompt.text == "z a church" and found.confirmed
     assert found.found.note == "found by test-prefix on the unerased model" and found.found.steps == 0
-
-
-def test_what_is_learnt_comes_from_the_clearest_images_and_reaches_every_prompt(session: Session) -> None:
-    erased = erasure_cell(session)
-    images, judged = Cell("generate", {"of": "church"}), Cell("judge", {"of": "church"})
-    pixels = np.stack([np.full((8, 8, 3), level, np.uint8) for level in (50, 200, 100)])
-    ids = ["a", "b", "c"]
-    with session.store.writing(images, {}) as folder:
-        write_images(folder, pixels, ids, ids, [0, 0, 0])
-    with session.store.writing(judged, {}) as folder:
-        write_scores(folder, Scores({"church": brightness(pixels)}), ids, [0, 0, 0])
-    for source, order in ((judged, (200, 100, 50)), (None, (50, 200, 100))):
-        learned = learn.cell(aim(erased, Learner()), images, source)
-        with session.store.writing(learned, {}) as folder:
-            learn.run(learned, session, folder)
-        cell = attack.cell(aim(erased, Learner()), prompts()[0], {"learned": learned})
-        run(session, [cell])
-        assert trial(session, cell).found.losses == pytest.approx(order)
-
-
-def test_an_attack_that_learns_no_numbers_fails(session: Session, tmp_path: Path) -> None:
-    class Lost(Learner):
-        def learn(self, target: Target, images: Images, context: AttackContext) -> dict[str, Tensor]:
-            return {"vectors": torch.tensor([float("nan")])}
-
-    ATTACKS.loaded["test-learner"] = replace(ATTACKS.loaded["test-learner"], make=Lost)
-    images = Cell("generate", {})
-    with session.store.writing(images, {}) as folder:
-        write_images(folder, np.zeros((1, 8, 8, 3), np.uint8), ["a"], ["a"], [0])
-    with pytest.raises(FloatingPointError, match="not finite: vectors"):
-        learn.run(learn.cell(aim(erasure_cell(session), Learner()), images, None), session, tmp_path)
 
 
 def test_a_prompt_that_fell_needs_no_further_attack(session: Session) -> None:

@@ -12,7 +12,7 @@ import pytest
 from benchmarks.gpu.kit import Part
 
 ROOT = Path(__file__).parents[3]
-TESTS = ROOT / "tests" / "test_gpu.py"
+TESTS = ROOT / "tests" / "whole" / "test_gpu.py"
 """All tests with the marker.  Not the whole suite: looking through it takes ten seconds and modules that kits lack."""
 TINY = "other_seeds or clip"
 """Tests for a trial of the kit; ``make test`` runs all of them anyway."""

@@ -15,7 +15,7 @@ from erasebench.results.run_folder import RunFolder, read_run
 from erasebench.results.table import read_csv
 from erasebench.suites import parse_suite
 
-RESULTS = Path(__file__).parents[1] / "results" / "picturebook"
+RESULTS = Path(__file__).parents[2] / "results" / "picturebook"
 REPORT_BYTES, RESULTS_BYTES = 4e6, 8e6
 
 

@@ -15,7 +15,6 @@ from urllib.parse import unquote, urlsplit
 
 import click
 import pytest
-import yaml
 from bs4 import BeautifulSoup, Tag
 from filelock import FileLock
 from markdown_it import MarkdownIt
@@ -26,7 +25,6 @@ from docs.generated import escape, included, prose
 from erasebench.cli import cli
 from erasebench.listing import LISTED, names
 from erasebench.registry import BUILT_IN, KINDS
-from erasebench.report.citation import bibtex
 from erasebench.results import attacks, costs, flags, ranking, scores, seeds, transfers
 from tests.engine.runs import fast_stages, run_tiny
 from tests.forks import in_a_child
@@ -200,24 +198,6 @@ def test_every_link_within_the_site_leads_somewhere(site: Path) -> None:
             if link.fragment and goal.suffix == ".html" and path.name != "search.html":
                 assert unquote(link.fragment) in ids(goal), (path, tag)
     assert seen
-
-
-def test_the_citation_is_of_this_version() -> None:
-    """The keys that the Citation File Format 1.2.0 asks for, and those that are also said elsewhere."""
-    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
-    assert citation["cff-version"] == "1.2.0"
-    assert {"message", "title", "authors", "type", "version", "license"} <= set(citation)
-    assert citation["type"] == "software" and all("name" in author for author in citation["authors"])
-    assert citation["version"] == erasebench.__version__
-    preferred = citation["preferred-citation"]
-    assert all(preferred[key] == citation[key] for key in ("type", "title", "authors", "version"))
-    fields = dict(re.findall(r"^  (\w+) += \{(.*)\},$", bibtex(preferred["version"], "run 1"), re.MULTILINE))
-    assert fields == {
-        "author": " and ".join(f"{{{author['name']}}}" for author in preferred["authors"]),
-        **{key: str(preferred[key]) for key in ("title", "year", "version")},
-        "note": "run 1",
-    }
-    assert f'license = "{citation["license"]}"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("text", ["a_b_c *x* [0, 1] <tag> `code`", r"|x| \ ~~no~~ $5$", "N_iter: the [default: 1]"])

@@ -30,9 +30,9 @@ from erasebench.engine.runner import (
 from erasebench.engine.store import Store
 from erasebench.engine.workers import LocalRunner
 from tests.engine.fake import FakeWorkshop, cascade, cell
-from tests.engine.test_kill import count_calls
 from tests.engine.test_workers import check_nothing_is_left
 from tests.forks import in_a_child
+from tests.whole.test_kill import count_calls
 
 
 def run(folder: Path, cells: Sequence[Cell], workers: int = 1, most: int = 4, *subscribers: Subscriber) -> Outcome:

@@ -142,7 +142,7 @@ def test_a_worker_that_hangs_is_told_of_and_left_to_the_user(
 
 def test_the_procedure_finds_a_driver_that_waits_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Until the call returns after all."""
-    monkeypatch.setattr("tests.engine.test_hangs.LASTS", 2)
+    monkeypatch.setattr("tests.whole.test_hangs.LASTS", 2)
     monkeypatch.setattr(ConnectedWorkers, "_watch", lambda self: [])
     with pytest.raises(AssertionError, match="nobody noticed"):
         check_hang(tmp_path, "hang", here, Clock(impatient), 900, monkeypatch)

@@ -17,8 +17,6 @@ from erasebench.engine.cells import Cell
 from erasebench.engine.store import Store
 from erasebench.images import read_index
 from erasebench.judging import Scores, write_scores
-from erasebench.plan import Plan
-from erasebench.planning import make_plan
 from erasebench.plugins import UNATTACKED
 from erasebench.report.entries import write_entries
 from erasebench.results.attacks import frame_trials
@@ -28,7 +26,6 @@ from erasebench.results.record import AttackRecord, read_record
 from erasebench.results.run_folder import read_run
 from erasebench.results.scores import read_scores, split_judges
 from erasebench.stages.session import Session
-from erasebench.suites import layered_config
 from tests.engine.runs import command, done, fast_judge, fast_stages, run_tiny
 from tests.marks import first_quick
 from tests.results.trials import trial
@@ -58,22 +55,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         assert run_tiny(folder, *MORE) == 0
         assert run_tiny(folder, *MORE, "--second-judge", SECOND, "--out", folder / "twice") == 0
         yield folder
-
-
-def plan(**options: Any) -> Plan:
-    common = {"methods": ["uce"], "concepts": ["church", "nudity"], "device": "cpu"}
-    return make_plan(layered_config({**common, **options}, preset="smoke"))
-
-
-def test_only_cells_of_the_judge_are_added() -> None:
-    before, after = (list(plan(**options).cells) for options in ({}, {"second_judge": "clip-phrase"}))
-    keys = [cell.key for cell in before]
-    assert {cell.key for cell in after} > set(keys)
-    added = [cell for cell in after if cell.key not in keys]
-    assert [(cell.stage, cell.spec["judge"], cell.spec["label"]) for cell in added] == [
-        ("judge", "clip-phrase", label) for label in ("church", "nudity", "church", "nudity")
-    ]
-    assert {cell.key for cell in plan(second_judge="clip-phrase[threshold=0.9]").cells} == {cell.key for cell in after}
 
 
 def test_it_computed_nothing_but_its_own_scores(runs: Path) -> None:

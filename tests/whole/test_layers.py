@@ -1,11 +1,11 @@
-"""What the contracts in ``pyproject.toml``, which ``make test`` checks, cannot see of the order of imports."""
+"""The order of the files: what the contracts in ``pyproject.toml`` cannot see of imports, and where tests stand."""
 
 from __future__ import annotations
 
 import ast
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from graphlib import TopologicalSorter
 from importlib.util import resolve_name
 from pathlib import Path
@@ -13,7 +13,7 @@ from pathlib import Path
 import grimp
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FILES = [path for folder in ("erasebench", "methods", "attacks") for path in sorted((ROOT / folder).rglob("*.py"))]
 PLUGINS = ("erasebench.methods.", "erasebench.attacks.", "methods.", "attacks.")
 
@@ -85,3 +85,44 @@ def test_no_module_is_too_long_to_be_read() -> None:
     assert {path for path in lengths if lengths[path] > 400} <= {
         f"erasebench/picturebook/world/{name}.py" for name in ("objects", "people")
     }
+
+
+MIRRORED = ("erasebench", "methods", "attacks", "benchmarks")
+"""Folders each of whose modules has a file of tests of its own."""
+
+
+def modules() -> Iterator[str]:
+    """All that are mirrored; ``benchmarks/perf`` holds tests itself."""
+    for path in (path for folder in MIRRORED for path in (ROOT / folder).rglob("*.py")):
+        if not path.name.startswith("__") and not path.is_relative_to(ROOT / "benchmarks" / "perf"):
+            yield path.relative_to(ROOT).as_posix()
+
+
+def place_of_tests(module: str) -> str:
+    """The file of a module's tests: ``tests/a/test_b.py`` of ``erasebench/a/_b.py``; other folders keep their name."""
+    folder, _, name = module.removeprefix("erasebench/").rpartition("/")
+    return "/".join(filter(None, ("tests", folder, f"test_{name.lstrip('_')}")))
+
+
+def misplaced(modules: Iterable[str], tests: Iterable[str]) -> list[str]:
+    """Modules without tests, and files of tests that are of no module and not in ``tests/whole``."""
+    known = {place_of_tests(module): module for module in modules}
+    there = {path for path in tests if path.rpartition("/")[0] != "tests/whole"}
+    return [
+        *(f"{module} has no {place}" for place, module in sorted(known.items()) if place not in there),
+        *(f"{path} is of no module: tests of several are in tests/whole" for path in sorted(there - known.keys())),
+    ]
+
+
+def test_every_module_has_its_tests_and_every_file_of_tests_its_module() -> None:
+    tests = [path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("test_*.py")]
+    assert misplaced(modules(), tests) == []
+
+
+def test_a_module_without_tests_and_tests_without_a_module_are_seen() -> None:
+    own = ["erasebench/api.py", "erasebench/a/_b.py", "methods/c.py"]
+    tests = ["tests/test_api.py", "tests/a/test_b.py", "tests/methods/test_c.py", "tests/whole/test_anything.py"]
+    assert misplaced(own, tests) == []
+    assert misplaced([*own, "erasebench/a/d.py"], tests) == ["erasebench/a/d.py has no tests/a/test_d.py"]
+    for path in ("tests/test_b.py", "tests/whole/deeper/test_e.py", "tests/erasebench/test_api.py"):
+        assert misplaced(own, [*tests, path]) == [f"{path} is of no module: tests of several are in tests/whole"]

@@ -13,7 +13,7 @@ from erasebench.report.viewer import BUDGET
 from tests.marks import first_quick
 from tests.report.synthetic import METHODS, matrix, run_of, with_cells
 from tests.report.test_html import Page
-from tests.report.test_html_browser import watch
+from tests.whole.test_html_browser import watch
 
 SECOND = 1.0
 TRAINED = ("esd-x", "ca", "mace", "dm2", "trained-0", "trained-1")

@@ -1,10 +1,11 @@
-"""``erasebench compare``: exit codes, files, and what it refuses."""
+"""The commands of finished runs: exit codes, files, and what they refuse."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,13 @@ import pytest
 from junitparser import JUnitXml
 
 from erasebench.files import hash_file
+from erasebench.metrics.stats import Estimate
+from erasebench.results.leaderboard_csv import read_leaderboard, to_csv
 from erasebench.results.record import RECORD
 from erasebench.results.scores import SCORES, read_scores, scores_csv
 from erasebench.results.table import TABLE
 from tests.engine.runs import command
+from tests.results.boards import board_row
 
 
 @pytest.fixture
@@ -150,3 +154,47 @@ def test_files_that_cannot_be_written(finished: Path, tmp_path: Path, capsys: py
     assert command("compare", finished / "out", finished / "out", "--junit", path) == 2
     assert f"the file {path} cannot be written" in capsys.readouterr().err
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_the_command_writes_rows_and_says_what_it_did(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("export", finished / "out") == 0
+    printed = capsys.readouterr().out
+    assert command("export", finished / "out", finished / "out", "--csv", tmp_path / "l.csv") == 0
+    said = capsys.readouterr()
+    assert said.out == "" and said.err == f"6 rows in {tmp_path / 'l.csv'}\n"
+    assert (tmp_path / "l.csv").read_text(encoding="utf-8") == printed
+    # Files merge with runs and each other.
+    assert command("export", tmp_path / "l.csv", finished / "out") == 0
+    assert capsys.readouterr().out == printed
+    rows = read_leaderboard(tmp_path / "l.csv")
+    other = [replace(row, run="x", numbers={**row.numbers, "ratio": Estimate(1.0, 0.0, 2.0, 4)}) for row in rows[2:3]]
+    (tmp_path / "other.csv").write_text(to_csv(other))
+    assert command("export", tmp_path / "l.csv", tmp_path / "other.csv") == 0
+    assert "rows with the label of another: 1; their column 'note' says" in capsys.readouterr().err
+    # No row of a file is lost by writing it again.
+    assert command("export", tmp_path / "other.csv", "--csv", tmp_path / "l.csv") == 2
+    assert "6 rows that SOURCES lack" in capsys.readouterr().err and read_leaderboard(tmp_path / "l.csv") == rows
+    assert command("export", tmp_path / "l.csv", tmp_path / "other.csv", "--csv", tmp_path / "l.csv") == 0
+    assert len(read_leaderboard(tmp_path / "l.csv")) == 7
+
+
+@pytest.mark.parametrize("words", [["export", "--csv"], ["leaderboard", "--out"]])
+def test_a_file_is_written_into_a_folder_that_is_not_there_yet(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "rows.csv"
+    source.write_text(to_csv([board_row()]), encoding="utf-8")
+    name, option = words
+    assert command(name, source, option, tmp_path / "a" / "b" / "file") == 0
+    assert (tmp_path / "a" / "b" / "file").stat().st_size
+    assert command(name, source, option, source / "file") == 2
+    said = capsys.readouterr().err
+    assert f"the file {source / 'file'} cannot be written" in said and ".partial" not in said
+
+
+def test_bad_input_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("export", tmp_path / "nowhere") == 2
+    assert "nowhere is neither the folder of a finished run" in capsys.readouterr().err
+    assert command("export") == 2

@@ -27,7 +27,7 @@ from tests.engine.runs import command, forget_plugins, load_once
 from tests.pages import DOCS, ROOT, Block, blocks, pages
 
 ELSEWHERE = (DOCS / "extending.md",)
-"""Pages whose examples a test of their own tries: ``tests/test_extending.py``."""
+"""Pages whose examples a test of their own tries: ``tests/whole/test_extending.py``."""
 RUN_LANGUAGES = ("", "bash", "console", "python")
 DATA_LANGUAGES = ("csv", "json", "markdown", "text", "toml", "xml", "yaml")
 """Languages of blocks that are run, and of those in which commands are parsed."""

@@ -7,19 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
-from erasebench.concepts import load_catalogue
 from erasebench.config import make_config
 from erasebench.engine.store import Store
-from erasebench.errors import EraseBenchError
 from erasebench.judging import read_column, read_columns
-from erasebench.metrics.metric import Measured, Metric, load_metrics
-from erasebench.metrics.stats import Estimate, rate
+from erasebench.metrics.metric import Measured, load_metrics
 from erasebench.plan import Plan
 from erasebench.planning import make_plan
-from erasebench.prompts import COMPOSITIONS, composed_prompts
 from erasebench.results.measure import collect
 from erasebench.results.record import read_record
 from erasebench.results.scores import read_scores
@@ -145,30 +140,6 @@ def test_features_of_clip_are_those_that_fid_compares_on_picturebook(
     assert {cell.key for cell in plans[0].cells} == {cell.key for cell in plans[1].cells}, "the judge is asked already"
 
 
-def test_pairs_of_objects_by_turns() -> None:
-    catalogue = load_catalogue()
-    church, tench, gas_pump, crayon, springer = map(
-        catalogue.get, ("church", "tench", "gas-pump", "crayon", "english-springer")
-    )
-    prompts = composed_prompts([church, tench], [tench, crayon, gas_pump, springer], 7)
-    assert [prompt.text for prompt in prompts[:5]] == [
-        "a photo of a church next to a gas pump",
-        "a photo of a church next to an English springer",
-        "a photo of a tench next to a gas pump",
-        "a photo of a tench next to an English springer",
-        "a photo of a gas pump and a church",
-    ]
-    assert len(prompts) == 4 * len(COMPOSITIONS) == len({prompt.id for prompt in prompts})
-    assert prompts[4].shows == ("church", "gas-pump") and {prompt.seed for prompt in prompts} == {7}
-    assert not composed_prompts([crayon], [church], 0) and not composed_prompts([church], [church], 0)
-
-
-def test_the_same_others_are_drawn_once_by_the_unerased_model() -> None:
-    rows = plan_of(concepts=["church", "parachute"], others=["church", "parachute", "crayon"]).rows
-    assert rows[0].probes["others"].images.key == rows[1].probes["others"].images.key
-    assert rows[2].probes["others"].images.key != rows[3].probes["others"].images.key
-
-
 def test_all_that_the_first_judges_say(asked: Path, measured: dict[tuple[str, str], Measured]) -> None:
     """Objects by the detector and styles by CLIP: each image's own columns, in the order of its scores."""
     one = measured["uce", "church"]
@@ -188,17 +159,6 @@ def test_all_that_the_first_judges_say(asked: Path, measured: dict[tuple[str, st
     assert judged.loc[scores["label"] == "crayon", "church"].isna().all()
 
 
-def test_a_judges_own_rank_counts() -> None:
-    judged = pd.DataFrame({"church": [0.2, 0.9], "church rank": [7.0, 1.0], "tench": [0.1, 0.95], "tench rank": [9, 2]})
-    scores = pd.DataFrame({"probe": "others", "label": ["church", "tench"], "score": [0.2, 0.95]})
-
-    class Fixed(Measured):
-        def judged(self, probe: str) -> pd.DataFrame:
-            return judged
-
-    assert Fixed("sd", "x", "object", scores, {}).ranks("others").tolist() == [7.0, 2.0]
-
-
 def test_metrics_on_request_and_what_they_need(asked: Path, measured: dict[tuple[str, str], Measured]) -> None:
     rows = {(row.method, row.concept): row.metrics for row in read_csv((asked / "out" / "table.csv").read_text())}
     assert "test-clip" in rows["uce", "church"] and "test-synonyms" in rows["uce", "church"]
@@ -208,44 +168,6 @@ def test_metrics_on_request_and_what_they_need(asked: Path, measured: dict[tuple
     assert set(synonyms["label"]) == {"church"} and set(synonyms["kind"]) == {"synonym"}
     plain = plan_of(others=["crayon"]).rows[1]
     assert set(plain.probes) == {"concept", "retain", "others"} and not plain.probes["concept"].roles
-
-
-def test_numbers_of_other_concepts_enter_no_checksum_of_the_concept() -> None:
-    from erasebench.results.protocol import differences, protocol_of
-
-    plain, asked, more = (protocol_of(plan_of(others=others)) for others in ([], ["crayon"], ["crayon", "tench"]))
-    assert plain.checksum("church") == asked.checksum("church") and plain.run_checksum() != asked.run_checksum()
-    assert differences(plain, asked, "church") == []
-    (line,) = differences(asked, more, "church")
-    assert line.startswith("prompts of other concepts: ")
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"concepts": ["church+church"]}, "names church twice"),
-        ({"concepts": ["church+nudity"]}, "of the kinds object, explicit, which are not counted alike"),
-        ({"concepts": ["church+chruch"]}, "church"),
-        ({"concepts": ["church+tench+"]}, "an empty name in 'church"),
-        ({"others": ["neighbors"]}, "neighbours"),
-        ({"metrics": ["raito"]}, "ratio"),
-    ],
-)
-def test_bad_input(options: dict[str, object], message: str) -> None:
-    with pytest.raises(EraseBenchError, match=message.replace("(", r"\(")):
-        plan_of(**options)
-
-
-def test_a_metric_of_others_without_any_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Kept(Metric):
-        probes, title, direction, meaning, on_request = ("others",), "Kept", "higher", "for a test", True
-
-        def measure(self, measured: Measured, base: Measured | None) -> Estimate:
-            return rate(np.array([True]))
-
-    monkeypatch.setattr("erasebench.planning.asked_metrics", lambda names: {"ratio": Kept()})
-    with pytest.raises(EraseBenchError, match="name some with --others"):
-        plan_of(metrics=["ratio"])
 
 
 def test_the_report_shows_other_concepts_and_synonyms_by_what_they_should_show(asked: Path) -> None:

@@ -29,8 +29,8 @@ from erasebench.engine.workers import LocalRunner
 from erasebench.files import remove
 from tests.engine.fake import FakeWorkshop, cell
 from tests.engine.runs import CELLS, copy_of, done, fast_generate, run_tiny, table
-from tests.engine.test_kill import count_calls
 from tests.forks import end, fork
+from tests.whole.test_kill import count_calls
 
 pytestmark = pytest.mark.usefixtures("fast")
 YEAR = 365 * 24 * 3600
