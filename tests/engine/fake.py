@@ -70,7 +70,7 @@ class FakeWorkshop:
         if part is None or part.start == cell.spec.get("part", 0):
             act(cell.spec.get("act", ""), self.signs)
             if cell.spec.get("act") == "haunt" and once(self.signs / "haunted"):
-                haunt(folder, self.signs / "over")
+                haunt(folder, self.signs)
                 os.kill(os.getpid(), signal.SIGKILL)
         read = [(self.store.read(read.key) / "payload").read_text() for read in cell.reads.values()]
         end = "broken" if cell.spec.get("act") == "break" else ""
@@ -80,6 +80,8 @@ class FakeWorkshop:
             if cell.spec.get("act") == "crawl":
                 time.sleep(0.3)
         (folder / "payload").write_text("".join(lines))
+        if cell.spec.get("act") == "haunt":
+            wait_for_a_ghost(self.signs)
         return {"lines": len(lines)}
 
     def divide(self, cell: Cell, workers: int) -> Sequence[slice | None]:
@@ -101,19 +103,30 @@ def once(sign: Path) -> bool:
     return True
 
 
-def haunt(folder: Path, over: Path) -> None:
+def haunt(folder: Path, signs: Path) -> None:
     """Leave a process that goes on writing into a folder, as a worker does that cannot be reached any more."""
     if os.fork():
         return
     os.closerange(3, 1024)
     deadline = time.monotonic() + 20
-    while not over.exists() and time.monotonic() < deadline:
+    while not (signs / "over").exists() and time.monotonic() < deadline:
         with suppress(OSError):
             folder.mkdir(exist_ok=True)
             (folder / "payload").write_text("of a ghost")
             (folder / "more").write_text("of a ghost")
+        with (signs / "rounds").open("a") as rounds:
+            rounds.write("x")
         time.sleep(0.001)
     os._exit(0)
+
+
+def wait_for_a_ghost(signs: Path) -> None:
+    """Wait until it has written once more, from beginning to end."""
+    rounds = signs / "rounds"
+    begun, deadline = rounds.stat().st_size if rounds.exists() else 0, time.monotonic() + 20
+    while not rounds.exists() or rounds.stat().st_size < begun + 2:
+        assert time.monotonic() < deadline, "there is no ghost"
+        time.sleep(0.001)
 
 
 def act(what: str, signs: Path) -> None:
