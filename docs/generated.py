@@ -23,7 +23,7 @@ from pydantic import BaseModel
 import erasebench
 from erasebench.cli import cli
 from erasebench.concepts import load_catalogue
-from erasebench.description import concept_details, describe_hyper_parameters, plugin_details
+from erasebench.description import ADAPTED, concept_details, describe_hyper_parameters, plugin_details
 from erasebench.docstrings import SECTIONS, attributes
 from erasebench.metrics.metric import describe_metrics
 from erasebench.named_files import preset_files, suite_files
@@ -130,12 +130,13 @@ def _hyper_parameter_table(together: Sequence[Plugin[Any]]) -> str:
     for same in zip(*described, strict=True):
         defaults = [one.default.removeprefix("default ").removesuffix(" by this name") for one in same]
         defaults = [default.replace(" by this name", "") for default in defaults]
-        cells = [_cell(together, texts) for texts in (defaults, [one.here for one in same])]
+        adapted = [[one.adapted[domain.title] for one in same] for domain in ADAPTED]
+        cells = [_cell(together, texts) for texts in (defaults, *adapted)]
         rows.append([f"`{same[0].name}`", escape(same[0].type), *cells, escape(same[0].meaning)])
     if not rows:
         return "No hyper-parameters."
     return "{.hyper-parameters}\n" + table(
-        ("hyper-parameter", "type and range", "default", "on Picturebook", "meaning"), rows
+        ("hyper-parameter", "type and range", "default", *(f"on {domain.title}" for domain in ADAPTED), "meaning"), rows
     )
 
 

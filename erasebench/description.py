@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 from pydantic.errors import PydanticUserError
 
 from erasebench.docstrings import attributes, paragraphs
+from erasebench.domains import DOMAINS
 from erasebench.errors import EraseBenchError, check_name
 from erasebench.grammar import with_article
 from erasebench.hyper_parameters import hyper_parameters, make_plugin
@@ -30,8 +31,10 @@ if TYPE_CHECKING:
     from erasebench.concepts import Catalogue, Concept
 
 WIDTH = 80
-DOMAIN, PUBLISHED = "picturebook", "photo"
-"""The domain whose settings are shown, and the one that published defaults are for."""
+PUBLISHED = next(domain for domain in DOMAINS.values() if domain.published)
+"""The domain that published defaults are for."""
+ADAPTED = tuple(domain for domain in DOMAINS.values() if domain.settings)
+"""The domains with settings of their own, which are shown beside the defaults."""
 SHOWN = 12
 """Of a list that may be long, such as a judge's labels, so many are shown."""
 THREATS = {
@@ -63,14 +66,14 @@ class HyperParameter:
         name: what users write.
         type: its type and range; "" where nothing is known.
         default: "default ...", or "required".
-        here: its value on Picturebook; "" where it is the default.
+        adapted: its value in each of :data:`ADAPTED`, by the domain's title; "" where it is the default.
         meaning: what the docstrings say of it.
     """
 
     name: str
     type: str
     default: str
-    here: str
+    adapted: Mapping[str, str]
     meaning: str
 
 
@@ -212,27 +215,31 @@ def describe_hyper_parameters(
 
     fields = [field for field in dataclasses.fields(plugin.make) if field.init]  # type: ignore[arg-type]
     every = [catalogue.get(name) for name in catalogue.names()]
-    kinds = {each.kind: each for each in every if DOMAIN in each.views}
+    kinds = {each.kind: each for each in every if all(domain.name in each.views for domain in ADAPTED)}
     concepts = list(kinds.values()) if concept is None else [catalogue.get(concept)]
-    here: Mapping[str, Any] = {}
+    strict = concept is not None
+    default = _values(plugin, {}, concepts, PUBLISHED.name, strict)
+    settings: dict[str, Mapping[str, Any]] = {domain.name: {} for domain in ADAPTED}
     if issubclass(plugin.make, Method):  # type: ignore[arg-type]  # an attack may have a method's name
-        here = plugin_settings(DOMAIN, {}).get(plugin.name, {})
-    default = _values(plugin, {}, concepts, PUBLISHED, concept is not None)
-    ours = _values(plugin, here, concepts, DOMAIN, concept is not None)
+        settings = {domain: plugin_settings(domain, {}).get(plugin.name, {}) for domain in settings}
+    values = {domain: _values(plugin, overrides, concepts, domain, strict) for domain, overrides in settings.items()}
     types, meanings = _types(plugin.make), _meanings(plugin.make)
     described = []
     for field in fields:
         name, own = field.name, plugin.presets.get(field.name, field.default)
         said = _default(own, default.get(name, UNDECIDED), name in plugin.presets)
-        differs = name in here or ours.get(name) != default.get(name)
-        value = _written(ours.get(name, UNDECIDED)) if differs else ""
-        described.append(HyperParameter(name, types.get(name, ""), said, value, meanings.get(name, "")))
+        adapted = {}
+        for domain in ADAPTED:
+            ours = values[domain.name]
+            differs = name in settings[domain.name] or ours.get(name) != default.get(name)
+            adapted[domain.title] = _written(ours.get(name, UNDECIDED)) if differs else ""
+        described.append(HyperParameter(name, types.get(name, ""), said, adapted, meanings.get(name, "")))
     return described
 
 
 def _hyper_parameter(one: HyperParameter) -> tuple[str, list[str]]:
-    here = f"; on Picturebook {one.here}" if one.here else ""
-    return one.name, [one.type, one.default + here, one.meaning]
+    adapted = "".join(f"; on {title} {value}" for title, value in one.adapted.items() if value)
+    return one.name, [one.type, one.default + adapted, one.meaning]
 
 
 def _values(

@@ -9,7 +9,7 @@ from erasebench.domains import DOMAINS
 from erasebench.hyper_parameters import hyper_parameters
 from erasebench.registry import ATTACKS
 from erasebench.settings import plugin_settings, resolve_attack, resolve_method
-from erasebench.suites import Scale, Suite
+from erasebench.suites import Suite, scale_of
 
 _TECHNICAL = frozenset(
     {
@@ -43,9 +43,9 @@ def describe_scale(suite: Suite, config: RunConfig, domain: str) -> str:
         config: its run.
         domain: of its model.
     """
-    scale: Scale = "quick" if domain == "picturebook" else "paper"
+    scale = scale_of(DOMAINS[domain])
     said = (
-        "Quick scale on Picturebook: not the paper's models or prompts."
+        f"Quick scale on {DOMAINS[domain].title}: not the paper's models or prompts."
         if scale == "quick"
         else f"Paper scale on {config.model}."
     )

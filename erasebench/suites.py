@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from erasebench.concepts import load_catalogue
 from erasebench.config import RunConfig, make_config, read_layer, read_preset
+from erasebench.domains import Domain, domain_of_model
 from erasebench.errors import EraseBenchError, check_name
 from erasebench.named_files import suite_files
 from erasebench.registry import load_file
@@ -218,6 +219,11 @@ def _published_concepts(suite: Suite, path: Path) -> list[str]:
     return [name for name in published[published["table"].isin(suite.tables)]["concept"].unique() if name]
 
 
+def scale_of(domain: Domain) -> Scale:
+    """The scale of suites that models of a domain can run, which is also the preset of their runs."""
+    return "paper" if domain.published else "quick"
+
+
 def layered_config(options: Mapping[str, Any], file: Path | None = None, preset: str | None = None) -> RunConfig:
     """The configuration that preset, suite, file and options make, each over the one before.
 
@@ -235,7 +241,7 @@ def layered_config(options: Mapping[str, Any], file: Path | None = None, preset:
     if not isinstance(in_file, str | None):
         raise EraseBenchError(f"{file}: preset: expected a name, not {shown(in_file)}")
     preset = preset or in_file
-    scale: Scale = "quick" if options.get("model", layer.get("model", "picturebook")) == "picturebook" else "paper"
+    scale = scale_of(domain_of_model(options.get("model", layer.get("model", RunConfig.model_fields["model"].default))))
     name = options.get("suite", layer.get("suite"))
     if not name:
         return make_config(read_preset(preset or scale), layer, options)

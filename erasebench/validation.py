@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from erasebench.domains import PHOTO, PICTUREBOOK
 from erasebench.errors import EraseBenchError, check_name
 from erasebench.files import write_durably
 from erasebench.images import read_image
@@ -112,7 +113,8 @@ def validate(judge: str, images: Path | None, scenes: int = 200, device: str = "
         labels = list(known) if images is None or len(known) == 1 else []
     if not labels:
         raise EraseBenchError(f"name the label to validate: {name}[label=...]; `erasebench show {name}` lists them")
-    made = make_judge(name, labels[0], "picturebook" if images is None else "photo", device)
+    domain = PICTUREBOOK if images is None else PHOTO
+    made = make_judge(name, labels[0], domain.name, device)
     if isinstance(made, PairedJudge):
         raise EraseBenchError(alone(name))
     described = [describe_judge(judge_spec(name, label, made), label, threshold) for label in labels]

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from erasebench.domains import DOMAINS
 from erasebench.errors import EraseBenchError
 from erasebench.results.published import BESIDE, nothing_beside, published_beside, read_published
 from erasebench.results.run_folder import RunFolder
@@ -64,9 +65,10 @@ def reproduce(name: str, suite: Suite, run: RunFolder) -> Reproduction:
     published = read_published()
     published = published[(published["source"] == suite.paper) & published["table"].isin(suite.tables)]
     published = published[_of_own_model(published["model"], suite)]
-    stand_ins = suite.stand_ins if is_on_picturebook(run) else {}
+    domain = DOMAINS[run.record.domain]
+    stand_ins = {} if domain.published else suite.stand_ins
     beside = published_beside(run.rows, published, run.record.model, stand_ins, of_all=True)
-    if is_on_picturebook(run):
+    if not domain.published:
         beside["agrees"] = pd.NA  # whether numbers of another model agree says nothing of the paper
     nothing = nothing_beside(run.rows, published, stand_ins, of_all=True)
     return Reproduction(suite, run, len(published), beside, nothing)
@@ -81,11 +83,6 @@ def _of_own_model(models: pd.Series, suite: Suite) -> pd.Series:
         return models.notna()
     own = models == suite.paper_scale.get("model")
     return own if own.any() else ~models.str.contains("/")
-
-
-def is_on_picturebook(run: RunFolder) -> bool:
-    """True if a run measured the built-in world, and none of a paper's models."""
-    return run.record.domain == "picturebook"
 
 
 def to_csv(found: Reproduction) -> str:
@@ -110,10 +107,10 @@ def to_terminal(found: Reproduction, color: bool = False, width: int | None = No
 def caveats(found: Reproduction) -> list[str]:
     """The caveats that have to be known before any number is read."""
     run, beside = found.run, found.beside
-    lines = []
-    if is_on_picturebook(run):
+    lines, domain = [], DOMAINS[run.record.domain]
+    if not domain.published:
         stand_ins = " with stand-ins" if beside["stand_in"].isin(found.suite.stand_ins.values()).any() else ""
-        lines.append(f"Measured on Picturebook{stand_ins}: not a reproduction. Papers measure Stable Diffusion.")
+        lines.append(f"Measured on {domain.title}{stand_ins}: not a reproduction. Papers measure Stable Diffusion.")
     else:
         parts = beside["differs"].str.split("; ").explode()
         models = parts[parts.str.startswith("model: ", na=False)].str.removeprefix("model: ").unique()
@@ -129,7 +126,7 @@ def conclusions(found: Reproduction) -> list[str]:
     known = beside["agrees"].notna()
     if not found.numbers:
         lines = ["No number of the paper is in this package: nothing stands beside the run, whose table is in suite.md"]
-    elif is_on_picturebook(found.run):
+    elif not DOMAINS[found.run.record.domain].published:
         lines = ["agrees: '-' throughout, since on another model it says nothing of the paper"]
     else:
         lines = [
