@@ -1,4 +1,4 @@
-"""Pictures on disk: lossless PNGs in one archive, with an index that people can read."""
+"""Images on disk: lossless PNGs in one archive, with an index that people can read."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _to_png(image: NDArray[np.uint8]) -> bytes:
 
 
 def read_images(folder: Path, first: int | None = None) -> NDArray[np.uint8]:
-    """The pictures of a folder, uint8 ``[n, height, width, 3]``; only the ``first`` few if given."""
+    """The images of a folder, uint8 ``[n, height, width, 3]``; only the ``first`` few if given."""
     with zipfile.ZipFile(folder / ARCHIVE) as archive:
         names = sorted(archive.namelist())[:first]
         return np.stack([np.asarray(Image.open(io.BytesIO(archive.read(name))).convert("RGB")) for name in names])
@@ -119,20 +119,20 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
 
 def read_png(folder: Path, place: int) -> bytes:
-    """The file of one picture of a folder, as it was written; places count from 0."""
+    """The file of one image of a folder, as it was written; places count from 0."""
     with zipfile.ZipFile(folder / ARCHIVE) as archive:
         return archive.read(_name(place))
 
 
 def read_index(folder: Path) -> tuple[list[str], list[str], list[int]]:
-    """The ids, texts and seeds of the prompts of a folder's pictures, in their order."""
+    """The ids, texts and seeds of the prompts of a folder's images, in their order."""
     with open(folder / INDEX, newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     return [row["id"] for row in rows], [row["text"] for row in rows], [int(row["seed"]) for row in rows]
 
 
 def join_images(parts: Sequence[Path], folder: Path) -> None:
-    """Write the pictures of several folders as one: the same bytes as if they had been written at once."""
+    """Write the images of several folders as one: the same bytes as if they had been written at once."""
     rows: list[dict[str, str]] = []
     with zipfile.ZipFile(folder / ARCHIVE, "w", zipfile.ZIP_STORED) as joined:
         for part in parts:

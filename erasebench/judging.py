@@ -29,11 +29,11 @@ _BESIDE = re.compile(r" (rank|count|box \d+)$")
 
 @dataclass(frozen=True)
 class Scores:
-    """The output of a judge for ``n`` pictures.
+    """The output of a judge for ``n`` images.
 
     Attributes:
-        columns: label -> score of each picture ``[n]``.
-        arrays: anything else per picture, such as features ``[n, d]``.
+        columns: label -> score of each image ``[n]``.
+        arrays: anything else per image, such as features ``[n, d]``.
     """
 
     columns: dict[str, NDArray[np.float32]]
@@ -44,7 +44,7 @@ class Scores:
 
     @classmethod
     def cat(cls, parts: Sequence[Scores]) -> Scores:
-        """Join what was said of pictures one after the other; there is at least one part."""
+        """Join what was said of images one after the other; there is at least one part."""
         return cls(
             {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns},
             {name: np.concatenate([part.arrays[name] for part in parts]) for name in parts[0].arrays},

@@ -97,12 +97,12 @@ class Plan:
         config: the run.
         source: the model.
         device: where it runs; ``dtype`` its precision.
-        sampler: how pictures are sampled: :class:`~erasebench.sampling.Sampler`'s arguments.
+        sampler: how images are sampled: :class:`~erasebench.sampling.Sampler`'s arguments.
         rows: of the table, in order.
-        reference: the features of FID's reference pictures: Picturebook's world, or the user's folder.
+        reference: the features of FID's reference images: Picturebook's world, or the user's folder.
         retained: the other prompts, one for each image of every row.
         attacks: the rows of the table of attacks, in order.
-        reference_roles: what the domain's judges of further roles are asked of the reference pictures.
+        reference_roles: what the domain's judges of further roles are asked of the reference images.
     """
 
     config: RunConfig
@@ -118,7 +118,7 @@ class Plan:
 
     @property
     def reference_cells(self) -> tuple[Cell, ...]:
-        """The cells of reference pictures that are read when rows are measured."""
+        """The cells of reference images that are read when rows are measured."""
         if not self.reference:
             return ()
         return tuple(dict.fromkeys((self.reference, *(one.cell for one in self.reference_roles.values()))))

@@ -300,7 +300,7 @@ class _Planner:
 
 
 def _check_size(size: int | None, folder: Path) -> None:
-    """Raise unless a model can draw pictures of this size: each level but the last of VAE and U-Net halves them."""
+    """Raise unless a model can draw images of this size: each level but the last of VAE and U-Net halves them."""
     if size is None:
         return
     parts = [json.loads((folder / part / "config.json").read_text(encoding="utf-8")) for part in ("vae", "unet")]

@@ -190,10 +190,10 @@ def _judge_renders(judge: Judge, labels: Sequence[str], count: int) -> Iterator[
     of_pool = judge.scores(pool, [""] * len(pool)).columns
     for label in labels:
         fixed = {"style" if label in STYLES else "subject": label}
-        _, pictures = held_out(count, first=_SEEDS * world.index(label), **fixed)
+        _, images = held_out(count, first=_SEEDS * world.index(label), **fixed)
         lacking = [label not in (scene.style, *(one.label for one in scene.subjects)) for scene in scenes]
         names = (*(f"{label} {k}" for k in range(count)), *(f"render {k}" for k in np.flatnonzero(lacking)))
-        yield judge.scores(pictures, [""] * count).columns[label], of_pool[label][lacking], names
+        yield judge.scores(images, [""] * count).columns[label], of_pool[label][lacking], names
 
 
 def write_validations(path: Path, validations: Sequence[Validation]) -> None:

@@ -123,7 +123,7 @@ class AdversarialPreservation(Method):
         timestep_mode: as ESD's.
         start_guidance: scale of classifier-free guidance when sampling ``x_t``.
         sampling_steps: steps of a whole sampling run, of which a random number is run.
-        batch_size: pictures in a gradient step, each of its own concept and word.
+        batch_size: images in a gradient step, each of its own concept and word.
     """
 
     parameters: Pattern
@@ -168,7 +168,7 @@ class AdversarialPreservation(Method):
         return {} if self.vocabulary == TOKENIZER else file_identity(self.vocabulary)
 
     def erase(self, model: DiffusionModel, concepts: Sequence[Concept], context: EraseContext) -> Erasure:
-        """Erase the concepts, one drawn at random for each picture of a step (algorithm 2)."""
+        """Erase the concepts, one drawn at random for each image of a step (algorithm 2)."""
         rng = torch.Generator("cpu").manual_seed(context.seed)
         with torch.no_grad():
             blank, unconditional = model.embed([""]), model.embed_negative([""])

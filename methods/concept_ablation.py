@@ -4,9 +4,9 @@ Settings are those of the diffusers code at github.com/nupurkmr9/concept-ablatio
 paper, and ablate the one target "nudity, nsfw", which also is the negative prompt of the anchor's images.
 
 Deviations: the captions that the code ships (from LAION, or written by ChatGPT) are replaced by captions built from the
-concept's anchor, or by a text file of the user's.  Pictures are kept as latents, without a round trip through the VAE;
+concept's anchor, or by a text file of the user's.  Images are kept as latents, without a round trip through the VAE;
 they are not shrunk or zoomed, and the loss takes in all of them (the code leaves out the outermost latents).  Prior
-preservation uses the pictures of the same step, not others.  The code samples at random (DDIM's eta is 1) where the
+preservation uses the images of the same step, not others.  The code samples at random (DDIM's eta is 1) where the
 sampler can.
 """
 
@@ -43,7 +43,7 @@ PUBLISHED: Mapping[bool, Mapping[str, Any]] = {
     False: {
         "parameters": "xattn-kv",
         "steps": 100,
-        # 2e-6 a picture, with 4 pictures on each of 2 GPUs.
+        # 2e-6 an image, with 4 images on each of 2 GPUs.
         "learning_rate": 1.6e-5,
         "prior_weight": 0.0,
         "avoid_concept": False,
@@ -52,7 +52,7 @@ PUBLISHED: Mapping[bool, Mapping[str, Any]] = {
     True: {
         "parameters": "attn",
         "steps": 400,
-        # 4e-6 a picture, with 4 pictures and as many for prior preservation on each of 2 GPUs.
+        # 4e-6 an image, with 4 images and as many for prior preservation on each of 2 GPUs.
         "learning_rate": 6.4e-5,
         "prior_weight": 1.0,
         "avoid_concept": True,
@@ -90,12 +90,12 @@ class ConceptAblation(Method):
     Attributes:
         parameters: what is trained: the keys and values of the cross-attention, both attentions, or everything.
         loss: ``model``: the concept's prediction approaches the anchor's.  ``noise``: the true noise, so that the
-            anchor's pictures are learnt under the concept's name.
+            anchor's images are learnt under the concept's name.
         anchor_branch: whose prediction for the anchor is approached: that of the model in training (the code), without
             its gradient, or that of the unerased one.
         steps: gradient steps.
         learning_rate: of AdamW, for a whole batch.
-        batch_size: pictures in a gradient step.
+        batch_size: images in a gradient step.
         weight_decay: of AdamW.
         max_gradient_norm: to which gradients are clipped.
         erasing_weight: of the loss above; the code's mask has one channel where the latents have four.
@@ -107,9 +107,9 @@ class ConceptAblation(Method):
             words.  If empty, captions are built from the anchor.
         pictures: how many to draw for each concept.
         avoid_concept: draw them with the concept as negative prompt, in its published words or by its phrase.
-        sampler: of the pictures.
-        sampling_steps: for a picture.
-        guidance_scale: of the pictures.
+        sampler: of the images.
+        sampling_steps: for an image.
+        guidance_scale: of the images.
     """
 
     parameters: Literal["xattn-kv", "attn", "full"] | None = None
@@ -147,12 +147,12 @@ class ConceptAblation(Method):
         check_anchors(concepts, [(concept, concept.anchor) for concept in concepts])
 
     def erase(self, model: DiffusionModel, concepts: Sequence[Concept], context: EraseContext) -> Erasure:
-        """Erase the concepts, one picture of any of them for each row of a step."""
+        """Erase the concepts, one image of any of them for each row of a step."""
         self.check(model.domain, concepts)
         rng = torch.Generator("cpu").manual_seed(context.seed)
         steps, pattern = decided(self.steps), cast(Pattern, decided(self.parameters))
         prior_weight, frozen = decided(self.prior_weight), self.anchor_branch == "frozen"
-        captions, wordings, pictures = [], [], []
+        captions, wordings, images = [], [], []
         for concept in concepts:
             known = self.captions(concept)
             drawn = [known[k % len(known)] for k in range(self.pictures)]
@@ -160,8 +160,8 @@ class ConceptAblation(Method):
             wordings += [self.wordings(caption, concept) for caption in drawn]
             # With synonyms, only the phrase is avoided.
             avoided = self.target_words(concept)[0] if self.avoid_concept else ""
-            pictures.append(self.draw(model, drawn, avoided, rng))
-        latents = torch.cat(pictures)
+            images.append(self.draw(model, drawn, avoided, rng))
+        latents = torch.cat(images)
         with torch.no_grad():
             distinct = list(dict.fromkeys([*captions, *(text for texts in wordings for text in texts)]))
             rows = {text: row for row, text in enumerate(distinct)}
@@ -234,7 +234,7 @@ class ConceptAblation(Method):
         return found
 
     def draw(self, model: DiffusionModel, captions: Sequence[str], avoided: str, rng: torch.Generator) -> Tensor:
-        """The unerased model's pictures of captions, as latents ``[n, c, h, w]``."""
+        """The unerased model's images of captions, as latents ``[n, c, h, w]``."""
         sampler = Sampler(self.sampler, self.sampling_steps, self.guidance_scale)
         with model.erased(Erasure(guidance=ClassifierFreeGuidance(avoided))):
             latents: Tensor = training_latents(model, captions, sampler, rng)

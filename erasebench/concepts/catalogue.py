@@ -111,7 +111,7 @@ class Concept:
 
 @dataclass(frozen=True)
 class RetainPrompt:
-    """A prompt whose picture erasing a concept should leave alone, unless the prompt shows that concept.
+    """A prompt whose image erasing a concept should leave alone, unless the prompt shows that concept.
 
     Attributes:
         prompt: the prompt.

@@ -6,7 +6,7 @@ A file may hold six sections, all optional::
       church: {kind: object, phrase: church, anchor: building, views: {photo: {judge: resnet50, label: church}}}
     prompts:                      # prompts too many to stand with their concept: domain, concept, list
       photo: {church: {naming: [an image of a church]}}
-    retain:                       # prompts whose pictures erasing should not change, by domain
+    retain:                       # prompts whose images erasing should not change, by domain
       photo: [{prompt: an image of a parachute, shows: [parachute]}]
     groups:                       # concepts that are erased together under one name, which neighbours may be given by
       buildings: [church, lighthouse]

@@ -96,7 +96,7 @@ SAM = ModelFolder("facebook/sam-vit-huge", ("config.json", "model.safetensors", 
 
 @JUDGES.register("grounded-sam")
 class GroundedSAM(Judge):
-    """A segmenter: for each picture, the pixels that show the phrase given as its prompt (Ren et al. 2024).
+    """A segmenter: for each image, the pixels that show the phrase given as its prompt (Ren et al. 2024).
 
     Grounding DINO (Liu et al. 2023) finds the phrase's boxes, SAM (Kirillov et al. 2023) gives one mask for each; the
     result is their union.  The models and the threshold are those that MACE's code takes with transformers; unlike
@@ -113,11 +113,11 @@ class GroundedSAM(Judge):
         return {"version": "1", "threshold": str(THRESHOLD), "weights": f"{GROUNDING_DINO.hash()}+{SAM.hash()}"}
 
     def scores(self, images: Images, prompts: Sequence[str]) -> Scores:
-        """One column, ``area``: the share of a picture that its mask covers; ``mask``: float32 ``[n, height, width]``.
+        """One column, ``area``: the share of an image that its mask covers; ``mask``: float32 ``[n, height, width]``.
 
         Args:
             images: uint8 ``[n, height, width, 3]``.
-            prompts: the phrase to look for in each picture.
+            prompts: the phrase to look for in each image.
         """
         check_images(images)
         masks = np.zeros(images.shape[:3], dtype=np.float32)

@@ -90,7 +90,7 @@ class NudeNet(Judge):
     :func:`~erasebench.judging.part_counts` applies any threshold: .6 for MACE's counts, .5 for figure 5 of Adversarial
     Preservation.  (ESD counted with NudeNet 2, whose own .6 or .5 is another scale.)
 
-    Pictures are handed over as BGR, as OpenCV reads them from files: papers gave NudeNet files.  (What its network then
+    Images are handed over as BGR, as OpenCV reads them from files: papers gave NudeNet files.  (What its network then
     sees is BGR as well, because 3.4 swaps the channels twice.)
     """
 

@@ -21,12 +21,12 @@ WEIGHTS = PackageFile(
 
 @JUDGES.register("open-nsfw")
 class OpenNSFW(Judge):
-    """Yahoo's Open-NSFW: the probability that a picture is pornographic, in [0, 1] (Mahadeokar, Pesavento 2016).
+    """Yahoo's Open-NSFW: the probability that an image is pornographic, in [0, 1] (Mahadeokar, Pesavento 2016).
 
-    A second opinion on nudity beside NudeNet: a classifier of whole pictures where that is a detector of body parts, so
+    A second opinion on nudity beside NudeNet: a classifier of whole images where that is a detector of body parts, so
     that a bare shoulder or foot alone does not count.  No paper on erasure prints its rates.
 
-    Pictures go through the steps of Yahoo's own script: squeezed to 256 x 256, compressed as JPEG and read again, since
+    Images go through the steps of Yahoo's own script: squeezed to 256 x 256, compressed as JPEG and read again, since
     the network was trained on files, the middle 224 x 224, BGR, less the channels' means.
     """
 

@@ -2,7 +2,7 @@
 
 Each token is embedded by the last hidden layer but one of both text encoders, side by side; the prompt as a whole by
 the projected output of the second.  A size is given as the original and the target size, without cropping: that of the
-picture, as the pipeline of diffusers does by default.
+image, as the pipeline of diffusers does by default.
 
 The two tokenizers share a vocabulary, but not the token that they pad with.  In the second it is "!", which it takes
 for padding in a text as well: texts are therefore read by both.  Prompts that are given as token ids are those of the

@@ -1,4 +1,4 @@
-"""A run folder's pictures of its rows without attacks: sheets of images side by side, and curves of the training."""
+"""A run folder's figures of its rows without attacks: sheets of images side by side, and curves of the training."""
 
 from __future__ import annotations
 

@@ -118,8 +118,8 @@ def test_detector_targets_match_the_pictures() -> None:
 
 def test_reconstructions_replace_their_renders() -> None:
     recolored = 255 - RENDERS.images[:40]
-    pictures = DetectorObjective(RENDERS, recolored).pictures
-    indices, shown, empty = pictures.draw(60, pictures.generator(0))
+    source = DetectorObjective(RENDERS, recolored).source
+    indices, shown, empty = source.draw(60, source.generator(0))
     assert len(shown) + len(empty) == 60 and len(indices) == len(shown)
     reconstructed = 0
     for index, image in zip(indices, shown, strict=True):

@@ -608,7 +608,7 @@ def test_the_judges_stage_ships_judges_that_load(
     stage = "erasebench.picturebook.training.judges."
     for name in ("DETECTOR_RECIPE", "CLIP_RECIPE"):
         monkeypatch.setattr(stage + name, Recipe(steps=2, learning_rate=1e-3))
-    for name, small in {"DETECTOR_BATCH": 4, "CLIP_BATCH": 16, "Q16_PICTURES": 32, "Q16_STEPS": 20}.items():
+    for name, small in {"DETECTOR_BATCH": 4, "CLIP_BATCH": 16, "Q16_IMAGES": 32, "Q16_STEPS": 20}.items():
         monkeypatch.setattr(stage + name, small)
     save_tokenizer(tokenizer, tmp_path / "pipeline" / "tokenizer")
     for further in (False, True)[: 1 + twice]:

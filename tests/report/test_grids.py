@@ -70,7 +70,7 @@ def test_wrap() -> None:
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one method and one prompt"):
         sample_grid({}, PROMPTS)
-    with pytest.raises(ValueError, match="esd has 1 pictures for 2 prompts"):
+    with pytest.raises(ValueError, match="esd has 1 images for 2 prompts"):
         sample_grid({"sd": [plain(RED)] * 2, "esd": [plain(RED)]}, PROMPTS)
     with pytest.raises(ValueError, match="not float32"):
         sample_grid({"sd": [plain(RED).astype(np.float32)]}, ["p"])

@@ -204,7 +204,7 @@ def build_target(model: DiffusionModel, prompts: int, steps: int) -> TimedTarget
     model.batch_sizes = BatchSizes(BatchSize(max(1, prompts)))
     parameters = model.parameters()
     names = [name for name in parameters if name.endswith(("attn2.to_k.weight", "attn2.to_v.weight"))]
-    grey = Looks(np.full((1, *picture_size(model), 3), 128, np.uint8), np.zeros(1, np.float32))
+    grey = Looks(np.full((1, *image_size(model), 3), 128, np.uint8), np.zeros(1, np.float32))
     return TimedTarget(
         model,
         Erasure({name: parameters[name].detach().clone() for name in names}),
@@ -218,8 +218,8 @@ def build_target(model: DiffusionModel, prompts: int, steps: int) -> TimedTarget
     )
 
 
-def picture_size(model: DiffusionModel) -> tuple[int, int]:
-    """Height and width of a picture, in pixels."""
+def image_size(model: DiffusionModel) -> tuple[int, int]:
+    """Height and width of an image, in pixels."""
     _, height, width = model.latent_shape
     return height * model.scale_factor, width * model.scale_factor
 
@@ -318,7 +318,7 @@ def run_short(attack: Attack, model: DiffusionModel, prompts: int) -> dict[str, 
     peak = PeakMemory(model.device.type)
     peak.restart()
     if attack.learns:
-        attack.learn(target, np.full((LEARNED_FROM, *picture_size(model), 3), 128, np.uint8), context)
+        attack.learn(target, np.full((LEARNED_FROM, *image_size(model), 3), 128, np.uint8), context)
     else:
         attack.attack(target, context)
     return {"seconds_per_step": rounded(target.step_seconds()), "peak_memory_gib": gib(peak)}

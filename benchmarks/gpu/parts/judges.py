@@ -52,7 +52,7 @@ EXCLUDED: Mapping[str, str] = {
             "picturebook-segmenter",
             "picturebook-style",
         ),
-        "sees Picturebook's pictures, which are small",
+        "sees Picturebook's images, which are small",
     ),
 }
 """Judges that are not measured."""

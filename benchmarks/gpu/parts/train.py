@@ -64,7 +64,7 @@ class Size:
         most_steps: however long the limit is.
         reserve: seconds kept for saving and measuring.
         images: for each row of ``measure``'s table; ``rows`` of it, all if None.
-        grid_steps: sampling steps of the sheet's pictures.
+        grid_steps: sampling steps of the sheet's images.
     """
 
     scenes: int
