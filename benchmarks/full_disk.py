@@ -86,12 +86,12 @@ def sweep(step: int, work: Path) -> Tally:
     for blocks in range(1, 2 * tally.blocks, step):
         mount(disk, blocks * BLOCK)
         try:
-            code, said = run_here(disk)
+            code, output = run_here(disk)
             if code == 0:
                 break
             tally.full += 1
-            if code != 2 or "full" not in said:
-                tally.unsaid[f"exit code {code}: {said.replace(str(disk), 'DISK')}"] += 1
+            if code != 2 or "full" not in output:
+                tally.unsaid[f"exit code {code}: {output.replace(str(disk), 'DISK')}"] += 1
             finished, unsound = sound(disk)
             tally.unsound += unsound
             mount(disk, ROOM, "remount")

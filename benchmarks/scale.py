@@ -246,8 +246,11 @@ def tables(speeds: Speeds, workers: Sequence[int] = (1, 8, 256)) -> str:
         times = (whole.seconds / HOUR, whole.bound / HOUR, mean(took), max(took))
         shown = " | ".join(f"{time:,.1f}" for time in times)
         lines.append(f"| {count} | {shown} | {mean(one.lost for one in lossy):.0f} |")
-    most = math.ceil(sum(hours.values()) / chain)
-    lines += ["", f"The longest chain takes {chain:,.1f} hours: from about {most} GPUs on, more of them end no sooner."]
+    max_workers = math.ceil(sum(hours.values()) / chain)
+    lines += [
+        "",
+        f"The longest chain takes {chain:,.1f} hours: from about {max_workers} GPUs on, more of them end no sooner.",
+    ]
     return "\n".join(lines)
 
 
@@ -256,15 +259,15 @@ BEGIN, END = "<!-- by benchmarks/scale.py -->\n", "<!-- end -->\n"
 
 def main() -> None:
     """Print the tables, or write them into the documentation."""
-    found = tables(read_speeds())
+    tables_text = tables(read_speeds())
     if sys.argv[1:] == ["--write"]:
         text = PAGE.read_text(encoding="utf-8")
         before, rest = text.split(BEGIN)
-        PAGE.write_text(f"{before}{BEGIN}\n{found}\n\n{END}{rest.split(END)[1]}", encoding="utf-8")
+        PAGE.write_text(f"{before}{BEGIN}\n{tables_text}\n\n{END}{rest.split(END)[1]}", encoding="utf-8")
     elif sys.argv[1:]:
         sys.exit(f"unknown arguments: {' '.join(sys.argv[1:])}; there is --write")
     else:
-        print(found)
+        print(tables_text)
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ CONCEPTS = ("church", "nudity")
 SAMPLER = Sampler("ddim", STEPS, GUIDANCE)
 BATCH_SIZE = 25
 IMAGES, RETAINED = 16, 20
-LEAST_CLIP, FINALISTS = 0.95, 2
+MIN_CLIP, FINALISTS = 0.95, 2
 COLUMNS = ("method", "concept", "settings", "cpu_seconds", "problem", "naming", "other_words", "clip")
 """``naming``, ``other_words``: the share of images that show the concept, of prompts that name it and of prompts with
 other words for it; ``clip``: the CLIP score of other prompts over the unerased model's."""
@@ -169,7 +169,7 @@ def rank(rows: Sequence[Mapping[str, str]]) -> tuple[bool, float]:
     """How good a setting is, from its rows of one or both concepts; the greater the better."""
     clip = min(float(row["clip"] or 0) for row in rows)
     left = sum(float(row["naming"] or 1) + float(row["other_words"] or 1) for row in rows)
-    return (True, -left) if clip >= LEAST_CLIP else (False, clip)
+    return (True, -left) if clip >= MIN_CLIP else (False, clip)
 
 
 def by_setting(rows: Sequence[Mapping[str, str]], name: str, concepts: Sequence[str]) -> list[str]:

@@ -112,11 +112,11 @@ def plugins(kind: str) -> str:
 
 def _classes(registry: Registry[Any]) -> list[list[Plugin[Any]]]:
     """The built-in plug-ins of a registry, those of one class together."""
-    found: dict[Callable[..., Any], list[Plugin[Any]]] = {}
+    classes: dict[Callable[..., Any], list[Plugin[Any]]] = {}
     for name in registry.names():
         plugin = registry.get(name)
-        found.setdefault(plugin.make, []).append(plugin)
-    return list(found.values())
+        classes.setdefault(plugin.make, []).append(plugin)
+    return list(classes.values())
 
 
 def _sentences(texts: Sequence[str]) -> str:
@@ -258,13 +258,13 @@ def python() -> str:
     bases = (erasebench.Method, erasebench.Attack, erasebench.Judge, erasebench.Metric, erasebench.EraseContext)
     sections: dict[str, list[str]] = {"Functions": [], "Results and data": [], "Plug-ins": [], "Errors": []}
     for name in erasebench.__all__:
-        found = getattr(erasebench, name)
-        if inspect.isfunction(found):
+        member = getattr(erasebench, name)
+        if inspect.isfunction(member):
             sections["Functions"].append(f".. autofunction:: erasebench.{name}")
-        elif isinstance(found, type) and issubclass(found, Exception):
+        elif isinstance(member, type) and issubclass(member, Exception):
             sections["Errors"].append(f".. autoexception:: erasebench.{name}")
-        elif isinstance(found, type):
-            section = "Plug-ins" if issubclass(found, bases) else "Results and data"
+        elif isinstance(member, type):
+            section = "Plug-ins" if issubclass(member, bases) else "Results and data"
             sections[section].append(f".. autoclass:: erasebench.{name}\n   :members:")
     registries = [name for name in erasebench.__all__ if isinstance(getattr(erasebench, name), Registry)]
     rows = [[f"`erasebench.{name}`", f"every {getattr(erasebench, name).what}"] for name in registries]
@@ -310,12 +310,12 @@ def _section(text: str, heading: str) -> str:
     """What stands under a heading, which is given as in a link to it."""
     code = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
     blank = code.sub(lambda block: " " * len(block[0]), text)
-    headings = [(found, len(found[1])) for found in re.finditer(r"^(#+) (.*)$", blank, re.MULTILINE)]
-    for place, (found, level) in enumerate(headings):
-        if re.sub(r"[^\w-]", "", found[2].lower().replace(" ", "-")) == heading:
+    headings = [(match, len(match[1])) for match in re.finditer(r"^(#+) (.*)$", blank, re.MULTILINE)]
+    for place, (match, level) in enumerate(headings):
+        if re.sub(r"[^\w-]", "", match[2].lower().replace(" ", "-")) == heading:
             # Of the title, what comes before the first section.
             ends = [after.start() for after, other in headings[place + 1 :] if other <= max(level, 2)]
-            section = text[found.end() : min([*ends, len(text)])]
+            section = text[match.end() : min([*ends, len(text)])]
             return re.sub(rf"^#{{{level - 1}}}(?=#+ )", "", section, flags=re.MULTILINE)
     raise KeyError(heading)
 

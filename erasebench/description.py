@@ -106,12 +106,12 @@ def describe(
     if concept is not None and kind not in ("methods", "attacks"):
         raise EraseBenchError(f"--concept is for methods and attacks; '{name}' is one of the {kind}")
     if kind == "concepts":
-        found = catalogue.get(name)
-        lines = [f"{name}: a concept, {found.kind}", "", *_entries(concept_details(found))]
+        subject = catalogue.get(name)
+        lines = [f"{name}: a concept, {subject.kind}", "", *_entries(concept_details(subject))]
     elif kind == "prompt-sets":
-        wanted = catalogue.prompt_sets[name]
-        lines = [f"{name}: a prompt set, for models of the domain {wanted.domain}", ""]
-        lines += _entries(prompt_set_details(wanted))
+        prompt_set = catalogue.prompt_sets[name]
+        lines = [f"{name}: a prompt set, for models of the domain {prompt_set.domain}", ""]
+        lines += _entries(prompt_set_details(prompt_set))
     elif kind == "presets":
         path = preset_files()[name]
         lines = [f"{name}: a preset, {path}", "", *path.read_text(encoding="utf-8").splitlines()]
@@ -138,14 +138,14 @@ def _kind_of(name: str, kind: str | None, catalogue: Catalogue) -> str:
         known["concepts"] = [*catalogue.names(), *catalogue.groups()]
         if name.startswith("phrase:") or "+" in name:
             return "concepts"
-    found = [each for each in LISTED if name in known.get(each, ())]
-    if len(found) > 1:
+    kinds = [each for each in LISTED if name in known.get(each, ())]
+    if len(kinds) > 1:
         raise EraseBenchError(
-            f"'{name}' is one of the {' and one of the '.join(found)}; choose with --kind {' or --kind '.join(found)}"
+            f"'{name}' is one of the {' and one of the '.join(kinds)}; choose with --kind {' or --kind '.join(kinds)}"
         )
-    if not found:
+    if not kinds:
         check_name("name", name, dict.fromkeys(each for some in known.values() for each in some))
-    return found[0]
+    return kinds[0]
 
 
 def _head(kind: str, plugin: Plugin[Any]) -> list[str]:
@@ -227,13 +227,13 @@ def describe_hyper_parameters(
     described = []
     for field in fields:
         name, own = field.name, plugin.presets.get(field.name, field.default)
-        said = _default(own, default.get(name, UNDECIDED), name in plugin.presets)
+        default_text = _default(own, default.get(name, UNDECIDED), name in plugin.presets)
         adapted = {}
         for domain in ADAPTED:
             ours = values[domain.name]
             differs = name in settings[domain.name] or ours.get(name) != default.get(name)
             adapted[domain.title] = _written(ours.get(name, UNDECIDED)) if differs else ""
-        described.append(HyperParameter(name, types.get(name, ""), said, adapted, meanings.get(name, "")))
+        described.append(HyperParameter(name, types.get(name, ""), default_text, adapted, meanings.get(name, "")))
     return described
 
 
@@ -254,19 +254,19 @@ def _values(
         domain: in which they are seen.
         strict: whether to raise where a method does not fit a concept.
     """
-    lacking = {f.name for f in dataclasses.fields(plugin.make) if f.init and _is_required(f)}  # type: ignore[arg-type]
-    given = {**plugin.presets, **settings}
-    if lacking - set(given):
-        return {f.name: f.default for f in dataclasses.fields(plugin.make) if f.name not in lacking}  # type: ignore[arg-type]
-    made = make_plugin(plugin.make, given)
+    required = {f.name for f in dataclasses.fields(plugin.make) if f.init and _is_required(f)}  # type: ignore[arg-type]
+    values = {**plugin.presets, **settings}
+    if required - set(values):
+        return {f.name: f.default for f in dataclasses.fields(plugin.make) if f.name not in required}  # type: ignore[arg-type]
+    instance = make_plugin(plugin.make, values)
     resolved: list[dict[str, Any]] = []
-    for concept in concepts if isinstance(made, HyperParameters) else ():
+    for concept in concepts if isinstance(instance, HyperParameters) else ():
         try:
-            resolved.append(hyper_parameters(made.resolved([concept.seen_in(domain)])))
+            resolved.append(hyper_parameters(instance.resolved([concept.seen_in(domain)])))
         except EraseBenchError:
             if strict:
                 raise
-    resolved = resolved or [hyper_parameters(made)]
+    resolved = resolved or [hyper_parameters(instance)]
     return {name: value for name, value in resolved[0].items() if all(row[name] == value for row in resolved)}
 
 
@@ -277,11 +277,11 @@ def _is_required(field: dataclasses.Field[Any]) -> bool:
 def _default(own: Any, decided: Any, by_name: bool) -> str:
     if own is dataclasses.MISSING:
         return "required" if decided is UNDECIDED else f"default {_written(decided)}"
-    said = f"default {_written(own)}" + (" by this name" if by_name else "")
+    text = f"default {_written(own)}" + (" by this name" if by_name else "")
     if decided is UNDECIDED:
-        return f"{said}, which depends on the concept"
+        return f"{text}, which depends on the concept"
     written = _written(decided)
-    return said if written == _written(own) else f"{said}, which means {written}"
+    return text if written == _written(own) else f"{text}, which means {written}"
 
 
 def _written(value: Any) -> str:

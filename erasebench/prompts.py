@@ -48,8 +48,8 @@ def composed_prompts(concepts: Sequence[Concept], others: Sequence[Concept], see
         others: that should survive; those that are erased themselves are left out.
         seed: of every prompt.
     """
-    left = [other for other in others if other.name not in {one.name for one in concepts}]
-    pairs = [(one, other) for one in concepts for other in left if one.kind == other.kind == "object"]
+    survivors = [other for other in others if other.name not in {one.name for one in concepts}]
+    pairs = [(one, other) for one in concepts for other in survivors if one.kind == other.kind == "object"]
     texts = {
         template.format(with_article(one.phrase), with_article(other.phrase)): (one.name, other.name)
         for template in COMPOSITIONS
@@ -104,7 +104,7 @@ def read_captions(path: Path) -> list[tuple[int, int, str]]:
     """
     text = _read_text(path)
     try:
-        found = [
+        captions = [
             (int(a["image_id"]), int(a["id"]), " ".join(str(a["caption"]).split()))
             for a in json.loads(text)["annotations"]
         ]
@@ -114,10 +114,10 @@ def read_captions(path: Path) -> list[tuple[int, int, str]]:
         raise EraseBenchError(
             f"{path} is no file of COCO's captions, a list of 'annotations' with image_id, id and caption each: {error}"
         ) from None
-    if not found:
+    if not captions:
         raise EraseBenchError(f"{path} holds no captions")
-    check_prompts(path, [caption for _, _, caption in found])
-    return found
+    check_prompts(path, [caption for _, _, caption in captions])
+    return captions
 
 
 def choose_captions(captions: Iterable[tuple[int, int, str]]) -> list[str]:
@@ -163,11 +163,11 @@ def check_column(path: Path, rows: Sequence[Mapping[str, str]], *columns: str) -
     Raises:
         EraseBenchError: there is none of them.
     """
-    found = next((column for column in columns if column in rows[0]), None)
-    if found is None:
-        wanted = " or ".join(f"'{column}'" for column in columns)
-        raise EraseBenchError(f"{path} has no column {wanted}, but {', '.join(filter(None, rows[0]))}")
-    return found
+    name = next((column for column in columns if column in rows[0]), None)
+    if name is None:
+        names = " or ".join(f"'{column}'" for column in columns)
+        raise EraseBenchError(f"{path} has no column {names}, but {', '.join(filter(None, rows[0]))}")
+    return name
 
 
 def check_prompts(path: Path, prompts: Sequence[str | None], empty: int = 0) -> None:

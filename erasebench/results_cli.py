@@ -120,9 +120,9 @@ def verify(entry: Path, sign: str | None, tolerance: float | None, **options: An
 
     options |= {key: tuple(map(Path, split_list(options[key] or ""))) for key in ("plugins", "concept_files")}
     how = How(tolerance=TOLERANCE if tolerance is None else tolerance, **options)
-    found = verify(entry, how, sign or "")
-    write_result(found.text())
-    if not found.verified:
+    verification = verify(entry, how, sign or "")
+    write_result(verification.text())
+    if not verification.verified:
         click.get_current_context().exit(1)
 
 

@@ -188,7 +188,7 @@ def sample_latents(
     return latents[:count]
 
 
-def fit_batch_sizes(model: DiffusionModel, sampler: Sampler, most: int, gigabytes: float | None = None) -> None:
+def fit_batch_sizes(model: DiffusionModel, sampler: Sampler, limit: int, gigabytes: float | None = None) -> None:
     """Find out, on a GPU, how many images fit at a time, and draw and decode as many from now on.
 
     One image and two are drawn in two steps, and decoded; memory grows by a line from there.  What a first pass leaves
@@ -197,7 +197,7 @@ def fit_batch_sizes(model: DiffusionModel, sampler: Sampler, most: int, gigabyte
     Args:
         model: with whatever erasure is in force.
         sampler: how images will be drawn.
-        most: images to draw at a time, however much memory there is.
+        limit: images to draw at a time, however much memory there is.
         gigabytes: of the GPU that this process may have; the whole card if None.
 
     Raises:
@@ -220,5 +220,5 @@ def fit_batch_sizes(model: DiffusionModel, sampler: Sampler, most: int, gigabyte
         draw(1)
         decode(1)
         free = free_memory(model.device, gigabytes) - copy
-        sizes.drawn.rows = largest_batch(draw, free, most)
+        sizes.drawn.rows = largest_batch(draw, free, limit)
         sizes.decoded.rows = largest_batch(decode, free, DECODED_AT_ONCE)

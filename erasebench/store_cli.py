@@ -137,8 +137,8 @@ def export(run: Path, archive: Path, place: Place | None) -> None:
     if not keys:
         raise EraseBenchError(f"none of the cells of {run} are in {opened.name}; name the run's store with --store")
     written = export_cells(opened, keys, archive)
-    said = f"exported {len(keys)} cells, {written / 1e6:.1f} MB, to {archive}"
-    write_result("\n".join([*_lacking(opened, run), said]))
+    message = f"exported {len(keys)} cells, {written / 1e6:.1f} MB, to {archive}"
+    write_result("\n".join([*_lacking(opened, run), message]))
 
 
 @store.command(name="import")

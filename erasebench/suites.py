@@ -150,9 +150,9 @@ def parse_suite(path: Path) -> Suite:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        said = first["msg"].removeprefix("Value error, ").lower()
-        given = f", not {shown(first['input'])}" if isinstance(first["input"], (str, int, float)) else ""
-        raise EraseBenchError(f"{path}: {where}: {said}{given}") from None
+        reason = first["msg"].removeprefix("Value error, ").lower()
+        ending = f", not {shown(first['input'])}" if isinstance(first["input"], (str, int, float)) else ""
+        raise EraseBenchError(f"{path}: {where}: {reason}{ending}") from None
     for name, layer in suite.layers.items():
         for key in layer:
             check_name("configuration key", str(key), set(RunConfig.model_fields) - {"suite"}, f"{path}: {name}")
@@ -180,13 +180,13 @@ def check_suite(suite: Suite, path: Path, plugins: Iterable[Path] = (), concept_
     from erasebench.metrics.metric import load_metrics  # numpy, which names are listed without
 
     metrics = load_metrics()
-    asked = {scale: make_config(*suite.of_scale(scale)).metrics for scale in SCALES}
+    scale_metrics = {scale: make_config(*suite.of_scale(scale)).metrics for scale in SCALES}
     for name in suite.table.metrics:
         check_name("metric", name, metrics, f"{path}: table.metrics")
-        lacking = [scale for scale in SCALES if metrics[name].on_request and name not in asked[scale]]
-        if lacking:
+        scales = [scale for scale in SCALES if metrics[name].on_request and name not in scale_metrics[scale]]
+        if scales:
             raise EraseBenchError(
-                f"{path}: table.metrics: {name} is measured only where it is asked for, which the {lacking[0]} scale"
+                f"{path}: table.metrics: {name} is measured only where it is asked for, which the {scales[0]} scale"
                 " does not; add it to metrics under all"
             )
     concepts = _published_concepts(suite, path)

@@ -114,11 +114,11 @@ def validate(judge: str, images: Path | None, scenes: int = 200, device: str = "
     if not labels:
         raise EraseBenchError(f"name the label to validate: {name}[label=...]; `erasebench show {name}` lists them")
     domain = PICTUREBOOK if images is None else PHOTO
-    made = make_judge(name, labels[0], domain.name, device)
-    if isinstance(made, PairedJudge):
+    instance = make_judge(name, labels[0], domain.name, device)
+    if isinstance(instance, PairedJudge):
         raise EraseBenchError(alone(name))
-    described = [describe_judge(judge_spec(name, label, made), label, threshold) for label in labels]
-    parts = _judge_renders(made, labels, scenes) if images is None else [_judge_files(made, labels[0], images)]
+    described = [describe_judge(judge_spec(name, label, instance), label, threshold) for label in labels]
+    parts = _judge_renders(instance, labels, scenes) if images is None else [_judge_files(instance, labels[0], images)]
     return [Validation(text, threshold, *part) for text, part in zip(described, parts, strict=True)]
 
 
@@ -146,8 +146,8 @@ def labelled_images(folder: Path) -> dict[str, list[Path]]:
         paths = _read_labels(folder / LABELS_FILE)
     else:
         paths = {kind: image_paths(folder / kind) for kind in KINDS}
-    for kind, found in paths.items():
-        if not found:
+    for kind, files in paths.items():
+        if not files:
             raise EraseBenchError(
                 f"{folder} holds no {kind} images: put images that show it into {folder / KINDS[0]} and others into "
                 f"{folder / KINDS[1]}, or name them in {folder / LABELS_FILE} with the columns file,shows (1 or 0)"

@@ -179,11 +179,11 @@ class ConceptAblation(Method):
                 concept_text = embeddings[[rows[text] for text in chosen]]
                 anchor_text = embeddings[[rows[captions[k]] for k in picked]]
                 x, t, noise = noisy(model, latents[picked], rng)
-                wanted = noise
+                target = noise
                 if self.loss == "model":
                     with weights.frozen() if frozen else torch.no_grad():
-                        wanted = model.predict_noise(x, t, anchor_text)
-                loss = self.erasing_weight * functional.mse_loss(model.predict_noise(x, t, concept_text), wanted)
+                        target = model.predict_noise(x, t, anchor_text)
+                loss = self.erasing_weight * functional.mse_loss(model.predict_noise(x, t, concept_text), target)
                 if prior_weight:
                     loss = loss + prior_weight * functional.mse_loss(model.predict_noise(x, t, anchor_text), noise)
                 trace.step(loss=loss.item())
@@ -206,14 +206,14 @@ class ConceptAblation(Method):
             built = [f"{caption.format(anchor)} {place}".strip() for place in PLACES for caption in CAPTIONS]
             # A forest stands in no forest: the concept shall replace the anchor, not the place.
             return [caption for caption in built if len(anchor_pattern(concept.anchor).findall(caption)) == 1]
-        found: list[str] = read_lines(self.anchor_prompts)
-        for caption in found if concept.kind in REPLACED else ():
+        captions: list[str] = read_lines(self.anchor_prompts)
+        for caption in captions if concept.kind in REPLACED else ():
             if not anchor_pattern(concept.anchor).search(caption):
                 raise EraseBenchError(
                     f"{self.anchor_prompts}: '{caption}' does not have the words '{concept.anchor}', which "
                     f"'{concept.phrase}' shall replace"
                 )
-        return found
+        return captions
 
     def target_words(self, concept: Concept) -> tuple[str, ...]:
         """The words to ablate of a concept."""
@@ -223,15 +223,15 @@ class ConceptAblation(Method):
 
     def wordings(self, caption: str, concept: Concept) -> list[str]:
         """The wordings of a caption for the concept, equally likely; one that is there twice is twice as likely."""
-        found = []
+        wordings = []
         for words in self.target_words(concept):
             if concept.kind == "style":
-                found += [f"{caption}, in the style of {words}", *[f"in {words}'s style, {caption}"] * 2]
+                wordings += [f"{caption}, in the style of {words}", *[f"in {words}'s style, {caption}"] * 2]
             elif concept.kind in REPLACED:
-                found.append(replaced(caption, concept.anchor, words, concept.kind))
+                wordings.append(replaced(caption, concept.anchor, words, concept.kind))
             else:
-                found += [f"{words}, {caption}", f"in {words} style, {caption}", f"{caption}, {words}"]
-        return found
+                wordings += [f"{words}, {caption}", f"in {words} style, {caption}", f"{caption}, {words}"]
+        return wordings
 
     def draw(self, model: DiffusionModel, captions: Sequence[str], avoided: str, rng: torch.Generator) -> Tensor:
         """The unerased model's images of captions, as latents ``[n, c, h, w]``."""

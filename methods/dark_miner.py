@@ -293,10 +293,10 @@ class DarkMiner(Method):
 
         n = self.verifying_pictures
         noise_from = rng.get_state()
-        found = self._draw(model, Conditioning(embedding[None]).expand(n), rng)
+        drawn = self._draw(model, Conditioning(embedding[None]).expand(n), rng)
         with adapters.off():
             reference = self._draw(model, anchor.expand(n), rng.set_state(noise_from))
-        pixels = model.decode(torch.cat([found, reference, images]))
+        pixels = model.decode(torch.cat([drawn, reference, images]))
         features = judge.scores(pixels, [""] * len(pixels)).arrays["features"]
         f_c, f_r, f_e = features[:n], features[n : 2 * n], features[2 * n :]
         texts = {"anchor": self._anchor(concept), "concept": self._pool_prompt(concept)}
@@ -363,13 +363,13 @@ class DarkMiner(Method):
         """
         zero, negative = Conditioning(torch.zeros_like(c.embeddings)), Conditioning(-c.embeddings)
         terms = {"preserve_anchor": c_0, "preserve_zero": zero, "preserve_negative": negative}
-        kept = [text for name, text in terms.items() if getattr(self, name)]
+        preserved_texts = [text for name, text in terms.items() if getattr(self, name)]
         with adapters.off():
             # The anchor's prediction is the target of eq. 7, and of the first term of eq. 8.
-            target, *before = predict_each(model, x_t, t, [c_0, *kept[self.preserve_anchor :]])
+            target, *before = predict_each(model, x_t, t, [c_0, *preserved_texts[self.preserve_anchor :]])
         if self.preserve_anchor:
             before.insert(0, target)
-        erased, *after = predict_each(model, x_t, t, [c, *kept])
+        erased, *after = predict_each(model, x_t, t, [c, *preserved_texts])
         changes = [self._error(now, then) for now, then in zip(after, before, strict=True)]
         return self._error(erased, target), sum(changes, start=erased.new_zeros(()))
 

@@ -151,8 +151,8 @@ class ESD(Method):
                     texts = [blanks, concept] if source is None else [blanks, concept, source]
                     rows = torch.cat([x] * len(texts)), torch.cat([t] * len(texts)), Conditioning.cat(texts)
                     without, named, *origin = model.predict_noise(*rows).chunk(len(texts))
-                    wanted = erased_noise(without, named, eta, target, *origin)
-                loss = functional.mse_loss(model.predict_noise(x, t, texts[-1]), wanted)
+                    goal = erased_noise(without, named, eta, target, *origin)
+                loss = functional.mse_loss(model.predict_noise(x, t, texts[-1]), goal)
                 trace.step(loss=loss.item())
                 adam.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]

@@ -278,10 +278,10 @@ class MACE(Method):
         if not self._reads_file():
             world = DOMAINS[model.domain].world
             return list(islice(world_captions(world, concepts), CAPTIONS)) if world else []
-        found = [line for line in read_lines(str(self._file())) if not names(line, concepts)]
-        if not found:
+        lines = [line for line in read_lines(str(self._file())) if not names(line, concepts)]
+        if not lines:
             raise EraseBenchError(f"prior: {self.prior} holds no caption that does not name what is erased")
-        return found
+        return lines
 
     def _reads_file(self) -> bool:
         return self.prior not in ("captions", "neighbours", "none")
@@ -301,8 +301,8 @@ class MACE(Method):
         if concept.kind == "style":
             return latents, torch.ones(len(latents), *latents.shape[2:], device=model.device)
         segmenter = context.judge(DOMAINS[model.domain].segmenter)
-        found = segmenter.scores(model.decode(latents), [concept.phrase] * len(latents))
-        masks = torch.from_numpy(found.arrays["mask"]).to(model.device)
+        scores = segmenter.scores(model.decode(latents), [concept.phrase] * len(latents))
+        masks = torch.from_numpy(scores.arrays["mask"]).to(model.device)
         return latents, masks.where(masks.amax((1, 2), keepdim=True) > 0, torch.ones_like(masks))
 
     def train(

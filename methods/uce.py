@@ -83,13 +83,13 @@ class UCE(Method):
         """Erase the concepts in one step."""
         guided = zip(concepts, self.guides(concepts), strict=True)
         edits = [self.spans(model, *pair) for concept, guide in guided for pair in self.pairs(concept, guide)]
-        kept, scale = self.kept(model, concepts), decided(self.preserve_scale)
+        preserved, scale = self.kept(model, concepts), decided(self.preserve_scale)
         weights = {}
         for name, weight in select_parameters(model.unet, "xattn-kv").items():
             old = weight.detach().cpu().double()
             keys = torch.cat([c for c, _ in edits])
             values = torch.cat([self.values(old, c, g) for c, g in edits])
-            new = edited(old, keys, values, kept, self.lamb, self.erase_scale, scale)
+            new = edited(old, keys, values, preserved, self.lamb, self.erase_scale, scale)
             weights[f"unet.{name}"] = new.to(weight.dtype)
         return Erasure(weights)
 
@@ -100,8 +100,8 @@ class UCE(Method):
             NotApplicable: there are several guides, but not as many as concepts.
         """
         if self.guide is None or isinstance(self.guide, Mapping):
-            given = self.guide or {}
-            return tuple(given.get(c.name, "art" if c.kind == "style" else "") for c in concepts)
+            guide = self.guide or {}
+            return tuple(guide.get(c.name, "art" if c.kind == "style" else "") for c in concepts)
         guides = self.guide
         if isinstance(guides, str):
             guides = (guides,) if len(concepts) == 1 else tuple(part.strip() for part in guides.split(","))

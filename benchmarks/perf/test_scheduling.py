@@ -28,7 +28,7 @@ from tests.engine.fake import FakeWorkshop, cell
 from tests.engine.test_workers import ROOT
 
 WORKERS, CELLS, TICK = 2, 100, 0.2
-MOST, MANY = 0.05, 100_000
+MAX_SHARE, MANY = 0.05, 100_000
 
 
 @pytest.mark.parametrize("name", ["local", "ray", "slurm"])
@@ -67,7 +67,7 @@ def test_overhead(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sh
         "of 1,000 cells of one second": f"{share:.1%}",
     }
     show(f"Handing out, {name}", figures)
-    assert share <= MOST
+    assert share <= MAX_SHARE
 
 
 def test_a_hundred_thousand_cells(show: Show) -> None:

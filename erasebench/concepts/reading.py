@@ -54,8 +54,8 @@ def load_catalogue(extra: Sequence[Path] = ()) -> Catalogue:
         try:
             return _made_of(tuple((str(path), read(path)) for path in (*own, *theirs, *map(Path, extra))))
         except CatalogueError as error:
-            said = str(error).removeprefix("cannot read ")
-            wrong = next((path for path in theirs if said.startswith(f"{path}: ")), None)
+            reason = str(error).removeprefix("cannot read ")
+            wrong = next((path for path in theirs if reason.startswith(f"{path}: ")), None)
             if wrong is None:
                 raise
             warn(f"a concept file of another package is left out: {error}")

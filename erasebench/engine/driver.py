@@ -93,20 +93,20 @@ class _Run:
 
     def run(self) -> Outcome:
         """Look at every cell, and compute those that are missing and needed."""
-        left: set[str] = set()
+        missing_keys: set[str] = set()
         for cell in self.cells:
-            found = self.store.find(cell.key)
-            if not isinstance(found, str):
-                self.outcome.costs[cell.key] = found.cost
+            entry = self.store.find(cell.key)
+            if not isinstance(entry, str):
+                self.outcome.costs[cell.key] = entry.cost
                 continue
-            left.add(cell.key)
-            if "corrupt" in found:
+            missing_keys.add(cell.key)
+            if "corrupt" in entry:
                 self.corrupt.add(cell.key)
-                self._tell(Corrupt(cell, found))
-        if not left:
+                self._tell(Corrupt(cell, entry))
+        if not missing_keys:
             return self.outcome
-        self.there = {cell.key for cell in self.cells} - left
-        self.schedule = Schedule(self.cells, left, self.queue, self._ask, self._drop, self._skip)
+        self.there = {cell.key for cell in self.cells} - missing_keys
+        self.schedule = Schedule(self.cells, missing_keys, self.queue, self._ask, self._drop, self._skip)
         workers = self.hire(self._progress, self._tell)
         try:
             while self.schedule.left:
@@ -199,9 +199,9 @@ class _Run:
         claim = self.store.leases.claim(cell.key)
         if not claim.held:
             # Who did the cell may be unable to give its lease back.  Damage is not looked at again: that reads it all.
-            found = "" if cell.key in self.corrupt else self.store.find(cell.key, anew=True)
-            if not isinstance(found, str):
-                self._note_found(cell, found)
+            entry = "" if cell.key in self.corrupt else self.store.find(cell.key, anew=True)
+            if not isinstance(entry, str):
+                self._note_found(cell, entry)
                 return
             self.leased.append(cell)
             if cell.key not in self.told:
@@ -211,10 +211,10 @@ class _Run:
         if claim.other:
             self._tell(TakenOver(cell, claim.other))
         release = partial(self.store.leases.release, cell.key)
-        found = self.store.find(cell.key)
-        if not isinstance(found, str):
+        entry = self.store.find(cell.key)
+        if not isinstance(entry, str):
             release()
-            self._note_found(cell, found)
+            self._note_found(cell, entry)
             return
         self._tell(Started(cell, job.begun[0].cell if job.begun else None))
         stack, cost = ExitStack(), dict[str, Any]()

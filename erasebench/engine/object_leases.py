@@ -68,14 +68,14 @@ class ObjectLeases(Leases):
         if not generations:
             return None
         path = _lease(name, generations[-1])
-        said = path, self._objects[path]
-        if said not in self._texts:
+        key = path, self._objects[path]
+        if key not in self._texts:
             text = self.bucket.read(path)
             if text is None:
                 del self._objects[path]
                 return None
-            self._texts[said] = text.decode(errors="replace")
-        lease = Lease(name, self._texts[said], "", generations[-1])
+            self._texts[key] = text.decode(errors="replace")
+        lease = Lease(name, self._texts[key], "", generations[-1])
         beat = self._objects.get(f"{BEATS}/{lease.holder.owner}", "") if lease.holder else ""
         return Lease(name, lease.text, beat, lease.generation)
 

@@ -75,9 +75,9 @@ class ObjectStore(Store):
         if url.startswith("memory:"):
             raise EraseBenchError(f"{url} would be gone with this process; name a folder or a bucket")
         self.bucket = Bucket(url)
-        said = self._introduce(make)
-        self.exists, self._writes = said is not None, make
-        super().__init__(mirror_folder(self.bucket.url, str((said or {}).get("id", ""))), make=self.exists)
+        description = self._introduce(make)
+        self.exists, self._writes = description is not None, make
+        super().__init__(mirror_folder(self.bucket.url, str((description or {}).get("id", ""))), make=self.exists)
         if self.exists and not (self.root / MIRROR).exists():
             try:
                 write_durably(self.root / MIRROR, f"{self.bucket.url}\n")
@@ -107,11 +107,11 @@ class ObjectStore(Store):
                 raise EraseBenchError(f"{self.bucket.url} is no store and not empty (it holds {other}); name another")
             if not make:
                 return None
-            said = json.dumps({"format": FORMAT, "id": secrets.token_hex(8)}) + "\n"
-            self.bucket.write(ABOUT, said.encode(), new=True)
+            description = json.dumps({"format": FORMAT, "id": secrets.token_hex(8)}) + "\n"
+            self.bucket.write(ABOUT, description.encode(), new=True)
             text = self.bucket.read(ABOUT) or b""  # of several who make it at once, one has it
-        said = text.decode(errors="replace")
-        known = check_format(said, self.bucket.url)
+        description = text.decode(errors="replace")
+        known = check_format(description, self.bucket.url)
         if make and self.bucket.write(ABOUT, text, new=True):
             raise EraseBenchError(
                 f"{self.bucket.url} overwrites an object that is to be made only if there is none, so that runs cannot "
@@ -153,21 +153,21 @@ class ObjectStore(Store):
         """
         if anew and key not in self._known():
             self._ask(key)
-        found = self._find(key)
-        if isinstance(found, Marker):
-            if self._is_same(key, found):
-                return found
-            theirs = self._ask_if_listed(key)
-            if isinstance(theirs, Marker):
-                return self._take(key, theirs, found)
+        entry = self._find(key)
+        if isinstance(entry, Marker):
+            if self._is_same(key, entry):
+                return entry
+            original = self._ask_if_listed(key)
+            if isinstance(original, Marker):
+                return self._take(key, original, entry)
             if self._writes and self.leases.is_held(key):
-                self._upload(key, self.folder(key), found)
+                self._upload(key, self.folder(key), entry)
                 return self._find(key)
-            return _MISSING if self._writes and theirs == _MISSING else found
+            return _MISSING if self._writes and original == _MISSING else entry
         if key in self._damaged and not self.leases.is_held(key):
             return self._damaged[key]
         brought = self._bring(key)
-        return found if brought == _MISSING else brought
+        return entry if brought == _MISSING else brought
 
     def has(self, key: str) -> bool:
         """True if the bucket has a marker of a cell."""
@@ -276,13 +276,13 @@ class ObjectStore(Store):
             self._same.add(key)
         return same
 
-    def _take(self, key: str, theirs: Marker, ours: Marker) -> Marker | str:
+    def _take(self, key: str, original: Marker, copy: Marker) -> Marker | str:
         """Have a cell in the mirror as the bucket has it, which was written first."""
-        if theirs.files != ours.files:
+        if original.files != copy.files:
             self._remove(key)
             return self._bring(key)
         self._same.add(key)
-        return ours
+        return copy
 
     def _list_payloads(self, key: str = "") -> dict[str, dict[str, int]]:
         """By cell the names and sizes of objects, of all cells or of one, by a new listing."""
@@ -339,8 +339,8 @@ class ObjectStore(Store):
                 self.copy_payload(key, marker, folder)
         except (CorruptCellError, FileNotFoundError) as error:
             # Another run on this machine that brought it first may have cleared away what was written here.
-            found = self._find(key)
-            return found if isinstance(found, Marker) else self._is_damaged(key, error)
+            entry = self._find(key)
+            return entry if isinstance(entry, Marker) else self._is_damaged(key, error)
         self._damaged.pop(key, None)
         self._same.add(key)
         return marker

@@ -289,11 +289,11 @@ class Progress:
         """From the speeds of this run's finished cells, stage by stage; nothing is said before there are any."""
         if not self.seconds:
             return ""
-        left = {stage for stage, units in self.units_left.items() if units}
-        known = left & self.seconds.keys()
+        stages = {stage for stage, units in self.units_left.items() if units}
+        known = stages & self.seconds.keys()
         seconds = sum(self.units_left[stage] * self.seconds[stage] / self.units[stage] for stage in known)
         seconds -= sum(now - running.began for running in self.running.values())
-        over = "more than " if left - known else ""
+        over = "more than " if stages - known else ""
         if not over and self.perhaps_unneeded:
             over = "at most "
         return f", {over}{duration(max(0.0, seconds / self.workers))} left"

@@ -239,21 +239,21 @@ def wanted(cells: Sequence[Cell], left: Collection[str]) -> set[str]:
     conditional = find_conditional(cells, left)
     read = {other.key for cell in cells for other in cell.reads.values()}
     # What decides on others is wanted: it must not wait for them.
-    found = {other.key for cell in cells for other in cell.unless}
-    found |= {cell.key for cell in cells if cell.asked or cell.key not in read}
+    keys = {other.key for cell in cells for other in cell.unless}
+    keys |= {cell.key for cell in cells if cell.asked or cell.key not in read}
     for cell in reversed(cells):  # those that read a cell come after it
-        if cell.key not in left or (cell.key in found and cell.key not in conditional):
-            found.update(other.key for other in cell.reads.values())
-    return found
+        if cell.key not in left or (cell.key in keys and cell.key not in conditional):
+            keys.update(other.key for other in cell.reads.values())
+    return keys
 
 
 def find_conditional(cells: Iterable[Cell], left: Collection[str]) -> set[str]:
     """The keys of the cells that their ``unless``, or that of what they read, may make unneeded."""
-    found: set[str] = set()
+    keys: set[str] = set()
     for cell in cells:
-        if cell.key in left and (cell.unless or any(other.key in found for other in cell.reads.values())):
-            found.add(cell.key)
-    return found
+        if cell.key in left and (cell.unless or any(other.key in keys for other in cell.reads.values())):
+            keys.add(cell.key)
+    return keys
 
 
 def perhaps_unneeded(missing: Sequence[Cell]) -> set[str]:

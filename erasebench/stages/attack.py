@@ -66,7 +66,7 @@ class Aim:
     @cached_property
     def spec(self) -> dict[str, Any]:
         """Whatever decides what is found, but for the prompt and what is read."""
-        made = self.attack.made
+        made = self.attack.instance
         return {
             "model": self.model,
             "attack": self.attack.name,

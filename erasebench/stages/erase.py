@@ -42,7 +42,7 @@ def cell(
         EraseBenchError: the method does not fit the model, or a file that it reads is missing or damaged.
     """
     seen = [concept.seen_in(source.domain) for concept in concepts]
-    made = method.made.resolved(seen)
+    made = method.instance.resolved(seen)
     made.check_family(source.family)
     if seen:
         made.check(source.domain, seen)

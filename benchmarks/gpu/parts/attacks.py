@@ -242,10 +242,10 @@ def measure_look(model: DiffusionModel, steps: int, prompts: int, alone: float |
     peak = PeakMemory(model.device.type)
     look(LOOK_STEPS)
     peak.restart()
-    lasted = look(steps)
-    figures: dict[str, Any] = {"sampling_steps": steps, "seconds": rounded(lasted)}
+    duration = look(steps)
+    figures: dict[str, Any] = {"sampling_steps": steps, "seconds": rounded(duration)}
     if alone is not None:
-        figures["ratio_to_one_at_a_time"] = rounded(prompts * alone / lasted)
+        figures["ratio_to_one_at_a_time"] = rounded(prompts * alone / duration)
     return {**figures, "peak_memory_gib": gib(peak)}
 
 

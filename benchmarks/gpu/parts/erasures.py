@@ -254,16 +254,16 @@ def step_seconds(
     """
     if len(times) - 1 != sum(steps.values()):
         raise KitError(f"{len(times) - 1} steps were told of, not {dict(steps)}")
-    found, before = {}, 0
+    by_phase, before = {}, 0
     for phase, count in steps.items():
         ends = range(before + min(count, 2), before + count + 1)
-        lasted = [times[end] - times[end - 1] for end in ends]
+        durations = [times[end] - times[end - 1] for end in ends]
         if phase in expected:
-            found[phase] = sum(lasted) / sum(passes[end] - passes[end - 1] for end in ends) * expected[phase]
+            by_phase[phase] = sum(durations) / sum(passes[end] - passes[end - 1] for end in ends) * expected[phase]
         else:
-            found[phase] = statistics.median(lasted)
+            by_phase[phase] = statistics.median(durations)
         before += count
-    return found
+    return by_phase
 
 
 def published_seconds(
@@ -278,7 +278,7 @@ def published_seconds(
         per_step: phase -> seconds of a step.
         per_image_step: seconds of a sampling step of one image, among others drawn with it.
     """
-    steps = sum((published.steps[phase] - short.steps[phase]) * lasted for phase, lasted in per_step.items())
+    steps = sum((published.steps[phase] - short.steps[phase]) * duration for phase, duration in per_step.items())
     untold = (published.untold - short.untold) * list(per_step.values())[-1] if published.untold else 0.0
     images = (published.image_steps - short.image_steps) * per_image_step
     return short_run + steps + untold + images
@@ -293,14 +293,14 @@ def measure_drawing(model: DiffusionModel) -> dict[str, Any]:
 
     peak = PeakMemory(model.device.type)
     peak.restart()
-    lasted = {}
+    durations = {}
     for images in (1, DRAWN_AT_ONCE):
         draw(images, 2)
-        lasted[images] = seconds(model.device, partial(draw, images, DRAWING_STEPS)) / DRAWING_STEPS
+        durations[images] = seconds(model.device, partial(draw, images, DRAWING_STEPS)) / DRAWING_STEPS
     return {
         "pictures_at_once": DRAWN_AT_ONCE,
-        "seconds_per_picture_and_step": rounded(lasted[DRAWN_AT_ONCE] / DRAWN_AT_ONCE),
-        "seconds_per_step_of_one_picture": rounded(lasted[1]),
+        "seconds_per_picture_and_step": rounded(durations[DRAWN_AT_ONCE] / DRAWN_AT_ONCE),
+        "seconds_per_step_of_one_picture": rounded(durations[1]),
         "peak_memory_gib": gib(peak),
     }
 
@@ -334,17 +334,17 @@ def measure_erasure(name: str, model: DiffusionModel, per_image_step: float | No
     watch = Watch(model)
     with watch.counting(model), tempfile.TemporaryDirectory() as folder:
         context = EraseContext(SEED, Path(folder), watch.mark, stand_in)
-        lasted = seconds(model.device, lambda: check_finite(method.erase(model, concepts, context)))
+        duration = seconds(model.device, lambda: check_finite(method.erase(model, concepts, context)))
     short, full = cut.count(method, concepts), cut.count(published, concepts)
     per_step = step_seconds(watch.times, watch.passes, short.steps, full.passes)
     figures: dict[str, Any] = {
         "cut_to": settings,
-        "seconds": rounded(lasted),
+        "seconds": rounded(duration),
         "seconds_per_step": {phase: rounded(value) for phase, value in per_step.items()},
         "published_steps": dict(full.steps),
         "hours_at_published_settings": FAILED
         if per_image_step is None
-        else rounded(published_seconds(lasted, short, full, per_step, per_image_step) / 3600),
+        else rounded(published_seconds(duration, short, full, per_step, per_image_step) / 3600),
         "peak_memory_gib": gib(peak),
     }
     if method.judges(DOMAIN, concepts):

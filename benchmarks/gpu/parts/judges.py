@@ -212,10 +212,10 @@ def measure_judge(judge: Judge, size: Size, device: torch.device) -> dict[str, A
             return judge.compare(images[:count], images[::-1][:count])
         return judge.scores(images[:count], prompts_of(count))
 
-    lasted, figures = warmed_up(device, lambda: see(size.warm_up), lambda: see(size.images))
+    duration, figures = warmed_up(device, lambda: see(size.warm_up), lambda: see(size.images))
     # CLIP is kept for all judges that share it; here, each is to be measured alone.
     clip._load.cache_clear()
-    return {"images_per_second": rounded(size.images / lasted), "images": size.images, **figures}
+    return {"images_per_second": rounded(size.images / duration), "images": size.images, **figures}
 
 
 def run(part: Part) -> None:

@@ -63,9 +63,9 @@ def warmed_up(
     peak = PeakMemory(device.type)
     before = seconds(device, warm_up)
     peak.restart()
-    lasted = seconds(device, call)
-    return lasted, {
-        "seconds": rounded(lasted),
+    duration = seconds(device, call)
+    return duration, {
+        "seconds": rounded(duration),
         "warm_up_seconds": rounded(before),
         "peak_memory_gib": gib(peak),
     }

@@ -236,8 +236,8 @@ def measure_loop(size: Size, device: torch.device, yardsticks: Yardsticks) -> di
         for prompt in prompts_of(images):
             stock(prompt, num_inference_steps=steps, guidance_scale=GUIDANCE)
 
-    lasted, figures = warmed_up(device, lambda: loop(1, WARM_UP_STEPS), lambda: loop(LOOPED, size.steps))
-    return {**yardsticks.figures(LOOPED / lasted), **figures}
+    duration, figures = warmed_up(device, lambda: loop(1, WARM_UP_STEPS), lambda: loop(LOOPED, size.steps))
+    return {**yardsticks.figures(LOOPED / duration), **figures}
 
 
 def measure_batch(size: Size, model: DiffusionModel, yardsticks: Yardsticks, batch: int) -> dict[str, Any]:
