@@ -62,10 +62,10 @@ def box_columns(label: str, boxes: Sequence[Sequence[float]]) -> dict[str, NDArr
         boxes: the scores of the boxes in each image, in any order.
     """
     scores = np.zeros((len(boxes), BOXES), dtype=np.float32)
-    for row, found in zip(scores, boxes, strict=True):
-        best = sorted(found, reverse=True)[:BOXES]
+    for row, box_scores in zip(scores, boxes, strict=True):
+        best = sorted(box_scores, reverse=True)[:BOXES]
         row[: len(best)] = best
-    count = np.array([len(found) for found in boxes], dtype=np.float32)
+    count = np.array([len(box_scores) for box_scores in boxes], dtype=np.float32)
     return {f"{label} count": count, **dict(zip(_box_names(label), scores.T, strict=True))}
 
 

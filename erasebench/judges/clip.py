@@ -88,12 +88,12 @@ class OpenAIClip:
         import torch
 
         distinct = list(dict.fromkeys(texts))
-        found: list[NDArray[np.float32]] = []
+        features: list[NDArray[np.float32]] = []
         with torch.inference_mode():
             for start in range(0, len(distinct), BATCH):
                 ids = self._tokenize(distinct[start : start + BATCH]).to(self.device)
-                found.extend(self._model.encode_text(ids, normalize=True).float().cpu().numpy())
-        row = dict(zip(distinct, found, strict=True))
+                features.extend(self._model.encode_text(ids, normalize=True).float().cpu().numpy())
+        row = dict(zip(distinct, features, strict=True))
         return np.array([row[text] for text in texts]).reshape(len(texts), self._model.visual.output_dim)
 
 

@@ -58,7 +58,7 @@ class EfficientNetLite0(ImagenetteJudge):
         """The transforms that the weights were evaluated with."""
         from torchvision import transforms
 
-        made: Callable[[Any], Tensor] = transforms.Compose(
+        transform: Callable[[Any], Tensor] = transforms.Compose(
             [
                 transforms.Resize(256, transforms.InterpolationMode.BICUBIC),
                 transforms.CenterCrop(224),
@@ -66,4 +66,4 @@ class EfficientNetLite0(ImagenetteJudge):
                 transforms.Normalize([127 / 255] * 3, [128 / 255] * 3),
             ]
         )
-        return made
+        return transform

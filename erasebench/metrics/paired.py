@@ -30,7 +30,7 @@ from erasebench.metrics.stats import UNDEFINED, Estimate, few_units_factor, mcne
 FEW = 12
 """Prompts that changed, below which every way to flip signs is gone through; from there on Student's t holds its level,
 whatever the sizes of the differences and however many zeros are among them."""
-LEAST = 5
+MIN_PROMPTS = 5
 """Prompts below which nothing is ever found: four that all change one way have a mid-p of 1/16."""
 
 LEVEL = 0.05
@@ -159,9 +159,9 @@ def add_spread(compared: PairedComparison, error: float, freedom: int) -> Paired
     p = 0.5
     if size and quantile > 0:
         # Whatever gave p, its reach at a level is taken to be that of Student's t with as many prompts.
-        own, least = size / quantile, max(own_p, float(stdtr(freedom, -size / error)))
+        own_error, low_p = size / quantile, max(own_p, float(stdtr(freedom, -size / error)))
         p = brentq(
-            lambda p: math.hypot(t_quantile(p, prompts) * own, t_quantile(p, freedom) * error) - size, least, 0.5
+            lambda p: math.hypot(t_quantile(p, prompts) * own_error, t_quantile(p, freedom) * error) - size, low_p, 0.5
         )
     return PairedComparison(
         *(Estimate(difference.value, low, high, difference.n), 2 * p, f"{compared.test}, and erasures"),
@@ -223,11 +223,11 @@ def _detectable_mean(differences: NDArray[np.float64], span: float) -> float:
     seven of them, each by as much as those that did change, or by ``span`` if none did.
     """
     n, sizes = len(differences), np.abs(differences[differences != 0])
-    if n < LEAST:
+    if n < MIN_PROMPTS:
         return math.inf
     error = float(differences.std(ddof=1)) / math.sqrt(n)
-    least = _detectable_share(0, n) * (float(sizes.mean()) if len(sizes) else span)
-    return max(least, (t_quantile(0.975, n - 1) + t_quantile(0.8, n - 1)) * error)
+    floor = _detectable_share(0, n) * (float(sizes.mean()) if len(sizes) else span)
+    return max(floor, (t_quantile(0.975, n - 1) + t_quantile(0.8, n - 1)) * error)
 
 
 def _detectable_share(changed: float, n: int) -> float:
@@ -240,7 +240,7 @@ def _detectable_share(changed: float, n: int) -> float:
         changed: the share of prompts that changed, in [0, 1].
         n: how many prompts there are.
     """
-    if n < LEAST:
+    if n < MIN_PROMPTS:
         return math.inf
     low, high = 0.0, 1.0
     for _ in range(50):

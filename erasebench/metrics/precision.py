@@ -83,9 +83,9 @@ def intraclass_correlation(hits: ArrayLike, groups: ArrayLike) -> float:
     return min(1.0, max(0.0, (between - within) / (between + (size - 1) * within)))
 
 
-def _first(fits: Callable[[int], bool], least: int) -> int | None:
-    """The first whole number from ``least`` on that fits, all after it doing so too."""
-    low, high = least - 1, least
+def _first(fits: Callable[[int], bool], start: int) -> int | None:
+    """The first whole number from ``start`` on that fits, all after it doing so too."""
+    low, high = start - 1, start
     while not fits(high):
         if high > MANY:
             return None

@@ -68,8 +68,8 @@ class RatioCorrected(Metric):
             return UNDEFINED
         shown = images["shown"].to_numpy(bool)
         size = effective_size(shown, clusters(images["prompt_id"], len(images)))
-        found = corrected(float(shown.mean()), size, counts)
-        return Estimate(found.value, found.low, found.high, len(images) if found.defined else 0).scaled(100)
+        estimate = corrected(float(shown.mean()), size, counts)
+        return Estimate(estimate.value, estimate.low, estimate.high, len(images) if estimate.defined else 0).scaled(100)
 
     def note(self, measured: Measured) -> str:
         """On how many images it rests, where these are few; else ""."""

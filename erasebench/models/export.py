@@ -106,12 +106,12 @@ def erase_pipeline(pipeline: Any, model: DiffusionModel, erasure: Erasure) -> An
     return erased
 
 
-def _as_given(part: Any, given: Any) -> Any:
+def _as_given(part: Any, model_part: Any) -> Any:
     """A part in the precision and the mode of a given one."""
-    if part.dtype != given.dtype:  # diffusers logs a remark at every conversion
-        part.to(given.dtype)
-    part.train(given.training)
-    for parameter, original in zip(part.parameters(), given.parameters(), strict=True):
+    if part.dtype != model_part.dtype:  # diffusers logs a remark at every conversion
+        part.to(model_part.dtype)
+    part.train(model_part.training)
+    for parameter, original in zip(part.parameters(), model_part.parameters(), strict=True):
         parameter.requires_grad_(original.requires_grad)
     return part
 
@@ -237,7 +237,7 @@ def export_kohya_lora(model: DiffusionModel, erasure: Erasure, path: Path, rank:
     check_fits(erasure, parameters)
     factors: dict[str, tuple[Tensor, Tensor]] = {}
     left_out: list[str] = []
-    lacking = total = 0.0
+    residual = total = 0.0
     for name in (*erasure.weights, *erasure.low_rank):
         change = _change(erasure, name, parameters[name])
         if not change.any():
@@ -245,11 +245,11 @@ def export_kohya_lora(model: DiffusionModel, erasure: Erasure, path: Path, rank:
         total += float(change.square().sum())
         if not _takes_lora(model, name):
             left_out.append(name)
-            lacking += float(change.square().sum())
+            residual += float(change.square().sum())
             continue
         factors[name] = erasure.low_rank[name] if name in erasure.low_rank else _truncate(change.flatten(1), rank)
         up, down = (factor.to(change.device).float() for factor in factors[name])
-        lacking += float((change.flatten(1) - up @ down).square().sum())
+        residual += float((change.flatten(1) - up @ down).square().sum())
     if not total:
         raise EraseBenchError("the erasure changes nothing: there is nothing to export")
     if not factors:
@@ -263,7 +263,7 @@ def export_kohya_lora(model: DiffusionModel, erasure: Erasure, path: Path, rank:
         stem = _kohya_name(model, name, unet)
         tensors |= {f"{stem}.lora_up.weight": up, f"{stem}.lora_down.weight": down}
         tensors[f"{stem}.alpha"] = torch.tensor(float(common_rank))
-    fit = LoraFit(common_rank, (lacking / total) ** 0.5, tuple(left_out))
+    fit = LoraFit(common_rank, (residual / total) ** 0.5, tuple(left_out))
     about = {
         "ss_network_module": "networks.lora",
         "ss_network_dim": str(fit.rank),

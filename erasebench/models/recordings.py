@@ -104,14 +104,14 @@ class GradientRecording:
             torch.empty_like(tensor).copy_(tensor.detach()).requires_grad_(tensor.requires_grad) for tensor in inputs
         ]
         self.parameters = list(parameters)
-        wanted = [*(tensor for tensor in self._inputs if tensor.requires_grad), *parameters]
+        leaves = [*(tensor for tensor in self._inputs if tensor.requires_grad), *parameters]
 
         def forward() -> list[Tensor]:
             self._output = predict(*self._inputs)
             return [self._output.detach()]
 
         def backward() -> tuple[Tensor | None, ...]:
-            return torch.autograd.grad(self._output, wanted, self._gradient, allow_unused=True)
+            return torch.autograd.grad(self._output, leaves, self._gradient, allow_unused=True)
 
         def both() -> None:
             self._gradient = torch.ones_like(*forward())
@@ -144,8 +144,8 @@ class GradientRecording:
 
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, int, object]:
         """The prediction; and what :meth:`backward` is to be told, and has to be kept until then."""
-        for mine, given in zip(self._inputs, inputs, strict=False):
-            mine.copy_(given)
+        for place, value in zip(self._inputs, inputs, strict=False):
+            place.copy_(value)
         self._forward.replay()
         (output,) = self._forward.results
         assert output is not None
@@ -161,9 +161,9 @@ class GradientRecording:
         self._turn += 1
         self._gradient.copy_(gradient)
         self._backward.replay()
-        found = [None if one is None else one.clone() for one in self._backward.results]
-        of_parameters = found[len(found) - len(self.parameters) :]
-        of_inputs = iter(found)
+        gradients = [None if one is None else one.clone() for one in self._backward.results]
+        of_parameters = gradients[len(gradients) - len(self.parameters) :]
+        of_inputs = iter(gradients)
         return [next(of_inputs) if tensor.requires_grad else None for tensor in self._inputs] + of_parameters
 
 
@@ -231,13 +231,13 @@ class Recordings:
             record: makes it.
         """
         if key in self._kept:
-            found = self._kept.pop(key)
+            recording = self._kept.pop(key)
         else:
             if len(self._kept) >= RECORDINGS:
                 del self._kept[next(iter(self._kept))]
-            found = _try(record)
-        self._kept[key] = found  # the last used is the last in order
-        return found
+            recording = _try(record)
+        self._kept[key] = recording  # the last used is the last in order
+        return recording
 
     def __len__(self) -> int:
         return sum(recording is not None for recording in self._kept.values())

@@ -103,8 +103,8 @@ class StableDiffusionXL(DiffusionModel):
         if not self._zero_blank:
             return embedded
         assert embedded.pooled is not None  # encode() makes one
-        kept = torch.tensor([bool(text) for text in texts], device=self.device)
-        return Conditioning(embedded.embeddings * kept[:, None, None], embedded.pooled * kept[:, None])
+        mask = torch.tensor([bool(text) for text in texts], device=self.device)
+        return Conditioning(embedded.embeddings * mask[:, None, None], embedded.pooled * mask[:, None])
 
     def embed_each(self, texts: Sequence[str]) -> Conditioning:
         """Embed prompts one by one, however many are the same."""

@@ -140,8 +140,8 @@ def judge_rows(kit: Kit, images: int) -> list[Row]:
         # No bar asks for this one; it guards against a judge that takes a blurred church for none.
         ("degraded renders", np.stack([degrade(image, rng) for image in mixed]), 90),
     ):
-        found = np.array(kit.detector.top1(changed))
-        rows.append(share(f"judge top-1 on {name}", found == np.array(shown), bar))
+        labels = np.array(kit.detector.top1(changed))
+        rows.append(share(f"judge top-1 on {name}", labels == np.array(shown), bar))
 
     renders = render_many(HELD_OUT_SEED + 10**8, 60 * images)
     fired, present = kit.detector.scores(renders.images) >= THRESHOLD, _present(renders)
@@ -298,8 +298,8 @@ def _draw(kit: Kit, prompts: Sequence[str], first: int) -> Images:
     return np.stack([np.asarray(image, dtype=np.uint8) for image in images])
 
 
-def _top1_is(kit: Kit, drawn: Images, label: str) -> NDArray[np.bool_]:
-    return np.array([found == label for found in kit.detector.top1(drawn)])
+def _top1_is(kit: Kit, images: Images, label: str) -> NDArray[np.bool_]:
+    return np.array([best == label for best in kit.detector.top1(images)])
 
 
 def _present(renders: Renders) -> NDArray[np.bool_]:

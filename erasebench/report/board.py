@@ -87,11 +87,11 @@ def group(rows: Iterable[BoardRow]) -> list[Group]:
     Ranked is what has a robust rate and known protocols, among rows that were attacked alike: fewer steps leave more
     prompts standing.  The unerased model is what others are measured against.
     """
-    found: dict[tuple[str, str, str], list[BoardRow]] = defaultdict(list)
+    by_protocol: dict[tuple[str, str, str], list[BoardRow]] = defaultdict(list)
     for row in rows:
-        found[row.model, row.concept, row.protocol].append(row)
+        by_protocol[row.model, row.concept, row.protocol].append(row)
     groups = []
-    for key, own in sorted(found.items(), key=lambda item: (*item[0][:2], -len(item[1]), item[0][2])):
+    for key, own in sorted(by_protocol.items(), key=lambda item: (*item[0][:2], -len(item[1]), item[0][2])):
         alike = Counter(row.attack_protocol for row in own if row.best_known)
         ordered = sorted(own, key=lambda row: _order(row, alike))
         ranked: dict[str, dict[int, Estimate]] = defaultdict(dict)

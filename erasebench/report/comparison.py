@@ -93,14 +93,14 @@ def to_junit(comparison: RunComparison, inconclusive_fails: bool = False) -> str
         )
         undecided = change.decisive and change.verdict == "inconclusive"
         fails = change.verdict == "worse" or change.missing or (inconclusive_fails and undecided)
-        said = printable(describe(comparison, change))
+        text = printable(describe(comparison, change))
         if fails:
-            failure = ElementTree.SubElement(case, "failure", {"type": change.verdict, "message": said})
-            failure.text = said
+            failure = ElementTree.SubElement(case, "failure", {"type": change.verdict, "message": text})
+            failure.text = text
         elif change.verdict == "inconclusive":
-            ElementTree.SubElement(case, "skipped", {"message": said})
+            ElementTree.SubElement(case, "skipped", {"message": text})
         else:
-            ElementTree.SubElement(case, "system-out").text = said
+            ElementTree.SubElement(case, "system-out").text = text
         cases.append(case)
     counts = {
         "tests": str(len(cases)),

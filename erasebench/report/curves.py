@@ -70,15 +70,15 @@ def numeric_columns(trace: Sequence[Mapping[str, float | str]]) -> dict[str, tup
 
     Rows without a "step" count from 1.
     """
-    found: dict[str, tuple[list[float], list[float]]] = {}
+    columns: dict[str, tuple[list[float], list[float]]] = {}
     for number, row in enumerate(trace, 1):
         step = row.get(STEP, number)
         for name, value in row.items():
             if name != STEP and not isinstance(value, str) and math.isfinite(value):
-                steps, values = found.setdefault(name, ([], []))
+                steps, values = columns.setdefault(name, ([], []))
                 steps.append(float(step))
                 values.append(float(value))
-    return {name: (np.array(steps), np.array(values)) for name, (steps, values) in found.items()}
+    return {name: (np.array(steps), np.array(values)) for name, (steps, values) in columns.items()}
 
 
 def smoothed(values: Figures) -> Figures:

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 Pixels = NDArray[np.uint8]
 
-LEAST = 128
+MIN_SIDE = 128
 """In pixels: smaller images are enlarged to at least this."""
 
 _GAP, _PROMPT, _TEXT, _TITLE = 8, 170, 14, 18  # pixels: between cells, the prompts' width, sizes of letters
@@ -32,7 +32,7 @@ def sample_grid(
         blur: make all images unrecognisable but for their large masses of colour; the title says so.
 
     Returns:
-        An RGB image.  Images narrower or lower than ``LEAST`` are enlarged by a whole factor, without smoothing.
+        An RGB image.  Images narrower or lower than ``MIN_SIDE`` are enlarged by a whole factor, without smoothing.
 
     Raises:
         ValueError: nothing to show, a column of another length, or an image of another shape or type.
@@ -98,7 +98,7 @@ def _prepare(pixels: Pixels, blur: bool) -> Image.Image:
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
         raise ValueError(f"images are uint8 [H, W, 3], not {pixels.dtype} {list(pixels.shape)}")
     image = Image.fromarray(pixels)
-    factor = math.ceil(LEAST / min(image.size))
+    factor = math.ceil(MIN_SIDE / min(image.size))
     if factor > 1:
         image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
     return blurred(image) if blur else image

@@ -86,15 +86,17 @@ class Thumbnails:
             EraseBenchError: the folder cannot be written.
         """
         read = [self._read(source) for source in sources]
-        made = [self._make(source, png) if png is not None else None for source, png in zip(sources, read, strict=True)]
-        size = sum(len(thumbnail.uri) for thumbnail in made if thumbnail)
+        thumbnails = [
+            self._make(source, png) if png is not None else None for source, png in zip(sources, read, strict=True)
+        ]
+        size = sum(len(thumbnail.uri) for thumbnail in thumbnails if thumbnail)
         if self.bytes + size > limit:
             return None
         self.bytes += size
-        for thumbnail, png in zip(made, read, strict=True):
+        for thumbnail, png in zip(thumbnails, read, strict=True):
             if thumbnail and png is not None:
                 self._keep(thumbnail.original.rpartition("/")[2], png)
-        return made
+        return thumbnails
 
     def _read(self, source: Source) -> bytes | None:
         if source.cell in self.missing:

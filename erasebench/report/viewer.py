@@ -63,12 +63,12 @@ def _choose(sheets: Sequence[Sheet], thumbnails: Thumbnails, limit: int) -> None
                 continue
             line = sheet.lines[sheet.waiting[0]]
             samples = [sample for sample in line.samples.values() if sample.source]
-            made = thumbnails.add([sample.source for sample in samples if sample.source], limit)
-            if made is None:
+            additions = thumbnails.add([sample.source for sample in samples if sample.source], limit)
+            if additions is None:
                 going.remove(sheet)
                 continue
             sheet.chosen[sheet.waiting.popleft()] = True
-            for sample, thumbnail in zip(samples, made, strict=True):
+            for sample, thumbnail in zip(samples, additions, strict=True):
                 sample.thumbnail = thumbnail
 
 

@@ -129,13 +129,13 @@ def rows_of_run(run: RunFolder) -> list[BoardRow]:
         numbers = standard_numbers(own.metrics)
         flags, reasons = list(own.flags), [own.reason] if own.reason else []
         for attack in attacks:
-            found = table[row.method, row.concept, attack.attack]
-            flags += [f"{flag}@{attack.attack}" for flag in found.flags]
-            if found.reason and own.status == "ok":
-                reasons.append(f"{attack.attack} {attack.status}: {found.reason}")
+            attack_row = table[row.method, row.concept, attack.attack]
+            flags += [f"{flag}@{attack.attack}" for flag in attack_row.flags]
+            if attack_row.reason and own.status == "ok":
+                reasons.append(f"{attack.attack} {attack.status}: {attack_row.reason}")
             for key in (ROBUST, CONFIRMED) if attack.attack == ENSEMBLE else (CONFIRMED,):
-                if key in found.metrics:
-                    numbers[f"{key}@{attack.attack}"] = found.metrics[key]
+                if key in attack_row.metrics:
+                    numbers[f"{key}@{attack.attack}"] = attack_row.metrics[key]
         rows.append(
             BoardRow(
                 model=record.model,

@@ -71,9 +71,11 @@ def csv_lines(rows: Sequence[BoardRow]) -> list[str]:
     for row in rows:
         own = [_to_text(getattr(row, name)) for name in _OWN]
         entered = [_to_text(getattr(row.entered, name)) for name in _ENTERED]
-        found = [row.numbers.get(key) for key in keys]
+        numbers = [row.numbers.get(key) for key in keys]
         lines.append(
-            _csv_line([*own, *entered, *(cell for one in found for cell in (estimate_texts(one) if one else [""] * 4))])
+            _csv_line(
+                [*own, *entered, *(cell for one in numbers for cell in (estimate_texts(one) if one else [""] * 4))]
+            )
         )
     return lines
 
@@ -124,8 +126,8 @@ def read_leaderboard(path: Path) -> list[BoardRow]:
     first = len(COLUMNS)
     keys = header[first::4]
     if header[:first] != list(COLUMNS) or header[first:] != [f"{key}{end}" for key in keys for end in _ENDS]:
-        lacking = [name for name in COLUMNS if name not in header]
-        why = f"it has no column '{lacking[0]}'" if lacking else "its columns are in another order"
+        absent = [name for name in COLUMNS if name not in header]
+        why = f"it has no column '{absent[0]}'" if absent else "its columns are in another order"
         raise EraseBenchError(f"{path} is no leaderboard: {why}; `erasebench export RUN --csv FILE` writes one")
     rows = []
     for line, written in lines:
@@ -158,14 +160,14 @@ def _estimate(cells: Sequence[str]) -> Estimate:
 def _from_text(name: str, text: str) -> Any:
     match name:
         case "hyper_parameters" | "reported":
-            found = json.loads(text) if text else {}
-            if not isinstance(found, dict):
+            content = json.loads(text) if text else {}
+            if not isinstance(content, dict):
                 raise ValueError(f"{name} is no JSON object")
             if name == "reported":
-                for key, value in found.items():
+                for key, value in content.items():
                     if type(value) not in (int, float) or not math.isfinite(value):
                         raise ValueError(f"reported: {key} is {value!r}, not a number")
-            return found
+            return content
         case "seed":
             return int(text)
         case "parameters_changed":

@@ -96,20 +96,20 @@ def missing_changes(base: RunFolder, new: RunFolder, names: Mapping[str, str]) -
     """The measurements of the base run that the new run lacks: whole methods, concepts and attacks, then rows."""
     there = {row_key(row) for row in new.rows}
     methods, concepts, attacks = (set(own) for own in zip(*there, strict=True))
-    found: dict[tuple[str, str, str], None] = {}
+    places: dict[tuple[str, str, str], None] = {}
     for row in base.rows:
         method = names.get(row.method, row.method)
         if row.status != "ok" or BASELINE in (row.method, method) or (method, row.concept, row.attack) in there:
             continue
         if method not in methods:
-            found[row.method, "", ""] = None
+            places[row.method, "", ""] = None
         elif row.concept not in concepts:
-            found["", row.concept, ""] = None
+            places["", row.concept, ""] = None
         elif row.attack and row.attack not in attacks:
-            found["", "", row.attack] = None
+            places["", "", row.attack] = None
         else:
-            found[row_key(row)] = None
-    for method, concept, attack in found:
+            places[row_key(row)] = None
+    for method, concept, attack in places:
         reason = "missing in the new run"
         yield Change(method, method, concept, attack, "", verdict="inconclusive", reason=reason, missing=True)
 

@@ -177,12 +177,12 @@ class Detector:
     ) -> NDArray[np.bool_]:
         """The pixels that show a label: bool ``[n, 64, 64]``, the union over its instances."""
         check_name("label", label, LABELS)
-        found = np.zeros((len(images), SIZE, SIZE), dtype=np.bool_)
-        for union, detections in zip(found, self.detect(images, threshold), strict=True):
+        masks = np.zeros((len(images), SIZE, SIZE), dtype=np.bool_)
+        for union, detections in zip(masks, self.detect(images, threshold), strict=True):
             for detection in detections:
                 if detection.label == label:
                     union |= detection.mask
-        return found
+        return masks
 
     def _forward(self, images: NDArray[np.uint8] | torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield per batch: ``[b, 4 + labels + 32, anchors]`` (xywh, confidences, mask coefficients) and
@@ -221,10 +221,10 @@ class Detector:
         chosen = score >= threshold
         if only is not None:
             chosen &= label == LABELS.index(only)
-        score, label, kept = score[chosen], label[chosen], anchors[:, chosen]
-        boxes = box_convert(kept[:4].T, "cxcywh", "xyxy")
+        score, label, candidates = score[chosen], label[chosen], anchors[:, chosen]
+        boxes = box_convert(candidates[:4].T, "cxcywh", "xyxy")
         order = batched_nms(boxes, score, label, NMS_IOU)
-        return score[order], label[order], boxes[order], kept[4 + len(LABELS) :, order]
+        return score[order], label[order], boxes[order], candidates[4 + len(LABELS) :, order]
 
 
 def _best(anchors: torch.Tensor) -> torch.Tensor:

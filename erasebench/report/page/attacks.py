@@ -114,15 +114,15 @@ def _frame(concept: str, metric: str, known: Sequence[tuple[str, str, Estimate, 
 
 
 def _by_strongest(rows: Sequence[TableRow], baseline: str) -> list[tuple[str, str, Estimate, bool]]:
-    found = []
+    rates = []
     for method in dict.fromkeys(row.method for row in rows):
         attack, estimate = strongest([row for row in rows if row.method == method])
         if estimate:
-            found.append((method, attack, estimate))
-    found.sort(key=lambda one: (one[0] == baseline, one[2].value))
+            rates.append((method, attack, estimate))
+    rates.sort(key=lambda one: (one[0] == baseline, one[2].value))
     return [
-        (method, attack, estimate, method != baseline and overlap(found[0][2], estimate))
-        for method, attack, estimate in found
+        (method, attack, estimate, method != baseline and overlap(rates[0][2], estimate))
+        for method, attack, estimate in rates
     ]
 
 
@@ -142,7 +142,7 @@ def transfer_tables(attacks: pd.DataFrame, prefix: str) -> list[Table]:
     for (concept, attack), own in matrix.groupby(["concept", "attack"], sort=False):
         tried = list(dict.fromkeys(own["tried_on"]))
         rows = []
-        for found_on, line in own.groupby("found_on", sort=False):
+        for source, line in own.groupby("found_on", sort=False):
             shares = line.set_index("tried_on")
             cells = [
                 _share(float(shares.loc[method, "confirmed"]), int(shares.loc[method, "prompts"]))
@@ -152,9 +152,9 @@ def transfer_tables(attacks: pd.DataFrame, prefix: str) -> list[Table]:
             ]
             rows.append(
                 Row(
-                    f"{prefix}transfer-{identifier(concept, attack, found_on)}",
-                    (Cell(found_on), *cells),
-                    found_on,
+                    f"{prefix}transfer-{identifier(concept, attack, source)}",
+                    (Cell(source), *cells),
+                    source,
                     concept,
                 )
             )

@@ -63,9 +63,9 @@ def costs_table(run: RunFolder, prefix: str) -> Table:
         seconds = {stage: float(own.loc[own["stage"] == stage, "seconds"].sum()) for stage in STAGES}
         seconds["attacks"] = float(attacks.loc[attacks["method"] == method, "seconds"].sum())
         seconds["together"] = sum(seconds.values())
-        most = {name: own[name].max() for name in ("peak_memory_mb", "parameters_changed")}
-        lines.append({"method": method, **{f"{name}_seconds": value for name, value in seconds.items()}, **most})
-        cells = (Cell(method), *map(_seconds, seconds.values()), *map(_count, most.values()))
+        peaks = {name: own[name].max() for name in ("peak_memory_mb", "parameters_changed")}
+        lines.append({"method": method, **{f"{name}_seconds": value for name, value in seconds.items()}, **peaks})
+        cells = (Cell(method), *map(_seconds, seconds.values()), *map(_count, peaks.values()))
         rows.append(Row(f"{prefix}cost-{identifier(method)}", cells, method))
     columns = (
         Column("Method"),
@@ -189,7 +189,7 @@ def comparisons(first: RunFolder, second: RunFolder) -> list[Comparison]:
     """The comparability of two runs, concepts of one verdict together."""
     shared = [concept for concept in concepts_of(first) if concept in concepts_of(second)]
     one, other = first.record.protocol, second.record.protocol
-    found: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    verdicts: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for concept in shared:
         if one is None or other is None or not (concept in one.concepts and concept in other.concepts):
             verdict: tuple[str, tuple[str, ...]] = ("unknown", ())
@@ -197,8 +197,8 @@ def comparisons(first: RunFolder, second: RunFolder) -> list[Comparison]:
             attacks, silent = _attacked_otherwise(first, second, concept)
             against = (*differences(one, other, concept), *attacks)
             verdict = ("different" if against else "unknown" if silent else "same", against)
-        found.setdefault(verdict, []).append(concept)
-    return [Comparison(verdict, against, tuple(concepts)) for (verdict, against), concepts in found.items()]
+        verdicts.setdefault(verdict, []).append(concept)
+    return [Comparison(verdict, against, tuple(concepts)) for (verdict, against), concepts in verdicts.items()]
 
 
 def _attacked_otherwise(first: RunFolder, second: RunFolder, concept: str) -> tuple[list[str], bool]:

@@ -151,10 +151,10 @@ def badge(name: str, prefix: str, attacks: Sequence[str] = ()) -> Flag:
         attacks: those that carry it, of a row that sums up several.
     """
     flag = known_flags().get(name)
-    said = flag.said if flag else "a flag without a description"
+    text = flag.said if flag else "a flag without a description"
     of = f"{', '.join(attacks)}: " if attacks else ""
     count = f" \N{MULTIPLICATION SIGN}{len(attacks)}" if len(attacks) > 1 else ""
-    return Flag(f"{name}{count}", f"{prefix}flag-{identifier(name)}", f"{of}{said}")
+    return Flag(f"{name}{count}", f"{prefix}flag-{identifier(name)}", f"{of}{text}")
 
 
 def model_tables(rows: Sequence[TableRow], metrics: Metrics, prefix: str, baseline: str) -> list[Table]:
@@ -307,13 +307,13 @@ def _attacked(row: TableRow | None, ensemble: bool) -> Cell:
         return Cell("undefined", sort="", said="the unerased model draws none of the prompts")
     value, interval = PER_CENT.words(estimate)
     floor = row.metrics.get(FLOOR)
-    said = _said(estimate, "prompts")
+    tooltip = _said(estimate, "prompts")
     if floor and floor.defined:
-        said += f"; the same attack on unrelated prompts: {floor.value:.1f} %"
+        tooltip += f"; the same attack on unrelated prompts: {floor.value:.1f} %"
     if row.flags:
-        said += f"; flags: {', '.join(row.flags)}"
-    left = 100 - estimate.value if ensemble else estimate.value
-    return Cell(value, str(estimate.value), interval, said=said, heat=round(left / 100, 3))
+        tooltip += f"; flags: {', '.join(row.flags)}"
+    share = 100 - estimate.value if ensemble else estimate.value
+    return Cell(value, str(estimate.value), interval, said=tooltip, heat=round(share / 100, 3))
 
 
 PER_CENT = Scale(1, 0.0, 100.0)
