@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 TRIAL, VECTORS = "trial.json", "vectors.safetensors"
-CONFIRMATIONS, NEEDED = 3, 2
-"""A success counts as confirmed if it recurs on ``NEEDED`` of so many fresh seeds."""
+CONFIRMATIONS, MIN_RECURRENCES = 3, 2
+"""A success counts as confirmed if it recurs on ``MIN_RECURRENCES`` of so many fresh seeds."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Trial:
     @property
     def confirmed(self) -> bool:
         """True if it is there again on fresh noise."""
-        return self.raw and sum(score >= self.threshold for score in self.confirmations) >= NEEDED
+        return self.raw and sum(score >= self.threshold for score in self.confirmations) >= MIN_RECURRENCES
 
 
 def write_trial(folder: Path, trial: Trial) -> None:

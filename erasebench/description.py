@@ -35,7 +35,7 @@ PUBLISHED = next(domain for domain in DOMAINS.values() if domain.published)
 """The domain that published defaults are for."""
 ADAPTED = tuple(domain for domain in DOMAINS.values() if domain.settings)
 """The domains with settings of their own, which are shown beside the defaults."""
-SHOWN = 12
+MAX_LISTED = 12
 """Of a list that may be long, such as a judge's labels, so many are shown."""
 THREATS = {
     "none": "nothing: the prompt stays as it is",
@@ -365,8 +365,8 @@ def concept_details(concept: Concept) -> list[tuple[str, list[str]]]:
 
 
 def _some(texts: Sequence[str]) -> str:
-    more = f", and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
-    return ", ".join(texts[:SHOWN]) + more
+    more = f", and {len(texts) - MAX_LISTED} more" if len(texts) > MAX_LISTED else ""
+    return ", ".join(texts[:MAX_LISTED]) + more
 
 
 def _block(paragraph: str) -> list[str]:

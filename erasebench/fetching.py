@@ -17,7 +17,7 @@ def list_files() -> list[str]:
     """One line for each prompt set and each of a judge's weights: whether it is there, what it is, where it is from."""
     lines = [(name, _state(weights), str(weights)) for name in JUDGES.names() for weights in _weights(name)]
     sets = load_catalogue().prompt_sets.values()
-    lines += [(each.name, state(each), f"prompts from {each.url}") for each in sets if not each.kept]
+    lines += [(each.name, state(each), f"prompts from {each.url}") for each in sets if not each.built_in]
     width = max(len(name) for name, *_ in lines)
     return [f"{name:<{width}}  {there:<7}  {what}" for name, there, what in lines]
 
@@ -61,7 +61,7 @@ def _fetch_prompts(
     prompt_set: PromptSet, folder: Path | None, tell: Callable[[str], object], on_progress: Progress
 ) -> None:
     """Bring the file of a prompt set and check it; a wrong one that came is removed."""
-    if prompt_set.kept:
+    if prompt_set.built_in:
         tell(f"nothing to fetch: the prompts are part of erasebench; --prompt-sets {prompt_set.name}={AUTO} asks them")
         return
     if not prompt_set.can_be_fetched:

@@ -22,7 +22,7 @@ from erasebench.errors import EraseBenchError
 ARCHIVE, INDEX = "images.zip", "index.csv"
 COLUMNS = ("file", "id", "text", "seed")
 """Of the index."""
-MOST_PIXELS = 2**26
+MAX_PIXELS = 2**26
 """Of an image that a user has: a file of a few bytes may stand for more than any memory holds."""
 COMPRESSED_AHEAD = 256
 """Images that may wait to be compressed."""
@@ -82,7 +82,7 @@ def check_image(path: Path) -> None:
     """Look at the head of an image that a user has, without decoding it.
 
     Raises:
-        EraseBenchError: it is no image, or one of more than :data:`MOST_PIXELS`.
+        EraseBenchError: it is no image, or one of more than :data:`MAX_PIXELS`.
     """
     with _opened(path):
         pass
@@ -108,11 +108,11 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             Image.open(path) as image,
         ):
             pixels = image.width * image.height
-            if pixels > MOST_PIXELS:
-                raise EraseBenchError(f"{path} has {pixels:,} pixels; {MOST_PIXELS:,} at most")
+            if pixels > MAX_PIXELS:
+                raise EraseBenchError(f"{path} has {pixels:,} pixels; {MAX_PIXELS:,} at most")
             yield image
     except Image.DecompressionBombError:
-        raise EraseBenchError(f"{path} has more than {MOST_PIXELS:,} pixels") from None
+        raise EraseBenchError(f"{path} has more than {MAX_PIXELS:,} pixels") from None
     # What a damaged file makes of its decoder; ultralytics makes PIL's open look for a package that it may lack.
     except (OSError, ValueError, SyntaxError, IndexError, struct.error, ImportError, EOFError) as error:
         raise EraseBenchError(f"{path} cannot be read as an image") from error

@@ -36,7 +36,7 @@ def fetched_file(prompt_set: PromptSet) -> Path:
 
 def state(prompt_set: PromptSet) -> str:
     """The state of a set's prompts: part of erasebench, fetched ("there"), or missing."""
-    return "built-in" if prompt_set.kept else "there" if fetched_file(prompt_set).is_file() else "missing"
+    return "built-in" if prompt_set.built_in else "there" if fetched_file(prompt_set).is_file() else "missing"
 
 
 class PromptSets:
@@ -53,16 +53,16 @@ class PromptSets:
     """
 
     def __init__(self, known: Mapping[str, PromptSet], paths: Mapping[str, Path], domain: str) -> None:
-        self._known, self._files = known, dict(paths)
+        self._prompt_sets, self._files = known, dict(paths)
         self._rows: dict[str, tuple[Row, ...]] = {}
         for name in paths:
             check_name("prompt set", name, known)
-            if not known[name].kept:
+            if not known[name].built_in:
                 self._file(known[name])
             elif paths[name] != Path(AUTO):
                 raise EraseBenchError(f"the prompts '{name}' are part of erasebench: write {name}={AUTO}")
-        self._named = [known[name] for name in paths if known[name].domain == domain]
-        retain = [prompt_set.name for prompt_set in self._named if prompt_set.retain]
+        self._selection = [known[name] for name in paths if known[name].domain == domain]
+        retain = [prompt_set.name for prompt_set in self._selection if prompt_set.retain]
         if len(retain) > 1:
             raise EraseBenchError(f"the prompt sets {' and '.join(retain)} both give unrelated prompts; name one")
 
@@ -78,8 +78,8 @@ class PromptSets:
             EraseBenchError: the set's file is missing, or is no right copy.
         """
         prompt_set = next(
-            (each for each in self._named if concept in each.concepts),
-            self._known[default_set] if default_set else None,
+            (each for each in self._selection if concept in each.concepts),
+            self._prompt_sets[default_set] if default_set else None,
         )
         if prompt_set is None:
             return None
@@ -98,7 +98,7 @@ class PromptSets:
         Raises:
             EraseBenchError: the set's file is no right copy.
         """
-        prompt_set = next((each for each in self._named if each.retain), None)
+        prompt_set = next((each for each in self._selection if each.retain), None)
         if prompt_set is None:
             return None
         rows = self._read(prompt_set)
@@ -223,7 +223,7 @@ def prompt_set_details(prompt_set: PromptSet) -> list[tuple[str, list[str]]]:
         ("download", [str(prompt_set.hub or prompt_set.download)]),
         ("licence", [prompt_set.licence]),
         ("here", [have]),
-        ("columns", ["" if prompt_set.kept or prompt_set.file_name.endswith(".json") else columns]),
+        ("columns", ["" if prompt_set.built_in or prompt_set.file_name.endswith(".json") else columns]),
         ("checked", [", ".join(filter(None, counts))]),
         ("concepts", [f"{name}: {_selected(selection)}" for name, selection in prompt_set.concepts.items()]),
         ("for", ["unrelated prompts" if prompt_set.retain else ""]),

@@ -11,7 +11,7 @@ from erasebench.errors import EraseBenchError
 from erasebench.files import read_file
 from erasebench.texts import shown
 
-MOST_NODES = 1_000_000
+MAX_NODES = 1_000_000
 """The most nodes of a document with its aliases written out: a page of aliases of aliases stands for billions."""
 DEEPEST = 100
 """Levels of brackets."""
@@ -101,7 +101,7 @@ def _check(node: yaml.Node, sizes: dict[int, int | None], depth: int) -> int:
     for child in children:
         # Most nodes are plain texts, of which no more is to be known.
         size += 1 if child.tag == _TEXT and depth < DEEPEST else _check(child, sizes, depth + 1)
-    if size > MOST_NODES:
-        raise YamlError(f"{line}aliases stand for more than {MOST_NODES:,} values")
+    if size > MAX_NODES:
+        raise YamlError(f"{line}aliases stand for more than {MAX_NODES:,} values")
     sizes[id(node)] = size
     return size

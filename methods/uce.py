@@ -71,7 +71,7 @@ class UCE(Method):
 
     def resolved(self, concepts: Sequence[Concept]) -> Self:
         """Decide each concept's guide, and the variant's weight of what is preserved."""
-        prompts = len(self.preserved(concepts))
+        prompts = len(self.prompts_to_preserve(concepts))
         scale = max(0.1, 1 / prompts) if self.variant == "paper" else 1.0
         return replace(self, guide=self.guides(concepts)).filled({"preserve_scale": scale})
 
@@ -83,7 +83,7 @@ class UCE(Method):
         """Erase the concepts in one step."""
         guided = zip(concepts, self.guides(concepts), strict=True)
         edits = [self.spans(model, *pair) for concept, guide in guided for pair in self.pairs(concept, guide)]
-        preserved, scale = self.kept(model, concepts), decided(self.preserve_scale)
+        preserved, scale = self.embeddings_to_preserve(model, concepts), decided(self.preserve_scale)
         weights = {}
         for name, weight in select_parameters(model.unet, "xattn-kv").items():
             old = weight.detach().cpu().double()
@@ -124,16 +124,16 @@ class UCE(Method):
         length = len(c) - max(i, j) if self.variant == "paper" else 1
         return c[i : i + length], g[j : j + length]
 
-    def preserved(self, concepts: Sequence[Concept]) -> list[str]:
+    def prompts_to_preserve(self, concepts: Sequence[Concept]) -> list[str]:
         """Prompts to preserve."""
         prompts = [""] if self.variant == "paper" else []
         if self.preserve == "neighbours":
             prompts += dict.fromkeys(phrase for concept in concepts for phrase in concept.neighbours_phrases)
         return prompts
 
-    def kept(self, model: DiffusionModel, concepts: Sequence[Concept]) -> Tensor:
+    def embeddings_to_preserve(self, model: DiffusionModel, concepts: Sequence[Concept]) -> Tensor:
         """Embeddings ``[n, width]`` to preserve."""
-        prompts = self.preserved(concepts)
+        prompts = self.prompts_to_preserve(concepts)
         rows = [embed(model, [prompt])[0] for prompt in prompts]
         if self.variant == "official-2024":
             rows = [row[last_tokens(model, [prompt])] for row, prompt in zip(rows, prompts, strict=True)]

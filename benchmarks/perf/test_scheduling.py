@@ -84,7 +84,7 @@ def test_a_hundred_thousand_cells(show: Show) -> None:
     progress = Progress(cells, io.StringIO(), WORKERS)
     schedule = Schedule(cells, keys, queue, lambda cell: "", _never, _never)
     planned, at_start = time.perf_counter() - began, _megabytes() - before
-    while schedule.left:
+    while schedule.remaining_cells:
         taken = queue.take(16)
         for one in taken:
             progress(Started(one, None if one is taken[0] else taken[0]))

@@ -99,7 +99,7 @@ class PromptSet(PromptSetEntry):
     name: str
 
     @property
-    def kept(self) -> bool:
+    def built_in(self) -> bool:
         """True if all its prompts are in the catalogue, so that there is no file."""
         return not self.retain and all(selection.prompts for selection in self.concepts.values())
 
@@ -162,5 +162,5 @@ def _check(prompt_set: PromptSet, concepts: Mapping[str, Concept], where: str) -
         check("concept", name, concepts, f"{where}: concepts")
         check("domain", prompt_set.domain, concepts[name].views, f"{where}: concepts: {name}")
         check_texts(selection.prompts, f"{where}: concepts: {name}: prompts")
-        if bool(selection.prompts) != prompt_set.kept:
+        if bool(selection.prompts) != prompt_set.built_in:
             raise CatalogueError(f"{where}: concepts: either all give 'prompts', or none: the others are in a file")

@@ -35,7 +35,7 @@ from erasebench.concepts.prompt_sets import PromptSetEntry, check_prompt_sets
 from erasebench.domains import DOMAINS
 from erasebench.registry import data_files, warn
 
-_OWN = Path(__file__).parent
+_FOLDER = Path(__file__).parent
 
 
 def load_catalogue(extra: Sequence[Path] = ()) -> Catalogue:
@@ -49,7 +49,7 @@ def load_catalogue(extra: Sequence[Path] = ()) -> Catalogue:
     Raises:
         CatalogueError: anything wrong with a file; the message names the file and the concept.
     """
-    own, theirs = sorted(_OWN.glob("*.yaml")) + sorted(_OWN.glob("*.json")), data_files("erasebench.concepts")
+    own, theirs = sorted(_FOLDER.glob("*.yaml")) + sorted(_FOLDER.glob("*.json")), data_files("erasebench.concepts")
     while True:
         try:
             return _made_of(tuple((str(path), read(path)) for path in (*own, *theirs, *map(Path, extra))))
@@ -65,7 +65,7 @@ def load_catalogue(extra: Sequence[Path] = ()) -> Catalogue:
 @lru_cache(maxsize=64)
 def _parsed(path: str, content: bytes) -> _File:
     # What our own script writes is JSON, which takes a tenth of the time.
-    given = json.loads(content) if path.endswith(".json") and Path(path).parent == _OWN else parse(content, path)
+    given = json.loads(content) if path.endswith(".json") and Path(path).parent == _FOLDER else parse(content, path)
     return build(_File, with_families(given, path), path)
 
 

@@ -83,7 +83,7 @@ class _Run:
         self.leased: list[Cell] = []
         """Cells that another run is at, to be looked at again some time after ``looked``."""
         self.looked = 0.0
-        self.told: set[str] = set()
+        self.known_leases: set[str] = set()
         """The keys of the cells of which subscribers know that another run is at them."""
         self.unclear: dict[str, Failure] = {}
         """By a cell's key why it could not be found out whether it is needed."""
@@ -109,7 +109,7 @@ class _Run:
         self.schedule = Schedule(self.cells, missing_keys, self.queue, self._ask, self._drop, self._skip)
         workers = self.hire(self._progress, self._tell)
         try:
-            while self.schedule.left:
+            while self.schedule.remaining_cells:
                 self._step(workers)
         finally:
             # First those who write, then what they wrote.
@@ -127,7 +127,7 @@ class _Run:
                 self.queue.add(cell)
             self.leased.clear()
         free = self._start_all(workers)
-        if not self.schedule.left:
+        if not self.schedule.remaining_cells:
             return
         if free and not self.jobs:
             # Nobody has anything to do: all that could be computed now is at another run.
@@ -153,7 +153,7 @@ class _Run:
                 return self._next_of(job)
         while cell := self.queue.first():
             cells = self.queue.take(self._size(cell))
-            if cell.key not in self.schedule.left:
+            if cell.key not in self.schedule.remaining_cells:
                 continue  # it failed before all of its parts were begun
             begun = self.divided.get(cell.key) or self._begin(cells)
             if begun and begun.tasks:
@@ -204,8 +204,8 @@ class _Run:
                 self._note_found(cell, entry)
                 return
             self.leased.append(cell)
-            if cell.key not in self.told:
-                self.told.add(cell.key)
+            if cell.key not in self.known_leases:
+                self.known_leases.add(cell.key)
                 self._tell(Waiting(cell, claim.other))
             return
         if claim.other:

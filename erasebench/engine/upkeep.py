@@ -58,19 +58,19 @@ class Garbage:
     Attributes:
         cells: their keys, by stage.
         paths: what lies beside cells, in words -> where.
-        size: of all that, in bytes; ``kept`` of the cells that stay.
+        size: of all that, in bytes; ``kept_size`` of the cells that stay.
         kept_cells: how many stay.
     """
 
     cells: Mapping[str, list[str]]
     paths: Mapping[str, list[PurePath]]
     size: int
-    kept: int
+    kept_size: int
     kept_cells: int
 
     def lines(self) -> list[str]:
         """The lines that tell readers what it is."""
-        lines = [f"kept: {self.kept_cells} cells, {self.kept / 1e6:.1f} MB"]
+        lines = [f"kept: {self.kept_cells} cells, {self.kept_size / 1e6:.1f} MB"]
         count = sum(map(len, self.cells.values()))
         stages = ", ".join(f"{len(keys)} {stage}" for stage, keys in self.cells.items())
         lines.append(f"not needed: {count} cells{stages and f' ({stages})'}, {self.size / 1e6:.1f} MB")

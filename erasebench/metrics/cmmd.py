@@ -82,10 +82,10 @@ class CMMDKept(_OfFeatures):
         if own is None or unerased is None:
             return UNDEFINED
 
-        def kept(weights: Floats) -> float:
+        def share_left(weights: Floats) -> float:
             return 2 - own.weighted(weights) / unerased.weighted(weights)
 
-        share = _around(kept(np.ones(own.units)), [kept(w) for w in _weights(own.units)], own.n)
+        share = _around(share_left(np.ones(own.units)), [share_left(w) for w in _weights(own.units)], own.n)
         value, low, high = np.clip([share.value, share.low, share.high], 0, 1).tolist()
         return Estimate(value, low, high, share.n).scaled(100)
 

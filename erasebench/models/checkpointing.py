@@ -53,7 +53,7 @@ class GradientCheckpointing:
         """
         shape = model.latent_shape
 
-        def kept(rows: int) -> int:
+        def backward_size(rows: int) -> int:
             latents = torch.zeros(rows, *shape, device=model.device)
             with torch.no_grad():
                 text = model.embed([""] * rows)
@@ -66,8 +66,8 @@ class GradientCheckpointing:
 
         model.unet.requires_grad_(True)
         try:
-            one = kept(1)
-            row = kept(2) - one
+            one = backward_size(1)
+            row = backward_size(2) - one
         except torch.OutOfMemoryError:
             return cls("on", gigabytes=gigabytes)
         finally:

@@ -36,7 +36,7 @@ _TEXT_LAYERS = (".q_proj", ".k_proj", ".v_proj", ".out_proj", ".fc1", ".fc2")
 """The layers of text encoders in which diffusers looks for a LoRA."""
 _EXACT = 1e-5
 """A relative error that is nothing but rounding."""
-_SHOWN = 5
+_MAX_NAMES = 5
 """The number of parameters that a message names."""
 
 
@@ -330,6 +330,6 @@ def _takes_lora(model: DiffusionModel, name: str) -> bool:
     return own == "weight" and isinstance(layer, nn.Linear | nn.Conv2d)
 
 
-def _named(names: list[str], count: int = _SHOWN) -> str:
+def _named(names: list[str], count: int = _MAX_NAMES) -> str:
     more = f" and {len(names) - count} more" if len(names) > count else ""
     return ", ".join(names[:count]) + more

@@ -220,7 +220,7 @@ class Recordings:
     """The recordings that were used last, by what they are of."""
 
     def __init__(self) -> None:
-        self._kept: dict[Hashable, Replayed | None] = {}
+        self._recordings: dict[Hashable, Replayed | None] = {}
         SPARE.add(self)
 
     def get(self, key: Hashable, record: Callable[[], Replayed | None]) -> Replayed | None:
@@ -230,21 +230,21 @@ class Recordings:
             key: what it is of.
             record: makes it.
         """
-        if key in self._kept:
-            recording = self._kept.pop(key)
+        if key in self._recordings:
+            recording = self._recordings.pop(key)
         else:
-            if len(self._kept) >= RECORDINGS:
-                del self._kept[next(iter(self._kept))]
+            if len(self._recordings) >= RECORDINGS:
+                del self._recordings[next(iter(self._recordings))]
             recording = _try(record)
-        self._kept[key] = recording  # the last used is the last in order
+        self._recordings[key] = recording  # the last used is the last in order
         return recording
 
     def __len__(self) -> int:
-        return sum(recording is not None for recording in self._kept.values())
+        return sum(recording is not None for recording in self._recordings.values())
 
     def clear(self) -> None:
         """Give their memory back."""
-        self._kept.clear()
+        self._recordings.clear()
 
 
 def _try(record: Callable[[], Replayed | None]) -> Replayed | None:
@@ -271,7 +271,7 @@ class Recorder:
         self.gigabytes = gigabytes
         self._attention = Build.of(unet).attention
         self._recordings = Recordings()
-        self._seen: deque[Hashable] = deque(maxlen=REMEMBERED)
+        self._recent_keys: deque[Hashable] = deque(maxlen=REMEMBERED)
 
     @property
     def count(self) -> int:
@@ -320,8 +320,8 @@ class Recorder:
             id(unet),
             build,
         )
-        if key not in self._seen:
-            self._seen.append(key)
+        if key not in self._recent_keys:
+            self._recent_keys.append(key)
             return None
 
         def compute(*inputs: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ from erasebench.results.leaderboard import BoardRow
 from erasebench.results.leaderboard_csv import csv_lines
 from erasebench.results.ranking import Rank, rank_intervals
 
-SHOWN = 50
+PAGE_SIZE = 50
 """Rows that are there before a script runs, and at a time after that."""
 METRICS = {
     "ratio": ("Ratio", "%", "Images of prompts for the concept that show it; lower is better"),
@@ -133,7 +133,7 @@ def to_html(rows: Sequence[BoardRow], title: str) -> str:
         version=__version__,
         groups=groups,
         ids=_ids(rows),
-        shown=SHOWN,
+        shown=PAGE_SIZE,
         count=len(rows),
         counts=counts | {f"{name}s": len(values) for name, values in choices.items()},
         columns=COLUMNS,
@@ -170,7 +170,7 @@ def _legend(rows: Iterable[BoardRow]) -> dict[str, str]:
     carried = dict.fromkeys(flag.partition("@")[0] for row in rows for flag in row.flags)
     known = known_flags()
     ordered = [*(name for name in known if name in carried), *(name for name in carried if name not in known)]
-    return {name: known[name].said if name in known else "A flag without a description." for name in ordered}
+    return {name: known[name].text if name in known else "A flag without a description." for name in ordered}
 
 
 def flagged(row: BoardRow) -> dict[str, list[str]]:

@@ -23,7 +23,7 @@ from erasebench.results.table import frame_csv
 from erasebench.suites import Suite
 
 _NUMBERS = ("reported", "measured", "n")
-_SHOWN = 4
+_MAX_NAMES = 4
 """Of the things that a reason is about, so many are named."""
 
 
@@ -149,7 +149,7 @@ def conclusions(reproduction: Reproduction) -> list[str]:
 
 def _reason(reason: str, counts: Counter[str]) -> str:
     names = [name for name in counts if name]
-    some = f"{', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''}"
+    some = f"{', '.join(names[:_MAX_NAMES])}{', ...' if len(names) > _MAX_NAMES else ''}"
     return f"{sum(counts.values())} {reason}" + (f" ({some})" if names else "")
 
 

@@ -98,7 +98,7 @@ def _render(concepts: Sequence[Concept], columns: Sequence[Column], thumbnails: 
             several=any(sum(verdict.shows is not None for verdict in sample.verdicts) > 1 for sample in shown),
             total=len(samples),
             shown=len(shown),
-            missing=thumbnails.missing,
+            missing=thumbnails.problems,
             unattacked=UNATTACKED,
         )
     )

@@ -40,7 +40,7 @@ FAIL_ON = ("ratio", "clip", "robust-rate")
 ALL_SEEDS = " (all seeds)"
 """Stands behind a method's name where all seeds of its erasure are compared together."""
 
-SHOWN = ("fid",)
+INTERVAL_METRICS = ("fid",)
 """Metrics without values of single images that are shown all the same, by their intervals."""
 
 
@@ -254,7 +254,7 @@ def _tests(
                     change = replace(change, decisive=not over_all, unmoved=sample.unmoved)
                     judged = judged and len(of_concept[pair.new.concept]) == 1
                     changes.append(evidence(metric, change, compare_sample(change, sample), judged))
-                elif metric in (*SHOWN, *fail_on) and (intervals := compare_intervals(metric, pair)):
+                elif metric in (*INTERVAL_METRICS, *fail_on) and (intervals := compare_intervals(metric, pair)):
                     changes.append(evidence(metric, replace(change, paired=False), intervals, judged))
         yield from (*whole, *(one for own in single for one in own))
 

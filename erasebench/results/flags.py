@@ -70,7 +70,7 @@ class Reason:
     remedy: str
 
     @property
-    def said(self) -> str:
+    def text(self) -> str:
         """All of it, for a legend."""
         return f"{self.cause} {self.meaning} {self.remedy}"
 
@@ -347,5 +347,5 @@ def flag_legend(rows: Iterable[TableRow]) -> list[str]:
     """The meaning of the flags that some rows carry and what to do about them, one line each."""
     carried = {flag for row in rows for flag in row.flags}
     known = known_flags()
-    lines = [f"{name}: {flag.said}" for name, flag in known.items() if name in carried]
+    lines = [f"{name}: {flag.text}" for name, flag in known.items() if name in carried]
     return lines + [f"{flag}: a flag without a description" for flag in sorted(carried - known.keys())]

@@ -52,9 +52,9 @@ from erasebench.results.rows import STATUSES
 from erasebench.results.table import number, numbered_lines
 from erasebench.texts import defused, restored
 
-_OWN = [f.name for f in fields(BoardRow) if f.name not in ("numbers", "entered")]
-_ENTERED = [f.name for f in fields(Entered)]
-COLUMNS = (*_OWN, *_ENTERED)
+_ROW_COLUMNS = [f.name for f in fields(BoardRow) if f.name not in ("numbers", "entered")]
+_ENTERED_COLUMNS = [f.name for f in fields(Entered)]
+COLUMNS = (*_ROW_COLUMNS, *_ENTERED_COLUMNS)
 """The columns of every leaderboard, in their order; those of numbers follow them."""
 _ENDS = ("", "_low", "_high", "_n")
 
@@ -69,8 +69,8 @@ def csv_lines(rows: Sequence[BoardRow]) -> list[str]:
     keys = _number_keys(rows)
     lines = [_csv_line([*COLUMNS, *(f"{key}{end}" for key in keys for end in _ENDS)])]
     for row in rows:
-        own = [_to_text(getattr(row, name)) for name in _OWN]
-        entered = [_to_text(getattr(row.entered, name)) for name in _ENTERED]
+        own = [_to_text(getattr(row, name)) for name in _ROW_COLUMNS]
+        entered = [_to_text(getattr(row.entered, name)) for name in _ENTERED_COLUMNS]
         numbers = [row.numbers.get(key) for key in keys]
         lines.append(
             _csv_line(
@@ -135,10 +135,13 @@ def read_leaderboard(path: Path) -> list[BoardRow]:
         try:
             if len(cells) != len(header):
                 raise ValueError(f"it has {len(cells)} cells, the header {len(header)}")
-            own = {name: _from_text(name, text) for name, text in zip(_OWN, cells, strict=False)}
+            own = {name: _from_text(name, text) for name, text in zip(_ROW_COLUMNS, cells, strict=False)}
             if own["status"] not in STATUSES:
                 raise ValueError(f"the status is {own['status']!r}, not one of {', '.join(STATUSES)}")
-            entered = {name: _from_text(name, text) for name, text in zip(_ENTERED, cells[len(_OWN) :], strict=False)}
+            entered = {
+                name: _from_text(name, text)
+                for name, text in zip(_ENTERED_COLUMNS, cells[len(_ROW_COLUMNS) :], strict=False)
+            }
             numbers = {
                 key: _estimate(cells[first + 4 * k : first + 4 * k + 4])
                 for k, key in enumerate(keys)

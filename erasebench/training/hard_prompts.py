@@ -250,7 +250,7 @@ class Trail:
         self.losses.append(loss)
         self.gradient = max(self.gradient or 0.0, gradient)
 
-    def found(self, prompt: AdversarialPrompt) -> Found:
+    def findings(self, prompt: AdversarialPrompt) -> Found:
         """The same with the prompt that was found."""
         losses = thinned(self.losses, LOSSES)
         return Found(prompt, self.first_success, len(self.losses), losses, self.gradient, self.note)
@@ -276,12 +276,12 @@ class Lessons:
     Attributes:
         latents: ``[steps, n, c, h, w]``.
         timesteps: ``[steps, n]``.
-        wanted: ``[steps, n, c, h, w]``.
+        targets: ``[steps, n, c, h, w]``.
     """
 
     latents: Tensor
     timesteps: Tensor
-    wanted: Tensor
+    targets: Tensor
 
 
 def prepare(
@@ -346,7 +346,7 @@ def practise(
     Raises:
         FloatingPointError: the search diverged.
     """
-    for x, t, noise in zip(lessons.latents, lessons.timesteps, lessons.wanted, strict=True):
+    for x, t, noise in zip(lessons.latents, lessons.timesteps, lessons.targets, strict=True):
         losses, gradients = compare(target, prompts, tokens.draw(rows), x, t, noise)
         norms = torch.stack([gradient.norm() for gradient in gradients])
         for row, loss, norm in zip(rows, losses.tolist(), norms.tolist(), strict=True):

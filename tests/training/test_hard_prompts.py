@@ -241,9 +241,9 @@ def test_without_a_teacher_the_noise_is_wanted() -> None:
     clean = torch.randn((3, *target.model.latent_shape), generator=torch.Generator().manual_seed(0)).double()
     lessons = prepare(target, [2, 0], clean, torch.tensor([[0, 999]]), generators(target.prompts, 0, "noise"), None)
     signal = target.model.alphas_cumprod[[0, 999]].view(-1, 1, 1, 1)
-    expected = signal.sqrt() * clean[[2, 0]] + (1 - signal).sqrt() * lessons.wanted[0]
+    expected = signal.sqrt() * clean[[2, 0]] + (1 - signal).sqrt() * lessons.targets[0]
     torch.testing.assert_close(lessons.latents[0], expected)
-    assert 0.8 < lessons.wanted.std() < 1.2
+    assert 0.8 < lessons.targets.std() < 1.2
     assert target.passes == [0, 0, 0]
 
 

@@ -88,7 +88,7 @@ def attempt(part: Part, name: str, needed: float, measure: Callable[[], dict[str
     Returns:
         The figures; None if there are none.
     """
-    if part.left() < needed + ending(part):
+    if part.seconds_left() < needed + ending(part):
         part.record(name, OUT_OF_TIME)
         return None
     figures: dict[str, Any] | None = None

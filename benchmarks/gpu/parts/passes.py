@@ -150,7 +150,7 @@ def measure_compiled(part: Part, size: Size, model: DiffusionModel, measure: Cal
     images = size.batches[-1] if part.tiny else COMPILED
     model.compile(backend=size.backend)
     try:
-        with alarm(part.left() - ending(part)):
+        with alarm(part.seconds_left() - ending(part)):
             attempt(part, f"compiled.{images}", size.compile_seconds, lambda: measure(images))
     except OutOfTime:
         part.record(f"compiled.{images}", OUT_OF_TIME)

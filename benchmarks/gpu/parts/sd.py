@@ -311,7 +311,7 @@ def measure_compiled(
     order = [best, *(batch for batch in size.batches if batch != best)]
     model.compile(backend=size.backend)
     try:
-        with alarm(part.left() - ending(part)):
+        with alarm(part.seconds_left() - ending(part)):
             while order:
                 batch = order[0]
                 known = eager.get(batch)

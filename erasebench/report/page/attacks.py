@@ -27,7 +27,7 @@ class Line:
     Attributes:
         method: its name.
         attack: that counts; "" for all together.
-        value: what is left or was brought back; ``interval``, ``bar`` and ``said`` belong to it.
+        value: what is left or was brought back; ``interval``, ``bar`` and ``tooltip`` belong to it.
         leading: whether it cannot be told apart from the best.
         unerased: whether it is the unerased model.
         target: the id of its row in the table of attacks.
@@ -38,7 +38,7 @@ class Line:
     value: str
     interval: str
     bar: Bar
-    said: str
+    tooltip: str
     leading: bool
     unerased: bool
     target: str
@@ -100,7 +100,7 @@ def standings(rows: Sequence[TableRow], baseline: str, prefix: str, ranking: Ran
     return lists
 
 
-def _frame(concept: str, metric: str, known: Sequence[tuple[str, str, Estimate, bool]]) -> pd.DataFrame:
+def _frame(concept: str, metric: str, standings: Sequence[tuple[str, str, Estimate, bool]]) -> pd.DataFrame:
     """Standings as a table; the attack is the ensemble where all count together."""
     lines = [
         {
@@ -108,7 +108,7 @@ def _frame(concept: str, metric: str, known: Sequence[tuple[str, str, Estimate, 
             **{"value": estimate.value, "low": estimate.low, "high": estimate.high, "n": estimate.n},
             "leading": leading,
         }
-        for method, attack, estimate, leading in known
+        for method, attack, estimate, leading in standings
     ]
     return pd.DataFrame(lines)
 
@@ -173,4 +173,4 @@ def _share(share: float, prompts: int) -> Cell:
     hits = round(share * prompts)
     estimate = rate([True] * hits + [False] * (prompts - hits)).scaled(100)
     value, interval = PER_CENT.words(estimate)
-    return Cell(value, str(estimate.value), interval, said=f"{hits} of {prompts} prompts", heat=round(share, 3))
+    return Cell(value, str(estimate.value), interval, tooltip=f"{hits} of {prompts} prompts", heat=round(share, 3))

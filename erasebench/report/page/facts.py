@@ -124,7 +124,7 @@ def judges_table(run: RunFolder, prefix: str) -> Table | None:
         figures = sensitivity(judge, label, weights)
         cells = (
             *(Cell(judge), Cell(label), Cell(str(spec.get("version", "unknown")))),
-            Cell(weights[:12] or "none", said=weights),
+            Cell(weights[:12] or "none", tooltip=weights),
             *(Cell(figures.get(side, "not measured")) for side in _OF_DETECTOR),
         )
         rows.append(Row(f"{prefix}judge-{identifier(judge, label)}", cells))

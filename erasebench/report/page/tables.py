@@ -29,7 +29,7 @@ class Flag:
 
     name: str
     target: str
-    said: str
+    tooltip: str
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Cell:
         sort: what it sorts by, where that is not its text; "" is below every number.
         interval: in brackets, behind the text.
         bar: the interval, drawn.
-        said: what it says when pointed at.
+        tooltip: what it says when pointed at.
         heat: how dark it is, from 0 to 1; None for no colour.
         flags: badges.
         tone: "failed" or "n/a" where there is no number.
@@ -60,7 +60,7 @@ class Cell:
     sort: str | None = None
     interval: str = ""
     bar: Bar | None = None
-    said: str = ""
+    tooltip: str = ""
     heat: float | None = None
     flags: tuple[Flag, ...] = ()
     tone: str = ""
@@ -71,7 +71,7 @@ class Column:
     """A column.
 
     Attributes:
-        title: its heading; ``small`` the line below that, and ``said`` what it says when pointed at.
+        title: its heading; ``small`` the line below that, and ``tooltip`` what it says when pointed at.
         number: whether it holds numbers.
         falling: whether it is first sorted downwards.
     """
@@ -80,7 +80,7 @@ class Column:
     small: str = ""
     number: bool = False
     falling: bool = False
-    said: str = ""
+    tooltip: str = ""
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def badge(name: str, prefix: str, attacks: Sequence[str] = ()) -> Flag:
         attacks: those that carry it, of a row that sums up several.
     """
     flag = known_flags().get(name)
-    text = flag.said if flag else "a flag without a description"
+    text = flag.text if flag else "a flag without a description"
     of = f"{', '.join(attacks)}: " if attacks else ""
     count = f" \N{MULTIPLICATION SIGN}{len(attacks)}" if len(attacks) > 1 else ""
     return Flag(f"{name}{count}", f"{prefix}flag-{identifier(name)}", f"{of}{text}")
@@ -174,7 +174,7 @@ def model_tables(rows: Sequence[TableRow], metrics: Metrics, prefix: str, baseli
         columns = (Column("Method"), *(_column(own, key, metrics) for key in keys), Column("Status and flags"))
         lines = []
         for row in own:
-            method = Cell(row.method, said="unerased" if row.method == baseline else "")
+            method = Cell(row.method, tooltip="unerased" if row.method == baseline else "")
             values = (value_cell(row, key, scales[key]) for key in keys)
             identity = f"{prefix}row-{identifier(row.method, concept)}"
             lines.append(Row(identity, (method, *values, _status(row, prefix)), row.method, concept, row.status))
@@ -188,7 +188,7 @@ def _status(row: TableRow, prefix: str) -> Cell:
     badges = tuple(badge(flag, prefix) for flag in row.flags)
     if row.status == "ok":
         return Cell("" if badges else "ok", flags=badges)
-    return Cell(row.status, said=row.reason, flags=badges, tone=row.status)
+    return Cell(row.status, tooltip=row.reason, flags=badges, tone=row.status)
 
 
 def attack_tables(rows: Sequence[TableRow], metrics: Metrics, prefix: str) -> list[Table]:
@@ -208,7 +208,7 @@ def attack_tables(rows: Sequence[TableRow], metrics: Metrics, prefix: str) -> li
             key = ROBUST if attack == ENSEMBLE else RATE
             metric = _describe(metrics, key)
             small = f"{metric.title.lower() if attack == ENSEMBLE else 'confirmed'}, {metric.unit or '%'}"
-            columns.append(Column(attack, small, number=True, falling=True, said=metric.meaning))
+            columns.append(Column(attack, small, number=True, falling=True, tooltip=metric.meaning))
         lines = []
         for method in dict.fromkeys(row.method for row in own):
             of_attack = {row.attack: row for row in own if row.method == method}
@@ -292,7 +292,7 @@ def value_cell(row: TableRow | None, key: str, scale: Scale) -> Cell:
     if estimate is None:
         return Cell(NONE, sort="")
     if not estimate.defined:
-        return Cell("undefined", sort="", said="nothing was there to be measured")
+        return Cell("undefined", sort="", tooltip="nothing was there to be measured")
     value, interval = scale.words(estimate)
     return Cell(value, str(estimate.value), interval, scale.bar(estimate), _said(estimate))
 
@@ -301,10 +301,10 @@ def _attacked(row: TableRow | None, ensemble: bool) -> Cell:
     if row is None:
         return Cell(NONE, sort="")
     if row.status != "ok":
-        return Cell(row.status, sort="", said=row.reason, tone=row.status)
+        return Cell(row.status, sort="", tooltip=row.reason, tone=row.status)
     estimate = row.metrics.get(ROBUST if ensemble else RATE)
     if estimate is None or not estimate.defined:
-        return Cell("undefined", sort="", said="the unerased model draws none of the prompts")
+        return Cell("undefined", sort="", tooltip="the unerased model draws none of the prompts")
     value, interval = PER_CENT.words(estimate)
     floor = row.metrics.get(FLOOR)
     tooltip = _said(estimate, "prompts")
@@ -313,7 +313,7 @@ def _attacked(row: TableRow | None, ensemble: bool) -> Cell:
     if row.flags:
         tooltip += f"; flags: {', '.join(row.flags)}"
     share = 100 - estimate.value if ensemble else estimate.value
-    return Cell(value, str(estimate.value), interval, said=tooltip, heat=round(share / 100, 3))
+    return Cell(value, str(estimate.value), interval, tooltip=tooltip, heat=round(share / 100, 3))
 
 
 PER_CENT = Scale(1, 0.0, 100.0)

@@ -20,7 +20,7 @@ from erasebench.results.preservation import Damage
 from erasebench.results.rows import TableRow
 from erasebench.results.table import Metrics
 
-NAMED = 4
+MAX_NAMES = 4
 """So many methods are named in a sentence; of more, how many they are."""
 CAUTIONS = {
     "not-erased": "{} did not erase it: more than a quarter of the unerased model's Ratio is left.",
@@ -274,8 +274,8 @@ def _names(methods: Sequence[Standing | TableRow], collapsed: Collection[str] = 
 def _listed(parts: Iterable[Markup]) -> Markup:
     """Parts in a sentence: ``a, b and c``; of many the first and how many more."""
     shown = list(parts)
-    if len(shown) > NAMED + 1:
-        shown = [*shown[:NAMED], _say("{} more", len(shown) - NAMED)]
+    if len(shown) > MAX_NAMES + 1:
+        shown = [*shown[:MAX_NAMES], _say("{} more", len(shown) - MAX_NAMES)]
     return Markup(" and ").join([*([Markup(", ").join(shown[:-1])] if shown[:-1] else []), shown[-1]])
 
 
