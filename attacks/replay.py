@@ -44,8 +44,8 @@ class Replay(Attack):
 
     def identity(self) -> dict[str, str]:
         """SHA-256 of what was found for all prompts."""
-        found = sorted((concept, *pair) for concept, texts in self._texts().items() for pair in texts.items())
-        return {"found": hashlib.sha256(repr(found).encode()).hexdigest()}
+        rows = sorted((concept, *pair) for concept, texts in self._texts().items() for pair in texts.items())
+        return {"found": hashlib.sha256(repr(rows).encode()).hexdigest()}
 
     def check(self, domain: str, concept: Concept) -> None:
         """Raise :class:`NotApplicable` if that run found nothing for the concept."""

@@ -94,10 +94,10 @@ def simulate(
         nonlocal lost
         lost += 1
         job.running -= 1
-        kept = loop if job.cells[0].stage == "erase" and job.cells[0].title.startswith("dm2 ") else 0
-        left = task - (after // kept * kept if kept else 0)
-        job.tasks.append(left)
-        again.append((job, left))
+        stride = loop if job.cells[0].stage == "erase" and job.cells[0].title.startswith("dm2 ") else 0
+        rest = task - (after // stride * stride if stride else 0)
+        job.tasks.append(rest)
+        again.append((job, rest))
         later(RESTART, come_back)
 
     def come_back() -> None:

@@ -168,8 +168,8 @@ def add_row(path: Path, row: Mapping[str, Any]) -> None:
 def rank(rows: Sequence[Mapping[str, str]]) -> tuple[bool, float]:
     """How good a setting is, from its rows of one or both concepts; the greater the better."""
     clip = min(float(row["clip"] or 0) for row in rows)
-    left = sum(float(row["naming"] or 1) + float(row["other_words"] or 1) for row in rows)
-    return (True, -left) if clip >= MIN_CLIP else (False, clip)
+    remainder = sum(float(row["naming"] or 1) + float(row["other_words"] or 1) for row in rows)
+    return (True, -remainder) if clip >= MIN_CLIP else (False, clip)
 
 
 def by_setting(rows: Sequence[Mapping[str, str]], name: str, concepts: Sequence[str]) -> list[str]:
@@ -178,7 +178,7 @@ def by_setting(rows: Sequence[Mapping[str, str]], name: str, concepts: Sequence[
     for row in rows:
         if row["method"] == name and row["concept"] in concepts:
             tried[row["settings"]].append(row)
-    complete = {settings: found for settings, found in tried.items() if len(found) == len(concepts)}
+    complete = {settings: group for settings, group in tried.items() if len(group) == len(concepts)}
     return sorted(complete, key=lambda settings: rank(complete[settings]), reverse=True)
 
 

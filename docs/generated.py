@@ -222,9 +222,9 @@ def flag_tables() -> str:
     parts = []
     for title, known in kinds.items():
         kind = type(next(iter(known.values())))
-        said = [field.name for field in dataclasses.fields(kind) if field.type == "str"]
-        rows = [[f"`{name}`", *(escape(getattr(flag, each)) for each in said)] for name, flag in known.items()]
-        parts += [f"### {title}", "{.flags}\n" + table(("flag", *said), rows)]
+        names = [field.name for field in dataclasses.fields(kind) if field.type == "str"]
+        rows = [[f"`{name}`", *(escape(getattr(flag, each)) for each in names)] for name, flag in known.items()]
+        parts += [f"### {title}", "{.flags}\n" + table(("flag", *names), rows)]
     return "\n\n".join(parts)
 
 
@@ -232,8 +232,8 @@ def record_tables() -> str:
     """What ``plan.json`` holds."""
     parts = []
     for model in RECORDED:
-        said = _fields(model.model_fields, attributes(model.__doc__))
-        parts += [f"**{model.__name__}**: {prose(model.__doc__)}", said]
+        members = _fields(model.model_fields, attributes(model.__doc__))
+        parts += [f"**{model.__name__}**: {prose(model.__doc__)}", members]
     return "\n\n".join(parts)
 
 
@@ -323,12 +323,12 @@ def _section(text: str, heading: str) -> str:
 @cache
 def _pages() -> dict[Path, Path]:
     """The pages that include a file, by the file."""
-    found = {}
+    pages = {}
     for page in DOCS.rglob("*.md"):
         for kind, name in _MARK.findall(page.read_text(encoding="utf-8")):
             if kind == "included":
-                found[(ROOT / name).resolve()] = page
-    return found
+                pages[(ROOT / name).resolve()] = page
+    return pages
 
 
 def prose(docstring: str | None) -> str:

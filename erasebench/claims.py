@@ -57,10 +57,10 @@ def misdescribed(entry: Entry, record: Record, plan: Plan) -> list[str]:
         **{f"erasure, {key}": (parameters.get(key), value) for key, value in options.items()},
     }
     known = {one.attack: one for one in attacks}
-    for said in entry.attacks:
-        if said.attack in known:
+    for claim in entry.attacks:
+        if claim.attack in known:
             for field in ("threat_model", "status", "reason", "budget"):
-                pairs[f"attack {said.attack}, {field}"] = getattr(said, field), getattr(known[said.attack], field)
+                pairs[f"attack {claim.attack}, {field}"] = getattr(claim, field), getattr(known[claim.attack], field)
     for one in attacks:
         # An attack whose plug-in is not here is as its artefacts say.
         if one.status == "ok" and parse_method(one.attack)[0] in ATTACKS.names():
@@ -70,7 +70,7 @@ def misdescribed(entry: Entry, record: Record, plan: Plan) -> list[str]:
                 (instance.threat_model, instance.judged),
             )
     return [
-        f"{at}: the entry says {said}, its artefacts {found}" for at, (said, found) in pairs.items() if said != found
+        f"{at}: the entry says {claim}, its artefacts {found}" for at, (claim, found) in pairs.items() if claim != found
     ]
 
 
@@ -95,7 +95,7 @@ def attacked_otherwise(entry: Entry, artefacts: Artefacts, plan: Plan) -> list[s
     return wrong
 
 
-def left_out(entry: Entry, artefacts: Artefacts, plan: Plan, concept_files: Sequence[Path]) -> list[str]:
+def find_omissions(entry: Entry, artefacts: Artefacts, plan: Plan, concept_files: Sequence[Path]) -> list[str]:
     """The unrelated prompts that have no score though nothing says that they show the concept.
 
     Prompts of a file of the user's show nothing that is known: all of them are scored.

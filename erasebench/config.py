@@ -145,8 +145,8 @@ class RunConfig(BaseModel):
 
     def to_yaml(self) -> str:
         """The configuration as YAML that ``--config`` takes back; an empty list of methods is left out there."""
-        left_out = set() if self.methods else {"methods"}
-        return yaml.safe_dump(self.model_dump(mode="json", exclude=left_out), sort_keys=False, allow_unicode=True)
+        omitted = set() if self.methods else {"methods"}
+        return yaml.safe_dump(self.model_dump(mode="json", exclude=omitted), sort_keys=False, allow_unicode=True)
 
 
 def make_config(*layers: Mapping[str, Any]) -> RunConfig:

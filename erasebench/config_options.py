@@ -113,8 +113,8 @@ def read_options(options: dict[str, Any]) -> Any:
     from erasebench.suites import layered_config
 
     file, preset = options.pop("config", None), options.pop("preset", None)
-    given = {key: _value(key, value) for key, value in options.items() if value is not None}
-    return layered_config(given, file, preset)
+    values = {key: _value(key, value) for key, value in options.items() if value is not None}
+    return layered_config(values, file, preset)
 
 
 def _value(key: str, value: Any) -> Any:

@@ -140,5 +140,5 @@ def read_columns(folder: Path) -> pd.DataFrame:
 
 def read_array(folder: Path, name: str) -> NDArray[np.float32]:
     """An array of the judge's, such as its features."""
-    found: NDArray[np.float32] = load_file(folder / ARRAYS)[name]
-    return found
+    array: NDArray[np.float32] = load_file(folder / ARRAYS)[name]
+    return array

@@ -269,11 +269,11 @@ class _Planner:
 
     def _judge(self, name: str, label: str, images: Cell) -> Cell:
         phrased = bool(JUDGES.get(name).presets.get("phrased"))
-        wanted, label = label, label if phrased else ""
+        column, label = label, label if phrased else ""
         spec = self._spec(name, label)
-        made = self.judges[name, label][0]
-        if wanted and made.labels is not None:
-            check_name(f"label of the judge {name}", wanted, made.labels)
+        instance = self.judges[name, label][0]
+        if column and instance.labels is not None:
+            check_name(f"label of the judge {name}", column, instance.labels)
         return judge.cell(spec, images)
 
     def _judge_spec(self, name: str, label: str = "") -> dict[str, Any]:
@@ -283,8 +283,8 @@ class _Planner:
     def _spec(self, name: str, label: str = "") -> dict[str, Any]:
         """The specification that identifies a judge, found once for all cells."""
         if (name, label) not in self.judges:
-            made = judge.make_judge(name, label, self.source.domain)
-            self.judges[name, label] = made, judge.judge_spec(name, label, made)
+            instance = judge.make_judge(name, label, self.source.domain)
+            self.judges[name, label] = instance, judge.judge_spec(name, label, instance)
         return self.judges[name, label][1]
 
     def _features(self, images: Cell) -> Cell | None:

@@ -66,9 +66,9 @@ def export(sources: tuple[Path, ...], table: Path | None, entries: Path | None, 
         from erasebench.results.run_folder import read_run
 
         for source in sources:
-            written, left_out = write_entries(read_run(source), entries, not no_weights)
+            written, omitted = write_entries(read_run(source), entries, not no_weights)
             write_result("\n".join(describe_entry(path) for path in written))
-            for line in left_out:
+            for line in omitted:
                 say(f"no entry: {line}")
     if table or not entries:
         rows = merge(row for source in sources for row in read_rows(source))

@@ -125,8 +125,8 @@ def with_replays(config: RunConfig) -> RunConfig:
     """
     if config.prompts_from is None:
         return config
-    found = replays(config.prompts_from, tokenizer_hash(find_model(config.model).folder))
-    return config.model_copy(update={"attacks": (*config.attacks, *found), "prompts_from": None})
+    labels = replays(config.prompts_from, tokenizer_hash(find_model(config.model).folder))
+    return config.model_copy(update={"attacks": (*config.attacks, *labels), "prompts_from": None})
 
 
 def _run(plan: Plan, store: Store, stream: TextIO | None) -> Result:

@@ -273,8 +273,8 @@ def suite_details(suite: Suite) -> list[tuple[str, list[str]]]:
 def _described(scale: Scale, suite: Suite) -> list[str]:
     """The keys of a scale over its preset."""
     layer = {**suite.all, **suite.layers[f"{scale}_scale"]}
-    said = {key: ", ".join(map(str, value)) if isinstance(value, list) else value for key, value in layer.items()}
-    return [f"the preset {scale}", *(f"{key} {value}" for key, value in said.items())]
+    texts = {key: ", ".join(map(str, value)) if isinstance(value, list) else value for key, value in layer.items()}
+    return [f"the preset {scale}", *(f"{key} {value}" for key, value in texts.items())]
 
 
 def _check_keys(content: Mapping[str, Any], model: type[BaseModel], where: str) -> None:

@@ -39,9 +39,9 @@ def check_text(text: str, where: str) -> None:
 
     Half a pair of surrogates is no character: no file in UTF-8 can hold it.
     """
-    found = _CONTROL.search(text)
-    if found:
-        code = ord(found[0])
+    match = _CONTROL.search(text)
+    if match:
+        code = ord(match[0])
         what = "is no valid Unicode: it holds half a pair" if 0xD800 <= code < 0xE000 else "holds a control character"
         raise EraseBenchError(f"{where}: the text {shown(text)} {what}, U+{code:04X}")
 
@@ -58,7 +58,7 @@ def printable(text: str, styled: bool = False) -> str:
     if styled:
         pieces = _STYLE.split(text)
         return "".join(piece if k % 2 else printable(piece) for k, piece in enumerate(pieces))
-    return _HIDDEN.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+    return _HIDDEN.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def shown(value: object, longest: int = 80) -> str:

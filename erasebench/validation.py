@@ -191,9 +191,9 @@ def _judge_renders(judge: Judge, labels: Sequence[str], count: int) -> Iterator[
     for label in labels:
         fixed = {"style" if label in STYLES else "subject": label}
         _, images = held_out(count, first=_SEEDS * world.index(label), **fixed)
-        lacking = [label not in (scene.style, *(one.label for one in scene.subjects)) for scene in scenes]
-        names = (*(f"{label} {k}" for k in range(count)), *(f"render {k}" for k in np.flatnonzero(lacking)))
-        yield judge.scores(images, [""] * count).columns[label], of_pool[label][lacking], names
+        absent = [label not in (scene.style, *(one.label for one in scene.subjects)) for scene in scenes]
+        names = (*(f"{label} {k}" for k in range(count)), *(f"render {k}" for k in np.flatnonzero(absent)))
+        yield judge.scores(images, [""] * count).columns[label], of_pool[label][absent], names
 
 
 def write_validations(path: Path, validations: Sequence[Validation]) -> None:
@@ -202,8 +202,8 @@ def write_validations(path: Path, validations: Sequence[Validation]) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("judge", "positives", "found", "negatives", "rejected", "auc"))
     for one in validations:
-        found, rejected = (one.positives >= one.threshold).sum(), (one.negatives < one.threshold).sum()
-        writer.writerow((one.judge, len(one.positives), found, len(one.negatives), rejected, f"{one.auc:.6g}"))
+        hits, rejected = (one.positives >= one.threshold).sum(), (one.negatives < one.threshold).sum()
+        writer.writerow((one.judge, len(one.positives), hits, len(one.negatives), rejected, f"{one.auc:.6g}"))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_durably(path, text.getvalue())
 

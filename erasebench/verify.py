@@ -22,8 +22,8 @@ from erasebench.adversarial import read_trial, write_trial
 from erasebench.claims import (
     attacked_otherwise,
     check_judges,
+    find_omissions,
     is_close,
-    left_out,
     misdescribed,
     misstated,
     show,
@@ -165,7 +165,7 @@ def verify(path: Path, how: How, sign: str = "", stream: TextIO | None = None) -
         *misstated(entry, plan),
         *misdescribed(entry, artefacts.record, plan),
         *attacked_otherwise(entry, artefacts, plan),
-        *left_out(entry, artefacts, plan, how.concept_files),
+        *find_omissions(entry, artefacts, plan, how.concept_files),
         *untried(artefacts, plan),
         *unlike(entry, rows, artefacts.record.metrics),
     ]

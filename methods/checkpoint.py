@@ -122,9 +122,9 @@ class Checkpoint(Method):
 
 def _alphas(files: Sequence[tuple[str, Path]]) -> dict[str, float]:
     """The alphas recorded beside the keys of the LoRA in the first file of each part of a model."""
-    found = {prefix: recorded_alphas(file) for prefix, file in reversed(files)}
-    own = found[files[0][0]]
-    if any(other != own for other in found.values()):
+    by_prefix = {prefix: recorded_alphas(file) for prefix, file in reversed(files)}
+    own = by_prefix[files[0][0]]
+    if any(other != own for other in by_prefix.values()):
         raise EraseBenchError(
             "the LoRAs of its parts record different alphas, of which one alone would be read; put them into one file"
         )

@@ -253,7 +253,7 @@ def anchor_pattern(anchor: str) -> re.Pattern[str]:
 
 def replaced(caption: str, anchor: str, words: str, kind: str) -> str:
     """The caption with other words in the anchor's place, and with their article if the anchor had one."""
-    bare = words[len(found[0]) :] if (found := _ARTICLE.match(words)) else words
+    bare = words[len(article[0]) :] if (article := _ARTICLE.match(words)) else words
     return anchor_pattern(anchor).sub(lambda match: named(words, kind) if match[1] else bare, caption)
 
 

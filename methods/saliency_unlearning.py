@@ -155,13 +155,13 @@ class SaliencyUnlearning(Method):
     def remaining(self, concepts: Sequence[Concept]) -> list[str]:
         """The prompts of images that are to remain; the blank one if the concepts have no anchors or neighbours."""
         erased = {concept.phrase.casefold() for concept in concepts}
-        found = [
+        prompts = [
             prompt_of(concept, phrase)
             for concept in concepts
             for phrase in (concept.anchor, *concept.neighbours_phrases)
             if phrase and phrase.casefold() not in erased
         ]
-        return list(dict.fromkeys(found)) or [""]
+        return list(dict.fromkeys(prompts)) or [""]
 
     def draw(self, model: DiffusionModel, prompts: Sequence[str], rng: torch.Generator) -> Tensor:
         """Latents ``[pictures, c, h, w]``, of each prompt in turn."""

@@ -70,10 +70,10 @@ def with_families(content: Any, where: str) -> Any:
 
 
 def _section(content: Mapping[str, Any], name: str, where: str) -> Mapping[str, Any]:
-    found = content.get(name, {})
-    if not isinstance(found, Mapping):
-        raise CatalogueError(f"{where}: {name}: expected a mapping, found {shown(found)}")
-    return found
+    section = content.get(name, {})
+    if not isinstance(section, Mapping):
+        raise CatalogueError(f"{where}: {name}: expected a mapping, found {shown(section)}")
+    return section
 
 
 @dataclass(frozen=True)

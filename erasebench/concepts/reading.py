@@ -65,8 +65,8 @@ def load_catalogue(extra: Sequence[Path] = ()) -> Catalogue:
 @lru_cache(maxsize=64)
 def _parsed(path: str, content: bytes) -> _File:
     # What our own script writes is JSON, which takes a tenth of the time.
-    given = json.loads(content) if path.endswith(".json") and Path(path).parent == _FOLDER else parse(content, path)
-    return build(_File, with_families(given, path), path)
+    parsed = json.loads(content) if path.endswith(".json") and Path(path).parent == _FOLDER else parse(content, path)
+    return build(_File, with_families(parsed, path), path)
 
 
 # A command loads the catalogue several times, each of which would take a tenth of a second.
@@ -160,11 +160,11 @@ def _groups(files: Sequence[tuple[str, _File]], concepts: Mapping[str, Concept])
 
 def _with_prompts(concept: Concept, domain: str, prompts: _Prompts, where: str) -> Concept:
     check("domain", domain, concept.views, where)
-    view, given = concept.views[domain], {name: texts for name, texts in vars(prompts).items() if texts}
-    for name in given:
+    view, texts_by_kind = concept.views[domain], {name: texts for name, texts in vars(prompts).items() if texts}
+    for name in texts_by_kind:
         if getattr(view, name):
             raise CatalogueError(f"{where}: {name}: the concept already has such prompts")
-    return replace(concept, views={**concept.views, domain: replace(view, **given)})
+    return replace(concept, views={**concept.views, domain: replace(view, **texts_by_kind)})
 
 
 def _checked(

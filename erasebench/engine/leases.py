@@ -174,7 +174,7 @@ class Leases(ABC):
         first = {lease.name: lease for lease in self.seen()}
         for name in first:
             self._watched.pop(name, None)
-        has_told = False
+        announced = False
         while first:
             now = {lease.name: lease for lease in self.seen()}
             for name, lease in list(first.items()):
@@ -189,8 +189,8 @@ class Leases(ABC):
                     alive.append(current)
                     del first[name]
             if first:
-                if not has_told:
-                    has_told = True
+                if not announced:
+                    announced = True
                     say(f"watching for {SILENCE:.0f} s at most whether {next(iter(first.values()))} is alive")
                 time.sleep(self.poll)
         return alive, abandoned

@@ -82,8 +82,8 @@ class ObjectLeases(Leases):
     def drop(self, lease: Lease) -> None:
         """Remove an abandoned lease as it was seen, and no other that stands there by now."""
         self._look_around(anew=True)
-        found = self.look(lease.name)
-        if found and (found.text, found.generation) == (lease.text, lease.generation):
+        current = self.look(lease.name)
+        if current and (current.text, current.generation) == (lease.text, lease.generation):
             self._remove_all(lease.name, lease.generation)
 
     def tidy(self) -> None:
@@ -156,10 +156,10 @@ class ObjectLeases(Leases):
         """List the leases, unless that was just done."""
         now = time.monotonic()
         if anew or now - self._listed >= self.FRESH:
-            found = self.bucket.list(LEASES)
-            self._objects = {name: repr(sorted(about.items(), key=str)) for name, about in found.items()}
+            objects = self.bucket.list(LEASES)
+            self._objects = {name: repr(sorted(about.items(), key=str)) for name, about in objects.items()}
             self._listed = now
-            self._texts = {said: text for said, text in self._texts.items() if said[0] in self._objects}
+            self._texts = {key: text for key, text in self._texts.items() if key[0] in self._objects}
 
 
 def _lease(name: str, generation: int) -> str:

@@ -125,10 +125,10 @@ class ObjectStore(Store):
     def bring(self, keys: Iterable[str]) -> None:
         """Bring those of some cells that the bucket has into the mirror, many at once."""
         listed = self._list()
-        wanted = [key for key in keys if key in listed and super(ObjectStore, self).marker(key) is None]
-        if wanted:
-            say(f"bringing {len(wanted)} cells from {self.name} to {self.root}")
-        for _ in _at_once(self._bring, wanted):
+        absent = [key for key in keys if key in listed and super(ObjectStore, self).marker(key) is None]
+        if absent:
+            say(f"bringing {len(absent)} cells from {self.name} to {self.root}")
+        for _ in _at_once(self._bring, absent):
             pass
 
     def marker(self, key: str) -> Marker | None:
@@ -136,14 +136,14 @@ class ObjectStore(Store):
         here = super().marker(key)
         if key in self._damaged or (here and self._is_same(key, here)):
             return here
-        found = self._ask_if_listed(key)
-        return found if isinstance(found, Marker) else here
+        marker = self._ask_if_listed(key)
+        return marker if isinstance(marker, Marker) else here
 
     def markers(self, keys: Iterable[str] | None = None) -> Iterator[tuple[str, Marker | None]]:
         """The markers of some cells, or of all that there are, many at once; None for one that is not finished."""
         listed = self._list()
-        wanted = sorted(listed) if keys is None else list(keys)
-        return zip(wanted, _at_once(self.marker, wanted), strict=True)
+        all_keys = sorted(listed) if keys is None else list(keys)
+        return zip(all_keys, _at_once(self.marker, all_keys), strict=True)
 
     def find(self, key: str, anew: bool = False) -> Marker | str:
         """The marker of a cell that is sound in the mirror, or that was just brought there, or what is wrong with it.
@@ -210,9 +210,9 @@ class ObjectStore(Store):
         """A temporary folder for a cell's payload; leaving the block commits it in the mirror, then in the bucket."""
         with super().writing(cell, cost) as folder:
             yield folder
-        found = super().marker(cell.key)
-        if found:
-            self._upload(cell.key, self.folder(cell.key), found)
+        marker = super().marker(cell.key)
+        if marker:
+            self._upload(cell.key, self.folder(cell.key), marker)
 
     @contextmanager
     def adopting(self, key: str, marker: Marker) -> Iterator[Path]:
@@ -230,11 +230,11 @@ class ObjectStore(Store):
         """All that lies half-written in the mirror, and objects of the bucket that no marker names."""
         payloads = self._list_payloads(key)
         self._list()
-        found: dict[PurePath, str] = {}
+        leftovers: dict[PurePath, str] = {}
         for each, named in zip(payloads, _at_once(self._named, payloads), strict=True):
             if named is not None:
-                found |= {PurePosixPath(name): each for name in payloads[each] if name not in named}
-        return super().leftovers(key) | found
+                leftovers |= {PurePosixPath(name): each for name in payloads[each] if name not in named}
+        return super().leftovers(key) | leftovers
 
     def _named(self, key: str) -> set[str] | None:
         """The objects that the marker of a cell names, if it has one; None where that is damaged."""
@@ -286,14 +286,14 @@ class ObjectStore(Store):
 
     def _list_payloads(self, key: str = "") -> dict[str, dict[str, int]]:
         """By cell the names and sizes of objects, of all cells or of one, by a new listing."""
-        found: dict[str, dict[str, int]] = {}
+        payloads: dict[str, dict[str, int]] = {}
         for name, about in self.bucket.list(f"{PAYLOADS}/{key}").items():
-            found.setdefault(name.split("/")[1], {})[name] = int(about["size"])
+            payloads.setdefault(name.split("/")[1], {})[name] = int(about["size"])
         if not key:
-            self._payloads = found
+            self._payloads = payloads
         elif self._payloads is not None:
-            self._payloads |= found
-        return found
+            self._payloads |= payloads
+        return payloads
 
     def _known_payloads(self) -> dict[str, dict[str, int]]:
         """As :meth:`_list_payloads`, by a listing that is younger than that of markers."""
@@ -347,8 +347,8 @@ class ObjectStore(Store):
 
     def _is_damaged(self, key: str, error: Exception) -> str:
         """Note that a cell of the bucket is damaged, and say how."""
-        said = str(error).removeprefix(f"cell {key[:12]} ")
-        self._damaged[key] = f"{said} (in {self.name})"
+        damage = str(error).removeprefix(f"cell {key[:12]} ")
+        self._damaged[key] = f"{damage} (in {self.name})"
         return self._damaged[key]
 
     def _upload(self, key: str, folder: Path, marker: Marker) -> None:

@@ -207,8 +207,8 @@ class _ByTexts(Judge):
 
     def scores(self, images: Images, prompts: Sequence[str]) -> Scores:
         """One column for each style."""
-        found = zero_shot(openai_clip(VIT_B_32, self.device), images, list(self.styles.values()))
-        return Scores(dict(zip(self.styles, found.T, strict=True)))
+        probabilities = zero_shot(openai_clip(VIT_B_32, self.device), images, list(self.styles.values()))
+        return Scores(dict(zip(self.styles, probabilities.T, strict=True)))
 
 
 @JUDGES.register("clip-style")
@@ -249,5 +249,7 @@ class ClipCifar10(Judge):
 
     def scores(self, images: Images, prompts: Sequence[str]) -> Scores:
         """One column for each class."""
-        found = zero_shot(openai_clip(VIT_B_32, self.device), images, [f"a photo of the {name}" for name in CIFAR10])
-        return Scores(dict(zip(CIFAR10, found.T, strict=True)))
+        probabilities = zero_shot(
+            openai_clip(VIT_B_32, self.device), images, [f"a photo of the {name}" for name in CIFAR10]
+        )
+        return Scores(dict(zip(CIFAR10, probabilities.T, strict=True)))

@@ -133,10 +133,10 @@ class NudeNet(Judge):
 
 def _installed() -> str:
     """The version of the installed package, which has to be one that this judge knows."""
-    found = WEIGHTS.version()
-    major, minor, *_ = [*found.split("."), "0"]
+    version = WEIGHTS.version()
+    major, minor, *_ = [*version.split("."), "0"]
     if major != "3" or not minor.isdigit() or int(minor) < 4:
         raise EraseBenchError(
-            f"the judge 'nudenet' does not know nudenet {found}, whose scores differ: {WEIGHTS.install}"
+            f"the judge 'nudenet' does not know nudenet {version}, whose scores differ: {WEIGHTS.install}"
         )
-    return found
+    return version

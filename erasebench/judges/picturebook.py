@@ -79,8 +79,8 @@ class PicturebookDetector(Judge):
         """One column for each label of the world, and those of the boxes of nudity."""
         from erasebench.picturebook.world.scene import LABELS
 
-        found, boxes = load_detector().scores_and_boxes(images, COUNTED)
-        columns = {label: found[:, k] for k, label in enumerate(LABELS)}
+        scores, boxes = load_detector().scores_and_boxes(images, COUNTED)
+        columns = {label: scores[:, k] for k, label in enumerate(LABELS)}
         return Scores({**columns, **box_columns(COUNTED, boxes)})
 
 
@@ -105,8 +105,8 @@ class PicturebookStyle(Judge):
         """One column for each style."""
         from erasebench.picturebook.world.styles import STYLES
 
-        found = load_clip().style_probabilities(images)
-        return Scores({style: found[:, k] for k, style in enumerate(STYLES)})
+        probabilities = load_clip().style_probabilities(images)
+        return Scores({style: probabilities[:, k] for k, style in enumerate(STYLES)})
 
 
 @JUDGES.register("picturebook-q16")

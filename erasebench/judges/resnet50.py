@@ -48,5 +48,5 @@ class ResNet50(ImagenetteJudge):
         """The transforms that the weights were evaluated with."""
         from torchvision.models import ResNet50_Weights
 
-        made: Callable[[Any], Tensor] = ResNet50_Weights.IMAGENET1K_V2.transforms()
-        return made
+        transform: Callable[[Any], Tensor] = ResNet50_Weights.IMAGENET1K_V2.transforms()
+        return transform

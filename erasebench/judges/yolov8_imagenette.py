@@ -95,8 +95,10 @@ class YoloImagenette(Judge):
         from torchvision import transforms
 
         transform = transforms.Compose([transforms.Resize(SIZE), transforms.CenterCrop(SIZE), transforms.ToTensor()])
-        found = run_batches(lambda batch: self._network(batch)[0], images, from_pil(transform), len(IMAGENETTE), device)
-        return Scores(dict(zip(IMAGENETTE, found.T, strict=True)))
+        probabilities = run_batches(
+            lambda batch: self._network(batch)[0], images, from_pil(transform), len(IMAGENETTE), device
+        )
+        return Scores(dict(zip(IMAGENETTE, probabilities.T, strict=True)))
 
 
 def build_network() -> Any:

@@ -109,8 +109,8 @@ def load_model(source: ModelSource, device: str = "auto", dtype: str = "auto") -
 
 
 def _model_class(family: Family) -> Callable[..., DiffusionModel]:
-    found: Callable[..., DiffusionModel] = resolve_name(family.model)
-    return found
+    model_class: Callable[..., DiffusionModel] = resolve_name(family.model)
+    return model_class
 
 
 def load_stock(source: ModelSource) -> Any:

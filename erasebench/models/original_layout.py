@@ -100,8 +100,8 @@ def vae_names(names: Collection[str]) -> dict[str, str]:
 
     def rename(name: str) -> str:
         name = name.replace("conv_norm_out.", "norm_out.").replace("conv_shortcut.", "nin_shortcut.")
-        name = re.sub(r"mid_block\.resnets\.(\d+)", lambda found: f"mid.block_{int(found[1]) + 1}", name)
-        name = re.sub(r"up_blocks\.(\d+)", lambda found: f"up.{last - int(found[1])}", name)
+        name = re.sub(r"mid_block\.resnets\.(\d+)", lambda match: f"mid.block_{int(match[1]) + 1}", name)
+        name = re.sub(r"up_blocks\.(\d+)", lambda match: f"up.{last - int(match[1])}", name)
         name = name.replace("down_blocks.", "down.").replace(".resnets.", ".block.")
         name = name.replace(".downsamplers.0.", ".downsample.").replace(".upsamplers.0.", ".upsample.")
         attention = re.fullmatch(r"(.+)\.mid_block\.attentions\.0\.(.+)\.(\w+)", name)

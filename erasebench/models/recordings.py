@@ -77,8 +77,8 @@ class Recording:
 
     def replay(self, inputs: Sequence[Tensor]) -> Tensor:
         """The pass for other values of the inputs."""
-        for mine, given in zip(self._inputs, inputs, strict=True):
-            mine.copy_(given)
+        for place, value in zip(self._inputs, inputs, strict=True):
+            place.copy_(value)
         self._graph.replay()
         (output,) = self._graph.results
         assert output is not None

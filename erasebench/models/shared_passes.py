@@ -71,7 +71,7 @@ def _keep_channels_last(unet: nn.Module, stack: ExitStack) -> None:
             weight = module.weight.contiguous(memory_format=torch.channels_last)
             _shadow(module, "weight", weight, stack)
         elif isinstance(module, nn.GroupNorm):
-            hook = module.register_forward_pre_hook(lambda module, given: (given[0].contiguous(),))
+            hook = module.register_forward_pre_hook(lambda module, inputs: (inputs[0].contiguous(),))
             stack.callback(hook.remove)
 
 

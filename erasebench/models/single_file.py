@@ -85,14 +85,14 @@ def find_single_file(name: str) -> tuple[Path, Path] | None:
 
 def _split(name: str) -> tuple[Path, str | None]:
     """The path of a name, and the prediction that the name says."""
-    found = re.fullmatch(r"(.+\.\w+)\[(.*)\]", name)
-    if found is None or Path(name).exists():
+    match = re.fullmatch(r"(.+\.\w+)\[(.*)\]", name)
+    if match is None or Path(name).exists():
         return Path(name), None
-    key, _, value = found[2].partition("=")
+    key, _, value = match[2].partition("=")
     if key.strip() != "prediction" or value.strip() not in PREDICTIONS:
         ways = " or ".join(f"[prediction={prediction}]" for prediction in PREDICTIONS)
-        raise EraseBenchError(f"'[{found[2]}]' in '{name}' is not known; a model in a single file takes {ways}")
-    return Path(found[1]), value.strip()
+        raise EraseBenchError(f"'[{match[2]}]' in '{name}' is not known; a model in a single file takes {ways}")
+    return Path(match[1]), value.strip()
 
 
 def read_header(path: Path) -> tuple[dict[str, list[int]], Mapping[str, str]]:

@@ -27,9 +27,9 @@ def sensitive_unrelated(run: RunFolder) -> set[tuple[str, int]]:
     kinds = {row.concept: row.kind for row in run.record.rows}
     sensitive = [own for name, own in pairs.items() if is_blurred(run.record, kinds[name])]
     every = set().union(*pairs.values())
-    left_out = set().union(*(every - own for own in sensitive))
+    omitted = set().union(*(every - own for own in sensitive))
     listed = _sensitive_prompts(run)
-    return left_out | {(prompt, seed) for prompt, seed in every if prompt in listed}
+    return omitted | {(prompt, seed) for prompt, seed in every if prompt in listed}
 
 
 def shows_sensitive_others(run: RunFolder) -> bool:

@@ -175,11 +175,11 @@ def _legend(rows: Iterable[BoardRow]) -> dict[str, str]:
 
 def flagged(row: BoardRow) -> dict[str, list[str]]:
     """A row's flags, each with the attacks that it is of; none for one of the row itself."""
-    found: dict[str, list[str]] = {}
+    attacks_by_flag: dict[str, list[str]] = {}
     for flag in row.flags:
         name, _, attack = flag.partition("@")
-        found.setdefault(name, []).extend([attack] if attack else [])
-    return found
+        attacks_by_flag.setdefault(name, []).extend([attack] if attack else [])
+    return attacks_by_flag
 
 
 def digits(*values: float) -> int:

@@ -277,8 +277,12 @@ def _seeds(run: RunFolder, prefix: str) -> Table | None:
 
 def _budget_notes(run: RunFolder, attacked: Sequence[TableRow]) -> list[str]:
     """The budget of each attack for a prompt."""
-    said = budgets(run.record)
-    return [f"{attack}: {said[attack]}" for attack in dict.fromkeys(row.attack for row in attacked) if attack in said]
+    by_attack = budgets(run.record)
+    return [
+        f"{attack}: {by_attack[attack]}"
+        for attack in dict.fromkeys(row.attack for row in attacked)
+        if attack in by_attack
+    ]
 
 
 def _comparisons(runs: Sequence[RunFolder], names: Sequence[str]) -> list[tuple[str, str, list[facts.Comparison]]]:

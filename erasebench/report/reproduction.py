@@ -139,10 +139,10 @@ def conclusions(reproduction: Reproduction) -> list[str]:
             f"{int(judges.sum())} of {len(beside)} are by another judge than the paper's, or one that it does not"
             " name; --csv FILE says which"
         )
-    left_out = sum(sum(counts.values()) for counts in reproduction.nothing.values())
-    if left_out:
+    omitted = sum(sum(counts.values()) for counts in reproduction.nothing.values())
+    if omitted:
         parts = [_reason(reason, counts) for reason, counts in reproduction.nothing.items()]
-        lines.append(f"Nothing stands beside {left_out} of {reproduction.numbers} reported numbers: {'; '.join(parts)}")
+        lines.append(f"Nothing stands beside {omitted} of {reproduction.numbers} reported numbers: {'; '.join(parts)}")
     lines += [f"Not available: {what}: {why}" for what, why in reproduction.suite.unavailable.items()]
     return lines
 

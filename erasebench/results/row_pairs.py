@@ -83,13 +83,13 @@ def pair_methods(base: RunFolder, new: RunFolder, renames: Mapping[str, str]) ->
 def pair_rows(base: RunFolder, new: RunFolder, names: Mapping[str, str]) -> tuple[list[RowPair], list[RowPair]]:
     """The rows that both runs measured, and those that only the base run could measure."""
     rows = {row_key(row): row for row in new.rows}
-    found = [
+    matches = [
         RowPair(row, rows[names[row.method], row.concept, row.attack])
         for row in base.rows
         if row.status == "ok" and (names.get(row.method), row.concept, row.attack) in rows
     ]
-    pairs = [pair for pair in found if pair.new.status == "ok"]
-    return pairs, [pair for pair in found if pair.new.status != "ok"]
+    pairs = [pair for pair in matches if pair.new.status == "ok"]
+    return pairs, [pair for pair in matches if pair.new.status != "ok"]
 
 
 def missing_changes(base: RunFolder, new: RunFolder, names: Mapping[str, str]) -> Iterator[Change]:

@@ -67,9 +67,9 @@ def make_judge(name: str, label: str, domain: str, device: str = "auto") -> Any:
     presets = dict(plugin.presets)
     if presets.pop("phrased", False):
         presets |= {"label": label, "domain": domain}
-    made = plugin.make(**presets)
-    made.device = device
-    return made
+    instance = plugin.make(**presets)
+    instance.device = device
+    return instance
 
 
 def run(cell: Cell, session: Session, folder: Path) -> dict[str, Any]:

@@ -166,10 +166,10 @@ class TimedTarget(Target):
         Raises:
             KitError: fewer than two steps were told of.
         """
-        lasted = [after - before for before, after in pairwise(self.marks)]
-        if len(lasted) < 2:
-            raise KitError(f"{len(lasted)} steps were told of; it takes two to time them")
-        return statistics.median(lasted[1:]) + self.taught / len(lasted)
+        durations = [after - before for before, after in pairwise(self.marks)]
+        if len(durations) < 2:
+            raise KitError(f"{len(durations)} steps were told of; it takes two to time them")
+        return statistics.median(durations[1:]) + self.taught / len(durations)
 
 
 def widened(tokenizer: CLIPTokenizer, size: int) -> CLIPTokenizer:
@@ -341,9 +341,9 @@ def run(part: Part) -> None:
         model.accelerated = accelerated
         needed = MARGIN * CUTS[name].passes * looking.of_pass(max(1, prompts))
         figures = partial(measure_attack, name, model, looking, prompts, alone.get(name))
-        found = attempt(part, f"{name}.{row}", needed, figures)
+        result = attempt(part, f"{name}.{row}", needed, figures)
         model.recorder.clear()
-        return found
+        return result
 
     for name in CUTS:
         if getattr(ATTACKS.get(name).make, "learns", False):

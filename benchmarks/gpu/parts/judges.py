@@ -188,7 +188,7 @@ def random_weights() -> Iterator[None]:
         yield
 
 
-def lacking(judge: Judge) -> str:
+def missing_part(judge: Judge) -> str:
     """Which package with a judge's weights is missing; '' if none is."""
     for weights in judge.weights:
         if isinstance(weights, PackageFile):
@@ -227,7 +227,7 @@ def run(part: Part) -> None:
     with random_weights():
         for name in MEASURED:
             judge = make_judge(name, LABEL, DOMAIN, str(device))
-            reason = lacking(judge)
+            reason = missing_part(judge)
             if reason:
                 part.record(f"judging.{name}", f"not measured: {reason}")
                 continue

@@ -181,8 +181,8 @@ def measure_ceilings(size: Size, device: torch.device) -> dict[str, Any]:
     product, target = torch.empty_like(a), torch.empty_like(source)
 
     def best(call: Callable[[], object]) -> float:
-        lasted = [seconds(device, call) for _ in range(REPEATS + 3)]
-        return statistics.median(lasted[3:])
+        durations = [seconds(device, call) for _ in range(REPEATS + 3)]
+        return statistics.median(durations[3:])
 
     flop, moved = 2 * size.matrix**3, 2 * source.nbytes
     return {
@@ -247,8 +247,8 @@ def measure_batch(size: Size, model: DiffusionModel, yardsticks: Yardsticks, bat
     def draw(steps: int) -> object:
         return sample(model, prompts, seeds, Sampler("ddim", steps, GUIDANCE), batch)
 
-    lasted, figures = warmed_up(model.device, lambda: draw(WARM_UP_STEPS), lambda: draw(size.steps))
-    return {**yardsticks.figures(batch / lasted), **figures}
+    duration, figures = warmed_up(model.device, lambda: draw(WARM_UP_STEPS), lambda: draw(size.steps))
+    return {**yardsticks.figures(batch / duration), **figures}
 
 
 def measure_eager(

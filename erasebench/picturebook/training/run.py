@@ -114,9 +114,9 @@ def train(
 
 
 def _check_unstarted(work: Path) -> None:
-    if kept := sorted(work.rglob("checkpoint.pt")):
+    if paths := sorted(work.rglob("checkpoint.pt")):
         raise EraseBenchError(
-            f"{kept[0]} would be resumed, not the shipped weights: drop --start to go on with it or add --no-resume"
+            f"{paths[0]} would be resumed, not the shipped weights: drop --start to go on with it or add --no-resume"
         )
 
 

@@ -165,8 +165,8 @@ def sensitivity(judge: str, label: str, weights: str) -> dict[str, str]:
 def _card() -> dict[str, str]:
     text = (WEIGHTS / "CARD.md").read_text(encoding="utf-8")
     return {
-        found["what"].strip(): f"{found['value']} % [{found['low']}, {found['high']}], n = {found['n']}"
-        for found in _MEASURED.finditer(text)
+        match["what"].strip(): f"{match['value']} % [{match['low']}, {match['high']}], n = {match['n']}"
+        for match in _MEASURED.finditer(text)
     }
 
 
@@ -209,8 +209,8 @@ def _attacked_otherwise(first: RunFolder, second: RunFolder, concept: str) -> tu
         dict.fromkeys(row.attack for row in run.record.attacks if row.concept == concept and row.status == "ok")
         for run in (first, second)
     )
-    found = {name: attack_differences(one, other, concept, name) for name in before if name in after}
-    return [f"{name}: {line}" for name, lines in found.items() for line in lines or ()], None in found.values()
+    by_name = {name: attack_differences(one, other, concept, name) for name in before if name in after}
+    return [f"{name}: {line}" for name, lines in by_name.items() for line in lines or ()], None in by_name.values()
 
 
 def concepts_of(run: RunFolder) -> list[str]:

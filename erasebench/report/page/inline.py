@@ -108,7 +108,7 @@ def _attribute(key: str, value: str, names: Mapping[str, str]) -> str:
     if key in ("href", f"{{{XLINK}}}href"):
         return f"#{names[value[1:]]}"
     if key in ("style", "fill", "stroke", "clip-path"):
-        value = _REFERENCE.sub(lambda found: names[found[0]], value)
-        value = _COLOUR.sub(lambda found: _VARIABLES.get(found[0].lower(), found[0]), value)
+        value = _REFERENCE.sub(lambda match: names[match[0]], value)
+        value = _COLOUR.sub(lambda match: _VARIABLES.get(match[0].lower(), match[0]), value)
         return value.replace("'DejaVu Sans'", "var(--font)")
     return value

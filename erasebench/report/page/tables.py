@@ -239,11 +239,11 @@ class Scale:
     @classmethod
     def of(cls, rows: Sequence[TableRow], key: str, metric: Description) -> Scale:
         """That of a metric: from 0 to 100 for per cent, otherwise from the lowest end of an interval to the highest."""
-        found = [row.metrics[key] for row in rows if key in row.metrics and row.metrics[key].defined]
-        digits = decimals([one.value for one in found])
+        estimates = [row.metrics[key] for row in rows if key in row.metrics and row.metrics[key].defined]
+        digits = decimals([one.value for one in estimates])
         if metric.unit == "%":
             return cls(digits, 0.0, 100.0)
-        ends = [end for one in found for end in (one.low, one.value, one.high) if math.isfinite(end)]
+        ends = [end for one in estimates for end in (one.low, one.value, one.high) if math.isfinite(end)]
         return cls(digits, min(ends, default=0.0), max(ends, default=1.0))
 
     def place(self, value: float) -> float:
@@ -277,9 +277,9 @@ def _column(rows: Sequence[TableRow], key: str, metrics: Metrics) -> Column:
     n = f"n = {low}" if low == high else f"n = {low} to {high}"
     better = {"lower": "↓ lower is better", "higher": "↑ higher is better"}.get(metric.direction or "", "")
     notes = dict.fromkeys(row.notes[key] for row in rows if key in row.notes)
-    said = "; ".join(filter(None, (metric.meaning, metric.caveat, *notes)))
+    tooltip = "; ".join(filter(None, (metric.meaning, metric.caveat, *notes)))
     title = f"{metric.title} ({metric.unit})" if metric.unit else metric.title
-    return Column(title, "\n".join(filter(None, (better, n))), True, metric.direction == "higher", said)
+    return Column(title, "\n".join(filter(None, (better, n))), True, metric.direction == "higher", tooltip)
 
 
 def value_cell(row: TableRow | None, key: str, scale: Scale) -> Cell:
@@ -294,7 +294,7 @@ def value_cell(row: TableRow | None, key: str, scale: Scale) -> Cell:
     if not estimate.defined:
         return Cell("undefined", sort="", tooltip="nothing was there to be measured")
     value, interval = scale.words(estimate)
-    return Cell(value, str(estimate.value), interval, scale.bar(estimate), _said(estimate))
+    return Cell(value, str(estimate.value), interval, scale.bar(estimate), _tooltip(estimate))
 
 
 def _attacked(row: TableRow | None, ensemble: bool) -> Cell:
@@ -307,7 +307,7 @@ def _attacked(row: TableRow | None, ensemble: bool) -> Cell:
         return Cell("undefined", sort="", tooltip="the unerased model draws none of the prompts")
     value, interval = PER_CENT.words(estimate)
     floor = row.metrics.get(FLOOR)
-    tooltip = _said(estimate, "prompts")
+    tooltip = _tooltip(estimate, "prompts")
     if floor and floor.defined:
         tooltip += f"; the same attack on unrelated prompts: {floor.value:.1f} %"
     if row.flags:
@@ -319,6 +319,6 @@ def _attacked(row: TableRow | None, ensemble: bool) -> Cell:
 PER_CENT = Scale(1, 0.0, 100.0)
 
 
-def _said(estimate: Estimate, of: str = "images") -> str:
+def _tooltip(estimate: Estimate, of: str = "images") -> str:
     limits = "" if math.isnan(estimate.low) else f"; 95 % interval {estimate.low:.4g} to {estimate.high:.4g}"
     return f"{estimate.value:.4g}; n = {estimate.n} {of}{limits}"
