@@ -28,7 +28,7 @@ SPARE: WeakSet[Clearable] = WeakSet()
 """Objects whose memory is given back when it runs out."""
 
 GB = 10**9
-USABLE = 0.9
+USABLE_SHARE = 0.9
 """The share of free memory that is planned with: the rest is for what the allocator loses between its blocks."""
 DRAWN_AT_ONCE = 16
 """Images that are drawn at a time where nothing says otherwise."""
@@ -158,7 +158,7 @@ def largest_batch(peak: Callable[[int], int], free: int, limit: int) -> int:
         each = max(peak(2) - one, 1)
     except OutOfMemoryError:
         return 1
-    return max(1, min(limit, int((USABLE * free - one) // each) + 1))
+    return max(1, min(limit, int((USABLE_SHARE * free - one) // each) + 1))
 
 
 def peak_bytes(device: torch.device, compute: Callable[[], object]) -> int:

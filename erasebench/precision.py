@@ -10,7 +10,7 @@ import numpy as np
 
 from erasebench.config import RunConfig
 from erasebench.errors import EraseBenchError
-from erasebench.metrics.precision import MANY, half_width, images_needed, intraclass_correlation, prompts_needed
+from erasebench.metrics.precision import MAX_COUNT, half_width, images_needed, intraclass_correlation, prompts_needed
 from erasebench.plan import count_prompts
 from erasebench.planning import make_plan
 from erasebench.plugins import BASELINE
@@ -106,7 +106,7 @@ def _concept(name: str, available: int, half: float, icc: float) -> list[str]:
         return lines
     images = images_needed(half, 0.5, available, icc)
     if images is None:
-        floor = 100 * half_width(0.5, available, MANY, icc)
+        floor = 100 * half_width(0.5, available, MAX_COUNT, icc)
         more = f"However many images of each, +-{floor:.3g} points are left; only more prompts do (--concept-files)."
     else:
         more = f"--images-per-prompt {images} makes up for it, with {available * images:,} images."

@@ -16,7 +16,7 @@ from erasebench.concepts import Concept, Prompt, View
 from erasebench.errors import EraseBenchError
 from erasebench.files import read_file
 from erasebench.grammar import with_article
-from erasebench.texts import LONGEST_PROMPT, is_blank
+from erasebench.texts import MAX_PROMPT_LENGTH, is_blank
 
 COMPOSITIONS = (
     "a photo of {0} next to {1}",
@@ -176,8 +176,8 @@ def check_prompts(path: Path, prompts: Sequence[str | None], empty: int = 0) -> 
     if len(without) > empty:
         raise EraseBenchError(f"{path}: prompt {without[empty]} of those that are read is empty")
     longest, number = max(((len(prompt or ""), number) for number, prompt in enumerate(prompts, 1)), default=(0, 0))
-    if longest > LONGEST_PROMPT:
-        raise EraseBenchError(f"{path}: prompt {number} has {longest:,} characters; {LONGEST_PROMPT:,} at most")
+    if longest > MAX_PROMPT_LENGTH:
+        raise EraseBenchError(f"{path}: prompt {number} has {longest:,} characters; {MAX_PROMPT_LENGTH:,} at most")
 
 
 def read_table(path: Path) -> list[dict[str, str]]:

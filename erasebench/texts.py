@@ -7,9 +7,9 @@ import unicodedata
 
 from erasebench.errors import EraseBenchError
 
-LONGEST_PROMPT = 100_000
+MAX_PROMPT_LENGTH = 100_000
 """Characters; CSV readers take 131,072 in a field, and text encoders 77 tokens."""
-LONGEST_PHRASE = 1_000
+MAX_PHRASE_LENGTH = 1_000
 """Characters of a concept's words."""
 _BLANK = frozenset({"Zs", "Zl", "Zp", "Cc", "Cf", "Cs", "Mn", "Mc", "Me"})
 """Unicode's categories of what shows nothing by itself; characters that are too new to be known are not among them."""

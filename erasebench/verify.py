@@ -66,11 +66,11 @@ TOLERANCE = 0.02
 """By how much a judge's score in [0, 1] may differ: rounding of another kind of processor moves it by a thousandth."""
 CLIP_SCALE = 100.0
 """CLIP scores of unrelated prompts are a hundred times as large, and so is what they may differ by."""
-FLIPS = 0.02
+MAX_FLIP_SHARE = 0.02
 """The share of images that may fall to the other side of their threshold; one may in any case."""
-SHARE = 0.05
+RELATIVE_TOLERANCE = 0.05
 """Of its value, by how much a number may differ that is not of scores alone, such as FID."""
-SPENT = ("looks", "passes")
+SEARCH_COSTS = ("looks", "passes")
 """Metrics of what a search took, which is not searched again."""
 
 
@@ -263,7 +263,7 @@ def _copy(source: Path, names: Iterable[str], folder: Path) -> None:
 
 
 def _near(one: float, other: float) -> bool:
-    return (math.isnan(one) and math.isnan(other)) or math.isclose(one, other, rel_tol=SHARE, abs_tol=1e-9)
+    return (math.isnan(one) and math.isnan(other)) or math.isclose(one, other, rel_tol=RELATIVE_TOLERANCE, abs_tol=1e-9)
 
 
 class Compared:
@@ -324,7 +324,7 @@ class Compared:
                 f"is {redrawn[worst]:.4g}"
             )
         flipped = ((submitted >= threshold) != (redrawn >= threshold)) & threshold.notna()
-        if flipped.sum() > max(1, int(FLIPS * threshold.notna().sum())):
+        if flipped.sum() > max(1, int(MAX_FLIP_SHARE * threshold.notna().sum())):
             first = flipped.idxmax()
             self.differences.append(
                 f"{flipped.sum()} of {threshold.notna().sum()} scores of {what} fall to the other side of their "
@@ -343,7 +343,7 @@ class Compared:
         """
         for key, number in entry.numbers.items():
             metric, _, attack = key.partition("@")
-            if metric in SPENT:
+            if metric in SEARCH_COSTS:
                 continue
             claimed, redrawn = number.estimate, drawn[attack].metrics.get(metric) if attack in drawn else None
             if redrawn is None:

@@ -83,7 +83,7 @@ WORDS = {"candidates": (50, 100), "nearest": (2000, 1000)}
 
 TOKENIZER = "tokenizer"
 END_OF_WORD = "</w>"
-SHORTEST = 3
+MIN_LETTERS = 3
 """Letters of a word; shorter tokens are mostly endings and abbreviations."""
 
 
@@ -250,7 +250,7 @@ class AdversarialPreservation(Method):
             known = sorted(model.tokenizer.get_vocab().items(), key=lambda item: item[1])
             tokens = [token.removesuffix(END_OF_WORD) for token, _ in known if token.endswith(END_OF_WORD)]
             # Other letters than ASCII's stand for bytes.
-            words = [word for word in tokens if len(word) >= SHORTEST and word.isascii() and word.isalpha()]
+            words = [word for word in tokens if len(word) >= MIN_LETTERS and word.isascii() and word.isalpha()]
             words = words[: self.vocabulary_size]
         else:
             words = read_lines(self.vocabulary)

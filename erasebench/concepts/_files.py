@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from erasebench.errors import EraseBenchError, UnknownNameError, check_name
 from erasebench.files import read_file
-from erasebench.texts import LONGEST_PROMPT, check_text, is_blank, is_valid, shown
+from erasebench.texts import MAX_PROMPT_LENGTH, check_text, is_blank, is_valid, shown
 from erasebench.yaml_files import parse_yaml
 
 T = TypeVar("T")
@@ -84,8 +84,8 @@ def check_texts(texts: Sequence[str], where: str) -> None:
     for text in texts:
         if is_blank(text):
             raise CatalogueError(f"{where}: an empty text")
-        if len(text) > LONGEST_PROMPT:
-            raise CatalogueError(f"{where}: a text of {len(text):,} characters; {LONGEST_PROMPT:,} at most")
+        if len(text) > MAX_PROMPT_LENGTH:
+            raise CatalogueError(f"{where}: a text of {len(text):,} characters; {MAX_PROMPT_LENGTH:,} at most")
         if text in seen:
             raise CatalogueError(f"{where}: '{text}' stands twice")
         seen.add(text)

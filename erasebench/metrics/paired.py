@@ -5,10 +5,10 @@ side: their spread holds the noise of the images already (Miller 2024, arXiv 241
 
 - Where all prompts that changed did so by the same amount, as they do with one hit or miss a prompt, each went one way
   or the other with probability 1/2 if the sides are alike: McNemar's test, in its mid-p form.
-- Where fewer than :data:`FEW` prompts changed, by different amounts, all ways to flip the signs of the differences are
-  gone through, again with half the probability of what was seen.  It is the same test for another statistic, and with
-  differences of one size it gives the same p.  Student's t takes few values, or many zeros among them, for a normal
-  sample, and finds differences that are not there: of 100 prompts four that change one way would do.
+- Where fewer than :data:`T_TEST_FROM` prompts changed, by different amounts, all ways to flip the signs of the
+  differences are gone through, again with half the probability of what was seen.  It is the same test for another
+  statistic, and with differences of one size it gives the same p.  Student's t takes few values, or many zeros among
+  them, for a normal sample, and finds differences that are not there: of 100 prompts four that change one way would do.
 - Otherwise the paired t test.
 
 Intervals of hits are Tango's on the number of prompts that would tell as much if each had one image, as the interval of
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from erasebench.metrics.stats import UNDEFINED, Estimate, few_units_factor, mcnemar_mid_p, t_quantile, tango
 
-FEW = 12
+T_TEST_FROM = 12
 """Prompts that changed, below which every way to flip signs is gone through; from there on Student's t holds its level,
 whatever the sizes of the differences and however many zeros are among them."""
 MIN_PROMPTS = 5
@@ -118,7 +118,7 @@ def paired_test(differences: NDArray[np.float64], binary: bool) -> tuple[float, 
     sizes, signs = np.abs(changed), "sign flips on prompt means"
     if binary or np.allclose(sizes, sizes[:1], rtol=1e-9, atol=0):
         return mcnemar_mid_p(changed > 0, changed < 0), "McNemar mid-p" if binary else signs
-    if len(changed) >= FEW:
+    if len(changed) >= T_TEST_FROM:
         from scipy.stats import ttest_1samp  # slow to import
 
         return float(ttest_1samp(differences, 0).pvalue), "paired t on prompt means"

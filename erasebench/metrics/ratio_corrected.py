@@ -19,7 +19,7 @@ from erasebench.registry import METRICS
 
 VALIDATED = Path(__file__).parents[1] / "judges" / "validated.csv"
 """Counts of validated judges, written by ``erasebench validate picturebook-detector picturebook-style --out FILE``."""
-FEW = 200
+MIN_LABELLED = 200
 """A judge that was validated on fewer images that show the concept, or on fewer others, is marked."""
 Z = 1.959964
 
@@ -74,7 +74,7 @@ class RatioCorrected(Metric):
     def note(self, measured: Measured) -> str:
         """On how many images it rests, where these are few; else ""."""
         counts = read_validated(VALIDATED).get(measured.judge)
-        if counts is None or min(counts.positives, counts.negatives) >= FEW:
+        if counts is None or min(counts.positives, counts.negatives) >= MIN_LABELLED:
             return ""
         return f"few labelled images: {counts.positives} and {counts.negatives}"
 

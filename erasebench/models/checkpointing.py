@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from erasebench.memory import USABLE, free_memory
+from erasebench.memory import USABLE_SHARE, free_memory
 
 if TYPE_CHECKING:
     from erasebench.models.diffusion import DiffusionModel
@@ -107,7 +107,7 @@ class GradientCheckpointing:
         parameter = next(unet.parameters())
         trained = sum(p.numel() * p.element_size() for p in unet.parameters() if p.requires_grad)
         needed = self.fixed + rows * self.row + STATES * trained
-        return needed > USABLE * free_memory(parameter.device, self.gigabytes)
+        return needed > USABLE_SHARE * free_memory(parameter.device, self.gigabytes)
 
 
 def checkpoint_as_it_is(module: nn.Module, *inputs: Any) -> Any:

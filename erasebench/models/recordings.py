@@ -18,13 +18,13 @@ from torch.autograd.function import once_differentiable
 
 from erasebench.memory import GB, SPARE, free_memory
 
-FEW_ROWS = 16
+MAX_ROWS = 16
 """Up to so many rows, a pass without gradients takes no longer than its kernels take to be launched."""
-FEW_ROWS_TO_TRAIN = 8
+MAX_TRAINED_ROWS = 8
 """So it is with the pass and its gradients."""
 RECORDINGS = 4
 """Kept at a time, of different shapes; each holds the memory of its pass."""
-REMEMBERED = 16
+MAX_KEYS = 16
 """Passes that are remembered: those that come again are recorded."""
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 GLOBAL_HOOKS = tuple(f"_global{name}" for name in HOOKS[:3])
@@ -271,7 +271,7 @@ class Recorder:
         self.gigabytes = gigabytes
         self._attention = Build.of(unet).attention
         self._recordings = Recordings()
-        self._recent_keys: deque[Hashable] = deque(maxlen=REMEMBERED)
+        self._recent_keys: deque[Hashable] = deque(maxlen=MAX_KEYS)
 
     @property
     def count(self) -> int:
@@ -306,7 +306,7 @@ class Recorder:
         parameters = list(unet.parameters())
         trained = [parameter for parameter in parameters if parameter.requires_grad]
         trains = torch.is_grad_enabled() and (bool(trained) or any(tensor.requires_grad for tensor in inputs))
-        if len(text) > (FEW_ROWS_TO_TRAIN if trains else FEW_ROWS) or unet.is_gradient_checkpointing:
+        if len(text) > (MAX_TRAINED_ROWS if trains else MAX_ROWS) or unet.is_gradient_checkpointing:
             return None
         build = Build.of(unet)
         if build.hooked or build.attention != self._attention:

@@ -33,7 +33,7 @@ SUCCESS = "asr"
 
 LABEL = 24
 """Characters of an axis's name."""
-LOWEST = -0.5
+MIN_BAR = -0.5
 """Bars are cut off here; the number beside them is not."""
 
 
@@ -251,7 +251,7 @@ def _closed(values: pd.Series) -> NDArray[np.float64]:
 def _bars(panel: Axes, scores: pd.Series, look: Mapping[str, Look], gaps: Mapping[str, str]) -> None:
     """The overall scores in their order, from the top; those that lack metrics say of how many they are."""
     methods, values = list(scores.index), scores.to_numpy()
-    low = max(LOWEST, min(0.0, float(values.min())))
+    low = max(MIN_BAR, min(0.0, float(values.min())))
     panel.barh(range(len(methods)), values.clip(low), color=[look[method].color for method in methods], height=0.7)
     for place, (method, value) in enumerate(scores.items()):
         panel.annotate(

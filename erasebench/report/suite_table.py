@@ -17,7 +17,7 @@ from erasebench.suites import Suite, TableLayout, find_suite, parse_suite
 
 AVERAGE = "average"
 DARK_MINER = "dark-miner-table-1"
-DOUBTED = frozenset({"not-erased", "collapsed"})
+DOUBT_FLAGS = frozenset({"not-erased", "collapsed"})
 """Flags of rows that no column's best can be: whoever erases nothing, or all, is the best at the rest."""
 MAX_COLUMNS = 12
 """Of a table in Markdown: more outer headings are put into another one below."""
@@ -72,9 +72,9 @@ class SuiteTable:
     judges: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def is_doubted(self, method: str, concept: str) -> bool:
-        """True if a method's row of a concept, or of any where it is the mean over them, has a flag of ``DOUBTED``."""
+        """True if a method's row of a concept, or of any where it is the mean over them, has one of ``DOUBT_FLAGS``."""
         return any(
-            one == method and concept in (of, AVERAGE) for flag in DOUBTED for one, of in self.flags.get(flag, ())
+            one == method and concept in (of, AVERAGE) for flag in DOUBT_FLAGS for one, of in self.flags.get(flag, ())
         )
 
 
@@ -284,7 +284,7 @@ def legend(table: SuiteTable, metrics: Mapping[str, Description]) -> list[str]:
 
 def _marks(baseline: str) -> str:
     return (
-        f"Bold: the best; underlined: the second (without {baseline}, and what is {' or '.join(sorted(DOUBTED))})."
+        f"Bold: the best; underlined: the second (without {baseline}, and what is {' or '.join(sorted(DOUBT_FLAGS))})."
         " Intervals are in table.md"
     )
 

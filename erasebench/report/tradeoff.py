@@ -24,7 +24,7 @@ PRESERVED = ("clip", "fid")
 RATIO, ATTACKED = "ratio", "attacked"
 """The remainder of the concept: of prompts as they are, and of prompts under the strongest attack."""
 COLUMNS = ("method", "left", "left_low", "left_high", "kept", "kept_low", "kept_high", "front")
-LINE, LETTER, PLOT, LONGEST = 12.0, 5.8, 215.0, 26
+LINE, LETTER, PLOT, MAX_LETTERS = 12.0, 5.8, 215.0, 26
 """In points: from one label's foot to the next, a letter's width, the plot's width; and the letters of a label."""
 
 
@@ -155,7 +155,7 @@ def _span(frame: pd.DataFrame, name: str, ends: tuple[float, float]) -> tuple[fl
 
 
 def _cut(method: str) -> str:
-    return method if len(method) <= LONGEST else f"{method[: LONGEST - 1]}…"
+    return method if len(method) <= MAX_LETTERS else f"{method[: MAX_LETTERS - 1]}…"
 
 
 def _words(value: float, low: float, high: float) -> str:
