@@ -105,7 +105,7 @@ class ConceptAblation(Method):
             of :data:`TARGETS`, which are the phrase for anything but nudity.
         anchor_prompts: path of a text file with a caption a line; of objects and the like, each with the anchor's
             words.  If empty, captions are built from the anchor.
-        pictures: how many to draw for each concept.
+        pictures: how many images to draw for each concept.
         avoid_concept: draw them with the concept as negative prompt, in its published words or by its phrase.
         sampler: of the images.
         sampling_steps: for an image.

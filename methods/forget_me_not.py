@@ -59,7 +59,7 @@ class ForgetMeNot(Method):
         inversion_steps: gradient steps of textual inversion, of one image each.
         inversion_learning_rate: of its AdamW.
         inversion_weight_decay: of its AdamW.
-        pictures: how many to draw of each concept.
+        pictures: how many images to draw of each concept.
         sampling_steps: of DDIM, for the images.
         guidance_scale: of classifier-free guidance, for the images.
     """

@@ -69,7 +69,7 @@ class SaliencyUnlearning(Method):
         steps: gradient steps.
         learning_rate: of Adam.
         batch_size: images to forget in a gradient step, and as many to remain; also for saliency.
-        pictures: how many to draw to forget, and as many to remain; over all concepts.
+        pictures: how many images to draw to forget, and as many to remain; over all concepts.
         forget_prompt: the prompt of images to forget, ``{}`` stands for the phrase; if None, by kind, see
             :func:`prompt_of`.
         sampling_steps: of DDIM, for the images.
