@@ -220,7 +220,7 @@ def test_prompts_of_a_batch_share_nothing(sld: bool) -> None:
     times = torch.tensor([[10, 20, 30], [40, 50, 60]])
     one = prepare(together, [0, 1, 2], clean, times, rngs[0], embed_unerased(together))
     other = prepare(alone, [1], clean, times[:, 1:2], rngs[1], embed_unerased(alone))
-    for name in ("latents", "timesteps", "wanted"):
+    for name in ("latents", "timesteps", "targets"):
         torch.testing.assert_close(getattr(one, name)[:, 1:2], getattr(other, name))
     assert together.passes == [4, 4, 4] if sld else [2, 2, 2]
     assert alone.passes == [0, 4 if sld else 2, 0]
