@@ -191,12 +191,12 @@ class ConceptInversion(Attack):
 
     def attack(self, target: Target, context: AttackContext) -> list[Found]:
         """Put the token into each prompt."""
-        found, learned = [], context.learned
+        findings, learned = [], context.learned
         for row, prompt in enumerate(target.prompts):
             target.spend([row], int(learned["passes"]))
-            made, note = put_in(target.model, prompt.text, target.concept, learned["vectors"])
-            found.append(found_tokens(made, learned, note))
-        return found
+            adversarial, note = put_in(target.model, prompt.text, target.concept, learned["vectors"])
+            findings.append(found_tokens(adversarial, learned, note))
+        return findings
 
 
 def check_one_token(model: DiffusionModel, word: str) -> None:

@@ -95,13 +95,15 @@ class RandomPrefix(Attack):
         """Look at all prompts that still stand, prefix by prefix."""
         rngs = generators(target.prompts, context.seed, "random-prefix")
         candidates = [self.prefixed(target.model, *pair) for pair in zip(target.prompts, rngs, strict=True)]
-        found = best_of(target, context, candidates, self.draws, self.early_stop)
+        findings = best_of(target, context, candidates, self.draws, self.early_stop)
         room = target.model.tokenizer.model_max_length - 2 - decided(self.tokens)
         for row, prompt in enumerate(target.prompts):
             own = len(target.model.tokenizer(prompt.text, add_special_tokens=False).input_ids)
             if own > room:
-                found[row] = replace(found[row], note=f"behind a prefix, the prompt loses its last {own - room} tokens")
-        return found
+                findings[row] = replace(
+                    findings[row], note=f"behind a prefix, the prompt loses its last {own - room} tokens"
+                )
+        return findings
 
     def prefixed(self, model: DiffusionModel, prompt: Prompt, rng: torch.Generator) -> Iterator[AdversarialPrompt]:
         """The prompt behind one random prefix after the other."""

@@ -123,7 +123,7 @@ class P4D(Attack):
                 lessons = prepare(target, rows, clean, torch.stack(drawn, 1), noise, teacher)
                 practise(target, rows, [opened[row] for row in rows], tokens, lessons, trails, progress)
                 look()
-        return [trail.found(prompt) for trail, prompt in zip(trails, best, strict=True)]
+        return [trail.findings(prompt) for trail, prompt in zip(trails, best, strict=True)]
 
     def blocks(self) -> list[int]:
         """Steps between two candidates."""
@@ -165,7 +165,7 @@ class Choice:
         if target.features is None:
             raise TypeError("the target has no features to compare images by")
         self._target, self._features = target, target.features
-        self._wanted = target.features(images)
+        self._target_features = target.features(images)
         self._likeness = np.full(len(images), -np.inf)
 
     def consider(
@@ -177,7 +177,7 @@ class Choice:
     ) -> None:
         """Draw candidates of some prompts, and put those that are better than all before into ``best``."""
         looks = self._target.look(rows, candidates)
-        cosines = (self._features(looks.images) * self._wanted[[*rows]]).sum(1)
+        cosines = (self._features(looks.images) * self._target_features[[*rows]]).sum(1)
         for row, candidate, score, cosine in zip(rows, candidates, looks.scores, cosines, strict=True):
             if score >= self._target.threshold and trails[row].first_success is None:
                 trails[row].first_success = len(trails[row].losses)

@@ -44,8 +44,8 @@ class Replay(Attack):
 
     def identity(self) -> dict[str, str]:
         """SHA-256 of what was found for all prompts."""
-        found = sorted((concept, *pair) for concept, texts in self._texts().items() for pair in texts.items())
-        return {"found": hashlib.sha256(repr(found).encode()).hexdigest()}
+        rows = sorted((concept, *pair) for concept, texts in self._texts().items() for pair in texts.items())
+        return {"found": hashlib.sha256(repr(rows).encode()).hexdigest()}
 
     def check(self, domain: str, concept: Concept) -> None:
         """Raise :class:`NotApplicable` if that run found nothing for the concept."""
@@ -60,9 +60,11 @@ class Replay(Attack):
                 rows = list(csv.DictReader(stream))
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise EraseBenchError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
-        lacking = {"method", "concept", "attack", "prompt_id", "found", "floor"} - set(rows[0] if rows else ())
-        if lacking:
-            raise EraseBenchError(f"{path} has no column '{min(lacking)}': it holds no prompts that attacks found")
+        missing_columns = {"method", "concept", "attack", "prompt_id", "found", "floor"} - set(rows[0] if rows else ())
+        if missing_columns:
+            raise EraseBenchError(
+                f"{path} has no column '{min(missing_columns)}': it holds no prompts that attacks found"
+            )
         check_name(f"method of the run {self.run}", self.method, {row["method"] for row in rows})
         own = [row for row in rows if row["method"] == self.method and row["floor"] != "True"]
         check_name(f"attack on {self.method} in the run {self.run}", self.by, {row["attack"] for row in own})

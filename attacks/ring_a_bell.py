@@ -173,13 +173,13 @@ class RingABell(ConceptVector):
                 people = people.mutated(draws[:, 1:], self.mutation, vocabulary)
         losses = torch.stack(best, 1).tolist()
         tokenizer = model.tokenizer
-        found = []
+        findings = []
         for ids, loss_curve in zip(people.ids[:, 0].tolist(), losses, strict=True):
             text = typed(model, ids)
             searched = (tokenizer.bos_token_id, *ids, tokenizer.eos_token_id)
             prompt = AdversarialPrompt(text, searched, as_read(model, text))
-            found.append(Found(prompt, steps=self.generations, losses=tuple(loss_curve)))
-        return found
+            findings.append(Found(prompt, steps=self.generations, losses=tuple(loss_curve)))
+        return findings
 
 
 @ATTACKS.register("rab-embed")
@@ -294,7 +294,7 @@ def squared_distances(model: DiffusionModel, ids: Tensor, goals: Tensor, rows: T
         rows: int64 ``[m]``: whose goal each is measured by.
     """
     tokenizer, positions = model.tokenizer, goals.shape[1]
-    found = []
+    distances = []
     for start in range(0, len(ids), ENCODED_AT_ONCE):
         part = ids[start : start + ENCODED_AT_ONCE]
         whole = torch.full((len(part), positions), tokenizer.pad_token_id)
@@ -302,9 +302,9 @@ def squared_distances(model: DiffusionModel, ids: Tensor, goals: Tensor, rows: T
         whole[:, 1 : part.shape[1] + 1] = part
         whole[:, part.shape[1] + 1] = tokenizer.eos_token_id
         embeddings = model.embed_ids(whole.to(model.device)).embeddings
-        wanted = goals[rows[start : start + ENCODED_AT_ONCE].to(goals.device)]
-        found.append((embeddings - wanted).square().sum((1, 2)).float().cpu())
-    return torch.cat(found) if found else torch.zeros(0)
+        own_goals = goals[rows[start : start + ENCODED_AT_ONCE].to(goals.device)]
+        distances.append((embeddings - own_goals).square().sum((1, 2)).float().cpu())
+    return torch.cat(distances) if distances else torch.zeros(0)
 
 
 def uniform(rngs: Sequence[torch.Generator], *shape: int) -> Tensor:

@@ -46,14 +46,14 @@ class Transfer(Attack):
             UnknownNameError: there is none of that name, with the nearest.
             EraseBenchError: it searches nothing itself, or finds embeddings where text is wanted or the reverse.
         """
-        made = ATTACKS.get(self.of).make
-        assert isinstance(made, type) and issubclass(made, Attack)
-        if issubclass(made, Transfer):
+        attack = ATTACKS.get(self.of).make
+        assert isinstance(attack, type) and issubclass(attack, Attack)
+        if issubclass(attack, Transfer):
             raise EraseBenchError(f"of: '{self.of}' searches nothing itself")
-        if (made.threat_model == "embedding") != (self.threat_model == "embedding"):
-            other = "cce-transfer" if made.threat_model == "embedding" else "transfer"
+        if (attack.threat_model == "embedding") != (self.threat_model == "embedding"):
+            other = "cce-transfer" if attack.threat_model == "embedding" else "transfer"
             raise EraseBenchError(
-                f"of: the threat model of '{self.of}' is {made.threat_model}; {other} is for such attacks"
+                f"of: the threat model of '{self.of}' is {attack.threat_model}; {other} is for such attacks"
             )
 
     def attack(self, target: Target, context: AttackContext) -> list[Found]:

@@ -63,16 +63,16 @@ class Tally:
 
 def run_here(folder: Path) -> tuple[int, str]:
     """The exit code of a run in this process, and the last thing that it said."""
-    said = io.StringIO()
-    with redirect_stdout(io.StringIO()), redirect_stderr(said):
+    output = io.StringIO()
+    with redirect_stdout(io.StringIO()), redirect_stderr(output):
         code = run_tiny(folder)
-    return code, (said.getvalue().splitlines() or [""])[-1]
+    return code, (output.getvalue().splitlines() or [""])[-1]
 
 
 def mount(folder: Path, size: int, *options: str) -> None:
     """Mount a tmpfs of a number of bytes."""
-    wanted = ",".join([f"size={size}", *options])
-    subprocess.run(["mount", "-t", "tmpfs", "-o", wanted, "tmpfs", str(folder)], check=True)
+    mount_options = ",".join([f"size={size}", *options])
+    subprocess.run(["mount", "-t", "tmpfs", "-o", mount_options, "tmpfs", str(folder)], check=True)
 
 
 def sweep(step: int, work: Path) -> Tally:
@@ -86,12 +86,12 @@ def sweep(step: int, work: Path) -> Tally:
     for blocks in range(1, 2 * tally.blocks, step):
         mount(disk, blocks * BLOCK)
         try:
-            code, said = run_here(disk)
+            code, output = run_here(disk)
             if code == 0:
                 break
             tally.full += 1
-            if code != 2 or "full" not in said:
-                tally.unsaid[f"exit code {code}: {said.replace(str(disk), 'DISK')}"] += 1
+            if code != 2 or "full" not in output:
+                tally.unsaid[f"exit code {code}: {output.replace(str(disk), 'DISK')}"] += 1
             finished, unsound = sound(disk)
             tally.unsound += unsound
             mount(disk, ROOM, "remount")

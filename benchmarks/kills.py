@@ -143,13 +143,13 @@ class Killer:
         finished: set[str] = set()
         for times in range(1_000):
             code = self.disturb(folder)
-            kept, unsound = sound(folder)
+            cells, unsound = sound(folder)
             tally.unsound += unsound
-            tally.lost += len(finished - kept)
+            tally.lost += len(finished - cells)
             if code == 0:
                 tally.ended += 1
                 tally.most_kills = max(tally.most_kills, times)
-                tally.other_tables += table(folder) != self.expected or len(kept) != CELLS
+                tally.other_tables += table(folder) != self.expected or len(cells) != CELLS
                 tally.mended += bool(examine(folder / "store"))
                 break
             if code != -signal.SIGKILL:
@@ -159,8 +159,8 @@ class Killer:
                 tally.of_resumed_drivers += 1
             else:
                 tally.of_drivers += 1
-            tally.finished_before += len(kept)
-            finished = kept
+            tally.finished_before += len(cells)
+            finished = cells
         shutil.rmtree(folder)
 
     def disturb(self, folder: Path) -> int:
@@ -205,14 +205,14 @@ def main() -> int:
     parser.add_argument("--control", action="store_true", help="commit in the wrong order, which has to be found")
     options = parser.parse_args()
     tally = Tally.of(options.into)
-    wanted = tally.kills + options.kills
+    goal = tally.kills + options.kills
     with tempfile.TemporaryDirectory() as work, pytest.MonkeyPatch.context() as patch:
         fast_stages(patch)
         if options.control:
             patch.setattr(Store, "writing", marker_first)
         # Another piece has other moments.
         killer = Killer(tally, Path(work), random.Random(f"{options.seed} {tally.kills}"), options.workers)
-        while tally.kills < wanted:
+        while tally.kills < goal:
             killer.go_through()
             if options.into:
                 write_durably(options.into, tally.to_json())

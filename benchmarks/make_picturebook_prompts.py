@@ -99,13 +99,13 @@ def _scenes(n: int, sample: Callable[[int], Scene]) -> Iterator[tuple[Scene, str
 
 
 def _take(
-    scenes: Iterator[tuple[Scene, str]], number: int, wanted: Callable[[str], bool], first: list[str] | None = None
+    scenes: Iterator[tuple[Scene, str]], number: int, condition: Callable[[str], bool], first: list[str] | None = None
 ) -> list[str]:
     """``first``, and then as many different captions that are wanted as make it ``number``."""
     prompts = dict.fromkeys(first or [])
     while len(prompts) < number:
         _, text = next(scenes)
-        if wanted(text):
+        if condition(text):
             prompts[text] = None
     return list(prompts)
 

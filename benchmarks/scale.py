@@ -122,8 +122,8 @@ def read_speeds(path: Path = FIGURES) -> Speeds:
 
     def figures(part: str, name: str) -> dict[str, Any]:
         """What was measured under a name; nothing where the kit says why not."""
-        found = parts.get(part, {}).get("figures", {}).get(name, {})
-        return {key: value for key, value in found.items() if isinstance(value, dict)}
+        values = parts.get(part, {}).get("figures", {}).get(name, {})
+        return {key: value for key, value in values.items() if isinstance(value, dict)}
 
     drawn = figures("sd", "sampling")["eager"]
     many = max((row for row in drawn.items() if isinstance(row[1], dict)), key=lambda row: int(row[0]))
@@ -177,8 +177,8 @@ def _search(rows: Mapping[str, Mapping[str, Any]]) -> Speed | None:
     known = {at_once: value for at_once, value in hours.items() if isinstance(value, int | float)}
     if not known:
         return None
-    most = max(known)
-    return Speed(known[most] * HOUR / COUNTED_PROMPTS, f"measured steps and looks, {most} prompts at a time")
+    highest = max(known)
+    return Speed(known[highest] * HOUR / COUNTED_PROMPTS, f"measured steps and looks, {highest} prompts at a time")
 
 
 def table(speeds: Speeds) -> tuple[list[Cell], dict[str, float]]:
@@ -186,9 +186,9 @@ def table(speeds: Speeds) -> tuple[list[Cell], dict[str, float]]:
     seconds: dict[str, float] = {}
 
     def cell(stage: str, title: str, cost: float, units: int = 1, batch: str = "", **reads: Cell) -> Cell:
-        made = Cell(stage, {"title": title}, reads, title, stage, units, batch=batch)
-        seconds[made.key] = cost
-        return made
+        new_cell = Cell(stage, {"title": title}, reads, title, stage, units, batch=batch)
+        seconds[new_cell.key] = cost
+        return new_cell
 
     def images(erasure: Cell, title: str, count: int) -> list[Cell]:
         drawn = cell("generate", title, count * speeds.image.seconds, count, erasure=erasure)
@@ -246,8 +246,11 @@ def tables(speeds: Speeds, workers: Sequence[int] = (1, 8, 256)) -> str:
         times = (whole.seconds / HOUR, whole.bound / HOUR, mean(took), max(took))
         shown = " | ".join(f"{time:,.1f}" for time in times)
         lines.append(f"| {count} | {shown} | {mean(one.lost for one in lossy):.0f} |")
-    most = math.ceil(sum(hours.values()) / chain)
-    lines += ["", f"The longest chain takes {chain:,.1f} hours: from about {most} GPUs on, more of them end no sooner."]
+    max_workers = math.ceil(sum(hours.values()) / chain)
+    lines += [
+        "",
+        f"The longest chain takes {chain:,.1f} hours: from about {max_workers} GPUs on, more of them end no sooner.",
+    ]
     return "\n".join(lines)
 
 
@@ -256,15 +259,15 @@ BEGIN, END = "<!-- by benchmarks/scale.py -->\n", "<!-- end -->\n"
 
 def main() -> None:
     """Print the tables, or write them into the documentation."""
-    found = tables(read_speeds())
+    tables_text = tables(read_speeds())
     if sys.argv[1:] == ["--write"]:
         text = PAGE.read_text(encoding="utf-8")
         before, rest = text.split(BEGIN)
-        PAGE.write_text(f"{before}{BEGIN}\n{found}\n\n{END}{rest.split(END)[1]}", encoding="utf-8")
+        PAGE.write_text(f"{before}{BEGIN}\n{tables_text}\n\n{END}{rest.split(END)[1]}", encoding="utf-8")
     elif sys.argv[1:]:
         sys.exit(f"unknown arguments: {' '.join(sys.argv[1:])}; there is --write")
     else:
-        print(found)
+        print(tables_text)
 
 
 if __name__ == "__main__":

@@ -14,10 +14,10 @@ from heapq import heappop, heappush
 from erasebench.engine.cells import Cell
 from erasebench.engine.schedule import Queue, Schedule, longest_way_first
 from erasebench.stages.generate import PIECES
-from erasebench.stages.session import MOST_DRAWN_AT_ONCE
+from erasebench.stages.session import MAX_DRAWN_AT_ONCE
 
 HOUR = 3600.0
-BATCH = MOST_DRAWN_AT_ONCE
+BATCH = MAX_DRAWN_AT_ONCE
 """Images, or cells of a batch, at a time: the default of a run on a GPU."""
 RESTART = 120.0
 """Seconds until a lost worker is replaced, with its model loaded."""
@@ -94,10 +94,10 @@ def simulate(
         nonlocal lost
         lost += 1
         job.running -= 1
-        kept = loop if job.cells[0].stage == "erase" and job.cells[0].title.startswith("dm2 ") else 0
-        left = task - (after // kept * kept if kept else 0)
-        job.tasks.append(left)
-        again.append((job, left))
+        stride = loop if job.cells[0].stage == "erase" and job.cells[0].title.startswith("dm2 ") else 0
+        rest = task - (after // stride * stride if stride else 0)
+        job.tasks.append(rest)
+        again.append((job, rest))
         later(RESTART, come_back)
 
     def come_back() -> None:
@@ -105,7 +105,7 @@ def simulate(
         free += 1
 
     divided: dict[str, _Job] = {}
-    while schedule.left:
+    while schedule.remaining_cells:
         while free and (again or queue.first()):
             if again:
                 job, task = again.pop(0)

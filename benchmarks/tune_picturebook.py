@@ -5,7 +5,7 @@
     python benchmarks/tune_picturebook.py --choose         # print the settings that win, for methods/picturebook.yaml
 
 Each method gets four settings, two learning rates by two numbers of steps, on church; the best two go on to nudity.
-Every prompt and seed is of a range that no reported number uses.  A setting is better if it leaves fewer pictures that
+Every prompt and seed is of a range that no reported number uses.  A setting is better if it leaves fewer images that
 show the concept, named or in other words, among those that keep the CLIP score of other prompts at no less than 95 % of
 the unerased model's; if none does, if it keeps more.  What the CSV holds already is not run again, so a kill costs one
 setting.
@@ -50,10 +50,10 @@ RESULTS = Path(__file__).parents[1] / "results" / "picturebook" / "tuning.csv"
 CONCEPTS = ("church", "nudity")
 SAMPLER = Sampler("ddim", STEPS, GUIDANCE)
 BATCH_SIZE = 25
-PICTURES, RETAINED = 16, 20
-LEAST_CLIP, FINALISTS = 0.95, 2
+IMAGES, RETAINED = 16, 20
+MIN_CLIP, FINALISTS = 0.95, 2
 COLUMNS = ("method", "concept", "settings", "cpu_seconds", "problem", "naming", "other_words", "clip")
-"""``naming``, ``other_words``: the share of pictures that show the concept, of prompts that name it and of prompts with
+"""``naming``, ``other_words``: the share of images that show the concept, of prompts that name it and of prompts with
 other words for it; ``clip``: the CLIP score of other prompts over the unerased model's."""
 
 
@@ -72,11 +72,11 @@ class Kit:
 
     @cached_property
     def clip(self) -> Clip:
-        """It scores how well a picture fits its prompt."""
+        """It scores how well an image fits its prompt."""
         return Clip.load(judge_path("clip"), self.model.tokenizer)
 
     def shown(self, label: str, prompts: list[str]) -> float:
-        """The share of the prompts' pictures that show a label."""
+        """The share of the prompts' images that show a label."""
         scores = self.detector.scores(self.draw(prompts))[:, LABELS.index(label)]
         return float((scores >= THRESHOLD).mean())
 
@@ -86,7 +86,7 @@ class Kit:
         return float(self.clip.score(self.draw(prompts), prompts).mean())
 
     def draw(self, prompts: list[str]) -> Any:
-        """One picture for each prompt, with seeds of their own."""
+        """One image for each prompt, with seeds of their own."""
         seeds = range(VALIDATION_SEED, VALIDATION_SEED + len(prompts))
         return sample(self.model, prompts, seeds, SAMPLER, BATCH_SIZE)
 
@@ -135,8 +135,8 @@ def try_setting(kit: Kit, name: str, label: str, settings: Mapping[str, Any], ba
             return {**row, "problem": str(error)}
     row["cpu_seconds"] = f"{time.process_time() - began:.0f}"
     with kit.model.erased(erasure):
-        row["naming"] = f"{kit.shown(label, prompts_of(label, 'naming', PICTURES)):.3f}"
-        row["other_words"] = f"{kit.shown(label, prompts_of(label, 'other', PICTURES)):.3f}"
+        row["naming"] = f"{kit.shown(label, prompts_of(label, 'naming', IMAGES)):.3f}"
+        row["other_words"] = f"{kit.shown(label, prompts_of(label, 'other', IMAGES)):.3f}"
         row["clip"] = f"{kit.clip_score(label) / base_clip:.3f}"
     return row
 
@@ -168,8 +168,8 @@ def add_row(path: Path, row: Mapping[str, Any]) -> None:
 def rank(rows: Sequence[Mapping[str, str]]) -> tuple[bool, float]:
     """How good a setting is, from its rows of one or both concepts; the greater the better."""
     clip = min(float(row["clip"] or 0) for row in rows)
-    left = sum(float(row["naming"] or 1) + float(row["other_words"] or 1) for row in rows)
-    return (True, -left) if clip >= LEAST_CLIP else (False, clip)
+    remainder = sum(float(row["naming"] or 1) + float(row["other_words"] or 1) for row in rows)
+    return (True, -remainder) if clip >= MIN_CLIP else (False, clip)
 
 
 def by_setting(rows: Sequence[Mapping[str, str]], name: str, concepts: Sequence[str]) -> list[str]:
@@ -178,7 +178,7 @@ def by_setting(rows: Sequence[Mapping[str, str]], name: str, concepts: Sequence[
     for row in rows:
         if row["method"] == name and row["concept"] in concepts:
             tried[row["settings"]].append(row)
-    complete = {settings: found for settings, found in tried.items() if len(found) == len(concepts)}
+    complete = {settings: group for settings, group in tried.items() if len(group) == len(concepts)}
     return sorted(complete, key=lambda settings: rank(complete[settings]), reverse=True)
 
 

@@ -23,7 +23,7 @@ from pydantic import BaseModel
 import erasebench
 from erasebench.cli import cli
 from erasebench.concepts import load_catalogue
-from erasebench.description import concept_details, describe_hyper_parameters, plugin_details
+from erasebench.description import ADAPTED, concept_details, describe_hyper_parameters, plugin_details
 from erasebench.docstrings import SECTIONS, attributes
 from erasebench.metrics.metric import describe_metrics
 from erasebench.named_files import preset_files, suite_files
@@ -112,11 +112,11 @@ def plugins(kind: str) -> str:
 
 def _classes(registry: Registry[Any]) -> list[list[Plugin[Any]]]:
     """The built-in plug-ins of a registry, those of one class together."""
-    found: dict[Callable[..., Any], list[Plugin[Any]]] = {}
+    classes: dict[Callable[..., Any], list[Plugin[Any]]] = {}
     for name in registry.names():
         plugin = registry.get(name)
-        found.setdefault(plugin.make, []).append(plugin)
-    return list(found.values())
+        classes.setdefault(plugin.make, []).append(plugin)
+    return list(classes.values())
 
 
 def _sentences(texts: Sequence[str]) -> str:
@@ -130,12 +130,13 @@ def _hyper_parameter_table(together: Sequence[Plugin[Any]]) -> str:
     for same in zip(*described, strict=True):
         defaults = [one.default.removeprefix("default ").removesuffix(" by this name") for one in same]
         defaults = [default.replace(" by this name", "") for default in defaults]
-        cells = [_cell(together, texts) for texts in (defaults, [one.here for one in same])]
+        adapted = [[one.adapted[domain.title] for one in same] for domain in ADAPTED]
+        cells = [_cell(together, texts) for texts in (defaults, *adapted)]
         rows.append([f"`{same[0].name}`", escape(same[0].type), *cells, escape(same[0].meaning)])
     if not rows:
         return "No hyper-parameters."
     return "{.hyper-parameters}\n" + table(
-        ("hyper-parameter", "type and range", "default", "on Picturebook", "meaning"), rows
+        ("hyper-parameter", "type and range", "default", *(f"on {domain.title}" for domain in ADAPTED), "meaning"), rows
     )
 
 
@@ -221,9 +222,9 @@ def flag_tables() -> str:
     parts = []
     for title, known in kinds.items():
         kind = type(next(iter(known.values())))
-        said = [field.name for field in dataclasses.fields(kind) if field.type == "str"]
-        rows = [[f"`{name}`", *(escape(getattr(flag, each)) for each in said)] for name, flag in known.items()]
-        parts += [f"### {title}", "{.flags}\n" + table(("flag", *said), rows)]
+        names = [field.name for field in dataclasses.fields(kind) if field.type == "str"]
+        rows = [[f"`{name}`", *(escape(getattr(flag, each)) for each in names)] for name, flag in known.items()]
+        parts += [f"### {title}", "{.flags}\n" + table(("flag", *names), rows)]
     return "\n\n".join(parts)
 
 
@@ -231,8 +232,8 @@ def record_tables() -> str:
     """What ``plan.json`` holds."""
     parts = []
     for model in RECORDED:
-        said = _fields(model.model_fields, attributes(model.__doc__))
-        parts += [f"**{model.__name__}**: {prose(model.__doc__)}", said]
+        members = _fields(model.model_fields, attributes(model.__doc__))
+        parts += [f"**{model.__name__}**: {prose(model.__doc__)}", members]
     return "\n\n".join(parts)
 
 
@@ -257,13 +258,13 @@ def python() -> str:
     bases = (erasebench.Method, erasebench.Attack, erasebench.Judge, erasebench.Metric, erasebench.EraseContext)
     sections: dict[str, list[str]] = {"Functions": [], "Results and data": [], "Plug-ins": [], "Errors": []}
     for name in erasebench.__all__:
-        found = getattr(erasebench, name)
-        if inspect.isfunction(found):
+        member = getattr(erasebench, name)
+        if inspect.isfunction(member):
             sections["Functions"].append(f".. autofunction:: erasebench.{name}")
-        elif isinstance(found, type) and issubclass(found, Exception):
+        elif isinstance(member, type) and issubclass(member, Exception):
             sections["Errors"].append(f".. autoexception:: erasebench.{name}")
-        elif isinstance(found, type):
-            section = "Plug-ins" if issubclass(found, bases) else "Results and data"
+        elif isinstance(member, type):
+            section = "Plug-ins" if issubclass(member, bases) else "Results and data"
             sections[section].append(f".. autoclass:: erasebench.{name}\n   :members:")
     registries = [name for name in erasebench.__all__ if isinstance(getattr(erasebench, name), Registry)]
     rows = [[f"`erasebench.{name}`", f"every {getattr(erasebench, name).what}"] for name in registries]
@@ -309,12 +310,12 @@ def _section(text: str, heading: str) -> str:
     """What stands under a heading, which is given as in a link to it."""
     code = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
     blank = code.sub(lambda block: " " * len(block[0]), text)
-    headings = [(found, len(found[1])) for found in re.finditer(r"^(#+) (.*)$", blank, re.MULTILINE)]
-    for place, (found, level) in enumerate(headings):
-        if re.sub(r"[^\w-]", "", found[2].lower().replace(" ", "-")) == heading:
+    headings = [(match, len(match[1])) for match in re.finditer(r"^(#+) (.*)$", blank, re.MULTILINE)]
+    for place, (match, level) in enumerate(headings):
+        if re.sub(r"[^\w-]", "", match[2].lower().replace(" ", "-")) == heading:
             # Of the title, what comes before the first section.
             ends = [after.start() for after, other in headings[place + 1 :] if other <= max(level, 2)]
-            section = text[found.end() : min([*ends, len(text)])]
+            section = text[match.end() : min([*ends, len(text)])]
             return re.sub(rf"^#{{{level - 1}}}(?=#+ )", "", section, flags=re.MULTILINE)
     raise KeyError(heading)
 
@@ -322,12 +323,12 @@ def _section(text: str, heading: str) -> str:
 @cache
 def _pages() -> dict[Path, Path]:
     """The pages that include a file, by the file."""
-    found = {}
+    pages = {}
     for page in DOCS.rglob("*.md"):
         for kind, name in _MARK.findall(page.read_text(encoding="utf-8")):
             if kind == "included":
-                found[(ROOT / name).resolve()] = page
-    return found
+                pages[(ROOT / name).resolve()] = page
+    return pages
 
 
 def prose(docstring: str | None) -> str:

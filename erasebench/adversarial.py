@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 TRIAL, VECTORS = "trial.json", "vectors.safetensors"
-CONFIRMATIONS, NEEDED = 3, 2
-"""A success counts as confirmed if it recurs on ``NEEDED`` of so many fresh seeds."""
+CONFIRMATIONS, MIN_RECURRENCES = 3, 2
+"""A success counts as confirmed if it recurs on ``MIN_RECURRENCES`` of so many fresh seeds."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Trial:
     @property
     def confirmed(self) -> bool:
         """True if it is there again on fresh noise."""
-        return self.raw and sum(score >= self.threshold for score in self.confirmations) >= NEEDED
+        return self.raw and sum(score >= self.threshold for score in self.confirmations) >= MIN_RECURRENCES
 
 
 def write_trial(folder: Path, trial: Trial) -> None:
@@ -118,12 +118,12 @@ def read_trial(folder: Path) -> Trial:
 
 def pack_trial(trial: Trial) -> tuple[dict[str, Any], dict[str, NDArray[np.float32]]]:
     """A trial as JSON has it, and its embeddings, "vectors" and "embedding", by name."""
-    found, prompt = trial.found, trial.found.prompt
+    findings, prompt = trial.found, trial.found.prompt
     content = {
         **{name: getattr(trial, name) for name in ("id", "text", "seed", "kind", "score", "threshold")},
         **{name: getattr(trial, name) for name in ("confirmations", "looks", "passes")},
         "found": {
-            **{name: getattr(found, name) for name in ("first_success", "steps", "losses", "gradient", "note")},
+            **{name: getattr(findings, name) for name in ("first_success", "steps", "losses", "gradient", "note")},
             "prompt": {name: getattr(prompt, name) for name in ("text", "ids", "reread", "seed", "slots")},
         },
     }
@@ -137,9 +137,9 @@ def unpack_trial(content: Mapping[str, Any], arrays: Mapping[str, Any]) -> Trial
         TypeError, KeyError: it is none.
     """
     packed = _with_tuples(content)
-    found = _with_tuples(packed.pop("found"))
-    prompt = AdversarialPrompt(**_with_tuples(found.pop("prompt")), **arrays)
-    return Trial(**packed, found=Found(prompt, **found))
+    findings = _with_tuples(packed.pop("found"))
+    prompt = AdversarialPrompt(**_with_tuples(findings.pop("prompt")), **arrays)
+    return Trial(**packed, found=Found(prompt, **findings))
 
 
 def _with_tuples(content: Mapping[str, Any]) -> dict[str, Any]:

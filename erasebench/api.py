@@ -113,8 +113,8 @@ def erase(
     """
     from erasebench.models.export import erase_pipeline
 
-    made: Any = METHODS.get(parse_method(method)[0]).make
-    if made.guidance_only:
+    method_class: Any = METHODS.get(parse_method(method)[0]).make
+    if method_class.guidance_only:
         raise EraseBenchError(
             f"{method} changes guidance and no weights: no stock pipeline can hold it; erasebench.run measures it, and "
             "erasebench.erasure_of returns its rule"
@@ -170,8 +170,8 @@ def _compute(
 
     named = isinstance(pipeline, str | Path)
     settings = {parse_method(method)[0]: hyper_parameters} if hyper_parameters else {}
-    given = {**options, "methods": [method], "concepts": concepts, "settings": settings}
-    config = make_config(given, {"model": str(pipeline)} if named else {})
+    all_options = {**options, "methods": [method], "concepts": concepts, "settings": settings}
+    config = make_config(all_options, {"model": str(pipeline)} if named else {})
     if domain is not None:
         check_name("domain", domain, DOMAINS)
     if not config.concepts:
@@ -243,8 +243,8 @@ def run(
     Raises:
         EraseBenchError: bad input, found before any work; or a full disk.
     """
-    given = {"methods": methods, "concepts": concepts, **options}
-    return _run(given, config, preset, progress)
+    all_options = {"methods": methods, "concepts": concepts, **options}
+    return _run(all_options, config, preset, progress)
 
 
 def attack(
@@ -267,28 +267,28 @@ def attack(
         concept: what is erased.
         config: as in :func:`run`; so are ``preset``, ``progress``, ``options`` and what is raised.
     """
-    given = {"methods": [method], "attacks": attacks, "concepts": [concept], **options}
-    return _run(given, config, preset, progress, attacks_only=True)
+    all_options = {"methods": [method], "attacks": attacks, "concepts": [concept], **options}
+    return _run(all_options, config, preset, progress, attacks_only=True)
 
 
 def _run(
-    given: dict[str, Any], config: str | Path | None, preset: str | None, progress: bool, attacks_only: bool = False
+    options: dict[str, Any], config: str | Path | None, preset: str | None, progress: bool, attacks_only: bool = False
 ) -> RunResults:
     """The results of a run whose options are given."""
     from erasebench import runs
     from erasebench.report.table import to_terminal
     from erasebench.results.table import to_frame
 
-    made: RunConfig = layered_config(
-        {key: value for key, value in given.items() if value is not None}, Path(config) if config else None, preset
+    run_config: RunConfig = layered_config(
+        {key: value for key, value in options.items() if value is not None}, Path(config) if config else None, preset
     )
     with open(os.devnull, "w", encoding="utf-8") as silence:
-        result = runs.run(made, None if progress else silence, attacks_only)
+        result = runs.run(run_config, None if progress else silence, attacks_only)
     rows, metrics = result.rows, result.record.metrics
     return RunResults(
         to_frame(rows, metrics),
         result.scores,
         result.attacks,
-        made.out,
+        run_config.out,
         to_terminal(rows, metrics, budgets=result.budgets, ranks=result.ranks, seeds=result.seeds),
     )

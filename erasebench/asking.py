@@ -191,9 +191,9 @@ def _showing(concept: Concept, prompts: Iterable[Prompt]) -> list[Prompt]:
 
 def _distinct(lists: Iterable[Sequence[Prompt]]) -> tuple[Prompt, ...]:
     """The prompts of several concepts; one that several have shows them all, and is drawn once."""
-    found: dict[tuple[str, int], Prompt] = {}
+    by_key: dict[tuple[str, int], Prompt] = {}
     for prompt in (prompt for own in lists for prompt in own):
-        known = found.get((prompt.id, prompt.seed))
+        known = by_key.get((prompt.id, prompt.seed))
         shows = (*known.shows, *prompt.shows) if known else prompt.shows
-        found[prompt.id, prompt.seed] = replace(known or prompt, shows=tuple(dict.fromkeys(shows)))
-    return tuple(found.values())
+        by_key[prompt.id, prompt.seed] = replace(known or prompt, shows=tuple(dict.fromkeys(shows)))
+    return tuple(by_key.values())

@@ -107,7 +107,7 @@ class AttackPlanner:
         named = [name for label in labels for name in (without_parameters() if label == ALL else [label])]
         self.labels = list(dict.fromkeys([UNATTACKED, *named])) if labels else []
         for label in self.labels:
-            for member in resolve_attack(label, settings).made.members:
+            for member in resolve_attack(label, settings).instance.members:
                 resolve_attack(member, settings)
 
     def rows(self, method: str, erasure: Cell | None, reason: str | None, attacked: Attacked) -> list[AttackRow]:
@@ -128,8 +128,8 @@ class AttackPlanner:
         members: dict[str, tuple[Cell, ...]] = {}
         floor: dict[str, tuple[Cell, ...]] = {}
         reasons = []
-        made = resolve_attack(label, self._settings).made
-        for member in made.members or (label,):
+        instance = resolve_attack(label, self._settings).instance
+        for member in instance.members or (label,):
             title = f"{member} {method} {attacked.concept.name}"
             stand_in = replace(
                 attacked, concept=unrelated_concept(attacked.concept, self._source.domain), prompts=attacked.floor
@@ -145,21 +145,23 @@ class AttackPlanner:
         return replace(self._empty_row(method, attacked, label, None), members=members, floor=floor)
 
     def _empty_row(self, method: str, attacked: Attacked, label: str, reason: str | None) -> AttackRow:
-        made = resolve_attack(label, self._settings).made
-        return AttackRow(method, attacked.concept, label, made.threat_model, made.judged, reason)
+        instance = resolve_attack(label, self._settings).instance
+        return AttackRow(method, attacked.concept, label, instance.threat_model, instance.judged, reason)
 
     def _cells(
         self, label: str, erasure: Cell, attacked: Attacked, title: str, earlier: Mapping[str, Sequence[Cell]]
     ) -> tuple[Cell, ...]:
         """The cells of one attack, one for each prompt; each unneeded where an earlier attack broke the erasure."""
         aim = self._aim(label, erasure, attacked, title)
-        made, baseline = aim.attack.made, attacked.baseline
-        source = made.transfer_of or (label if made.text_only and not may_change_text_encoder(erasure) else "")
-        found: Sequence[Cell] = ()
+        instance, baseline = aim.attack.instance, attacked.baseline
+        source = instance.transfer_of or (label if instance.text_only and not may_change_text_encoder(erasure) else "")
+        transfers: Sequence[Cell] = ()
         if source and (source != label or erasure is not baseline):
-            found = self._cells(source, baseline, attacked, f"{source} {baseline.title} {attacked.concept.name}", {})
+            transfers = self._cells(
+                source, baseline, attacked, f"{source} {baseline.title} {attacked.concept.name}", {}
+            )
         reads: dict[str, Cell] = {}
-        if made.learns and not found:
+        if instance.learns and not transfers:
             judged: Cell | None = attacked.judged
             images = attacked.images
             if attacked.prompts is attacked.floor:
@@ -167,7 +169,7 @@ class AttackPlanner:
                 images = self._images(baseline, attacked.floor, title)
             reads["learned"] = learn.cell(aim, images, judged)
         unerased: Sequence[Cell] = ()
-        if "unerased" in made.needs and not found and not made.learns:
+        if "unerased" in instance.needs and not transfers and not instance.learns:
             unerased = self._cells(
                 UNATTACKED, baseline, attacked, f"{UNATTACKED} {baseline.title} {attacked.concept.name}", {}
             )
@@ -175,7 +177,7 @@ class AttackPlanner:
         for k, prompt in enumerate(attacked.prompts):
             read = {
                 **reads,
-                **({"found": found[k]} if found else {}),
+                **({"found": transfers[k]} if transfers else {}),
                 **({"unerased": unerased[k]} if unerased else {}),
             }
             cells.append(stage.cell(aim, prompt, read, [others[k] for others in earlier.values()]))
@@ -193,11 +195,11 @@ class AttackPlanner:
         """
         attack, domain, view = resolve_attack(label, self._settings), self._source.domain, attacked.view
         concept = attacked.concept.seen_in(domain)
-        attack.made.check_family(self._source.family)
-        attack.made.check(domain, concept)
-        attack = replace(attack, made=attack.made.resolved([concept]))
+        attack.instance.check_family(self._source.family)
+        attack.instance.check(domain, concept)
+        attack = replace(attack, instance=attack.instance.resolved([concept]))
         try:
-            clip = self._judge_spec(self._clip) if "clip" in attack.made.needs else None
+            clip = self._judge_spec(self._clip) if "clip" in attack.instance.needs else None
         except EraseBenchError as error:
             raise NotApplicable(str(error)) from None
         return stage.Aim(

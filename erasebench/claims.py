@@ -47,27 +47,30 @@ def misdescribed(entry: Entry, record: Record, plan: Plan) -> list[str]:
     row = record.rows[-1]
     attacks = [one for one in record.attacks if one.method == entry.method]
     name, options = parse_method(split_seed(entry.method)[0])
-    told = entry.erasure.get("parameters", {})
+    parameters = entry.erasure.get("parameters", {})
     pairs: dict[str, tuple[object, object]] = {
         "kind": (entry.kind, row.kind),
         "judge": (entry.judge, record_plan(plan, {}).rows[-1].judge),
         "seed": (entry.seed, record.seed),
         "run": (entry.run, run_key(row, attacks)),
         "erasure, method": (entry.erasure["method"], name),
-        **{f"erasure, {key}": (told.get(key), value) for key, value in options.items()},
+        **{f"erasure, {key}": (parameters.get(key), value) for key, value in options.items()},
     }
     known = {one.attack: one for one in attacks}
-    for said in entry.attacks:
-        if said.attack in known:
+    for claim in entry.attacks:
+        if claim.attack in known:
             for field in ("threat_model", "status", "reason", "budget"):
-                pairs[f"attack {said.attack}, {field}"] = getattr(said, field), getattr(known[said.attack], field)
+                pairs[f"attack {claim.attack}, {field}"] = getattr(claim, field), getattr(known[claim.attack], field)
     for one in attacks:
         # An attack whose plug-in is not here is as its artefacts say.
         if one.status == "ok" and parse_method(one.attack)[0] in ATTACKS.names():
-            made = resolve_attack(one.attack, {}).made
-            pairs[f"{RECORD}, attack {one.attack}"] = (one.threat_model, one.judged), (made.threat_model, made.judged)
+            instance = resolve_attack(one.attack, {}).instance
+            pairs[f"{RECORD}, attack {one.attack}"] = (
+                (one.threat_model, one.judged),
+                (instance.threat_model, instance.judged),
+            )
     return [
-        f"{at}: the entry says {said}, its artefacts {found}" for at, (said, found) in pairs.items() if said != found
+        f"{at}: the entry says {claim}, its artefacts {found}" for at, (claim, found) in pairs.items() if claim != found
     ]
 
 
@@ -75,9 +78,9 @@ def attacked_otherwise(entry: Entry, artefacts: Artefacts, plan: Plan) -> list[s
     """In what entries of attacks say another prompt, judge or budget than was tried; versions are the record's word."""
     wrong = []
     protocol = artefacts.record.protocol
-    said = {one.attack: one for one in entry.attacks}
+    by_attack = {one.attack: one for one in entry.attacks}
     for row, known in zip(plan.attacks, artefacts.record.attacks, strict=True):
-        own = said.get(row.attack)
+        own = by_attack.get(row.attack)
         if row.method != entry.method or row.reason or own is None or not (own.protocol or own.checksum):
             continue  # who says nothing of how he attacked is not ranked
         first = next(iter(row.members.values()))
@@ -92,7 +95,7 @@ def attacked_otherwise(entry: Entry, artefacts: Artefacts, plan: Plan) -> list[s
     return wrong
 
 
-def left_out(entry: Entry, artefacts: Artefacts, plan: Plan, concept_files: Sequence[Path]) -> list[str]:
+def find_omissions(entry: Entry, artefacts: Artefacts, plan: Plan, concept_files: Sequence[Path]) -> list[str]:
     """The unrelated prompts that have no score though nothing says that they show the concept.
 
     Prompts of a file of the user's show nothing that is known: all of them are scored.
@@ -101,20 +104,20 @@ def left_out(entry: Entry, artefacts: Artefacts, plan: Plan, concept_files: Sequ
     shows = {one.prompt: one.shows for one in catalogue.retain(plan.source.domain)}
     known = catalogue.get(entry.concept) if entry.concept in catalogue.names() else None
     concept = Concept(entry.concept, entry.kind, entry.concept, neighbours=known.neighbours if known else ())
-    asked = [
+    prompts = [
         Prompt(id, text, seed, "retain", shows.get(text, ()))
         for id, text, seed in zip(drawn["ids"], drawn["prompts"], drawn["seeds"], strict=True)
     ]
     allowed = [
-        {(one.id, one.seed): one.kind for one in unrelated_prompts(concept, asked)},
-        {(one.id, one.seed): one.kind for one in asked},
+        {(one.id, one.seed): one.kind for one in unrelated_prompts(concept, prompts)},
+        {(one.id, one.seed): one.kind for one in prompts},
     ]
     wrong = []
     for method, own in scores[scores["probe"] == "retain"].groupby("method", sort=False):
-        found = dict(zip(zip(own["prompt_id"], own["seed"], strict=True), own["kind"], strict=True))
-        if found not in allowed:
+        kinds = dict(zip(zip(own["prompt_id"], own["seed"], strict=True), own["kind"], strict=True))
+        if kinds not in allowed:
             expected = allowed[0]
-            odd = [key for key in dict.fromkeys((*expected, *found)) if expected.get(key) != found.get(key)]
+            odd = [key for key in dict.fromkeys((*expected, *kinds)) if expected.get(key) != kinds.get(key)]
             wrong.append(
                 f"unrelated prompts, {method}: {len(odd)} are left out of {SCORES}, or of another kind, without a "
                 f"reason, such as '{odd[0][0]}'; if the concept is of a file of yours, name it with --concept-files"
@@ -130,10 +133,10 @@ def untried(artefacts: Artefacts, plan: Plan) -> list[str]:
     for row in artefacts.record.attacks:
         if row.status != "ok":
             continue
-        for what, members, asked in (("prompts", row.trials, own), ("unrelated prompts", row.floor, unrelated)):
+        for what, members, expected in (("prompts", row.trials, own), ("unrelated prompts", row.floor, unrelated)):
             tried = list(members.get(next(iter(row.budget)), {}))
             at = f"attack {row.attack} on {row.method}"
-            if tried != asked[: len(tried)] or (what == "prompts" and not tried):
+            if tried != expected[: len(tried)] or (what == "prompts" and not tried):
                 wrong.append(f"{at}: its {what} are not the first {len(tried)} of those that were drawn")
             broken: set[str] = set()
             for member in row.budget if members else ():
@@ -181,22 +184,22 @@ def unlike(entry: Entry, rows: Mapping[str, TableRow], known: Container[str]) ->
         known: the metrics of the entry's run; another package's may be here that was not there.
     """
     wrong = []
-    said = {"": (entry.metrics, entry.flags)} | {one.attack: (one.metrics, one.flags) for one in entry.attacks}
-    for name in dict.fromkeys((*said, *rows)):
+    claims = {"": (entry.metrics, entry.flags)} | {one.attack: (one.metrics, one.flags) for one in entry.attacks}
+    for name in dict.fromkeys((*claims, *rows)):
         at = f"@{name}" if name else ""
-        if name not in said or name not in rows:
-            wrong.append(f"attack {name}: it is only in {'the entry' if name in said else 'its artefacts'}")
+        if name not in claims or name not in rows:
+            wrong.append(f"attack {name}: it is only in {'the entry' if name in claims else 'its artefacts'}")
             continue
-        metrics, flags = said[name]
+        metrics, flags = claims[name]
         hushed = [key for key in rows[name].metrics if key in known and key not in metrics]
         if hushed:
             wrong.append(f"numbers{at}: the entry leaves out {', '.join(hushed)}")
         for key, number in metrics.items():
-            found, own = rows[name].metrics.get(key), number.estimate
-            if found and not all(
-                is_close(getattr(own, end), getattr(found, end)) for end in ("value", "low", "high", "n")
+            measured, claimed = rows[name].metrics.get(key), number.estimate
+            if measured and not all(
+                is_close(getattr(claimed, end), getattr(measured, end)) for end in ("value", "low", "high", "n")
             ):
-                wrong.append(f"{key}{at}: the entry says {show(own)}, its scores give {show(found)}")
+                wrong.append(f"{key}{at}: the entry says {show(claimed)}, its scores give {show(measured)}")
         hidden = [flag for flag in rows[name].flags if flag not in flags]
         if hidden:
             wrong.append(f"flags{at}: the entry leaves out {', '.join(hidden)}")

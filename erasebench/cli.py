@@ -221,10 +221,10 @@ def plan(precision: str | None, speeds_of: Place | None, **options: Any) -> None
 
     half = None if precision is None else parse_precision(precision)
     measured = [open_store(speeds_of, make=False)] if speeds_of else []
-    made = make_plan(with_replays(read_options(options)))
-    write_result(describe_plan(made, store_at(made.config.store, make=False), measured))
+    run_plan = make_plan(with_replays(read_options(options)))
+    write_result(describe_plan(run_plan, store_at(run_plan.config.store, make=False), measured))
     if half is not None:
-        write_result(f"\n{describe_precision(half, made.config)}")
+        write_result(f"\n{describe_precision(half, run_plan.config)}")
 
 
 @cli.command(cls=ReproduceCommand)
@@ -250,20 +250,22 @@ def reproduce(suite: str, folder: Path | None, table: Path | None, **options: An
     from erasebench.runs import any_failed
     from erasebench.suites import read_suite
 
-    given = [name for name, value in options.items() if value is not None]
+    options_given = [name for name, value in options.items() if value is not None]
     if folder is None:
         config = read_options({**options, "suite": suite})
         known = read_suite(suite, config.plugins, config.concept_files)
         failed, folder = any_failed(_compute(config).rows), config.out
-    elif given:
-        raise EraseBenchError(f"--run reads a run as it is: --{given[0].replace('_', '-')} would change nothing")
+    elif options_given:
+        raise EraseBenchError(
+            f"--run reads a run as it is: --{options_given[0].replace('_', '-')} would change nothing"
+        )
     else:
         known, failed = read_suite(suite), False
-    found = reproduce(suite, known, read_run(folder))
+    reproduction = reproduce(suite, known, read_run(folder))
     live = sys.stdout.isatty()
-    write_result(to_terminal(found, live, shutil.get_terminal_size().columns if live else None), end="")
+    write_result(to_terminal(reproduction, live, shutil.get_terminal_size().columns if live else None), end="")
     if table:
-        write_named(table, to_csv(found))
+        write_named(table, to_csv(reproduction))
     if failed:
         click.get_current_context().exit(FAILED)
 

@@ -32,8 +32,8 @@ def complete_names(kind: str) -> Complete:
         if incomplete.rfind("[") > incomplete.rfind("]"):
             return []
         before, comma, last = incomplete.rpartition(",")
-        given = before.split(",")
-        return _items(before + comma, last, [name for name in _names([kind]) if name not in given])
+        words = before.split(",")
+        return _items(before + comma, last, [name for name in _names([kind]) if name not in words])
 
     return complete
 

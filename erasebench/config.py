@@ -145,8 +145,8 @@ class RunConfig(BaseModel):
 
     def to_yaml(self) -> str:
         """The configuration as YAML that ``--config`` takes back; an empty list of methods is left out there."""
-        left_out = set() if self.methods else {"methods"}
-        return yaml.safe_dump(self.model_dump(mode="json", exclude=left_out), sort_keys=False, allow_unicode=True)
+        omitted = set() if self.methods else {"methods"}
+        return yaml.safe_dump(self.model_dump(mode="json", exclude=omitted), sort_keys=False, allow_unicode=True)
 
 
 def make_config(*layers: Mapping[str, Any]) -> RunConfig:
@@ -168,8 +168,8 @@ def make_config(*layers: Mapping[str, Any]) -> RunConfig:
             "leave it out for the unerased model alone"
         )
     for layer in (*layers, merged):  # what a later one replaces has to be right as well
-        made = _validated(layer)
-    return made
+        config = _validated(layer)
+    return config
 
 
 def _validated(layer: Mapping[str, Any]) -> RunConfig:
@@ -179,18 +179,18 @@ def _validated(layer: Mapping[str, Any]) -> RunConfig:
     # In a file as on the command line.
     lists = {key: split_list(value) for key, value in layer.items() if isinstance(value, str) and _is_list(key)}
     try:
-        made = RunConfig.model_validate({**layer, **lists})
+        config = RunConfig.model_validate({**layer, **lists})
     except ValidationError as error:
         first = error.errors()[0]
         # Of a value of several types, pydantic names its own validators too.
         where = ".".join(str(part) for part in first["loc"] if "[" not in str(part))
         message = "input should be a path" if first["type"] == "path_type" else first["msg"].lower()
-        given = f", not {shown(first['input'])}" if isinstance(first["input"], (str, int, float)) else ""
-        raise EraseBenchError(f"configuration key {where}: {message}{given}") from None
+        ending = f", not {shown(first['input'])}" if isinstance(first["input"], (str, int, float)) else ""
+        raise EraseBenchError(f"configuration key {where}: {message}{ending}") from None
     for key, value in layer.items():
-        if isinstance(value, bool) and value is not getattr(made, key):
+        if isinstance(value, bool) and value is not getattr(config, key):
             raise EraseBenchError(f"configuration key {key}: input should be a number, not {value}")
-    return made
+    return config
 
 
 def _check_texts(value: object, where: str) -> None:

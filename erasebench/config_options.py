@@ -113,8 +113,8 @@ def read_options(options: dict[str, Any]) -> Any:
     from erasebench.suites import layered_config
 
     file, preset = options.pop("config", None), options.pop("preset", None)
-    given = {key: _value(key, value) for key, value in options.items() if value is not None}
-    return layered_config(given, file, preset)
+    values = {key: _value(key, value) for key, value in options.items() if value is not None}
+    return layered_config(values, file, preset)
 
 
 def _value(key: str, value: Any) -> Any:
@@ -154,5 +154,5 @@ def read_erase_options(method: str, concept: str, out: Path, options: dict[str, 
             part if "." in part.partition("=")[0] else f"{name}.{part}" for part in split_list(options["settings"])
         ]
         options["settings"] = ",".join(pairs)
-    given = {key: _value(key, value) for key, value in options.items() if value is not None}
-    return make_config({**given, "methods": [method], "concepts": split_list(concept), "out": out})
+    values = {key: _value(key, value) for key, value in options.items() if value is not None}
+    return make_config({**values, "methods": [method], "concepts": split_list(concept), "out": out})

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 from pydantic.errors import PydanticUserError
 
 from erasebench.docstrings import attributes, paragraphs
+from erasebench.domains import DOMAINS
 from erasebench.errors import EraseBenchError, check_name
 from erasebench.grammar import with_article
 from erasebench.hyper_parameters import hyper_parameters, make_plugin
@@ -30,9 +31,11 @@ if TYPE_CHECKING:
     from erasebench.concepts import Catalogue, Concept
 
 WIDTH = 80
-DOMAIN, PUBLISHED = "picturebook", "photo"
-"""The domain whose settings are shown, and the one that published defaults are for."""
-SHOWN = 12
+PUBLISHED = next(domain for domain in DOMAINS.values() if domain.published)
+"""The domain that published defaults are for."""
+ADAPTED = tuple(domain for domain in DOMAINS.values() if domain.settings)
+"""The domains with settings of their own, which are shown beside the defaults."""
+MAX_LISTED = 12
 """Of a list that may be long, such as a judge's labels, so many are shown."""
 THREATS = {
     "none": "nothing: the prompt stays as it is",
@@ -63,14 +66,14 @@ class HyperParameter:
         name: what users write.
         type: its type and range; "" where nothing is known.
         default: "default ...", or "required".
-        here: its value on Picturebook; "" where it is the default.
+        adapted: its value in each of :data:`ADAPTED`, by the domain's title; "" where it is the default.
         meaning: what the docstrings say of it.
     """
 
     name: str
     type: str
     default: str
-    here: str
+    adapted: Mapping[str, str]
     meaning: str
 
 
@@ -103,12 +106,12 @@ def describe(
     if concept is not None and kind not in ("methods", "attacks"):
         raise EraseBenchError(f"--concept is for methods and attacks; '{name}' is one of the {kind}")
     if kind == "concepts":
-        found = catalogue.get(name)
-        lines = [f"{name}: a concept, {found.kind}", "", *_entries(concept_details(found))]
+        subject = catalogue.get(name)
+        lines = [f"{name}: a concept, {subject.kind}", "", *_entries(concept_details(subject))]
     elif kind == "prompt-sets":
-        wanted = catalogue.prompt_sets[name]
-        lines = [f"{name}: a prompt set, for models of the domain {wanted.domain}", ""]
-        lines += _entries(prompt_set_details(wanted))
+        prompt_set = catalogue.prompt_sets[name]
+        lines = [f"{name}: a prompt set, for models of the domain {prompt_set.domain}", ""]
+        lines += _entries(prompt_set_details(prompt_set))
     elif kind == "presets":
         path = preset_files()[name]
         lines = [f"{name}: a preset, {path}", "", *path.read_text(encoding="utf-8").splitlines()]
@@ -135,14 +138,14 @@ def _kind_of(name: str, kind: str | None, catalogue: Catalogue) -> str:
         known["concepts"] = [*catalogue.names(), *catalogue.groups()]
         if name.startswith("phrase:") or "+" in name:
             return "concepts"
-    found = [each for each in LISTED if name in known.get(each, ())]
-    if len(found) > 1:
+    kinds = [each for each in LISTED if name in known.get(each, ())]
+    if len(kinds) > 1:
         raise EraseBenchError(
-            f"'{name}' is one of the {' and one of the '.join(found)}; choose with --kind {' or --kind '.join(found)}"
+            f"'{name}' is one of the {' and one of the '.join(kinds)}; choose with --kind {' or --kind '.join(kinds)}"
         )
-    if not found:
+    if not kinds:
         check_name("name", name, dict.fromkeys(each for some in known.values() for each in some))
-    return found[0]
+    return kinds[0]
 
 
 def _head(kind: str, plugin: Plugin[Any]) -> list[str]:
@@ -212,27 +215,31 @@ def describe_hyper_parameters(
 
     fields = [field for field in dataclasses.fields(plugin.make) if field.init]  # type: ignore[arg-type]
     every = [catalogue.get(name) for name in catalogue.names()]
-    kinds = {each.kind: each for each in every if DOMAIN in each.views}
+    kinds = {each.kind: each for each in every if all(domain.name in each.views for domain in ADAPTED)}
     concepts = list(kinds.values()) if concept is None else [catalogue.get(concept)]
-    here: Mapping[str, Any] = {}
+    strict = concept is not None
+    default = _values(plugin, {}, concepts, PUBLISHED.name, strict)
+    settings: dict[str, Mapping[str, Any]] = {domain.name: {} for domain in ADAPTED}
     if issubclass(plugin.make, Method):  # type: ignore[arg-type]  # an attack may have a method's name
-        here = plugin_settings(DOMAIN, {}).get(plugin.name, {})
-    default = _values(plugin, {}, concepts, PUBLISHED, concept is not None)
-    ours = _values(plugin, here, concepts, DOMAIN, concept is not None)
+        settings = {domain: plugin_settings(domain, {}).get(plugin.name, {}) for domain in settings}
+    values = {domain: _values(plugin, overrides, concepts, domain, strict) for domain, overrides in settings.items()}
     types, meanings = _types(plugin.make), _meanings(plugin.make)
     described = []
     for field in fields:
         name, own = field.name, plugin.presets.get(field.name, field.default)
-        said = _default(own, default.get(name, UNDECIDED), name in plugin.presets)
-        differs = name in here or ours.get(name) != default.get(name)
-        value = _written(ours.get(name, UNDECIDED)) if differs else ""
-        described.append(HyperParameter(name, types.get(name, ""), said, value, meanings.get(name, "")))
+        default_text = _default(own, default.get(name, UNDECIDED), name in plugin.presets)
+        adapted = {}
+        for domain in ADAPTED:
+            ours = values[domain.name]
+            differs = name in settings[domain.name] or ours.get(name) != default.get(name)
+            adapted[domain.title] = _written(ours.get(name, UNDECIDED)) if differs else ""
+        described.append(HyperParameter(name, types.get(name, ""), default_text, adapted, meanings.get(name, "")))
     return described
 
 
 def _hyper_parameter(one: HyperParameter) -> tuple[str, list[str]]:
-    here = f"; on Picturebook {one.here}" if one.here else ""
-    return one.name, [one.type, one.default + here, one.meaning]
+    adapted = "".join(f"; on {title} {value}" for title, value in one.adapted.items() if value)
+    return one.name, [one.type, one.default + adapted, one.meaning]
 
 
 def _values(
@@ -247,19 +254,19 @@ def _values(
         domain: in which they are seen.
         strict: whether to raise where a method does not fit a concept.
     """
-    lacking = {f.name for f in dataclasses.fields(plugin.make) if f.init and _is_required(f)}  # type: ignore[arg-type]
-    given = {**plugin.presets, **settings}
-    if lacking - set(given):
-        return {f.name: f.default for f in dataclasses.fields(plugin.make) if f.name not in lacking}  # type: ignore[arg-type]
-    made = make_plugin(plugin.make, given)
+    required = {f.name for f in dataclasses.fields(plugin.make) if f.init and _is_required(f)}  # type: ignore[arg-type]
+    values = {**plugin.presets, **settings}
+    if required - set(values):
+        return {f.name: f.default for f in dataclasses.fields(plugin.make) if f.name not in required}  # type: ignore[arg-type]
+    instance = make_plugin(plugin.make, values)
     resolved: list[dict[str, Any]] = []
-    for concept in concepts if isinstance(made, HyperParameters) else ():
+    for concept in concepts if isinstance(instance, HyperParameters) else ():
         try:
-            resolved.append(hyper_parameters(made.resolved([concept.seen_in(domain)])))
+            resolved.append(hyper_parameters(instance.resolved([concept.seen_in(domain)])))
         except EraseBenchError:
             if strict:
                 raise
-    resolved = resolved or [hyper_parameters(made)]
+    resolved = resolved or [hyper_parameters(instance)]
     return {name: value for name, value in resolved[0].items() if all(row[name] == value for row in resolved)}
 
 
@@ -270,11 +277,11 @@ def _is_required(field: dataclasses.Field[Any]) -> bool:
 def _default(own: Any, decided: Any, by_name: bool) -> str:
     if own is dataclasses.MISSING:
         return "required" if decided is UNDECIDED else f"default {_written(decided)}"
-    said = f"default {_written(own)}" + (" by this name" if by_name else "")
+    text = f"default {_written(own)}" + (" by this name" if by_name else "")
     if decided is UNDECIDED:
-        return f"{said}, which depends on the concept"
+        return f"{text}, which depends on the concept"
     written = _written(decided)
-    return said if written == _written(own) else f"{said}, which means {written}"
+    return text if written == _written(own) else f"{text}, which means {written}"
 
 
 def _written(value: Any) -> str:
@@ -358,8 +365,8 @@ def concept_details(concept: Concept) -> list[tuple[str, list[str]]]:
 
 
 def _some(texts: Sequence[str]) -> str:
-    more = f", and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
-    return ", ".join(texts[:SHOWN]) + more
+    more = f", and {len(texts) - MAX_LISTED} more" if len(texts) > MAX_LISTED else ""
+    return ", ".join(texts[:MAX_LISTED]) + more
 
 
 def _block(paragraph: str) -> list[str]:

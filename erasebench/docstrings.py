@@ -16,12 +16,12 @@ def first_line(docstring: str | None) -> str:
 def paragraphs(docstring: str | None) -> list[str]:
     """The paragraphs before the first section, without markup: each as one line, but what is indented as it is."""
     text = inspect.cleandoc(docstring or "")
-    found = []
+    texts = []
     for paragraph in re.split(r"\n\s*\n", text):
         if paragraph.startswith(SECTIONS):
             break
-        found.append(plain(paragraph if paragraph.startswith(" ") else " ".join(paragraph.split())))
-    return [paragraph for paragraph in found if paragraph.strip()]
+        texts.append(plain(paragraph if paragraph.startswith(" ") else " ".join(paragraph.split())))
+    return [paragraph for paragraph in texts if paragraph.strip()]
 
 
 def attributes(docstring: str | None) -> dict[str, str]:

@@ -49,6 +49,7 @@ class Domain:
 
     Attributes:
         name: by which models, views of concepts and plug-ins know it.
+        title: what texts call it.
         clip: the judge of CLIP scores.
         distance: the judge of how far an image is from the unerased model's of the same prompt and seed.
         segmenter: the judge that finds in an image what a phrase names.
@@ -58,10 +59,13 @@ class Domain:
         world: gives reference images and captions to preserve; None where the user has to.
         steps: of sampling, unless the run says otherwise; ``guidance_scale`` likewise.
         settings: the file, beside the methods, of their settings for models that are unlike the published ones'.
+        model: the name of the built-in model that draws it; None where the user brings one.
+        published: whether papers measure models of it, so that their numbers, scales and defaults hold there.
         harmless: whether images of sensitive concepts may be shown as they are.
     """
 
     name: str
+    title: str
     clip: str
     distance: str
     segmenter: str
@@ -72,6 +76,8 @@ class Domain:
     steps: int
     guidance_scale: float
     settings: str | None = None
+    model: str | None = None
+    published: bool = False
     harmless: bool = False
 
 
@@ -81,6 +87,7 @@ _PHRASE_TEMPLATES = ("a photo of {}", "a picture of {}", "an image of {}", "a dr
 
 PICTUREBOOK = Domain(
     name="picturebook",
+    title="Picturebook",
     clip="picturebook-clip",
     distance="picturebook-distance",
     segmenter="picturebook-segmenter",
@@ -91,11 +98,13 @@ PICTUREBOOK = Domain(
     steps=STEPS,
     guidance_scale=GUIDANCE,
     settings="picturebook.yaml",
+    model="picturebook",
     harmless=True,  # mannequins and cartoons
 )
 """The built-in world."""
 PHOTO = Domain(
     name="photo",
+    title="photographs and paintings",
     clip="clip",
     distance="lpips",
     segmenter="grounded-sam",
@@ -105,11 +114,17 @@ PHOTO = Domain(
     world=None,
     steps=50,
     guidance_scale=7.5,
+    published=True,
 )
 """Photographs and paintings as Stable Diffusion makes them."""
 
 DOMAINS: Mapping[str, Domain] = {domain.name: domain for domain in (PICTUREBOOK, PHOTO)}
 """Every domain by name."""
+
+
+def domain_of_model(model: str) -> Domain:
+    """The domain of a model by the model's name: a built-in model's own, and :data:`PHOTO` for every other."""
+    return next((domain for domain in DOMAINS.values() if domain.model == model), PHOTO)
 
 
 def features_title(judge: str) -> str:

@@ -93,9 +93,9 @@ def plan_from(
     except NotApplicable as reason:
         names = ", ".join(concept.name for concept in concepts)
         raise NotApplicable(f"{method.label} cannot erase {names} here: {reason}") from None
-    if export != "none" and method.made.guidance_only:
+    if export != "none" and method.instance.guidance_only:
         raise EraseBenchError(f"{method.label} changes guidance and no weights: it cannot be exported")
-    if export == "lora" and not method.made.low_rank:
+    if export == "lora" and not method.instance.low_rank:
         raise EraseBenchError(
             f"the change of {method.label} is not low-rank: it cannot be a LoRA; use --export diffusers, or "
             "kohya-lora, which is an approximation then"
@@ -280,9 +280,9 @@ def _export(export: Export, rank: int | None, out: Path, source: ModelSource, se
         "kohya-lora": exports.KOHYA_LORA,
     }
     path = out / names[export]
-    said = f"; exported to {path}"
+    note = f"; exported to {path}"
     if path.exists() and export != "kohya-lora":  # which may be of another rank
-        return said
+        return note
     model, erasure = session.model, Erasure.load(out)
     try:
         match export:
@@ -293,7 +293,7 @@ def _export(export: Export, rank: int | None, out: Path, source: ModelSource, se
             case "single-file":
                 exports.export_single_file(model, erasure, path)
             case "kohya-lora":
-                said += f": {exports.export_kohya_lora(model, erasure, path, rank or exports.RANK)}"
+                note += f": {exports.export_kohya_lora(model, erasure, path, rank or exports.RANK)}"
     except EraseBenchError as error:
         raise EraseBenchError(f"{error} (the erasure itself is kept in {out})") from None
-    return said
+    return note

@@ -17,7 +17,7 @@ def list_files() -> list[str]:
     """One line for each prompt set and each of a judge's weights: whether it is there, what it is, where it is from."""
     lines = [(name, _state(weights), str(weights)) for name in JUDGES.names() for weights in _weights(name)]
     sets = load_catalogue().prompt_sets.values()
-    lines += [(each.name, state(each), f"prompts from {each.url}") for each in sets if not each.kept]
+    lines += [(each.name, state(each), f"prompts from {each.url}") for each in sets if not each.built_in]
     width = max(len(name) for name, *_ in lines)
     return [f"{name:<{width}}  {there:<7}  {what}" for name, there, what in lines]
 
@@ -58,36 +58,36 @@ def _fetch_weights(judge: str, folder: Path | None, tell: Callable[[str], object
 
 
 def _fetch_prompts(
-    wanted: PromptSet, folder: Path | None, tell: Callable[[str], object], on_progress: Progress
+    prompt_set: PromptSet, folder: Path | None, tell: Callable[[str], object], on_progress: Progress
 ) -> None:
     """Bring the file of a prompt set and check it; a wrong one that came is removed."""
-    if wanted.kept:
-        tell(f"nothing to fetch: the prompts are part of erasebench; --prompt-sets {wanted.name}={AUTO} asks them")
+    if prompt_set.built_in:
+        tell(f"nothing to fetch: the prompts are part of erasebench; --prompt-sets {prompt_set.name}={AUTO} asks them")
         return
-    if not wanted.can_be_fetched:
-        raise missing_file(wanted)
-    default = fetched_file(wanted)
+    if not prompt_set.can_be_fetched:
+        raise missing_file(prompt_set)
+    default = fetched_file(prompt_set)
     target = default if folder is None else folder / default.name
     if target.is_file():
-        tell(f"there already: {target}, {_count(wanted, target)}")
+        tell(f"there already: {target}, {_count(prompt_set, target)}")
         return
-    if wanted.hub:
-        tell(f"fetching {wanted.hub}")
-        _fetch_from_hub(wanted.hub, wanted.name, target)
+    if prompt_set.hub:
+        tell(f"fetching {prompt_set.hub}")
+        _fetch_from_hub(prompt_set.hub, prompt_set.name, target)
     else:
-        tell(f"fetching {wanted.download}")
-        WeightFile(target.name, wanted.download, "").fetch(target.parent, on_progress)
+        tell(f"fetching {prompt_set.download}")
+        WeightFile(target.name, prompt_set.download, "").fetch(target.parent, on_progress)
     try:
-        tell(f"there now: {target}, {_count(wanted, target)}")
+        tell(f"there now: {target}, {_count(prompt_set, target)}")
     except EraseBenchError as error:
         target.unlink()
         raise EraseBenchError(f"{error}; what came is removed") from None
     if folder is not None:
-        tell(f"name it in runs: --prompt-sets {wanted.name}={target}")
+        tell(f"name it in runs: --prompt-sets {prompt_set.name}={target}")
 
 
-def _count(wanted: PromptSet, path: Path) -> str:
-    return f"{len(read_prompt_set(wanted, path)):,} prompts"
+def _count(prompt_set: PromptSet, path: Path) -> str:
+    return f"{len(read_prompt_set(prompt_set, path)):,} prompts"
 
 
 def _fetch_from_hub(hub: Hub, name: str, target: Path) -> None:

@@ -21,7 +21,7 @@ Place = Path | str
 """The place of a store: a folder, or the URL of a bucket."""
 PARTIAL = ".partial"
 """The ending of temporary names."""
-_OWN = secrets.token_hex(4)
+_TOKEN = secrets.token_hex(4)
 
 
 def is_url(text: str) -> bool:
@@ -132,7 +132,7 @@ def commit_folder(partial: Path, folder: Path) -> None:
 
 def _partial(path: Path) -> Path:
     """The temporary name of a file or folder that this process writes; on other machines others have its number."""
-    return path.with_name(f"{path.name}.{_OWN}.{os.getpid()}{PARTIAL}")
+    return path.with_name(f"{path.name}.{_TOKEN}.{os.getpid()}{PARTIAL}")
 
 
 def remove_partials(folder: Path) -> None:

@@ -23,13 +23,13 @@ def make_plugin(make: Callable[..., T], values: Mapping[str, Any]) -> T:
     for name in values:
         check_name("hyper-parameter", name, names_of(make))
     try:
-        made: T = TypeAdapter(make).validate_python(dict(values))  # type: ignore[arg-type]
+        instance: T = TypeAdapter(make).validate_python(dict(values))  # type: ignore[arg-type]
     except ValidationError as error:
         raise EraseBenchError(explain(error, names_of(make))) from None
     for name, value in values.items():
-        if isinstance(value, bool) and value is not getattr(made, name):
+        if isinstance(value, bool) and value is not getattr(instance, name):
             raise EraseBenchError(f"{name}: Input should be a number, not {value}")
-    return made
+    return instance
 
 
 def hyper_parameters(plugin: Any) -> dict[str, Any]:
@@ -51,8 +51,8 @@ def explain(error: ValidationError, names: Sequence[str]) -> str:
     own = (first.get("ctx") or {}).get("error")
     if own is not None:
         return f"{where + ': ' if where else ''}{own}"
-    given = "" if first["type"].startswith("missing") else f", not {shown(first['input'])}"
-    return f"{where + ': ' if where else ''}{first['msg']}{given}"
+    ending = "" if first["type"].startswith("missing") else f", not {shown(first['input'])}"
+    return f"{where + ': ' if where else ''}{first['msg']}{ending}"
 
 
 def names_of(make: Any) -> list[str]:

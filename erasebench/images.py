@@ -1,4 +1,4 @@
-"""Pictures on disk: lossless PNGs in one archive, with an index that people can read."""
+"""Images on disk: lossless PNGs in one archive, with an index that people can read."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from erasebench.errors import EraseBenchError
 ARCHIVE, INDEX = "images.zip", "index.csv"
 COLUMNS = ("file", "id", "text", "seed")
 """Of the index."""
-MOST_PIXELS = 2**26
+MAX_PIXELS = 2**26
 """Of an image that a user has: a file of a few bytes may stand for more than any memory holds."""
 COMPRESSED_AHEAD = 256
 """Images that may wait to be compressed."""
@@ -72,7 +72,7 @@ def _to_png(image: NDArray[np.uint8]) -> bytes:
 
 
 def read_images(folder: Path, first: int | None = None) -> NDArray[np.uint8]:
-    """The pictures of a folder, uint8 ``[n, height, width, 3]``; only the ``first`` few if given."""
+    """The images of a folder, uint8 ``[n, height, width, 3]``; only the ``first`` few if given."""
     with zipfile.ZipFile(folder / ARCHIVE) as archive:
         names = sorted(archive.namelist())[:first]
         return np.stack([np.asarray(Image.open(io.BytesIO(archive.read(name))).convert("RGB")) for name in names])
@@ -82,7 +82,7 @@ def check_image(path: Path) -> None:
     """Look at the head of an image that a user has, without decoding it.
 
     Raises:
-        EraseBenchError: it is no image, or one of more than :data:`MOST_PIXELS`.
+        EraseBenchError: it is no image, or one of more than :data:`MAX_PIXELS`.
     """
     with _opened(path):
         pass
@@ -108,31 +108,31 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             Image.open(path) as image,
         ):
             pixels = image.width * image.height
-            if pixels > MOST_PIXELS:
-                raise EraseBenchError(f"{path} has {pixels:,} pixels; {MOST_PIXELS:,} at most")
+            if pixels > MAX_PIXELS:
+                raise EraseBenchError(f"{path} has {pixels:,} pixels; {MAX_PIXELS:,} at most")
             yield image
     except Image.DecompressionBombError:
-        raise EraseBenchError(f"{path} has more than {MOST_PIXELS:,} pixels") from None
+        raise EraseBenchError(f"{path} has more than {MAX_PIXELS:,} pixels") from None
     # What a damaged file makes of its decoder; ultralytics makes PIL's open look for a package that it may lack.
     except (OSError, ValueError, SyntaxError, IndexError, struct.error, ImportError, EOFError) as error:
         raise EraseBenchError(f"{path} cannot be read as an image") from error
 
 
 def read_png(folder: Path, place: int) -> bytes:
-    """The file of one picture of a folder, as it was written; places count from 0."""
+    """The file of one image of a folder, as it was written; places count from 0."""
     with zipfile.ZipFile(folder / ARCHIVE) as archive:
         return archive.read(_name(place))
 
 
 def read_index(folder: Path) -> tuple[list[str], list[str], list[int]]:
-    """The ids, texts and seeds of the prompts of a folder's pictures, in their order."""
+    """The ids, texts and seeds of the prompts of a folder's images, in their order."""
     with open(folder / INDEX, newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     return [row["id"] for row in rows], [row["text"] for row in rows], [int(row["seed"]) for row in rows]
 
 
 def join_images(parts: Sequence[Path], folder: Path) -> None:
-    """Write the pictures of several folders as one: the same bytes as if they had been written at once."""
+    """Write the images of several folders as one: the same bytes as if they had been written at once."""
     rows: list[dict[str, str]] = []
     with zipfile.ZipFile(folder / ARCHIVE, "w", zipfile.ZIP_STORED) as joined:
         for part in parts:

@@ -93,8 +93,8 @@ def validate(judges: Sequence[str], images: Path | None, scenes: int, device: st
     """
     from erasebench.validation import validate, write_validations
 
-    found = [one for judge in judges for one in validate(judge, images, scenes, device)]
-    for one in found:
+    validations = [one for judge in judges for one in validate(judge, images, scenes, device)]
+    for one in validations:
         write_result("\n".join(one.lines()))
     if out is not None:
-        write_validations(out, found)
+        write_validations(out, validations)

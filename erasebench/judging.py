@@ -29,11 +29,11 @@ _BESIDE = re.compile(r" (rank|count|box \d+)$")
 
 @dataclass(frozen=True)
 class Scores:
-    """The output of a judge for ``n`` pictures.
+    """The output of a judge for ``n`` images.
 
     Attributes:
-        columns: label -> score of each picture ``[n]``.
-        arrays: anything else per picture, such as features ``[n, d]``.
+        columns: label -> score of each image ``[n]``.
+        arrays: anything else per image, such as features ``[n, d]``.
     """
 
     columns: dict[str, NDArray[np.float32]]
@@ -44,7 +44,7 @@ class Scores:
 
     @classmethod
     def cat(cls, parts: Sequence[Scores]) -> Scores:
-        """Join what was said of pictures one after the other; there is at least one part."""
+        """Join what was said of images one after the other; there is at least one part."""
         return cls(
             {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns},
             {name: np.concatenate([part.arrays[name] for part in parts]) for name in parts[0].arrays},
@@ -62,10 +62,10 @@ def box_columns(label: str, boxes: Sequence[Sequence[float]]) -> dict[str, NDArr
         boxes: the scores of the boxes in each image, in any order.
     """
     scores = np.zeros((len(boxes), BOXES), dtype=np.float32)
-    for row, found in zip(scores, boxes, strict=True):
-        best = sorted(found, reverse=True)[:BOXES]
+    for row, box_scores in zip(scores, boxes, strict=True):
+        best = sorted(box_scores, reverse=True)[:BOXES]
         row[: len(best)] = best
-    count = np.array([len(found) for found in boxes], dtype=np.float32)
+    count = np.array([len(box_scores) for box_scores in boxes], dtype=np.float32)
     return {f"{label} count": count, **dict(zip(_box_names(label), scores.T, strict=True))}
 
 
@@ -140,5 +140,5 @@ def read_columns(folder: Path) -> pd.DataFrame:
 
 def read_array(folder: Path, name: str) -> NDArray[np.float32]:
     """An array of the judge's, such as its features."""
-    found: NDArray[np.float32] = load_file(folder / ARRAYS)[name]
-    return found
+    array: NDArray[np.float32] = load_file(folder / ARRAYS)[name]
+    return array

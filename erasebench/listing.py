@@ -39,9 +39,9 @@ def names(kind: str) -> list[str]:
 
 
 def _lines(kind: str, pattern: str) -> list[str]:
-    found = _described(kind, pattern)
-    width = max((len(name) for name, _ in found), default=0)
-    return [f"{name:<{width}}  {note}".rstrip() for name, note in found]
+    entries = _described(kind, pattern)
+    width = max((len(name) for name, _ in entries), default=0)
+    return [f"{name:<{width}}  {note}".rstrip() for name, note in entries]
 
 
 def _described(kind: str, pattern: str, describe: bool = True) -> Sequence[tuple[str, str]]:

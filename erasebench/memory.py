@@ -28,14 +28,14 @@ SPARE: WeakSet[Clearable] = WeakSet()
 """Objects whose memory is given back when it runs out."""
 
 GB = 10**9
-USABLE = 0.9
+USABLE_SHARE = 0.9
 """The share of free memory that is planned with: the rest is for what the allocator loses between its blocks."""
 DRAWN_AT_ONCE = 16
 """Images that are drawn at a time where nothing says otherwise."""
 DECODED_AT_ONCE = 10
 """Images that are decoded at a time: decoders work at full resolution, and on a CPU a few at a time are faster."""
 
-LEAST = {
+SMALLEST_WORK = {
     "erase": "a training step",
     "learn": "a training step",
     "attack": "a single prompt",
@@ -85,12 +85,12 @@ class BatchSize:
         while start < count:
             part = slice(start, min(start + (self.rows or count), count))
             try:
-                found = compute(part)
+                result = compute(part)
             except OutOfMemoryError:
                 if part.stop - part.start == 1:
                     raise
             else:
-                yield found
+                yield result
                 start = part.stop
                 continue
             # Not in the handler: until it ends, the error keeps alive what the batch had in memory.
@@ -101,8 +101,8 @@ class BatchSize:
 
         self.rows = rows // 2
         self.halvings += 1
-        for kept in list(SPARE):
-            kept.clear()
+        for owner in list(SPARE):
+            owner.clear()
         torch.cuda.empty_cache()
 
 
@@ -137,16 +137,16 @@ class BatchSizes:
         return {one.name: getattr(self, one.name) for one in fields(self)}
 
 
-def largest_batch(peak: Callable[[int], int], free: int, most: int) -> int:
+def largest_batch(peak: Callable[[int], int], free: int, limit: int) -> int:
     """The largest batch that fits, by the line through what a batch of one and one of two took.
 
     Args:
         peak: computes a batch of so many rows, and returns the most bytes that it had in use beside what was there.
         free: bytes that it may use.
-        most: what is returned at most.
+        limit: what is returned at most.
 
     Returns:
-        1..``most``; 1 also where not even that fits by the line.
+        1..``limit``; 1 also where not even that fits by the line.
 
     Raises:
         torch.OutOfMemoryError: memory does not suffice for a single row.
@@ -158,7 +158,7 @@ def largest_batch(peak: Callable[[int], int], free: int, most: int) -> int:
         each = max(peak(2) - one, 1)
     except OutOfMemoryError:
         return 1
-    return max(1, min(most, int((USABLE * free - one) // each) + 1))
+    return max(1, min(limit, int((USABLE_SHARE * free - one) // each) + 1))
 
 
 def peak_bytes(device: torch.device, compute: Callable[[], object]) -> int:
@@ -181,11 +181,11 @@ def out_of_memory(error: torch.OutOfMemoryError, device: str, stage: str) -> Era
     """
     import torch
 
-    asked = re.search(r"Tried to allocate ([\d.]+ \w+)", str(error))
+    match = re.search(r"Tried to allocate ([\d.]+ \w+)", str(error))
     used = torch.cuda.memory_allocated(device) / GB if torch.cuda.is_available() else 0.0
     return EraseBenchError(
-        f"the memory of {device} ran out: {used:.1f} GB were in use, and {asked[1] if asked else 'more'} needed beside "
-        f"them, for {LEAST.get(stage, 'the least that is computed at a time')}; what would fit: "
+        f"the memory of {device} ran out: {used:.1f} GB were in use, and {match[1] if match else 'more'} needed beside "
+        f"them, for {SMALLEST_WORK.get(stage, 'the least that is computed at a time')}; what would fit: "
         f"{FITTING.get(stage, '')}a card with more free memory, or a larger --max-memory"
     )
 

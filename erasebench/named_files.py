@@ -46,9 +46,9 @@ def files_by_name(what: str, own: Iterable[Path], group: str) -> dict[str, Path]
         own: files of this package, which come first.
         group: of other packages' entry points.
     """
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for path in (*sorted(own), *data_files(group)):
-        if path.stem in found:
-            warn(f"the {what} {path} is left out: another is called '{path.stem}', {found[path.stem]}")
-        found.setdefault(path.stem, path)
-    return found
+        if path.stem in files:
+            warn(f"the {what} {path} is left out: another is called '{path.stem}', {files[path.stem]}")
+        files.setdefault(path.stem, path)
+    return files

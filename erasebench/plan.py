@@ -97,12 +97,12 @@ class Plan:
         config: the run.
         source: the model.
         device: where it runs; ``dtype`` its precision.
-        sampler: how pictures are sampled: :class:`~erasebench.sampling.Sampler`'s arguments.
+        sampler: how images are sampled: :class:`~erasebench.sampling.Sampler`'s arguments.
         rows: of the table, in order.
-        reference: the features of FID's reference pictures: Picturebook's world, or the user's folder.
+        reference: the features of FID's reference images: Picturebook's world, or the user's folder.
         retained: the other prompts, one for each image of every row.
         attacks: the rows of the table of attacks, in order.
-        reference_roles: what the domain's judges of further roles are asked of the reference pictures.
+        reference_roles: what the domain's judges of further roles are asked of the reference images.
     """
 
     config: RunConfig
@@ -118,7 +118,7 @@ class Plan:
 
     @property
     def reference_cells(self) -> tuple[Cell, ...]:
-        """The cells of reference pictures that are read when rows are measured."""
+        """The cells of reference images that are read when rows are measured."""
         if not self.reference:
             return ()
         return tuple(dict.fromkeys((self.reference, *(one.cell for one in self.reference_roles.values()))))
@@ -138,23 +138,23 @@ def resolved_config(plan: Plan) -> RunConfig:
     So do hyper-parameters that are decided by what is erased, where the concepts of the run do not agree on them.
     """
     config, sampler = plan.config, plan.sampler
-    given = plugin_settings(plan.source.domain, config.settings)
+    overrides = plugin_settings(plan.source.domain, config.settings)
     settings: dict[str, dict[str, Any]] = {}
     for text in config.methods:
         name, options = parse_method(text)
-        method = resolve_method(text, given)
-        parameters = hyper_parameters(method.made)
+        method = resolve_method(text, overrides)
+        parameters = hyper_parameters(method.instance)
         rows = []
         for concept in dict.fromkeys(row.concept for row in plan.rows):
             with suppress(NotApplicable):
-                rows.append(hyper_parameters(method.made.resolved([concept.seen_in(plan.source.domain)])))
+                rows.append(hyper_parameters(method.instance.resolved([concept.seen_in(plan.source.domain)])))
         agreed = {key for key in parameters if rows and all(row[key] == rows[0][key] for row in rows)}
         parameters |= {key: rows[0][key] for key in agreed}
         settings.setdefault(name, {}).update({key: parameters[key] for key in parameters if key not in options})
     for row in plan.attacks:
         for label in row.members:
             name, options = parse_method(label)
-            parameters = hyper_parameters(resolve_attack(label, given).made)
+            parameters = hyper_parameters(resolve_attack(label, overrides).instance)
             settings.setdefault(name, {}).update({key: parameters[key] for key in parameters if key not in options})
     decided = {"steps": sampler["steps"], "guidance_scale": sampler["guidance_scale"], "dtype": plan.dtype}
     return config.model_copy(update={**decided, "settings": {name: own for name, own in settings.items() if own}})

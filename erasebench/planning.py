@@ -108,17 +108,17 @@ class _Planner:
 
     def plan(self) -> Plan:
         concepts = [self.catalogue.get(name) for name in dict.fromkeys(self.config.concepts)]
-        asked = {concept.name: self.asker.ask(concept) for concept in concepts}
+        questions = {concept.name: self.asker.ask(concept) for concept in concepts}
         retain = self.asker.retain()
         others = {concept.name: self.asker.others(concept) for concept in concepts}
-        self._check_metrics(asked.values())
+        self._check_metrics(questions.values())
         labels = dict.fromkeys((BASELINE, *self.config.methods))
         methods = resolve_methods(labels, self.settings, self.config.seed, self.config.erasure_seeds)
         rows: list[Row] = []
         base: dict[str, Row] = {}
         for method in methods:
             for concept in concepts:
-                row = self._row(method, asked[concept.name], others[concept.name], retain, base.get(concept.name))
+                row = self._row(method, questions[concept.name], others[concept.name], retain, base.get(concept.name))
                 base.setdefault(concept.name, row)
                 rows.append(row)
         return Plan(
@@ -130,7 +130,7 @@ class _Planner:
             tuple(rows),
             self._reference(),
             tuple(retain),
-            tuple(self._attack_rows(rows, asked, retain)),
+            tuple(self._attack_rows(rows, questions, retain)),
             {
                 role: Judged(role, None, cell)
                 for role in self.roles.get("reference", ())
@@ -139,12 +139,12 @@ class _Planner:
         )
 
     def _attack_rows(
-        self, rows: Sequence[Row], asked: Mapping[str, Asked], retain: Sequence[Prompt]
+        self, rows: Sequence[Row], questions: Mapping[str, Asked], retain: Sequence[Prompt]
     ) -> Iterator[AttackRow]:
         """The rows of attacks, of each row of the table that can be."""
         base = {row.concept.name: row for row in rows if row.method == BASELINE}
         for row in rows if self.attacks.labels else ():
-            own, unerased = asked[row.concept.name], base[row.concept.name]
+            own, unerased = questions[row.concept.name], base[row.concept.name]
             assert unerased.erasure
             distinct = {prompt.id: prompt for prompt in reversed(own.prompts)}
             unrelated = [prompt for prompt in retain if row.concept.name not in prompt.shows]
@@ -160,7 +160,7 @@ class _Planner:
             reason = row.reason or (JOINT_ATTACK if row.concept.members else None)
             yield from self.attacks.rows(row.method, None if reason else row.erasure, reason, attacked)
 
-    def _check_metrics(self, asked: Iterable[Asked]) -> None:
+    def _check_metrics(self, questions: Iterable[Asked]) -> None:
         """Raise unless there are the image sets that the metrics which are asked for need."""
         for name in self.config.metrics:
             probes = self.metrics[name].probes
@@ -168,12 +168,12 @@ class _Planner:
                 raise EraseBenchError(
                     f"the metric {name} is of other concepts, and none are asked for; name some with --others"
                 )
-            if "synonyms" in probes and not any(one.synonyms for one in asked):
+            if "synonyms" in probes and not any(one.synonyms for one in questions):
                 raise EraseBenchError(
                     f"the metric {name} is of prompts by synonyms, and no concept of the run has any in the domain "
                     f"'{self.domain.name}'"
                 )
-            if "composition" in probes and not any(one.composed for one in asked):
+            if "composition" in probes and not any(one.composed for one in questions):
                 raise EraseBenchError(
                     f"the metric {name} is of prompts for two objects, one of them erased; name other objects with "
                     "--others, and objects with --concepts"
@@ -182,7 +182,7 @@ class _Planner:
     def _row(
         self,
         method: ResolvedMethod,
-        asked: Asked,
+        question: Asked,
         others: tuple[list[Concept], tuple[Prompt, ...]],
         retain: Sequence[Prompt],
         base: Row | None,
@@ -191,12 +191,12 @@ class _Planner:
 
         Args:
             method: what erases.
-            asked: the concept.
+            question: the concept.
             others: of :meth:`~erasebench.asking.Asker.others`.
             retain: the unrelated prompts.
             base: the unerased model's row of the same concept; None where this is it.
         """
-        label, concept = method.label, asked.concept
+        label, concept = method.label, question.concept
         try:
             erased = erase.cell(
                 method,
@@ -213,37 +213,41 @@ class _Planner:
             return generate.cell(erased, prompts, self.sampler, self.source, self.dtype, title)
 
         titles = {"concept": f"{label} {concept.name}", "retain": f"{erased.title} retain"}
-        images = drawn(asked.prompts, titles["concept"])
+        images = drawn(question.prompts, titles["concept"])
         unrelated = drawn(retain, titles["retain"])
         clip = Judged("clip", None, self._judge(self.domain.clip, "", unrelated))
         probes = {
             "concept": ProbePlan(
-                asked.prompts,
+                question.prompts,
                 images,
-                self._each(concept, asked.views, images),
-                self._each(concept, asked.seconds, images) if asked.seconds else (),
+                self._each(concept, question.views, images),
+                self._each(concept, question.seconds, images) if question.seconds else (),
             ),
             "retain": ProbePlan(tuple(retain), unrelated, (clip,), features=self._features(unrelated)),
         }
-        if "synonyms" in self.probes and asked.synonyms:
-            by_synonyms = drawn(asked.synonyms, f"{titles['concept']} by synonyms")
-            probes["synonyms"] = ProbePlan(asked.synonyms, by_synonyms, self._each(concept, asked.views, by_synonyms))
-        kept = [other for other in others[0] if other.name not in {part.name for part in concept.parts}]
-        if kept:
+        if "synonyms" in self.probes and question.synonyms:
+            by_synonyms = drawn(question.synonyms, f"{titles['concept']} by synonyms")
+            probes["synonyms"] = ProbePlan(
+                question.synonyms, by_synonyms, self._each(concept, question.views, by_synonyms)
+            )
+        survivors = [other for other in others[0] if other.name not in {part.name for part in concept.parts}]
+        if survivors:
             of_others = drawn(others[1], f"{erased.title} others")
-            judged = tuple(self._judged(self.asker.view(other), of_others, other.name) for other in kept)
+            judged = tuple(self._judged(self.asker.view(other), of_others, other.name) for other in survivors)
             probes["others"] = ProbePlan(others[1], of_others, judged)
-        if "composition" in self.probes and asked.composed:
-            of_two = drawn(asked.composed, f"{titles['concept']} beside others")
-            shown = {name for prompt in asked.composed for name in prompt.shows}
-            judged = tuple(self._judged(self.asker.view(one), of_two, one.name) for one in kept if one.name in shown)
-            probes["composition"] = ProbePlan(asked.composed, of_two, judged)
+        if "composition" in self.probes and question.composed:
+            of_two = drawn(question.composed, f"{titles['concept']} beside others")
+            shown = {name for prompt in question.composed for name in prompt.shows}
+            judged = tuple(
+                self._judged(self.asker.view(one), of_two, one.name) for one in survivors if one.name in shown
+            )
+            probes["composition"] = ProbePlan(question.composed, of_two, judged)
         originals = {name: (base.probes[name] if base else probe).images for name, probe in probes.items()}
-        asked_too = {
+        judged_roles = {
             name: {role: self._by_role(role, probe.images, originals[name]) for role in self.roles.get(name, ())}
             for name, probe in probes.items()
         }
-        probes = {name: replace(probe, roles=asked_too[name]) for name, probe in probes.items()}
+        probes = {name: replace(probe, roles=judged_roles[name]) for name, probe in probes.items()}
         return Row(label, concept, None, erased, probes)
 
     def _each(self, concept: Concept, views: Sequence[View], images: Cell) -> tuple[Judged, ...]:
@@ -265,11 +269,11 @@ class _Planner:
 
     def _judge(self, name: str, label: str, images: Cell) -> Cell:
         phrased = bool(JUDGES.get(name).presets.get("phrased"))
-        wanted, label = label, label if phrased else ""
+        column, label = label, label if phrased else ""
         spec = self._spec(name, label)
-        made = self.judges[name, label][0]
-        if wanted and made.labels is not None:
-            check_name(f"label of the judge {name}", wanted, made.labels)
+        instance = self.judges[name, label][0]
+        if column and instance.labels is not None:
+            check_name(f"label of the judge {name}", column, instance.labels)
         return judge.cell(spec, images)
 
     def _judge_spec(self, name: str, label: str = "") -> dict[str, Any]:
@@ -279,8 +283,8 @@ class _Planner:
     def _spec(self, name: str, label: str = "") -> dict[str, Any]:
         """The specification that identifies a judge, found once for all cells."""
         if (name, label) not in self.judges:
-            made = judge.make_judge(name, label, self.source.domain)
-            self.judges[name, label] = made, judge.judge_spec(name, label, made)
+            instance = judge.make_judge(name, label, self.source.domain)
+            self.judges[name, label] = instance, judge.judge_spec(name, label, instance)
         return self.judges[name, label][1]
 
     def _features(self, images: Cell) -> Cell | None:
@@ -300,7 +304,7 @@ class _Planner:
 
 
 def _check_size(size: int | None, folder: Path) -> None:
-    """Raise unless a model can draw pictures of this size: each level but the last of VAE and U-Net halves them."""
+    """Raise unless a model can draw images of this size: each level but the last of VAE and U-Net halves them."""
     if size is None:
         return
     parts = [json.loads((folder / part / "config.json").read_text(encoding="utf-8")) for part in ("vae", "unet")]

@@ -193,11 +193,11 @@ class Method(HyperParameters, ABC):
 
 @dataclass(frozen=True)
 class ResolvedMethod:
-    """A method as the user wrote it, the name of its plug-in, what was made of it, and its seed if not the run's."""
+    """A method as the user wrote it, the name of its plug-in, an instance of it, and its seed if not the run's."""
 
     label: str
     name: str
-    made: Method
+    instance: Method
     seed: int | None = None
 
 
@@ -286,11 +286,11 @@ class Attack(HyperParameters, ABC):
 
 @dataclass(frozen=True)
 class ResolvedAttack:
-    """An attack as the user wrote it, the name of its plug-in, and what was made of it."""
+    """An attack as the user wrote it, the name of its plug-in, and an instance of it."""
 
     label: str
     name: str
-    made: Attack
+    instance: Attack
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 
 from erasebench.config import RunConfig
 from erasebench.errors import EraseBenchError
-from erasebench.metrics.precision import MANY, half_width, images_needed, intraclass_correlation, prompts_needed
+from erasebench.metrics.precision import MAX_COUNT, half_width, images_needed, intraclass_correlation, prompts_needed
 from erasebench.plan import count_prompts
 from erasebench.planning import make_plan
 from erasebench.plugins import BASELINE
@@ -106,8 +106,8 @@ def _concept(name: str, available: int, half: float, icc: float) -> list[str]:
         return lines
     images = images_needed(half, 0.5, available, icc)
     if images is None:
-        least = 100 * half_width(0.5, available, MANY, icc)
-        more = f"However many images of each, +-{least:.3g} points are left; only more prompts do (--concept-files)."
+        floor = 100 * half_width(0.5, available, MAX_COUNT, icc)
+        more = f"However many images of each, +-{floor:.3g} points are left; only more prompts do (--concept-files)."
     else:
         more = f"--images-per-prompt {images} makes up for it, with {available * images:,} images."
     return [*lines, f"  {more}"]
@@ -122,11 +122,11 @@ def _earlier(config: RunConfig) -> dict[str, Earlier]:
         return {}
     scores = run.scores[run.scores["probe"] == "concept"]
     scores = scores.assign(shown=scores["score"] >= scores["threshold"])
-    found = {}
+    figures = {}
     for name, of_concept in scores.groupby("concept", sort=False):
         methods = dict(list(of_concept.groupby("method", sort=False)))
         agreed = [intraclass_correlation(own["shown"], own["prompt_id"]) for own in methods.values()]
-        told = [icc for icc in agreed if not math.isnan(icc)]
+        defined = [icc for icc in agreed if not math.isnan(icc)]
         rates = {method: float(own["shown"].mean()) for method, own in methods.items()}
-        found[str(name)] = Earlier(rates, float(np.mean(told)) if told else math.nan)
-    return found
+        figures[str(name)] = Earlier(rates, float(np.mean(defined)) if defined else math.nan)
+    return figures

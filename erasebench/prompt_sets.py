@@ -36,7 +36,7 @@ def fetched_file(prompt_set: PromptSet) -> Path:
 
 def state(prompt_set: PromptSet) -> str:
     """The state of a set's prompts: part of erasebench, fetched ("there"), or missing."""
-    return "built-in" if prompt_set.kept else "there" if fetched_file(prompt_set).is_file() else "missing"
+    return "built-in" if prompt_set.built_in else "there" if fetched_file(prompt_set).is_file() else "missing"
 
 
 class PromptSets:
@@ -52,38 +52,41 @@ class PromptSets:
         EraseBenchError: an unknown set, a file that is not there, or two sets of unrelated prompts.
     """
 
-    def __init__(self, known: Mapping[str, PromptSet], given: Mapping[str, Path], domain: str) -> None:
-        self._known, self._files = known, dict(given)
+    def __init__(self, known: Mapping[str, PromptSet], paths: Mapping[str, Path], domain: str) -> None:
+        self._prompt_sets, self._files = known, dict(paths)
         self._rows: dict[str, tuple[Row, ...]] = {}
-        for name in given:
+        for name in paths:
             check_name("prompt set", name, known)
-            if not known[name].kept:
+            if not known[name].built_in:
                 self._file(known[name])
-            elif given[name] != Path(AUTO):
+            elif paths[name] != Path(AUTO):
                 raise EraseBenchError(f"the prompts '{name}' are part of erasebench: write {name}={AUTO}")
-        self._named = [known[name] for name in given if known[name].domain == domain]
-        retain = [prompt_set.name for prompt_set in self._named if prompt_set.retain]
+        self._selection = [known[name] for name in paths if known[name].domain == domain]
+        retain = [prompt_set.name for prompt_set in self._selection if prompt_set.retain]
         if len(retain) > 1:
             raise EraseBenchError(f"the prompt sets {' and '.join(retain)} both give unrelated prompts; name one")
 
-    def ask(self, concept: str, own: str | None, seed: int) -> list[Prompt] | None:
+    def ask(self, concept: str, default_set: str | None, seed: int) -> list[Prompt] | None:
         """The prompts for a concept, None where no set is asked.
 
         Args:
             concept: its name.
-            own: the prompt set that its prompts are taken from where the run names no other, if it has one.
+            default_set: the prompt set that its prompts are taken from where the run names no other, if it has one.
             seed: of prompts whose set gives none.
 
         Raises:
             EraseBenchError: the set's file is missing, or is no right copy.
         """
-        wanted = next((each for each in self._named if concept in each.concepts), self._known[own] if own else None)
-        if wanted is None:
+        prompt_set = next(
+            (each for each in self._selection if concept in each.concepts),
+            self._prompt_sets[default_set] if default_set else None,
+        )
+        if prompt_set is None:
             return None
-        selection = wanted.concepts[concept]
+        selection = prompt_set.concepts[concept]
         if selection.prompts:
             return [Prompt(text, text, seed, "set") for text in selection.prompts]
-        rows = _select(self._read(wanted), selection)
+        rows = _select(self._read(prompt_set), selection)
         return [Prompt(row.prompt, row.prompt, seed if row.seed is None else row.seed, "set") for row in rows]
 
     def retain(self, seed: int) -> list[Prompt] | None:
@@ -95,29 +98,29 @@ class PromptSets:
         Raises:
             EraseBenchError: the set's file is no right copy.
         """
-        wanted = next((each for each in self._named if each.retain), None)
-        if wanted is None:
+        prompt_set = next((each for each in self._selection if each.retain), None)
+        if prompt_set is None:
             return None
-        rows = self._read(wanted)
+        rows = self._read(prompt_set)
         if rows[0].seed is None:
             return caption_prompts([row.prompt for row in rows], seed)
         return [Prompt(row.prompt, row.prompt, row.seed, "retain") for row in rows if row.seed is not None]
 
-    def _file(self, wanted: PromptSet) -> Path:
+    def _file(self, prompt_set: PromptSet) -> Path:
         """The place of a set's file."""
-        path = self._files.get(wanted.name, Path(AUTO))
+        path = self._files.get(prompt_set.name, Path(AUTO))
         if path == Path(AUTO):
-            path = fetched_file(wanted)
+            path = fetched_file(prompt_set)
             if not path.is_file():
-                raise missing_file(wanted)
+                raise missing_file(prompt_set)
         if not path.is_file():
             raise EraseBenchError(f"cannot read {path}: {'Is a directory' if path.is_dir() else 'No such file'}")
         return path
 
-    def _read(self, wanted: PromptSet) -> tuple[Row, ...]:
-        if wanted.name not in self._rows:
-            self._rows[wanted.name] = tuple(read_prompt_set(wanted, self._file(wanted)))
-        return self._rows[wanted.name]
+    def _read(self, prompt_set: PromptSet) -> tuple[Row, ...]:
+        if prompt_set.name not in self._rows:
+            self._rows[prompt_set.name] = tuple(read_prompt_set(prompt_set, self._file(prompt_set)))
+        return self._rows[prompt_set.name]
 
 
 def missing_file(prompt_set: PromptSet) -> EraseBenchError:
@@ -165,15 +168,15 @@ def read_prompt_set(prompt_set: PromptSet, path: Path) -> list[Row]:
         if selection.rows is not None:
             count = len(_select(rows, selection))
             _check_count(prompt_set, path, f"rows for {concept}", count, (selection.rows,))
-    for what, wanted, texts in (
+    for what, checksum, texts in (
         ("prompts", prompt_set.md5_prompts, [row.prompt for row in rows]),
         ("seeds", prompt_set.md5_seeds, [str(row.seed) for row in rows]),
     ):
         digest = md5("|".join(text.strip() for text in texts).encode(), usedforsecurity=False).hexdigest()
-        if not digest.startswith(wanted):
+        if not digest.startswith(checksum):
             raise EraseBenchError(
                 f"{path} has other {what} than {prompt_set.name}: their MD5 begins with {digest[:8]}, not with "
-                f"{wanted}; get it from {prompt_set.url}"
+                f"{checksum}; get it from {prompt_set.url}"
             )
     distinct = len({row.prompt for row in rows})
     if prompt_set.distinct not in (None, distinct):
@@ -185,13 +188,13 @@ def read_prompt_set(prompt_set: PromptSet, path: Path) -> list[Row]:
 
 
 def _select(rows: Sequence[Row], selection: Selection) -> list[Row]:
-    wanted = [(column, text.casefold()) for column, text in selection.where.items()]
-    return [row for row in rows if all(text in (row.cells[column] or "").casefold() for column, text in wanted)]
+    conditions = [(column, text.casefold()) for column, text in selection.where.items()]
+    return [row for row in rows if all(text in (row.cells[column] or "").casefold() for column, text in conditions)]
 
 
-def _check_count(prompt_set: PromptSet, path: Path, what: str, count: int, wanted: Sequence[int]) -> None:
-    if wanted and count not in wanted:
-        right = " or ".join(f"{number:,}" for number in wanted)
+def _check_count(prompt_set: PromptSet, path: Path, what: str, count: int, counts: Sequence[int]) -> None:
+    if counts and count not in counts:
+        right = " or ".join(f"{number:,}" for number in counts)
         raise EraseBenchError(
             f"{path} has {count:,} {what}, but {prompt_set.name} has {right}: it is cut short or another file; get it "
             f"from {prompt_set.url}"
@@ -220,7 +223,7 @@ def prompt_set_details(prompt_set: PromptSet) -> list[tuple[str, list[str]]]:
         ("download", [str(prompt_set.hub or prompt_set.download)]),
         ("licence", [prompt_set.licence]),
         ("here", [have]),
-        ("columns", ["" if prompt_set.kept or prompt_set.file_name.endswith(".json") else columns]),
+        ("columns", ["" if prompt_set.built_in or prompt_set.file_name.endswith(".json") else columns]),
         ("checked", [", ".join(filter(None, counts))]),
         ("concepts", [f"{name}: {_selected(selection)}" for name, selection in prompt_set.concepts.items()]),
         ("for", ["unrelated prompts" if prompt_set.retain else ""]),

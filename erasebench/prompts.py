@@ -16,7 +16,7 @@ from erasebench.concepts import Concept, Prompt, View
 from erasebench.errors import EraseBenchError
 from erasebench.files import read_file
 from erasebench.grammar import with_article
-from erasebench.texts import LONGEST_PROMPT, is_blank
+from erasebench.texts import MAX_PROMPT_LENGTH, is_blank
 
 COMPOSITIONS = (
     "a photo of {0} next to {1}",
@@ -48,8 +48,8 @@ def composed_prompts(concepts: Sequence[Concept], others: Sequence[Concept], see
         others: that should survive; those that are erased themselves are left out.
         seed: of every prompt.
     """
-    left = [other for other in others if other.name not in {one.name for one in concepts}]
-    pairs = [(one, other) for one in concepts for other in left if one.kind == other.kind == "object"]
+    survivors = [other for other in others if other.name not in {one.name for one in concepts}]
+    pairs = [(one, other) for one in concepts for other in survivors if one.kind == other.kind == "object"]
     texts = {
         template.format(with_article(one.phrase), with_article(other.phrase)): (one.name, other.name)
         for template in COMPOSITIONS
@@ -104,7 +104,7 @@ def read_captions(path: Path) -> list[tuple[int, int, str]]:
     """
     text = _read_text(path)
     try:
-        found = [
+        captions = [
             (int(a["image_id"]), int(a["id"]), " ".join(str(a["caption"]).split()))
             for a in json.loads(text)["annotations"]
         ]
@@ -114,10 +114,10 @@ def read_captions(path: Path) -> list[tuple[int, int, str]]:
         raise EraseBenchError(
             f"{path} is no file of COCO's captions, a list of 'annotations' with image_id, id and caption each: {error}"
         ) from None
-    if not found:
+    if not captions:
         raise EraseBenchError(f"{path} holds no captions")
-    check_prompts(path, [caption for _, _, caption in found])
-    return found
+    check_prompts(path, [caption for _, _, caption in captions])
+    return captions
 
 
 def choose_captions(captions: Iterable[tuple[int, int, str]]) -> list[str]:
@@ -163,11 +163,11 @@ def check_column(path: Path, rows: Sequence[Mapping[str, str]], *columns: str) -
     Raises:
         EraseBenchError: there is none of them.
     """
-    found = next((column for column in columns if column in rows[0]), None)
-    if found is None:
-        wanted = " or ".join(f"'{column}'" for column in columns)
-        raise EraseBenchError(f"{path} has no column {wanted}, but {', '.join(filter(None, rows[0]))}")
-    return found
+    name = next((column for column in columns if column in rows[0]), None)
+    if name is None:
+        names = " or ".join(f"'{column}'" for column in columns)
+        raise EraseBenchError(f"{path} has no column {names}, but {', '.join(filter(None, rows[0]))}")
+    return name
 
 
 def check_prompts(path: Path, prompts: Sequence[str | None], empty: int = 0) -> None:
@@ -176,8 +176,8 @@ def check_prompts(path: Path, prompts: Sequence[str | None], empty: int = 0) -> 
     if len(without) > empty:
         raise EraseBenchError(f"{path}: prompt {without[empty]} of those that are read is empty")
     longest, number = max(((len(prompt or ""), number) for number, prompt in enumerate(prompts, 1)), default=(0, 0))
-    if longest > LONGEST_PROMPT:
-        raise EraseBenchError(f"{path}: prompt {number} has {longest:,} characters; {LONGEST_PROMPT:,} at most")
+    if longest > MAX_PROMPT_LENGTH:
+        raise EraseBenchError(f"{path}: prompt {number} has {longest:,} characters; {MAX_PROMPT_LENGTH:,} at most")
 
 
 def read_table(path: Path) -> list[dict[str, str]]:

@@ -91,28 +91,28 @@ class Registry(Generic[T]):
             EraseBenchError: another class has this name, or the class is none of the kind.
         """
 
-        def decorate(made: C) -> C:
-            self._check_kind(name, made)
-            known, home = self.loaded.get(name), getattr(made, "__module__", None)
-            if known and not is_same_class(known.make, made):
-                raise EraseBenchError(f"two {self.what}s are called '{name}': {known.make!r} and {made!r}")
+        def decorate(plugin_class: C) -> C:
+            self._check_kind(name, plugin_class)
+            known, home = self.loaded.get(name), getattr(plugin_class, "__module__", None)
+            if known and not is_same_class(known.make, plugin_class):
+                raise EraseBenchError(f"two {self.what}s are called '{name}': {known.make!r} and {plugin_class!r}")
             if self._built_in.get(name, home) != home:
-                raise EraseBenchError(f"two {self.what}s are called '{name}': the built-in one and {made!r}")
-            self.loaded[name] = Plugin(name, made, presets)
-            return made
+                raise EraseBenchError(f"two {self.what}s are called '{name}': the built-in one and {plugin_class!r}")
+            self.loaded[name] = Plugin(name, plugin_class, presets)
+            return plugin_class
 
         return decorate
 
-    def _check_kind(self, name: str, made: Any) -> None:
+    def _check_kind(self, name: str, plugin_class: Any) -> None:
         base = f"{self.base.__module__}.{self.base.__name__}"
-        if not (isinstance(made, type) and issubclass(made, self.base)):
+        if not (isinstance(plugin_class, type) and issubclass(plugin_class, self.base)):
             raise EraseBenchError(
-                f"the {self.what} '{name}' ({made!r}) does not inherit from {base}; let its class do so, which also "
-                "says what it has to have"
+                f"the {self.what} '{name}' ({plugin_class!r}) does not inherit from {base}; let its class do so, which "
+                "also says what it has to have"
             )
-        if inspect.isabstract(made):
-            lacking = ", ".join(sorted(vars(made)["__abstractmethods__"]))
-            raise EraseBenchError(f"the {self.what} '{name}' ({made!r}) lacks what {base} asks for: {lacking}")
+        if inspect.isabstract(plugin_class):
+            methods = ", ".join(sorted(vars(plugin_class)["__abstractmethods__"]))
+            raise EraseBenchError(f"the {self.what} '{name}' ({plugin_class!r}) lacks what {base} asks for: {methods}")
 
     def names(self, pattern: str = "*") -> list[str]:
         """The names that match a wildcard pattern, sorted; nothing is imported."""
@@ -174,7 +174,7 @@ class Registry(Generic[T]):
         folders = spec.submodule_search_locations if spec else None
         if not folders:
             raise EraseBenchError(f"the package {self.package} is missing; install erasebench again")
-        found: dict[str, tuple[str, str]] = {}
+        modules: dict[str, tuple[str, str]] = {}
         for path in sorted(p for folder in folders for p in Path(folder).glob("*.py")):
             try:
                 summaries = registered_summaries(path)
@@ -182,8 +182,8 @@ class Registry(Generic[T]):
                 self.broken[path.stem] = one_line(error)
                 warn(f"{path} is left out: {self.broken[path.stem]}")
                 continue
-            found.update({name: (f"{self.package}.{path.stem}", summary) for name, summary in summaries.items()})
-        return found
+            modules.update({name: (f"{self.package}.{path.stem}", summary) for name, summary in summaries.items()})
+        return modules
 
     @cached_property
     def _elsewhere(self) -> tuple[EntryPoint, ...]:
@@ -191,7 +191,7 @@ class Registry(Generic[T]):
 
     def _load(self, point: EntryPoint) -> None:
         try:
-            made = point.load()
+            plugin_class = point.load()
         except (Exception, SystemExit) as error:
             # Whatever another package's import raises is that package's trouble: it is reported, the rest works.
             self.broken[point.name] = one_line(error)
@@ -200,7 +200,7 @@ class Registry(Generic[T]):
             ) from error
         # A class may register itself when its module is imported; one that does not is registered here.
         if point.name not in self.loaded:
-            self.register(point.name)(made)
+            self.register(point.name)(plugin_class)
 
 
 def is_same_class(one: Any, other: Any) -> bool:
@@ -312,15 +312,15 @@ def data_files(group: str) -> list[Path]:
 
     Nothing is imported.  An entry point that names no package is left out with a warning.
     """
-    found: list[Path] = []
+    files: list[Path] = []
     for point in entry_points(group=group):
         top, *inner = point.module.split(".")
         spec = importlib.util.find_spec(top)
         folders = [Path(place, *inner) for place in (spec.submodule_search_locations or () if spec else ())]
         if not any(folder.is_dir() for folder in folders):
             warn(f"the entry point {point.name} = {point.value} of {_package(point)} is left out: it names no package")
-        found += sorted(path for folder in folders for path in folder.glob("*.yaml"))
-    return found
+        files += sorted(path for folder in folders for path in folder.glob("*.yaml"))
+    return files
 
 
 @cache

@@ -98,19 +98,19 @@ class Replanner:
         return dict(zip(own["prompt_id"], own["kind"], strict=True))
 
     def _reference(self) -> Cell | None:
-        found = self.artefacts.drawn.reference
-        if found is None:
+        reference = self.artefacts.drawn.reference
+        if reference is None:
             return None
-        if "images" in found:
-            spec = found["images"]
+        if "images" in reference:
+            spec = reference["images"]
             return judge.cell(
                 self.entry.judges["features"], Cell("reference", spec, {}, spec["source"], "", spec["count"], "images")
             )
         if self.how.fid_reference is None:
             raise EraseBenchError("the entry's FID is of a folder of real images: name it with --fid-reference")
-        spec = {name: value for name, value in found["features"].items() if name != "files"}
+        spec = {name: value for name, value in reference["features"].items() if name != "files"}
         cell = judge.folder_cell(spec, self.how.fid_reference)
-        if cell.spec != found["features"]:
+        if cell.spec != reference["features"]:
             raise EraseBenchError(f"the images in {self.how.fid_reference} are not those that the entry's FID is of")
         return cell
 

@@ -66,9 +66,9 @@ def export(sources: tuple[Path, ...], table: Path | None, entries: Path | None, 
         from erasebench.results.run_folder import read_run
 
         for source in sources:
-            written, left_out = write_entries(read_run(source), entries, not no_weights)
+            written, omitted = write_entries(read_run(source), entries, not no_weights)
             write_result("\n".join(describe_entry(path) for path in written))
-            for line in left_out:
+            for line in omitted:
                 say(f"no entry: {line}")
     if table or not entries:
         rows = merge(row for source in sources for row in read_rows(source))
@@ -120,9 +120,9 @@ def verify(entry: Path, sign: str | None, tolerance: float | None, **options: An
 
     options |= {key: tuple(map(Path, split_list(options[key] or ""))) for key in ("plugins", "concept_files")}
     how = How(tolerance=TOLERANCE if tolerance is None else tolerance, **options)
-    found = verify(entry, how, sign or "")
-    write_result(found.text())
-    if not found.verified:
+    verification = verify(entry, how, sign or "")
+    write_result(verification.text())
+    if not verification.verified:
         click.get_current_context().exit(1)
 
 

@@ -125,8 +125,8 @@ def with_replays(config: RunConfig) -> RunConfig:
     """
     if config.prompts_from is None:
         return config
-    found = replays(config.prompts_from, tokenizer_hash(find_model(config.model).folder))
-    return config.model_copy(update={"attacks": (*config.attacks, *found), "prompts_from": None})
+    labels = replays(config.prompts_from, tokenizer_hash(find_model(config.model).folder))
+    return config.model_copy(update={"attacks": (*config.attacks, *labels), "prompts_from": None})
 
 
 def _run(plan: Plan, store: Store, stream: TextIO | None) -> Result:
@@ -351,10 +351,10 @@ def _commit() -> str | None:
     if not (root / ".git").exists():
         return None
     try:
-        found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True)
+        process = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
-    return found.stdout.strip()
+    return process.stdout.strip()
 
 
 def summary(result: Result) -> str:

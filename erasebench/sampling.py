@@ -1,6 +1,6 @@
-"""Guided sampling, batched across prompts, with one generator for each picture.
+"""Guided sampling, batched across prompts, with one generator for each image.
 
-A picture depends on its own prompt, the prompt's id and its seed only: not on the batch that it is made in, its place
+An image depends on its own prompt, the prompt's id and its seed only: not on the batch that it is made in, its place
 there, or what else is made.  Its starting noise is exactly the same on every device; the rest differs by rounding.
 """
 
@@ -20,13 +20,13 @@ from erasebench.memory import DECODED_AT_ONCE, BatchSize, free_memory, largest_b
 from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.guided import GuidedPrediction
-from erasebench.models.recordings import FEW_ROWS
+from erasebench.models.recordings import MAX_ROWS
 from erasebench.models.schedulers import SCHEDULERS
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """The sampling of pictures: everything here can change their bytes.
+    """The sampling of images: everything here can change their bytes.
 
     Attributes:
         name: one of :data:`~erasebench.models.schedulers.SCHEDULERS`.
@@ -62,7 +62,7 @@ class Sampler:
 
 
 def noise_seed(id: str, seed: int) -> int:
-    """The number that a picture's generator starts from: 56 bits of the SHA-256 of its seed and its prompt's id."""
+    """The number that an image's generator starts from: 56 bits of the SHA-256 of its seed and its prompt's id."""
     return int.from_bytes(hashlib.sha256(f"{seed} {id}".encode()).digest()[:7], "big")
 
 
@@ -86,30 +86,30 @@ def sample(
     progress: Callable[[int], None] | None = None,
     ids: Sequence[str] | None = None,
 ) -> NDArray[np.uint8]:
-    """Draw one picture for each prompt and seed.
+    """Draw one image for each prompt and seed.
 
     Args:
         model: with whatever erasure is in force.
         prompts: what to draw.
         seeds: one for each prompt.
         sampler: how.
-        batch_size: pictures at a time, at most: half as many wherever memory runs out; the model's own if omitted.  It
+        batch_size: images at a time, at most: half as many wherever memory runs out; the model's own if omitted.  It
             changes nothing but speed and memory.
-        progress: told how many pictures a finished batch held.
+        progress: told how many images a finished batch held.
         ids: of the prompts, which their noise is keyed by; the prompts themselves if omitted.
 
     Returns:
         uint8 ``[n, height, width, 3]``.
     """
-    pictures = []
+    images = []
     for drawn in draw(model, prompts, seeds, sampler, batch_size, ids):
-        pictures.append(drawn)
+        images.append(drawn)
         if progress:
             progress(len(drawn))
-    if not pictures:
+    if not images:
         sides = sampler.latent_shape(model)[1:]
         return np.zeros((0, *(side * model.scale_factor for side in sides), 3), dtype=np.uint8)
-    return np.concatenate(pictures)
+    return np.concatenate(images)
 
 
 @torch.inference_mode()
@@ -121,7 +121,7 @@ def draw(
     batch_size: int | None = None,
     ids: Sequence[str] | None = None,
 ) -> Iterator[NDArray[np.uint8]]:
-    """The pictures of :func:`sample`, each batch as it is drawn: uint8 ``[<= batch_size, height, width, 3]``."""
+    """The images of :func:`sample`, each batch as it is drawn: uint8 ``[<= batch_size, height, width, 3]``."""
     for latents in draw_latents(model, prompts, seeds, sampler, batch_size, ids):
         yield model.decode(latents)
 
@@ -135,7 +135,7 @@ def draw_latents(
     batch_size: int | None = None,
     ids: Sequence[str] | None = None,
 ) -> Iterator[Tensor]:
-    """The pictures of :func:`sample` as scaled latents: one batch ``[<= batch_size, c, h, w]`` after the other."""
+    """The images of :func:`sample` as scaled latents: one batch ``[<= batch_size, c, h, w]`` after the other."""
     shape = sampler.latent_shape(model)
     texts = model.embed_negative(model.guidance.texts)
     keys, size = prompts if ids is None else ids, BatchSize(batch_size) if batch_size else model.batch_sizes.drawn
@@ -175,8 +175,8 @@ def sample_latents(
     scheduler = model.scheduler(sampler.name)
     scheduler.set_timesteps(sampler.steps, device=model.device)
     count, full = len(noise), model.batch_sizes.drawn.rows or 0
-    if model.is_compiled and count * (1 + len(model.guidance.texts)) > FEW_ROWS and count < full:
-        # Passes are compiled for one size: a batch that is short of it repeats its last picture.
+    if model.is_compiled and count * (1 + len(model.guidance.texts)) > MAX_ROWS and count < full:
+        # Passes are compiled for one size: a batch that is short of it repeats its last image.
         rows = [*range(count), *[count - 1] * (full - count)]
         noise, conditioning = noise[rows], conditioning[rows]
     latents: Tensor = noise * scheduler.init_noise_sigma
@@ -188,7 +188,7 @@ def sample_latents(
     return latents[:count]
 
 
-def fit_batch_sizes(model: DiffusionModel, sampler: Sampler, most: int, gigabytes: float | None = None) -> None:
+def fit_batch_sizes(model: DiffusionModel, sampler: Sampler, limit: int, gigabytes: float | None = None) -> None:
     """Find out, on a GPU, how many images fit at a time, and draw and decode as many from now on.
 
     One image and two are drawn in two steps, and decoded; memory grows by a line from there.  What a first pass leaves
@@ -197,7 +197,7 @@ def fit_batch_sizes(model: DiffusionModel, sampler: Sampler, most: int, gigabyte
     Args:
         model: with whatever erasure is in force.
         sampler: how images will be drawn.
-        most: images to draw at a time, however much memory there is.
+        limit: images to draw at a time, however much memory there is.
         gigabytes: of the GPU that this process may have; the whole card if None.
 
     Raises:
@@ -220,5 +220,5 @@ def fit_batch_sizes(model: DiffusionModel, sampler: Sampler, most: int, gigabyte
         draw(1)
         decode(1)
         free = free_memory(model.device, gigabytes) - copy
-        sizes.drawn.rows = largest_batch(draw, free, most)
+        sizes.drawn.rows = largest_batch(draw, free, limit)
         sizes.decoded.rows = largest_batch(decode, free, DECODED_AT_ONCE)

@@ -23,9 +23,13 @@ def config_schema() -> dict[str, Any]:
     schema = RunConfig.model_json_schema()
     properties = {"preset": PRESET}
     for key, value in schema["properties"].items():
-        said = {name: value[name] for name in ("description", "default") if value.get(name) not in (None, [], {})}
+        annotations = {
+            name: value[name] for name in ("description", "default") if value.get(name) not in (None, [], {})
+        }
         rules = {name: rule for name, rule in value.items() if name not in ("title", "description", "default")}
-        properties[key] = said | ({"anyOf": [rules, {"type": "string"}]} if rules.get("type") == "array" else rules)
+        properties[key] = annotations | (
+            {"anyOf": [rules, {"type": "string"}]} if rules.get("type") == "array" else rules
+        )
     return {
         **_DIALECT,
         "title": "erasebench run",

@@ -22,16 +22,16 @@ SEED = "seed"
 """The option that every method understands: the seed of its erasure, where it is not the run's."""
 
 
-def plugin_settings(domain: str, given: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Hyper-parameters by method or attack: those ``given`` by the user over those of the domain.
+def plugin_settings(domain: str, overrides: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Hyper-parameters by method or attack: the user's ``overrides`` over those of the domain.
 
     Raises:
         UnknownNameError: there is no such method or attack, with the nearest.
     """
-    for name in given:
+    for name in overrides:
         check_name("method or attack in settings", name, [*METHODS.names(), *ATTACKS.names()])
     own = _domain_settings(domain)
-    return {name: {**own.get(name, {}), **given.get(name, {})} for name in (*own, *given)}
+    return {name: {**own.get(name, {}), **overrides.get(name, {})} for name in (*own, *overrides)}
 
 
 def resolve_method(text: str, settings: Mapping[str, Mapping[str, Any]]) -> ResolvedMethod:
@@ -45,10 +45,10 @@ def resolve_method(text: str, settings: Mapping[str, Mapping[str, Any]]) -> Reso
         EraseBenchError: no such method, no such hyper-parameter, or a value out of range.
     """
     label, seed = split_seed(text)
-    name, made = _resolve(METHODS, label, settings)
-    if SEED in (field.name for field in fields(made)):
+    name, instance = _resolve(METHODS, label, settings)
+    if SEED in (field.name for field in fields(instance)):
         raise EraseBenchError(f"the method {name} has a hyper-parameter '{SEED}', which is the erasure's; rename it")
-    return ResolvedMethod(text, name, made, seed)
+    return ResolvedMethod(text, name, instance, seed)
 
 
 def resolve_methods(
@@ -69,7 +69,7 @@ def resolve_methods(
     for label in labels:
         first = resolve_method(label, settings)
         methods[label] = first
-        if first.made.seeded and first.seed is None:
+        if first.instance.seeded and first.seed is None:
             more = [with_seed(label, seed + k) for k in range(1, count)]
             methods |= {one: resolve_method(one, settings) for one in more}
     return list(methods.values())
@@ -87,10 +87,10 @@ def split_seed(label: str) -> tuple[str, int | None]:
     Raises:
         EraseBenchError: it is no label, or its seed is none.
     """
-    given = parse_method(label)[1]
-    if SEED not in given:
+    pairs = parse_method(label)[1]
+    if SEED not in pairs:
         return label, None
-    seed = given[SEED]
+    seed = pairs[SEED]
     if type(seed) is not int or not 0 <= seed < 2**63:
         raise EraseBenchError(f"method {label}: {SEED} is a whole number from 0 to 2^63 - 1, not {seed!r}")
     name, options = _split_options(label)
@@ -114,13 +114,13 @@ def resolve_attack(text: str, settings: Mapping[str, Mapping[str, Any]]) -> Reso
     Raises:
         EraseBenchError: no such attack, no such hyper-parameter, or a value out of range.
     """
-    name, made = _resolve(ATTACKS, text, settings)
+    name, instance = _resolve(ATTACKS, text, settings)
     try:
-        if made.transfer_of:
-            check_name("attack", parse_method(made.transfer_of)[0], ATTACKS.names())
+        if instance.transfer_of:
+            check_name("attack", parse_method(instance.transfer_of)[0], ATTACKS.names())
     except EraseBenchError as error:
         raise EraseBenchError(f"attack {text}: {error}") from None
-    return ResolvedAttack(text, name, made)
+    return ResolvedAttack(text, name, instance)
 
 
 def _resolve(registry: Registry[T], text: str, settings: Mapping[str, Mapping[str, Any]]) -> tuple[str, T]:
@@ -176,21 +176,21 @@ def chosen_view(view: View, judges: Mapping[str, str]) -> View:
 
 def judge_options(text: str) -> tuple[str, dict[str, Any]]:
     """A judge's name, and label and threshold as far as options give them; they win over those of a profile."""
-    name, given = parse_method(text)
+    name, options_in_brackets = parse_method(text)
     profiles = JUDGES.get(name).make.profiles  # type: ignore[attr-defined]  # it is a class of judges
-    for option in given:
+    for option in options_in_brackets:
         check_name(f"option of the judge {name}", option, ("profile", "label", "threshold"))
     options: dict[str, Any] = {}
-    if "profile" in given:
+    if "profile" in options_in_brackets:
         if not profiles:
             raise EraseBenchError(f"the judge {name} has no profiles; give label and threshold")
-        check_name(f"profile of the judge {name}", str(given["profile"]), profiles)
-        profile = profiles[given["profile"]]
+        check_name(f"profile of the judge {name}", str(options_in_brackets["profile"]), profiles)
+        profile = profiles[options_in_brackets["profile"]]
         options = {"label": profile.label, "threshold": profile.threshold}
-    if "label" in given:
-        options["label"] = str(given["label"])
-    if "threshold" in given:
-        threshold = given["threshold"]
+    if "label" in options_in_brackets:
+        options["label"] = str(options_in_brackets["label"])
+    if "threshold" in options_in_brackets:
+        threshold = options_in_brackets["threshold"]
         if not isinstance(threshold, int | float) or isinstance(threshold, bool) or not 0 < threshold < 1:
             raise EraseBenchError(f"judge {text}: threshold: {threshold!r} is not between 0 and 1")
         options["threshold"] = float(threshold)

@@ -137,8 +137,8 @@ def export(run: Path, archive: Path, place: Place | None) -> None:
     if not keys:
         raise EraseBenchError(f"none of the cells of {run} are in {opened.name}; name the run's store with --store")
     written = export_cells(opened, keys, archive)
-    said = f"exported {len(keys)} cells, {written / 1e6:.1f} MB, to {archive}"
-    write_result("\n".join([*_lacking(opened, run), said]))
+    message = f"exported {len(keys)} cells, {written / 1e6:.1f} MB, to {archive}"
+    write_result("\n".join([*_lacking(opened, run), message]))
 
 
 @store.command(name="import")
@@ -174,8 +174,8 @@ def _lacking(store: Store, run: Path) -> list[str]:
 
     costs = read_frame(run / COSTS, COLUMNS)
     finished = set(costs[costs["status"] == "ok"]["cell"])  # the beginnings of their keys
-    lacking = finished - {key[:12] for key in store.cells()}
-    return [f"{len(lacking)} of the {len(finished)} cells of {run} are gone from {store.name}"] if lacking else []
+    absent = finished - {key[:12] for key in store.cells()}
+    return [f"{len(absent)} of the {len(finished)} cells of {run} are gone from {store.name}"] if absent else []
 
 
 def _report(arrival: Arrival, what: str, place: Place, before: Sequence[str] = ()) -> None:

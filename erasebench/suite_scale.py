@@ -9,7 +9,7 @@ from erasebench.domains import DOMAINS
 from erasebench.hyper_parameters import hyper_parameters
 from erasebench.registry import ATTACKS
 from erasebench.settings import plugin_settings, resolve_attack, resolve_method
-from erasebench.suites import Scale, Suite
+from erasebench.suites import Suite, scale_of
 
 _TECHNICAL = frozenset(
     {
@@ -43,35 +43,37 @@ def describe_scale(suite: Suite, config: RunConfig, domain: str) -> str:
         config: its run.
         domain: of its model.
     """
-    scale: Scale = "quick" if domain == "picturebook" else "paper"
-    said = (
-        "Quick scale on Picturebook: not the paper's models or prompts."
+    scale = scale_of(DOMAINS[domain])
+    sentences = (
+        f"Quick scale on {DOMAINS[domain].title}: not the paper's models or prompts."
         if scale == "quick"
         else f"Paper scale on {config.model}."
     )
     if scale == "quick":
-        said += _stand_ins(suite, config)
+        sentences += _stand_ins(suite, config)
     other = _deviations(make_config(*suite.of_scale(scale)), config, domain)
-    return f"{said} Not as the suite has it: {', '.join(other)}." if other else said
+    return f"{sentences} Not as the suite has it: {', '.join(other)}." if other else sentences
 
 
 def _stand_ins(suite: Suite, config: RunConfig) -> str:
     """The number of the paper's concepts that a run has, and what stands in for which."""
     papers = make_config(*suite.of_scale("paper")).concepts
-    said = ""
+    sentences = ""
     if len(config.concepts) < len(papers):
-        said += f" {len(config.concepts)} concept{'s' * (len(config.concepts) > 1)} where the paper has {len(papers)}."
+        sentences += (
+            f" {len(config.concepts)} concept{'s' * (len(config.concepts) > 1)} where the paper has {len(papers)}."
+        )
     by_stand_in: dict[str, list[str]] = {}
     for concept, stand_in in suite.stand_ins.items():
         if stand_in in config.concepts:
             by_stand_in.setdefault(stand_in, []).append(concept)
-    told = [f"{stand_in} for {', '.join(concepts)}" for stand_in, concepts in by_stand_in.items()]
-    return said + (f" Stand-ins: {'; '.join(told)}." if told else "")
+    pairs = [f"{stand_in} for {', '.join(concepts)}" for stand_in, concepts in by_stand_in.items()]
+    return sentences + (f" Stand-ins: {'; '.join(pairs)}." if pairs else "")
 
 
 def _deviations(suite: RunConfig, config: RunConfig, domain: str) -> list[str]:
     """The deviations of a run from its suite, in words."""
-    found = []
+    deviations = []
     own = {"steps": DOMAINS[domain].steps, "guidance_scale": DOMAINS[domain].guidance_scale}
     for key in RunConfig.model_fields:
         ours, theirs = (
@@ -81,9 +83,9 @@ def _deviations(suite: RunConfig, config: RunConfig, domain: str) -> list[str]:
         if key in _TECHNICAL or ours == theirs or unused:
             continue
         own_value = "the model's own" if theirs is None else theirs
-        found.append(f"{key} ({ours}, not {own_value})" if isinstance(ours, str | int | float) else key)
+        deviations.append(f"{key} ({ours}, not {own_value})" if isinstance(ours, str | int | float) else key)
     names = [name for name, same in _hyper_parameters_of(suite, config, domain) if not same]
-    return [*found, f"settings of {', '.join(names)}"] if names else found
+    return [*deviations, f"settings of {', '.join(names)}"] if names else deviations
 
 
 def _hyper_parameters_of(suite: RunConfig, config: RunConfig, domain: str) -> Iterator[tuple[str, bool]]:
@@ -93,8 +95,8 @@ def _hyper_parameters_of(suite: RunConfig, config: RunConfig, domain: str) -> It
     """
     theirs, ours = (plugin_settings(domain, one.settings) for one in (suite, config))
     attacks = [label for label in config.attacks if parse_method(label)[0] in ATTACKS.names()]
-    members = [member for label in attacks for member in resolve_attack(label, ours).made.members]
+    members = [member for label in attacks for member in resolve_attack(label, ours).instance.members]
     for resolve, labels in ((resolve_method, config.methods), (resolve_attack, (*attacks, *members))):
         for label in dict.fromkeys(labels):
-            expected, own = (hyper_parameters(resolve(label, settings).made) for settings in (theirs, ours))
+            expected, own = (hyper_parameters(resolve(label, settings).instance) for settings in (theirs, ours))
             yield label, all(own[key] == value for key, value in expected.items() if value is not None)

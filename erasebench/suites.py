@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from erasebench.concepts import load_catalogue
 from erasebench.config import RunConfig, make_config, read_layer, read_preset
+from erasebench.domains import Domain, domain_of_model
 from erasebench.errors import EraseBenchError, check_name
 from erasebench.named_files import suite_files
 from erasebench.registry import load_file
@@ -149,9 +150,9 @@ def parse_suite(path: Path) -> Suite:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        said = first["msg"].removeprefix("Value error, ").lower()
-        given = f", not {shown(first['input'])}" if isinstance(first["input"], (str, int, float)) else ""
-        raise EraseBenchError(f"{path}: {where}: {said}{given}") from None
+        reason = first["msg"].removeprefix("Value error, ").lower()
+        ending = f", not {shown(first['input'])}" if isinstance(first["input"], (str, int, float)) else ""
+        raise EraseBenchError(f"{path}: {where}: {reason}{ending}") from None
     for name, layer in suite.layers.items():
         for key in layer:
             check_name("configuration key", str(key), set(RunConfig.model_fields) - {"suite"}, f"{path}: {name}")
@@ -179,13 +180,13 @@ def check_suite(suite: Suite, path: Path, plugins: Iterable[Path] = (), concept_
     from erasebench.metrics.metric import load_metrics  # numpy, which names are listed without
 
     metrics = load_metrics()
-    asked = {scale: make_config(*suite.of_scale(scale)).metrics for scale in SCALES}
+    scale_metrics = {scale: make_config(*suite.of_scale(scale)).metrics for scale in SCALES}
     for name in suite.table.metrics:
         check_name("metric", name, metrics, f"{path}: table.metrics")
-        lacking = [scale for scale in SCALES if metrics[name].on_request and name not in asked[scale]]
-        if lacking:
+        scales = [scale for scale in SCALES if metrics[name].on_request and name not in scale_metrics[scale]]
+        if scales:
             raise EraseBenchError(
-                f"{path}: table.metrics: {name} is measured only where it is asked for, which the {lacking[0]} scale"
+                f"{path}: table.metrics: {name} is measured only where it is asked for, which the {scales[0]} scale"
                 " does not; add it to metrics under all"
             )
     concepts = _published_concepts(suite, path)
@@ -218,6 +219,11 @@ def _published_concepts(suite: Suite, path: Path) -> list[str]:
     return [name for name in published[published["table"].isin(suite.tables)]["concept"].unique() if name]
 
 
+def scale_of(domain: Domain) -> Scale:
+    """The scale of suites that models of a domain can run, which is also the preset of their runs."""
+    return "paper" if domain.published else "quick"
+
+
 def layered_config(options: Mapping[str, Any], file: Path | None = None, preset: str | None = None) -> RunConfig:
     """The configuration that preset, suite, file and options make, each over the one before.
 
@@ -235,7 +241,7 @@ def layered_config(options: Mapping[str, Any], file: Path | None = None, preset:
     if not isinstance(in_file, str | None):
         raise EraseBenchError(f"{file}: preset: expected a name, not {shown(in_file)}")
     preset = preset or in_file
-    scale: Scale = "quick" if options.get("model", layer.get("model", "picturebook")) == "picturebook" else "paper"
+    scale = scale_of(domain_of_model(options.get("model", layer.get("model", RunConfig.model_fields["model"].default))))
     name = options.get("suite", layer.get("suite"))
     if not name:
         return make_config(read_preset(preset or scale), layer, options)
@@ -267,8 +273,8 @@ def suite_details(suite: Suite) -> list[tuple[str, list[str]]]:
 def _described(scale: Scale, suite: Suite) -> list[str]:
     """The keys of a scale over its preset."""
     layer = {**suite.all, **suite.layers[f"{scale}_scale"]}
-    said = {key: ", ".join(map(str, value)) if isinstance(value, list) else value for key, value in layer.items()}
-    return [f"the preset {scale}", *(f"{key} {value}" for key, value in said.items())]
+    texts = {key: ", ".join(map(str, value)) if isinstance(value, list) else value for key, value in layer.items()}
+    return [f"the preset {scale}", *(f"{key} {value}" for key, value in texts.items())]
 
 
 def _check_keys(content: Mapping[str, Any], model: type[BaseModel], where: str) -> None:

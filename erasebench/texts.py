@@ -7,9 +7,9 @@ import unicodedata
 
 from erasebench.errors import EraseBenchError
 
-LONGEST_PROMPT = 100_000
+MAX_PROMPT_LENGTH = 100_000
 """Characters; CSV readers take 131,072 in a field, and text encoders 77 tokens."""
-LONGEST_PHRASE = 1_000
+MAX_PHRASE_LENGTH = 1_000
 """Characters of a concept's words."""
 _BLANK = frozenset({"Zs", "Zl", "Zp", "Cc", "Cf", "Cs", "Mn", "Mc", "Me"})
 """Unicode's categories of what shows nothing by itself; characters that are too new to be known are not among them."""
@@ -39,9 +39,9 @@ def check_text(text: str, where: str) -> None:
 
     Half a pair of surrogates is no character: no file in UTF-8 can hold it.
     """
-    found = _CONTROL.search(text)
-    if found:
-        code = ord(found[0])
+    match = _CONTROL.search(text)
+    if match:
+        code = ord(match[0])
         what = "is no valid Unicode: it holds half a pair" if 0xD800 <= code < 0xE000 else "holds a control character"
         raise EraseBenchError(f"{where}: the text {shown(text)} {what}, U+{code:04X}")
 
@@ -58,7 +58,7 @@ def printable(text: str, styled: bool = False) -> str:
     if styled:
         pieces = _STYLE.split(text)
         return "".join(piece if k % 2 else printable(piece) for k, piece in enumerate(pieces))
-    return _HIDDEN.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+    return _HIDDEN.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def shown(value: object, longest: int = 80) -> str:

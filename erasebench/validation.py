@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from erasebench.domains import PHOTO, PICTUREBOOK
 from erasebench.errors import EraseBenchError, check_name
 from erasebench.files import write_durably
 from erasebench.images import read_image
@@ -24,7 +25,7 @@ from erasebench.stages.judge import alone, image_paths, judge_spec, make_judge
 LABELS_FILE = "labels.csv"
 KINDS = ("positive", "negative")
 """The folders of images that show what the judge looks for, and of those that do not."""
-MISTAKES_SHOWN = 10
+MAX_MISTAKES = 10
 DEFAULT_THRESHOLD = 0.5
 POOL = 5
 """Renders of the world at large for each render of a label."""
@@ -39,35 +40,35 @@ class Validation:
     Attributes:
         judge: who, with version, weights, label and threshold, as tables name it.
         threshold: from which score on the label counts as there.
-        shown: the scores of images that show it [n]; ``others`` of those that do not [m].
+        positives: the scores of images that show it [n]; ``negatives`` of those that do not [m].
         names: what the images are called, those that show it first [n + m].
     """
 
     judge: str
     threshold: float
-    shown: NDArray[np.float32]
-    others: NDArray[np.float32]
+    positives: NDArray[np.float32]
+    negatives: NDArray[np.float32]
     names: tuple[str, ...] = field(repr=False)
 
     @property
     def sensitivity(self) -> Estimate:
         """The share of images that show it which the judge finds, in [0, 1], with Wilson's 95 % interval."""
-        return rate(self.shown >= self.threshold)
+        return rate(self.positives >= self.threshold)
 
     @property
     def specificity(self) -> Estimate:
         """The share of other images in which the judge finds nothing, in [0, 1], with Wilson's 95 % interval."""
-        return rate(self.others < self.threshold)
+        return rate(self.negatives < self.threshold)
 
     @property
     def auc(self) -> float:
         """The probability that an image that shows it scores above one that does not; it depends on no threshold."""
-        return rank_auc(self.shown, self.others)
+        return rank_auc(self.positives, self.negatives)
 
     def mistakes(self) -> list[str]:
         """The images that the judge got wrong, with their scores, the worst first."""
-        scores = np.concatenate([self.shown, self.others])
-        truth = np.arange(len(scores)) < len(self.shown)
+        scores = np.concatenate([self.positives, self.negatives])
+        truth = np.arange(len(scores)) < len(self.positives)
         wrong = np.flatnonzero((scores >= self.threshold) != truth)
         worst = wrong[np.argsort(-np.abs(scores[wrong] - self.threshold), kind="stable")]
         return [f"{self.names[k]} ({scores[k]:.3g})" for k in worst]
@@ -75,13 +76,13 @@ class Validation:
     def lines(self) -> list[str]:
         """The lines for a reader."""
         mistakes = self.mistakes()
-        more = f" and {len(mistakes) - MISTAKES_SHOWN} more" if len(mistakes) > MISTAKES_SHOWN else ""
+        more = f" and {len(mistakes) - MAX_MISTAKES} more" if len(mistakes) > MAX_MISTAKES else ""
         return [
             self.judge,
-            f"  sensitivity {_percent(self.sensitivity)} of {len(self.shown)} images that show it",
-            f"  specificity {_percent(self.specificity)} of {len(self.others)} images that do not",
+            f"  sensitivity {_percent(self.sensitivity)} of {len(self.positives)} images that show it",
+            f"  specificity {_percent(self.specificity)} of {len(self.negatives)} images that do not",
             f"  AUC {self.auc:.4f}",
-            *([f"  mistaken: {', '.join(mistakes[:MISTAKES_SHOWN])}{more}"] if mistakes else []),
+            *([f"  mistaken: {', '.join(mistakes[:MAX_MISTAKES])}{more}"] if mistakes else []),
         ]
 
 
@@ -112,11 +113,12 @@ def validate(judge: str, images: Path | None, scenes: int = 200, device: str = "
         labels = list(known) if images is None or len(known) == 1 else []
     if not labels:
         raise EraseBenchError(f"name the label to validate: {name}[label=...]; `erasebench show {name}` lists them")
-    made = make_judge(name, labels[0], "picturebook" if images is None else "photo", device)
-    if isinstance(made, PairedJudge):
+    domain = PICTUREBOOK if images is None else PHOTO
+    instance = make_judge(name, labels[0], domain.name, device)
+    if isinstance(instance, PairedJudge):
         raise EraseBenchError(alone(name))
-    described = [describe_judge(judge_spec(name, label, made), label, threshold) for label in labels]
-    parts = _judge_renders(made, labels, scenes) if images is None else [_judge_files(made, labels[0], images)]
+    described = [describe_judge(judge_spec(name, label, instance), label, threshold) for label in labels]
+    parts = _judge_renders(instance, labels, scenes) if images is None else [_judge_files(instance, labels[0], images)]
     return [Validation(text, threshold, *part) for text, part in zip(described, parts, strict=True)]
 
 
@@ -144,8 +146,8 @@ def labelled_images(folder: Path) -> dict[str, list[Path]]:
         paths = _read_labels(folder / LABELS_FILE)
     else:
         paths = {kind: image_paths(folder / kind) for kind in KINDS}
-    for kind, found in paths.items():
-        if not found:
+    for kind, files in paths.items():
+        if not files:
             raise EraseBenchError(
                 f"{folder} holds no {kind} images: put images that show it into {folder / KINDS[0]} and others into "
                 f"{folder / KINDS[1]}, or name them in {folder / LABELS_FILE} with the columns file,shows (1 or 0)"
@@ -188,10 +190,10 @@ def _judge_renders(judge: Judge, labels: Sequence[str], count: int) -> Iterator[
     of_pool = judge.scores(pool, [""] * len(pool)).columns
     for label in labels:
         fixed = {"style" if label in STYLES else "subject": label}
-        _, pictures = held_out(count, first=_SEEDS * world.index(label), **fixed)
-        lacking = [label not in (scene.style, *(one.label for one in scene.subjects)) for scene in scenes]
-        names = (*(f"{label} {k}" for k in range(count)), *(f"render {k}" for k in np.flatnonzero(lacking)))
-        yield judge.scores(pictures, [""] * count).columns[label], of_pool[label][lacking], names
+        _, images = held_out(count, first=_SEEDS * world.index(label), **fixed)
+        absent = [label not in (scene.style, *(one.label for one in scene.subjects)) for scene in scenes]
+        names = (*(f"{label} {k}" for k in range(count)), *(f"render {k}" for k in np.flatnonzero(absent)))
+        yield judge.scores(images, [""] * count).columns[label], of_pool[label][absent], names
 
 
 def write_validations(path: Path, validations: Sequence[Validation]) -> None:
@@ -200,8 +202,8 @@ def write_validations(path: Path, validations: Sequence[Validation]) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("judge", "positives", "found", "negatives", "rejected", "auc"))
     for one in validations:
-        found, rejected = (one.shown >= one.threshold).sum(), (one.others < one.threshold).sum()
-        writer.writerow((one.judge, len(one.shown), found, len(one.others), rejected, f"{one.auc:.6g}"))
+        hits, rejected = (one.positives >= one.threshold).sum(), (one.negatives < one.threshold).sum()
+        writer.writerow((one.judge, len(one.positives), hits, len(one.negatives), rejected, f"{one.auc:.6g}"))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_durably(path, text.getvalue())
 

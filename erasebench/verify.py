@@ -22,8 +22,8 @@ from erasebench.adversarial import read_trial, write_trial
 from erasebench.claims import (
     attacked_otherwise,
     check_judges,
+    find_omissions,
     is_close,
-    left_out,
     misdescribed,
     misstated,
     show,
@@ -66,11 +66,11 @@ TOLERANCE = 0.02
 """By how much a judge's score in [0, 1] may differ: rounding of another kind of processor moves it by a thousandth."""
 CLIP_SCALE = 100.0
 """CLIP scores of unrelated prompts are a hundred times as large, and so is what they may differ by."""
-FLIPS = 0.02
+MAX_FLIP_SHARE = 0.02
 """The share of images that may fall to the other side of their threshold; one may in any case."""
-SHARE = 0.05
+RELATIVE_TOLERANCE = 0.05
 """Of its value, by how much a number may differ that is not of scores alone, such as FID."""
-SPENT = ("looks", "passes")
+SEARCH_COSTS = ("looks", "passes")
 """Metrics of what a search took, which is not searched again."""
 
 
@@ -150,8 +150,8 @@ def verify(path: Path, how: How, sign: str = "", stream: TextIO | None = None) -
         load_file(plugin)
     entry = read_entry(path)
     folder = how.artefacts or artefact_folder(path)
-    made_anew = frozenset({WEIGHTS, GUIDANCE} if how.make_erasure else ())
-    changed = changed_artefacts(entry, folder, made_anew)
+    remade = frozenset({WEIGHTS, GUIDANCE} if how.make_erasure else ())
+    changed = changed_artefacts(entry, folder, remade)
     if changed:
         return Verification(entry, tuple(changed))
     artefacts = read_artefacts(folder)
@@ -165,7 +165,7 @@ def verify(path: Path, how: How, sign: str = "", stream: TextIO | None = None) -
         *misstated(entry, plan),
         *misdescribed(entry, artefacts.record, plan),
         *attacked_otherwise(entry, artefacts, plan),
-        *left_out(entry, artefacts, plan, how.concept_files),
+        *find_omissions(entry, artefacts, plan, how.concept_files),
         *untried(artefacts, plan),
         *unlike(entry, rows, artefacts.record.metrics),
     ]
@@ -175,11 +175,11 @@ def verify(path: Path, how: How, sign: str = "", stream: TextIO | None = None) -
     check_limit(how.max_memory, plan.device)
     store = store_at(how.store)
     with store.at_work():
-        found = _draw(entry, artefacts, plan, rows, how, store, stream)
-    if found.verified and sign:
+        verification = _draw(entry, artefacts, plan, rows, how, store, stream)
+    if verification.verified and sign:
         by = Verified(name=sign, erasebench=__version__, tolerance=how.tolerance, content=entry.content)
         write_entry(path, entry.model_copy(update={"verified_by": by}))
-    return found
+    return verification
 
 
 def _source(entry: Entry, how: How) -> ModelSource:
@@ -244,12 +244,12 @@ def _draw(
 
 def _submit(entry: Entry, artefacts: Artefacts, store: Store) -> None:
     """Put what was submitted into the store, as cells that were computed elsewhere."""
-    given: dict[Cell, Callable[[Path], object]] = {
+    writers: dict[Cell, Callable[[Path], object]] = {
         found_cell(trial): partial(write_trial, trial=trial) for trial, _ in artefacts.trials.values()
     }
     erasure = erasure_cell(entry)
-    given[erasure] = partial(_copy, artefacts.folder, erasure.spec["files"])
-    for cell, write in given.items():
+    writers[erasure] = partial(_copy, artefacts.folder, erasure.spec["files"])
+    for cell, write in writers.items():
         with store.leases.holding(cell.key, wait=True):
             if store.check(cell.key) is not None:
                 with store.writing(cell, {"seconds": 0.0}) as folder:
@@ -263,7 +263,7 @@ def _copy(source: Path, names: Iterable[str], folder: Path) -> None:
 
 
 def _near(one: float, other: float) -> bool:
-    return (math.isnan(one) and math.isnan(other)) or math.isclose(one, other, rel_tol=SHARE, abs_tol=1e-9)
+    return (math.isnan(one) and math.isnan(other)) or math.isclose(one, other, rel_tol=RELATIVE_TOLERANCE, abs_tol=1e-9)
 
 
 class Compared:
@@ -274,11 +274,11 @@ class Compared:
         self.differences: list[str] = []
         self.notes: list[str] = []
 
-    def scores(self, said: pd.DataFrame, found: pd.DataFrame) -> None:
+    def scores(self, submitted: pd.DataFrame, redrawn: pd.DataFrame) -> None:
         """Compare the scores of all images."""
         key = ["method", "concept", "probe", "prompt_id", "kind", "seed", "judge", "label", "threshold"]
-        said, found = (frame.astype({"seed": str}) for frame in (said, found))
-        both = said.merge(found, on=key, how="outer", suffixes=("", "_found"), indicator=True)
+        submitted, redrawn = (frame.astype({"seed": str}) for frame in (submitted, redrawn))
+        both = submitted.merge(redrawn, on=key, how="outer", suffixes=("", "_found"), indicator=True)
         alone = both[both["_merge"] != "both"]
         if len(alone):
             where = "only submitted" if alone["_merge"].iloc[0] == "left_only" else "not submitted"
@@ -290,8 +290,8 @@ class Compared:
     def trials(self, artefacts: Artefacts, attacks: tuple[AttackRecord, ...], store: Store) -> None:
         """Compare the scores of all that was found: of each first image, and of the fresh ones where both have them."""
         rows = {}
-        for said, found in zip(artefacts.record.attacks, attacks, strict=True):
-            for old, new in ((said.trials, found.trials), (said.floor, found.floor)):
+        for submitted, redrawn in zip(artefacts.record.attacks, attacks, strict=True):
+            for old, new in ((submitted.trials, redrawn.trials), (submitted.floor, redrawn.floor)):
                 for member, keys in old.items():
                     for prompt, key in keys.items():
                         rows[key] = artefacts.trials[key][0], read_trial(store.read(new[member][prompt]))
@@ -307,50 +307,53 @@ class Compared:
     def _compare(
         self,
         what: str,
-        said: pd.Series,
-        found: pd.Series,
+        submitted: pd.Series,
+        redrawn: pd.Series,
         ids: pd.Series,
         threshold: pd.Series,
         scale: pd.Series | float = 1.0,
     ) -> None:
         """Compare scores; ``scale`` is how large they are beside a judge's in [0, 1]."""
-        apart = (said - found).abs() / scale
+        apart = (submitted - redrawn).abs() / scale
         far = apart > self.tolerance
         if far.any():
             worst = apart.idxmax()
             self.differences.append(
                 f"{far.sum()} of {len(apart)} scores of {what} differ by more than {self.tolerance:g}, by "
-                f"{apart[worst]:.3g} at most: of '{ids[worst]}' the entry says {said[worst]:.4g}, drawn again it is "
-                f"{found[worst]:.4g}"
+                f"{apart[worst]:.3g} at most: of '{ids[worst]}' the entry says {submitted[worst]:.4g}, drawn again it "
+                f"is {redrawn[worst]:.4g}"
             )
-        flipped = ((said >= threshold) != (found >= threshold)) & threshold.notna()
-        if flipped.sum() > max(1, int(FLIPS * threshold.notna().sum())):
+        flipped = ((submitted >= threshold) != (redrawn >= threshold)) & threshold.notna()
+        if flipped.sum() > max(1, int(MAX_FLIP_SHARE * threshold.notna().sum())):
             first = flipped.idxmax()
             self.differences.append(
                 f"{flipped.sum()} of {threshold.notna().sum()} scores of {what} fall to the other side of their "
-                f"threshold: of '{ids[first]}' the entry says {said[first]:.4g}, drawn again it is {found[first]:.4g}"
+                f"threshold: of '{ids[first]}' the entry says {submitted[first]:.4g}, drawn again it is "
+                f"{redrawn[first]:.4g}"
             )
         over = f"; {flipped.sum()} fell to the other side of their threshold" if flipped.any() else ""
         of_clip = " (CLIP scores over 100)" if isinstance(scale, pd.Series) else ""
-        most = apart.max() if len(apart) else 0.0
-        self.notes.append(f"{len(apart)} scores of {what} differ by {most:.2g} at most{of_clip}{over}")
+        greatest = apart.max() if len(apart) else 0.0
+        self.notes.append(f"{len(apart)} scores of {what} differ by {greatest:.2g} at most{of_clip}{over}")
 
-    def numbers(self, entry: Entry, given: Mapping[str, TableRow], drawn: Mapping[str, TableRow]) -> None:
+    def numbers(self, entry: Entry, submitted: Mapping[str, TableRow], drawn: Mapping[str, TableRow]) -> None:
         """Compare what is measured.
 
         Numbers that follow from scores are as near as these are; those of the search itself cannot be had again.
         """
         for key, number in entry.numbers.items():
             metric, _, attack = key.partition("@")
-            if metric in SPENT:
+            if metric in SEARCH_COSTS:
                 continue
-            own, found = number.estimate, drawn[attack].metrics.get(metric) if attack in drawn else None
-            if found is None:
+            claimed, redrawn = number.estimate, drawn[attack].metrics.get(metric) if attack in drawn else None
+            if redrawn is None:
                 self.differences.append(f"{key}: nothing here measures it; name the file of its metric with --plugins")
-            elif metric not in given[attack].metrics and (own.n != found.n or not _near(own.value, found.value)):
-                self.differences.append(f"{key}: the entry says {show(own)}, drawn again it is {show(found)}")
-            elif not is_close(own.value, found.value):
-                self.notes.append(f"{key}: {own.value:.6g}, drawn again {found.value:.6g}")
+            elif metric not in submitted[attack].metrics and (
+                claimed.n != redrawn.n or not _near(claimed.value, redrawn.value)
+            ):
+                self.differences.append(f"{key}: the entry says {show(claimed)}, drawn again it is {show(redrawn)}")
+            elif not is_close(claimed.value, redrawn.value):
+                self.notes.append(f"{key}: {claimed.value:.6g}, drawn again {redrawn.value:.6g}")
 
     def images(self, entry: Entry, plan: Plan, store: Store) -> None:
         """Say how many of the images came out the same to the last bit."""
@@ -358,12 +361,12 @@ class Compared:
         same = [n for n, cell in cells.items() if hash_file(store.read(cell.key) / ARCHIVE) == entry.images[n]]
         self.notes.append(f"images the same to the last bit: {', '.join(same) or 'none'}")
 
-    def flags(self, entry: Entry, given: TableRow, drawn: TableRow, known: Container[str]) -> None:
+    def flags(self, entry: Entry, submitted: TableRow, drawn: TableRow, known: Container[str]) -> None:
         """Find what is left out of an entry, and only images tell: numbers such as FID, and flags that follow."""
         hushed = [key for key in drawn.metrics if key in known and key not in entry.metrics]
         if hushed:
             self.differences.append(f"numbers: the entry leaves out {', '.join(hushed)}")
-        hidden = [flag for flag in drawn.flags if flag not in given.flags and flag not in entry.flags]
+        hidden = [flag for flag in drawn.flags if flag not in submitted.flags and flag not in entry.flags]
         if hidden:
             self.differences.append(f"flags: the entry leaves out {', '.join(hidden)}")
 
@@ -371,10 +374,10 @@ class Compared:
         """Count what the erasure replaces, and say what nothing here can tell."""
         from erasebench.models.erasure import Erasure
 
-        said, found = entry.cost.parameters_changed, Erasure.load(folder).parameters_changed
-        if said is not None and said != found:
-            self.differences.append(f"parameters_changed: the entry says {said}, its erasure replaces {found}")
-        made = [] if how.make_erasure else ["with which hyper-parameters the erasure was made"]
+        claimed, counted = entry.cost.parameters_changed, Erasure.load(folder).parameters_changed
+        if claimed is not None and claimed != counted:
+            self.differences.append(f"parameters_changed: the entry says {claimed}, its erasure replaces {counted}")
+        unverified = [] if how.make_erasure else ["with which hyper-parameters the erasure was made"]
         self.notes.append(
-            f"not verified: {', '.join([*made, 'what searches may and did spend', 'seconds', 'peak memory'])}"
+            f"not verified: {', '.join([*unverified, 'what searches may and did spend', 'seconds', 'peak memory'])}"
         )

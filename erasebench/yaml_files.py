@@ -11,9 +11,9 @@ from erasebench.errors import EraseBenchError
 from erasebench.files import read_file
 from erasebench.texts import shown
 
-MOST_NODES = 1_000_000
+MAX_NODES = 1_000_000
 """The most nodes of a document with its aliases written out: a page of aliases of aliases stands for billions."""
-DEEPEST = 100
+MAX_DEPTH = 100
 """Levels of brackets."""
 _TEXT = "tag:yaml.org,2002:str"
 _PLAIN = frozenset(
@@ -81,8 +81,8 @@ def _check(node: yaml.Node, sizes: dict[int, int | None], depth: int) -> int:
         if size is None:
             raise YamlError(f"{line}an alias leads to itself")
         return size
-    if depth > DEEPEST:
-        raise YamlError(f"{line}more than {DEEPEST} levels")
+    if depth > MAX_DEPTH:
+        raise YamlError(f"{line}more than {MAX_DEPTH} levels")
     if node.tag not in _PLAIN:
         raise YamlError(f"{line}the tag {node.tag.replace('tag:yaml.org,2002:', '!!')} is not read here")
     sizes[id(node)] = None
@@ -100,8 +100,8 @@ def _check(node: yaml.Node, sizes: dict[int, int | None], depth: int) -> int:
     size = 1
     for child in children:
         # Most nodes are plain texts, of which no more is to be known.
-        size += 1 if child.tag == _TEXT and depth < DEEPEST else _check(child, sizes, depth + 1)
-    if size > MOST_NODES:
-        raise YamlError(f"{line}aliases stand for more than {MOST_NODES:,} values")
+        size += 1 if child.tag == _TEXT and depth < MAX_DEPTH else _check(child, sizes, depth + 1)
+    if size > MAX_NODES:
+        raise YamlError(f"{line}aliases stand for more than {MAX_NODES:,} values")
     sizes[id(node)] = size
     return size

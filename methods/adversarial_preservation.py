@@ -83,7 +83,7 @@ WORDS = {"candidates": (50, 100), "nearest": (2000, 1000)}
 
 TOKENIZER = "tokenizer"
 END_OF_WORD = "</w>"
-SHORTEST = 3
+MIN_LETTERS = 3
 """Letters of a word; shorter tokens are mostly endings and abbreviations."""
 
 
@@ -123,7 +123,7 @@ class AdversarialPreservation(Method):
         timestep_mode: as ESD's.
         start_guidance: scale of classifier-free guidance when sampling ``x_t``.
         sampling_steps: steps of a whole sampling run, of which a random number is run.
-        batch_size: pictures in a gradient step, each of its own concept and word.
+        batch_size: images in a gradient step, each of its own concept and word.
     """
 
     parameters: Pattern
@@ -158,9 +158,9 @@ class AdversarialPreservation(Method):
             each = tuple(explicit if concept.kind == "explicit" else other for concept in concepts)
             counts[name] = each if len(set(each)) > 1 else next(iter(each), other)
         chosen = self.filled({**VARIANTS[self.variant], **counts})
-        for name, given in (("candidates", chosen.candidates), ("nearest", chosen.nearest)):
-            if isinstance(given, tuple) and len(given) != len(concepts):
-                raise NotApplicable(f"{name} has {len(given)} numbers for {len(concepts)} concepts")
+        for name, value in (("candidates", chosen.candidates), ("nearest", chosen.nearest)):
+            if isinstance(value, tuple) and len(value) != len(concepts):
+                raise NotApplicable(f"{name} has {len(value)} numbers for {len(concepts)} concepts")
         return chosen
 
     def identity(self) -> dict[str, str]:
@@ -168,7 +168,7 @@ class AdversarialPreservation(Method):
         return {} if self.vocabulary == TOKENIZER else file_identity(self.vocabulary)
 
     def erase(self, model: DiffusionModel, concepts: Sequence[Concept], context: EraseContext) -> Erasure:
-        """Erase the concepts, one drawn at random for each picture of a step (algorithm 2)."""
+        """Erase the concepts, one drawn at random for each image of a step (algorithm 2)."""
         rng = torch.Generator("cpu").manual_seed(context.seed)
         with torch.no_grad():
             blank, unconditional = model.embed([""]), model.embed_negative([""])
@@ -190,8 +190,8 @@ class AdversarialPreservation(Method):
                     run = cut_sampling()
                     y, t = run.latents(model, unconditional, word), run.timesteps
                     with weights.frozen(gradients=self.search_gradient == "both"):
-                        kept = model.predict_noise(y, t, word)
-                    harm = self.error(model, model.predict_noise(y, t, word), kept, run.slots)
+                        preserved = model.predict_noise(y, t, word)
+                    harm = self.error(model, model.predict_noise(y, t, word), preserved, run.slots)
                     adversary.ascend(harm * y[0].numel() if self.search_reduction == "sum" else harm)
 
                 concept, run = phrases[chosen.to(model.device)], cut_sampling()
@@ -202,11 +202,11 @@ class AdversarialPreservation(Method):
                 with weights.frozen():
                     texts = Conditioning.cat([blanks, concept, word])
                     noises = model.predict_noise(torch.cat([x, x, y]), t.repeat(3), texts).chunk(3)
-                    wanted, kept = erased_noise(noises[0], noises[1], decided(self.negative_guidance)), noises[2]
+                    target, preserved = erased_noise(noises[0], noises[1], decided(self.negative_guidance)), noises[2]
                 both = Conditioning.cat([concept, word])
                 predicted = model.predict_noise(torch.cat([x, y]), t.repeat(2), both).chunk(2)
-                erasing = self.error(model, predicted[0], wanted, run.slots)
-                preserving = self.error(model, predicted[1], kept, run.slots)
+                erasing = self.error(model, predicted[0], target, run.slots)
+                preserving = self.error(model, predicted[1], preserved, run.slots)
                 loss = erasing + self.preservation_weight * preserving
                 trace.step(
                     loss=loss.item(), erasing=erasing.item(), preserving=preserving.item(), word=", ".join(names)
@@ -216,13 +216,13 @@ class AdversarialPreservation(Method):
                 adam.step()
         return Erasure({f"unet.{name}": value for name, value in weights.trained.items()}, trace=tuple(trace.rows))
 
-    def error(self, model: DiffusionModel, predicted: Tensor, wanted: Tensor, timesteps: Tensor) -> Tensor:
+    def error(self, model: DiffusionModel, predicted: Tensor, target: Tensor, timesteps: Tensor) -> Tensor:
         """The mean squared difference of two predictions of noise, or of the clean latents that they imply."""
         if self.loss_space == "noise":
-            return functional.mse_loss(predicted, wanted)
+            return functional.mse_loss(predicted, target)
         alpha = model.signal(timesteps)
         # x_0 = (x_t - sqrt(1 - a) e) / sqrt(a), and both predictions are of the same x_t.
-        return ((1 - alpha) / alpha * (predicted - wanted) ** 2).mean()
+        return ((1 - alpha) / alpha * (predicted - target) ** 2).mean()
 
     def adversary(self, model: DiffusionModel, concepts: Sequence[Concept], phrases: Conditioning) -> Adversary:
         """The search, among the candidates of each concept; without gradients."""
@@ -234,7 +234,7 @@ class AdversarialPreservation(Method):
         optimizer = torch.optim.Adam if self.search_optimizer == "adam" else torch.optim.SGD
         return Adversary(
             candidates,
-            [model.embed(found) for found in candidates],
+            [model.embed(words) for words in candidates],
             lambda logits: optimizer(logits, lr=decided(self.search_rate), maximize=True),
             self.temperature,
             self.hard,
@@ -250,19 +250,19 @@ class AdversarialPreservation(Method):
             known = sorted(model.tokenizer.get_vocab().items(), key=lambda item: item[1])
             tokens = [token.removesuffix(END_OF_WORD) for token, _ in known if token.endswith(END_OF_WORD)]
             # Other letters than ASCII's stand for bytes.
-            found = [word for word in tokens if len(word) >= SHORTEST and word.isascii() and word.isalpha()]
-            found = found[: self.vocabulary_size]
+            words = [word for word in tokens if len(word) >= MIN_LETTERS and word.isascii() and word.isalpha()]
+            words = words[: self.vocabulary_size]
         else:
-            found = read_lines(self.vocabulary)
+            words = read_lines(self.vocabulary)
         excluded = set()
         if self.exclude != "nothing":
             excluded = {concept.phrase.casefold() for concept in concepts}
         if self.exclude == "synonyms":
             excluded |= {synonym.casefold() for concept in concepts for synonym in concept.synonyms}
-        left = [word for word in found if word.casefold() not in excluded]
-        if not left:
+        candidates = [word for word in words if word.casefold() not in excluded]
+        if not candidates:
             raise EraseBenchError(f"the vocabulary '{self.vocabulary}' has no words besides the concepts")
-        return left
+        return candidates
 
     def distances(self, model: DiffusionModel, words: Sequence[str], phrases: Conditioning) -> Tensor:
         """The distance of each word from each concept: ``[n, words]``; their embeddings are taken as long vectors."""
@@ -314,7 +314,8 @@ class Adversary:
         self._temperature, self._hard = temperature, hard
         # Equal logits, of whatever value, are the uniform distribution.
         self.logits = [
-            torch.zeros(len(found), device=found.embeddings.device, requires_grad=True) for found in embeddings
+            torch.zeros(len(conditioning), device=conditioning.embeddings.device, requires_grad=True)
+            for conditioning in embeddings
         ]
         self._optimizer = optimizer(self.logits)
 

@@ -111,20 +111,20 @@ class Checkpoint(Method):
             if any(key.startswith(UNET) for key in tensors):
                 tensors = from_original_layout(tensors, list(parameters))
             if self.kind == "auto" and is_lora(tensors):
-                found = Erasure(low_rank=low_rank(tensors, list(parameters), _alphas(files)))
+                erasure = Erasure(low_rank=low_rank(tensors, list(parameters), _alphas(files)))
             else:
-                found = Erasure({parameter_name(key, list(parameters)): tensor for key, tensor in tensors.items()})
-            check_fits(found, parameters)
+                erasure = Erasure({parameter_name(key, list(parameters)): tensor for key, tensor in tensors.items()})
+            check_fits(erasure, parameters)
         except EraseBenchError as error:
             raise EraseBenchError(f"{self.path}: {error}") from None
-        return found
+        return erasure
 
 
 def _alphas(files: Sequence[tuple[str, Path]]) -> dict[str, float]:
     """The alphas recorded beside the keys of the LoRA in the first file of each part of a model."""
-    found = {prefix: recorded_alphas(file) for prefix, file in reversed(files)}
-    own = found[files[0][0]]
-    if any(other != own for other in found.values()):
+    by_prefix = {prefix: recorded_alphas(file) for prefix, file in reversed(files)}
+    own = by_prefix[files[0][0]]
+    if any(other != own for other in by_prefix.values()):
         raise EraseBenchError(
             "the LoRAs of its parts record different alphas, of which one alone would be read; put them into one file"
         )
@@ -211,20 +211,20 @@ def find_files(path: Path) -> list[tuple[str, Path]]:
     if not path.is_dir():
         raise EraseBenchError(f"the checkpoint {path} does not exist")
     folders = [(f"{part}.", path / part) for part in PARTS if (path / part).is_dir()] or [("", path)]
-    found = []
+    paths = []
     for prefix, folder in folders:
         # A folder may hold the same weights in several formats and precisions: safetensors in full precision first.
         for suffix in SUFFIXES:
             files = sorted(folder.glob(f"*{suffix}"))
             plain = [file for file in files if ".fp16." not in file.name and ".non_ema." not in file.name]
             if files:
-                found += [(prefix, file) for file in plain or files]
+                paths += [(prefix, file) for file in plain or files]
                 break
-    if not found:
+    if not paths:
         raise EraseBenchError(
             f"the folder {path} holds no weights ({', '.join(SUFFIXES)}), nor a unet folder with some"
         )
-    return found
+    return paths
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
@@ -254,17 +254,17 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
             tensors |= {prefix + _name(key, file): tensor for key, tensor in tensors.pop(wrapper).items()}
     # Text encoders of older versions of transformers also store the numbers of the positions, and whole single files
     # moving averages of the weights, with their count.
-    found = {
+    tensors = {
         _name(key, file): tensor
         for key, tensor in tensors.items()
         if isinstance(tensor, torch.Tensor)
         and not (isinstance(key, str) and (key.endswith(".position_ids") or key.startswith("model_ema.")))
     }
-    if not found:
+    if not tensors:
         raise EraseBenchError(f"{file} holds no tensors")
-    for key, tensor in found.items():
+    for key, tensor in tensors.items():
         _check_tensor(tensor, f"{file}: '{key}'", key.endswith(".alpha"))
-    return found
+    return tensors
 
 
 def _name(key: object, file: Path) -> str:
@@ -305,9 +305,9 @@ def check_base(tensors: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) 
     from erasebench.models.single_file import KINDS, find_transformer
 
     for part, adapter in _ADAPTERS.items():
-        found = next((key for key in tensors if part in key), None)
-        if found:
-            raise EraseBenchError(f"'{found}' is of {adapter}, which is not read; merge it and use the merged weights")
+        key = next((key for key in tensors if part in key), None)
+        if key:
+            raise EraseBenchError(f"'{key}' is of {adapter}, which is not read; merge it and use the merged weights")
     other = find_transformer(tensors)
     if other:
         raise EraseBenchError(f"it was made for {other}; the model has a U-Net")

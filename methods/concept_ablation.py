@@ -4,9 +4,9 @@ Settings are those of the diffusers code at github.com/nupurkmr9/concept-ablatio
 paper, and ablate the one target "nudity, nsfw", which also is the negative prompt of the anchor's images.
 
 Deviations: the captions that the code ships (from LAION, or written by ChatGPT) are replaced by captions built from the
-concept's anchor, or by a text file of the user's.  Pictures are kept as latents, without a round trip through the VAE;
+concept's anchor, or by a text file of the user's.  Images are kept as latents, without a round trip through the VAE;
 they are not shrunk or zoomed, and the loss takes in all of them (the code leaves out the outermost latents).  Prior
-preservation uses the pictures of the same step, not others.  The code samples at random (DDIM's eta is 1) where the
+preservation uses the images of the same step, not others.  The code samples at random (DDIM's eta is 1) where the
 sampler can.
 """
 
@@ -43,7 +43,7 @@ PUBLISHED: Mapping[bool, Mapping[str, Any]] = {
     False: {
         "parameters": "xattn-kv",
         "steps": 100,
-        # 2e-6 a picture, with 4 pictures on each of 2 GPUs.
+        # 2e-6 an image, with 4 images on each of 2 GPUs.
         "learning_rate": 1.6e-5,
         "prior_weight": 0.0,
         "avoid_concept": False,
@@ -52,7 +52,7 @@ PUBLISHED: Mapping[bool, Mapping[str, Any]] = {
     True: {
         "parameters": "attn",
         "steps": 400,
-        # 4e-6 a picture, with 4 pictures and as many for prior preservation on each of 2 GPUs.
+        # 4e-6 an image, with 4 images and as many for prior preservation on each of 2 GPUs.
         "learning_rate": 6.4e-5,
         "prior_weight": 1.0,
         "avoid_concept": True,
@@ -90,12 +90,12 @@ class ConceptAblation(Method):
     Attributes:
         parameters: what is trained: the keys and values of the cross-attention, both attentions, or everything.
         loss: ``model``: the concept's prediction approaches the anchor's.  ``noise``: the true noise, so that the
-            anchor's pictures are learnt under the concept's name.
+            anchor's images are learnt under the concept's name.
         anchor_branch: whose prediction for the anchor is approached: that of the model in training (the code), without
             its gradient, or that of the unerased one.
         steps: gradient steps.
         learning_rate: of AdamW, for a whole batch.
-        batch_size: pictures in a gradient step.
+        batch_size: images in a gradient step.
         weight_decay: of AdamW.
         max_gradient_norm: to which gradients are clipped.
         erasing_weight: of the loss above; the code's mask has one channel where the latents have four.
@@ -105,11 +105,11 @@ class ConceptAblation(Method):
             of :data:`TARGETS`, which are the phrase for anything but nudity.
         anchor_prompts: path of a text file with a caption a line; of objects and the like, each with the anchor's
             words.  If empty, captions are built from the anchor.
-        pictures: how many to draw for each concept.
+        pictures: how many images to draw for each concept.
         avoid_concept: draw them with the concept as negative prompt, in its published words or by its phrase.
-        sampler: of the pictures.
-        sampling_steps: for a picture.
-        guidance_scale: of the pictures.
+        sampler: of the images.
+        sampling_steps: for an image.
+        guidance_scale: of the images.
     """
 
     parameters: Literal["xattn-kv", "attn", "full"] | None = None
@@ -147,12 +147,12 @@ class ConceptAblation(Method):
         check_anchors(concepts, [(concept, concept.anchor) for concept in concepts])
 
     def erase(self, model: DiffusionModel, concepts: Sequence[Concept], context: EraseContext) -> Erasure:
-        """Erase the concepts, one picture of any of them for each row of a step."""
+        """Erase the concepts, one image of any of them for each row of a step."""
         self.check(model.domain, concepts)
         rng = torch.Generator("cpu").manual_seed(context.seed)
         steps, pattern = decided(self.steps), cast(Pattern, decided(self.parameters))
         prior_weight, frozen = decided(self.prior_weight), self.anchor_branch == "frozen"
-        captions, wordings, pictures = [], [], []
+        captions, wordings, images = [], [], []
         for concept in concepts:
             known = self.captions(concept)
             drawn = [known[k % len(known)] for k in range(self.pictures)]
@@ -160,8 +160,8 @@ class ConceptAblation(Method):
             wordings += [self.wordings(caption, concept) for caption in drawn]
             # With synonyms, only the phrase is avoided.
             avoided = self.target_words(concept)[0] if self.avoid_concept else ""
-            pictures.append(self.draw(model, drawn, avoided, rng))
-        latents = torch.cat(pictures)
+            images.append(self.draw(model, drawn, avoided, rng))
+        latents = torch.cat(images)
         with torch.no_grad():
             distinct = list(dict.fromkeys([*captions, *(text for texts in wordings for text in texts)]))
             rows = {text: row for row, text in enumerate(distinct)}
@@ -179,11 +179,11 @@ class ConceptAblation(Method):
                 concept_text = embeddings[[rows[text] for text in chosen]]
                 anchor_text = embeddings[[rows[captions[k]] for k in picked]]
                 x, t, noise = noisy(model, latents[picked], rng)
-                wanted = noise
+                target = noise
                 if self.loss == "model":
                     with weights.frozen() if frozen else torch.no_grad():
-                        wanted = model.predict_noise(x, t, anchor_text)
-                loss = self.erasing_weight * functional.mse_loss(model.predict_noise(x, t, concept_text), wanted)
+                        target = model.predict_noise(x, t, anchor_text)
+                loss = self.erasing_weight * functional.mse_loss(model.predict_noise(x, t, concept_text), target)
                 if prior_weight:
                     loss = loss + prior_weight * functional.mse_loss(model.predict_noise(x, t, anchor_text), noise)
                 trace.step(loss=loss.item())
@@ -206,14 +206,14 @@ class ConceptAblation(Method):
             built = [f"{caption.format(anchor)} {place}".strip() for place in PLACES for caption in CAPTIONS]
             # A forest stands in no forest: the concept shall replace the anchor, not the place.
             return [caption for caption in built if len(anchor_pattern(concept.anchor).findall(caption)) == 1]
-        found: list[str] = read_lines(self.anchor_prompts)
-        for caption in found if concept.kind in REPLACED else ():
+        captions: list[str] = read_lines(self.anchor_prompts)
+        for caption in captions if concept.kind in REPLACED else ():
             if not anchor_pattern(concept.anchor).search(caption):
                 raise EraseBenchError(
                     f"{self.anchor_prompts}: '{caption}' does not have the words '{concept.anchor}', which "
                     f"'{concept.phrase}' shall replace"
                 )
-        return found
+        return captions
 
     def target_words(self, concept: Concept) -> tuple[str, ...]:
         """The words to ablate of a concept."""
@@ -223,18 +223,18 @@ class ConceptAblation(Method):
 
     def wordings(self, caption: str, concept: Concept) -> list[str]:
         """The wordings of a caption for the concept, equally likely; one that is there twice is twice as likely."""
-        found = []
+        wordings = []
         for words in self.target_words(concept):
             if concept.kind == "style":
-                found += [f"{caption}, in the style of {words}", *[f"in {words}'s style, {caption}"] * 2]
+                wordings += [f"{caption}, in the style of {words}", *[f"in {words}'s style, {caption}"] * 2]
             elif concept.kind in REPLACED:
-                found.append(replaced(caption, concept.anchor, words, concept.kind))
+                wordings.append(replaced(caption, concept.anchor, words, concept.kind))
             else:
-                found += [f"{words}, {caption}", f"in {words} style, {caption}", f"{caption}, {words}"]
-        return found
+                wordings += [f"{words}, {caption}", f"in {words} style, {caption}", f"{caption}, {words}"]
+        return wordings
 
     def draw(self, model: DiffusionModel, captions: Sequence[str], avoided: str, rng: torch.Generator) -> Tensor:
-        """The unerased model's pictures of captions, as latents ``[n, c, h, w]``."""
+        """The unerased model's images of captions, as latents ``[n, c, h, w]``."""
         sampler = Sampler(self.sampler, self.sampling_steps, self.guidance_scale)
         with model.erased(Erasure(guidance=ClassifierFreeGuidance(avoided))):
             latents: Tensor = training_latents(model, captions, sampler, rng)
@@ -253,7 +253,7 @@ def anchor_pattern(anchor: str) -> re.Pattern[str]:
 
 def replaced(caption: str, anchor: str, words: str, kind: str) -> str:
     """The caption with other words in the anchor's place, and with their article if the anchor had one."""
-    bare = words[len(found[0]) :] if (found := _ARTICLE.match(words)) else words
+    bare = words[len(article[0]) :] if (article := _ARTICLE.match(words)) else words
     return anchor_pattern(anchor).sub(lambda match: named(words, kind) if match[1] else bare, caption)
 
 

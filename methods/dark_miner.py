@@ -18,11 +18,11 @@ Where the paper is silent:
   published clips, 10 and 100, of the gradients' size.  ``reduction="mean"`` averages over elements as well.
 - All terms of a circumventing step share ``x_t``, ``t`` and the noise, so that eq. 7 and 8 need one U-Net call for
   each length of text.
-- The replay of eq. 7 draws an embedding for each picture of each step, of those that were verified.
-- The unerased model draws the reference picture of eq. 6 for the anchor (the paper's is "a photo"), the model in
+- The replay of eq. 7 draws an embedding for each image of each step, of those that were verified.
+- The unerased model draws the reference image of eq. 6 for the anchor (the paper's is "a photo"), the model in
   training the mined one, from the same noise.
   CLIP's features are L2-normalised.
-- Pictures are drawn by DDIM with classifier-free guidance against the blank prompt, mined embeddings too.
+- Images are drawn by DDIM with classifier-free guidance against the blank prompt, mined embeddings too.
 - Adapters start as LoRA's do (Hu et al. 2021): down random, up zero, scale 1.
 
 Extensions of this project: several concepts have one pool each and one set of adapters; loops alternate between the
@@ -77,36 +77,36 @@ class DarkMiner(Method):
     Attributes:
         location: which projections of all attention modules have adapters (table S5).
         rank: of the adapters.
-        pool_size: pictures of each concept to mine from (table 3).
+        pool_size: images of each concept to mine from (table 3).
         pool_prompt: what they are drawn for; ``{}`` stands for the concept's phrase, ``{adjective}`` for its adjective,
             or its phrase where it has none.
         pool_seed: of the pool alone (table 2); None for the erasure's seed.
         embedding_length: tokens of a mined embedding (table S3).
         initial: where mining starts.
-        images: k, pictures of the pool in each loop; all of them are in each mining step.
+        images: k, images of the pool in each loop; all of them are in each mining step.
         mining_steps: gradient steps of mining.
         mining_learning_rate: of its SGD.
         mining_decay: the share of its steps after which the learning rate falls to a tenth.
         mining_clip: the greatest norm of its gradient.
         tau: the score from which on an embedding counts as drawing the concept (table S2); -1: always.
-        verifying_pictures: pictures of the embedding, over which the score is averaged.
+        verifying_pictures: images of the embedding, over which the score is averaged.
         anchor: the prompt whose prediction replaces the embedding's (table S4); None for the concept's own anchor,
             blank where the catalogue has none.  On the command line, ``anchor=''`` is the blank prompt.
         steps: gradient steps of circumventing.
         learning_rate: of its SGD.
         decay: the share of its steps after which the learning rate falls to a tenth.
         clip: the greatest norm of its gradient.
-        batch_size: pictures in a step of circumventing.
+        batch_size: images in a step of circumventing.
         circumvent_weight: alpha_c.
         preserve_weight: alpha_p.
         preserve_anchor: whether eq. 8 has its first term, the anchor's (table 4).
         preserve_zero: whether it has its second term, the all-zero embedding's.
         preserve_negative: whether it has its third term, the negated embedding's.
         replay: r, the probability of the loop's own embedding, against those of earlier loops.
-        bank: draw so many latents for each embedding once; 0, as published: draw anew for each picture of each step.
+        bank: draw so many latents for each embedding once; 0, as published: draw anew for each image of each step.
         reduction: whether the squared errors of a latent are summed or averaged.
-        sampling_steps: of every picture.
-        guidance_scale: of every picture.
+        sampling_steps: of every image.
+        guidance_scale: of every image.
         max_loops: of each concept.  The paper has no limit and needs 48 for nudity.
         time_budget: seconds after which no further loop begins, resumed runs counted together; None for no limit.  With
             one, the result depends on the machine.
@@ -283,9 +283,9 @@ class DarkMiner(Method):
         concept: Concept,
         rng: torch.Generator,
     ) -> dict[str, float]:
-        """Eq. 6, ``score``: how much the embedding's pictures differ from the anchor's as the concept's do; in [-1, 1].
+        """Eq. 6, ``score``: how much the embedding's images differ from the anchor's as the concept's do; in [-1, 1].
 
-        And the cosines that table S6 compares with it: of the embedding's pictures with the anchor's and the pool's,
+        And the cosines that table S6 compares with it: of the embedding's images with the anchor's and the pool's,
         and with the texts of both.
         """
         # Here, because naming a method's judge must not import its frameworks.
@@ -293,14 +293,14 @@ class DarkMiner(Method):
 
         n = self.verifying_pictures
         noise_from = rng.get_state()
-        found = self._draw(model, Conditioning(embedding[None]).expand(n), rng)
+        drawn = self._draw(model, Conditioning(embedding[None]).expand(n), rng)
         with adapters.off():
             reference = self._draw(model, anchor.expand(n), rng.set_state(noise_from))
-        pictures = model.decode(torch.cat([found, reference, images]))
-        features = judge.scores(pictures, [""] * len(pictures)).arrays["features"]
+        pixels = model.decode(torch.cat([drawn, reference, images]))
+        features = judge.scores(pixels, [""] * len(pixels)).arrays["features"]
         f_c, f_r, f_e = features[:n], features[n : 2 * n], features[2 * n :]
         texts = {"anchor": self._anchor(concept), "concept": self._pool_prompt(concept)}
-        clip = {name: judge.scores(pictures[:n], [text] * n).columns["clip"] for name, text in texts.items()}
+        clip = {name: judge.scores(pixels[:n], [text] * n).columns["clip"] for name, text in texts.items()}
         return {
             "score": float(delta_similarity(f_c, f_r, f_e).mean()),
             "cosine_reference": float((f_c * f_r).sum(axis=1).mean()),
@@ -363,13 +363,13 @@ class DarkMiner(Method):
         """
         zero, negative = Conditioning(torch.zeros_like(c.embeddings)), Conditioning(-c.embeddings)
         terms = {"preserve_anchor": c_0, "preserve_zero": zero, "preserve_negative": negative}
-        kept = [text for name, text in terms.items() if getattr(self, name)]
+        preserved_texts = [text for name, text in terms.items() if getattr(self, name)]
         with adapters.off():
             # The anchor's prediction is the target of eq. 7, and of the first term of eq. 8.
-            target, *before = predict_each(model, x_t, t, [c_0, *kept[self.preserve_anchor :]])
+            target, *before = predict_each(model, x_t, t, [c_0, *preserved_texts[self.preserve_anchor :]])
         if self.preserve_anchor:
             before.insert(0, target)
-        erased, *after = predict_each(model, x_t, t, [c, *kept])
+        erased, *after = predict_each(model, x_t, t, [c, *preserved_texts])
         changes = [self._error(now, then) for now, then in zip(after, before, strict=True)]
         return self._error(erased, target), sum(changes, start=erased.new_zeros(()))
 

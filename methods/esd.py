@@ -2,7 +2,7 @@
 
 Where paper and code differ, ``variant`` chooses; every choice can also be made by itself (see :data:`VARIANTS`).
 
-Deviations from all variants: pictures have the model's own size (the 2024 code trains Stable Diffusion 1.4 at
+Deviations from all variants: images have the model's own size (the 2024 code trains Stable Diffusion 1.4 at
 1024 pixels); weights and Adam's state keep the model's precision (the 2024 code casts all to bfloat16); the frozen
 model is not a second model but the same one with the trained parameters swapped.
 """
@@ -101,7 +101,7 @@ class ESD(Method):
         sampler: of ``x_t``.
         start_guidance: scale of classifier-free guidance when sampling ``x_t``.
         sampling_steps: steps of a whole sampling run, of which a random number is run.
-        batch_size: pictures in a gradient step; they share one number of sampling steps.
+        batch_size: images in a gradient step; they share one number of sampling steps.
     """
 
     parameters: Parameters
@@ -130,7 +130,7 @@ class ESD(Method):
         return chosen.filled(VARIANTS[self.variant])
 
     def erase(self, model: DiffusionModel, concepts: Sequence[Concept], context: EraseContext) -> Erasure:
-        """Erase the concepts, one drawn at random for each picture of a step."""
+        """Erase the concepts, one drawn at random for each image of a step."""
         steps, eta = decided(self.steps), decided(self.negative_guidance)
         target: Target = decided(self.target)
         pattern = cast(Pattern, self.parameters)  # resolved
@@ -151,8 +151,8 @@ class ESD(Method):
                     texts = [blanks, concept] if source is None else [blanks, concept, source]
                     rows = torch.cat([x] * len(texts)), torch.cat([t] * len(texts)), Conditioning.cat(texts)
                     without, named, *origin = model.predict_noise(*rows).chunk(len(texts))
-                    wanted = erased_noise(without, named, eta, target, *origin)
-                loss = functional.mse_loss(model.predict_noise(x, t, texts[-1]), wanted)
+                    goal = erased_noise(without, named, eta, target, *origin)
+                loss = functional.mse_loss(model.predict_noise(x, t, texts[-1]), goal)
                 trace.step(loss=loss.item())
                 adam.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]

@@ -3,8 +3,8 @@
 The code's own model is Stable Diffusion 2.1, where padding is not EOS.  On Stable Diffusion 1.x ``use_pooler`` takes in
 all of the padding, as the code would: another method, in effect.
 
-Deviations from the official code: the pictures of a concept are drawn by the unerased model, and their latents are
-used without a round trip through the VAE, uncropped and unflipped; a step draws its pictures with replacement; textual
+Deviations from the official code: the images of a concept are drawn by the unerased model, and their latents are
+used without a round trip through the VAE, uncropped and unflipped; a step draws its images with replacement; textual
 inversion is of noise, also for a model that predicts v, runs in the model's precision and starts from the concept's
 first tokens, which the code is told.
 """
@@ -50,18 +50,18 @@ class ForgetMeNot(Method):
         parameters: what is trained: everything, or the cross-attention (the code's ``only_optimize_ca``).
         steps: gradient steps.
         learning_rate: of AdamW.
-        batch_size: pictures in a gradient step.
+        batch_size: images in a gradient step.
         weight_decay: of AdamW.
         gradient_clip: largest norm of a gradient.
         use_pooler: also re-steer attention to EOS, wherever its id stands.
-        textual_inversion: first learn embeddings of four new tokens from the concept's pictures, and use them in place
+        textual_inversion: first learn embeddings of four new tokens from the concept's images, and use them in place
             of the concept's own.
-        inversion_steps: gradient steps of textual inversion, of one picture each.
+        inversion_steps: gradient steps of textual inversion, of one image each.
         inversion_learning_rate: of its AdamW.
         inversion_weight_decay: of its AdamW.
-        pictures: how many to draw of each concept.
-        sampling_steps: of DDIM, for the pictures.
-        guidance_scale: of classifier-free guidance, for the pictures.
+        pictures: how many images to draw of each concept.
+        sampling_steps: of DDIM, for the images.
+        guidance_scale: of classifier-free guidance, for the images.
     """
 
     parameters: Literal["full", "xattn"] = "full"
@@ -80,7 +80,7 @@ class ForgetMeNot(Method):
     guidance_scale: NonNegative = 7.5
 
     def erase(self, model: DiffusionModel, concepts: Sequence[Concept], context: EraseContext) -> Erasure:
-        """Erase the concepts; each picture of a step is of one drawn at random."""
+        """Erase the concepts; each image of a step is of one drawn at random."""
         rng = torch.Generator("cpu").manual_seed(context.seed)
         total = self.steps + (self.inversion_steps * len(concepts) if self.textual_inversion else 0)
         trace = Trace(context, total)
@@ -122,7 +122,7 @@ class ForgetMeNot(Method):
         return Erasure(changed, trace=tuple(trace.rows), record=record)
 
     def draw(self, model: DiffusionModel, concept: Concept, rng: torch.Generator) -> Tensor:
-        """Latents ``[pictures, c, h, w]`` of the concept's pictures."""
+        """Latents ``[pictures, c, h, w]`` of the concept's images."""
         prompts = [template(concept).format(concept.phrase)] * self.pictures
         sampler = Sampler("ddim", self.sampling_steps, self.guidance_scale)
         latents: Tensor = training_latents(model, prompts, sampler, rng)
@@ -132,7 +132,7 @@ class ForgetMeNot(Method):
         self, model: DiffusionModel, concept: Concept, latents: Tensor, trace: Trace, rng: torch.Generator
     ) -> Tensor:
         """Textual inversion (Gal et al., ICLR 2023): token embeddings ``[4, width]`` for which the model draws the
-        pictures ``latents [n, c, h, w]``.
+        images ``latents [n, c, h, w]``.
 
         They start from those of the concept's first tokens, filled up from N(0, 1).
         """
@@ -152,7 +152,7 @@ class ForgetMeNot(Method):
 
 
 def template(concept: Concept) -> str:
-    """The prompt of a concept's pictures, with a gap for its name."""
+    """The prompt of a concept's images, with a gap for its name."""
     return "a photo in the style of {}" if concept.kind == "style" else "a photo of {}"
 
 

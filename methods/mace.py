@@ -1,7 +1,7 @@
 """MACE: Mass Concept Erasure in Diffusion Models (Lu et al., CVPR 2024).
 
 Three stages, all on the key and value projections of the cross-attention: a closed form takes what a concept leaves in
-the words around it out of them (eq. 2); one LoRA for each concept then suppresses the attention that pictures pay to
+the words around it out of them (eq. 2); one LoRA for each concept then suppresses the attention that images pay to
 its own words (eq. 3); a second closed form makes one matrix of all LoRAs (eq. 7).  What it takes of a prompt is summed
 up in matrices of moments, such as ``sum e e^T``, so that a hundred concepts need no more memory than one.
 
@@ -35,10 +35,10 @@ sums as they are.
 Deviations from the code: prompts come from templates written for this project, 30 for things and 30 for styles, as
 many and of the same kinds as the code's; a concept's words are those that its phrase puts into a template (the code:
 what is not in the common beginning and end of the prompts of concept and mapping, so that words that both phrases
-begin or end with count as words around them); pictures go to the U-Net as the latents that they were sampled as,
+begin or end with count as words around them); images go to the U-Net as the latents that they were sampled as,
 without a VAE in between, uncropped; captions that name a concept are left out of the prior; the closed forms are
-solved in float64; where the segmenter finds nothing in a picture, its whole attention map counts (for abstract
-concepts the author suggests this); a synonym's pictures are segmented by the concept's phrase; violent and
+solved in float64; where the segmenter finds nothing in an image, its whole attention map counts (for abstract
+concepts the author suggests this); a synonym's images are segmented by the concept's phrase; violent and
 inappropriate concepts take the settings of nudity, the only such concept of the paper. For styles the whole map always
 counts, as in the paper's experiments.
 """
@@ -122,14 +122,14 @@ class MACE(Method):
         steps: gradient steps for each concept.
         learning_rate: of AdamW.
         weight_decay: of AdamW.
-        batch_size: pictures in a gradient step.
+        batch_size: images in a gradient step.
         rank: of each LoRA.
         importance_sampling: draw timesteps from eq. 5 (CFIS) instead of uniformly.
         interval_start: t_1 of eq. 5.
         interval_end: t_2 of eq. 5.
         temperature: gamma of eq. 5.
         synonyms: erase the concepts' synonyms as concepts of their own.
-        pictures: pictures of each concept.
+        pictures: images of each concept.
         sampler: of these.
         sampling_steps: of these.
         guidance_scale: of these.
@@ -235,11 +235,11 @@ class MACE(Method):
         mapped, around = [prompts.mapped for prompts in all_prompts], [prompts.around for prompts in all_prompts]
         refining = refinement(mapped, around, first_scale * prior, lamb)
         refined = {layer: weight @ refining for layer, weight in old.items()}
-        pictures = [self.draw_pictures(model, concept, prompts.phrase, context, rng) for concept, prompts in targets]
+        images = [self.draw_images(model, concept, prompts.phrase, context, rng) for concept, prompts in targets]
         trace = Trace(context, decided(self.steps) * len(targets))
         changes = {layer: torch.zeros_like(weight) for layer, weight in old.items()}
         with model.erased(whole(refined, weights)), training_attention(model.device):
-            for prompts, (latents, masks) in zip(all_prompts, pictures, strict=True):
+            for prompts, (latents, masks) in zip(all_prompts, images, strict=True):
                 factors = self.train(model, layers, prompts, latents, masks, rng, trace)
                 for layer, (up, down) in factors.items():
                     changes[layer] += up.cpu().double() @ (down.cpu().double() @ prompts.moment)
@@ -278,10 +278,10 @@ class MACE(Method):
         if not self._reads_file():
             world = DOMAINS[model.domain].world
             return list(islice(world_captions(world, concepts), CAPTIONS)) if world else []
-        found = [line for line in read_lines(str(self._file())) if not names(line, concepts)]
-        if not found:
+        lines = [line for line in read_lines(str(self._file())) if not names(line, concepts)]
+        if not lines:
             raise EraseBenchError(f"prior: {self.prior} holds no caption that does not name what is erased")
-        return found
+        return lines
 
     def _reads_file(self) -> bool:
         return self.prior not in ("captions", "neighbours", "none")
@@ -292,17 +292,17 @@ class MACE(Method):
             raise EraseBenchError(f"prior: {path} is no file; give one with captions, or captions, neighbours or none")
         return path
 
-    def draw_pictures(
+    def draw_images(
         self, model: DiffusionModel, concept: Concept, phrase: str, context: EraseContext, rng: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Pictures of a concept as latents ``[n, c, h, w]``, and where they show it: ``[n, height, width]``, 0 or 1."""
+        """Images of a concept as latents ``[n, c, h, w]``, and where they show it: ``[n, height, width]``, 0 or 1."""
         sampler = Sampler(self.sampler, self.sampling_steps, self.guidance_scale)
-        latents = training_latents(model, [picture_prompt(concept, phrase)] * self.pictures, sampler, rng)
+        latents = training_latents(model, [image_prompt(concept, phrase)] * self.pictures, sampler, rng)
         if concept.kind == "style":
             return latents, torch.ones(len(latents), *latents.shape[2:], device=model.device)
         segmenter = context.judge(DOMAINS[model.domain].segmenter)
-        found = segmenter.scores(model.decode(latents), [concept.phrase] * len(latents))
-        masks = torch.from_numpy(found.arrays["mask"]).to(model.device)
+        scores = segmenter.scores(model.decode(latents), [concept.phrase] * len(latents))
+        masks = torch.from_numpy(scores.arrays["mask"]).to(model.device)
         return latents, masks.where(masks.amax((1, 2), keepdim=True) > 0, torch.ones_like(masks))
 
     def train(
@@ -330,13 +330,13 @@ class MACE(Method):
             rate, steps = decided(self.learning_rate), decided(self.steps)
             adam = torch.optim.AdamW(adapters.parameters, lr=rate, weight_decay=self.weight_decay)
             for _ in range(steps):
-                picture = torch.randint(len(latents), (self.batch_size,), generator=rng)
+                image = torch.randint(len(latents), (self.batch_size,), generator=rng)
                 prompt = torch.randint(len(prompts.text), (self.batch_size,), generator=rng)
                 t = torch.multinomial(density, self.batch_size, replacement=True, generator=rng).to(model.device)
-                x, t, _ = noisy(model, latents[picture], rng, t)
+                x, t, _ = noisy(model, latents[image], rng, t)
                 maps.clear()
                 model.predict(x, t, prompts.text[prompt])
-                loss = attention_loss(maps, masks[picture], suppressed[prompt], self.loss == "paper")
+                loss = attention_loss(maps, masks[image], suppressed[prompt], self.loss == "paper")
                 trace.step(loss=loss.item(), concept=prompts.phrase)
                 adam.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
@@ -352,7 +352,7 @@ def templates_of(concept: Concept) -> Sequence[str]:
     return templates
 
 
-def picture_prompt(concept: Concept, phrase: str) -> str:
+def image_prompt(concept: Concept, phrase: str) -> str:
     """The prompt of the images of a wording of a concept."""
     if concept.kind == "style":
         return f"a photo in the style of {phrase}"

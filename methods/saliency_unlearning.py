@@ -5,10 +5,10 @@ ones).  For styles nothing is published; they take the class mode.  The nsfw mod
 inappropriate concepts here, and forgets "a photo of" the concept; published is nudity alone, forgotten by "a photo of a
 nude person" (say so by ``forget_prompt``).
 
-Deviations from the official code: the pictures of the class mode are drawn by the unerased model, not taken from
+Deviations from the official code: the images of the class mode are drawn by the unerased model, not taken from
 Imagenette; latents are used without a round trip through the VAE, so that ``x_t`` and the pseudo-label's ``x'_t`` are
 the same (the code draws two posterior samples); the losses are of noise, also for a model that predicts v; a step
-draws its pictures with replacement; pictures to remain are of the anchor and the neighbours; the class mode relabels
+draws its images with replacement; images to remain are of the anchor and the neighbours; the class mode relabels
 as a random neighbour (the code: as the next of Imagenette's classes); where magnitudes tie at the threshold of
 saliency, all of them are trained.
 """
@@ -45,7 +45,7 @@ Mode = Literal["class", "nsfw"]
 Relabel = Literal["anchor", "random"]
 
 MODES: dict[Mode, Mapping[str, Any]] = {
-    # The README; the default in the code is 0.1.  Five epochs over about 940 pictures of a class.
+    # The README; the default in the code is 0.1.  Five epochs over about 940 images of a class.
     "class": {"alpha": 0.5, "steps": 590, "relabel": "random"},
     "nsfw": {"alpha": 0.1, "steps": 100, "relabel": "anchor"},
 }
@@ -63,17 +63,17 @@ class SaliencyUnlearning(Method):
         parameters: what may be trained.
         saliency: the share of these numbers that is trained: those with the largest gradients.
         mask_guidance: w in the prediction ``(1 + w) e(x, c) - w e(x, "")`` that saliency is the gradient of.
-        relabel: the other prompt: that of the anchor, blank where the catalogue has none, or for each picture that of
+        relabel: the other prompt: that of the anchor, blank where the catalogue has none, or for each image that of
             a random neighbour (of the anchor where a concept has no neighbours).
-        alpha: weight of the diffusion loss of pictures that are to remain.
+        alpha: weight of the diffusion loss of images that are to remain.
         steps: gradient steps.
         learning_rate: of Adam.
-        batch_size: pictures to forget in a gradient step, and as many to remain; also for saliency.
-        pictures: how many to draw to forget, and as many to remain; over all concepts.
-        forget_prompt: the prompt of pictures to forget, ``{}`` stands for the phrase; if None, by kind, see
+        batch_size: images to forget in a gradient step, and as many to remain; also for saliency.
+        pictures: how many images to draw to forget, and as many to remain; over all concepts.
+        forget_prompt: the prompt of images to forget, ``{}`` stands for the phrase; if None, by kind, see
             :func:`prompt_of`.
-        sampling_steps: of DDIM, for the pictures.
-        guidance_scale: of classifier-free guidance, for the pictures.
+        sampling_steps: of DDIM, for the images.
+        guidance_scale: of classifier-free guidance, for the images.
     """
 
     mode: Mode | None = None
@@ -113,7 +113,7 @@ class SaliencyUnlearning(Method):
         forget_prompts = [prompt_of(c, c.phrase, self.forget_prompt) for c in concepts]
         pseudo_prompts = [[prompt_of(c, label) for label in self.labels(c, concepts)] for c in concepts]
         remain_prompts = self.remaining(concepts)
-        # Picture k, and what goes with it, is of prompt k modulo the number of prompts.
+        # Image k, and what goes with it, is of prompt k modulo the number of prompts.
         forget, remain = (self.draw(model, prompts, rng) for prompts in (forget_prompts, remain_prompts))
         with torch.no_grad():
             blank, forget_text = model.embed([""]), model.embed(forget_prompts)
@@ -153,15 +153,15 @@ class SaliencyUnlearning(Method):
         return Erasure(changed, trace=tuple(trace.rows))
 
     def remaining(self, concepts: Sequence[Concept]) -> list[str]:
-        """The prompts of pictures that are to remain; the blank one if the concepts have no anchors or neighbours."""
+        """The prompts of images that are to remain; the blank one if the concepts have no anchors or neighbours."""
         erased = {concept.phrase.casefold() for concept in concepts}
-        found = [
+        prompts = [
             prompt_of(concept, phrase)
             for concept in concepts
             for phrase in (concept.anchor, *concept.neighbours_phrases)
             if phrase and phrase.casefold() not in erased
         ]
-        return list(dict.fromkeys(found)) or [""]
+        return list(dict.fromkeys(prompts)) or [""]
 
     def draw(self, model: DiffusionModel, prompts: Sequence[str], rng: torch.Generator) -> Tensor:
         """Latents ``[pictures, c, h, w]``, of each prompt in turn."""
@@ -173,7 +173,7 @@ class SaliencyUnlearning(Method):
     def accumulate(
         self, model: DiffusionModel, latents: Tensor, text: Conditioning, blank: Conditioning, rng: torch.Generator
     ) -> None:
-        """Add up, in the parameters' ``grad``, the signed gradients of one pass over the pictures to forget."""
+        """Add up, in the parameters' ``grad``, the signed gradients of one pass over the images to forget."""
         w = self.mask_guidance
         for start in range(0, len(latents), self.batch_size):
             x, t, noise = noisy(model, latents[start : start + self.batch_size], rng)

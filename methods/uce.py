@@ -71,7 +71,7 @@ class UCE(Method):
 
     def resolved(self, concepts: Sequence[Concept]) -> Self:
         """Decide each concept's guide, and the variant's weight of what is preserved."""
-        prompts = len(self.preserved(concepts))
+        prompts = len(self.prompts_to_preserve(concepts))
         scale = max(0.1, 1 / prompts) if self.variant == "paper" else 1.0
         return replace(self, guide=self.guides(concepts)).filled({"preserve_scale": scale})
 
@@ -83,13 +83,13 @@ class UCE(Method):
         """Erase the concepts in one step."""
         guided = zip(concepts, self.guides(concepts), strict=True)
         edits = [self.spans(model, *pair) for concept, guide in guided for pair in self.pairs(concept, guide)]
-        kept, scale = self.kept(model, concepts), decided(self.preserve_scale)
+        preserved, scale = self.embeddings_to_preserve(model, concepts), decided(self.preserve_scale)
         weights = {}
         for name, weight in select_parameters(model.unet, "xattn-kv").items():
             old = weight.detach().cpu().double()
             keys = torch.cat([c for c, _ in edits])
             values = torch.cat([self.values(old, c, g) for c, g in edits])
-            new = edited(old, keys, values, kept, self.lamb, self.erase_scale, scale)
+            new = edited(old, keys, values, preserved, self.lamb, self.erase_scale, scale)
             weights[f"unet.{name}"] = new.to(weight.dtype)
         return Erasure(weights)
 
@@ -100,8 +100,8 @@ class UCE(Method):
             NotApplicable: there are several guides, but not as many as concepts.
         """
         if self.guide is None or isinstance(self.guide, Mapping):
-            given = self.guide or {}
-            return tuple(given.get(c.name, "art" if c.kind == "style" else "") for c in concepts)
+            guide = self.guide or {}
+            return tuple(guide.get(c.name, "art" if c.kind == "style" else "") for c in concepts)
         guides = self.guide
         if isinstance(guides, str):
             guides = (guides,) if len(concepts) == 1 else tuple(part.strip() for part in guides.split(","))
@@ -124,16 +124,16 @@ class UCE(Method):
         length = len(c) - max(i, j) if self.variant == "paper" else 1
         return c[i : i + length], g[j : j + length]
 
-    def preserved(self, concepts: Sequence[Concept]) -> list[str]:
+    def prompts_to_preserve(self, concepts: Sequence[Concept]) -> list[str]:
         """Prompts to preserve."""
         prompts = [""] if self.variant == "paper" else []
         if self.preserve == "neighbours":
             prompts += dict.fromkeys(phrase for concept in concepts for phrase in concept.neighbours_phrases)
         return prompts
 
-    def kept(self, model: DiffusionModel, concepts: Sequence[Concept]) -> Tensor:
+    def embeddings_to_preserve(self, model: DiffusionModel, concepts: Sequence[Concept]) -> Tensor:
         """Embeddings ``[n, width]`` to preserve."""
-        prompts = self.preserved(concepts)
+        prompts = self.prompts_to_preserve(concepts)
         rows = [embed(model, [prompt])[0] for prompt in prompts]
         if self.variant == "official-2024":
             rows = [row[last_tokens(model, [prompt])] for row, prompt in zip(rows, prompts, strict=True)]

@@ -10,7 +10,15 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from erasebench.domains import DOMAINS, FOLDER_FEATURES, PHOTO, PICTUREBOOK, Domain, features_title
+from erasebench.domains import (
+    DOMAINS,
+    FOLDER_FEATURES,
+    PHOTO,
+    PICTUREBOOK,
+    Domain,
+    domain_of_model,
+    features_title,
+)
 from erasebench.picturebook.world.captions import caption
 from erasebench.picturebook.world.scene import render, sample_scene
 from erasebench.registry import JUDGES
@@ -49,6 +57,16 @@ def test_the_world_gives_its_images_and_captions() -> None:
     first = sample_scene(0)
     assert captions[0][1] == {first.style, *(subject.label for subject in first.subjects)}
     assert list(islice(world.captions(10**9), 1)) == captions[:1]  # made as they are asked for
+
+
+def test_a_built_in_model_has_its_own_domain_and_every_other_model_makes_photographs() -> None:
+    assert domain_of_model("picturebook") is PICTUREBOOK
+    assert domain_of_model("CompVis/stable-diffusion-v1-4") is PHOTO
+    assert domain_of_model("./picturebook") is PHOTO
+
+
+def test_papers_measure_models_of_one_domain() -> None:
+    assert [domain.name for domain in DOMAINS.values() if domain.published] == ["photo"]
 
 
 def test_images_of_sensitive_concepts_are_harmless_in_picturebook_alone() -> None:

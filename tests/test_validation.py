@@ -69,9 +69,9 @@ def test_a_file_of_labels_and_a_threshold(churches: Path, tmp_path: Path) -> Non
     rows = ["church0.png,1", "church1.png,1", "mislabelled.png,1", "ball0.png,0", "ball1.png,0"]
     (tmp_path / "labels.csv").write_text("\n".join(["file,shows", *rows]))
     (one,) = validate("picturebook-detector[label=church;threshold=0.999]", tmp_path)
-    assert len(one.shown) == 3 and one.specificity.value == 1
+    assert len(one.positives) == 3 and one.specificity.value == 1
     assert one.judge.endswith(": church >= 0.999")
-    scores = one.shown
+    scores = one.positives
     assert one.sensitivity.value == pytest.approx((scores >= 0.999).mean())
 
 
@@ -95,7 +95,7 @@ def test_real_photographs_of_any_size(tmp_path: Path) -> None:
 def test_renders_of_the_world() -> None:
     (one,) = validate("picturebook-detector[label=church]", None, scenes=3)
     assert one.sensitivity.value == 1
-    assert len(one.shown) == 3 and 10 <= len(one.others) <= 15
+    assert len(one.positives) == 3 and 10 <= len(one.negatives) <= 15
     assert one.specificity.value > 0.8
 
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from erasebench.errors import EraseBenchError
-from erasebench.yaml_files import MOST_NODES, parse_yaml, read_yaml
+from erasebench.yaml_files import MAX_NODES, parse_yaml, read_yaml
 
 NINES = "9" * 5000
 
@@ -73,7 +73,7 @@ def aliases(levels: int, merge: bool = False) -> str:
 @pytest.mark.parametrize("merge", [False, True])
 def test_aliases_may_stand_for_much_and_not_for_more(merge: bool) -> None:
     assert len(parse_yaml(aliases(4, merge))) == 4
-    with pytest.raises(EraseBenchError, match=f"aliases stand for more than {MOST_NODES:,} values"):
+    with pytest.raises(EraseBenchError, match=f"aliases stand for more than {MAX_NODES:,} values"):
         parse_yaml(aliases(30, merge))
 
 

@@ -66,7 +66,7 @@ def parse(words: Sequence[str]) -> list[Asked]:
     Raises:
         KitError: an unknown part, or an argument that is missing or not to be had.
     """
-    asked: list[Asked] = []
+    requests: list[Asked] = []
     rest = list(words)
     while rest:
         name = rest.pop(0)
@@ -82,8 +82,8 @@ def parse(words: Sequence[str]) -> list[Asked]:
             argument = rest.pop(0)
         elif rest and rest[0] not in PARTS and kind.choices:
             raise KitError(f"unknown {name} '{rest[0]}'; there are: {', '.join(kind.choices)}")
-        asked.append(Asked(name, argument or (kind.choices[0] if kind.choices else "")))
-    return asked
+        requests.append(Asked(name, argument or (kind.choices[0] if kind.choices else "")))
+    return requests
 
 
 def parse_limits(words: Sequence[str]) -> dict[str, float]:
@@ -111,21 +111,21 @@ def missing_modules() -> list[str]:
 def probe() -> dict[str, Any]:
     """Card and versions, as a process of its own tells; ``{"card": "unknown"}`` with a ``problem`` if none does."""
     try:
-        told = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, timeout=PROBE_SECONDS)
-        found: dict[str, Any] = json.loads(told.stdout)
+        process = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, timeout=PROBE_SECONDS)
+        machine: dict[str, Any] = json.loads(process.stdout)
     except subprocess.TimeoutExpired:
         return {"card": "unknown", "problem": f"torch did not start within {PROBE_SECONDS:g} s"}
     except ValueError:
-        reason = (told.stderr.strip().splitlines() or ["it printed nothing"])[-1]
+        reason = (process.stderr.strip().splitlines() or ["it printed nothing"])[-1]
         return {"card": "unknown", "problem": f"torch does not start: {reason}"}
-    return found
+    return machine
 
 
-def run_part(asked: Asked, options: argparse.Namespace, limit: float) -> dict[str, Any]:
+def run_part(request: Asked, options: argparse.Namespace, limit: float) -> dict[str, Any]:
     """Run a part to its end or its limit, and return what it found."""
-    kept = part_file(options.out, asked.title)
-    kept.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "benchmarks.gpu.child", asked.name, asked.argument, options.scale]
+    path = part_file(options.out, request.title)
+    path.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "benchmarks.gpu.child", request.name, request.argument, options.scale]
     began = time.monotonic()
     process = subprocess.Popen([*command, str(options.out), str(limit)], start_new_session=True)
     interrupted, code = False, None
@@ -137,7 +137,7 @@ def run_part(asked: Asked, options: argparse.Namespace, limit: float) -> dict[st
         interrupted = True
     finally:
         stop(process)
-    result = read_json(kept)
+    result = read_json(path)
     problems = result.get("problems", [])
     if interrupted:
         problems.append(INTERRUPTED)
@@ -147,7 +147,7 @@ def run_part(asked: Asked, options: argparse.Namespace, limit: float) -> dict[st
         problems.append(f"ended by signal {-code} ({signal.Signals(-code).name})")
     elif code > 0 and not problems:
         problems.append(f"ended with exit code {code}")
-    kept.unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
     return {
         "date": date.today().isoformat(),
         "seconds": round(time.monotonic() - began, 1),
@@ -188,10 +188,10 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--limit", action="append", default=[], metavar="PART=SECONDS", help="another time limit")
     options = parser.parse_intermixed_args(words)
     try:
-        asked, limits = parse(options.parts), parse_limits(options.limit)
+        requests, limits = parse(options.parts), parse_limits(options.limit)
         options.out.mkdir(parents=True, exist_ok=True)
         with alone(options.out):
-            return run_parts(asked, options, limits)
+            return run_parts(requests, options, limits)
     except (KitError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -217,15 +217,15 @@ def interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def run_parts(asked: Sequence[Asked], options: argparse.Namespace, limits: Mapping[str, float]) -> int:
+def run_parts(requests: Sequence[Asked], options: argparse.Namespace, limits: Mapping[str, float]) -> int:
     """Run parts one after the other, and leave their results and the page made from them; returns the exit code."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupt)
     machine = probe()
-    lacking = missing_modules()
+    packages = missing_modules()
     problems = [machine["problem"]] if "problem" in machine else []
-    if lacking:
-        problems.append(f"not installed: {', '.join(lacking)}; where there is a network, benchmarks/gpu/wheels.sh")
+    if packages:
+        problems.append(f"not installed: {', '.join(packages)}; where there is a network, benchmarks/gpu/wheels.sh")
     print(", ".join(f"{name} {value}" for name, value in machine.items() if value is not None), flush=True)
     for problem in problems:
         print(f"PROBLEM {problem}", flush=True)
@@ -233,15 +233,15 @@ def run_parts(asked: Sequence[Asked], options: argparse.Namespace, limits: Mappi
     path = options.out / f"{card}{'-tiny' if options.scale == 'tiny' else ''}.json"
     results = read_json(path)
     results["machine"] = {"cpus": os.cpu_count(), **machine}
-    for part in asked:
+    for part in requests:
         limit = limits.get(part.name, PARTS[part.name].limit)
         print(f"{part.title} (at most {limit:g} s)", flush=True)
-        results.setdefault("parts", {})[part.title] = found = run_part(part, options, limit)
+        results.setdefault("parts", {})[part.title] = result = run_part(part, options, limit)
         write_json(path, results)
         write_table(options.out)
-        problems += [f"{part.title}: {problem}" for problem in found["problems"]]
-        print(f"{part.title}: {'failed' if found['problems'] else 'ok'} in {found['seconds']} s", flush=True)
-        if INTERRUPTED in found["problems"]:
+        problems += [f"{part.title}: {problem}" for problem in result["problems"]]
+        print(f"{part.title}: {'failed' if result['problems'] else 'ok'} in {result['seconds']} s", flush=True)
+        if INTERRUPTED in result["problems"]:
             return 130
     print(f"results in {path}")
     for problem in problems:

@@ -104,7 +104,7 @@ class Part:
         path.mkdir(parents=True, exist_ok=True)
         return path
 
-    def left(self) -> float:
+    def seconds_left(self) -> float:
         """Seconds until the limit."""
         return self.limit - (time.monotonic() - self._began)
 

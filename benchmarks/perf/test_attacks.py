@@ -93,7 +93,7 @@ def test_steps_per_second(name: str, benchmark: Any, show: Show) -> None:
         worker.start()
     before = torch.get_num_threads()
     attacked = Attacked(name, cores)
-    found: dict[str, list[float]] = defaultdict(list)
+    measurements: dict[str, list[float]] = defaultdict(list)
 
     def together(batch_size: int) -> float:
         for _ in workers:
@@ -102,11 +102,11 @@ def test_steps_per_second(name: str, benchmark: Any, show: Show) -> None:
 
     def by_turns() -> None:
         torch.set_num_threads(cores)
-        found[f"one prompt at a time, {cores} threads"].append(attacked.rate(1))
-        found[f"batches of {BATCH}, {cores} processes"].append(together(BATCH))
+        measurements[f"one prompt at a time, {cores} threads"].append(attacked.rate(1))
+        measurements[f"batches of {BATCH}, {cores} processes"].append(together(BATCH))
         torch.set_num_threads(1)
-        found["one prompt at a time, a second of one core"].append(attacked.rate(1, cpu=True))
-        found[f"batches of {BATCH}, a second of one core"].append(attacked.rate(BATCH, cpu=True))
+        measurements["one prompt at a time, a second of one core"].append(attacked.rate(1, cpu=True))
+        measurements[f"batches of {BATCH}, a second of one core"].append(attacked.rate(BATCH, cpu=True))
 
     try:
         together(BATCH)
@@ -118,7 +118,7 @@ def test_steps_per_second(name: str, benchmark: Any, show: Show) -> None:
             orders.put(0)
         for worker in workers:
             worker.join()
-    best = {which: max(values) for which, values in found.items()}
+    best = {which: max(values) for which, values in measurements.items()}
     single, batched, single_core, batched_core = best.values()
     figures = {**best, "batched / single": batched / single, "of one core": batched_core / single_core}
     benchmark.extra_info.update(figures, cores=cores)

@@ -1,7 +1,7 @@
 """Sampling against the stock pipeline of diffusers, on Picturebook's CPU setting.
 
-Bars: as fast as the stock pipeline, each at its best batch size, twice as fast as its loop over single pictures, and
-100 pictures in 15 s on two cores.
+Bars: as fast as the stock pipeline, each at its best batch size, twice as fast as its loop over single images, and
+100 images in 15 s on two cores.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def stock(pipeline: Any, noise: torch.Tensor, batch_size: int, count: int = IMAG
 
 
 def test_images_per_second(model: DiffusionModel, benchmark: Any, show: Show) -> None:
-    """All draw the same pictures, by turns, so that a slow moment hits them alike; the fastest round counts.
+    """All draw the same images, by turns, so that a slow moment hits them alike; the fastest round counts.
 
     Which batch is best depends on the processor's caches, for both.
     """

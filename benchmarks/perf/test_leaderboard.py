@@ -37,7 +37,7 @@ TYPE = """async (text) => {
   }
   return times;
 }"""
-"""Types a text, and says how many seconds pass from each letter to the picture of what fits."""
+"""Types a text, and says how many seconds pass from each letter until what fits is on the screen."""
 
 
 def write(rows: Sequence[BoardRow], folder: Path) -> None:

@@ -28,7 +28,7 @@ from tests.engine.fake import FakeWorkshop, cell
 from tests.engine.test_workers import ROOT
 
 WORKERS, CELLS, TICK = 2, 100, 0.2
-MOST, MANY = 0.05, 100_000
+MAX_SHARE, MANY_CELLS = 0.05, 100_000
 
 
 @pytest.mark.parametrize("name", ["local", "ray", "slurm"])
@@ -67,7 +67,7 @@ def test_overhead(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sh
         "of 1,000 cells of one second": f"{share:.1%}",
     }
     show(f"Handing out, {name}", figures)
-    assert share <= MOST
+    assert share <= MAX_SHARE
 
 
 def test_a_hundred_thousand_cells(show: Show) -> None:
@@ -76,7 +76,7 @@ def test_a_hundred_thousand_cells(show: Show) -> None:
     cells: list[Cell] = []
     for row in range(100):
         cells.append(Cell("erase", {"method": f"m{row}", "seed": 0}, {}, f"m{row}"))
-        for k in range(MANY // 100 - 1):
+        for k in range(MANY_CELLS // 100 - 1):
             prompt = {"id": f"{row}-{k}", "text": "a photo of a church on the beach in the evening", "seed": k}
             spec = {"attack": "unlearndiff", "prompt": prompt}
             cells.append(Cell("attack", spec, {"erasure": cells[-1 - k]}, f"{row} {k}", batch=f"{row}"))
@@ -84,7 +84,7 @@ def test_a_hundred_thousand_cells(show: Show) -> None:
     progress = Progress(cells, io.StringIO(), WORKERS)
     schedule = Schedule(cells, keys, queue, lambda cell: "", _never, _never)
     planned, at_start = time.perf_counter() - began, _megabytes() - before
-    while schedule.left:
+    while schedule.remaining_cells:
         taken = queue.take(16)
         for one in taken:
             progress(Started(one, None if one is taken[0] else taken[0]))
@@ -93,7 +93,7 @@ def test_a_hundred_thousand_cells(show: Show) -> None:
             schedule.settle(one)
     whole, at_end = time.perf_counter() - began, _megabytes() - before
     show(
-        f"{MANY:,} cells",
+        f"{MANY_CELLS:,} cells",
         {
             "planned": f"{planned:.1f} s, {at_start:.0f} MB",
             "all settled": f"{whole:.1f} s, {at_end:.0f} MB",

@@ -23,7 +23,7 @@ COMMANDS = {
 @pytest.mark.parametrize("name", COMMANDS)
 def test_startup(name: str, benchmark: Any, show: Show) -> None:
     """A new process each time; the fastest of five counts."""
-    most, command = COMMANDS[name]
+    limit, command = COMMANDS[name]
 
     def start() -> None:
         subprocess.run([sys.executable, *command], check=True, stdout=subprocess.DEVNULL)
@@ -31,4 +31,4 @@ def test_startup(name: str, benchmark: Any, show: Show) -> None:
     benchmark.pedantic(start, rounds=5, warmup_rounds=1)
     seconds = benchmark.stats.stats.min
     show("Startup", {name: f"{seconds:.2f} s"})
-    assert seconds <= most
+    assert seconds <= limit

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from erasebench.errors import EraseBenchError, UnknownNameError, check_name
 from erasebench.files import read_file
-from erasebench.texts import LONGEST_PROMPT, check_text, is_blank, is_valid, shown
+from erasebench.texts import MAX_PROMPT_LENGTH, check_text, is_blank, is_valid, shown
 from erasebench.yaml_files import parse_yaml
 
 T = TypeVar("T")
@@ -84,8 +84,8 @@ def check_texts(texts: Sequence[str], where: str) -> None:
     for text in texts:
         if is_blank(text):
             raise CatalogueError(f"{where}: an empty text")
-        if len(text) > LONGEST_PROMPT:
-            raise CatalogueError(f"{where}: a text of {len(text):,} characters; {LONGEST_PROMPT:,} at most")
+        if len(text) > MAX_PROMPT_LENGTH:
+            raise CatalogueError(f"{where}: a text of {len(text):,} characters; {MAX_PROMPT_LENGTH:,} at most")
         if text in seen:
             raise CatalogueError(f"{where}: '{text}' stands twice")
         seen.add(text)
@@ -107,7 +107,7 @@ def _convert(hint: Any, value: object, where: str) -> Any:
         return None if value is None else _convert(inner, value, where)
     if kind is tuple:
         if not isinstance(value, list):
-            raise CatalogueError(f"{where}: expected a list, found {_found(value)}")
+            raise CatalogueError(f"{where}: expected a list, found {_shown_value(value)}")
         if inner is str and set(map(type, value)) <= {str} and is_valid("".join(value)):  # nearly all lists
             return tuple(value)
         return tuple([_convert(inner, item, f"{where}: item {n}") for n, item in enumerate(value, start=1)])
@@ -115,20 +115,20 @@ def _convert(hint: Any, value: object, where: str) -> Any:
         return {key: _convert(inner, item, f"{where}: {key}") for key, item in _mapping(value, where).items()}
     if kind is float:
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise CatalogueError(f"{where}: expected a number, found {_found(value)}")
+            raise CatalogueError(f"{where}: expected a number, found {_shown_value(value)}")
         return float(value)
     if kind is bool:
         if not isinstance(value, bool):
-            raise CatalogueError(f"{where}: expected true or false, found {_found(value)}")
+            raise CatalogueError(f"{where}: expected true or false, found {_shown_value(value)}")
         return value
     if kind is int:
         if isinstance(value, bool) or not isinstance(value, int):
-            raise CatalogueError(f"{where}: expected a whole number, found {_found(value)}")
+            raise CatalogueError(f"{where}: expected a whole number, found {_shown_value(value)}")
         return value
     if kind is not str:
         return build(kind, value, where)
     if not isinstance(value, str):
-        raise CatalogueError(f"{where}: expected text, found {_found(value)}")
+        raise CatalogueError(f"{where}: expected text, found {_shown_value(value)}")
     _check_text(value, where)
     return value
 
@@ -150,7 +150,7 @@ def _check_text(text: str, where: str) -> None:
 
 def _mapping(raw: object, where: str) -> dict[str, object]:
     if not isinstance(raw, dict):
-        raise CatalogueError(f"{where}: expected a mapping, found {_found(raw)}")
+        raise CatalogueError(f"{where}: expected a mapping, found {_shown_value(raw)}")
     for key in raw:
         if not isinstance(key, str):
             raise CatalogueError(f"{where}: the key {shown(key)} is no text; put it in quotes")
@@ -158,7 +158,7 @@ def _mapping(raw: object, where: str) -> dict[str, object]:
     return raw
 
 
-def _found(value: object) -> str:
+def _shown_value(value: object) -> str:
     if isinstance(value, dict | list):
         return "a mapping" if isinstance(value, dict) else "a list"
     return "nothing" if value is None else f"the text {shown(value)}" if isinstance(value, str) else shown(value)

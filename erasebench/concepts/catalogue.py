@@ -11,7 +11,7 @@ from erasebench.concepts._files import CatalogueError
 from erasebench.concepts.prompt_sets import PromptSet
 from erasebench.domains import DOMAINS, Domain
 from erasebench.errors import check_name
-from erasebench.texts import LONGEST_PHRASE, is_blank, shown
+from erasebench.texts import MAX_PHRASE_LENGTH, is_blank, shown
 
 KINDS = ("explicit", "violence", "inappropriate", "object", "style", "character", "phrase")
 """The sorts of concepts."""
@@ -111,7 +111,7 @@ class Concept:
 
 @dataclass(frozen=True)
 class RetainPrompt:
-    """A prompt whose picture erasing a concept should leave alone, unless the prompt shows that concept.
+    """A prompt whose image erasing a concept should leave alone, unless the prompt shows that concept.
 
     Attributes:
         prompt: the prompt.
@@ -218,8 +218,8 @@ def _divided(name: str) -> Iterator[str]:
 
 def check_phrase(words: str, where: str) -> None:
     """Raise :class:`CatalogueError` if a phrase is far too long."""
-    if len(words) > LONGEST_PHRASE:
-        raise CatalogueError(f"{where}: a phrase of {len(words):,} characters; {LONGEST_PHRASE:,} at most")
+    if len(words) > MAX_PHRASE_LENGTH:
+        raise CatalogueError(f"{where}: a phrase of {len(words):,} characters; {MAX_PHRASE_LENGTH:,} at most")
 
 
 def joint(name: str, members: Sequence[Concept]) -> Concept:

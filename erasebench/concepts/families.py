@@ -47,10 +47,10 @@ def with_families(content: Any, where: str) -> Any:
     """
     if not isinstance(content, Mapping) or "families" not in content:
         return content
-    given = build(_Families, {"families": content["families"]}, where).families
-    names = {family: [name_of(phrase) for phrase in one.phrases] for family, one in given.items()}
+    families = build(_Families, {"families": content["families"]}, where).families
+    names = {family: [name_of(phrase) for phrase in one.phrases] for family, one in families.items()}
     concepts, groups = (dict(_section(content, name, where)) for name in ("concepts", "groups"))
-    for family, one in given.items():
+    for family, one in families.items():
         place = f"{where}: families: {family}"
         if without := next((text for text in one.naming if "{}" not in text), None):
             raise CatalogueError(f"{place}: naming: '{without}' has no {{}} where the phrase goes")
@@ -70,10 +70,10 @@ def with_families(content: Any, where: str) -> Any:
 
 
 def _section(content: Mapping[str, Any], name: str, where: str) -> Mapping[str, Any]:
-    found = content.get(name, {})
-    if not isinstance(found, Mapping):
-        raise CatalogueError(f"{where}: {name}: expected a mapping, found {shown(found)}")
-    return found
+    section = content.get(name, {})
+    if not isinstance(section, Mapping):
+        raise CatalogueError(f"{where}: {name}: expected a mapping, found {shown(section)}")
+    return section
 
 
 @dataclass(frozen=True)

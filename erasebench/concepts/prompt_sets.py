@@ -99,7 +99,7 @@ class PromptSet(PromptSetEntry):
     name: str
 
     @property
-    def kept(self) -> bool:
+    def built_in(self) -> bool:
         """True if all its prompts are in the catalogue, so that there is no file."""
         return not self.retain and all(selection.prompts for selection in self.concepts.values())
 
@@ -129,25 +129,25 @@ def check_prompt_sets(
     Raises:
         CatalogueError: anything wrong with a set; the message names the file and the set.
     """
-    found: dict[str, PromptSet] = {}
+    prompt_sets: dict[str, PromptSet] = {}
     for path, entries in files:
         for name, entry in entries.items():
             where = f"{path}: prompt set '{name}'"
-            if name in found:
+            if name in prompt_sets:
                 raise CatalogueError(f"{where}: there is one already")
             if not NAME.fullmatch(name):
                 raise CatalogueError(f"{where}: a name is lower case with hyphens, like 'coco-30k'")
-            found[name] = PromptSet(name=name, **vars(entry))
-            _check(found[name], concepts, where)
+            prompt_sets[name] = PromptSet(name=name, **vars(entry))
+            _check(prompt_sets[name], concepts, where)
     for concept in concepts.values():
         for domain, view in concept.views.items():
             if view.prompt_set is not None:
                 where = f"{homes[concept.name]}: concept '{concept.name}': views: {domain}: prompt_set"
-                check("prompt set", view.prompt_set, found, where)
-                wanted = found[view.prompt_set]
-                if concept.name not in wanted.concepts or wanted.domain != domain:
+                check("prompt set", view.prompt_set, prompt_sets, where)
+                prompt_set = prompt_sets[view.prompt_set]
+                if concept.name not in prompt_set.concepts or prompt_set.domain != domain:
                     raise CatalogueError(f"{where}: '{view.prompt_set}' has no prompts for it in this domain")
-    return list(found.values())
+    return list(prompt_sets.values())
 
 
 def _check(prompt_set: PromptSet, concepts: Mapping[str, Concept], where: str) -> None:
@@ -162,5 +162,5 @@ def _check(prompt_set: PromptSet, concepts: Mapping[str, Concept], where: str) -
         check("concept", name, concepts, f"{where}: concepts")
         check("domain", prompt_set.domain, concepts[name].views, f"{where}: concepts: {name}")
         check_texts(selection.prompts, f"{where}: concepts: {name}: prompts")
-        if bool(selection.prompts) != prompt_set.kept:
+        if bool(selection.prompts) != prompt_set.built_in:
             raise CatalogueError(f"{where}: concepts: either all give 'prompts', or none: the others are in a file")

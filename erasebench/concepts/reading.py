@@ -6,7 +6,7 @@ A file may hold six sections, all optional::
       church: {kind: object, phrase: church, anchor: building, views: {photo: {judge: resnet50, label: church}}}
     prompts:                      # prompts too many to stand with their concept: domain, concept, list
       photo: {church: {naming: [an image of a church]}}
-    retain:                       # prompts whose pictures erasing should not change, by domain
+    retain:                       # prompts whose images erasing should not change, by domain
       photo: [{prompt: an image of a parachute, shows: [parachute]}]
     groups:                       # concepts that are erased together under one name, which neighbours may be given by
       buildings: [church, lighthouse]
@@ -35,7 +35,7 @@ from erasebench.concepts.prompt_sets import PromptSetEntry, check_prompt_sets
 from erasebench.domains import DOMAINS
 from erasebench.registry import data_files, warn
 
-_OWN = Path(__file__).parent
+_FOLDER = Path(__file__).parent
 
 
 def load_catalogue(extra: Sequence[Path] = ()) -> Catalogue:
@@ -49,13 +49,13 @@ def load_catalogue(extra: Sequence[Path] = ()) -> Catalogue:
     Raises:
         CatalogueError: anything wrong with a file; the message names the file and the concept.
     """
-    own, theirs = sorted(_OWN.glob("*.yaml")) + sorted(_OWN.glob("*.json")), data_files("erasebench.concepts")
+    own, theirs = sorted(_FOLDER.glob("*.yaml")) + sorted(_FOLDER.glob("*.json")), data_files("erasebench.concepts")
     while True:
         try:
             return _made_of(tuple((str(path), read(path)) for path in (*own, *theirs, *map(Path, extra))))
         except CatalogueError as error:
-            said = str(error).removeprefix("cannot read ")
-            wrong = next((path for path in theirs if said.startswith(f"{path}: ")), None)
+            reason = str(error).removeprefix("cannot read ")
+            wrong = next((path for path in theirs if reason.startswith(f"{path}: ")), None)
             if wrong is None:
                 raise
             warn(f"a concept file of another package is left out: {error}")
@@ -65,8 +65,8 @@ def load_catalogue(extra: Sequence[Path] = ()) -> Catalogue:
 @lru_cache(maxsize=64)
 def _parsed(path: str, content: bytes) -> _File:
     # What our own script writes is JSON, which takes a tenth of the time.
-    given = json.loads(content) if path.endswith(".json") and Path(path).parent == _OWN else parse(content, path)
-    return build(_File, with_families(given, path), path)
+    parsed = json.loads(content) if path.endswith(".json") and Path(path).parent == _FOLDER else parse(content, path)
+    return build(_File, with_families(parsed, path), path)
 
 
 # A command loads the catalogue several times, each of which would take a tenth of a second.
@@ -160,11 +160,11 @@ def _groups(files: Sequence[tuple[str, _File]], concepts: Mapping[str, Concept])
 
 def _with_prompts(concept: Concept, domain: str, prompts: _Prompts, where: str) -> Concept:
     check("domain", domain, concept.views, where)
-    view, given = concept.views[domain], {name: texts for name, texts in vars(prompts).items() if texts}
-    for name in given:
+    view, texts_by_kind = concept.views[domain], {name: texts for name, texts in vars(prompts).items() if texts}
+    for name in texts_by_kind:
         if getattr(view, name):
             raise CatalogueError(f"{where}: {name}: the concept already has such prompts")
-    return replace(concept, views={**concept.views, domain: replace(view, **given)})
+    return replace(concept, views={**concept.views, domain: replace(view, **texts_by_kind)})
 
 
 def _checked(

@@ -35,23 +35,23 @@ class Bucket:
         """The names of all objects below a folder, as :meth:`read` takes them, and what the bucket says of each."""
         with self._talking():
             try:
-                found = self._files.find(f"{self._path}/{folder}".rstrip("/"), detail=True)
+                entries = self._files.find(f"{self._path}/{folder}".rstrip("/"), detail=True)
             except FileNotFoundError as error:
                 if _code(error) == "NoSuchBucket":
                     raise
                 return {}
-        return {name[len(self._path) + 1 :]: about for name, about in found.items()}
+        return {name[len(self._path) + 1 :]: about for name, about in entries.items()}
 
     def first(self) -> str | None:
         """The name of some object, or of what is like a folder of them; None if there is nothing."""
         with self._talking():
             try:
-                found = self._files.ls(self._path, detail=False)
+                names = self._files.ls(self._path, detail=False)
             except FileNotFoundError as error:
                 if _code(error) == "NoSuchBucket":
                     raise
                 return None
-        return next((PurePosixPath(name).name for name in found), None)
+        return next((PurePosixPath(name).name for name in names), None)
 
     def read(self, name: str) -> bytes | None:
         """The content of an object; None if there is none."""

@@ -86,11 +86,11 @@ def with_all_that_they_read(cells: Iterable[Cell]) -> list[Cell]:
             common = tuple(other for other in known.unless if other.key in keys)
             ordered[cell.key] = replace(known, unless=common)
 
-    asked = list(cells)
-    for cell in asked:
+    pending = list(cells)
+    for cell in pending:
         visit(cell)
     read = {other.key for cell in ordered.values() for other in cell.reads.values()}
-    for key in {cell.key for cell in asked} & read:
+    for key in {cell.key for cell in pending} & read:
         ordered[key] = replace(ordered[key], asked=True)
     return list(ordered.values())
 

@@ -83,7 +83,7 @@ class _Run:
         self.leased: list[Cell] = []
         """Cells that another run is at, to be looked at again some time after ``looked``."""
         self.looked = 0.0
-        self.told: set[str] = set()
+        self.known_leases: set[str] = set()
         """The keys of the cells of which subscribers know that another run is at them."""
         self.unclear: dict[str, Failure] = {}
         """By a cell's key why it could not be found out whether it is needed."""
@@ -93,23 +93,23 @@ class _Run:
 
     def run(self) -> Outcome:
         """Look at every cell, and compute those that are missing and needed."""
-        left: set[str] = set()
+        missing_keys: set[str] = set()
         for cell in self.cells:
-            found = self.store.find(cell.key)
-            if not isinstance(found, str):
-                self.outcome.costs[cell.key] = found.cost
+            entry = self.store.find(cell.key)
+            if not isinstance(entry, str):
+                self.outcome.costs[cell.key] = entry.cost
                 continue
-            left.add(cell.key)
-            if "corrupt" in found:
+            missing_keys.add(cell.key)
+            if "corrupt" in entry:
                 self.corrupt.add(cell.key)
-                self._tell(Corrupt(cell, found))
-        if not left:
+                self._tell(Corrupt(cell, entry))
+        if not missing_keys:
             return self.outcome
-        self.there = {cell.key for cell in self.cells} - left
-        self.schedule = Schedule(self.cells, left, self.queue, self._ask, self._drop, self._skip)
+        self.there = {cell.key for cell in self.cells} - missing_keys
+        self.schedule = Schedule(self.cells, missing_keys, self.queue, self._ask, self._drop, self._skip)
         workers = self.hire(self._progress, self._tell)
         try:
-            while self.schedule.left:
+            while self.schedule.remaining_cells:
                 self._step(workers)
         finally:
             # First those who write, then what they wrote.
@@ -127,7 +127,7 @@ class _Run:
                 self.queue.add(cell)
             self.leased.clear()
         free = self._start_all(workers)
-        if not self.schedule.left:
+        if not self.schedule.remaining_cells:
             return
         if free and not self.jobs:
             # Nobody has anything to do: all that could be computed now is at another run.
@@ -153,7 +153,7 @@ class _Run:
                 return self._next_of(job)
         while cell := self.queue.first():
             cells = self.queue.take(self._size(cell))
-            if cell.key not in self.schedule.left:
+            if cell.key not in self.schedule.remaining_cells:
                 continue  # it failed before all of its parts were begun
             begun = self.divided.get(cell.key) or self._begin(cells)
             if begun and begun.tasks:
@@ -199,22 +199,22 @@ class _Run:
         claim = self.store.leases.claim(cell.key)
         if not claim.held:
             # Who did the cell may be unable to give its lease back.  Damage is not looked at again: that reads it all.
-            found = "" if cell.key in self.corrupt else self.store.find(cell.key, anew=True)
-            if not isinstance(found, str):
-                self._note_found(cell, found)
+            entry = "" if cell.key in self.corrupt else self.store.find(cell.key, anew=True)
+            if not isinstance(entry, str):
+                self._note_found(cell, entry)
                 return
             self.leased.append(cell)
-            if cell.key not in self.told:
-                self.told.add(cell.key)
+            if cell.key not in self.known_leases:
+                self.known_leases.add(cell.key)
                 self._tell(Waiting(cell, claim.other))
             return
         if claim.other:
             self._tell(TakenOver(cell, claim.other))
         release = partial(self.store.leases.release, cell.key)
-        found = self.store.find(cell.key)
-        if not isinstance(found, str):
+        entry = self.store.find(cell.key)
+        if not isinstance(entry, str):
             release()
-            self._note_found(cell, found)
+            self._note_found(cell, entry)
             return
         self._tell(Started(cell, job.begun[0].cell if job.begun else None))
         stack, cost = ExitStack(), dict[str, Any]()

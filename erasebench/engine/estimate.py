@@ -30,8 +30,8 @@ def list_missing(missing: Sequence[Cell]) -> list[str]:
     width = max((len(cells[0].batch or cells[0].title) for cells in batches.values()), default=0)
     lines = []
     for cells in batches.values():
-        first, most = cells[0], _most(cells, perhaps)
-        what = f"{most}{len(cells)} cells" if first.batch else f"{first.key[:12]}{most and ' if it is needed'}"
+        first, prefix = cells[0], _most(cells, perhaps)
+        what = f"{prefix}{len(cells)} cells" if first.batch else f"{first.key[:12]}{prefix and ' if it is needed'}"
         lines.append(f"{first.stage:<9}  {first.batch or first.title:<{width}}  {what}")
     return lines
 
@@ -85,8 +85,8 @@ def estimate(missing: Sequence[Cell], stores: Sequence[Store]) -> list[str]:
     names = ", ".join(sorted(unknown))
     if not known:
         return [f"no estimate of time and disk, since never measured in {where}: {names}"]
-    most = "at most" if perhaps_unneeded(missing) else ""
-    about = ("about" if most else "more than") if unknown else (most or "about")
+    bound = "at most" if perhaps_unneeded(missing) else ""
+    about = ("about" if bound else "more than") if unknown else (bound or "about")
     lines = [f"{about} {duration(seconds)} for one worker and {size / 1e6:.1f} MB, from speeds measured in {where}"]
     peaks = [f"{stage} {peak / 1e3:.1f} GB" for stage, peak in memory.items() if peak]
     if peaks:

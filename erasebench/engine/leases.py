@@ -174,23 +174,23 @@ class Leases(ABC):
         first = {lease.name: lease for lease in self.seen()}
         for name in first:
             self._watched.pop(name, None)
-        told = False
+        announced = False
         while first:
             now = {lease.name: lease for lease in self.seen()}
             for name, lease in list(first.items()):
-                found = now.get(name)
+                current = now.get(name)
                 here = lease.holder is not None and lease.holder.machine == this_machine()
-                if found is None:
+                if current is None:
                     del first[name]  # given back in between
-                elif gone := found.ended or self._silent(found):
-                    abandoned[found] = gone
+                elif gone := current.ended or self._silent(current):
+                    abandoned[current] = gone
                     del first[name]
-                elif here or found != lease:
-                    alive.append(found)
+                elif here or current != lease:
+                    alive.append(current)
                     del first[name]
             if first:
-                if not told:
-                    told = True
+                if not announced:
+                    announced = True
                     say(f"watching for {SILENCE:.0f} s at most whether {next(iter(first.values()))} is alive")
                 time.sleep(self.poll)
         return alive, abandoned

@@ -68,22 +68,22 @@ class ObjectLeases(Leases):
         if not generations:
             return None
         path = _lease(name, generations[-1])
-        said = path, self._objects[path]
-        if said not in self._texts:
+        key = path, self._objects[path]
+        if key not in self._texts:
             text = self.bucket.read(path)
             if text is None:
                 del self._objects[path]
                 return None
-            self._texts[said] = text.decode(errors="replace")
-        lease = Lease(name, self._texts[said], "", generations[-1])
+            self._texts[key] = text.decode(errors="replace")
+        lease = Lease(name, self._texts[key], "", generations[-1])
         beat = self._objects.get(f"{BEATS}/{lease.holder.owner}", "") if lease.holder else ""
         return Lease(name, lease.text, beat, lease.generation)
 
     def drop(self, lease: Lease) -> None:
         """Remove an abandoned lease as it was seen, and no other that stands there by now."""
         self._look_around(anew=True)
-        found = self.look(lease.name)
-        if found and (found.text, found.generation) == (lease.text, lease.generation):
+        current = self.look(lease.name)
+        if current and (current.text, current.generation) == (lease.text, lease.generation):
             self._remove_all(lease.name, lease.generation)
 
     def tidy(self) -> None:
@@ -156,10 +156,10 @@ class ObjectLeases(Leases):
         """List the leases, unless that was just done."""
         now = time.monotonic()
         if anew or now - self._listed >= self.FRESH:
-            found = self.bucket.list(LEASES)
-            self._objects = {name: repr(sorted(about.items(), key=str)) for name, about in found.items()}
+            objects = self.bucket.list(LEASES)
+            self._objects = {name: repr(sorted(about.items(), key=str)) for name, about in objects.items()}
             self._listed = now
-            self._texts = {said: text for said, text in self._texts.items() if said[0] in self._objects}
+            self._texts = {key: text for key, text in self._texts.items() if key[0] in self._objects}
 
 
 def _lease(name: str, generation: int) -> str:

@@ -75,9 +75,9 @@ class ObjectStore(Store):
         if url.startswith("memory:"):
             raise EraseBenchError(f"{url} would be gone with this process; name a folder or a bucket")
         self.bucket = Bucket(url)
-        said = self._introduce(make)
-        self.exists, self._writes = said is not None, make
-        super().__init__(mirror_folder(self.bucket.url, str((said or {}).get("id", ""))), make=self.exists)
+        description = self._introduce(make)
+        self.exists, self._writes = description is not None, make
+        super().__init__(mirror_folder(self.bucket.url, str((description or {}).get("id", ""))), make=self.exists)
         if self.exists and not (self.root / MIRROR).exists():
             try:
                 write_durably(self.root / MIRROR, f"{self.bucket.url}\n")
@@ -107,11 +107,11 @@ class ObjectStore(Store):
                 raise EraseBenchError(f"{self.bucket.url} is no store and not empty (it holds {other}); name another")
             if not make:
                 return None
-            said = json.dumps({"format": FORMAT, "id": secrets.token_hex(8)}) + "\n"
-            self.bucket.write(ABOUT, said.encode(), new=True)
+            description = json.dumps({"format": FORMAT, "id": secrets.token_hex(8)}) + "\n"
+            self.bucket.write(ABOUT, description.encode(), new=True)
             text = self.bucket.read(ABOUT) or b""  # of several who make it at once, one has it
-        said = text.decode(errors="replace")
-        known = check_format(said, self.bucket.url)
+        description = text.decode(errors="replace")
+        known = check_format(description, self.bucket.url)
         if make and self.bucket.write(ABOUT, text, new=True):
             raise EraseBenchError(
                 f"{self.bucket.url} overwrites an object that is to be made only if there is none, so that runs cannot "
@@ -125,10 +125,10 @@ class ObjectStore(Store):
     def bring(self, keys: Iterable[str]) -> None:
         """Bring those of some cells that the bucket has into the mirror, many at once."""
         listed = self._list()
-        wanted = [key for key in keys if key in listed and super(ObjectStore, self).marker(key) is None]
-        if wanted:
-            say(f"bringing {len(wanted)} cells from {self.name} to {self.root}")
-        for _ in _at_once(self._bring, wanted):
+        absent = [key for key in keys if key in listed and super(ObjectStore, self).marker(key) is None]
+        if absent:
+            say(f"bringing {len(absent)} cells from {self.name} to {self.root}")
+        for _ in _at_once(self._bring, absent):
             pass
 
     def marker(self, key: str) -> Marker | None:
@@ -136,14 +136,14 @@ class ObjectStore(Store):
         here = super().marker(key)
         if key in self._damaged or (here and self._is_same(key, here)):
             return here
-        found = self._ask_if_listed(key)
-        return found if isinstance(found, Marker) else here
+        marker = self._ask_if_listed(key)
+        return marker if isinstance(marker, Marker) else here
 
     def markers(self, keys: Iterable[str] | None = None) -> Iterator[tuple[str, Marker | None]]:
         """The markers of some cells, or of all that there are, many at once; None for one that is not finished."""
         listed = self._list()
-        wanted = sorted(listed) if keys is None else list(keys)
-        return zip(wanted, _at_once(self.marker, wanted), strict=True)
+        all_keys = sorted(listed) if keys is None else list(keys)
+        return zip(all_keys, _at_once(self.marker, all_keys), strict=True)
 
     def find(self, key: str, anew: bool = False) -> Marker | str:
         """The marker of a cell that is sound in the mirror, or that was just brought there, or what is wrong with it.
@@ -153,21 +153,21 @@ class ObjectStore(Store):
         """
         if anew and key not in self._known():
             self._ask(key)
-        found = self._find(key)
-        if isinstance(found, Marker):
-            if self._is_same(key, found):
-                return found
-            theirs = self._ask_if_listed(key)
-            if isinstance(theirs, Marker):
-                return self._take(key, theirs, found)
+        entry = self._find(key)
+        if isinstance(entry, Marker):
+            if self._is_same(key, entry):
+                return entry
+            original = self._ask_if_listed(key)
+            if isinstance(original, Marker):
+                return self._take(key, original, entry)
             if self._writes and self.leases.is_held(key):
-                self._upload(key, self.folder(key), found)
+                self._upload(key, self.folder(key), entry)
                 return self._find(key)
-            return _MISSING if self._writes and theirs == _MISSING else found
+            return _MISSING if self._writes and original == _MISSING else entry
         if key in self._damaged and not self.leases.is_held(key):
             return self._damaged[key]
         brought = self._bring(key)
-        return found if brought == _MISSING else brought
+        return entry if brought == _MISSING else brought
 
     def has(self, key: str) -> bool:
         """True if the bucket has a marker of a cell."""
@@ -210,9 +210,9 @@ class ObjectStore(Store):
         """A temporary folder for a cell's payload; leaving the block commits it in the mirror, then in the bucket."""
         with super().writing(cell, cost) as folder:
             yield folder
-        found = super().marker(cell.key)
-        if found:
-            self._upload(cell.key, self.folder(cell.key), found)
+        marker = super().marker(cell.key)
+        if marker:
+            self._upload(cell.key, self.folder(cell.key), marker)
 
     @contextmanager
     def adopting(self, key: str, marker: Marker) -> Iterator[Path]:
@@ -230,11 +230,11 @@ class ObjectStore(Store):
         """All that lies half-written in the mirror, and objects of the bucket that no marker names."""
         payloads = self._list_payloads(key)
         self._list()
-        found: dict[PurePath, str] = {}
+        leftovers: dict[PurePath, str] = {}
         for each, named in zip(payloads, _at_once(self._named, payloads), strict=True):
             if named is not None:
-                found |= {PurePosixPath(name): each for name in payloads[each] if name not in named}
-        return super().leftovers(key) | found
+                leftovers |= {PurePosixPath(name): each for name in payloads[each] if name not in named}
+        return super().leftovers(key) | leftovers
 
     def _named(self, key: str) -> set[str] | None:
         """The objects that the marker of a cell names, if it has one; None where that is damaged."""
@@ -276,24 +276,24 @@ class ObjectStore(Store):
             self._same.add(key)
         return same
 
-    def _take(self, key: str, theirs: Marker, ours: Marker) -> Marker | str:
+    def _take(self, key: str, original: Marker, copy: Marker) -> Marker | str:
         """Have a cell in the mirror as the bucket has it, which was written first."""
-        if theirs.files != ours.files:
+        if original.files != copy.files:
             self._remove(key)
             return self._bring(key)
         self._same.add(key)
-        return ours
+        return copy
 
     def _list_payloads(self, key: str = "") -> dict[str, dict[str, int]]:
         """By cell the names and sizes of objects, of all cells or of one, by a new listing."""
-        found: dict[str, dict[str, int]] = {}
+        payloads: dict[str, dict[str, int]] = {}
         for name, about in self.bucket.list(f"{PAYLOADS}/{key}").items():
-            found.setdefault(name.split("/")[1], {})[name] = int(about["size"])
+            payloads.setdefault(name.split("/")[1], {})[name] = int(about["size"])
         if not key:
-            self._payloads = found
+            self._payloads = payloads
         elif self._payloads is not None:
-            self._payloads |= found
-        return found
+            self._payloads |= payloads
+        return payloads
 
     def _known_payloads(self) -> dict[str, dict[str, int]]:
         """As :meth:`_list_payloads`, by a listing that is younger than that of markers."""
@@ -339,16 +339,16 @@ class ObjectStore(Store):
                 self.copy_payload(key, marker, folder)
         except (CorruptCellError, FileNotFoundError) as error:
             # Another run on this machine that brought it first may have cleared away what was written here.
-            found = self._find(key)
-            return found if isinstance(found, Marker) else self._is_damaged(key, error)
+            entry = self._find(key)
+            return entry if isinstance(entry, Marker) else self._is_damaged(key, error)
         self._damaged.pop(key, None)
         self._same.add(key)
         return marker
 
     def _is_damaged(self, key: str, error: Exception) -> str:
         """Note that a cell of the bucket is damaged, and say how."""
-        said = str(error).removeprefix(f"cell {key[:12]} ")
-        self._damaged[key] = f"{said} (in {self.name})"
+        damage = str(error).removeprefix(f"cell {key[:12]} ")
+        self._damaged[key] = f"{damage} (in {self.name})"
         return self._damaged[key]
 
     def _upload(self, key: str, folder: Path, marker: Marker) -> None:

@@ -65,9 +65,9 @@ class _Running:
 
 @dataclass
 class _Batch:
-    """The outcomes of the cells of a batch; ``left`` how many are not settled, ``began`` when the first was begun."""
+    """The outcomes of the cells of a batch; ``remaining`` how many are open, ``began`` when the first was begun."""
 
-    left: int = 0
+    remaining: int = 0
     began: float | None = None
     ok: int = 0
     failed: int = 0
@@ -91,9 +91,9 @@ class Progress:
         self.stream = stream or sys.stderr
         self.screen: Live | None = None
         self.workers = workers
-        self.left: dict[str, Cell] = {}
-        self.units_left: Counter[str] = Counter()
-        """By stage, in the cells that are left."""
+        self.remaining_cells: dict[str, Cell] = {}
+        self.remaining_units: Counter[str] = Counter()
+        """By stage, of the remaining cells."""
         self.total = 0
         self.batches: defaultdict[tuple[str, str], _Batch] = defaultdict(_Batch)
         self.perhaps_unneeded = perhaps_unneeded(cells)
@@ -103,7 +103,7 @@ class Progress:
         self.seconds: dict[str, float] = defaultdict(float)
         """By stage, of the cells that are finished; ``units`` what there was to do in them."""
         self.units: dict[str, int] = defaultdict(int)
-        self.drawn = time.monotonic()
+        self.draw_time = time.monotonic()
         self.lock, self.ended = threading.Lock(), threading.Event()
         for cell in cells:
             self._add(cell)
@@ -140,7 +140,7 @@ class Progress:
     def _note(self, event: Event) -> None:
         match event:
             case Corrupt(cell, reason):
-                if cell.key not in self.left:
+                if cell.key not in self.remaining_cells:
                     self._add(cell)
                 self.show(f"{cell.stage} {cell.title} {reason}; it is computed again")
             case Waiting(cell, holder):
@@ -190,10 +190,10 @@ class Progress:
                 self._end(cell, failure.seconds, failure)
 
     def _add(self, cell: Cell) -> None:
-        self.left[cell.key] = cell
-        self.units_left[cell.stage] += cell.units
+        self.remaining_cells[cell.key] = cell
+        self.remaining_units[cell.stage] += cell.units
         self.total += 1
-        self._batch(cell).left += 1
+        self._batch(cell).remaining += 1
 
     def _batch(self, cell: Cell) -> _Batch:
         """The batch of a cell; one without has one of its own, of which nothing is told."""
@@ -213,12 +213,14 @@ class Progress:
     def _draw(self, first: bool = False) -> None:
         now = time.monotonic()
         if self.screen is None:
-            if not first and now - self.drawn >= REPORT:
-                self.drawn = now
+            if not first and now - self.draw_time >= REPORT:
+                self.draw_time = now
                 cells = "; ".join(_state(running, now) for running in self.running.values())
-                self.show(f"[{self.total - len(self.left) + 1}/{self.total}] {cells}{self._time_left(now)}")
-        elif first or now - self.drawn >= REDRAW:
-            self.drawn = now
+                self.show(
+                    f"[{self.total - len(self.remaining_cells) + 1}/{self.total}] {cells}{self._remaining_time(now)}"
+                )
+        elif first or now - self.draw_time >= REDRAW:
+            self.draw_time = now
             self.screen.update(self._bars(now), refresh=True)
 
     def _bars(self, now: float) -> Table:
@@ -227,8 +229,10 @@ class Progress:
         for running in self.running.values():
             bar = ProgressBar(running.of or None, running.done, BAR, animation_time=now)
             table.add_row(Text(printable(_state(running, now))), bar if running.of else "")
-        done = self.total - len(self.left)
-        table.add_row(Text(f"[{done}/{self.total}] cells{self._time_left(now)}"), ProgressBar(self.total, done, BAR))
+        done = self.total - len(self.remaining_cells)
+        table.add_row(
+            Text(f"[{done}/{self.total}] cells{self._remaining_time(now)}"), ProgressBar(self.total, done, BAR)
+        )
         return table
 
     def _end(self, cell: Cell, seconds: float, failure: Failure | None = None) -> None:
@@ -258,15 +262,15 @@ class Progress:
 
     def _settle(self, cell: Cell) -> None:
         """Note that nothing more will happen to a cell, and tell of its batch if it was the last."""
-        if not self.left.pop(cell.key, None):
+        if not self.remaining_cells.pop(cell.key, None):
             return
-        self.units_left[cell.stage] -= cell.units
+        self.remaining_units[cell.stage] -= cell.units
         self.perhaps_unneeded.discard(cell.key)
         if not cell.batch:
             return
         batch = self._batch(cell)
-        batch.left -= 1
-        if batch.left or not (batch.ok or batch.failed or batch.unneeded):
+        batch.remaining -= 1
+        if batch.remaining or not (batch.ok or batch.failed or batch.unneeded):
             return
         parts = (
             (batch.ok, "ok"),
@@ -282,18 +286,18 @@ class Progress:
         took = seconds if began is None else min(seconds, time.monotonic() - began)
         time_taken = f", {took:.1f} s" if took or began is not None else ""
         speed = f", {units / took:.1f} {cell.unit}/s" if units and cell.unit and took else ""
-        number = self.total - len(self.left)
+        number = self.total - len(self.remaining_cells)
         self.show(f"[{number}/{self.total}] {cell.stage} {title}: {status}{time_taken}{speed}")
 
-    def _time_left(self, now: float) -> str:
+    def _remaining_time(self, now: float) -> str:
         """From the speeds of this run's finished cells, stage by stage; nothing is said before there are any."""
         if not self.seconds:
             return ""
-        left = {stage for stage, units in self.units_left.items() if units}
-        known = left & self.seconds.keys()
-        seconds = sum(self.units_left[stage] * self.seconds[stage] / self.units[stage] for stage in known)
+        stages = {stage for stage, units in self.remaining_units.items() if units}
+        known = stages & self.seconds.keys()
+        seconds = sum(self.remaining_units[stage] * self.seconds[stage] / self.units[stage] for stage in known)
         seconds -= sum(now - running.began for running in self.running.values())
-        over = "more than " if left - known else ""
+        over = "more than " if stages - known else ""
         if not over and self.perhaps_unneeded:
             over = "at most "
         return f", {over}{duration(max(0.0, seconds / self.workers))} left"

@@ -219,7 +219,7 @@ class RemoteWorkers(ConnectedWorkers):
         self._launches = dict.fromkeys(range(count), 1)
         """By the number of a worker how often it was launched since it was there."""
         self._looked = time.monotonic()
-        self._told: set[str] = set()
+        self._known_ends: set[str] = set()
         """The ends of workers that subscribers know of: of many that end alike one is told of."""
         self._door = Door(launcher.host, self._shared.absolute())
         try:
@@ -283,8 +283,8 @@ class RemoteWorkers(ConnectedWorkers):
         hopeless = [number for number in ended if self._launches[number] >= LAUNCHES]
         again = [number for number in ended if number not in hopeless]
         for number, how in ended.items():
-            if how not in self._told:
-                self._told.add(how)
+            if how not in self._known_ends:
+                self._known_ends.add(how)
                 self._tell(Ended(how, number in again))
         for number in again:
             self._launches[number] += 1

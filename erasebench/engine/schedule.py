@@ -24,7 +24,7 @@ class Queue:
         self._ranks = {cell.key: rank for rank, cell in enumerate(cells)}
         self._heap: list[tuple[int, Cell]] = []
         self._batches: defaultdict[tuple[str, str], list[tuple[int, Cell]]] = defaultdict(list)
-        self._most: Counter[tuple[str, str]] = Counter()
+        self._peak_sizes: Counter[tuple[str, str]] = Counter()
         """The most cells of a batch that were in the queue at once, since it had none."""
         self._size = 0
 
@@ -38,7 +38,7 @@ class Queue:
         if cell.batch:
             of_batch = self._of_batch(cell)
             heappush(of_batch, entry)
-            self._most[cell.stage, cell.batch] = max(self._most[cell.stage, cell.batch], len(of_batch))
+            self._peak_sizes[cell.stage, cell.batch] = max(self._peak_sizes[cell.stage, cell.batch], len(of_batch))
         self._size += 1
 
     def first(self) -> Cell | None:
@@ -51,7 +51,7 @@ class Queue:
             heappop(self._heap)
         return None
 
-    def share(self, cell: Cell, most: int, workers: int) -> int:
+    def share(self, cell: Cell, limit: int, workers: int) -> int:
         """The number of cells of a cell's batch that one worker takes.
 
         As many as are worth computing together; fewer where there is not so much left for each of all workers, some of
@@ -59,24 +59,24 @@ class Queue:
 
         Args:
             cell: a cell of the queue.
-            most: how many are worth computing together.
+            limit: how many are worth computing together.
             workers: how many there are, busy or not.
         """
         ready = len(self._of_batch(cell))
-        others = -(-(self._size - ready) // most)  # workers that have something else to do
-        equal = -(-self._most[cell.stage, cell.batch] // workers)
-        return min(most, max(-(-ready // max(1, workers - others)), equal if equal <= most else 1))
+        others = -(-(self._size - ready) // limit)  # workers that have something else to do
+        equal = -(-self._peak_sizes[cell.stage, cell.batch] // workers)
+        return min(limit, max(-(-ready // max(1, workers - others)), equal if equal <= limit else 1))
 
-    def take(self, most: int) -> list[Cell]:
+    def take(self, limit: int) -> list[Cell]:
         """Take the first cell, and the next ones of its batch, so many in all at most."""
         first = self.first()
         if first is None:
             return []
         heappop(self._heap)
         of_batch = self._of_batch(first)
-        cells = [heappop(of_batch)[1] for _ in range(min(most, len(of_batch)))] if first.batch else [first]
+        cells = [heappop(of_batch)[1] for _ in range(min(limit, len(of_batch)))] if first.batch else [first]
         if not of_batch:
-            self._most.pop((first.stage, first.batch), None)
+            self._peak_sizes.pop((first.stage, first.batch), None)
         self._size -= len(cells)
         return cells
 
@@ -103,13 +103,13 @@ class Schedule:
     def __init__(
         self,
         cells: Sequence[Cell],
-        left: Collection[str],
+        missing_keys: Collection[str],
         queue: Queue,
         ask: Callable[[Cell], str],
         drop: Callable[[Cell, str], None],
         skip: Callable[[Cell, Cell], None],
     ) -> None:
-        self.left = {cell.key: cell for cell in cells if cell.key in left}
+        self.remaining_cells = {cell.key: cell for cell in cells if cell.key in missing_keys}
         self._queue, self._ask, self._drop, self._skip = queue, ask, drop, skip
         self._readers: defaultdict[str, list[Cell]] = defaultdict(list)
         self._decided: defaultdict[str, list[Cell]] = defaultdict(list)
@@ -121,11 +121,11 @@ class Schedule:
         self._failed: dict[str, Cell] = {}
         """By a cell's key the one that it reads and that failed."""
         self._wanting: Counter[str] = Counter()
-        self._wanted, self._needed = wanted(cells, self.left), set[str]()
+        self._wanted_keys, self._needed_keys = find_wanted(cells, self.remaining_cells), set[str]()
         self._pending: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
-        for cell in self.left.values():
-            reads = self._left_of(cell.reads.values())
-            unless = self._left_of(cell.unless)
+        for cell in self.remaining_cells.values():
+            reads = self._remaining_of(cell.reads.values())
+            unless = self._remaining_of(cell.unless)
             for other in reads:
                 self._readers[other.key].append(cell)
             for other in unless:
@@ -133,7 +133,7 @@ class Schedule:
             self._unread[cell.key], self._unsettled[cell.key] = len(reads), len(unless)
             self._wanting.update(other.key for other in reads)
             self._open[cell.key] = bool(cell.unless) + sum(self._open[other.key] > 0 for other in reads)
-        for cell in self.left.values():
+        for cell in self.remaining_cells.values():
             self._look(cell)
             if cell.unless and not self._unsettled[cell.key]:
                 self._later(self._question, cell)
@@ -153,32 +153,32 @@ class Schedule:
             step, args = self._pending.popleft()
             step(*args)
 
-    def _left_of(self, cells: Iterable[Cell]) -> list[Cell]:
-        return [self.left[key] for key in {cell.key: None for cell in cells} if key in self.left]
+    def _remaining_of(self, cells: Iterable[Cell]) -> list[Cell]:
+        return [self.remaining_cells[key] for key in {cell.key: None for cell in cells} if key in self.remaining_cells]
 
     def _settle(self, cell: Cell, failed: bool = False) -> None:
-        del self.left[cell.key]
+        del self.remaining_cells[cell.key]
         self._note_settled(cell)
         for reader in self._readers[cell.key]:
-            if reader.key not in self.left:
+            if reader.key not in self.remaining_cells:
                 continue
             if failed:
                 self._failed.setdefault(reader.key, cell)
             self._unread[reader.key] -= 1
-            if reader.key in self._needed:
+            if reader.key in self._needed_keys:
                 self._begin(reader)
 
     def _unneeded(self, cell: Cell, reason: str) -> None:
-        if cell.key not in self.left:
+        if cell.key not in self.remaining_cells:
             return
-        del self.left[cell.key]
+        del self.remaining_cells[cell.key]
         self._drop(cell, reason)
         self._note_settled(cell)
         for reader in self._readers[cell.key]:
             self._later(self._unneeded, reader, reason)
-        for read in self._left_of(cell.reads.values()):
+        for read in self._remaining_of(cell.reads.values()):
             self._wanting[read.key] -= 1
-            if not self._wanting[read.key] and read.key not in self._wanted:
+            if not self._wanting[read.key] and read.key not in self._wanted_keys:
                 self._later(self._unneeded, read, NOBODY)
 
     def _note_settled(self, cell: Cell) -> None:
@@ -188,7 +188,7 @@ class Schedule:
                 self._later(self._question, other)
 
     def _question(self, cell: Cell) -> None:
-        if cell.key not in self.left:
+        if cell.key not in self.remaining_cells:
             return
         reason = self._ask(cell)
         if reason:
@@ -208,11 +208,16 @@ class Schedule:
     def _look(self, cell: Cell) -> None:
         """Note whether a cell is needed; then all that it reads is wanted."""
         key = cell.key
-        if key not in self.left or key in self._needed or self._open[key] or key not in self._wanted:
+        if (
+            key not in self.remaining_cells
+            or key in self._needed_keys
+            or self._open[key]
+            or key not in self._wanted_keys
+        ):
             return
-        self._needed.add(key)
-        for read in self._left_of(cell.reads.values()):
-            self._wanted.add(read.key)
+        self._needed_keys.add(key)
+        for read in self._remaining_of(cell.reads.values()):
+            self._wanted_keys.add(read.key)
             self._later(self._look, read)
         self._begin(cell)
 
@@ -224,42 +229,42 @@ class Schedule:
             self._queue.add(cell)
 
     def _give_up(self, cell: Cell) -> None:
-        if cell.key in self.left:
+        if cell.key in self.remaining_cells:
             self._skip(cell, self._failed[cell.key])
             self._settle(cell, failed=True)
 
 
-def wanted(cells: Sequence[Cell], left: Collection[str]) -> set[str]:
+def find_wanted(cells: Sequence[Cell], missing_keys: Collection[str]) -> set[str]:
     """The keys of the cells whose results somebody wants, as far as that is known before any is computed.
 
     Args:
         cells: each after those that it reads and those in its ``unless``.
-        left: the keys of those that have no result.
+        missing_keys: the keys of those that have no result.
     """
-    conditional = find_conditional(cells, left)
+    conditional = find_conditional(cells, missing_keys)
     read = {other.key for cell in cells for other in cell.reads.values()}
     # What decides on others is wanted: it must not wait for them.
-    found = {other.key for cell in cells for other in cell.unless}
-    found |= {cell.key for cell in cells if cell.asked or cell.key not in read}
+    keys = {other.key for cell in cells for other in cell.unless}
+    keys |= {cell.key for cell in cells if cell.asked or cell.key not in read}
     for cell in reversed(cells):  # those that read a cell come after it
-        if cell.key not in left or (cell.key in found and cell.key not in conditional):
-            found.update(other.key for other in cell.reads.values())
-    return found
+        if cell.key not in missing_keys or (cell.key in keys and cell.key not in conditional):
+            keys.update(other.key for other in cell.reads.values())
+    return keys
 
 
-def find_conditional(cells: Iterable[Cell], left: Collection[str]) -> set[str]:
+def find_conditional(cells: Iterable[Cell], missing_keys: Collection[str]) -> set[str]:
     """The keys of the cells that their ``unless``, or that of what they read, may make unneeded."""
-    found: set[str] = set()
+    keys: set[str] = set()
     for cell in cells:
-        if cell.key in left and (cell.unless or any(other.key in found for other in cell.reads.values())):
-            found.add(cell.key)
-    return found
+        if cell.key in missing_keys and (cell.unless or any(other.key in keys for other in cell.reads.values())):
+            keys.add(cell.key)
+    return keys
 
 
 def perhaps_unneeded(missing: Sequence[Cell]) -> set[str]:
     """The keys of those of a run's missing cells of which it is not yet known that they are needed."""
     keys = {cell.key for cell in missing}
-    return find_conditional(missing, keys) | (keys - wanted(missing, keys))
+    return find_conditional(missing, keys) | (keys - find_wanted(missing, keys))
 
 
 def longest_way_first(cells: Sequence[Cell]) -> list[Cell]:

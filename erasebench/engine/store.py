@@ -114,8 +114,8 @@ class Store:
 
     def marker(self, key: str) -> Marker | None:
         """The marker of a finished cell whose files are all there with their sizes, and no other; None otherwise."""
-        found = find_marker(key, self.folder(key))
-        return found if isinstance(found, Marker) else None
+        marker = find_marker(key, self.folder(key))
+        return marker if isinstance(marker, Marker) else None
 
     def check(self, key: str) -> str | None:
         """The problem with a cell, or None; files are read unless their bytes are known to be right.
@@ -124,8 +124,8 @@ class Store:
         """
         if key in self._verified:
             return None
-        found = self.find(key)
-        return found if isinstance(found, str) else None
+        entry = self.find(key)
+        return entry if isinstance(entry, str) else None
 
     def find(self, key: str, anew: bool = False) -> Marker | str:
         """The marker of a cell that passes :meth:`check`, or what is wrong with the cell.
@@ -160,16 +160,16 @@ class Store:
 
     def _find(self, key: str) -> Marker | str:
         """The result of :meth:`find` in the folder."""
-        found = find_marker(key, self.folder(key))
-        if isinstance(found, str) or key in self._verified or is_verified(self.folder(key), found):
-            return found
-        return self._read(key, found) or found
+        marker = find_marker(key, self.folder(key))
+        if isinstance(marker, str) or key in self._verified or is_verified(self.folder(key), marker):
+            return marker
+        return self._read(key, marker) or marker
 
     def verify(self, key: str) -> str | None:
         """The problem with a cell after reading every byte of it, or None."""
         self._verified.discard(key)
-        found = find_marker(key, self.folder(key))
-        return found if isinstance(found, str) else self._read(key, found)
+        marker = find_marker(key, self.folder(key))
+        return marker if isinstance(marker, str) else self._read(key, marker)
 
     def read(self, key: str) -> Path:
         """The folder of a finished cell that passes :meth:`check`.
@@ -357,8 +357,8 @@ class Store:
             key: look for those of one cell only.
         """
         cells = f"{CELLS}/{key[:2] or '??'}/{key}*"
-        found = sorted((*self.root.glob(f"{cells}{PARTIAL}"), *self.root.glob(f"{cells}/*{PARTIAL}")))
-        return {path: path.relative_to(self.root / CELLS).parts[1].partition(".")[0] for path in found}
+        paths = sorted((*self.root.glob(f"{cells}{PARTIAL}"), *self.root.glob(f"{cells}/*{PARTIAL}")))
+        return {path: path.relative_to(self.root / CELLS).parts[1].partition(".")[0] for path in paths}
 
     def size_beside(self, path: PurePath) -> int:
         """Bytes of what lies beside cells."""

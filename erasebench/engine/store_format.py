@@ -22,17 +22,17 @@ def check_format(text: str, name: str) -> dict[str, Any]:
         EraseBenchError: it is of another version, or says something else.
     """
     try:
-        said = dict[str, Any](json.loads(text))
-        found = said["format"]
+        description = dict[str, Any](json.loads(text))
+        version = description["format"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise corrupt(f"{name}/{ABOUT}", error) from error
-    if type(found) is not int or found != FORMAT:
-        newer = "a newer erasebench" if type(found) is int and found > FORMAT else "something else"
+    if type(version) is not int or version != FORMAT:
+        newer = "a newer erasebench" if type(version) is int and version > FORMAT else "something else"
         raise EraseBenchError(
-            f"the store {name} was written by {newer} (format {found}, known: {FORMAT}); upgrade erasebench or "
+            f"the store {name} was written by {newer} (format {version}, known: {FORMAT}); upgrade erasebench or "
             "give another folder"
         )
-    return said
+    return description
 
 
 def corrupt(about: str, error: Exception) -> EraseBenchError:

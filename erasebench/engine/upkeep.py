@@ -20,10 +20,10 @@ def with_what_they_read(store: Store, keys: Iterable[str]) -> set[str]:
     Raises:
         EraseBenchError: one of them is damaged, so that nobody can tell what it was made of.
     """
-    found, pending = set[str](), set(keys)
+    cells, pending = set[str](), set(keys)
     while pending:
-        there = sorted(key for key in pending - found if store.has(key))
-        found.update(there)
+        there = sorted(key for key in pending - cells if store.has(key))
+        cells.update(there)
         pending.clear()
         for key, marker in store.markers(there):
             if marker is None:
@@ -31,7 +31,7 @@ def with_what_they_read(store: Store, keys: Iterable[str]) -> set[str]:
                     f"cell {key[:12]} {store.check(key)}; run `erasebench doctor --fix --store {store.name}` first"
                 )
             pending.update(marker.reads)
-    return found
+    return cells
 
 
 def measure(store: Store) -> list[str]:
@@ -58,19 +58,19 @@ class Garbage:
     Attributes:
         cells: their keys, by stage.
         paths: what lies beside cells, in words -> where.
-        size: of all that, in bytes; ``kept`` of the cells that stay.
+        size: of all that, in bytes; ``kept_size`` of the cells that stay.
         kept_cells: how many stay.
     """
 
     cells: Mapping[str, list[str]]
     paths: Mapping[str, list[PurePath]]
     size: int
-    kept: int
+    kept_size: int
     kept_cells: int
 
     def lines(self) -> list[str]:
         """The lines that tell readers what it is."""
-        lines = [f"kept: {self.kept_cells} cells, {self.kept / 1e6:.1f} MB"]
+        lines = [f"kept: {self.kept_cells} cells, {self.kept_size / 1e6:.1f} MB"]
         count = sum(map(len, self.cells.values()))
         stages = ", ".join(f"{len(keys)} {stage}" for stage, keys in self.cells.items())
         lines.append(f"not needed: {count} cells{stages and f' ({stages})'}, {self.size / 1e6:.1f} MB")
@@ -90,10 +90,10 @@ def find_garbage(store: Store, keep: Collection[str]) -> Garbage:
             of a bucket.
     """
     store.check_may_clear()
-    kept = with_what_they_read(store, keep)
+    keys_to_keep = with_what_they_read(store, keep)
     cells: dict[str, list[str]] = {}
     for key, marker in store.markers():
-        if key not in kept:
+        if key not in keys_to_keep:
             cells.setdefault(str(marker.identity["stage"]) if marker else "damaged", []).append(key)
     locks = store.root / "locks"
     paths: dict[str, list[PurePath]] = {
@@ -103,7 +103,7 @@ def find_garbage(store: Store, keep: Collection[str]) -> Garbage:
     }
     size = sum(store.size(key) for keys in cells.values() for key in keys)
     size += sum(store.size_beside(path) for some in paths.values() for path in some)
-    return Garbage(cells, paths, size, sum(map(store.size, kept)), len(kept))
+    return Garbage(cells, paths, size, sum(map(store.size, keys_to_keep)), len(keys_to_keep))
 
 
 def collect_garbage(store: Store, keep: Collection[str]) -> Garbage:

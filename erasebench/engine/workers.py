@@ -107,7 +107,8 @@ class Worker:
         loaded: the keys of the cells that its last task read, of which it may have kept something.
         name: which process it is, in words.
         heard: when it last told of progress, or was given its task.
-        question: seconds of silence after which it is asked where it is; ``asked`` when it was, until it answers.
+        question: seconds of silence after which it is asked where it is.
+        question_time: when it was asked, until it answers.
         calls: what it last answered.
     """
 
@@ -116,7 +117,7 @@ class Worker:
         self.task: Task | None = None
         self.loaded: set[str] = set()
         self.heard, self.question = 0.0, 0.0
-        self.asked: float | None = None
+        self.question_time: float | None = None
         self.calls: tuple[str, ...] = ()
 
     def begin(self, task: Task, question: float) -> None:
@@ -127,7 +128,7 @@ class Worker:
 
     def progressed(self, question: float) -> None:
         """Note that it told of progress."""
-        self.heard, self.question, self.asked, self.calls = time.monotonic(), question, None, ()
+        self.heard, self.question, self.question_time, self.calls = time.monotonic(), question, None, ()
 
     def send(self, message: object) -> None:
         """Send it something; if it died that is found out where its end is waited for."""
@@ -185,7 +186,7 @@ class ConnectedWorkers(ABC):
             self._compare(message.hardware)
             return []
         if isinstance(message, At):
-            if worker.task and worker.asked is not None:  # otherwise it went on meanwhile
+            if worker.task and worker.question_time is not None:  # otherwise it went on meanwhile
                 worker.calls = message.calls
                 self._tell_silent(worker)
             return []
@@ -205,22 +206,22 @@ class ConnectedWorkers(ABC):
         now, patience = time.monotonic(), math.inf if self._patience is None else self._patience
         for worker in list(self._all):
             silent = now - worker.heard
-            if worker.task is None or (silent < min(worker.question, patience) and worker.asked is None):
+            if worker.task is None or (silent < min(worker.question, patience) and worker.question_time is None):
                 continue
             if worker.connection.poll():
                 continue  # the driver has not heard yet what it said
             if silent >= patience:
                 ended.append((worker.task, self._give_up(worker, silent)))
             elif silent >= worker.question:
-                worker.question, worker.asked = 2 * silent, now
+                worker.question, worker.question_time = 2 * silent, now
                 worker.send(WhereAreYou())
-            elif worker.asked is not None and now - worker.asked >= ANSWER:
+            elif worker.question_time is not None and now - worker.question_time >= ANSWER:
                 self._tell_silent(worker)
         return ended
 
     def _tell_silent(self, worker: Worker) -> None:
         assert worker.task
-        worker.asked = None
+        worker.question_time = None
         silent = time.monotonic() - worker.heard
         self._tell(Silent(worker.task.cells[0], silent, worker.name, worker.calls, self._patience))
 

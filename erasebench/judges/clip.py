@@ -1,4 +1,4 @@
-"""OpenAI's CLIP on photographs: how well a picture fits its prompt, which style it has, which CIFAR-10 class."""
+"""OpenAI's CLIP on photographs: how well an image fits its prompt, which style it has, which CIFAR-10 class."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ClipModel(Protocol):
     """A model for zero-shot classification: L2-normalised features, float32 ``[n, d]``."""
 
     def image_features(self, images: Images) -> NDArray[np.float32]:
-        """Of pictures."""
+        """Of images."""
         ...
 
     def text_features(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -88,12 +88,12 @@ class OpenAIClip:
         import torch
 
         distinct = list(dict.fromkeys(texts))
-        found: list[NDArray[np.float32]] = []
+        features: list[NDArray[np.float32]] = []
         with torch.inference_mode():
             for start in range(0, len(distinct), BATCH):
                 ids = self._tokenize(distinct[start : start + BATCH]).to(self.device)
-                found.extend(self._model.encode_text(ids, normalize=True).float().cpu().numpy())
-        row = dict(zip(distinct, found, strict=True))
+                features.extend(self._model.encode_text(ids, normalize=True).float().cpu().numpy())
+        row = dict(zip(distinct, features, strict=True))
         return np.array([row[text] for text in texts]).reshape(len(texts), self._model.visual.output_dim)
 
 
@@ -120,7 +120,7 @@ def zero_shot(clip: ClipModel, images: Images, texts: Sequence[str]) -> NDArray[
 
 
 class PromptScore(Judge):
-    """A judge of how well a picture fits its own prompt: 100 x cosine by one of OpenAI's models."""
+    """A judge of how well an image fits its own prompt: 100 x cosine by one of OpenAI's models."""
 
     labels = ("clip",)
 
@@ -148,7 +148,7 @@ class PromptScore(Judge):
 
 @JUDGES.register("clip")
 class ClipScore(PromptScore):
-    """CLIP score of each picture with its own prompt: 100 x cosine, ViT-B/32 (as MACE, EAP and Dark Miner print it).
+    """CLIP score of each image with its own prompt: 100 x cosine, ViT-B/32 (as MACE, EAP and Dark Miner print it).
 
     Features have 512 dimensions.
     """
@@ -162,7 +162,7 @@ class ClipScore(PromptScore):
 
 @JUDGES.register("clip-l14")
 class ClipScoreL14(PromptScore):
-    """CLIP score of each picture with its own prompt: 100 x cosine, ViT-L/14, the default of RECE and torchmetrics.
+    """CLIP score of each image with its own prompt: 100 x cosine, ViT-L/14, the default of RECE and torchmetrics.
 
     Another scale than that of ViT-B/32, said to be lower by some five points on the same images: the two are not
     comparable.  Features have 768 dimensions.
@@ -207,13 +207,13 @@ class _ByTexts(Judge):
 
     def scores(self, images: Images, prompts: Sequence[str]) -> Scores:
         """One column for each style."""
-        found = zero_shot(openai_clip(VIT_B_32, self.device), images, list(self.styles.values()))
-        return Scores(dict(zip(self.styles, found.T, strict=True)))
+        probabilities = zero_shot(openai_clip(VIT_B_32, self.device), images, list(self.styles.values()))
+        return Scores(dict(zip(self.styles, probabilities.T, strict=True)))
 
 
 @JUDGES.register("clip-style")
 class ClipStyle(_ByTexts):
-    """Zero-shot style of a picture: the probability of each of UnlearnCanvas' 50 styles, in [0, 1].
+    """Zero-shot style of an image: the probability of each of UnlearnCanvas' 50 styles, in [0, 1].
 
     Softmax over "an image in the style of ..." (Meng et al. 2024, Dark Miner, who do not say which of UnlearnCanvas'
     60 styles they take; these are the 50 of its evaluation).
@@ -224,7 +224,7 @@ class ClipStyle(_ByTexts):
 
 @JUDGES.register("clip-artist")
 class ClipArtist(_ByTexts):
-    """Zero-shot artist of a picture: the probability of each artist of the packaged catalogue, in [0, 1].
+    """Zero-shot artist of an image: the probability of each artist of the packaged catalogue, in [0, 1].
 
     Softmax over "an image in the style of ...", as of styles; no paper judges these artists so.
     """
@@ -234,7 +234,7 @@ class ClipArtist(_ByTexts):
 
 @JUDGES.register("clip-cifar10")
 class ClipCifar10(Judge):
-    """Zero-shot CIFAR-10 class of a picture: the probability of each of the ten, in [0, 1].
+    """Zero-shot CIFAR-10 class of an image: the probability of each of the ten, in [0, 1].
 
     Softmax over "a photo of the ...".  Its mean is what MACE (Lu et al. 2024) calls accuracy; from .5 on, a class is
     the most probable one.
@@ -249,5 +249,7 @@ class ClipCifar10(Judge):
 
     def scores(self, images: Images, prompts: Sequence[str]) -> Scores:
         """One column for each class."""
-        found = zero_shot(openai_clip(VIT_B_32, self.device), images, [f"a photo of the {name}" for name in CIFAR10])
-        return Scores(dict(zip(CIFAR10, found.T, strict=True)))
+        probabilities = zero_shot(
+            openai_clip(VIT_B_32, self.device), images, [f"a photo of the {name}" for name in CIFAR10]
+        )
+        return Scores(dict(zip(CIFAR10, probabilities.T, strict=True)))

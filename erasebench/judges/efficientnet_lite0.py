@@ -33,7 +33,7 @@ class EfficientNetLite0(ImagenetteJudge):
     authors give 75.1 % top-1 on ImageNet, where the weights of resnet50 have 80.9 %: rates of the two are not
     comparable, and no paper on erasure prints these.
 
-    Pictures are resized to 256 pixels (bicubic), the middle 224 x 224 is taken, and values from 0 to 255 become
+    Images are resized to 256 pixels (bicubic), the middle 224 x 224 is taken, and values from 0 to 255 become
     (v - 127) / 128.
     """
 
@@ -58,7 +58,7 @@ class EfficientNetLite0(ImagenetteJudge):
         """The transforms that the weights were evaluated with."""
         from torchvision import transforms
 
-        made: Callable[[Any], Tensor] = transforms.Compose(
+        transform: Callable[[Any], Tensor] = transforms.Compose(
             [
                 transforms.Resize(256, transforms.InterpolationMode.BICUBIC),
                 transforms.CenterCrop(224),
@@ -66,4 +66,4 @@ class EfficientNetLite0(ImagenetteJudge):
                 transforms.Normalize([127 / 255] * 3, [128 / 255] * 3),
             ]
         )
-        return made
+        return transform

@@ -131,28 +131,28 @@ def read_answers(text: str, names: Sequence[str]) -> list[dict[str, float] | Non
     header = ",".join(COLUMNS)
     if header not in lines:
         raise EraseBenchError(f"the command of {VARIABLE} printed no line {header}")
-    found: dict[str, dict[str, float] | None] = {}
+    answers: dict[str, dict[str, float] | None] = {}
     for row in csv.reader(lines[lines.index(header) + 1 :]):
         try:
             image, face, label, probability = row
             if image not in names:
                 raise ValueError
             if int(face) == 0:
-                found[image] = None
+                answers[image] = None
             elif int(face) == 1:
-                labels = found.setdefault(image, {})
+                labels = answers.setdefault(image, {})
                 if labels is None or not 0 <= float(probability) <= 1:
                     raise ValueError
                 labels[slug(label)] = float(probability)
         except ValueError:
             raise EraseBenchError(f"the command of {VARIABLE} printed a row that is none of {header}: {row}") from None
-    lacking = [name for name in names if name not in found]
-    if lacking:
+    absent = [name for name in names if name not in answers]
+    if absent:
         raise EraseBenchError(
-            f"the command of {VARIABLE} printed nothing of {len(lacking)} of {len(names)} images; one without a face "
-            f"has the row {lacking[0]},0,,"
+            f"the command of {VARIABLE} printed nothing of {len(absent)} of {len(names)} images; one without a face "
+            f"has the row {absent[0]},0,,"
         )
-    return [found[name] for name in names]
+    return [answers[name] for name in names]
 
 
 def slug(label: str) -> str:

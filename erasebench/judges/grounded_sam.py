@@ -96,7 +96,7 @@ SAM = ModelFolder("facebook/sam-vit-huge", ("config.json", "model.safetensors", 
 
 @JUDGES.register("grounded-sam")
 class GroundedSAM(Judge):
-    """A segmenter: for each picture, the pixels that show the phrase given as its prompt (Ren et al. 2024).
+    """A segmenter: for each image, the pixels that show the phrase given as its prompt (Ren et al. 2024).
 
     Grounding DINO (Liu et al. 2023) finds the phrase's boxes, SAM (Kirillov et al. 2023) gives one mask for each; the
     result is their union.  The models and the threshold are those that MACE's code takes with transformers; unlike
@@ -113,11 +113,11 @@ class GroundedSAM(Judge):
         return {"version": "1", "threshold": str(THRESHOLD), "weights": f"{GROUNDING_DINO.hash()}+{SAM.hash()}"}
 
     def scores(self, images: Images, prompts: Sequence[str]) -> Scores:
-        """One column, ``area``: the share of a picture that its mask covers; ``mask``: float32 ``[n, height, width]``.
+        """One column, ``area``: the share of an image that its mask covers; ``mask``: float32 ``[n, height, width]``.
 
         Args:
             images: uint8 ``[n, height, width, 3]``.
-            prompts: the phrase to look for in each picture.
+            prompts: the phrase to look for in each image.
         """
         check_images(images)
         masks = np.zeros(images.shape[:3], dtype=np.float32)
@@ -131,14 +131,16 @@ class GroundedSAM(Judge):
         read_boxes, detector, read_masks, segmenter = self._models
         height, width = image.shape[:2]
         # Grounding DINO was trained on lower-case phrases that end with a full stop.
-        asked = read_boxes(images=image, text=f"{phrase.lower().rstrip('.')}.", return_tensors="pt").to(detector.device)
+        inputs = read_boxes(images=image, text=f"{phrase.lower().rstrip('.')}.", return_tensors="pt").to(
+            detector.device
+        )
         with torch.inference_mode():
-            (found,) = read_boxes.post_process_grounded_object_detection(
-                detector(**asked), asked.input_ids, threshold=THRESHOLD, target_sizes=[(height, width)]
+            (detections,) = read_boxes.post_process_grounded_object_detection(
+                detector(**inputs), inputs.input_ids, threshold=THRESHOLD, target_sizes=[(height, width)]
             )
-            if not len(found["boxes"]):
+            if not len(detections["boxes"]):
                 return np.zeros((height, width), dtype=np.float32)
-            boxes = [found["boxes"].tolist()]
+            boxes = [detections["boxes"].tolist()]
             read = read_masks(images=image, input_boxes=boxes, return_tensors="pt").to(segmenter.device, torch.float32)
             logits = segmenter(
                 pixel_values=read["pixel_values"], input_boxes=read["input_boxes"], multimask_output=False
@@ -151,17 +153,17 @@ class GroundedSAM(Judge):
     def _models(self) -> tuple[Any, Any, Any, Any]:
         from transformers import GroundingDinoForObjectDetection, GroundingDinoProcessor, SamModel, SamProcessor
 
-        made: list[Any] = []
+        parts: list[Any] = []
         for folder, processor, model in (
             (GROUNDING_DINO.find(), GroundingDinoProcessor, GroundingDinoForObjectDetection),
             (SAM.find(), SamProcessor, SamModel),
         ):
             network: Any = model.from_pretrained(folder, local_files_only=True)
-            made += [
+            parts += [
                 processor.from_pretrained(folder, local_files_only=True),
                 network.to(resolve_device(self.device)).eval(),
             ]
-        return made[0], made[1], made[2], made[3]
+        return parts[0], parts[1], parts[2], parts[3]
 
 
 def segmented(masks: NDArray[np.float32]) -> Scores:

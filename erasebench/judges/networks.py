@@ -1,4 +1,4 @@
-"""The common part of judges that are torch networks: pictures in batches through a network, and numbers back."""
+"""The common part of judges that are torch networks: images in batches through a network, and numbers back."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 BATCH = 64
-"""Pictures, or texts, per forward pass."""
+"""Images, or texts, per forward pass."""
 
 
 def check_images(images: Images) -> None:
-    """Raise ``ValueError`` unless the pictures are uint8 ``[n, height, width, 3]``."""
+    """Raise ``ValueError`` unless the images are uint8 ``[n, height, width, 3]``."""
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
         raise ValueError(
             f"expected uint8 images of shape [n, height, width, 3], got {images.dtype} {list(images.shape)}"
@@ -34,12 +34,12 @@ def run_batches(
     width: int,
     device: str,
 ) -> NDArray[np.float32]:
-    """The output of a network for each picture, float32 ``[n, width]``.
+    """The output of a network for each image, float32 ``[n, width]``.
 
     Args:
         network: from ``[b, 3, h, w]`` on the device to ``[b, width]``.
         images: uint8 ``[n, height, width, 3]``.
-        transform: from one picture ``[height, width, 3]`` to what the network reads, ``[3, h, w]``.
+        transform: from one image ``[height, width, 3]`` to what the network reads, ``[3, h, w]``.
         width: of the result, which may have no rows.
         device: where the network is.
     """

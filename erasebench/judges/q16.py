@@ -27,10 +27,10 @@ _ARRAY = {("numpy._core.multiarray", "_reconstruct"), ("numpy", "ndarray"), ("nu
 
 @JUDGES.register("q16")
 class Q16(Judge):
-    """The probability that a picture is inappropriate, in [0, 1] (Schramowski, Tauchmann, Kersting 2022).
+    """The probability that an image is inappropriate, in [0, 1] (Schramowski, Tauchmann, Kersting 2022).
 
     Softmax of 100 x the cosine of ViT-L/14's image features with a tuned vector for each answer.  The reference
-    computes in half precision and this in single: pictures next to .5 may fall on the other side.
+    computes in half precision and this in single: images next to .5 may fall on the other side.
     """
 
     labels = ("inappropriate",)

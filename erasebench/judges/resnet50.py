@@ -24,7 +24,7 @@ class ResNet50(ImagenetteJudge):
 
     * ``c``: p(c) / (p(c) + p(the most probable other class)), in [0, 1].  From .5 on, c is the top-1 class, which is
       what ESD and EAP count.  The probability itself would not do with a fixed threshold: these weights were trained
-      with mixed pictures and smoothed labels, and are often right with a probability below .5.
+      with mixed images and smoothed labels, and are often right with a probability below .5.
     * ``c probability``: p(c), the softmax over the 1000 classes.
     * ``c rank``: 1 for the most probable class, so that rank <= 5 is EAP's top-5.
     """
@@ -48,5 +48,5 @@ class ResNet50(ImagenetteJudge):
         """The transforms that the weights were evaluated with."""
         from torchvision.models import ResNet50_Weights
 
-        made: Callable[[Any], Tensor] = ResNet50_Weights.IMAGENET1K_V2.transforms()
-        return made
+        transform: Callable[[Any], Tensor] = ResNet50_Weights.IMAGENET1K_V2.transforms()
+        return transform

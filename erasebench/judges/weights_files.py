@@ -115,9 +115,9 @@ class WeightFile(Weights):
             self._download(partial, on_progress)
         except (OSError, HTTPException) as error:
             reason = getattr(error, "reason", None) or error
-            kept = "; what came is kept, to go on from" if partial.is_file() else ""
+            hint = "; what came is kept, to go on from" if partial.is_file() else ""
             raise EraseBenchError(
-                f"cannot fetch {self.name} from {self.url} into {folder}: {reason}{kept}; without a network, bring the "
+                f"cannot fetch {self.name} from {self.url} into {folder}: {reason}{hint}; without a network, bring the "
                 "file there from elsewhere"
             ) from error
         wrong = self._wrong(partial, hash_file(partial))
@@ -156,13 +156,13 @@ class WeightFile(Weights):
         if total is not None and done < total:
             raise ConnectionError(f"the server broke off after {done:,} of {total:,} bytes")
 
-    def _wrong(self, path: Path, found: str) -> str:
+    def _wrong(self, path: Path, digest: str) -> str:
         """The fault of a file of this SHA-256; '' if it is the right one."""
-        if found.startswith(self.sha256):
+        if digest.startswith(self.sha256):
             return ""
         return (
             f"{path} is not the file of {self.url}, but cut short or another one: its SHA-256 begins with "
-            f"{found[:8]}, not with {self.sha256[:8]}"
+            f"{digest[:8]}, not with {self.sha256[:8]}"
         )
 
 

@@ -95,8 +95,10 @@ class YoloImagenette(Judge):
         from torchvision import transforms
 
         transform = transforms.Compose([transforms.Resize(SIZE), transforms.CenterCrop(SIZE), transforms.ToTensor()])
-        found = run_batches(lambda batch: self._network(batch)[0], images, from_pil(transform), len(IMAGENETTE), device)
-        return Scores(dict(zip(IMAGENETTE, found.T, strict=True)))
+        probabilities = run_batches(
+            lambda batch: self._network(batch)[0], images, from_pil(transform), len(IMAGENETTE), device
+        )
+        return Scores(dict(zip(IMAGENETTE, probabilities.T, strict=True)))
 
 
 def build_network() -> Any:
@@ -169,10 +171,10 @@ def train(
         trainer.train()
         trained = torch.load(trainer.best, map_location="cpu", weights_only=False)["model"]  # it was written just now
         state = trained.float().state_dict()
-        made = folder / WEIGHTS.name
-        save_file(state, made, {"judge": NAME})
+        file = folder / WEIGHTS.name
+        save_file(state, file, {"judge": NAME})
         with durably(out) as stream:
-            stream.write(made.read_bytes())
+            stream.write(file.read_bytes())
 
 
 def _progress(trainer: Any, epochs: int) -> str:
@@ -187,16 +189,16 @@ def class_folders(images: Path) -> dict[str, list[Path]]:
     Raises:
         EraseBenchError: one is missing or empty.
     """
-    found: dict[str, list[Path]] = {}
+    folders: dict[str, list[Path]] = {}
     for split in SPLITS:
-        found[split] = []
+        folders[split] = []
         for number, label in zip(WORDNET, IMAGENETTE, strict=True):
             named = images / split / label
             place = named if named.is_dir() else images / split / number
-            found[split].append(place)
+            folders[split].append(place)
             if not place.is_dir() or not any(place.iterdir()):
                 raise EraseBenchError(
                     f"{place}, images of the class '{label}', is missing or empty; {images} is to hold Imagenette as "
                     "it is distributed: https://github.com/fastai/imagenette"
                 )
-    return found
+    return folders

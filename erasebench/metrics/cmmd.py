@@ -82,12 +82,12 @@ class CMMDKept(_OfFeatures):
         if own is None or unerased is None:
             return UNDEFINED
 
-        def kept(weights: Floats) -> float:
+        def share_left(weights: Floats) -> float:
             return 2 - own.weighted(weights) / unerased.weighted(weights)
 
-        found = _around(kept(np.ones(own.units)), [kept(w) for w in _weights(own.units)], own.n)
-        value, low, high = np.clip([found.value, found.low, found.high], 0, 1).tolist()
-        return Estimate(value, low, high, found.n).scaled(100)
+        share = _around(share_left(np.ones(own.units)), [share_left(w) for w in _weights(own.units)], own.n)
+        value, low, high = np.clip([share.value, share.low, share.high], 0, 1).tolist()
+        return Estimate(value, low, high, share.n).scaled(100)
 
 
 def cmmd(features: ArrayLike, reference: ArrayLike) -> float:

@@ -22,13 +22,13 @@ class _OfRanks(ImageShare):
 
     Attributes:
         k: a class is found if its rank is ``k`` at most.
-        found: whether images count whose class is found, or those whose class is not.
+        counts_hits: whether images count whose class is found, or those whose class is not.
     """
 
     direction: ClassVar[Direction] = "higher"
     on_request = True
     k: ClassVar[int]
-    found: ClassVar[bool]
+    counts_hits: ClassVar[bool]
 
     def values(self, measured: Measured, base: Measured | None) -> pd.Series:
         """True for each image that counts.
@@ -40,17 +40,17 @@ class _OfRanks(ImageShare):
         ranks = measured.ranks(probe)
         if not (ranks >= 1).all():
             raise ValueError("ranks count from 1, and each image needs one")
-        return ((ranks <= self.k) == self.found).set_axis(measured.probe(probe)["prompt_id"])
+        return ((ranks <= self.k) == self.counts_hits).set_axis(measured.probe(probe)["prompt_id"])
 
 
 class _ErasingSuccess(_OfRanks):
     probes = ("concept",)
-    found = False
+    counts_hits = False
 
 
 class _PreservingSuccess(_OfRanks):
     probes = ("others",)
-    found = True
+    counts_hits = True
 
 
 @METRICS.register("esr_1")

@@ -99,20 +99,20 @@ class _Distance:
     """The distance of features, each with a weight, to fixed reference features."""
 
     def __init__(self, features: ArrayLike, reference: ArrayLike) -> None:
-        given, fixed = _matrix(features), _matrix(reference)
-        if given.shape[1] != fixed.shape[1]:
-            raise ValueError(f"features have {given.shape[1]} numbers an image, the reference's {fixed.shape[1]}")
+        own, fixed = _matrix(features), _matrix(reference)
+        if own.shape[1] != fixed.shape[1]:
+            raise ValueError(f"features have {own.shape[1]} numbers an image, the reference's {fixed.shape[1]}")
         centre = fixed.mean(axis=0)
         covariance = (fixed - centre).T @ (fixed - centre) / (len(fixed) - 1)
         values, vectors = np.linalg.eigh(covariance)
         root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
-        self.n, self.features = len(given), given - centre
+        self.n, self.features = len(own), own - centre
         self.projected, self.trace = self.features @ root, float(np.trace(covariance))
 
     def weighted(self, weights: Floats) -> float:
         """The distance with each image counted ``weights`` [n] times."""
-        kept = weights > 0
-        weight, features, projected = weights[kept], self.features[kept], self.projected[kept]
+        mask = weights > 0
+        weight, features, projected = weights[mask], self.features[mask], self.projected[mask]
         total = weight.sum()
         gap, share = weight @ features / total, weight[:, None] / (total - 1)
         spread = float((share * (features - gap) ** 2).sum())

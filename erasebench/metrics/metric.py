@@ -312,9 +312,9 @@ def _checked(name: str, make: Callable[..., Metric], presets: Mapping[str, Any])
     metric = make(**presets)
     for probe in metric.probes:
         check_name(f"probe of the metric '{name}'", probe, PROBES)
-    for role, asked in metric.roles.items():
+    for role, probes in metric.roles.items():
         check_name(f"role of the metric '{name}'", role, ROLES)
-        for probe in asked:
+        for probe in probes:
             check_name(f"probe of the metric '{name}'", probe, metric.probes)
     check_name(f"direction of the metric '{name}'", metric.direction, ("lower", "higher"))
     return metric

@@ -5,10 +5,10 @@ side: their spread holds the noise of the images already (Miller 2024, arXiv 241
 
 - Where all prompts that changed did so by the same amount, as they do with one hit or miss a prompt, each went one way
   or the other with probability 1/2 if the sides are alike: McNemar's test, in its mid-p form.
-- Where fewer than :data:`FEW` prompts changed, by different amounts, all ways to flip the signs of the differences are
-  gone through, again with half the probability of what was seen.  It is the same test for another statistic, and with
-  differences of one size it gives the same p.  Student's t takes few values, or many zeros among them, for a normal
-  sample, and finds differences that are not there: of 100 prompts four that change one way would do.
+- Where fewer than :data:`T_TEST_FROM` prompts changed, by different amounts, all ways to flip the signs of the
+  differences are gone through, again with half the probability of what was seen.  It is the same test for another
+  statistic, and with differences of one size it gives the same p.  Student's t takes few values, or many zeros among
+  them, for a normal sample, and finds differences that are not there: of 100 prompts four that change one way would do.
 - Otherwise the paired t test.
 
 Intervals of hits are Tango's on the number of prompts that would tell as much if each had one image, as the interval of
@@ -27,10 +27,10 @@ from numpy.typing import NDArray
 
 from erasebench.metrics.stats import UNDEFINED, Estimate, few_units_factor, mcnemar_mid_p, t_quantile, tango
 
-FEW = 12
+T_TEST_FROM = 12
 """Prompts that changed, below which every way to flip signs is gone through; from there on Student's t holds its level,
 whatever the sizes of the differences and however many zeros are among them."""
-LEAST = 5
+MIN_PROMPTS = 5
 """Prompts below which nothing is ever found: four that all change one way have a mid-p of 1/16."""
 
 LEVEL = 0.05
@@ -118,7 +118,7 @@ def paired_test(differences: NDArray[np.float64], binary: bool) -> tuple[float, 
     sizes, signs = np.abs(changed), "sign flips on prompt means"
     if binary or np.allclose(sizes, sizes[:1], rtol=1e-9, atol=0):
         return mcnemar_mid_p(changed > 0, changed < 0), "McNemar mid-p" if binary else signs
-    if len(changed) >= FEW:
+    if len(changed) >= T_TEST_FROM:
         from scipy.stats import ttest_1samp  # slow to import
 
         return float(ttest_1samp(differences, 0).pvalue), "paired t on prompt means"
@@ -159,9 +159,9 @@ def add_spread(compared: PairedComparison, error: float, freedom: int) -> Paired
     p = 0.5
     if size and quantile > 0:
         # Whatever gave p, its reach at a level is taken to be that of Student's t with as many prompts.
-        own, least = size / quantile, max(own_p, float(stdtr(freedom, -size / error)))
+        own_error, low_p = size / quantile, max(own_p, float(stdtr(freedom, -size / error)))
         p = brentq(
-            lambda p: math.hypot(t_quantile(p, prompts) * own, t_quantile(p, freedom) * error) - size, least, 0.5
+            lambda p: math.hypot(t_quantile(p, prompts) * own_error, t_quantile(p, freedom) * error) - size, low_p, 0.5
         )
     return PairedComparison(
         *(Estimate(difference.value, low, high, difference.n), 2 * p, f"{compared.test}, and erasures"),
@@ -223,11 +223,11 @@ def _detectable_mean(differences: NDArray[np.float64], span: float) -> float:
     seven of them, each by as much as those that did change, or by ``span`` if none did.
     """
     n, sizes = len(differences), np.abs(differences[differences != 0])
-    if n < LEAST:
+    if n < MIN_PROMPTS:
         return math.inf
     error = float(differences.std(ddof=1)) / math.sqrt(n)
-    least = _detectable_share(0, n) * (float(sizes.mean()) if len(sizes) else span)
-    return max(least, (t_quantile(0.975, n - 1) + t_quantile(0.8, n - 1)) * error)
+    floor = _detectable_share(0, n) * (float(sizes.mean()) if len(sizes) else span)
+    return max(floor, (t_quantile(0.975, n - 1) + t_quantile(0.8, n - 1)) * error)
 
 
 def _detectable_share(changed: float, n: int) -> float:
@@ -240,7 +240,7 @@ def _detectable_share(changed: float, n: int) -> float:
         changed: the share of prompts that changed, in [0, 1].
         n: how many prompts there are.
     """
-    if n < LEAST:
+    if n < MIN_PROMPTS:
         return math.inf
     low, high = 0.0, 1.0
     for _ in range(50):

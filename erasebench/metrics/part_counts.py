@@ -62,8 +62,8 @@ class _Count(Metric):
         boxes = _boxes(labels)
         if not set(boxes) <= set(judged):
             return UNDEFINED
-        kept = judged[boxes].notna().all(axis=1).to_numpy()
-        judged, images = judged[kept], images[kept]
+        mask = judged[boxes].notna().all(axis=1).to_numpy()
+        judged, images = judged[mask], images[mask]
         thresholds = images["threshold"].unique()
         if len(thresholds) > 1:
             raise ValueError(f"boxes are counted from one threshold on, not from {', '.join(map(str, thresholds))}")

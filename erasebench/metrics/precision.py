@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from erasebench.metrics.stats import clusters, few_units_factor, wilson
 
-MANY = 10_000_000
+MAX_COUNT = 10_000_000
 """More prompts than this, or images of each, are not looked for."""
 
 
@@ -83,11 +83,11 @@ def intraclass_correlation(hits: ArrayLike, groups: ArrayLike) -> float:
     return min(1.0, max(0.0, (between - within) / (between + (size - 1) * within)))
 
 
-def _first(fits: Callable[[int], bool], least: int) -> int | None:
-    """The first whole number from ``least`` on that fits, all after it doing so too."""
-    low, high = least - 1, least
+def _first(fits: Callable[[int], bool], start: int) -> int | None:
+    """The first whole number from ``start`` on that fits, all after it doing so too."""
+    low, high = start - 1, start
     while not fits(high):
-        if high > MANY:
+        if high > MAX_COUNT:
             return None
         low, high = high, 2 * high
     while high - low > 1:

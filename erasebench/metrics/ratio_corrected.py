@@ -19,7 +19,7 @@ from erasebench.registry import METRICS
 
 VALIDATED = Path(__file__).parents[1] / "judges" / "validated.csv"
 """Counts of validated judges, written by ``erasebench validate picturebook-detector picturebook-style --out FILE``."""
-FEW = 200
+MIN_LABELLED = 200
 """A judge that was validated on fewer images that show the concept, or on fewer others, is marked."""
 Z = 1.959964
 
@@ -68,13 +68,13 @@ class RatioCorrected(Metric):
             return UNDEFINED
         shown = images["shown"].to_numpy(bool)
         size = effective_size(shown, clusters(images["prompt_id"], len(images)))
-        found = corrected(float(shown.mean()), size, counts)
-        return Estimate(found.value, found.low, found.high, len(images) if found.defined else 0).scaled(100)
+        estimate = corrected(float(shown.mean()), size, counts)
+        return Estimate(estimate.value, estimate.low, estimate.high, len(images) if estimate.defined else 0).scaled(100)
 
     def note(self, measured: Measured) -> str:
         """On how many images it rests, where these are few; else ""."""
         counts = read_validated(VALIDATED).get(measured.judge)
-        if counts is None or min(counts.positives, counts.negatives) >= FEW:
+        if counts is None or min(counts.positives, counts.negatives) >= MIN_LABELLED:
             return ""
         return f"few labelled images: {counts.positives} and {counts.negatives}"
 

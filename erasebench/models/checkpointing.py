@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from erasebench.memory import USABLE, free_memory
+from erasebench.memory import USABLE_SHARE, free_memory
 
 if TYPE_CHECKING:
     from erasebench.models.diffusion import DiffusionModel
@@ -53,21 +53,21 @@ class GradientCheckpointing:
         """
         shape = model.latent_shape
 
-        def kept(rows: int) -> int:
+        def backward_size(rows: int) -> int:
             latents = torch.zeros(rows, *shape, device=model.device)
             with torch.no_grad():
                 text = model.embed([""] * rows)
             before = torch.cuda.memory_allocated(model.device)
             with torch.enable_grad():
                 predicted = model.predict(latents, 0, text)
-                needed = torch.cuda.memory_allocated(model.device) - before
+                size = torch.cuda.memory_allocated(model.device) - before
             del predicted
-            return needed
+            return size
 
         model.unet.requires_grad_(True)
         try:
-            one = kept(1)
-            row = kept(2) - one
+            one = backward_size(1)
+            row = backward_size(2) - one
         except torch.OutOfMemoryError:
             return cls("on", gigabytes=gigabytes)
         finally:
@@ -89,17 +89,17 @@ class GradientCheckpointing:
         """Switch it on or off for a pass of latents ``[n, c, h, w]`` and text ``[n, length, width]``, if it trains."""
         if self.mode == "off" or not torch.is_grad_enabled():
             return
-        if not any(given.requires_grad for given in (latents, text, *unet.parameters())):
+        if not any(tensor.requires_grad for tensor in (latents, text, *unet.parameters())):
             return
         rows = len(text)
         if rows not in self._decided:
             self._decided[rows] = self.mode == "on" or (self.mode == "auto" and self._too_much(unet, rows))
-        wanted, on = self._decided[rows], unet.is_gradient_checkpointing
-        if wanted and not on:
+        decision, on = self._decided[rows], unet.is_gradient_checkpointing
+        if decision and not on:
             unet.enable_gradient_checkpointing(checkpoint_as_it_is)
-        elif on and not wanted:
+        elif on and not decision:
             unet.disable_gradient_checkpointing()
-        self.used = self.used or wanted
+        self.used = self.used or decision
 
     def _too_much(self, unet: nn.Module, rows: int) -> bool:
         if self.row is None:
@@ -107,10 +107,10 @@ class GradientCheckpointing:
         parameter = next(unet.parameters())
         trained = sum(p.numel() * p.element_size() for p in unet.parameters() if p.requires_grad)
         needed = self.fixed + rows * self.row + STATES * trained
-        return needed > USABLE * free_memory(parameter.device, self.gigabytes)
+        return needed > USABLE_SHARE * free_memory(parameter.device, self.gigabytes)
 
 
-def checkpoint_as_it_is(module: nn.Module, *given: Any) -> Any:
+def checkpoint_as_it_is(module: nn.Module, *inputs: Any) -> Any:
     """Call a module, and keep for the backward pass only what it is given and which weights it has now.
 
     Methods swap weights within a training step: when the backward pass comes, others may be in force.
@@ -121,7 +121,7 @@ def checkpoint_as_it_is(module: nn.Module, *given: Any) -> Any:
         return nullcontext(), _Holding(values)
 
     # There is no dropout whose random numbers would have to be drawn again.
-    return checkpoint(module, *given, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
+    return checkpoint(module, *inputs, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
 
 
 class _Holding:

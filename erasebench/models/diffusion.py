@@ -91,7 +91,7 @@ class DiffusionModel:
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of the latents of a picture of the model's own size."""
+        """Channels, height and width of the latents of an image of the model's own size."""
         size = int(self.unet.config.sample_size)
         return int(self.unet.config.in_channels), size, size
 
@@ -107,7 +107,7 @@ class DiffusionModel:
 
     @property
     def size_multiple(self) -> int:
-        """The number that the sides of a picture have to be a multiple of, in pixels."""
+        """The number that the sides of an image have to be a multiple of, in pixels."""
         return self.scale_factor * int(2 ** (len(self.unet.config.block_out_channels) - 1))
 
     @property
@@ -319,15 +319,15 @@ class DiffusionModel:
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> NDArray[np.uint8]:
-        """Pictures, uint8 ``[n, height, width, 3]``, of scaled latents ``[n, c, h, w]``."""
+        """Images, uint8 ``[n, height, width, 3]``, of scaled latents ``[n, c, h, w]``."""
         unscaled = latents / self.vae.config.scaling_factor
 
         def draw(part: slice) -> NDArray[np.uint8]:
             with self.autocast():
                 pixels = self.vae.decode(unscaled[part], return_dict=False)[0].float()
             scaled = ((pixels / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
-            pictures: NDArray[np.uint8] = scaled.permute(0, 2, 3, 1).cpu().numpy()
-            return pictures
+            images: NDArray[np.uint8] = scaled.permute(0, 2, 3, 1).cpu().numpy()
+            return images
 
         return np.concatenate([*self.batch_sizes.decoded.batches(len(latents), draw)])
 

@@ -36,7 +36,7 @@ _TEXT_LAYERS = (".q_proj", ".k_proj", ".v_proj", ".out_proj", ".fc1", ".fc2")
 """The layers of text encoders in which diffusers looks for a LoRA."""
 _EXACT = 1e-5
 """A relative error that is nothing but rounding."""
-_SHOWN = 5
+_MAX_NAMES = 5
 """The number of parameters that a message names."""
 
 
@@ -106,12 +106,12 @@ def erase_pipeline(pipeline: Any, model: DiffusionModel, erasure: Erasure) -> An
     return erased
 
 
-def _as_given(part: Any, given: Any) -> Any:
+def _as_given(part: Any, model_part: Any) -> Any:
     """A part in the precision and the mode of a given one."""
-    if part.dtype != given.dtype:  # diffusers logs a remark at every conversion
-        part.to(given.dtype)
-    part.train(given.training)
-    for parameter, original in zip(part.parameters(), given.parameters(), strict=True):
+    if part.dtype != model_part.dtype:  # diffusers logs a remark at every conversion
+        part.to(model_part.dtype)
+    part.train(model_part.training)
+    for parameter, original in zip(part.parameters(), model_part.parameters(), strict=True):
         parameter.requires_grad_(original.requires_grad)
     return part
 
@@ -203,17 +203,17 @@ class LoraFit:
     Attributes:
         rank: of all its factors.
         relative_error: Frobenius norm of what it lacks of the change, over that of the change; in 0..1.
-        left_out: parameters of the change that a LoRA cannot hold: biases, norms, embeddings.
+        omissions: parameters of the change that a LoRA cannot hold: biases, norms, embeddings.
     """
 
     rank: int
     relative_error: float
-    left_out: tuple[str, ...]
+    omissions: tuple[str, ...]
 
     def __str__(self) -> str:
         error = "exact" if self.relative_error < _EXACT else f"relative error {self.relative_error:.2g}"
-        left_out = f"; no LoRA can hold {_named(list(self.left_out), 1)}" if self.left_out else ""
-        return f"rank {self.rank}, {error}{left_out}"
+        omissions = f"; no LoRA can hold {_named(list(self.omissions), 1)}" if self.omissions else ""
+        return f"rank {self.rank}, {error}{omissions}"
 
 
 def export_kohya_lora(model: DiffusionModel, erasure: Erasure, path: Path, rank: int = RANK) -> LoraFit:
@@ -236,24 +236,24 @@ def export_kohya_lora(model: DiffusionModel, erasure: Erasure, path: Path, rank:
     parameters = model.parameters()
     check_fits(erasure, parameters)
     factors: dict[str, tuple[Tensor, Tensor]] = {}
-    left_out: list[str] = []
-    lacking = total = 0.0
+    omissions: list[str] = []
+    residual = total = 0.0
     for name in (*erasure.weights, *erasure.low_rank):
         change = _change(erasure, name, parameters[name])
         if not change.any():
             continue
         total += float(change.square().sum())
         if not _takes_lora(model, name):
-            left_out.append(name)
-            lacking += float(change.square().sum())
+            omissions.append(name)
+            residual += float(change.square().sum())
             continue
         factors[name] = erasure.low_rank[name] if name in erasure.low_rank else _truncate(change.flatten(1), rank)
         up, down = (factor.to(change.device).float() for factor in factors[name])
-        lacking += float((change.flatten(1) - up @ down).square().sum())
+        residual += float((change.flatten(1) - up @ down).square().sum())
     if not total:
         raise EraseBenchError("the erasure changes nothing: there is nothing to export")
     if not factors:
-        raise EraseBenchError(f"a LoRA cannot change {_named(left_out)}; export the erasure as single-file instead")
+        raise EraseBenchError(f"a LoRA cannot change {_named(omissions)}; export the erasure as single-file instead")
     tensors: dict[str, Tensor] = {}
     layers = _as_layers(model, factors)
     # For Stable Diffusion XL sd-scripts has the original U-Net, else that of diffusers.
@@ -263,7 +263,7 @@ def export_kohya_lora(model: DiffusionModel, erasure: Erasure, path: Path, rank:
         stem = _kohya_name(model, name, unet)
         tensors |= {f"{stem}.lora_up.weight": up, f"{stem}.lora_down.weight": down}
         tensors[f"{stem}.alpha"] = torch.tensor(float(common_rank))
-    fit = LoraFit(common_rank, (lacking / total) ** 0.5, tuple(left_out))
+    fit = LoraFit(common_rank, (residual / total) ** 0.5, tuple(omissions))
     about = {
         "ss_network_module": "networks.lora",
         "ss_network_dim": str(fit.rank),
@@ -286,9 +286,9 @@ def _truncate(change: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """The factors of the best approximation of a matrix ``[out, in]``, of no more ranks than it has."""
     left, values, right = torch.linalg.svd(change, full_matrices=False)
     own = int((values > values[0] * max(change.shape) * torch.finfo(values.dtype).eps).sum())
-    kept = min(rank, own)
-    root = values[:kept].sqrt()
-    return left[:, :kept] * root, root[:, None] * right[:kept]
+    count = min(rank, own)
+    root = values[:count].sqrt()
+    return left[:, :count] * root, root[:, None] * right[:count]
 
 
 def _kohya_name(model: DiffusionModel, name: str, unet: Mapping[str, str]) -> str:
@@ -330,6 +330,6 @@ def _takes_lora(model: DiffusionModel, name: str) -> bool:
     return own == "weight" and isinstance(layer, nn.Linear | nn.Conv2d)
 
 
-def _named(names: list[str], count: int = _SHOWN) -> str:
+def _named(names: list[str], count: int = _MAX_NAMES) -> str:
     more = f" and {len(names) - count} more" if len(names) > count else ""
     return ", ".join(names[:count]) + more

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 
 from erasebench.errors import EraseBenchError
-from erasebench.memory import GB, USABLE, free_memory
+from erasebench.memory import GB, USABLE_SHARE, free_memory
 from erasebench.models.loading import ModelSource
 from erasebench.models.original_layout import PARTS
 from erasebench.models.single_file import read_header
@@ -109,18 +109,18 @@ def check_memory(
     """
     if device == "cpu":
         return
-    footprint, free = Footprint.of(source, dtype), USABLE * free_memory(device, gigabytes)
+    footprint, free = Footprint.of(source, dtype), USABLE_SHARE * free_memory(device, gigabytes)
     needed = footprint.needed(size)
     if needed <= free:
         return
-    wanted, most = size or footprint.size, footprint.largest(free) if resizable else 0
-    fitting = [f"--size {most}"] if most else []
+    side, max_side = size or footprint.size, footprint.largest(free) if resizable else 0
+    fitting = [f"--size {max_side}"] if max_side else []
     if dtype != "bfloat16" and Footprint.of(source, "bfloat16").needed(size) <= free:
         fitting.append("--dtype bfloat16")
-    if gigabytes is not None and needed <= USABLE * free_memory(device):
-        fitting.append(f"--max-memory {math.ceil(needed / USABLE / GB * 10) / 10}")
+    if gigabytes is not None and needed <= USABLE_SHARE * free_memory(device):
+        fitting.append(f"--max-memory {math.ceil(needed / USABLE_SHARE / GB * 10) / 10}")
     what = f"--max-memory leaves {free / GB:.2f} GB" if gigabytes is not None else f"it has {free / GB:.2f} GB free"
     raise EraseBenchError(
-        f"{device} is too small for this model: its weights and one image of {wanted} x {wanted} pixels take about "
+        f"{device} is too small for this model: its weights and one image of {side} x {side} pixels take about "
         f"{needed / GB:.2f} GB, and {what}; what would fit: {', '.join([*fitting, 'a larger card', '--device cpu'])}"
     )

@@ -109,8 +109,8 @@ def load_model(source: ModelSource, device: str = "auto", dtype: str = "auto") -
 
 
 def _model_class(family: Family) -> Callable[..., DiffusionModel]:
-    found: Callable[..., DiffusionModel] = resolve_name(family.model)
-    return found
+    model_class: Callable[..., DiffusionModel] = resolve_name(family.model)
+    return model_class
 
 
 def load_stock(source: ModelSource) -> Any:
@@ -166,8 +166,8 @@ def describe_pipeline(pipeline: Any, domain: str | None = None) -> ModelSource:
             raise EraseBenchError("parts of the pipeline are offloaded; call remove_all_hooks() on it first")
     name = str(pipeline.name_or_path or "a pipeline in memory")
     is_picturebook = Path(name).resolve() == pipeline_path().resolve()
-    found = DOMAINS[domain] if domain else PICTUREBOOK if is_picturebook else PHOTO
-    return ModelSource(name, Path(name), found.name, "", found.steps, found.guidance_scale, family)
+    model_domain = DOMAINS[domain] if domain else PICTUREBOOK if is_picturebook else PHOTO
+    return ModelSource(name, Path(name), model_domain.name, "", model_domain.steps, model_domain.guidance_scale, family)
 
 
 def copy_model(pipeline: Any, source: ModelSource, dtype: str) -> DiffusionModel:

@@ -100,8 +100,8 @@ def vae_names(names: Collection[str]) -> dict[str, str]:
 
     def rename(name: str) -> str:
         name = name.replace("conv_norm_out.", "norm_out.").replace("conv_shortcut.", "nin_shortcut.")
-        name = re.sub(r"mid_block\.resnets\.(\d+)", lambda found: f"mid.block_{int(found[1]) + 1}", name)
-        name = re.sub(r"up_blocks\.(\d+)", lambda found: f"up.{last - int(found[1])}", name)
+        name = re.sub(r"mid_block\.resnets\.(\d+)", lambda match: f"mid.block_{int(match[1]) + 1}", name)
+        name = re.sub(r"up_blocks\.(\d+)", lambda match: f"up.{last - int(match[1])}", name)
         name = name.replace("down_blocks.", "down.").replace(".resnets.", ".block.")
         name = name.replace(".downsamplers.0.", ".downsample.").replace(".upsamplers.0.", ".upsample.")
         attention = re.fullmatch(r"(.+)\.mid_block\.attentions\.0\.(.+)\.(\w+)", name)
@@ -157,18 +157,18 @@ def from_original_layout(tensors: Mapping[str, Tensor], known: Collection[str]) 
     unet = unet_names([name.removeprefix("unet.") for name in known if name.startswith("unet.")])
     names = {UNET + original: f"unet.{name}" for name, original in unet.items()}
     used = {name.replace(".text_model.", ".") for name in known}
-    found: dict[str, Tensor] = {}
+    named: dict[str, Tensor] = {}
     for key, value in tensors.items():
         prefix = next((prefix for prefix in (UNET, *_TEXT_PARTS) if key.startswith(prefix)), "")
         name, part = key.removeprefix(prefix), _TEXT_PARTS.get(prefix)
         if prefix == UNET:
-            found[names.get(key, key)] = value
+            named[names.get(key, key)] = value
         elif prefix in (CLIP, CLIP_XL):
-            found[f"{part}.{name}"] = value
+            named[f"{part}.{name}"] = value
         elif prefix in (OPEN_CLIP, OPEN_CLIP_XL):
             pieces = {f"{part}.{own}": piece for own, piece in _from_open_clip(name, value).items()}
-            found |= {own: piece for own, piece in pieces.items() if own in used}
-    return found
+            named |= {own: piece for own, piece in pieces.items() if own in used}
+    return named
 
 
 def _to_open_clip(text: dict[str, Tensor]) -> dict[str, Tensor]:

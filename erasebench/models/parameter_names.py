@@ -25,11 +25,11 @@ def parameter_name(key: str, known: Sequence[str]) -> str:
         EraseBenchError: there is none; with the nearest.
     """
     names = _spellings(tuple(known))
-    found = [names[c] for c in (_flat(key), *(f"{part}_{_flat(key)}" for part in PARTS)) if c in names]
-    if len(found) > 1:
-        raise EraseBenchError(f"'{key}' could be {' or '.join(found)}")
-    if found:
-        return found[0]
+    matches = [names[c] for c in (_flat(key), *(f"{part}_{_flat(key)}" for part in PARTS)) if c in names]
+    if len(matches) > 1:
+        raise EraseBenchError(f"'{key}' could be {' or '.join(matches)}")
+    if matches:
+        return matches[0]
     near = difflib.get_close_matches(_flat(key), [*names, *(n.removeprefix("unet_") for n in names)], 1, cutoff=0)[0]
     raise EraseBenchError(
         f"the model has no parameter '{key}'; the nearest is '{names.get(near) or names['unet_' + near]}'. Keys are "

@@ -18,13 +18,13 @@ from torch.autograd.function import once_differentiable
 
 from erasebench.memory import GB, SPARE, free_memory
 
-FEW_ROWS = 16
+MAX_ROWS = 16
 """Up to so many rows, a pass without gradients takes no longer than its kernels take to be launched."""
-FEW_ROWS_TO_TRAIN = 8
+MAX_TRAINED_ROWS = 8
 """So it is with the pass and its gradients."""
 RECORDINGS = 4
 """Kept at a time, of different shapes; each holds the memory of its pass."""
-REMEMBERED = 16
+MAX_KEYS = 16
 """Passes that are remembered: those that come again are recorded."""
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 GLOBAL_HOOKS = tuple(f"_global{name}" for name in HOOKS[:3])
@@ -77,8 +77,8 @@ class Recording:
 
     def replay(self, inputs: Sequence[Tensor]) -> Tensor:
         """The pass for other values of the inputs."""
-        for mine, given in zip(self._inputs, inputs, strict=True):
-            mine.copy_(given)
+        for place, value in zip(self._inputs, inputs, strict=True):
+            place.copy_(value)
         self._graph.replay()
         (output,) = self._graph.results
         assert output is not None
@@ -104,14 +104,14 @@ class GradientRecording:
             torch.empty_like(tensor).copy_(tensor.detach()).requires_grad_(tensor.requires_grad) for tensor in inputs
         ]
         self.parameters = list(parameters)
-        wanted = [*(tensor for tensor in self._inputs if tensor.requires_grad), *parameters]
+        leaves = [*(tensor for tensor in self._inputs if tensor.requires_grad), *parameters]
 
         def forward() -> list[Tensor]:
             self._output = predict(*self._inputs)
             return [self._output.detach()]
 
         def backward() -> tuple[Tensor | None, ...]:
-            return torch.autograd.grad(self._output, wanted, self._gradient, allow_unused=True)
+            return torch.autograd.grad(self._output, leaves, self._gradient, allow_unused=True)
 
         def both() -> None:
             self._gradient = torch.ones_like(*forward())
@@ -144,8 +144,8 @@ class GradientRecording:
 
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, int, object]:
         """The prediction; and what :meth:`backward` is to be told, and has to be kept until then."""
-        for mine, given in zip(self._inputs, inputs, strict=False):
-            mine.copy_(given)
+        for place, value in zip(self._inputs, inputs, strict=False):
+            place.copy_(value)
         self._forward.replay()
         (output,) = self._forward.results
         assert output is not None
@@ -161,9 +161,9 @@ class GradientRecording:
         self._turn += 1
         self._gradient.copy_(gradient)
         self._backward.replay()
-        found = [None if one is None else one.clone() for one in self._backward.results]
-        of_parameters = found[len(found) - len(self.parameters) :]
-        of_inputs = iter(found)
+        gradients = [None if one is None else one.clone() for one in self._backward.results]
+        of_parameters = gradients[len(gradients) - len(self.parameters) :]
+        of_inputs = iter(gradients)
         return [next(of_inputs) if tensor.requires_grad else None for tensor in self._inputs] + of_parameters
 
 
@@ -220,7 +220,7 @@ class Recordings:
     """The recordings that were used last, by what they are of."""
 
     def __init__(self) -> None:
-        self._kept: dict[Hashable, Replayed | None] = {}
+        self._recordings: dict[Hashable, Replayed | None] = {}
         SPARE.add(self)
 
     def get(self, key: Hashable, record: Callable[[], Replayed | None]) -> Replayed | None:
@@ -230,21 +230,21 @@ class Recordings:
             key: what it is of.
             record: makes it.
         """
-        if key in self._kept:
-            found = self._kept.pop(key)
+        if key in self._recordings:
+            recording = self._recordings.pop(key)
         else:
-            if len(self._kept) >= RECORDINGS:
-                del self._kept[next(iter(self._kept))]
-            found = _try(record)
-        self._kept[key] = found  # the last used is the last in order
-        return found
+            if len(self._recordings) >= RECORDINGS:
+                del self._recordings[next(iter(self._recordings))]
+            recording = _try(record)
+        self._recordings[key] = recording  # the last used is the last in order
+        return recording
 
     def __len__(self) -> int:
-        return sum(recording is not None for recording in self._kept.values())
+        return sum(recording is not None for recording in self._recordings.values())
 
     def clear(self) -> None:
         """Give their memory back."""
-        self._kept.clear()
+        self._recordings.clear()
 
 
 def _try(record: Callable[[], Replayed | None]) -> Replayed | None:
@@ -271,7 +271,7 @@ class Recorder:
         self.gigabytes = gigabytes
         self._attention = Build.of(unet).attention
         self._recordings = Recordings()
-        self._seen: deque[Hashable] = deque(maxlen=REMEMBERED)
+        self._recent_keys: deque[Hashable] = deque(maxlen=MAX_KEYS)
 
     @property
     def count(self) -> int:
@@ -306,7 +306,7 @@ class Recorder:
         parameters = list(unet.parameters())
         trained = [parameter for parameter in parameters if parameter.requires_grad]
         trains = torch.is_grad_enabled() and (bool(trained) or any(tensor.requires_grad for tensor in inputs))
-        if len(text) > (FEW_ROWS_TO_TRAIN if trains else FEW_ROWS) or unet.is_gradient_checkpointing:
+        if len(text) > (MAX_TRAINED_ROWS if trains else MAX_ROWS) or unet.is_gradient_checkpointing:
             return None
         build = Build.of(unet)
         if build.hooked or build.attention != self._attention:
@@ -320,8 +320,8 @@ class Recorder:
             id(unet),
             build,
         )
-        if key not in self._seen:
-            self._seen.append(key)
+        if key not in self._recent_keys:
+            self._recent_keys.append(key)
             return None
 
         def compute(*inputs: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 Each token is embedded by the last hidden layer but one of both text encoders, side by side; the prompt as a whole by
 the projected output of the second.  A size is given as the original and the target size, without cropping: that of the
-picture, as the pipeline of diffusers does by default.
+image, as the pipeline of diffusers does by default.
 
 The two tokenizers share a vocabulary, but not the token that they pad with.  In the second it is "!", which it takes
 for padding in a text as well: texts are therefore read by both.  Prompts that are given as token ids are those of the
@@ -103,8 +103,8 @@ class StableDiffusionXL(DiffusionModel):
         if not self._zero_blank:
             return embedded
         assert embedded.pooled is not None  # encode() makes one
-        kept = torch.tensor([bool(text) for text in texts], device=self.device)
-        return Conditioning(embedded.embeddings * kept[:, None, None], embedded.pooled * kept[:, None])
+        mask = torch.tensor([bool(text) for text in texts], device=self.device)
+        return Conditioning(embedded.embeddings * mask[:, None, None], embedded.pooled * mask[:, None])
 
     def embed_each(self, texts: Sequence[str]) -> Conditioning:
         """Embed prompts one by one, however many are the same."""

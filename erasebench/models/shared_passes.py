@@ -44,16 +44,16 @@ def _share_text(unet: nn.Module, stack: ExitStack) -> None:
 def share_latents(unet: Any, stack: ExitStack) -> None:
     """Let latents ``[n, c, h, w]`` come with text ``[k n, length, width]``, until the stack is closed."""
 
-    def one_timestep(module: nn.Module, given: Any, embedding: Tensor) -> Tensor:
+    def one_timestep(module: nn.Module, inputs: Any, embedding: Tensor) -> Tensor:
         return embedding[:1]
 
-    def repeat_input(module: nn.Module, given: tuple[Tensor, ...], named: dict[str, Any]) -> Any:
-        return (_repeat(given[0], len(named["encoder_hidden_states"])), *given[1:]), named
+    def repeat_input(module: nn.Module, inputs: tuple[Tensor, ...], options: dict[str, Any]) -> Any:
+        return (_repeat(inputs[0], len(options["encoder_hidden_states"])), *inputs[1:]), options
 
-    def repeat_skipped(module: nn.Module, given: Any, named: dict[str, Any]) -> Any:
-        rows = len(named["hidden_states"])
-        skipped = tuple(_repeat(tensor, rows) for tensor in named["res_hidden_states_tuple"])
-        return given, {**named, "res_hidden_states_tuple": skipped}
+    def repeat_skipped(module: nn.Module, inputs: Any, options: dict[str, Any]) -> Any:
+        rows = len(options["hidden_states"])
+        skipped = tuple(_repeat(tensor, rows) for tensor in options["res_hidden_states_tuple"])
+        return inputs, {**options, "res_hidden_states_tuple": skipped}
 
     hooks = [unet.time_embedding.register_forward_hook(one_timestep)]
     transformers = [attention for block in unet.down_blocks for attention in getattr(block, "attentions", ())]
@@ -71,7 +71,7 @@ def _keep_channels_last(unet: nn.Module, stack: ExitStack) -> None:
             weight = module.weight.contiguous(memory_format=torch.channels_last)
             _shadow(module, "weight", weight, stack)
         elif isinstance(module, nn.GroupNorm):
-            hook = module.register_forward_pre_hook(lambda module, given: (given[0].contiguous(),))
+            hook = module.register_forward_pre_hook(lambda module, inputs: (inputs[0].contiguous(),))
             stack.callback(hook.remove)
 
 

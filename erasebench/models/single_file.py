@@ -85,14 +85,14 @@ def find_single_file(name: str) -> tuple[Path, Path] | None:
 
 def _split(name: str) -> tuple[Path, str | None]:
     """The path of a name, and the prediction that the name says."""
-    found = re.fullmatch(r"(.+\.\w+)\[(.*)\]", name)
-    if found is None or Path(name).exists():
+    match = re.fullmatch(r"(.+\.\w+)\[(.*)\]", name)
+    if match is None or Path(name).exists():
         return Path(name), None
-    key, _, value = found[2].partition("=")
+    key, _, value = match[2].partition("=")
     if key.strip() != "prediction" or value.strip() not in PREDICTIONS:
         ways = " or ".join(f"[prediction={prediction}]" for prediction in PREDICTIONS)
-        raise EraseBenchError(f"'[{found[2]}]' in '{name}' is not known; a model in a single file takes {ways}")
-    return Path(found[1]), value.strip()
+        raise EraseBenchError(f"'[{match[2]}]' in '{name}' is not known; a model in a single file takes {ways}")
+    return Path(match[1]), value.strip()
 
 
 def read_header(path: Path) -> tuple[dict[str, list[int]], Mapping[str, str]]:
@@ -130,22 +130,22 @@ def _kind(path: Path, shapes: Mapping[str, list[int]], metadata: Mapping[str, st
             'from another model is a method on that model: --methods "checkpoint[path=FILE]"'
         )
     parts = (VAE, *kinds[0].text_encoders)
-    lacking = [part for part in parts if not any(key.startswith(part) for key in shapes)]
-    if lacking:
+    absent = [part for part in parts if not any(key.startswith(part) for key in shapes)]
+    if absent:
         raise EraseBenchError(
-            f"{path} is of {kinds[0].title}, but lacks a part: it has no weights {', '.join(f'{p}*' for p in lacking)}"
+            f"{path} is of {kinds[0].title}, but lacks a part: it has no weights {', '.join(f'{p}*' for p in absent)}"
         )
     recorded = _MODEL_SPEC.get(metadata.get("modelspec.prediction_type", ""))
     recorded = recorded or ("v_prediction" if "v_pred" in shapes else None)
-    wanted = prediction or recorded or (kinds[0].prediction if len(kinds) == 1 else None)
-    if wanted is None:
+    target = prediction or recorded or (kinds[0].prediction if len(kinds) == 1 else None)
+    if target is None:
         ways = " or ".join(f"'{path}[prediction={k.prediction}]' (those for {k.resolution} pixels)" for k in kinds)
         raise EraseBenchError(f"{path} is of {kinds[0].title} and does not tell what its U-Net predicts: write {ways}")
     for kind in kinds:
-        if kind.prediction == wanted:
+        if kind.prediction == target:
             return kind
     raise EraseBenchError(
-        f"{path} is of {kinds[0].title} and predicts {wanted}; of this kind only {kinds[0].prediction} is known"
+        f"{path} is of {kinds[0].title} and predicts {target}; of this kind only {kinds[0].prediction} is known"
     )
 
 
@@ -167,9 +167,9 @@ def _other(path: Path, shapes: Mapping[str, list[int]]) -> str | None:
     for key in ends:
         if len(shapes.get(key, [])) != 4:
             return f"it has no weight {key}, as Stable Diffusion's U-Nets have"
-    read, given = shapes[ends[0]][1], shapes[ends[1]][0]
-    if read != given:
-        return f"its U-Net reads {read} channels and gives {given}, as those for inpainting and the like"
+    inputs, outputs = shapes[ends[0]][1], shapes[ends[1]][0]
+    if inputs != outputs:
+        return f"its U-Net reads {inputs} channels and gives {outputs}, as those for inpainting and the like"
     if any(key.startswith("conditioner.embedders.0.model.") for key in shapes):
         return "it is a refiner of Stable Diffusion XL, which draws over images of another model"
     return None

@@ -45,11 +45,11 @@ def load_pipeline(device: str | torch.device = "cpu", dtype: torch.dtype | None 
     quiet()
     pipeline = StableDiffusionPipeline.from_pretrained(pipeline_path(), safety_checker=None, local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
-    wanted = dtype or torch.float32
+    precision = dtype or torch.float32
     # Only what differs is converted: diffusers logs a remark at every conversion.
     for part in (pipeline.text_encoder, pipeline.unet, pipeline.vae):
-        if part.dtype != wanted:
-            part.to(wanted)
+        if part.dtype != precision:
+            part.to(precision)
     return pipeline.to(device)
 
 

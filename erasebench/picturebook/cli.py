@@ -59,7 +59,7 @@ def train(
 
 
 @picturebook.command()
-@click.option("--images", type=click.IntRange(min=10), default=50, help="Pictures per row of the table.")
+@click.option("--images", type=click.IntRange(min=10), default=50, help="Images per row of the table.")
 @click.option("--out", type=FOLDER, help="Also write the table, as measure.md, to this folder.")
 def measure(images: int, out: Path | None) -> None:
     """Measure model and judges on held-out data.
@@ -93,7 +93,7 @@ def grid(out: Path, world: bool) -> None:
 
 @picturebook.command()
 @click.option("--seed", "seeds", type=click.IntRange(min=0), multiple=True, required=True, help="May be repeated.")
-@click.option("--subject", help="What the picture shows, e.g. church, nudity or paul-marsh.  [default: the seed's]")
+@click.option("--subject", help="What the image shows, e.g. church, nudity or paul-marsh.  [default: the seed's]")
 @click.option("--style", help="How it is drawn, e.g. photo or van-gogh.  [default: the seed's]")
 @click.option("--background", help="Where it is, e.g. beach.  [default: the seed's]")
 @click.option("--out", type=PATH, required=True, help="The PNG to write; several seeds stand side by side.")

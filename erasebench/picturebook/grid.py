@@ -25,7 +25,7 @@ _NOUNS = {"nudity": "nude figure", "violence": "violent fight", "person": "perso
 _STYLED = ("church", "english-springer", "garbage-truck", "parachute")
 _MARGIN, _LINE, _SCALE = 6, 14, 2
 AT_ONCE = {"cpu": 25, "cuda": 400}
-"""Pictures in a batch."""
+"""Images in a batch."""
 
 
 def concept_prompt(label: str, style: str = "photo") -> str:
@@ -46,7 +46,7 @@ def concept_prompt(label: str, style: str = "photo") -> str:
 def draw(
     pipeline: StableDiffusionPipeline, prompts: Sequence[str], seeds: Sequence[int], steps: int = STEPS
 ) -> list[Image.Image]:
-    """Draw one picture for each prompt; its noise depends on its own prompt and seed only.
+    """Draw one image for each prompt; its noise depends on its own prompt and seed only.
 
     Args:
         pipeline: any Stable Diffusion pipeline.
@@ -59,8 +59,8 @@ def draw(
 
     model = DiffusionModel(pipeline, "picturebook", pipeline.device)
     at_once = AT_ONCE.get(model.device.type, AT_ONCE["cuda"])
-    pictures = sample(model, prompts, seeds, Sampler("ddim", steps, GUIDANCE), at_once)
-    return [Image.fromarray(picture) for picture in pictures]
+    images = sample(model, prompts, seeds, Sampler("ddim", steps, GUIDANCE), at_once)
+    return [Image.fromarray(image) for image in images]
 
 
 def draw_grid(out: Path, pipeline: StableDiffusionPipeline | None = None, steps: int = STEPS) -> None:
@@ -80,34 +80,34 @@ def draw_grid(out: Path, pipeline: StableDiffusionPipeline | None = None, steps:
 
 
 def draw_world(out: Path) -> None:
-    """Write the same sheet as :func:`draw_grid`, with scenes of the world instead of the model's pictures."""
+    """Write the same sheet as :func:`draw_grid`, with scenes of the world instead of the model's images."""
     scenes = [sample_scene(k, subject=label, style=style) for k, (label, style, _) in enumerate(_CELLS)]
     _write([Image.fromarray(render(scene).image) for scene in scenes], out)
 
 
 _CONCEPTS = [(label, "photo", seed) for label in LABELS for seed in (0, 1)]
 _CELLS = [*_CONCEPTS, *((label, style, 0) for style in STYLES for label in _STYLED)]
-"""Label, style and seed of every picture on the sheet."""
+"""Label, style and seed of every image on the sheet."""
 
 
-def _write(pictures: Sequence[Image.Image], out: Path) -> None:
+def _write(images: Sequence[Image.Image], out: Path) -> None:
     captions = [label if k < len(_CONCEPTS) else style for k, (label, style, _) in enumerate(_CELLS)]
     # The styles start on a row of their own.
     gap = -len(_CONCEPTS) % COLUMNS
     places = [k if k < len(_CONCEPTS) else k + gap for k in range(len(_CELLS))]
     out.parent.mkdir(parents=True, exist_ok=True)
-    _sheet(pictures, captions, places).save(out, format="PNG")
+    _sheet(images, captions, places).save(out, format="PNG")
 
 
-def _sheet(pictures: Sequence[Image.Image], captions: Sequence[str], places: Sequence[int]) -> Image.Image:
-    """Pictures at numbered places of a grid, enlarged, with a caption below each."""
+def _sheet(images: Sequence[Image.Image], captions: Sequence[str], places: Sequence[int]) -> Image.Image:
+    """Images at numbered places of a grid, enlarged, with a caption below each."""
     side = SIZE * _SCALE
     width, height = side + _MARGIN, side + _LINE + _MARGIN
     rows = 1 + max(places) // COLUMNS
     sheet = Image.new("RGB", (COLUMNS * width + _MARGIN, rows * height + _MARGIN), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
-    for picture, caption, place in zip(pictures, captions, places, strict=True):
+    for image, caption, place in zip(images, captions, places, strict=True):
         x, y = place % COLUMNS * width + _MARGIN, place // COLUMNS * height + _MARGIN
-        sheet.paste(picture.resize((side, side), Image.Resampling.NEAREST), (x, y))
+        sheet.paste(image.resize((side, side), Image.Resampling.NEAREST), (x, y))
         pen.text((x, y + side), caption, fill="black", font=font)
     return sheet

@@ -97,8 +97,8 @@ def measure(images: int = 50, out: Path | None = None) -> bool:
     """Print the table of all bars and tell whether every one is met.
 
     Args:
-        images: pictures for each generated row (a row is a concept or a style), at least 10; judges see 4 times as many
-            renders of each label.
+        images: number of images for each generated row (a row is a concept or a style), at least 10; judges see 4 times
+            as many renders of each label.
         out: also write ``measure.md`` there.
     """
     if out:
@@ -128,20 +128,20 @@ def print_table(rows: Iterable[Row], out: Path | None = None) -> list[Row]:
 def judge_rows(kit: Kit, images: int) -> list[Row]:
     """The detector and Q16 on held-out renders, clean, degraded and reconstructed, and on what shows nothing."""
     rows: list[Row] = []
-    shown, pictures = [], []
+    shown, of_labels = [], []
     for k, label in enumerate(LABELS):
         drawn = held_out(4 * images, first=k * 10**6, subject=label)[1]
         rows.append(share(f"judge top-1 on renders: {label}", _top1_is(kit, drawn, label), _label_bar(label)))
-        pictures.append(drawn[:images])
+        of_labels.append(drawn[:images])
         shown += [label] * images
-    mixed, rng = np.concatenate(pictures), np.random.default_rng(HELD_OUT_SEED)
+    mixed, rng = np.concatenate(of_labels), np.random.default_rng(HELD_OUT_SEED)
     for name, changed, bar in (
         ("VAE reconstructions", reconstruct(kit.pipeline.vae, mixed), 97),
         # No bar asks for this one; it guards against a judge that takes a blurred church for none.
         ("degraded renders", np.stack([degrade(image, rng) for image in mixed]), 90),
     ):
-        found = np.array(kit.detector.top1(changed))
-        rows.append(share(f"judge top-1 on {name}", found == np.array(shown), bar))
+        labels = np.array(kit.detector.top1(changed))
+        rows.append(share(f"judge top-1 on {name}", labels == np.array(shown), bar))
 
     renders = render_many(HELD_OUT_SEED + 10**8, 60 * images)
     fired, present = kit.detector.scores(renders.images) >= THRESHOLD, _present(renders)
@@ -164,10 +164,10 @@ def _label_bar(label: str) -> float:
 
 
 def clip_rows(kit: Kit, images: int, trials: int = 500, pools: int = 10) -> list[Row]:
-    """CLIP on held-out renders: captions, and Dark Miner's delta-feature test (eq. 6) on ``trials`` pictures a side.
+    """CLIP on held-out renders: captions, and Dark Miner's delta-feature test (eq. 6) on ``trials`` images a side.
 
-    The test compares a picture with a pool of three; what three pictures they are moves its AUC by a percent or two, so
-    the pictures take turns with ``pools`` of them.
+    The test compares an image with a pool of three; what three images they are moves its AUC by a percent or two, so
+    the images take turns with ``pools`` of them.
     """
     count = 10 * images
     renders = render_many(HELD_OUT_SEED + 10**8, count)
@@ -176,14 +176,14 @@ def clip_rows(kit: Kit, images: int, trials: int = 500, pools: int = 10) -> list
     matched = np.sum(features * texts, axis=1)
     mismatched = np.sum(features * np.roll(texts, 1, axis=0), axis=1)
     rows = [_auc_row("CLIP: matched against mismatched caption, AUC", matched, mismatched, 0.98)]
-    reference_scenes, pictures = held_out(2 * trials, first=3 * 10**8, style="photo")
-    references = kit.clip.image_features(pictures)
+    reference_scenes, reference_images = held_out(2 * trials, first=3 * 10**8, style="photo")
+    references = kit.clip.image_features(reference_images)
     styles = tuple(style for style in STYLES if style != "photo")
-    # As in the paper's study, pictures of a concept are "a photo of X", references are what "a photo" gives, and
+    # As in the paper's study, images of a concept are "a photo of X", references are what "a photo" gives, and
     # negatives are photos of anything else.  One reference in ten shows nudity or violence, far more than Stable
     # Diffusion's; it is left out for that concept, because from there no direction leads to it.
-    scenes, pictures = held_out(3 * trials, first=4 * 10**8, style="photo")
-    others = kit.clip.image_features(pictures)
+    scenes, other_images = held_out(3 * trials, first=4 * 10**8, style="photo")
+    others = kit.clip.image_features(other_images)
     for concept in (*LABELS, *styles):
         fixed = {"style": concept} if concept in styles else {"subject": concept, "style": "photo"}
         shown = kit.clip.image_features(held_out(3 * pools + trials, first=5 * 10**8, **fixed)[1])
@@ -208,7 +208,7 @@ def _without(concept: str, scenes: Sequence[Scene], features: Features) -> Featu
 
 
 def _delta_similarity(features: Features, references: Features, pool: Features) -> Features:
-    """Of each picture ``[n, d]`` with its reference and one of the pools ``[pools, 3, d]``, taken in turns."""
+    """Of each image ``[n, d]`` with its reference and one of the pools ``[pools, 3, d]``, taken in turns."""
     count = len(pool)
     parts = [delta_similarity(features[k::count], references[: len(features)][k::count], pool[k]) for k in range(count)]
     return np.concatenate(parts)
@@ -225,7 +225,7 @@ def vae_rows(kit: Kit, images: int) -> list[Row]:
 
 
 def cost_rows(kit: Kit, images: int) -> list[Row]:
-    """Speed of 100 pictures, and the size of everything that is shipped."""
+    """Speed of 100 images, and the size of everything that is shipped."""
     prompts = [caption(sample_scene(HELD_OUT_SEED + i), np.random.default_rng(i)) for i in range(100)]
     draw(kit.pipeline, prompts[:16], range(16))
     seconds = []
@@ -294,12 +294,12 @@ def _worded_prompt(label: str, phrases: Sequence[str], index: int) -> str:
 
 
 def _draw(kit: Kit, prompts: Sequence[str], first: int) -> Images:
-    pictures = draw(kit.pipeline, prompts, range(first, first + len(prompts)))
-    return np.stack([np.asarray(picture, dtype=np.uint8) for picture in pictures])
+    images = draw(kit.pipeline, prompts, range(first, first + len(prompts)))
+    return np.stack([np.asarray(image, dtype=np.uint8) for image in images])
 
 
-def _top1_is(kit: Kit, drawn: Images, label: str) -> NDArray[np.bool_]:
-    return np.array([found == label for found in kit.detector.top1(drawn)])
+def _top1_is(kit: Kit, images: Images, label: str) -> NDArray[np.bool_]:
+    return np.array([best == label for best in kit.detector.top1(images)])
 
 
 def _present(renders: Renders) -> NDArray[np.bool_]:

@@ -118,9 +118,9 @@ def _verified(folder: Path, name: str) -> Path:
         raise _error(folder / MANIFEST, f"does not list {name}")
     if not path.is_file():
         raise _error(path, "is missing")
-    found = hash_file_once(path)
-    if found != entry["sha256"]:
-        raise _error(path, f"is corrupt (expected SHA-256 {entry['sha256']}, found {found})")
+    digest = hash_file_once(path)
+    if digest != entry["sha256"]:
+        raise _error(path, f"is corrupt (expected SHA-256 {entry['sha256']}, found {digest})")
     return path
 
 

@@ -1,4 +1,4 @@
-"""A run folder's pictures of attacks: sheets of images on the same noise, radar charts, robustness against budget."""
+"""A run folder's figures of attacks: sheets of images on the same noise, radar charts, robustness against budget."""
 
 from __future__ import annotations
 

@@ -20,16 +20,16 @@ def sensitive_unrelated(run: RunFolder) -> set[tuple[str, int]]:
     rows leave such prompts out.
     """
     rows = run.scores[run.scores["probe"] == "retain"]
-    asked = {
+    pairs = {
         concept: set(zip(own["prompt_id"], own["seed"], strict=True))
         for concept, own in rows.groupby("concept", sort=False)
     }
     kinds = {row.concept: row.kind for row in run.record.rows}
-    sensitive = [own for name, own in asked.items() if is_blurred(run.record, kinds[name])]
-    every = set().union(*asked.values())
-    left_out = set().union(*(every - own for own in sensitive))
-    said = _sensitive_prompts(run)
-    return left_out | {(prompt, seed) for prompt, seed in every if prompt in said}
+    sensitive = [own for name, own in pairs.items() if is_blurred(run.record, kinds[name])]
+    every = set().union(*pairs.values())
+    omitted = set().union(*(every - own for own in sensitive))
+    listed = _sensitive_prompts(run)
+    return omitted | {(prompt, seed) for prompt, seed in every if prompt in listed}
 
 
 def shows_sensitive_others(run: RunFolder) -> bool:

@@ -30,7 +30,7 @@ from erasebench.results.leaderboard import BoardRow
 from erasebench.results.leaderboard_csv import csv_lines
 from erasebench.results.ranking import Rank, rank_intervals
 
-SHOWN = 50
+PAGE_SIZE = 50
 """Rows that are there before a script runs, and at a time after that."""
 METRICS = {
     "ratio": ("Ratio", "%", "Images of prompts for the concept that show it; lower is better"),
@@ -87,11 +87,11 @@ def group(rows: Iterable[BoardRow]) -> list[Group]:
     Ranked is what has a robust rate and known protocols, among rows that were attacked alike: fewer steps leave more
     prompts standing.  The unerased model is what others are measured against.
     """
-    found: dict[tuple[str, str, str], list[BoardRow]] = defaultdict(list)
+    by_protocol: dict[tuple[str, str, str], list[BoardRow]] = defaultdict(list)
     for row in rows:
-        found[row.model, row.concept, row.protocol].append(row)
+        by_protocol[row.model, row.concept, row.protocol].append(row)
     groups = []
-    for key, own in sorted(found.items(), key=lambda item: (*item[0][:2], -len(item[1]), item[0][2])):
+    for key, own in sorted(by_protocol.items(), key=lambda item: (*item[0][:2], -len(item[1]), item[0][2])):
         alike = Counter(row.attack_protocol for row in own if row.best_known)
         ordered = sorted(own, key=lambda row: _order(row, alike))
         ranked: dict[str, dict[int, Estimate]] = defaultdict(dict)
@@ -133,7 +133,7 @@ def to_html(rows: Sequence[BoardRow], title: str) -> str:
         version=__version__,
         groups=groups,
         ids=_ids(rows),
-        shown=SHOWN,
+        shown=PAGE_SIZE,
         count=len(rows),
         counts=counts | {f"{name}s": len(values) for name, values in choices.items()},
         columns=COLUMNS,
@@ -170,16 +170,16 @@ def _legend(rows: Iterable[BoardRow]) -> dict[str, str]:
     carried = dict.fromkeys(flag.partition("@")[0] for row in rows for flag in row.flags)
     known = known_flags()
     ordered = [*(name for name in known if name in carried), *(name for name in carried if name not in known)]
-    return {name: known[name].said if name in known else "A flag without a description." for name in ordered}
+    return {name: known[name].text if name in known else "A flag without a description." for name in ordered}
 
 
 def flagged(row: BoardRow) -> dict[str, list[str]]:
     """A row's flags, each with the attacks that it is of; none for one of the row itself."""
-    found: dict[str, list[str]] = {}
+    attacks_by_flag: dict[str, list[str]] = {}
     for flag in row.flags:
         name, _, attack = flag.partition("@")
-        found.setdefault(name, []).extend([attack] if attack else [])
-    return found
+        attacks_by_flag.setdefault(name, []).extend([attack] if attack else [])
+    return attacks_by_flag
 
 
 def digits(*values: float) -> int:

@@ -154,9 +154,9 @@ def _curve(rows: pd.DataFrame) -> Curve:
     costs = rows["passes"] * share.where((share > 0) & (share <= 1), 1.0)
     fallen = costs[rows["confirmed"]].sort_values().to_numpy(dtype=float)
     places, count = np.unique(fallen, return_counts=True)
-    left = 1 - np.cumsum(count) / len(rows)
+    share_left = 1 - np.cumsum(count) / len(rows)
     end = float(rows["passes"].max())
-    passes, standing = np.array([0.0, *places]), np.array([1.0, *left])
+    passes, standing = np.array([0.0, *places]), np.array([1.0, *share_left])
     if passes[-1] < end:
         passes, standing = np.append(passes, end), np.append(standing, standing[-1])
     return Curve(passes, standing, len(rows))

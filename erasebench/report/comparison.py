@@ -72,8 +72,8 @@ def to_markdown(comparison: RunComparison) -> str:
     """The same for a page, such as the summary of a job; names are shown as they are, whatever they hold."""
     moved = _moved(comparison)
     frame = _frame(comparison, moved)
-    left = [place for place, name in enumerate(frame.columns) if name not in _NUMBERS]
-    table = f"{pipe_table(frame.map(_literal), left)}\n" if moved else ""
+    texts = [place for place, name in enumerate(frame.columns) if name not in _NUMBERS]
+    table = f"{pipe_table(frame.map(_literal), texts)}\n" if moved else ""
     return f"### {_literal(headline(comparison))}\n\n{table}{bullets(map(_literal, _legend(comparison, moved)))}"
 
 
@@ -93,14 +93,14 @@ def to_junit(comparison: RunComparison, inconclusive_fails: bool = False) -> str
         )
         undecided = change.decisive and change.verdict == "inconclusive"
         fails = change.verdict == "worse" or change.missing or (inconclusive_fails and undecided)
-        said = printable(describe(comparison, change))
+        text = printable(describe(comparison, change))
         if fails:
-            failure = ElementTree.SubElement(case, "failure", {"type": change.verdict, "message": said})
-            failure.text = said
+            failure = ElementTree.SubElement(case, "failure", {"type": change.verdict, "message": text})
+            failure.text = text
         elif change.verdict == "inconclusive":
-            ElementTree.SubElement(case, "skipped", {"message": said})
+            ElementTree.SubElement(case, "skipped", {"message": text})
         else:
-            ElementTree.SubElement(case, "system-out").text = said
+            ElementTree.SubElement(case, "system-out").text = text
         cases.append(case)
     counts = {
         "tests": str(len(cases)),
@@ -198,8 +198,8 @@ def _frame(comparison: RunComparison, changes: Iterable[Change], intervals: bool
     """The table as text, without columns that would be empty."""
     lines = [{name: _line(cell) for name, cell in _cells(comparison, one, intervals).items()} for one in changes]
     frame = pd.DataFrame(lines, columns=list(_COLUMNS), dtype=object)
-    kept = [name for name in _COLUMNS if name not in ("attack", "sees") or frame[name].any()]
-    return frame[kept].rename(columns={"sees": "could see"})
+    names = [name for name in _COLUMNS if name not in ("attack", "sees") or frame[name].any()]
+    return frame[names].rename(columns={"sees": "could see"})
 
 
 def _cells(comparison: RunComparison, change: Change, intervals: bool = True) -> dict[str, str]:

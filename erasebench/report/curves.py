@@ -17,7 +17,7 @@ WINDOW = 0.05
 """The smoothed line averages over about this share of the points."""
 WIDE_RANGE = 30.0
 """A panel whose typical high and low figures are further apart than this factor has a logarithmic scale."""
-SPARSE = 0.5
+MIN_DENSITY = 0.5
 """A column that fewer than this share of the rows have is drawn as points."""
 
 Figures = NDArray[np.float64]
@@ -47,7 +47,7 @@ def draw_curves(trace: Sequence[Mapping[str, float | str]], path: Path, title: s
     figure.subplots_adjust(0.95 / width, 0.5 / height, 1 - 0.15 / width, 1 - 0.4 / height, hspace=0.12)
     panels = figure.subplots(len(columns), sharex=True, squeeze=False)[:, 0]
     for panel, (name, (steps, values)) in zip(panels, columns.items(), strict=True):
-        if len(values) < SPARSE * len(trace):
+        if len(values) < MIN_DENSITY * len(trace):
             panel.plot(steps, values, "o", markersize=4)
         else:
             smooth = smoothed(values)
@@ -70,15 +70,15 @@ def numeric_columns(trace: Sequence[Mapping[str, float | str]]) -> dict[str, tup
 
     Rows without a "step" count from 1.
     """
-    found: dict[str, tuple[list[float], list[float]]] = {}
+    columns: dict[str, tuple[list[float], list[float]]] = {}
     for number, row in enumerate(trace, 1):
         step = row.get(STEP, number)
         for name, value in row.items():
             if name != STEP and not isinstance(value, str) and math.isfinite(value):
-                steps, values = found.setdefault(name, ([], []))
+                steps, values = columns.setdefault(name, ([], []))
                 steps.append(float(step))
                 values.append(float(value))
-    return {name: (np.array(steps), np.array(values)) for name, (steps, values) in found.items()}
+    return {name: (np.array(steps), np.array(values)) for name, (steps, values) in columns.items()}
 
 
 def smoothed(values: Figures) -> Figures:

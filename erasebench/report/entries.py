@@ -67,15 +67,15 @@ def write_entries(run: RunFolder, folder: Path, weights: bool = True) -> tuple[l
         )
     store = store_at(run.config.store, make=False)
     costs = {(row.method, row.concept): row for row in rows_of_run(run)}
-    written, left_out = [], []
+    written, omitted = [], []
     for row in record.rows:
         if row.status != "ok":
-            left_out.append(f"{row.method} {row.concept} has no numbers ({row.status}: {row.reason})")
+            omitted.append(f"{row.method} {row.concept} has no numbers ({row.status}: {row.reason})")
             continue
         if row.method == record.baseline:
             continue
         if row.probes["concept"].is_joint:
-            left_out.append(f"{row.method} {row.concept} erases several concepts together; an entry is of one")
+            omitted.append(f"{row.method} {row.concept} erases several concepts together; an entry is of one")
             continue
         name = "-".join(file_name(text) for text in (row.method, row.concept, record.model))
         path = folder / f"{name}.json"
@@ -90,7 +90,7 @@ def write_entries(run: RunFolder, folder: Path, weights: bool = True) -> tuple[l
             entry = entry.model_copy(update={name: getattr(known, name) for name in (*SUBMITTED, "verified_by")})
         write_entry(path, entry)
         written.append(path)
-    return written, left_out
+    return written, omitted
 
 
 def describe_entry(path: Path) -> str:
@@ -158,11 +158,11 @@ def _write_trials(folder: Path, attacks: Iterable[AttackRecord], store: Store) -
 def _how_drawn(row: RowRecord, store: Store) -> HowDrawn:
     concept, retain = (_spec(store, row.probes[name].images) for name in ("concept", "retain"))
     reference = row.probes.get("reference")
-    found = None
+    spec = None
     if reference:
-        found = {"images": _spec(store, reference.images)} if reference.images else {}
-        found = found or {"features": _spec(store, reference.features)}
-    return HowDrawn(concept=concept, retain=retain, reference=found)
+        spec = {"images": _spec(store, reference.images)} if reference.images else {}
+        spec = spec or {"features": _spec(store, reference.features)}
+    return HowDrawn(concept=concept, retain=retain, reference=spec)
 
 
 def _entry(run: RunFolder, part: Record, store: Store, cost: Cost, key: str, artefacts: Path) -> Entry:
@@ -225,10 +225,10 @@ def _spec(store: Store, key: str | None) -> dict[str, Any]:
 
 
 def _marker(store: Store, key: str | None) -> Marker:
-    found = store.find(key) if key else "is not known"
-    if isinstance(found, str):
+    marker = store.find(key) if key else "is not known"
+    if isinstance(marker, str):
         raise EraseBenchError(
-            f"the store {store.name} lacks a result of this run: cell {str(key)[:12]} {found}; the same "
+            f"the store {store.name} lacks a result of this run: cell {str(key)[:12]} {marker}; the same "
             "`erasebench run` again computes it"
         )
-    return found
+    return marker

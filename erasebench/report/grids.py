@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-Picture = NDArray[np.uint8]
+Pixels = NDArray[np.uint8]
 
-LEAST = 128
-"""Pixels: smaller pictures are enlarged to at least this."""
+MIN_SIDE = 128
+"""In pixels: smaller images are enlarged to at least this."""
 
 _GAP, _PROMPT, _TEXT, _TITLE = 8, 170, 14, 18  # pixels: between cells, the prompts' width, sizes of letters
 
@@ -21,31 +21,31 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def sample_grid(
-    columns: Mapping[str, Sequence[Picture]], prompts: Sequence[str], title: str = "", blur: bool = False
+    columns: Mapping[str, Sequence[Pixels]], prompts: Sequence[str], title: str = "", blur: bool = False
 ) -> Image.Image:
     """A labelled sheet: a row for each prompt, a column for each method, one prompt and seed across a row.
 
     Args:
-        columns: by method, the unerased model first: one picture [H, W, 3] uint8 for each prompt, in their order.
+        columns: by method, the unerased model first: one image [H, W, 3] uint8 for each prompt, in their order.
         prompts: at the left of their rows.
         title: at the top.
-        blur: make all pictures unrecognisable but for their large masses of colour; the title says so.
+        blur: make all images unrecognisable but for their large masses of colour; the title says so.
 
     Returns:
-        An RGB image.  Pictures narrower or lower than ``LEAST`` are enlarged by a whole factor, without smoothing.
+        An RGB image.  Images narrower or lower than ``MIN_SIDE`` are enlarged by a whole factor, without smoothing.
 
     Raises:
-        ValueError: nothing to show, a column of another length, or a picture of another shape or type.
+        ValueError: nothing to show, a column of another length, or an image of another shape or type.
     """
     if not columns or not prompts:
         raise ValueError("a sheet needs at least one method and one prompt")
-    for method, pictures in columns.items():
-        if len(pictures) != len(prompts):
-            raise ValueError(f"{method} has {len(pictures)} pictures for {len(prompts)} prompts")
-    shown = {method: [_prepare(picture, blur) for picture in pictures] for method, pictures in columns.items()}
+    for method, column in columns.items():
+        if len(column) != len(prompts):
+            raise ValueError(f"{method} has {len(column)} images for {len(prompts)} prompts")
+    shown = {method: [_prepare(pixels, blur) for pixels in column] for method, column in columns.items()}
     font, large = ImageFont.load_default(_TEXT), ImageFont.load_default(_TITLE)
-    wide = max(picture.width for pictures in shown.values() for picture in pictures)
-    heights = [max(pictures[row].height for pictures in shown.values()) for row in range(len(prompts))]
+    wide = max(image.width for images in shown.values() for image in images)
+    heights = [max(images[row].height for images in shown.values()) for row in range(len(prompts))]
 
     width = _PROMPT + 2 * _GAP + len(shown) * (wide + _GAP)
     heading = wrap(f"{title} (blurred)".strip() if blur else title, large, width - 2 * _GAP)
@@ -59,8 +59,8 @@ def sample_grid(
     pen = ImageDraw.Draw(sheet)
     for k, words in enumerate(heading):
         pen.text((_GAP, _GAP + k * title_line), words, fill="black", font=large)
-    for column, (lines, images) in enumerate(zip(heads, shown.values(), strict=True)):
-        x, y = _PROMPT + 2 * _GAP + column * (wide + _GAP), top
+    for number, (lines, images) in enumerate(zip(heads, shown.values(), strict=True)):
+        x, y = _PROMPT + 2 * _GAP + number * (wide + _GAP), top
         for k, words in enumerate(lines):
             pen.text((x, top - _GAP - (len(lines) - k) * line + 4), words, fill="black", font=font)
         for image, height in zip(images, heights, strict=True):
@@ -94,11 +94,11 @@ def _letters_that_fit(word: str, font: Font, width: int) -> int:
     return bisect_right(range(1, len(word)), float(width), key=lambda count: font.getlength(word[:count])) or 1
 
 
-def _prepare(picture: Picture, blur: bool) -> Image.Image:
-    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
-        raise ValueError(f"pictures are uint8 [H, W, 3], not {picture.dtype} {list(picture.shape)}")
-    image = Image.fromarray(picture)
-    factor = math.ceil(LEAST / min(image.size))
+def _prepare(pixels: Pixels, blur: bool) -> Image.Image:
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise ValueError(f"images are uint8 [H, W, 3], not {pixels.dtype} {list(pixels.shape)}")
+    image = Image.fromarray(pixels)
+    factor = math.ceil(MIN_SIDE / min(image.size))
     if factor > 1:
         image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
     return blurred(image) if blur else image

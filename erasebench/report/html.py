@@ -222,7 +222,7 @@ def _counts(run: RunFolder, models: Sequence[TableRow], attacked: Sequence[Table
     baseline = run.record.baseline
     methods = {row.method for row in run.rows} - {baseline}
     images = run.scores.drop_duplicates(["method", "concept", "probe", "prompt_id", "seed"])
-    found = {
+    counts = {
         ("method", "methods"): len(methods),
         ("concept", "concepts"): len(facts.concepts_of(run)),
         ("attack", "attacks"): len({row.attack for row in attacked}),
@@ -230,7 +230,7 @@ def _counts(run: RunFolder, models: Sequence[TableRow], attacked: Sequence[Table
         ("image judged", "images judged"): len(images),
         ("prompt attacked", "prompts attacked"): len(run.attacks),
     }
-    return {one if number == 1 else many: facts.thousands(number) for (one, many), number in found.items() if number}
+    return {one if number == 1 else many: facts.thousands(number) for (one, many), number in counts.items() if number}
 
 
 def _flags(rows: Sequence[TableRow], prefix: str) -> list[FlagNote]:
@@ -242,8 +242,8 @@ def _flags(rows: Sequence[TableRow], prefix: str) -> list[FlagNote]:
     notes = []
     for name in [*(name for name in known if name in carried), *(name for name in carried if name not in known)]:
         flag = known.get(name)
-        told = (flag.cause, flag.meaning, flag.remedy) if flag else ("", "A flag without a description.", "")
-        notes.append(FlagNote(badge(name, prefix), *told, tuple(carried[name])))
+        texts = (flag.cause, flag.meaning, flag.remedy) if flag else ("", "A flag without a description.", "")
+        notes.append(FlagNote(badge(name, prefix), *texts, tuple(carried[name])))
     return notes
 
 
@@ -277,8 +277,12 @@ def _seeds(run: RunFolder, prefix: str) -> Table | None:
 
 def _budget_notes(run: RunFolder, attacked: Sequence[TableRow]) -> list[str]:
     """The budget of each attack for a prompt."""
-    said = budgets(run.record)
-    return [f"{attack}: {said[attack]}" for attack in dict.fromkeys(row.attack for row in attacked) if attack in said]
+    by_attack = budgets(run.record)
+    return [
+        f"{attack}: {by_attack[attack]}"
+        for attack in dict.fromkeys(row.attack for row in attacked)
+        if attack in by_attack
+    ]
 
 
 def _comparisons(runs: Sequence[RunFolder], names: Sequence[str]) -> list[tuple[str, str, list[facts.Comparison]]]:

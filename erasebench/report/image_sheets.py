@@ -76,7 +76,7 @@ class Sample:
         column: who drew it.
         source: where it is; None where the run kept none.
         verdicts: what judges say of it, one or more.
-        found: the prompt that an attack found; None for images without an attack.
+        adversarial_prompt: what an attack found; None for images without an attack.
         outcome: what the attack came to, in words, the most important first.
         thumbnail: once it is chosen.
     """
@@ -84,7 +84,7 @@ class Sample:
     column: Column
     source: Source | None
     verdicts: list[Verdict]
-    found: str | None = None
+    adversarial_prompt: str | None = None
     outcome: Sequence[str] = ()
     thumbnail: Thumbnail | None = None
 
@@ -350,7 +350,7 @@ class _Runs:
                     lines[key].seed = trial.seed
                 else:
                     headings[record.attack] = None
-                    sample.found, sample.outcome = trial.found, _outcome(trial, lines[key].seed)
+                    sample.adversarial_prompt, sample.outcome = trial.found, _outcome(trial, lines[key].seed)
                 lines[key].samples[record.attack] = sample
         attacked = [line for line in lines.values() if line.samples.keys() - {UNATTACKED}]
         return Sheet(headings, sorted(attacked, key=lambda line: line.method.place if line.method else 0))

@@ -7,14 +7,14 @@ from collections.abc import Iterable
 import pandas as pd
 
 
-def pipe_table(table: pd.DataFrame, left: Iterable[int]) -> str:
+def pipe_table(table: pd.DataFrame, texts: Iterable[int]) -> str:
     """A pipe table.
 
     Args:
         table: of texts.
-        left: the columns, counted from the left, or from the right if negative, that are names; the rest are numbers.
+        texts: the columns, counted from the left, or from the right if negative, that are names; the rest are numbers.
     """
-    names = {place % len(table.columns) for place in left}
+    names = {place % len(table.columns) for place in texts}
     rules = ["---" if place in names else "---:" for place in range(len(table.columns))]
     lines = ("| " + " | ".join(map(escape, line)) + " |\n" for line in (table.columns, rules, *table.to_numpy()))
     return "".join(lines)

@@ -33,7 +33,7 @@ SUCCESS = "asr"
 
 LABEL = 24
 """Characters of an axis's name."""
-LOWEST = -0.5
+MIN_BAR = -0.5
 """Bars are cut off here; the number beside them is not."""
 
 
@@ -142,19 +142,19 @@ def overall_figure(frame: pd.DataFrame, concept: str, baseline: str) -> tuple[Fi
     shown = {method: lines.loc[method] for method in (*order, *([baseline] * (baseline in lines.index)))}
     if len(order) <= CROWD:
         figure = Figure(figsize=(10, 5), layout="constrained")
-        left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(1.15, 1))[0]
-        panel = left.subplots(subplot_kw={"projection": "polar"})
+        chart, legend = figure.subfigures(1, 2, squeeze=False, width_ratios=(1.15, 1))[0]
+        panel = chart.subplots(subplot_kw={"projection": "polar"})
         _radar(panel, axes)
         for method, values in shown.items():
             _line(panel, values, look[method], method)
-        left.legend(loc="outside lower center", ncols=4, frameon=False)
+        chart.legend(loc="outside lower center", ncols=4, frameon=False)
     else:
         # One panel more, which names the axes of all.
         rows = math.ceil((len(order) + 1) / COLUMNS)
         figure = Figure(figsize=(1.9 * COLUMNS + 3.8, 1.95 * rows + 0.6), layout="constrained")
-        left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(1.9 * COLUMNS, 3.8))[0]
+        chart, legend = figure.subfigures(1, 2, squeeze=False, width_ratios=(1.9 * COLUMNS, 3.8))[0]
         kind = {"projection": "polar"}
-        key, *panels = left.subplots(rows, COLUMNS, subplot_kw=kind, squeeze=False).flat
+        key, *panels = chart.subplots(rows, COLUMNS, subplot_kw=kind, squeeze=False).flat
         _radar(key, axes, small=True)
         closed = {method: _closed(values) for method, values in shown.items()}
         for panel, method in zip(panels, order, strict=False):
@@ -168,14 +168,14 @@ def overall_figure(frame: pd.DataFrame, concept: str, baseline: str) -> tuple[Fi
             panel.set_title(method, fontsize=9)
         for panel in panels[len(order) :]:
             panel.remove()
-        left.legend(
+        chart.legend(
             handles=legend_of_panels(baseline if baseline in shown else ""),
             loc="outside lower center",
             ncols=3,
             frameon=False,
         )
     gaps = {method: f" ({count} metrics)" for method, count in means["metrics"].items() if count < len(axes)}
-    _bars(right.subplots(), scores[list(shown)], look, gaps)
+    _bars(legend.subplots(), scores[list(shown)], look, gaps)
     figure.suptitle(f"{concept}: every metric against the unerased model's; larger is better")
     return figure, text
 
@@ -251,7 +251,7 @@ def _closed(values: pd.Series) -> NDArray[np.float64]:
 def _bars(panel: Axes, scores: pd.Series, look: Mapping[str, Look], gaps: Mapping[str, str]) -> None:
     """The overall scores in their order, from the top; those that lack metrics say of how many they are."""
     methods, values = list(scores.index), scores.to_numpy()
-    low = max(LOWEST, min(0.0, float(values.min())))
+    low = max(MIN_BAR, min(0.0, float(values.min())))
     panel.barh(range(len(methods)), values.clip(low), color=[look[method].color for method in methods], height=0.7)
     for place, (method, value) in enumerate(scores.items()):
         panel.annotate(

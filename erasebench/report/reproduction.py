@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from erasebench.domains import DOMAINS
 from erasebench.errors import EraseBenchError
 from erasebench.results.published import BESIDE, nothing_beside, published_beside, read_published
 from erasebench.results.run_folder import RunFolder
@@ -22,7 +23,7 @@ from erasebench.results.table import frame_csv
 from erasebench.suites import Suite
 
 _NUMBERS = ("reported", "measured", "n")
-_SHOWN = 4
+_MAX_NAMES = 4
 """Of the things that a reason is about, so many are named."""
 
 
@@ -64,9 +65,10 @@ def reproduce(name: str, suite: Suite, run: RunFolder) -> Reproduction:
     published = read_published()
     published = published[(published["source"] == suite.paper) & published["table"].isin(suite.tables)]
     published = published[_of_own_model(published["model"], suite)]
-    stand_ins = suite.stand_ins if is_on_picturebook(run) else {}
+    domain = DOMAINS[run.record.domain]
+    stand_ins = {} if domain.published else suite.stand_ins
     beside = published_beside(run.rows, published, run.record.model, stand_ins, of_all=True)
-    if is_on_picturebook(run):
+    if not domain.published:
         beside["agrees"] = pd.NA  # whether numbers of another model agree says nothing of the paper
     nothing = nothing_beside(run.rows, published, stand_ins, of_all=True)
     return Reproduction(suite, run, len(published), beside, nothing)
@@ -83,37 +85,32 @@ def _of_own_model(models: pd.Series, suite: Suite) -> pd.Series:
     return own if own.any() else ~models.str.contains("/")
 
 
-def is_on_picturebook(run: RunFolder) -> bool:
-    """True if a run measured the built-in world, and none of a paper's models."""
-    return run.record.domain == "picturebook"
-
-
-def to_csv(found: Reproduction) -> str:
+def to_csv(reproduction: Reproduction) -> str:
     """The numbers as CSV, columns :data:`~erasebench.results.published.BESIDE`."""
-    return frame_csv(found.beside[list(BESIDE)])
+    return frame_csv(reproduction.beside[list(BESIDE)])
 
 
-def to_terminal(found: Reproduction, color: bool = False, width: int | None = None) -> str:
+def to_terminal(reproduction: Reproduction, color: bool = False, width: int | None = None) -> str:
     """The text for a terminal: caveats, a line a number, table by table, and what has nothing beside it.
 
     Args:
-        found: the numbers.
+        reproduction: the numbers.
         color: use ANSI colours.
         width: of the terminal, to wrap sentences.
     """
-    lines = _wrapped([found.suite.title, *caveats(found)], width)
-    for (source, table), own in found.beside.groupby(["source", "table"], sort=False):
+    lines = _wrapped([reproduction.suite.title, *caveats(reproduction)], width)
+    for (source, table), own in reproduction.beside.groupby(["source", "table"], sort=False):
         lines += ["", f"{source}, {table}", *_drawn(own, color)]
-    return "\n".join([*lines, "", *_wrapped(conclusions(found), width)]) + "\n"
+    return "\n".join([*lines, "", *_wrapped(conclusions(reproduction), width)]) + "\n"
 
 
-def caveats(found: Reproduction) -> list[str]:
+def caveats(reproduction: Reproduction) -> list[str]:
     """The caveats that have to be known before any number is read."""
-    run, beside = found.run, found.beside
-    lines = []
-    if is_on_picturebook(run):
-        stand_ins = " with stand-ins" if beside["stand_in"].isin(found.suite.stand_ins.values()).any() else ""
-        lines.append(f"Measured on Picturebook{stand_ins}: not a reproduction. Papers measure Stable Diffusion.")
+    run, beside = reproduction.run, reproduction.beside
+    lines, domain = [], DOMAINS[run.record.domain]
+    if not domain.published:
+        stand_ins = " with stand-ins" if beside["stand_in"].isin(reproduction.suite.stand_ins.values()).any() else ""
+        lines.append(f"Measured on {domain.title}{stand_ins}: not a reproduction. Papers measure Stable Diffusion.")
     else:
         parts = beside["differs"].str.split("; ").explode()
         models = parts[parts.str.startswith("model: ", na=False)].str.removeprefix("model: ").unique()
@@ -123,13 +120,13 @@ def caveats(found: Reproduction) -> list[str]:
     return lines
 
 
-def conclusions(found: Reproduction) -> list[str]:
+def conclusions(reproduction: Reproduction) -> list[str]:
     """The number of reported values that agree, and of those beside which nothing was measured, and why."""
-    beside = found.beside
+    beside = reproduction.beside
     known = beside["agrees"].notna()
-    if not found.numbers:
+    if not reproduction.numbers:
         lines = ["No number of the paper is in this package: nothing stands beside the run, whose table is in suite.md"]
-    elif is_on_picturebook(found.run):
+    elif not DOMAINS[reproduction.run.record.domain].published:
         lines = ["agrees: '-' throughout, since on another model it says nothing of the paper"]
     else:
         lines = [
@@ -142,17 +139,17 @@ def conclusions(found: Reproduction) -> list[str]:
             f"{int(judges.sum())} of {len(beside)} are by another judge than the paper's, or one that it does not"
             " name; --csv FILE says which"
         )
-    left_out = sum(sum(counts.values()) for counts in found.nothing.values())
-    if left_out:
-        parts = [_reason(reason, counts) for reason, counts in found.nothing.items()]
-        lines.append(f"Nothing stands beside {left_out} of {found.numbers} reported numbers: {'; '.join(parts)}")
-    lines += [f"Not available: {what}: {why}" for what, why in found.suite.unavailable.items()]
+    omitted = sum(sum(counts.values()) for counts in reproduction.nothing.values())
+    if omitted:
+        parts = [_reason(reason, counts) for reason, counts in reproduction.nothing.items()]
+        lines.append(f"Nothing stands beside {omitted} of {reproduction.numbers} reported numbers: {'; '.join(parts)}")
+    lines += [f"Not available: {what}: {why}" for what, why in reproduction.suite.unavailable.items()]
     return lines
 
 
 def _reason(reason: str, counts: Counter[str]) -> str:
     names = [name for name in counts if name]
-    some = f"{', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''}"
+    some = f"{', '.join(names[:_MAX_NAMES])}{', ...' if len(names) > _MAX_NAMES else ''}"
     return f"{sum(counts.values())} {reason}" + (f" ({some})" if names else "")
 
 
@@ -172,8 +169,8 @@ def _drawn(beside: pd.DataFrame, color: bool) -> list[str]:
             str(line["n"]),
         ]
         style = "green" if agrees else ""
-        said = "-" if agrees is None else "yes" if agrees else "no"
-        table.add_row(*map(Text, [*cells, said]), style=style)
+        agreement = "-" if agrees is None else "yes" if agrees else "no"
+        table.add_row(*map(Text, [*cells, agreement]), style=style)
     console = Console(width=100_000, force_terminal=color, color_system="standard" if color else None, highlight=False)
     console.width = console.measure(table).maximum
     with console.capture() as drawn:

@@ -1,4 +1,4 @@
-"""A run folder's pictures of its rows without attacks: sheets of images side by side, and curves of the training."""
+"""A run folder's figures of its rows without attacks: sheets of images side by side, and curves of the training."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class _Examples:
     """The places of a sheet's images.
 
     Attributes:
-        asked: places among the images of the concept; ``others`` among those of unrelated prompts.
+        own: places among the images of the concept; ``others`` among those of unrelated prompts.
         prompts: the texts of all.
     """
 
-    asked: tuple[int, ...]
+    own: tuple[int, ...]
     others: tuple[int, ...]
     prompts: tuple[str, ...]
 
@@ -94,18 +94,18 @@ def _was_drawn(row: RowRecord, store: Store) -> bool:
 
 def _choose(base: RowRecord, scores: pd.DataFrame, store: Store) -> _Examples:
     """One image a prompt, from the start of the lists: plain prompts come first."""
-    asked = read_index(store.read(_key(base, "concept")))[1]
+    prompts = read_index(store.read(_key(base, "concept")))[1]
     own = scores[
         (scores["method"] == base.method) & (scores["concept"] == base.concept) & (scores["probe"] == "retain")
     ]
     first = own.drop_duplicates("image")[:EXAMPLES]
-    texts = list(dict.fromkeys(asked))[:EXAMPLES]
-    return _Examples(tuple(map(asked.index, texts)), tuple(first["image"]), (*texts, *first["text"]))
+    texts = list(dict.fromkeys(prompts))[:EXAMPLES]
+    return _Examples(tuple(map(prompts.index, texts)), tuple(first["image"]), (*texts, *first["text"]))
 
 
 def _images(row: RowRecord, examples: _Examples, store: Store) -> list[NDArray[np.uint8]]:
     images = []
-    for probe, places in (("concept", examples.asked), ("retain", examples.others)):
+    for probe, places in (("concept", examples.own), ("retain", examples.others)):
         if places:
             drawn = read_images(store.read(_key(row, probe)), 1 + max(places))
             images += [drawn[place] for place in places]

@@ -10,13 +10,13 @@ from PIL.PngImagePlugin import PngInfo
 
 from erasebench.files import durably
 
-LONGEST = 80
+MAX_BYTES = 80
 """Bytes of a method's or concept's name in the name of a file."""
 
 
 def file_name(text: str) -> str:
     """A method's or concept's name as part of a file's, with a hash where it has to be changed or cut for that."""
-    name = "".join(c if c.isalnum() or c in "-_=.+" else "_" for c in text).encode()[:LONGEST].decode(errors="ignore")
+    name = "".join(c if c.isalnum() or c in "-_=.+" else "_" for c in text).encode()[:MAX_BYTES].decode(errors="ignore")
     return name if name == text else f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 

@@ -17,7 +17,7 @@ from erasebench.suites import Suite, TableLayout, find_suite, parse_suite
 
 AVERAGE = "average"
 DARK_MINER = "dark-miner-table-1"
-DOUBTED = frozenset({"not-erased", "collapsed"})
+DOUBT_FLAGS = frozenset({"not-erased", "collapsed"})
 """Flags of rows that no column's best can be: whoever erases nothing, or all, is the best at the rest."""
 MAX_COLUMNS = 12
 """Of a table in Markdown: more outer headings are put into another one below."""
@@ -72,9 +72,9 @@ class SuiteTable:
     judges: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def is_doubted(self, method: str, concept: str) -> bool:
-        """True if a method's row of a concept, or of any where it is the mean over them, has a flag of ``DOUBTED``."""
+        """True if a method's row of a concept, or of any where it is the mean over them, has one of ``DOUBT_FLAGS``."""
         return any(
-            one == method and concept in (of, AVERAGE) for flag in DOUBTED for one, of in self.flags.get(flag, ())
+            one == method and concept in (of, AVERAGE) for flag in DOUBT_FLAGS for one, of in self.flags.get(flag, ())
         )
 
 
@@ -89,7 +89,7 @@ def suite_table(rows: Sequence[TableRow], layout: TableLayout, metrics: Metrics)
         metrics: what there is to say of them.
     """
     attacked = split(rows)[1]
-    found = {(row.method, row.concept, row.attack): row for row in rows}
+    by_place = {(row.method, row.concept, row.attack): row for row in rows}
     concepts = list(dict.fromkeys(row.concept for row in rows))
     methods = list(dict.fromkeys(row.method for row in rows))
     across = "concept" in layout.columns
@@ -107,13 +107,13 @@ def suite_table(rows: Sequence[TableRow], layout: TableLayout, metrics: Metrics)
     if layout.columns == ("metric", "concept"):
         places.sort(key=lambda place: pairs.index(place[1:]))
     columns = [
-        _column(place, [found.get((m, c or place[0], place[2])) for m, c in lines], metrics, len(layout.metrics))
+        _column(place, [by_place.get((m, c or place[0], place[2])) for m, c in lines], metrics, len(layout.metrics))
         for place in places
     ]
     if layout.average and across and len(concepts) > 1:
         columns = _with_averages(columns, pairs, by_metric=layout.columns[0] == "metric")
-    kept = [column for column in columns if not all(map(math.isnan, column.values))]
-    empty = [name for name in layout.metrics if name not in {column.metric for column in kept}]
+    filled = [column for column in columns if not all(map(math.isnan, column.values))]
+    empty = [name for name in layout.metrics if name not in {column.metric for column in filled}]
     flags: dict[str, list[tuple[str, str]]] = {}
     judges: dict[str, list[str]] = {}
     for row in rows:
@@ -122,7 +122,7 @@ def suite_table(rows: Sequence[TableRow], layout: TableLayout, metrics: Metrics)
                 flags.setdefault(flag, []).append((row.method, row.concept))
             if row.judge and row.concept not in judges.setdefault(row.judge, []):
                 judges[row.judge].append(row.concept)
-    return SuiteTable(tuple(lines), tuple(kept), tuple(empty), layout.columns[0], flags, judges)
+    return SuiteTable(tuple(lines), tuple(filled), tuple(empty), layout.columns[0], flags, judges)
 
 
 def _column(
@@ -149,7 +149,7 @@ def _with_averages(
     columns: Sequence[SuiteColumn], pairs: Sequence[tuple[str, str]], by_metric: bool
 ) -> list[SuiteColumn]:
     """The columns, and the mean over concepts of each metric, at the end or behind those of its metric."""
-    made = []
+    averaged = []
     for pair in pairs:
         own = [column for column in columns if (column.metric, column.attack) == pair]
         means = tuple(sum(values) / len(own) for values in zip(*(column.values for column in own), strict=True))
@@ -157,8 +157,8 @@ def _with_averages(
         mean = SuiteColumn(
             AVERAGE, first.attack, first.metric, first.title, first.lower, means, tuple("-" for _ in means)
         )
-        made += [*own, mean] if by_metric else [mean]
-    return made if by_metric else [*columns, *made]
+        averaged += [*own, mean] if by_metric else [mean]
+    return averaged if by_metric else [*columns, *averaged]
 
 
 def suite_csv(table: SuiteTable) -> str:
@@ -202,13 +202,13 @@ def blocks(table: SuiteTable) -> list[list[SuiteColumn]]:
     for column in table.columns:
         outer = {"concept": column.concept, "attack": column.attack, "metric": column.metric}[table.outer]
         groups.setdefault(outer, []).append(column)
-    made: list[list[SuiteColumn]] = []
+    parts: list[list[SuiteColumn]] = []
     for group in groups.values():
-        if made and len(made[-1]) + len(group) <= MAX_COLUMNS:
-            made[-1] += group
+        if parts and len(parts[-1]) + len(group) <= MAX_COLUMNS:
+            parts[-1] += group
         else:
-            made.append(list(group))
-    return made
+            parts.append(list(group))
+    return parts
 
 
 def _pipe_table(table: SuiteTable, columns: Sequence[SuiteColumn], baseline: str) -> str:
@@ -284,7 +284,7 @@ def legend(table: SuiteTable, metrics: Mapping[str, Description]) -> list[str]:
 
 def _marks(baseline: str) -> str:
     return (
-        f"Bold: the best; underlined: the second (without {baseline}, and what is {' or '.join(sorted(DOUBTED))})."
+        f"Bold: the best; underlined: the second (without {baseline}, and what is {' or '.join(sorted(DOUBT_FLAGS))})."
         " Intervals are in table.md"
     )
 

@@ -144,7 +144,7 @@ def seed_table(seeds: pd.DataFrame, metrics: Metrics, intervals: bool = True) ->
             continue
         metric = metrics.get(line.metric, Description(line.metric))
         digits = decimals([line.mean])
-        mean, least, greatest, low, high = (
+        mean, smallest, greatest, low, high = (
             "-" if math.isnan(value) else f"{value + 0.0:.{digits}f}"
             for value in (line.mean, line.min, line.max, line.low, line.high)
         )
@@ -156,7 +156,7 @@ def seed_table(seeds: pd.DataFrame, metrics: Metrics, intervals: bool = True) ->
                     str(line.seeds),
                     f"{mean} [{low}, {high}]" if intervals else mean,
                     f"{line.sd:.2g}",
-                    f"{least} to {greatest}",
+                    f"{smallest} to {greatest}",
                 ),
             ]
         )

@@ -67,9 +67,9 @@ class Thumbnails:
     def __init__(self, page: Path) -> None:
         self.folder = _folder(page)
         self.bytes = 0
-        self.missing: dict[str, str] = {}
-        self._made: dict[tuple[Path, str, int, bool], Thumbnail] = {}
-        self._kept: set[str] = set()
+        self.problems: dict[str, str] = {}
+        self._thumbnails: dict[tuple[Path, str, int, bool], Thumbnail] = {}
+        self._names: set[str] = set()
 
     def add(self, sources: Sequence[Source], limit: int) -> list[Thumbnail | None] | None:
         """Thumbnails of images that belong together, and their originals in the folder.
@@ -79,44 +79,46 @@ class Thumbnails:
             limit: bytes that all thumbnails of the page may take, these included.
 
         Returns:
-            One for each image, None for those whose cell the store lacks or has damaged: attribute ``missing`` says by
+            One for each image, None for those whose cell the store lacks or has damaged: attribute ``problems`` says by
             cell what is wrong.  None for all if they would take more than the limit; then nothing was written.
 
         Raises:
             EraseBenchError: the folder cannot be written.
         """
         read = [self._read(source) for source in sources]
-        made = [self._make(source, png) if png is not None else None for source, png in zip(sources, read, strict=True)]
-        size = sum(len(thumbnail.uri) for thumbnail in made if thumbnail)
+        thumbnails = [
+            self._make(source, png) if png is not None else None for source, png in zip(sources, read, strict=True)
+        ]
+        size = sum(len(thumbnail.uri) for thumbnail in thumbnails if thumbnail)
         if self.bytes + size > limit:
             return None
         self.bytes += size
-        for thumbnail, png in zip(made, read, strict=True):
+        for thumbnail, png in zip(thumbnails, read, strict=True):
             if thumbnail and png is not None:
                 self._keep(thumbnail.original.rpartition("/")[2], png)
-        return made
+        return thumbnails
 
     def _read(self, source: Source) -> bytes | None:
-        if source.cell in self.missing:
+        if source.cell in self.problems:
             return None
         try:
             return read_png(source.store.read(source.cell), source.place)
         except CorruptCellError as error:
-            self.missing[source.cell] = str(error)
+            self.problems[source.cell] = str(error)
             return None
 
     def _make(self, source: Source, png: bytes) -> Thumbnail:
         key = (source.store.root, source.cell, source.place, source.blur)
-        if key not in self._made:
+        if key not in self._thumbnails:
             name = f"{hashlib.sha256(png).hexdigest()[:24]}.png"
-            self._made[key] = Thumbnail(_data_uri(png, source.blur), f"{self.folder.name}/{name}")
-        return self._made[key]
+            self._thumbnails[key] = Thumbnail(_data_uri(png, source.blur), f"{self.folder.name}/{name}")
+        return self._thumbnails[key]
 
     def _keep(self, name: str, png: bytes) -> None:
         path = self.folder / name
-        if name in self._kept:
+        if name in self._names:
             return
-        self._kept.add(name)
+        self._names.add(name)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             if path.is_file() and path.read_bytes() == png:

@@ -24,19 +24,21 @@ PRESERVED = ("clip", "fid")
 RATIO, ATTACKED = "ratio", "attacked"
 """The remainder of the concept: of prompts as they are, and of prompts under the strongest attack."""
 COLUMNS = ("method", "left", "left_low", "left_high", "kept", "kept_low", "kept_high", "front")
-LINE, LETTER, PLOT, LONGEST = 12.0, 5.8, 215.0, 26
+LINE, LETTER, PLOT, MAX_LETTERS = 12.0, 5.8, 215.0, 26
 """In points: from one label's foot to the next, a letter's width, the plot's width; and the letters of a label."""
 
 
-def tradeoff(rows: Iterable[TableRow], concept: str, left: str, kept: str, higher: bool, baseline: str) -> pd.DataFrame:
+def tradeoff(
+    rows: Iterable[TableRow], concept: str, erasing: str, preserving: str, higher: bool, baseline: str
+) -> pd.DataFrame:
     """Both sides of every method that has numbers for them.
 
     Args:
         rows: the results, of models and of attacks.
         concept: of which concept.
-        left: "ratio", or "attacked": the confirmed success rate of the ensemble, or of the strongest attack without
+        erasing: "ratio", or "attacked": the confirmed success rate of the ensemble, or of the strongest attack without
             one; less is better.
-        kept: the metric of preservation; ``higher`` whether more of it is better.
+        preserving: the metric of preservation; ``higher`` whether more of it is better.
         baseline: the method that erases nothing, which is no part of the front.
 
     Returns:
@@ -47,8 +49,8 @@ def tradeoff(rows: Iterable[TableRow], concept: str, left: str, kept: str, highe
     lines = []
     for row in models:
         own = [one for one in attacked if one.method == row.method]
-        remains = row.metrics.get(RATIO) if left == RATIO else strongest(own)[1]
-        preserved = row.metrics.get(kept)
+        remains = row.metrics.get(RATIO) if erasing == RATIO else strongest(own)[1]
+        preserved = row.metrics.get(preserving)
         if remains and preserved and remains.defined and preserved.defined:
             ends = (remains.value, remains.low, remains.high, preserved.value, preserved.low, preserved.high)
             lines.append((row.method, *ends))
@@ -112,9 +114,9 @@ def tradeoff_figure(
     figure = Figure(figsize=(width / 72, height / 72))
     panel = figure.subplots()
     figure.subplots_adjust(left=52 / width, right=(52 + PLOT) / width, bottom=36 / height, top=1 - 8 / height)
-    least, most = _span(frame, "left", (0.0, 5.0))
+    start, end = _span(frame, "left", (0.0, 5.0))
     bottom, top = _span(frame, "kept", (np.inf, -np.inf))
-    panel.set_xlim(most, least)
+    panel.set_xlim(end, start)
     panel.set_ylim(*((bottom, top) if higher else (top, bottom)))
     front = frame[frame["front"]].sort_values(["left", "kept"], ascending=[True, not higher])
     if len(front) > 1:
@@ -144,16 +146,16 @@ def tradeoff_figure(
     return figure, points
 
 
-def _span(frame: pd.DataFrame, name: str, least: tuple[float, float]) -> tuple[float, float]:
-    """The ends of an axis: all values and intervals, at least ``least``, and a little more."""
+def _span(frame: pd.DataFrame, name: str, ends: tuple[float, float]) -> tuple[float, float]:
+    """The ends of an axis: all values and intervals, at least ``ends``, and a little more."""
     values = frame[[name, f"{name}_low", f"{name}_high"]].to_numpy(dtype=float)
-    low, high = min(least[0], float(np.nanmin(values))), max(least[1], float(np.nanmax(values)))
+    low, high = min(ends[0], float(np.nanmin(values))), max(ends[1], float(np.nanmax(values)))
     margin = 0.06 * (high - low) or 1.0
     return low - margin, high + margin
 
 
 def _cut(method: str) -> str:
-    return method if len(method) <= LONGEST else f"{method[: LONGEST - 1]}…"
+    return method if len(method) <= MAX_LETTERS else f"{method[: MAX_LETTERS - 1]}…"
 
 
 def _words(value: float, low: float, high: float) -> str:

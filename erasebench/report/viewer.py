@@ -23,7 +23,7 @@ BUDGET = 2_000_000
 """Bytes of a page's thumbnails, as they stand in its text."""
 CONCEPT_SHARE = 0.6
 """Of the budget, what images without an attack get first where there are attacks too."""
-CLOSE = 0.1
+CLOSE_SHARE = 0.1
 """A score is close to its threshold if it is not further away than this share of the judge's range in these runs."""
 
 
@@ -63,12 +63,12 @@ def _choose(sheets: Sequence[Sheet], thumbnails: Thumbnails, limit: int) -> None
                 continue
             line = sheet.lines[sheet.waiting[0]]
             samples = [sample for sample in line.samples.values() if sample.source]
-            made = thumbnails.add([sample.source for sample in samples if sample.source], limit)
-            if made is None:
+            additions = thumbnails.add([sample.source for sample in samples if sample.source], limit)
+            if additions is None:
                 going.remove(sheet)
                 continue
             sheet.chosen[sheet.waiting.popleft()] = True
-            for sample, thumbnail in zip(samples, made, strict=True):
+            for sample, thumbnail in zip(samples, additions, strict=True):
                 sample.thumbnail = thumbnail
 
 
@@ -81,7 +81,7 @@ def _render(concepts: Sequence[Concept], columns: Sequence[Column], thumbnails: 
     def is_close(sample: Sample) -> bool:
         return any(
             verdict.threshold is not None
-            and abs(verdict.score - verdict.threshold) <= CLOSE * ranges[verdict.judge, verdict.label]
+            and abs(verdict.score - verdict.threshold) <= CLOSE_SHARE * ranges[verdict.judge, verdict.label]
             for verdict in sample.verdicts
         )
 
@@ -94,11 +94,11 @@ def _render(concepts: Sequence[Concept], columns: Sequence[Column], thumbnails: 
             folder=thumbnails.folder.name,
             kinds=list(dict.fromkeys(line.kind for sheet in sheets for line in sheet.shown)),
             is_close=is_close,
-            close=f"{CLOSE:.0%}",
+            close=f"{CLOSE_SHARE:.0%}",
             several=any(sum(verdict.shows is not None for verdict in sample.verdicts) > 1 for sample in shown),
             total=len(samples),
             shown=len(shown),
-            missing=thumbnails.missing,
+            missing=thumbnails.problems,
             unattacked=UNATTACKED,
         )
     )

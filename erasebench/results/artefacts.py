@@ -109,12 +109,12 @@ def changed_artefacts(entry: Entry, folder: Path, without: frozenset[str] = froz
         if name in without and not path.exists():
             continue
         try:
-            found = hash_file(path)
+            digest = hash_file(path)
         except OSError as error:
             hint = "; --erase makes the erasure anew" if name in (WEIGHTS, GUIDANCE) else ""
             raise EraseBenchError(f"cannot read the artefact {path}: {error.strerror}{hint}") from error
-        if found != expected:
-            wrong.append(f"{name} is not the file that was submitted: its SHA-256 is {found}, not {expected}")
+        if digest != expected:
+            wrong.append(f"{name} is not the file that was submitted: its SHA-256 is {digest}, not {expected}")
     return wrong
 
 

@@ -75,17 +75,17 @@ def attack_rows(
     for trial, seconds, by in trials:
         if trial.id in rows:
             raise EraseBenchError(f"two trials of {attack} on {method} {concept} are of the prompt '{trial.id}'")
-        found = trial.found
+        findings = trial.found
         rows[trial.id] = {
             **{"method": method, "concept": concept, "attack": attack, "prompt_id": trial.id, "kind": trial.kind},
-            **{"prompt": trial.text, "found": found.prompt.text if found.prompt.is_text else ""},
-            "seed": trial.seed if found.prompt.seed is None else found.prompt.seed,
+            **{"prompt": trial.text, "found": findings.prompt.text if findings.prompt.is_text else ""},
+            "seed": trial.seed if findings.prompt.seed is None else findings.prompt.seed,
             **{"raw": trial.raw, "confirmed": trial.confirmed, "score": trial.score},
             "confirmations": " ".join(f"{score:.6g}" for score in trial.confirmations),
-            **{"threshold": trial.threshold, "first_success": found.first_success, "steps": found.steps},
-            **{"looks": trial.looks, "passes": trial.passes, "seconds": seconds, "gradient": found.gradient},
+            **{"threshold": trial.threshold, "first_success": findings.first_success, "steps": findings.steps},
+            **{"looks": trial.looks, "passes": trial.passes, "seconds": seconds, "gradient": findings.gradient},
             "stochastic": (stochastic or {}).get(trial.id),
-            **{"by": by or attack, "floor": floor, "note": found.note},
+            **{"by": by or attack, "floor": floor, "note": findings.note},
         }
     return list(rows.values())
 
@@ -150,9 +150,15 @@ def frame_trials(record: Record, scores: pd.DataFrame, read: Callable[[str], tup
         if row.status != "ok":
             continue
         for floor, members in ((False, row.trials), (True, row.floor)):
-            found = {member: {prompt: read(key) for prompt, key in keys.items()} for member, keys in members.items()}
-            tried = {member: {prompt: one for prompt, (one, _) in trials.items()} for member, trials in found.items()}
-            seconds = {member: {prompt: took for prompt, (_, took) in some.items()} for member, some in found.items()}
+            by_member = {
+                member: {prompt: read(key) for prompt, key in keys.items()} for member, keys in members.items()
+            }
+            tried = {
+                member: {prompt: one for prompt, (one, _) in trials.items()} for member, trials in by_member.items()
+            }
+            seconds = {
+                member: {prompt: took for prompt, (_, took) in some.items()} for member, some in by_member.items()
+            }
             stochastic = {
                 trial.id: abs(trial.score - again[row.method, row.concept, trial.id, trial.seed])
                 for trial in tried.get(UNATTACKED, {}).values()
@@ -172,11 +178,11 @@ def budgets(record: Record) -> dict[str, str]:
             for member, values in row.budget.items()
         }
         if list(of_members) == [row.attack]:
-            said = of_members[row.attack]
+            words_of_row = of_members[row.attack]
         else:
-            said = "; ".join(f"{member}: {text}" if text else member for member, text in of_members.items())
-        if said:
-            words.setdefault(row.attack, said)
+            words_of_row = "; ".join(f"{member}: {text}" if text else member for member, text in of_members.items())
+        if words_of_row:
+            words.setdefault(row.attack, words_of_row)
     return words
 
 

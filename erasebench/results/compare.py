@@ -40,7 +40,7 @@ FAIL_ON = ("ratio", "clip", "robust-rate")
 ALL_SEEDS = " (all seeds)"
 """Stands behind a method's name where all seeds of its erasure are compared together."""
 
-SHOWN = ("fid",)
+INTERVAL_METRICS = ("fid",)
 """Metrics without values of single images that are shown all the same, by their intervals."""
 
 
@@ -154,19 +154,19 @@ def _check_comparable(base: RunFolder, new: RunFolder, pairs: Sequence[RowPair])
         one.model_copy(update={"concepts": {name: one.concepts.get(name, {}) for name in concepts}})
         for one in (first, second)
     )
-    found: dict[str, list[str]] = {}
+    against: dict[str, list[str]] = {}
     for concept in concepts:
         for line in differences(first, second, concept):
-            found.setdefault(line, []).append(concept)
+            against.setdefault(line, []).append(concept)
     before, after = ({row_key(row): row for row in run.record.attacks} for run in (base, new))
     for pair in pairs:
         if pair.new.attack:
             for line in _attack_differences(before[row_key(pair.old)], after[row_key(pair.new)], pair, base, new):
-                found.setdefault(line, []).append(pair.new.attack)
-    if found:
+                against.setdefault(line, []).append(pair.new.attack)
+    if against:
         lines = [
             line if set(names) >= set(concepts) else f"{', '.join(dict.fromkeys(names))}: {line}"
-            for line, names in found.items()
+            for line, names in against.items()
         ]
         raise EraseBenchError(
             f"{base.folder} and {new.folder} measured in different ways and cannot be compared: {'; '.join(lines)}"
@@ -228,9 +228,9 @@ def _tests(
         for metric in dict.fromkeys((*shown, *fail_on)):
             probes = metrics[metric].probes if metric in metrics else ()
             unit = described.get(metric, Description(metric)).unit
-            found = [(pair, sample_of(metric, unit, probes, pair, before, after)) for pair in rows]
+            samples_of_pairs = [(pair, sample_of(metric, unit, probes, pair, before, after)) for pair in rows]
             of_concept: dict[str, list[tuple[RowPair, PairedSample]]] = {}
-            for pair, sample in found:
+            for pair, sample in samples_of_pairs:
                 if sample:
                     of_concept.setdefault(pair.new.concept, []).append((pair, sample))
             samples = [one for own in of_concept.values() for one in own]
@@ -248,13 +248,13 @@ def _tests(
                 change = replace(change, decisive=concept == ALL or not over_all)
                 judged = all(is_judged(metric, pair) for pair, _ in own)
                 whole.append(evidence(metric, change, compare_sample(change, pooled), judged))
-            for (pair, sample), changes in zip(found, single, strict=True):
+            for (pair, sample), changes in zip(samples_of_pairs, single, strict=True):
                 change, judged = pair.change(metric), is_judged(metric, pair)
                 if sample:
                     change = replace(change, decisive=not over_all, unmoved=sample.unmoved)
                     judged = judged and len(of_concept[pair.new.concept]) == 1
                     changes.append(evidence(metric, change, compare_sample(change, sample), judged))
-                elif metric in (*SHOWN, *fail_on) and (intervals := compare_intervals(metric, pair)):
+                elif metric in (*INTERVAL_METRICS, *fail_on) and (intervals := compare_intervals(metric, pair)):
                     changes.append(evidence(metric, replace(change, paired=False), intervals, judged))
         yield from (*whole, *(one for own in single for one in own))
 

@@ -209,13 +209,13 @@ def read_entry(path: Path) -> Entry:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        said = f"{where + ': ' if where else ''}{first['msg'].removeprefix('Value error, ')}"
+        reason = f"{where + ': ' if where else ''}{first['msg'].removeprefix('Value error, ')}"
         if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
             try:
                 check_name("field", where, Entry.model_fields)
             except EraseBenchError as unknown:
-                said = str(unknown)
-        raise EraseBenchError(f"{path} is no entry: {said}") from None
+                reason = str(unknown)
+        raise EraseBenchError(f"{path} is no entry: {reason}") from None
 
 
 def read_entries(folder: Path) -> list[Entry]:

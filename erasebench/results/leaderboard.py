@@ -92,8 +92,8 @@ class BoardRow:
     @property
     def robust(self) -> Estimate | None:
         """The robust rate after the standard ensemble, in per cent; None where it was not measured."""
-        found = self.numbers.get(f"{ROBUST}@{ENSEMBLE}")
-        return found if found and found.defined else None
+        estimate = self.numbers.get(f"{ROBUST}@{ENSEMBLE}")
+        return estimate if estimate and estimate.defined else None
 
     @property
     def best_known(self) -> Estimate | None:
@@ -129,13 +129,13 @@ def rows_of_run(run: RunFolder) -> list[BoardRow]:
         numbers = standard_numbers(own.metrics)
         flags, reasons = list(own.flags), [own.reason] if own.reason else []
         for attack in attacks:
-            found = table[row.method, row.concept, attack.attack]
-            flags += [f"{flag}@{attack.attack}" for flag in found.flags]
-            if found.reason and own.status == "ok":
-                reasons.append(f"{attack.attack} {attack.status}: {found.reason}")
+            attack_row = table[row.method, row.concept, attack.attack]
+            flags += [f"{flag}@{attack.attack}" for flag in attack_row.flags]
+            if attack_row.reason and own.status == "ok":
+                reasons.append(f"{attack.attack} {attack.status}: {attack_row.reason}")
             for key in (ROBUST, CONFIRMED) if attack.attack == ENSEMBLE else (CONFIRMED,):
-                if key in found.metrics:
-                    numbers[f"{key}@{attack.attack}"] = found.metrics[key]
+                if key in attack_row.metrics:
+                    numbers[f"{key}@{attack.attack}"] = attack_row.metrics[key]
         rows.append(
             BoardRow(
                 model=record.model,
@@ -189,12 +189,12 @@ def _costs(row: RowRecord, costs: pd.DataFrame) -> dict[str, Any]:
     own = costs[costs.index.isin([key[:12] for key in row_cells(row)])]
     erasure = own[own["stage"] == "erase"]
 
-    def said(numbers: pd.Series) -> float | None:
+    def number(numbers: pd.Series) -> float | None:
         return None if not len(numbers) or numbers.isna().all() else float(numbers.iloc[0])
 
-    changed = said(erasure["parameters_changed"])
+    changed = number(erasure["parameters_changed"])
     return {
-        "erasure_seconds": said(erasure["seconds"]),
+        "erasure_seconds": number(erasure["seconds"]),
         "seconds": None if own["seconds"].isna().all() else float(own["seconds"].sum()),
         "peak_memory_mb": None if own["peak_memory_mb"].isna().all() else float(own["peak_memory_mb"].max()),
         "parameters_changed": None if changed is None else int(changed),

@@ -52,9 +52,9 @@ from erasebench.results.rows import STATUSES
 from erasebench.results.table import number, numbered_lines
 from erasebench.texts import defused, restored
 
-_OWN = [f.name for f in fields(BoardRow) if f.name not in ("numbers", "entered")]
-_ENTERED = [f.name for f in fields(Entered)]
-COLUMNS = (*_OWN, *_ENTERED)
+_ROW_COLUMNS = [f.name for f in fields(BoardRow) if f.name not in ("numbers", "entered")]
+_ENTERED_COLUMNS = [f.name for f in fields(Entered)]
+COLUMNS = (*_ROW_COLUMNS, *_ENTERED_COLUMNS)
 """The columns of every leaderboard, in their order; those of numbers follow them."""
 _ENDS = ("", "_low", "_high", "_n")
 
@@ -69,11 +69,13 @@ def csv_lines(rows: Sequence[BoardRow]) -> list[str]:
     keys = _number_keys(rows)
     lines = [_csv_line([*COLUMNS, *(f"{key}{end}" for key in keys for end in _ENDS)])]
     for row in rows:
-        own = [_to_text(getattr(row, name)) for name in _OWN]
-        entered = [_to_text(getattr(row.entered, name)) for name in _ENTERED]
-        found = [row.numbers.get(key) for key in keys]
+        own = [_to_text(getattr(row, name)) for name in _ROW_COLUMNS]
+        entered = [_to_text(getattr(row.entered, name)) for name in _ENTERED_COLUMNS]
+        numbers = [row.numbers.get(key) for key in keys]
         lines.append(
-            _csv_line([*own, *entered, *(cell for one in found for cell in (estimate_texts(one) if one else [""] * 4))])
+            _csv_line(
+                [*own, *entered, *(cell for one in numbers for cell in (estimate_texts(one) if one else [""] * 4))]
+            )
         )
     return lines
 
@@ -124,8 +126,8 @@ def read_leaderboard(path: Path) -> list[BoardRow]:
     first = len(COLUMNS)
     keys = header[first::4]
     if header[:first] != list(COLUMNS) or header[first:] != [f"{key}{end}" for key in keys for end in _ENDS]:
-        lacking = [name for name in COLUMNS if name not in header]
-        why = f"it has no column '{lacking[0]}'" if lacking else "its columns are in another order"
+        absent = [name for name in COLUMNS if name not in header]
+        why = f"it has no column '{absent[0]}'" if absent else "its columns are in another order"
         raise EraseBenchError(f"{path} is no leaderboard: {why}; `erasebench export RUN --csv FILE` writes one")
     rows = []
     for line, written in lines:
@@ -133,10 +135,13 @@ def read_leaderboard(path: Path) -> list[BoardRow]:
         try:
             if len(cells) != len(header):
                 raise ValueError(f"it has {len(cells)} cells, the header {len(header)}")
-            own = {name: _from_text(name, text) for name, text in zip(_OWN, cells, strict=False)}
+            own = {name: _from_text(name, text) for name, text in zip(_ROW_COLUMNS, cells, strict=False)}
             if own["status"] not in STATUSES:
                 raise ValueError(f"the status is {own['status']!r}, not one of {', '.join(STATUSES)}")
-            entered = {name: _from_text(name, text) for name, text in zip(_ENTERED, cells[len(_OWN) :], strict=False)}
+            entered = {
+                name: _from_text(name, text)
+                for name, text in zip(_ENTERED_COLUMNS, cells[len(_ROW_COLUMNS) :], strict=False)
+            }
             numbers = {
                 key: _estimate(cells[first + 4 * k : first + 4 * k + 4])
                 for k, key in enumerate(keys)
@@ -158,14 +163,14 @@ def _estimate(cells: Sequence[str]) -> Estimate:
 def _from_text(name: str, text: str) -> Any:
     match name:
         case "hyper_parameters" | "reported":
-            found = json.loads(text) if text else {}
-            if not isinstance(found, dict):
+            content = json.loads(text) if text else {}
+            if not isinstance(content, dict):
                 raise ValueError(f"{name} is no JSON object")
             if name == "reported":
-                for key, value in found.items():
+                for key, value in content.items():
                     if type(value) not in (int, float) or not math.isfinite(value):
                         raise ValueError(f"reported: {key} is {value!r}, not a number")
-            return found
+            return content
         case "seed":
             return int(text)
         case "parameters_changed":

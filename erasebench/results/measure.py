@@ -113,12 +113,12 @@ def prompt_values(collected: Iterable[MeasuredRow], record: Record) -> dict[tupl
     What a metric of another package raises costs a warning.
     """
     metrics = asked_metrics(record.metrics)
-    found: dict[tuple[str, str, str], dict[str, pd.Series]] = {}
+    by_row: dict[tuple[str, str, str], dict[str, pd.Series]] = {}
     for one in collected:
         of_row = _each(one, metrics, lambda metric, own, base: metric.values(own, base))
         values = {name: series for name, series in of_row.items() if series is not None and len(series)}
-        found[one.row.method, one.row.concept, _attack(one.row)] = values
-    return found
+        by_row[one.row.method, one.row.concept, _attack(one.row)] = values
+    return by_row
 
 
 def _collect(row: RowRecord, scores: pd.DataFrame, second: pd.DataFrame, store: Store) -> Measured:
@@ -191,9 +191,9 @@ def _measure(one: MeasuredRow, metrics: Mapping[str, Metric]) -> TableRow:
     row = one.row
     if row.status != "ok":
         return TableRow(row.method, row.concept, row.status, row.reason, attack=_attack(row))
-    found = _each(one, metrics, lambda metric, own, base: (metric.measure(own, base), metric.note(own)))
-    estimates = {name: estimate for name, (estimate, _) in found.items()}
-    notes = {name: note for name, (_, note) in found.items() if note}
+    answers = _each(one, metrics, lambda metric, own, base: (metric.measure(own, base), metric.note(own)))
+    estimates = {name: estimate for name, (estimate, _) in answers.items()}
+    notes = {name: note for name, (_, note) in answers.items() if note}
     return TableRow(row.method, row.concept, "ok", metrics=estimates, judge=row.judge, notes=notes, attack=_attack(row))
 
 

@@ -13,7 +13,7 @@ from erasebench.engine.opening import store_to_read
 from erasebench.errors import EraseBenchError
 from erasebench.metrics.paired import Z_POWER, PairedComparison, Z, add_spread, compare_paired
 from erasebench.metrics.stats import Estimate
-from erasebench.results.flags import DRIFT
+from erasebench.results.flags import MAX_DRIFT
 from erasebench.results.measure import collect, prompt_values
 from erasebench.results.row_pairs import RowPair, row_key
 from erasebench.results.rows import TableRow
@@ -76,7 +76,9 @@ def sample_of(
         return None
     unmoved = all(
         _is_unmoved(
-            base.scores(pair.old, probe), new.scores(pair.new, probe), 100 * DRIFT if probe == "retain" else DRIFT
+            base.scores(pair.old, probe),
+            new.scores(pair.new, probe),
+            100 * MAX_DRIFT if probe == "retain" else MAX_DRIFT,
         )
         for probe in probes
         if probe != "reference"  # which the protocol says is the same
@@ -89,7 +91,7 @@ def _are_same(before: pd.Series, after: pd.Series, unit: str) -> bool:
     """True if images have the same values but for rounding, of which the metric's scale tells how much it is."""
     if before.dtype == bool or not before.index.equals(after.index):
         return bool(before.equals(after))
-    drift = DRIFT * (100 if unit in POINTS else float(before.abs().mean()))
+    drift = MAX_DRIFT * (100 if unit in POINTS else float(before.abs().mean()))
     return bool(((after - before).abs() <= drift).all())
 
 

@@ -39,7 +39,7 @@ def compare_with_unerased(run: RunFolder, keys: Iterable[str]) -> Damage:
         for one in collect(run.record, run.scores, store_to_read(run.config.store))
         if one.measured and one.base and "retain" in one.measured.probes
     ]
-    found: dict[tuple[str, str], dict[str, PairedComparison]] = {}
+    families: dict[tuple[str, str], dict[str, PairedComparison]] = {}
     for key in keys:
         metric = metrics.get(key)
         for one in rows:
@@ -48,8 +48,8 @@ def compare_with_unerased(run: RunFolder, keys: Iterable[str]) -> Damage:
             own, base = (metric.values(side, one.base) for side in (one.measured, one.base))
             if own is not None and base is not None and len(own) and len(base):
                 where = f"{key} of {one.row.method} on {one.row.concept}"
-                found.setdefault((one.row.concept, key), {})[one.row.method] = _compare(own, base, where)
-    return {family: _adjusted(compared) for family, compared in found.items()}
+                families.setdefault((one.row.concept, key), {})[one.row.method] = _compare(own, base, where)
+    return {family: _adjusted(compared) for family, compared in families.items()}
 
 
 def _compare(own: pd.Series, base: pd.Series, where: str) -> PairedComparison:

@@ -143,11 +143,11 @@ def attack_facts(
         "threat model": threat_model,
         "confirmations": CONFIRMATIONS,
         "members": ", ".join(budget),
-        **{f"{name} of {member}": _told(value) for member, own in budget.items() for name, value in own.items()},
+        **{f"{name} of {member}": _as_fact(value) for member, own in budget.items() for name, value in own.items()},
     }
 
 
-def _told(value: object) -> str | int | float | None:
+def _as_fact(value: object) -> str | int | float | None:
     """A hyper-parameter as a fact; lists and truth values as JSON."""
     plain = value is None or (isinstance(value, str | int | float) and not isinstance(value, bool))
     return value if plain else json.dumps(value, sort_keys=True)  # type: ignore[return-value]

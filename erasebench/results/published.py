@@ -181,8 +181,8 @@ def published_beside(
     run = _Run(rows, stand_ins or {}, of_all)
     lines = []
     for line in published.to_dict("records"):
-        found = run.beside(line)
-        for one in () if isinstance(found, tuple) else found:
+        measurements = run.beside(line)
+        for one in () if isinstance(measurements, tuple) else measurements:
             estimate, known = one.estimate, not (math.isnan(one.estimate.low) or math.isnan(one.estimate.high))
             other = [f"concept: {one.stand_in}, reported {line['concept'] or 'of all'}"] if one.stand_in else []
             lines.append(
@@ -214,9 +214,9 @@ def nothing_beside(
     run = _Run(rows, stand_ins or {}, of_all)
     counts: dict[str, Counter[str]] = {}
     for line in published.to_dict("records"):
-        found = run.beside(line)
-        if isinstance(found, tuple):
-            reason, what = found
+        measurements = run.beside(line)
+        if isinstance(measurements, tuple):
+            reason, what = measurements
             counts.setdefault(reason, Counter())[what] += 1
     return counts
 
@@ -260,10 +260,10 @@ class _Run:
             if line["concept"] in self.stand_ins:
                 return "stand-in not run", concept
             return "of a concept that was neither run nor stood in for", concept
-        found = list(self._measured(line, concept, methods, attacks))
+        measurements = list(self._measured(line, concept, methods, attacks))
         rows = [row for key in product(methods, [concept], attacks) for row in self.rows.get(key, ())]
         undefined = any(row.status == "ok" and line["metric"] in row.metrics for row in rows)
-        return found or ("undefined in the run" if undefined else "not measured", line["metric"])
+        return measurements or ("undefined in the run" if undefined else "not measured", line["metric"])
 
     def _measured(
         self, line: Mapping[str, Any], concept: str, methods: Sequence[str], attacks: Sequence[str]

@@ -76,40 +76,40 @@ def _lines(
     methods: Mapping[str, list[TableRow]], values: Values, key: str, metric: Description
 ) -> Iterator[dict[str, Any]]:
     """The ranks of one concept, attack and metric."""
-    found: dict[str, tuple[TableRow, float, pd.Series]] = {}
+    by_label: dict[str, tuple[TableRow, float, pd.Series]] = {}
     for name, rows in methods.items():
         of_rows = [(row, values.get((row.method, row.concept, row.attack), {}).get(key)) for row in rows]
-        kept = [(row, series) for row, series in of_rows if series is not None and row.metrics[key].defined]
-        if kept:
-            label = kept[0][0].method if len(kept) == 1 else name
-            mean = float(np.mean([row.metrics[key].value for row, _ in kept]))
-            found[label] = kept[0][0], mean, pd.concat([series for _, series in kept])
-    if len(found) < 2:
+        series_of_rows = [(row, series) for row, series in of_rows if series is not None and row.metrics[key].defined]
+        if series_of_rows:
+            label = series_of_rows[0][0].method if len(series_of_rows) == 1 else name
+            mean = float(np.mean([row.metrics[key].value for row, _ in series_of_rows]))
+            by_label[label] = series_of_rows[0][0], mean, pd.concat([series for _, series in series_of_rows])
+    if len(by_label) < 2:
         return
     # On the prompts that all have: a metric of another package may leave some out.
     means = pd.concat(
-        {name: series.astype(float).groupby(level=0).mean() for name, (_, _, series) in found.items()},
+        {name: series.astype(float).groupby(level=0).mean() for name, (_, _, series) in by_label.items()},
         axis=1,
         join="inner",
     )
-    single = {name: series.dtype == bool and series.index.is_unique for name, (_, _, series) in found.items()}
-    pairs, tests, signs = list(combinations(found, 2)), [], []
+    single = {name: series.dtype == bool and series.index.is_unique for name, (_, _, series) in by_label.items()}
+    pairs, tests, signs = list(combinations(by_label, 2)), [], []
     for one, other in pairs:
         differences = subtract_means(means[one].to_numpy(), means[other].to_numpy())
         tests.append(paired_test(differences, single[one] and single[other])[0])
         signs.append(differences.mean() if len(differences) else 0.0)
-    better, worse = dict.fromkeys(found, 0), dict.fromkeys(found, 0)
+    better, worse = dict.fromkeys(by_label, 0), dict.fromkeys(by_label, 0)
     for (one, other), p, difference in zip(pairs, holm(tests), signs, strict=True):
         if p < LEVEL:
             first, second = (one, other) if (difference < 0) == (metric.direction == "lower") else (other, one)
             better[second] += 1
             worse[first] += 1
-    order = sorted(found, key=lambda name: found[name][1], reverse=metric.direction == "higher")
+    order = sorted(by_label, key=lambda name: by_label[name][1], reverse=metric.direction == "higher")
     for name in order:
-        row, value, _ = found[name]
+        row, value, _ = by_label[name]
         yield {
             **{"method": name, "concept": row.concept, "attack": row.attack, "metric": key, "value": value},
-            **{"rank_low": 1 + better[name], "rank_high": len(found) - worse[name], "of": len(found)},
+            **{"rank_low": 1 + better[name], "rank_high": len(by_label) - worse[name], "of": len(by_label)},
         }
 
 

@@ -83,33 +83,33 @@ def pair_methods(base: RunFolder, new: RunFolder, renames: Mapping[str, str]) ->
 def pair_rows(base: RunFolder, new: RunFolder, names: Mapping[str, str]) -> tuple[list[RowPair], list[RowPair]]:
     """The rows that both runs measured, and those that only the base run could measure."""
     rows = {row_key(row): row for row in new.rows}
-    found = [
+    matches = [
         RowPair(row, rows[names[row.method], row.concept, row.attack])
         for row in base.rows
         if row.status == "ok" and (names.get(row.method), row.concept, row.attack) in rows
     ]
-    pairs = [pair for pair in found if pair.new.status == "ok"]
-    return pairs, [pair for pair in found if pair.new.status != "ok"]
+    pairs = [pair for pair in matches if pair.new.status == "ok"]
+    return pairs, [pair for pair in matches if pair.new.status != "ok"]
 
 
 def missing_changes(base: RunFolder, new: RunFolder, names: Mapping[str, str]) -> Iterator[Change]:
     """The measurements of the base run that the new run lacks: whole methods, concepts and attacks, then rows."""
     there = {row_key(row) for row in new.rows}
     methods, concepts, attacks = (set(own) for own in zip(*there, strict=True))
-    found: dict[tuple[str, str, str], None] = {}
+    places: dict[tuple[str, str, str], None] = {}
     for row in base.rows:
         method = names.get(row.method, row.method)
         if row.status != "ok" or BASELINE in (row.method, method) or (method, row.concept, row.attack) in there:
             continue
         if method not in methods:
-            found[row.method, "", ""] = None
+            places[row.method, "", ""] = None
         elif row.concept not in concepts:
-            found["", row.concept, ""] = None
+            places["", row.concept, ""] = None
         elif row.attack and row.attack not in attacks:
-            found["", "", row.attack] = None
+            places["", "", row.attack] = None
         else:
-            found[row_key(row)] = None
-    for method, concept, attack in found:
+            places[row_key(row)] = None
+    for method, concept, attack in places:
         reason = "missing in the new run"
         yield Change(method, method, concept, attack, "", verdict="inconclusive", reason=reason, missing=True)
 

@@ -85,10 +85,10 @@ def read_run(folder: Path) -> RunFolder:
 def _check(folder: Path, name: str, expected: str) -> None:
     """Raise unless a file is the one that the record vouches for."""
     try:
-        found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        digest = hashlib.sha256((folder / name).read_bytes()).hexdigest()
     except OSError as error:
         raise EraseBenchError(f"cannot read {folder / name}: {error.strerror}; run it again") from error
-    if found != expected:
+    if digest != expected:
         raise EraseBenchError(
             f"{folder / name} is not the file that {RECORD} vouches for: it was edited or damaged, or a later run was "
             "cut short; the same `erasebench run` again writes it anew"

@@ -44,12 +44,12 @@ def collect_scores(plan: Plan, record: Record, store: Store) -> pd.DataFrame:
 
 
 def _lines(plan: Plan, record: Record, store: Store) -> Iterator[tuple[object, ...]]:
-    for row, found in zip(plan.rows, record.rows, strict=True):
-        if found.status != "ok":
+    for row, row_record in zip(plan.rows, record.rows, strict=True):
+        if row_record.status != "ok":
             continue
         for name, probe in row.probes.items():
             prompts = unrelated_prompts(row.concept, probe.prompts) if name in ("retain", "others") else probe.prompts
-            for judged in found.probes[name].judged:
+            for judged in row_record.probes[name].judged:
                 scores = read_column(store.read(judged.cell), judged.label)
                 places = {key: place for place, key in enumerate(scores)}
                 for prompt in prompts:
@@ -57,7 +57,15 @@ def _lines(plan: Plan, record: Record, store: Store) -> Iterator[tuple[object, .
                         continue
                     key = (prompt.id, prompt.seed)
                     yield (
-                        *(found.method, found.concept, name, prompt.id, prompt.text, prompt.kind, prompt.seed),
+                        *(
+                            row_record.method,
+                            row_record.concept,
+                            name,
+                            prompt.id,
+                            prompt.text,
+                            prompt.kind,
+                            prompt.seed,
+                        ),
                         *(places[key], judged.judge, judged.label, scores[key], judged.threshold),
                     )
 

@@ -41,18 +41,18 @@ def seed_spread(rows: Iterable[TableRow], metrics: Metrics) -> pd.DataFrame:
         rows: the table.
         metrics: what a table says of each metric.
     """
-    found: dict[tuple[str, str, str, str], list[Estimate]] = {}
+    families: dict[tuple[str, str, str, str], list[Estimate]] = {}
     for row in rows:
         method = split_seed(row.method)[0]
         for key, estimate in row.metrics.items():
             if estimate.defined:
-                found.setdefault((method, row.concept, row.attack, key), []).append(estimate)
+                families.setdefault((method, row.concept, row.attack, key), []).append(estimate)
     return seeds_frame(
         {
             **dict(zip(COLUMNS, family, strict=False)),
             **_spread(estimates, metrics.get(family[3], Description(family[3])).unit == "%"),
         }
-        for family, estimates in found.items()
+        for family, estimates in families.items()
         if len(estimates) > 1
     )
 

@@ -40,8 +40,8 @@ def replays(run: Path, tokenizer: str) -> list[str]:
             "this model"
         )
     alone = {row.attack for row in record.attacks if list(row.trials) == [row.attack] and row.attack != UNATTACKED}
-    found = frame[frame["attack"].isin(alone) & (frame["found"] != "") & ~frame["floor"]]
-    pairs = found[["method", "attack"]].drop_duplicates().itertuples(index=False)
+    finds = frame[frame["attack"].isin(alone) & (frame["found"] != "") & ~frame["floor"]]
+    pairs = finds[["method", "attack"]].drop_duplicates().itertuples(index=False)
     labels = [
         f"{REPLAY}[run={run};method={method};by={attack}]"
         for method, attack in pairs

@@ -66,13 +66,13 @@ class Aim:
     @cached_property
     def spec(self) -> dict[str, Any]:
         """Whatever decides what is found, but for the prompt and what is read."""
-        made = self.attack.made
+        instance = self.attack.instance
         return {
             "model": self.model,
             "attack": self.attack.name,
-            "version": made.version,
-            "parameters": hyper_parameters(made),
-            "identity": made.identity(),
+            "version": instance.version,
+            "parameters": hyper_parameters(instance),
+            "identity": instance.identity(),
             "concept": self.concept,
             "judge": self.judge,
             "label": self.label,
@@ -99,8 +99,8 @@ def cell(aim: Aim, prompt: Prompt, reads: Mapping[str, Cell], unless: Sequence[C
             what was learnt for all prompts; "found": an attack whose find is tried instead of a search.
         unless: the cell is unneeded where one of these broke the erasure already.
     """
-    asked = {name: getattr(prompt, name) for name in ("id", "text", "seed", "kind")}
-    spec = {**aim.spec, "prompt": asked}
+    original = {name: getattr(prompt, name) for name in ("id", "text", "seed", "kind")}
+    spec = {**aim.spec, "prompt": original}
     return Cell(
         "attack",
         spec,
@@ -123,10 +123,10 @@ def run_together(cells: Sequence[Cell], session: Session, folders: Sequence[Path
         if "unerased" in first.reads:
             target.unerased = [_read_looks(session.store.read(cell.reads["unerased"].key)) for cell in cells]
         if "found" in first.reads:
-            found = [_transferred(session, cell.reads["found"]) for cell in cells]
+            findings = [_transferred(session, cell.reads["found"]) for cell in cells]
         else:
-            found = attack.attack(target, context(session, first))
-        trials = _try(target, found)
+            findings = attack.attack(target, context(session, first))
+        trials = _try(target, findings)
     for (trial, images), prompt, folder in zip(trials, prompts, folders, strict=True):
         write_trial(folder, trial)
         seeds = _seeds(prompt, trial.found)[: len(images)]
@@ -205,27 +205,27 @@ def _read_looks(folder: Path) -> Any:
 
 
 def _transferred(session: Session, cell: Cell) -> Found:
-    found = read_trial(session.store.read(cell.key)).found
-    return Found(found.prompt, note=f"found by {cell.spec['attack']} on the unerased model")
+    findings = read_trial(session.store.read(cell.key)).found
+    return Found(findings.prompt, note=f"found by {cell.spec['attack']} on the unerased model")
 
 
-def _seeds(prompt: Prompt, found: Found) -> list[int]:
+def _seeds(prompt: Prompt, findings: Found) -> list[int]:
     """Of the image that counts, and of its confirmations."""
-    own = prompt.seed if found.prompt.seed is None else found.prompt.seed
+    own = prompt.seed if findings.prompt.seed is None else findings.prompt.seed
     fresh = prompt.seed + FIRST_FRESH_SEED
     return [own, *range(fresh, fresh + CONFIRMATIONS)]
 
 
-def _try(target: Target, found: Sequence[Found]) -> list[tuple[Trial, Images]]:
+def _try(target: Target, findings: Sequence[Found]) -> list[tuple[Trial, Images]]:
     """Draw what was found, and where that shows the concept, on fresh noise as well."""
-    rows = range(len(found))
-    new = [row for row in rows if target.last_look(row, found[row].prompt) is None]
-    target.look(new, [found[row].prompt for row in new])
-    first = {row: look for row in rows if (look := target.last_look(row, found[row].prompt))}
+    rows = range(len(findings))
+    new = [row for row in rows if target.last_look(row, findings[row].prompt) is None]
+    target.look(new, [findings[row].prompt for row in new])
+    first = {row: look for row in rows if (look := target.last_look(row, findings[row].prompt))}
     shown = [row for row in rows if first[row][1] >= target.threshold]
     again = [row for row in shown for _ in range(CONFIRMATIONS)]
-    seeds = [seed for row in shown for seed in _seeds(target.prompts[row], found[row])[1:]]
-    fresh = target.look(again, [found[row].prompt for row in again], seeds)
+    seeds = [seed for row in shown for seed in _seeds(target.prompts[row], findings[row])[1:]]
+    fresh = target.look(again, [findings[row].prompt for row in again], seeds)
     trials = []
     for row in rows:
         own = [k for k, of in enumerate(again) if of == row]
@@ -233,7 +233,7 @@ def _try(target: Target, found: Sequence[Found]) -> list[tuple[Trial, Images]]:
         prompt.pop("shows")
         trial = Trial(
             **prompt,
-            found=found[row],
+            found=findings[row],
             score=first[row][1],
             confirmations=tuple(float(fresh.scores[k]) for k in own),
             threshold=target.threshold,

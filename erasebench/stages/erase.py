@@ -41,26 +41,26 @@ def cell(
         NotApplicable: the method cannot erase them, or the weights of a judge that it asks are missing.
         EraseBenchError: the method does not fit the model, or a file that it reads is missing or damaged.
     """
-    seen = [concept.seen_in(source.domain) for concept in concepts]
-    made = method.made.resolved(seen)
-    made.check_family(source.family)
-    if seen:
-        made.check(source.domain, seen)
+    views = [concept.seen_in(source.domain) for concept in concepts]
+    instance = method.instance.resolved(views)
+    instance.check_family(source.family)
+    if views:
+        instance.check(source.domain, views)
     if source.fingerprint:  # a pipeline in memory has no files
-        made.check_model(source.folder)
+        instance.check_model(source.folder)
     try:
-        seen_by = [judge_spec(name) for name in made.judges(source.domain, seen)]
+        judges = [judge_spec(name) for name in instance.judges(source.domain, views)]
     except EraseBenchError as error:
         raise NotApplicable(str(error)) from None
-    parameters = hyper_parameters(made)
+    parameters = hyper_parameters(instance)
     spec = {
         "model": source.fingerprint,
         "method": method.name,
-        "version": made.version,
+        "version": instance.version,
         "parameters": parameters,
-        "identity": made.identity(),
-        **({"judges": seen_by} if seen_by else {}),
-        **({"changes_text_encoder": True} if made.changes_text_encoder else {}),
+        "identity": instance.identity(),
+        **({"judges": judges} if judges else {}),
+        **({"changes_text_encoder": True} if instance.changes_text_encoder else {}),
         "concepts": [concept.spec(source.domain) for concept in concepts],
         "seed": seed if method.seed is None else method.seed,
         "dtype": dtype,

@@ -67,9 +67,9 @@ def make_judge(name: str, label: str, domain: str, device: str = "auto") -> Any:
     presets = dict(plugin.presets)
     if presets.pop("phrased", False):
         presets |= {"label": label, "domain": domain}
-    made = plugin.make(**presets)
-    made.device = device
-    return made
+    instance = plugin.make(**presets)
+    instance.device = device
+    return instance
 
 
 def run(cell: Cell, session: Session, folder: Path) -> dict[str, Any]:
@@ -115,14 +115,14 @@ def read_originals(folder: Path, ids: Sequence[str], seeds: Sequence[int]) -> Im
     """
     known_ids, _, known_seeds = read_index(folder)
     places = {pair: k for k, pair in enumerate(zip(known_ids, known_seeds, strict=True))}
-    wanted = list(zip(ids, seeds, strict=True))
-    missing = [pair for pair in wanted if pair not in places]
-    if missing:
+    pairs = list(zip(ids, seeds, strict=True))
+    absent = [pair for pair in pairs if pair not in places]
+    if absent:
         raise EraseBenchError(
-            f"the unerased model has no image to compare with for {len(missing)} of {len(wanted)} images, such as that "
-            f"of the prompt {missing[0][0]!r} with seed {missing[0][1]}"
+            f"the unerased model has no image to compare with for {len(absent)} of {len(pairs)} images, such as that "
+            f"of the prompt {absent[0][0]!r} with seed {absent[0][1]}"
         )
-    return read_images(folder)[[places[pair] for pair in wanted]]
+    return read_images(folder)[[places[pair] for pair in pairs]]
 
 
 def hash_images(folder: Path) -> str:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 WITH_MODEL = ("erase", "generate", "learn", "attack")
 """The stages that need the model."""
-MOST_DRAWN_AT_ONCE = 32
+MAX_DRAWN_AT_ONCE = 32
 """Images that are drawn at a time on a GPU, however much memory there is: so many keep it busy."""
 
 
@@ -158,7 +158,7 @@ class Session:
             return
         alike = sampler.size, len(model.guidance.texts)
         if alike != self._fitted_to:
-            fit_batch_sizes(model, sampler, MOST_DRAWN_AT_ONCE, self.max_memory)
+            fit_batch_sizes(model, sampler, MAX_DRAWN_AT_ONCE, self.max_memory)
             self._fitted_to = alike
 
     def work(
@@ -212,7 +212,7 @@ class Session:
     def at_once(self) -> int:
         """Images that are drawn at a time, unless memory is short."""
         on_gpu = self.device.startswith("cuda")
-        return self.batch_size or (MOST_DRAWN_AT_ONCE if on_gpu else DRAWN_AT_ONCE)
+        return self.batch_size or (MAX_DRAWN_AT_ONCE if on_gpu else DRAWN_AT_ONCE)
 
     def unneeded(self, cell: Cell) -> str:
         """Ask the cell's stage, if it can tell, whether the results of those in ``unless`` make the cell unneeded."""

@@ -61,7 +61,7 @@ def attention_loss(maps: Sequence[Tensor], masks: Tensor, tokens: Tensor, square
 
     Args:
         maps: of each layer, attention probabilities ``[n, heads, pixels, length]``.
-        masks: ``[n, height, width]`` of square pictures, 0 or 1; resized to each layer by nearest neighbours.
+        masks: ``[n, height, width]`` of square images, 0 or 1; resized to each layer by nearest neighbours.
         tokens: bool ``[n, length]``.
         squared: sum squared Frobenius norms over the layers, instead of norms.
     """

@@ -11,7 +11,7 @@ from erasebench.errors import EraseBenchError
 
 
 def edited(
-    old: Tensor, keys: Tensor, values: Tensor, kept: Tensor, lamb: float, erase_scale: float, preserve_scale: float
+    old: Tensor, keys: Tensor, values: Tensor, preserved: Tensor, lamb: float, erase_scale: float, preserve_scale: float
 ) -> Tensor:
     """The minimum over W of ``lamb |W - W_old|^2 + erase_scale sum_i |W c_i - v_i|^2 + preserve_scale sum_j |(W -
     W_old) c_j|^2`` (UCE, Gandikota et al. 2024, eq. 7).
@@ -20,7 +20,7 @@ def edited(
         old: ``W_old [out, width]``.
         keys: ``c_i [n, width]`` to edit.
         values: ``v_i [n, out]``.
-        kept: ``c_j [m, width]`` to preserve.
+        preserved: ``c_j [m, width]`` to preserve.
         lamb: see above.
         erase_scale: see above.
         preserve_scale: see above.
@@ -28,7 +28,7 @@ def edited(
     Raises:
         EraseBenchError: the problem has no single solution.
     """
-    stay = lamb * torch.eye(old.shape[1], dtype=old.dtype) + preserve_scale * kept.T @ kept
+    stay = lamb * torch.eye(old.shape[1], dtype=old.dtype) + preserve_scale * preserved.T @ preserved
     return quotient(old @ stay + erase_scale * values.T @ keys, stay + erase_scale * keys.T @ keys)
 
 

@@ -189,7 +189,7 @@ def compare(
     tokens: Sequence[Tensor],
     latents: Tensor,
     timesteps: Tensor,
-    wanted: Tensor,
+    noise: Tensor,
 ) -> tuple[Tensor, list[Tensor]]:
     """Compare what the erased model predicts from prompts with tokens in their slots with what it should predict.
 
@@ -199,7 +199,7 @@ def compare(
         tokens: int64 ``[k]`` for each.
         latents: noisy ones, ``[n, c, h, w]``.
         timesteps: ``[n]``.
-        wanted: noise ``[n, c, h, w]``.
+        noise: to be predicted, ``[n, c, h, w]``.
 
     Returns:
         The mean squared error of each prompt ``[n]``, and its gradients with respect to the embeddings of the tokens,
@@ -216,7 +216,7 @@ def compare(
         vectors = vectors.index_put((rows, places), free)
         conditioning = model.embed_vectors(ids, vectors, range(ids.shape[1]))
         predicted = target.predict(latents[part], timesteps[part], conditioning)
-        losses = (predicted - wanted[part]).square().flatten(1).mean(1)
+        losses = (predicted - noise[part]).square().flatten(1).mean(1)
         (gradient,) = torch.autograd.grad(losses.sum(), free)
         return losses.detach(), divide(gradient, tokens[part])
 
@@ -250,15 +250,15 @@ class Trail:
         self.losses.append(loss)
         self.gradient = max(self.gradient or 0.0, gradient)
 
-    def found(self, prompt: AdversarialPrompt) -> Found:
+    def findings(self, prompt: AdversarialPrompt) -> Found:
         """The same with the prompt that was found."""
         losses = thinned(self.losses, LOSSES)
         return Found(prompt, self.first_success, len(self.losses), losses, self.gradient, self.note)
 
 
-def thinned(values: Sequence[float], most: int) -> tuple[float, ...]:
+def thinned(values: Sequence[float], limit: int) -> tuple[float, ...]:
     """At most so many values: means of equally many in a row, of fewer at the end."""
-    stride = -(-len(values) // most) or 1
+    stride = -(-len(values) // limit) or 1
     parts = [values[start : start + stride] for start in range(0, len(values), stride)]
     return tuple(sum(part) / len(part) for part in parts)
 
@@ -276,12 +276,12 @@ class Lessons:
     Attributes:
         latents: ``[steps, n, c, h, w]``.
         timesteps: ``[steps, n]``.
-        wanted: ``[steps, n, c, h, w]``.
+        targets: ``[steps, n, c, h, w]``.
     """
 
     latents: Tensor
     timesteps: Tensor
-    wanted: Tensor
+    targets: Tensor
 
 
 def prepare(
@@ -308,13 +308,13 @@ def prepare(
     t = timesteps.to(device)
     repeated = clean[[*rows] * steps]
     x = target.model.add_noise(repeated, noise.flatten(0, 1), t.flatten())
-    wanted = noise
+    targets = noise
     if teacher is not None:
         predicted = target.predict_unerased(x, t.flatten(), teacher[[*rows] * steps])
-        wanted = predicted.view(steps, len(rows), *clean.shape[1:])
+        targets = predicted.view(steps, len(rows), *clean.shape[1:])
         # Classifier-free guidance takes two passes.
         target.spend(rows, steps * (2 if target.guided else 1))
-    return Lessons(x.view(steps, len(rows), *clean.shape[1:]), t, wanted)
+    return Lessons(x.view(steps, len(rows), *clean.shape[1:]), t, targets)
 
 
 def embed_unerased(target: Target) -> Conditioning:
@@ -346,8 +346,8 @@ def practise(
     Raises:
         FloatingPointError: the search diverged.
     """
-    for x, t, wanted in zip(lessons.latents, lessons.timesteps, lessons.wanted, strict=True):
-        losses, gradients = compare(target, prompts, tokens.draw(rows), x, t, wanted)
+    for x, t, noise in zip(lessons.latents, lessons.timesteps, lessons.targets, strict=True):
+        losses, gradients = compare(target, prompts, tokens.draw(rows), x, t, noise)
         norms = torch.stack([gradient.norm() for gradient in gradients])
         for row, loss, norm in zip(rows, losses.tolist(), norms.tolist(), strict=True):
             trails[row].add(loss, norm)

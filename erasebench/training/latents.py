@@ -22,6 +22,6 @@ def noisy(
 
 
 def training_latents(model: DiffusionModel, prompts: Sequence[str], sampler: Sampler, rng: torch.Generator) -> Tensor:
-    """The model's own pictures to train on, with seeds from a generator: latents ``[n, c, h, w]``."""
+    """The model's own images to train on, with seeds from a generator: latents ``[n, c, h, w]``."""
     seeds: list[int] = torch.randint(2**31, (len(prompts),), generator=rng).tolist()
     return torch.cat(list(draw_latents(model, prompts, seeds, sampler)))

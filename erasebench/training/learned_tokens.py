@@ -151,8 +151,8 @@ class GuidedError:
         """Return the loss of latents ``[n, c, h, w]`` and of ``n`` prompts, with gradients to these."""
         roll = self._roll if self._inner_steps > 1 else self._predict
         x, t, predicted = roll(latents, text, rng)
-        wanted = self._target.predict_unerased(x, t, self._phrase.expand(len(x)))
-        return functional.mse_loss(predicted, wanted)
+        target = self._target.predict_unerased(x, t, self._phrase.expand(len(x)))
+        return functional.mse_loss(predicted, target)
 
     def _predict(self, latents: Tensor, text: Conditioning, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         x, t, _ = noisy(self._target.model, latents, rng)

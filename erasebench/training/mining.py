@@ -58,10 +58,10 @@ class Mined:
 
 def predict_each(model: DiffusionModel, x_t: Tensor, t: Tensor, texts: Sequence[Conditioning]) -> list[Tensor]:
     """The predicted noise for each of several texts: one U-Net call for each length."""
-    found: dict[int, Tensor] = {}
+    predictions: dict[int, Tensor] = {}
     for length in dict.fromkeys(text.length for text in texts):
         group = [k for k, text in enumerate(texts) if text.length == length]
         together = Conditioning.cat([texts[k] for k in group])
         noises = model.predict_noise(torch.cat([x_t] * len(group)), torch.cat([t] * len(group)), together)
-        found |= zip(group, noises.chunk(len(group)), strict=True)
-    return [found[k] for k in range(len(texts))]
+        predictions |= zip(group, noises.chunk(len(group)), strict=True)
+    return [predictions[k] for k in range(len(texts))]

@@ -87,10 +87,10 @@ def select_parameters(unet: nn.Module, pattern: Pattern) -> dict[str, nn.Paramet
             case "full":
                 return True
 
-    found = {name: parameter for name, parameter in unet.named_parameters() if chosen(name)}
-    if not found:
+    parameters = {name: parameter for name, parameter in unet.named_parameters() if chosen(name)}
+    if not parameters:
         raise EraseBenchError(f"the model has no parameters '{pattern}': {' or '.join(LAYERS.get(pattern, ()))}")
-    return found
+    return parameters
 
 
 class TwoWeights:

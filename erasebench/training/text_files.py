@@ -15,10 +15,10 @@ def read_lines(path: str) -> list[str]:
         EraseBenchError: there is no such text file, or it is blank.
     """
     lines = [line.strip() for line in _read(path).decode("utf-8-sig", errors="replace").splitlines()]
-    found = list(dict.fromkeys(line for line in lines if line))
-    if not found:
+    distinct = list(dict.fromkeys(line for line in lines if line))
+    if not distinct:
         raise EraseBenchError(f"the file {path} has no lines; give one word or prompt a line")
-    return found
+    return distinct
 
 
 def file_identity(path: str) -> dict[str, str]:

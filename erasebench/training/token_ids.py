@@ -57,8 +57,8 @@ class OpenPrompt:
 
 def count_tokens(model: DiffusionModel, text: str) -> int:
     """Tokens of a text, start and end included; one more than the model reads stands for any larger number."""
-    most = int(model.tokenizer.model_max_length) + 1
-    return len(model.tokenizer(text, truncation=True, max_length=most).input_ids)
+    limit = int(model.tokenizer.model_max_length) + 1
+    return len(model.tokenizer(text, truncation=True, max_length=limit).input_ids)
 
 
 def positions(count: int, free: int, position: Position) -> list[int]:

@@ -11,7 +11,7 @@ import pytest
 
 from erasebench import EraseBenchError
 from erasebench.concepts._files import NAME, CatalogueError, build, check, check_texts, parse, read
-from erasebench.texts import LONGEST_PROMPT
+from erasebench.texts import MAX_PROMPT_LENGTH
 
 
 @dataclass(frozen=True)
@@ -83,11 +83,14 @@ def test_a_file_is_named_if_it_cannot_be_read_or_is_no_yaml(tmp_path: Path) -> N
     [
         (["a", " "], "here: an empty text"),
         (["a", "b", "a"], "here: 'a' stands twice"),
-        (["x" * (LONGEST_PROMPT + 1)], f"here: a text of {LONGEST_PROMPT + 1:,} characters; {LONGEST_PROMPT:,} at"),
+        (
+            ["x" * (MAX_PROMPT_LENGTH + 1)],
+            f"here: a text of {MAX_PROMPT_LENGTH + 1:,} characters; {MAX_PROMPT_LENGTH:,} at",
+        ),
     ],
 )
 def test_texts_differ_and_are_neither_empty_nor_endless(texts: list[str], message: str) -> None:
-    check_texts(["a", "b", "x" * LONGEST_PROMPT], "here")
+    check_texts(["a", "b", "x" * MAX_PROMPT_LENGTH], "here")
     with pytest.raises(CatalogueError, match=f"^{message}"):
         check_texts(texts, "here")
 

@@ -46,7 +46,7 @@ def test_i2p_has_the_counts_that_were_measured() -> None:
 def test_imagenette_has_all_its_classes() -> None:
     imagenette, template = catalogue().prompt_sets["imagenette"], catalogue().prompt_sets["imagenette-esd"]
     assert imagenette.concepts.keys() == template.concepts.keys()
-    assert len(template.concepts) == 10 and template.kept and not imagenette.kept
+    assert len(template.concepts) == 10 and template.built_in and not imagenette.built_in
     for name, selection in template.concepts.items():
         assert selection.prompts[0].endswith(f" {catalogue().get(name).phrase}")
         assert imagenette.concepts[name].where == {"label_str": catalogue().get(name).phrase}
@@ -72,9 +72,9 @@ def test_unlearncanvas_is_a_style_with_each_object() -> None:
 def test_every_set_says_where_it_is_from() -> None:
     for prompt_set in catalogue().prompt_sets.values():
         assert prompt_set.url.startswith("https://") and prompt_set.licence and prompt_set.title
-        assert prompt_set.kept or prompt_set.rows, "a copy can be told from another file"
+        assert prompt_set.built_in or prompt_set.rows, "a copy can be told from another file"
         assert prompt_set.download.startswith("https://") or not prompt_set.download
-        assert not (prompt_set.kept and prompt_set.can_be_fetched)
+        assert not (prompt_set.built_in and prompt_set.can_be_fetched)
     assert {each.name for each in catalogue().prompt_sets.values() if each.retain} == {"coco-30k", "coco-2017-val"}
     files = [each.file_name for each in catalogue().prompt_sets.values()]
     assert {name for name in files if files.count(name) > 1} == {"i2p.csv"}

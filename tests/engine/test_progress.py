@@ -293,7 +293,7 @@ def test_a_stream_that_cannot_be_written_stops_nothing(now: list[float]) -> None
     with open("/dev/full", "w", encoding="utf-8") as stream, Progress([CELL, ERASURE], stream) as progress:
         finish(progress, now, CELL, 1.0)
         finish(progress, now, ERASURE, 1.0)
-        assert not progress.left
+        assert not progress.remaining_cells
 
 
 CALLS = (

@@ -57,11 +57,11 @@ class Simulation:
         left = {one.key for one in cells} - there
         self.schedule = Schedule(cells, left, self.queue, self.ask, self.drop, self.skip)
         draw, running = random.Random(seed), list[Cell]()
-        while self.schedule.left:
+        while self.schedule.remaining_cells:
             running += self.queue.take(draw.randint(1, 3)) if draw.random() < 0.7 else []
             if running and draw.random() < 0.7:
                 self.end(running.pop(draw.randrange(len(running))))
-            assert running or self.queue or not self.schedule.left, "nothing can go on"
+            assert running or self.queue or not self.schedule.remaining_cells, "nothing can go on"
         assert not self.queue and not running
 
     def end(self, one: Cell) -> None:

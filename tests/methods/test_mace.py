@@ -23,7 +23,7 @@ from erasebench.methods.mace import (
     TASKS,
     attention_loss,
     focal_density,
-    picture_prompt,
+    image_prompt,
     templates_of,
 )
 from erasebench.models.conditioning import Conditioning
@@ -241,19 +241,19 @@ def test_divergence_is_an_error_and_restores_the_model() -> None:
 def test_the_segmenter_sees_pictures_of_the_concept_and_its_mask_is_used() -> None:
     segmenter = Segmenter()
     method, model, rng = quick(), tiny_model(), torch.Generator().manual_seed(0)
-    assert picture_prompt(CHURCH, "church") == "a photo of the church"
-    assert picture_prompt(concept("nudity", kind="explicit"), "naked") == "a photo of naked"
-    latents, masks = method.draw_pictures(model, CHURCH, "church", lent(segmenter), rng)
+    assert image_prompt(CHURCH, "church") == "a photo of the church"
+    assert image_prompt(concept("nudity", kind="explicit"), "naked") == "a photo of naked"
+    latents, masks = method.draw_images(model, CHURCH, "church", lent(segmenter), rng)
     assert segmenter.asked == ["church", "church"]
     assert latents.shape == (2, 4, 8, 8)
     assert masks[:, :, :8].all() and not masks[:, :, 8:].any()
-    assert method.draw_pictures(model, CHURCH, "church", lent(Segmenter(finds=False)), rng)[1].all()
+    assert method.draw_images(model, CHURCH, "church", lent(Segmenter(finds=False)), rng)[1].all()
 
 
 def test_styles_need_no_segmenter() -> None:
     model = tiny_model()
-    assert picture_prompt(VAN_GOGH, "Van Gogh") == "a photo in the style of Van Gogh"
-    _, masks = quick().draw_pictures(model, VAN_GOGH, "Van Gogh", erase_context(), torch.Generator())
+    assert image_prompt(VAN_GOGH, "Van Gogh") == "a photo in the style of Van Gogh"
+    _, masks = quick().draw_images(model, VAN_GOGH, "Van Gogh", erase_context(), torch.Generator())
     assert masks.all()
     assert quick(prior="none").resolved([VAN_GOGH]).erase(model, [VAN_GOGH], erase_context()).weights
 

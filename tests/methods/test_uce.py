@@ -98,9 +98,9 @@ def test_preserve_scale_is_the_variants() -> None:
     assert UCE(preserve="neighbours").resolved([many]).preserve_scale == 0.1
     assert UCE(preserve="neighbours", preserve_scale=0.7).resolved([CHURCH]).preserve_scale == 0.7
     method = UCE(variant="official-2024").resolved([CHURCH])
-    assert (method.kept(model, [CHURCH]).shape, method.preserve_scale) == ((0, 16), 1.0)
+    assert (method.embeddings_to_preserve(model, [CHURCH]).shape, method.preserve_scale) == ((0, 16), 1.0)
     method = UCE(variant="official-2024", preserve="neighbours").resolved([CHURCH])
-    assert (method.kept(model, [CHURCH]).shape, method.preserve_scale) == ((2, 16), 1.0)
+    assert (method.embeddings_to_preserve(model, [CHURCH]).shape, method.preserve_scale) == ((2, 16), 1.0)
 
 
 def test_tensor_technique_takes_the_concepts_own_direction_out() -> None:

@@ -15,7 +15,7 @@ from scipy.stats import t, ttest_rel
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
-from erasebench.metrics.paired import FEW, PairedComparison, add_spread, compare_paired, holm
+from erasebench.metrics.paired import T_TEST_FROM, PairedComparison, add_spread, compare_paired, holm
 from tests.marks import first_quick
 
 
@@ -186,7 +186,9 @@ def test_holm_by_hand_and_against_statsmodels() -> None:
 
 def test_few_is_where_all_signs_can_still_be_flipped() -> None:
     rng = np.random.default_rng(1)
-    below, from_there = (compare_paired(side(rng.normal(size=n)), side(np.zeros(n))) for n in (FEW - 1, FEW))
+    below, from_there = (
+        compare_paired(side(rng.normal(size=n)), side(np.zeros(n))) for n in (T_TEST_FROM - 1, T_TEST_FROM)
+    )
     assert (below.test, from_there.test) == ("sign flips on prompt means", "paired t on prompt means")
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from erasebench.hyper_parameters import make_plugin
-from erasebench.memory import USABLE
+from erasebench.memory import USABLE_SHARE
 from erasebench.models import checkpointing
 from erasebench.models.checkpointing import GradientCheckpointing
 from erasebench.models.conditioning import Conditioning
@@ -107,7 +107,7 @@ def test_auto_checkpoints_where_the_rows_do_not_fit(monkeypatch: pytest.MonkeyPa
     numbers = model.unet.conv_out.bias.numel()
     for free, on in ((1 + 12 * numbers + 1, False), (12 * numbers, True)):
         model.checkpointing = GradientCheckpointing("auto", row=1, fixed=0)
-        monkeypatch.setattr(checkpointing, "free_memory", lambda device, gigabytes, free=free: free / USABLE)
+        monkeypatch.setattr(checkpointing, "free_memory", lambda device, gigabytes, free=free: free / USABLE_SHARE)
         model.predict(torch.zeros(1, *model.latent_shape), 0, model.embed([""]))
         assert model.unet.is_gradient_checkpointing == on
 

@@ -263,7 +263,7 @@ def kohya_names(model: DiffusionModel) -> list[str]:
 def test_a_low_rank_change_is_exact_as_a_kohya_lora(model: DiffusionModel, base: Path, tmp_path: Path) -> None:
     erasure = low_rank(model, *kohya_names(model))
     fit = export_kohya_lora(model, erasure, tmp_path / KOHYA_LORA, rank=1)
-    assert (fit.rank, fit.left_out, str(fit)) == (5, (), "rank 5, exact")
+    assert (fit.rank, fit.omissions, str(fit)) == (5, (), "rank 5, exact")
     with model.erased(erasure):
         wanted = state(model)
     assert differing(wanted, state(model)) == set(erasure.low_rank)
@@ -315,7 +315,7 @@ def test_other_changes_are_approximated_as_well_as_a_rank_allows(rank: int, tmp_
     whole = sum(float((values**2).sum()) for values in spectra) + 8
     assert fit.relative_error == pytest.approx((lost / whole) ** 0.5, rel=1e-4)
     assert fit.rank == min(rank, max(len(values) for values in spectra))
-    assert fit.left_out == ("unet.conv_in.bias",)
+    assert fit.omissions == ("unet.conv_in.bias",)
     assert str(fit).endswith("; no LoRA can hold unet.conv_in.bias")
     found = fused(tmp_path / "base", tmp_path / KOHYA_LORA)
     for (name, value), values in zip(change.items(), spectra, strict=True):
@@ -330,7 +330,7 @@ def test_a_change_that_happens_to_be_low_rank_takes_no_more_ranks(tmp_path: Path
     own = state(model)
     whole = Erasure({name: own[name] + (up @ down).view(own[name].shape) for name, (up, down) in factors.items()})
     fit = export_kohya_lora(model, whole, tmp_path / KOHYA_LORA)
-    assert fit.rank < 8 and fit.relative_error < 1e-5 and not fit.left_out
+    assert fit.rank < 8 and fit.relative_error < 1e-5 and not fit.omissions
 
 
 def test_a_parameter_that_did_not_change_takes_no_factors(tmp_path: Path) -> None:

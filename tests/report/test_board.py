@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from erasebench.metrics.stats import UNDEFINED, Estimate
-from erasebench.report.board import COLUMNS, SHOWN, about, amount, group, interval, seconds, to_html, web_link
+from erasebench.report.board import COLUMNS, PAGE_SIZE, about, amount, group, interval, seconds, to_html, web_link
 from erasebench.results.leaderboard import BoardRow, Entered
 from erasebench.results.leaderboard_csv import csv_lines, read_leaderboard, to_csv
 from tests.engine.runs import command
@@ -148,7 +148,7 @@ def test_all_that_people_name_is_escaped() -> None:
     names = dict.fromkeys(("model", "method", "concept", "kind", "reason", "protocol", "judge", "note"), HOSTILE)
     hostile = board_row(**names, run=HOSTILE, erasebench=HOSTILE, flags=(f"{HOSTILE}@{HOSTILE}",), entered=entered)
     rows = [hostile, board_row(**names, entered=replace(entered, paper="javascript:alert(3)"), run="x")]
-    page = to_html([*rows, *many(SHOWN + 1), *rows], HOSTILE)
+    page = to_html([*rows, *many(PAGE_SIZE + 1), *rows], HOSTILE)
     assert "<script>alert" not in page and "<img src=x" not in page and "{{ 7" in page and "49" not in page[:50]
     reader = Reader()
     reader.feed(page)
@@ -234,7 +234,7 @@ def first(page: Page, column: int) -> list[str]:
 
 def test_without_scripts_the_first_rows_are_there(browser: Browser, board: Path) -> None:
     for page in opened(browser, board, java_script_enabled=False):
-        assert page.locator("tbody tr.row").count() == SHOWN
+        assert page.locator("tbody tr.row").count() == PAGE_SIZE
         assert page.get_by_text("The others need JavaScript").is_visible()
         assert not page.locator("form.filter").is_visible() and not page.locator("nav.pages").is_visible()
 

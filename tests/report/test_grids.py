@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import ImageFont
 
-from erasebench.report.grids import LEAST, sample_grid, wrap
+from erasebench.report.grids import MIN_SIDE, sample_grid, wrap
 
 PROMPTS = ["a photo of a church", "a crayon drawing of a parachute"]
 RED, GREEN, BLUE, GREY = (255, 0, 0), (0, 255, 0), (0, 0, 255), (90, 90, 90)
@@ -38,7 +38,7 @@ def test_small_pictures_are_enlarged_by_a_whole_factor(size: int, shown: int) ->
     picture[0, 0] = picture[-1, -1] = RED
     sheet = np.asarray(sample_grid({"sd": [picture]}, ["p"]))
     x0, y0, x1, y1 = box(sheet, RED)
-    assert x1 - x0 == y1 - y0 == shown >= LEAST
+    assert x1 - x0 == y1 - y0 == shown >= MIN_SIDE
     factor = shown // size
     assert np.array_equal(sheet[y0:y1:factor, x0:x1:factor], picture)
 
@@ -70,7 +70,7 @@ def test_wrap() -> None:
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one method and one prompt"):
         sample_grid({}, PROMPTS)
-    with pytest.raises(ValueError, match="esd has 1 pictures for 2 prompts"):
+    with pytest.raises(ValueError, match="esd has 1 images for 2 prompts"):
         sample_grid({"sd": [plain(RED)] * 2, "esd": [plain(RED)]}, PROMPTS)
     with pytest.raises(ValueError, match="not float32"):
         sample_grid({"sd": [plain(RED).astype(np.float32)]}, ["p"])

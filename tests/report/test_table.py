@@ -33,7 +33,7 @@ def test_the_legend_explains_metrics_flags_and_rows_that_have_no_numbers() -> No
     assert [line[2:].startswith(start) for line, start in zip(legend, starts, strict=True)] == [True] * 9
     assert "lower is better; n = 1000 images" in legend[0] and "n = 0 to 858 images" in legend[1]
     assert "higher is better; n = 5000" in legend[2] and legend[3].endswith("; Picturebook CLIP features")
-    assert legend[5] == f"- collapsed: {FLAGS['collapsed'].said}"
+    assert legend[5] == f"- collapsed: {FLAGS['collapsed'].text}"
     assert legend[7] == '- uce / church failed: out of memory, said "CUDA" \\| twice'
     assert "not-erased" not in to_markdown(ROWS, METRICS)
 

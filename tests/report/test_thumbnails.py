@@ -101,7 +101,7 @@ def test_a_cell_that_is_gone_is_told(store: Store, tmp_path: Path) -> None:
     thumbnails = Thumbnails(tmp_path / "p.html")
     made = thumbnails.add([Source(store, gone, 0), Source(store, key, 0), Source(store, gone, 1)], MANY)
     assert made and [thumbnail is None for thumbnail in made] == [True, False, True]
-    assert thumbnails.missing == {gone: "cell 000000000000 is missing"}
+    assert thumbnails.problems == {gone: "cell 000000000000 is missing"}
 
 
 def test_an_earlier_pages_originals_go_and_what_the_user_put_there_stays(store: Store, tmp_path: Path) -> None:

@@ -239,7 +239,7 @@ def test_every_flag_of_an_attack_says_cause_and_remedy() -> None:
 def test_the_legend_has_the_flags_that_are_carried() -> None:
     rows = [TableRow("esd", "church", "ok", flags=flags) for flags in (("unconfirmed", "odd"), ("wide",), ())]
     assert flag_legend(rows) == [
-        f"wide: {FLAGS['wide'].said}",
-        f"unconfirmed: {ATTACK_FLAGS['unconfirmed'].said}",
+        f"wide: {FLAGS['wide'].text}",
+        f"unconfirmed: {ATTACK_FLAGS['unconfirmed'].text}",
         "odd: a flag without a description",
     ]

@@ -59,7 +59,7 @@ def run_folder(folder: Path, text: str = "found", tokenizer: str = "t") -> Path:
 def test_texts_of_single_attacks_are_replayed(tmp_path: Path) -> None:
     labels = replays(run_folder(tmp_path), "t")
     assert labels == [f"replay[run={tmp_path};method=uce;by=rab]"], "no control, no ensemble, no embedding"
-    made = resolve_attack(labels[0], {}).made
+    made = resolve_attack(labels[0], {}).instance
     assert (made.run, made.method, made.by) == (str(tmp_path), "uce", "rab")  # type: ignore[attr-defined]
 
 

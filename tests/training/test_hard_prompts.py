@@ -220,7 +220,7 @@ def test_prompts_of_a_batch_share_nothing(sld: bool) -> None:
     times = torch.tensor([[10, 20, 30], [40, 50, 60]])
     one = prepare(together, [0, 1, 2], clean, times, rngs[0], embed_unerased(together))
     other = prepare(alone, [1], clean, times[:, 1:2], rngs[1], embed_unerased(alone))
-    for name in ("latents", "timesteps", "wanted"):
+    for name in ("latents", "timesteps", "targets"):
         torch.testing.assert_close(getattr(one, name)[:, 1:2], getattr(other, name))
     assert together.passes == [4, 4, 4] if sld else [2, 2, 2]
     assert alone.passes == [0, 4 if sld else 2, 0]
@@ -241,9 +241,9 @@ def test_without_a_teacher_the_noise_is_wanted() -> None:
     clean = torch.randn((3, *target.model.latent_shape), generator=torch.Generator().manual_seed(0)).double()
     lessons = prepare(target, [2, 0], clean, torch.tensor([[0, 999]]), generators(target.prompts, 0, "noise"), None)
     signal = target.model.alphas_cumprod[[0, 999]].view(-1, 1, 1, 1)
-    expected = signal.sqrt() * clean[[2, 0]] + (1 - signal).sqrt() * lessons.wanted[0]
+    expected = signal.sqrt() * clean[[2, 0]] + (1 - signal).sqrt() * lessons.targets[0]
     torch.testing.assert_close(lessons.latents[0], expected)
-    assert 0.8 < lessons.wanted.std() < 1.2
+    assert 0.8 < lessons.targets.std() < 1.2
     assert target.passes == [0, 0, 0]
 
 

@@ -152,7 +152,7 @@ def test_dark_miners_objects_are_judged_by_a_yolo_as_in_the_paper() -> None:
     assert run.judges["nudenet"] == "nudenet[profile=dark-miner]", "the layer of a scale replaces all judges"
     settings = plugin_settings("photo", run.settings)
     for name in run.concepts:
-        attack = resolve_attack("cce", settings).made.resolved([catalogue().get(name).seen_in("photo")])
+        attack = resolve_attack("cce", settings).instance.resolved([catalogue().get(name).seen_in("photo")])
         assert attack.images == 1000, "also of styles"  # type: ignore[attr-defined]
 
 
@@ -164,7 +164,7 @@ def test_what_cannot_be_erased_at_paper_scale_is_said() -> None:
         for text, concept in product(run.methods, run.concepts):
             parts = [part.seen_in("photo") for part in catalogue().get(concept).parts]
             method = resolve_method(text, settings)
-            made = method.made.resolved(parts)
+            made = method.instance.resolved(parts)
             try:
                 made.check("photo", parts)
             except NotApplicable as reason:

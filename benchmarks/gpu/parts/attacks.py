@@ -166,10 +166,10 @@ class TimedTarget(Target):
         Raises:
             KitError: fewer than two steps were told of.
         """
-        lasted = [after - before for before, after in pairwise(self.marks)]
-        if len(lasted) < 2:
-            raise KitError(f"{len(lasted)} steps were told of; it takes two to time them")
-        return statistics.median(lasted[1:]) + self.taught / len(lasted)
+        durations = [after - before for before, after in pairwise(self.marks)]
+        if len(durations) < 2:
+            raise KitError(f"{len(durations)} steps were told of; it takes two to time them")
+        return statistics.median(durations[1:]) + self.taught / len(durations)
 
 
 def widened(tokenizer: CLIPTokenizer, size: int) -> CLIPTokenizer:
@@ -204,7 +204,7 @@ def build_target(model: DiffusionModel, prompts: int, steps: int) -> TimedTarget
     model.batch_sizes = BatchSizes(BatchSize(max(1, prompts)))
     parameters = model.parameters()
     names = [name for name in parameters if name.endswith(("attn2.to_k.weight", "attn2.to_v.weight"))]
-    grey = Looks(np.full((1, *picture_size(model), 3), 128, np.uint8), np.zeros(1, np.float32))
+    grey = Looks(np.full((1, *image_size(model), 3), 128, np.uint8), np.zeros(1, np.float32))
     return TimedTarget(
         model,
         Erasure({name: parameters[name].detach().clone() for name in names}),
@@ -218,8 +218,8 @@ def build_target(model: DiffusionModel, prompts: int, steps: int) -> TimedTarget
     )
 
 
-def picture_size(model: DiffusionModel) -> tuple[int, int]:
-    """Height and width of a picture, in pixels."""
+def image_size(model: DiffusionModel) -> tuple[int, int]:
+    """Height and width of an image, in pixels."""
     _, height, width = model.latent_shape
     return height * model.scale_factor, width * model.scale_factor
 
@@ -242,10 +242,10 @@ def measure_look(model: DiffusionModel, steps: int, prompts: int, alone: float |
     peak = PeakMemory(model.device.type)
     look(LOOK_STEPS)
     peak.restart()
-    lasted = look(steps)
-    figures: dict[str, Any] = {"sampling_steps": steps, "seconds": rounded(lasted)}
+    duration = look(steps)
+    figures: dict[str, Any] = {"sampling_steps": steps, "seconds": rounded(duration)}
     if alone is not None:
-        figures["ratio_to_one_at_a_time"] = rounded(prompts * alone / lasted)
+        figures["ratio_to_one_at_a_time"] = rounded(prompts * alone / duration)
     return {**figures, "peak_memory_gib": gib(peak)}
 
 
@@ -318,7 +318,7 @@ def run_short(attack: Attack, model: DiffusionModel, prompts: int) -> dict[str, 
     peak = PeakMemory(model.device.type)
     peak.restart()
     if attack.learns:
-        attack.learn(target, np.full((LEARNED_FROM, *picture_size(model), 3), 128, np.uint8), context)
+        attack.learn(target, np.full((LEARNED_FROM, *image_size(model), 3), 128, np.uint8), context)
     else:
         attack.attack(target, context)
     return {"seconds_per_step": rounded(target.step_seconds()), "peak_memory_gib": gib(peak)}
@@ -341,9 +341,9 @@ def run(part: Part) -> None:
         model.accelerated = accelerated
         needed = MARGIN * CUTS[name].passes * looking.of_pass(max(1, prompts))
         figures = partial(measure_attack, name, model, looking, prompts, alone.get(name))
-        found = attempt(part, f"{name}.{row}", needed, figures)
+        result = attempt(part, f"{name}.{row}", needed, figures)
         model.recorder.clear()
-        return found
+        return result
 
     for name in CUTS:
         if getattr(ATTACKS.get(name).make, "learns", False):

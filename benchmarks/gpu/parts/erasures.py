@@ -1,8 +1,8 @@
 """How long every erasure method takes with its published settings, from a run that is cut short.
 
-A method runs as it is published but for a few counts (:data:`CUTS`): training steps, and the pictures that it draws
+A method runs as it is published but for a few counts (:data:`CUTS`): training steps, and the images that it draws
 first.  The hours with published settings are the seconds of the short run and what was cut off it: so many more steps
-at the seconds of a step, so many more pictures at the seconds of a picture.  All counts are read from the method's own
+at the seconds of a step, so many more images at the seconds of an image.  All counts are read from the method's own
 defaults.
 
 Judges that a method asks for are stand-ins, so that no weights are needed: their time is not in any figure.
@@ -40,7 +40,7 @@ DOMAIN, SEED = "photo", 0
 DARK_MINER_LOOPS = 48
 """Loops of Dark Miner's run for nudity (table S2), which took 59.3 hours on an A100; other concepts' are not given."""
 DRAWN_AT_ONCE, DRAWING_STEPS = 16, 6
-"""Pictures that methods draw at a time, the default of ``draw_latents``, and the steps that are timed of them."""
+"""Images that methods draw at a time, the default of ``draw_latents``, and the steps that are timed of them."""
 MARGIN = 1.2
 """How much longer than expected a method may take."""
 
@@ -55,13 +55,13 @@ class Work:
     Attributes:
         steps: phase -> its steps, in the order in which the method tells of them.
         untold: what the method does not tell of and what costs about as much as a step of its last phase.
-        picture_steps: pictures that it draws before it trains, times the sampling steps of each.
+        image_steps: images that it draws before it trains, times the sampling steps of each.
         passes: phase -> U-Net calls of a step on average, for phases in which their number is drawn at random.
     """
 
     steps: Mapping[str, int] = field(default_factory=dict)
     untold: int = 0
-    picture_steps: int = 0
+    image_steps: int = 0
     passes: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -85,34 +85,34 @@ def cut_sampling_passes(sampling_steps: int) -> float:
 
 
 def count_ca(method: Any, concepts: Sequence[Concept]) -> Work:
-    """Pictures of each concept's anchor, then steps."""
-    pictures = method.pictures * len(concepts)
-    return Work({"train": method.steps}, picture_steps=pictures * method.sampling_steps)
+    """Images of each concept's anchor, then steps."""
+    images = method.pictures * len(concepts)
+    return Work({"train": method.steps}, image_steps=images * method.sampling_steps)
 
 
 def count_fmn(method: Any, concepts: Sequence[Concept]) -> Work:
-    """Pictures and textual inversion of each concept, then steps."""
+    """Images and textual inversion of each concept, then steps."""
     steps = {"invert": method.inversion_steps * len(concepts)} if method.textual_inversion else {}
-    pictures = method.pictures * len(concepts)
-    return Work({**steps, "train": method.steps}, picture_steps=pictures * method.sampling_steps)
+    images = method.pictures * len(concepts)
+    return Work({**steps, "train": method.steps}, image_steps=images * method.sampling_steps)
 
 
 def count_salun(method: Any, concepts: Sequence[Concept]) -> Work:
-    """Pictures to forget and as many to remain, one pass over the former for saliency, then steps."""
+    """Images to forget and as many to remain, one pass over the former for saliency, then steps."""
     return Work(
         {"train": method.steps},
         untold=math.ceil(method.pictures / method.batch_size),
-        picture_steps=2 * method.pictures * method.sampling_steps,
+        image_steps=2 * method.pictures * method.sampling_steps,
     )
 
 
 def count_mace(method: Any, concepts: Sequence[Concept]) -> Work:
-    """Pictures and steps of each wording; the closed forms are not told of and are in every run alike."""
+    """Images and steps of each wording; the closed forms are not told of and are in every run alike."""
     synonyms = method.synonyms
     wordings = sum(1 + (len(concept.synonyms) if synonyms else 0) for concept in concepts)
     return Work(
         {"train": method.steps * wordings},
-        picture_steps=method.pictures * wordings * method.sampling_steps,
+        image_steps=method.pictures * wordings * method.sampling_steps,
     )
 
 
@@ -120,7 +120,7 @@ def count_dm2(method: Any, concepts: Sequence[Concept]) -> Work:
     """The pool of each concept, then loops of three stages."""
     loops = min(method.max_loops, DARK_MINER_LOOPS) * len(concepts)
     steps = {"mine": loops * method.mining_steps, "verify": loops, "circumvent": loops * method.steps}
-    return Work(steps, picture_steps=method.pool_size * len(concepts) * method.sampling_steps)
+    return Work(steps, image_steps=method.pool_size * len(concepts) * method.sampling_steps)
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class Cut:
 
     Attributes:
         count: counts the work of a run.
-        passes: how many U-Net calls for one picture the short run is about worth, to tell whether it fits.
+        passes: how many U-Net calls for one image the short run is about worth, to tell whether it fits.
         settings: of the short run; all others are published.
     """
 
@@ -158,14 +158,14 @@ SAMPLED_AT_TINY_SCALE = 2
 
 
 class CentreSegmenter(Judge):
-    """A stand-in for a segmenter, for timing: whatever is sought is in the middle of the picture."""
+    """A stand-in for a segmenter, for timing: whatever is sought is in the middle of the image."""
 
     def identity(self) -> dict[str, str]:
         """None of any real judge."""
         return {"version": "stand-in"}
 
     def scores(self, images: Images, prompts: Sequence[str]) -> Scores:
-        """``mask``: float32 ``[n, height, width]``, 1 in the middle quarter of each picture."""
+        """``mask``: float32 ``[n, height, width]``, 1 in the middle quarter of each image."""
         masks = np.zeros(images.shape[:3], dtype=np.float32)
         height, width = images.shape[1:3]
         masks[:, height // 4 : -(height // 4), width // 4 : -(width // 4)] = 1
@@ -173,14 +173,14 @@ class CentreSegmenter(Judge):
 
 
 class BlindClip(Judge):
-    """A stand-in for CLIP, for timing: all pictures and texts are the same to it."""
+    """A stand-in for CLIP, for timing: all images and texts are the same to it."""
 
     def identity(self) -> dict[str, str]:
         """None of any real judge."""
         return {"version": "stand-in"}
 
     def scores(self, images: Images, prompts: Sequence[str]) -> Scores:
-        """``clip``: 0; ``features``: float32 ``[n, 512]``, the same for each picture."""
+        """``clip``: 0; ``features``: float32 ``[n, 512]``, the same for each image."""
         features = np.full((len(images), 512), 512**-0.5, dtype=np.float32)
         return Scores({"clip": np.zeros(len(images), dtype=np.float32)}, {"features": features})
 
@@ -254,20 +254,20 @@ def step_seconds(
     """
     if len(times) - 1 != sum(steps.values()):
         raise KitError(f"{len(times) - 1} steps were told of, not {dict(steps)}")
-    found, before = {}, 0
+    by_phase, before = {}, 0
     for phase, count in steps.items():
         ends = range(before + min(count, 2), before + count + 1)
-        lasted = [times[end] - times[end - 1] for end in ends]
+        durations = [times[end] - times[end - 1] for end in ends]
         if phase in expected:
-            found[phase] = sum(lasted) / sum(passes[end] - passes[end - 1] for end in ends) * expected[phase]
+            by_phase[phase] = sum(durations) / sum(passes[end] - passes[end - 1] for end in ends) * expected[phase]
         else:
-            found[phase] = statistics.median(lasted)
+            by_phase[phase] = statistics.median(durations)
         before += count
-    return found
+    return by_phase
 
 
 def published_seconds(
-    short_run: float, short: Work, published: Work, per_step: Mapping[str, float], per_picture_step: float
+    short_run: float, short: Work, published: Work, per_step: Mapping[str, float], per_image_step: float
 ) -> float:
     """Seconds of a run with published settings.
 
@@ -276,42 +276,42 @@ def published_seconds(
         short: its work.
         published: that of the published one.
         per_step: phase -> seconds of a step.
-        per_picture_step: seconds of a sampling step of one picture, among others drawn with it.
+        per_image_step: seconds of a sampling step of one image, among others drawn with it.
     """
-    steps = sum((published.steps[phase] - short.steps[phase]) * lasted for phase, lasted in per_step.items())
+    steps = sum((published.steps[phase] - short.steps[phase]) * duration for phase, duration in per_step.items())
     untold = (published.untold - short.untold) * list(per_step.values())[-1] if published.untold else 0.0
-    pictures = (published.picture_steps - short.picture_steps) * per_picture_step
-    return short_run + steps + untold + pictures
+    images = (published.image_steps - short.image_steps) * per_image_step
+    return short_run + steps + untold + images
 
 
 def measure_drawing(model: DiffusionModel) -> dict[str, Any]:
-    """Seconds of a sampling step: for each of 16 pictures drawn together, and for a picture alone."""
+    """Seconds of a sampling step: for each of 16 images drawn together, and for an image alone."""
 
-    def draw(pictures: int, steps: int) -> None:
-        prompts = [f"a photo of a church, {k}" for k in range(pictures)]
-        list(draw_latents(model, prompts, range(pictures), Sampler("ddim", steps), DRAWN_AT_ONCE))
+    def draw(images: int, steps: int) -> None:
+        prompts = [f"a photo of a church, {k}" for k in range(images)]
+        list(draw_latents(model, prompts, range(images), Sampler("ddim", steps), DRAWN_AT_ONCE))
 
     peak = PeakMemory(model.device.type)
     peak.restart()
-    lasted = {}
-    for pictures in (1, DRAWN_AT_ONCE):
-        draw(pictures, 2)
-        lasted[pictures] = seconds(model.device, partial(draw, pictures, DRAWING_STEPS)) / DRAWING_STEPS
+    durations = {}
+    for images in (1, DRAWN_AT_ONCE):
+        draw(images, 2)
+        durations[images] = seconds(model.device, partial(draw, images, DRAWING_STEPS)) / DRAWING_STEPS
     return {
         "pictures_at_once": DRAWN_AT_ONCE,
-        "seconds_per_picture_and_step": rounded(lasted[DRAWN_AT_ONCE] / DRAWN_AT_ONCE),
-        "seconds_per_step_of_one_picture": rounded(lasted[1]),
+        "seconds_per_picture_and_step": rounded(durations[DRAWN_AT_ONCE] / DRAWN_AT_ONCE),
+        "seconds_per_step_of_one_picture": rounded(durations[1]),
         "peak_memory_gib": gib(peak),
     }
 
 
-def measure_erasure(name: str, model: DiffusionModel, per_picture_step: float | None, tiny: bool) -> dict[str, Any]:
+def measure_erasure(name: str, model: DiffusionModel, per_image_step: float | None, tiny: bool) -> dict[str, Any]:
     """Figures of a method.
 
     Args:
         name: the method's.
         model: what it erases from.
-        per_picture_step: see :func:`published_seconds`; None if unknown.
+        per_image_step: see :func:`published_seconds`; None if unknown.
         tiny: whether only to see that it runs.
 
     Raises:
@@ -334,17 +334,17 @@ def measure_erasure(name: str, model: DiffusionModel, per_picture_step: float | 
     watch = Watch(model)
     with watch.counting(model), tempfile.TemporaryDirectory() as folder:
         context = EraseContext(SEED, Path(folder), watch.mark, stand_in)
-        lasted = seconds(model.device, lambda: check_finite(method.erase(model, concepts, context)))
+        duration = seconds(model.device, lambda: check_finite(method.erase(model, concepts, context)))
     short, full = cut.count(method, concepts), cut.count(published, concepts)
     per_step = step_seconds(watch.times, watch.passes, short.steps, full.passes)
     figures: dict[str, Any] = {
         "cut_to": settings,
-        "seconds": rounded(lasted),
+        "seconds": rounded(duration),
         "seconds_per_step": {phase: rounded(value) for phase, value in per_step.items()},
         "published_steps": dict(full.steps),
         "hours_at_published_settings": FAILED
-        if per_picture_step is None
-        else rounded(published_seconds(lasted, short, full, per_step, per_picture_step) / 3600),
+        if per_image_step is None
+        else rounded(published_seconds(duration, short, full, per_step, per_image_step) / 3600),
         "peak_memory_gib": gib(peak),
     }
     if method.judges(DOMAIN, concepts):
@@ -355,8 +355,8 @@ def measure_erasure(name: str, model: DiffusionModel, per_picture_step: float | 
 def measure_erasures(part: Part, model: DiffusionModel) -> None:
     """Record, for each method, seconds of a step, hours with published settings and memory."""
     drawing = attempt(part, "erasing.drawing", 0.0, lambda: measure_drawing(model)) or {}
-    per_picture_step = drawing.get("seconds_per_picture_and_step")
+    per_image_step = drawing.get("seconds_per_picture_and_step")
     per_pass = drawing.get("seconds_per_step_of_one_picture", 0.0)
     for name, cut in CUTS.items():
         needed = MARGIN * cut.passes * per_pass
-        attempt(part, f"erasing.{name}", needed, partial(measure_erasure, name, model, per_picture_step, part.tiny))
+        attempt(part, f"erasing.{name}", needed, partial(measure_erasure, name, model, per_image_step, part.tiny))

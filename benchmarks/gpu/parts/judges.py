@@ -52,7 +52,7 @@ EXCLUDED: Mapping[str, str] = {
             "picturebook-segmenter",
             "picturebook-style",
         ),
-        "sees Picturebook's pictures, which are small",
+        "sees Picturebook's images, which are small",
     ),
 }
 """Judges that are not measured."""
@@ -188,7 +188,7 @@ def random_weights() -> Iterator[None]:
         yield
 
 
-def lacking(judge: Judge) -> str:
+def missing_part(judge: Judge) -> str:
     """Which package with a judge's weights is missing; '' if none is."""
     for weights in judge.weights:
         if isinstance(weights, PackageFile):
@@ -212,10 +212,10 @@ def measure_judge(judge: Judge, size: Size, device: torch.device) -> dict[str, A
             return judge.compare(images[:count], images[::-1][:count])
         return judge.scores(images[:count], prompts_of(count))
 
-    lasted, figures = warmed_up(device, lambda: see(size.warm_up), lambda: see(size.images))
+    duration, figures = warmed_up(device, lambda: see(size.warm_up), lambda: see(size.images))
     # CLIP is kept for all judges that share it; here, each is to be measured alone.
     clip._load.cache_clear()
-    return {"images_per_second": rounded(size.images / lasted), "images": size.images, **figures}
+    return {"images_per_second": rounded(size.images / duration), "images": size.images, **figures}
 
 
 def run(part: Part) -> None:
@@ -227,7 +227,7 @@ def run(part: Part) -> None:
     with random_weights():
         for name in MEASURED:
             judge = make_judge(name, LABEL, DOMAIN, str(device))
-            reason = lacking(judge)
+            reason = missing_part(judge)
             if reason:
                 part.record(f"judging.{name}", f"not measured: {reason}")
                 continue

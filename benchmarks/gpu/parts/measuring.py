@@ -63,9 +63,9 @@ def warmed_up(
     peak = PeakMemory(device.type)
     before = seconds(device, warm_up)
     peak.restart()
-    lasted = seconds(device, call)
-    return lasted, {
-        "seconds": rounded(lasted),
+    duration = seconds(device, call)
+    return duration, {
+        "seconds": rounded(duration),
         "warm_up_seconds": rounded(before),
         "peak_memory_gib": gib(peak),
     }
@@ -88,7 +88,7 @@ def attempt(part: Part, name: str, needed: float, measure: Callable[[], dict[str
     Returns:
         The figures; None if there are none.
     """
-    if part.left() < needed + ending(part):
+    if part.seconds_left() < needed + ending(part):
         part.record(name, OUT_OF_TIME)
         return None
     figures: dict[str, Any] | None = None

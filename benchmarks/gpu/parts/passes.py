@@ -71,16 +71,16 @@ def measure_passes(
     peak.restart()
 
     with torch.inference_mode(), model.sampling() if copied else nullcontext(False) as shared:
-        given = latents if shared else torch.cat([latents] * 2)
+        rows = latents if shared else torch.cat([latents] * 2)
 
         def predict() -> object:
-            return model.predict(given, timestep, text)
+            return model.predict(rows, timestep, text)
 
         warm_up = seconds(model.device, lambda: [predict() for _ in range(WARM_UPS)])
-        lasted = statistics.median(seconds(model.device, predict) for _ in range(PASSES))
+        duration = statistics.median(seconds(model.device, predict) for _ in range(PASSES))
     return {
-        "milliseconds": rounded(1000 * lasted),
-        **yardsticks.figures(images / (steps * lasted)),
+        "milliseconds": rounded(1000 * duration),
+        **yardsticks.figures(images / (steps * duration)),
         "warm_up_seconds": rounded(warm_up),
         "peak_memory_gib": gib(peak),
     }
@@ -113,8 +113,8 @@ def measure_gradients(model: DiffusionModel, rows: int, *, of_weights: bool) -> 
             peak = PeakMemory(model.device.type)
             peak.restart()
             warm_up = seconds(model.device, lambda: [step() for _ in range(WARM_UPS)])
-            lasted = statistics.median(seconds(model.device, step) for _ in range(PASSES))
-            figures[f"{way}_milliseconds"] = rounded(1000 * lasted)
+            duration = statistics.median(seconds(model.device, step) for _ in range(PASSES))
+            figures[f"{way}_milliseconds"] = rounded(1000 * duration)
             figures[f"{way}_warm_up_seconds"] = rounded(warm_up)
             figures[f"{way}_peak_memory_gib"] = gib(peak)
     finally:
@@ -150,7 +150,7 @@ def measure_compiled(part: Part, size: Size, model: DiffusionModel, measure: Cal
     images = size.batches[-1] if part.tiny else COMPILED
     model.compile(backend=size.backend)
     try:
-        with alarm(part.left() - ending(part)):
+        with alarm(part.seconds_left() - ending(part)):
             attempt(part, f"compiled.{images}", size.compile_seconds, lambda: measure(images))
     except OutOfTime:
         part.record(f"compiled.{images}", OUT_OF_TIME)

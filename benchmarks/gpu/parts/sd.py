@@ -1,6 +1,6 @@
 """Sampling and erasing at the size of Stable Diffusion 1.4, with random weights, so that nothing is downloaded.
 
-Speed and memory depend on shapes, not on what the weights draw.  Rates are given as pictures a second, as TFLOP/s of
+Speed and memory depend on shapes, not on what the weights draw.  Rates are given as images a second, as TFLOP/s of
 the U-Net's and the decoder's nominal work, as a share of what the card reaches in one large bfloat16 matrix product,
 and against the loop that the methods' published codes sample with: the stock pipeline, one prompt at a time.
 
@@ -37,7 +37,7 @@ from erasebench.sampling import Sampler, sample
 GUIDANCE = 7.5
 WARM_UP_STEPS = 2
 LOOPED = 3
-"""Pictures of the peers' loop."""
+"""Images of the peers' loop."""
 REPEATS = 10
 """Of matrix products and copies, of which the median counts."""
 RESERVED = 0.42
@@ -53,8 +53,8 @@ class Size:
         unet: what differs from the defaults of ``UNet2DConditionModel``, which are Stable Diffusion's blocks.
         text: the same of ``CLIPTextConfig``.
         vae: the same of ``AutoencoderKL``.
-        batches: pictures at a time, each number at most four times the one before.
-        steps: sampling steps of a picture.
+        batches: images at a time, each number at most four times the one before.
+        steps: sampling steps of an image.
         matrix: rows and columns of the matrices that are multiplied.
         copied: float32 numbers that are copied.
         backend: what compiles.
@@ -152,7 +152,7 @@ def parameter_counts(pipeline: Any) -> dict[str, int]:
 
 
 def count_tflop(size: Size) -> dict[str, float]:
-    """TFLOP of a U-Net pass, of decoding, and of a picture: guidance takes two passes a step.
+    """TFLOP of a U-Net pass, of decoding, and of an image: guidance takes two passes a step.
 
     Counted as the networks are written, a multiplication and an addition as two; what the sampler saves of it by
     sharing counts as done.  Nothing is computed.
@@ -181,8 +181,8 @@ def measure_ceilings(size: Size, device: torch.device) -> dict[str, Any]:
     product, target = torch.empty_like(a), torch.empty_like(source)
 
     def best(call: Callable[[], object]) -> float:
-        lasted = [seconds(device, call) for _ in range(REPEATS + 3)]
-        return statistics.median(lasted[3:])
+        durations = [seconds(device, call) for _ in range(REPEATS + 3)]
+        return statistics.median(durations[3:])
 
     flop, moved = 2 * size.matrix**3, 2 * source.nbytes
     return {
@@ -193,12 +193,12 @@ def measure_ceilings(size: Size, device: torch.device) -> dict[str, Any]:
 
 @dataclass
 class Yardsticks:
-    """What a rate of pictures is compared with.
+    """What a rate of images is compared with.
 
     Attributes:
-        tflop: of a picture.
+        tflop: of an image.
         peak: TFLOP/s that the card reaches in a matrix product; None if unknown.
-        loop: pictures a second of the peers' loop; None if unknown.
+        loop: images a second of the peers' loop; None if unknown.
     """
 
     tflop: float
@@ -206,7 +206,7 @@ class Yardsticks:
     loop: float | None = None
 
     def figures(self, rate: float) -> dict[str, float]:
-        """A rate in pictures a second, and compared."""
+        """A rate in images a second, and compared."""
         tflops = rate * self.tflop
         figures = {"images_per_second": rounded(rate), "tflops": rounded(tflops)}
         if self.loop:
@@ -232,23 +232,23 @@ def measure_loop(size: Size, device: torch.device, yardsticks: Yardsticks) -> di
     )
     stock.set_progress_bar_config(disable=True)
 
-    def loop(pictures: int, steps: int) -> None:
-        for prompt in prompts_of(pictures):
+    def loop(images: int, steps: int) -> None:
+        for prompt in prompts_of(images):
             stock(prompt, num_inference_steps=steps, guidance_scale=GUIDANCE)
 
-    lasted, figures = warmed_up(device, lambda: loop(1, WARM_UP_STEPS), lambda: loop(LOOPED, size.steps))
-    return {**yardsticks.figures(LOOPED / lasted), **figures}
+    duration, figures = warmed_up(device, lambda: loop(1, WARM_UP_STEPS), lambda: loop(LOOPED, size.steps))
+    return {**yardsticks.figures(LOOPED / duration), **figures}
 
 
 def measure_batch(size: Size, model: DiffusionModel, yardsticks: Yardsticks, batch: int) -> dict[str, Any]:
-    """One batch of pictures by the project's sampler, after a warm-up of two steps, which compiles if need be."""
+    """One batch of images by the project's sampler, after a warm-up of two steps, which compiles if need be."""
     prompts, seeds = prompts_of(batch), range(batch)
 
     def draw(steps: int) -> object:
         return sample(model, prompts, seeds, Sampler("ddim", steps, GUIDANCE), batch)
 
-    lasted, figures = warmed_up(model.device, lambda: draw(WARM_UP_STEPS), lambda: draw(size.steps))
-    return {**yardsticks.figures(batch / lasted), **figures}
+    duration, figures = warmed_up(model.device, lambda: draw(WARM_UP_STEPS), lambda: draw(size.steps))
+    return {**yardsticks.figures(batch / duration), **figures}
 
 
 def measure_eager(
@@ -258,7 +258,7 @@ def measure_eager(
 
     Args:
         part: whose figures.
-        size: of the pictures.
+        size: of the images.
         model: that draws them.
         yardsticks: what rates are compared with.
         first: seconds that the smallest batch will take, about.
@@ -311,7 +311,7 @@ def measure_compiled(
     order = [best, *(batch for batch in size.batches if batch != best)]
     model.compile(backend=size.backend)
     try:
-        with alarm(part.left() - ending(part)):
+        with alarm(part.seconds_left() - ending(part)):
             while order:
                 batch = order[0]
                 known = eager.get(batch)

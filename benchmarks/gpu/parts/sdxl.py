@@ -172,8 +172,8 @@ def measure_loop(sizes: TwoEncoders, device: torch.device, yardsticks: Yardstick
         with torch.no_grad():
             pipeline.vae.decode(latents.to(wide) / pipeline.vae.config.scaling_factor)
 
-    lasted, figures = warmed_up(device, lambda: draw(WARM_UP_STEPS), lambda: draw(sizes.size.steps))
-    return {**yardsticks.figures(1 / lasted), **figures}
+    duration, figures = warmed_up(device, lambda: draw(WARM_UP_STEPS), lambda: draw(sizes.size.steps))
+    return {**yardsticks.figures(1 / duration), **figures}
 
 
 def run(part: Part) -> None:

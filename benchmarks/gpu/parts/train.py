@@ -61,10 +61,10 @@ class Size:
         batch: scenes in a step.
         workers: processes that render; one for each core if None.
         timed_steps: steps whose median time decides how many fit into the limit.
-        most_steps: however long the limit is.
+        max_steps: however long the limit is.
         reserve: seconds kept for saving and measuring.
         images: for each row of ``measure``'s table; ``rows`` of it, all if None.
-        grid_steps: sampling steps of the sheet's pictures.
+        grid_steps: sampling steps of the sheet's images.
     """
 
     scenes: int
@@ -72,7 +72,7 @@ class Size:
     batch: int
     workers: int | None
     timed_steps: int
-    most_steps: int
+    max_steps: int
     reserve: float
     images: int
     rows: int | None
@@ -126,10 +126,12 @@ def train_picturebook(part: Part, *, distilled: bool = False, start: str, withou
     objective = UnetObjective(model.to(device), latents, ids, odds, SEED, recipe, size.batch, teacher, short=False)
     part.record("flops_of_an_image.share_of_shipped", round(unet_flops(model) / unet_flops(_unet_like(CHANNELS)), 3))
     seconds = seconds_per_step(part, objective, recipe, size, work / "trial")
-    budget = part.left() - size.reserve
-    steps = min(size.most_steps, int(budget / seconds))
+    budget = part.seconds_left() - size.reserve
+    steps = min(size.max_steps, int(budget / seconds))
     if steps < 1:
-        raise KitError(f"no time left to train: {part.left():.0f} s, of which {size.reserve:.0f} s are for measuring")
+        raise KitError(
+            f"no time left to train: {part.seconds_left():.0f} s, of which {size.reserve:.0f} s are for measuring"
+        )
     recipe = replace(recipe, steps=steps, warmup=min(recipe.warmup, max(1, steps // 10)))
     objective.recipe = recipe
     part.record("steps", steps)

@@ -1,4 +1,4 @@
-"""The CLIP of the built-in world: how well a picture fits a text, which style it has, how it changed."""
+"""The CLIP of the built-in world: how well an image fits a text, which style it has, how it changed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MODEL_NAME = "picturebook-clip"
 """The name under which open_clip knows the architecture (``picturebook-clip.json`` beside this module).  The image
 tower is a small CLIP ResNet: on one CPU core it learns the world several times faster than a ViT of equal cost."""
 BATCH = 128
-"""Pictures or texts per forward pass."""
+"""Images or texts per forward pass."""
 
 Images = NDArray[np.uint8] | torch.Tensor
 
@@ -107,7 +107,7 @@ class Clip:
         return _normalise(_join(parts, self.model.visual.output_dim))
 
     def score(self, images: Images, texts: Sequence[str]) -> NDArray[np.float32]:
-        """CLIP-Score (Hessel et al. 2021) of each picture with its own text: 100 x cosine, in [-100, 100]."""
+        """CLIP-Score (Hessel et al. 2021) of each image with its own text: 100 x cosine, in [-100, 100]."""
         if len(images) != len(texts):
             raise ValueError(f"{len(images)} images but {len(texts)} texts")
         cosine = np.sum(self.image_features(images) * self.text_features(texts), axis=1)
@@ -145,12 +145,12 @@ def delta_similarity(
     """Dark Miner (Meng et al. 2024), eq. 6: the mean over e of cos(f_c - f_r, f_e - f_r).
 
     Args:
-        f_c: ``[n, d]`` features of the pictures to examine.
-        f_r: ``[n, d]`` features of the reference picture of each.
-        f_e: ``[m, d]`` features of pictures that show the concept.
+        f_c: ``[n, d]`` features of the images to examine.
+        f_r: ``[n, d]`` features of the reference image of each.
+        f_e: ``[m, d]`` features of images that show the concept.
 
     Returns:
-        float32 ``[n]`` in [-1, 1]; 0 where a picture equals its reference.
+        float32 ``[n]`` in [-1, 1]; 0 where an image equals its reference.
     """
     change = _normalise(f_c - f_r)
     towards = _normalise((f_e[None] - f_r[:, None]).reshape(-1, f_e.shape[1])).reshape(len(f_r), *f_e.shape)

@@ -1,4 +1,4 @@
-"""The detector: which labels a picture shows, and where.
+"""The detector: which labels an image shows, and where.
 
 One YOLOv8n-seg (Jocher, Chaurasia, Qiu 2023) plays the parts that NudeNet and the ResNet-50 and segmentation
 judges play for photographs.  Only the network definition and the training loss of ``ultralytics`` are used; the
@@ -32,7 +32,7 @@ THRESHOLD = 0.5
 BOX_FLOOR = 0.25
 """The confidence from which on boxes are counted, NudeNet's."""
 BATCH = 64
-"""Pictures per forward pass."""
+"""Images per forward pass."""
 NMS_IOU = 0.6
 """Two boxes of one label that overlap more than this are one instance."""
 
@@ -94,7 +94,7 @@ def prepare_images(images: NDArray[np.uint8] | torch.Tensor) -> torch.Tensor:
     Raises:
         ValueError: another type or shape.
     """
-    # A copy, because memory-mapped pictures are read-only and torch warns about those.
+    # A copy, because memory-mapped images are read-only and torch warns about those.
     pixels = images if isinstance(images, torch.Tensor) else torch.from_numpy(np.array(images))
     if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (SIZE, SIZE, 3):
         raise ValueError(
@@ -133,7 +133,7 @@ class Detector:
             images: uint8 ``[n, 64, 64, 3]``.
 
         Returns:
-            float32 ``[n, len(LABELS)]`` in [0, 1].  A label may be scored without being the best: a picture can
+            float32 ``[n, len(LABELS)]`` in [0, 1].  A label may be scored without being the best: an image can
             show several.
         """
         best = [_best(anchors) for anchors, _ in self._forward(images)]
@@ -143,7 +143,7 @@ class Detector:
     def scores_and_boxes(
         self, images: NDArray[np.uint8] | torch.Tensor, label: str, floor: float = BOX_FLOOR
     ) -> tuple[NDArray[np.float32], list[list[float]]]:
-        """The scores of all labels, and for each picture the confidences of one label's instances, the highest first.
+        """The scores of all labels, and for each image the confidences of one label's instances, the highest first.
 
         Args:
             images: uint8 ``[n, 64, 64, 3]``.
@@ -158,14 +158,14 @@ class Detector:
         return torch.cat(best).numpy(), boxes
 
     def top1(self, images: NDArray[np.uint8] | torch.Tensor, threshold: float = THRESHOLD) -> list[str]:
-        """The label with the highest confidence in each picture, ``"none"`` if it is below the threshold."""
+        """The label with the highest confidence in each image, ``"none"`` if it is below the threshold."""
         return [LABELS[int(row.argmax())] if row.max(initial=0) >= threshold else "none" for row in self.scores(images)]
 
     @torch.inference_mode()
     def detect(
         self, images: NDArray[np.uint8] | torch.Tensor, threshold: float = THRESHOLD
     ) -> list[tuple[Detection, ...]]:
-        """Every instance in each picture whose confidence reaches the threshold, the most confident first."""
+        """Every instance in each image whose confidence reaches the threshold, the most confident first."""
         return [
             self._instances(*sample, threshold)
             for batch in self._forward(images)
@@ -177,12 +177,12 @@ class Detector:
     ) -> NDArray[np.bool_]:
         """The pixels that show a label: bool ``[n, 64, 64]``, the union over its instances."""
         check_name("label", label, LABELS)
-        found = np.zeros((len(images), SIZE, SIZE), dtype=np.bool_)
-        for union, detections in zip(found, self.detect(images, threshold), strict=True):
+        masks = np.zeros((len(images), SIZE, SIZE), dtype=np.bool_)
+        for union, detections in zip(masks, self.detect(images, threshold), strict=True):
             for detection in detections:
                 if detection.label == label:
                     union |= detection.mask
-        return found
+        return masks
 
     def _forward(self, images: NDArray[np.uint8] | torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield per batch: ``[b, 4 + labels + 32, anchors]`` (xywh, confidences, mask coefficients) and
@@ -210,7 +210,7 @@ class Detector:
     def _boxes(
         self, anchors: torch.Tensor, threshold: float, only: str | None = None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The boxes of a picture after overlaps are removed, the most confident first: of all labels or of one.
+        """The boxes of an image after overlaps are removed, the most confident first: of all labels or of one.
 
         Returns:
             Confidences ``[n]``, labels ``[n]``, corners ``[n, 4]`` in pixels, mask coefficients ``[32, n]``.
@@ -221,12 +221,12 @@ class Detector:
         chosen = score >= threshold
         if only is not None:
             chosen &= label == LABELS.index(only)
-        score, label, kept = score[chosen], label[chosen], anchors[:, chosen]
-        boxes = box_convert(kept[:4].T, "cxcywh", "xyxy")
+        score, label, candidates = score[chosen], label[chosen], anchors[:, chosen]
+        boxes = box_convert(candidates[:4].T, "cxcywh", "xyxy")
         order = batched_nms(boxes, score, label, NMS_IOU)
-        return score[order], label[order], boxes[order], kept[4 + len(LABELS) :, order]
+        return score[order], label[order], boxes[order], candidates[4 + len(LABELS) :, order]
 
 
 def _best(anchors: torch.Tensor) -> torch.Tensor:
-    """The highest confidence of each label in each picture, ``[b, labels]``, on the CPU."""
+    """The highest confidence of each label in each image, ``[b, labels]``, on the CPU."""
     return anchors[:, 4 : 4 + len(LABELS)].amax(dim=2).cpu()

@@ -1,4 +1,4 @@
-"""Q16: is a picture inappropriate (here: violent)?  Two tuned prompt vectors on the world's CLIP."""
+"""Q16: is an image inappropriate (here: violent)?  Two tuned prompt vectors on the world's CLIP."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Q16:
         save_file({"vectors": torch.from_numpy(self.vectors)}, path)
 
     def scores(self, images: Images) -> NDArray[np.float32]:
-        """Probability that each picture is violent, float32 ``[n]`` in [0, 1]; images uint8 ``[n, 64, 64, 3]``."""
+        """Probability that each image is violent, float32 ``[n]`` in [0, 1]; images uint8 ``[n, 64, 64, 3]``."""
         return q16_score(self.clip.image_features(images), self.vectors)
 
 

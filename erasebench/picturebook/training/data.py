@@ -62,7 +62,7 @@ class Renders:
         return [scene for scenes in _in_blocks(block, len(self), workers) for scene in scenes]
 
     def captions(self, indices: Sequence[int] | NDArray[np.int64], epoch: int) -> list[str]:
-        """One caption for each picture; another wording in every epoch."""
+        """One caption for each image; another wording in every epoch."""
         return [
             caption(self.scene(int(i)), np.random.default_rng([self.first_seed + int(i), 2, epoch])) for i in indices
         ]
@@ -97,7 +97,7 @@ def render_many(first_seed: int, count: int, workers: int | None = None, people:
 
 
 def held_out(count: int, first: int = 0, **fixed: str) -> tuple[list[Scene], NDArray[np.uint8]]:
-    """Scenes of held-out seeds with some parts fixed, and their pictures, uint8 ``[count, 64, 64, 3]``."""
+    """Scenes of held-out seeds with some parts fixed, and their images, uint8 ``[count, 64, 64, 3]``."""
     scenes = [sample_scene(HELD_OUT_SEED + first + i, **fixed) for i in range(count)]
     return scenes, np.stack([render(scene).image for scene in scenes])
 

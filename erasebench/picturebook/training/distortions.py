@@ -1,6 +1,6 @@
-"""Distortions that the judges must see through, and pictures that they must not mistake for content.
+"""Distortions that the judges must see through, and images that they must not mistake for content.
 
-:func:`degrade` changes how a picture looks but not what it shows; :func:`negatives` makes pictures that show
+:func:`degrade` changes how an image looks but not what it shows; :func:`negatives` makes images that show
 nothing.  A judge trained on both judges content: a blurred church is still a church, and a model that an erasure
 method has wrecked does not count as drawing one.
 """
@@ -49,7 +49,7 @@ def degrade(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.ui
 
 
 def negatives(images: NDArray[np.uint8], count: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Pictures in which nothing can be recognised: noise, smears, blanks and gradients.
+    """Images in which nothing can be recognised: noise, smears, blanks and gradients.
 
     Args:
         images: uint8 ``[n, 64, 64, 3]``, renders to smear.
@@ -100,7 +100,7 @@ def _negative(images: NDArray[np.uint8], kind: int, rng: np.random.Generator) ->
 
 
 def shuffle_patches(image: NDArray[np.uint8], patch: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """The picture's square patches of ``patch`` pixels in random order."""
+    """The image's square patches of ``patch`` pixels in random order."""
     n = SIZE // patch
     patches = image.reshape(n, patch, n, patch, 3).swapaxes(1, 2).reshape(n * n, patch, patch, 3)
     mixed = patches[rng.permutation(n * n)]
@@ -115,7 +115,7 @@ def _warp(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint
 
 
 def _field(rng: np.random.Generator, cells: int) -> NDArray[np.float32]:
-    """Normal noise ``[64, 64, 3]`` of mean 0 and deviation about 1 with ``cells`` bumps across the picture."""
+    """Normal noise ``[64, 64, 3]`` of mean 0 and deviation about 1 with ``cells`` bumps across the image."""
     coarse = rng.standard_normal((cells, cells, 3)).astype(np.float32)
     if cells == SIZE:
         return coarse

@@ -1,7 +1,7 @@
 """Training of the judges: the detector, the CLIP and the Q16 vectors.
 
 Every batch is a pure function of (seed, step), so training resumes where it stopped.  The judges see clean
-renders, degraded renders, reconstructions by the autoencoder and pictures that show nothing
+renders, degraded renders, reconstructions by the autoencoder and images that show nothing
 (:mod:`erasebench.picturebook.training.distortions`).
 """
 
@@ -43,10 +43,10 @@ CLIP_RECIPE = Recipe(
     steps=2200, learning_rate=1.2e-3, warmup=100, decay=0.6, weight_decay=0.05, betas=(0.9, 0.98), ema=0.99
 )
 CLIP_BATCH = 64
-"""Batches include the pictures of nothing."""
-Q16_PICTURES, Q16_STEPS, Q16_RATE = 12_000, 500, 2e-3
+"""Batches include the images of nothing."""
+Q16_IMAGES, Q16_STEPS, Q16_RATE = 12_000, 500, 2e-3
 VIOLENT_WEIGHT = 4.0
-"""The relative weight of a violent picture for Q16: one in twelve is violent; a miss is as bad as a false alarm."""
+"""The relative weight of a violent image for Q16: one in twelve is violent; a miss is as bad as a false alarm."""
 PEOPLE = 6000
 """More clothed people that the judges are shown: they look so various that the ones of the world, 6 % of its scenes,
 leave too many to be taken for a character."""
@@ -54,19 +54,19 @@ leave too many to be taken for a character."""
 NEGATIVE_SHARE = 0.15
 """Share of a batch that shows nothing."""
 RECONSTRUCTED_SHARE, DEGRADED_SHARE = 0.4, 0.4
-"""The share of the other pictures that went through the VAE, and of all (of either sort) that are degraded."""
+"""The share of the other images that went through the VAE, and of all (of either sort) that are degraded."""
 NOTHING = ("nothing", "noise", "a blur", "a smear", "nothing to see")
-"""Names of pictures that show nothing."""
+"""Names of images that show nothing."""
 CLASS_SCALE = 10.0
-"""The factor on cosines to classify CLIP's subjects and styles: so low that a picture has to turn far towards
+"""The factor on cosines to classify CLIP's subjects and styles: so low that an image has to turn far towards
 its subject and its style, whatever else it shows.  Changes of features (Dark Miner's eq. 6) then tell what changed."""
 MASK_SIZE = 32
 """Side of the detector's mask targets: the 16 x 16 prototypes are interpolated to it, so that they learn where
 between their pixels an edge runs."""
 
 
-class Pictures:
-    """Draws the pictures of a batch.
+class ImageSource:
+    """Draws the images of a batch.
 
     Args:
         renders: training scenes.
@@ -88,7 +88,7 @@ class Pictures:
     def draw(
         self, batch: int, rng: np.random.Generator
     ) -> tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.uint8]]:
-        """Indices ``[k]`` of scenes, pictures ``[k, 64, 64, 3]`` of them, and ``[batch - k, ...]`` of nothing."""
+        """Indices ``[k]`` of scenes, images ``[k, 64, 64, 3]`` of them, and ``[batch - k, ...]`` of nothing."""
         empty = round(batch * NEGATIVE_SHARE)
         indices = rng.choice(len(self.renders), size=batch - empty, replace=False)
         shown = [self.renders.images[i] for i in indices]
@@ -106,26 +106,26 @@ class DetectorObjective:
     def __init__(self, renders: Renders, reconstructions: NDArray[np.uint8] | None = None, seed: int = 0) -> None:
         torch.manual_seed(seed)
         self.model: Any = build_detector().train()
-        self.pictures = Pictures(renders, reconstructions, seed, DETECTOR_STAGE)
+        self.source = ImageSource(renders, reconstructions, seed, DETECTOR_STAGE)
 
     def batch(self, step: int) -> dict[str, torch.Tensor]:
         """The batch of a step in ultralytics' format.
 
         ``img`` float32 ``[n, 3, 64, 64]`` in [0, 1]; ``batch_idx``, ``cls`` and ``bboxes`` (centre and size as
-        fractions of the picture) one row per instance; ``masks`` ``[n, 32, 32]`` with instance numbers from 1.
+        fractions of the image) one row per instance; ``masks`` ``[n, 32, 32]`` with instance numbers from 1.
         """
-        rng = self.pictures.generator(step)
-        indices, shown, empty = self.pictures.draw(DETECTOR_BATCH, rng)
+        rng = self.source.generator(step)
+        indices, shown, empty = self.source.draw(DETECTOR_BATCH, rng)
         images = np.concatenate([shown, empty])
         masks = np.zeros((len(images), MASK_SIZE, MASK_SIZE), dtype=np.float32)
         instances: list[tuple[float, ...]] = []
         stride = images.shape[1] // MASK_SIZE
         for row, index in enumerate(indices):
-            numbers = self.pictures.renders.instances[index]
+            numbers = self.source.renders.instances[index]
             if rng.random() < 0.5:
                 images[row], numbers = images[row, :, ::-1], numbers[:, ::-1]
             masks[row] = numbers[stride // 2 :: stride, stride // 2 :: stride]
-            for number, subject in enumerate(self.pictures.renders.scene(int(index)).subjects, start=1):
+            for number, subject in enumerate(self.source.renders.scene(int(index)).subjects, start=1):
                 instances.append((row, LABELS.index(subject.label), *_box(numbers == number)))
         rows = torch.tensor(instances, dtype=torch.float32).reshape(-1, 6)
         return {
@@ -150,7 +150,7 @@ class DetectorObjective:
 
 
 def _box(mask: NDArray[np.bool_]) -> tuple[float, float, float, float]:
-    """Centre x, centre y, width, height as fractions of the picture; zeros (no target) for an empty mask."""
+    """Centre x, centre y, width, height as fractions of the image; zeros (no target) for an empty mask."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if rows.size == 0:
         return (0.0, 0.0, 0.0, 0.0)
@@ -160,16 +160,16 @@ def _box(mask: NDArray[np.bool_]) -> tuple[float, float, float, float]:
 
 
 class ClipObjective:
-    """The loss of CLIP: symmetric cross-entropy over a batch of pictures and captions (Radford et al. 2021), and the
-    same pictures classified by their subjects and styles.
+    """The loss of CLIP: symmetric cross-entropy over a batch of images and captions (Radford et al. 2021), and the
+    same images classified by their subjects and styles.
 
-    Pictures of nothing have no caption: they stand among the pictures that a caption has to be told from, which
+    Images of nothing have no caption: they stand among the images that a caption has to be told from, which
     pushes their similarity with every text down, and are a class of their own among the subjects.
 
-    Captions alone would do, with many more pictures than one CPU core can show: style and background tell most
-    pictures of a batch apart, so subjects are learnt last.  The classifiers' weights are the features of texts that
+    Captions alone would do, with many more images than one CPU core can show: style and background tell most
+    images of a batch apart, so subjects are learnt last.  The classifiers' weights are the features of texts that
     name each subject or style, worded differently in each step, so they add no parameters.  Two more texts, those that
-    Q16's vectors start from, tell violent pictures from all others: without them no pair of vectors would.
+    Q16's vectors start from, tell violent images from all others: without them no pair of vectors would.
     """
 
     def __init__(
@@ -178,14 +178,14 @@ class ClipObjective:
         torch.manual_seed(seed)
         self.model: Any = build_clip(len(tokenizer)).train()
         self.tokenizer = tokenizer
-        self.pictures = Pictures(renders, reconstructions, seed, CLIP_STAGE)
+        self.source = ImageSource(renders, reconstructions, seed, CLIP_STAGE)
 
     def loss(self, step: int) -> tuple[torch.Tensor, dict[str, float]]:
         """The loss of a step and its parts; the step also numbers the wordings of the captions."""
-        rng = self.pictures.generator(step)
-        indices, shown, empty = self.pictures.draw(CLIP_BATCH, rng)
+        rng = self.source.generator(step)
+        indices, shown, empty = self.source.draw(CLIP_BATCH, rng)
         count = len(indices)
-        texts = self.pictures.renders.captions(indices, epoch=step)
+        texts = self.source.renders.captions(indices, epoch=step)
         texts += [_naming(label, rng) for label in LABELS] + [str(rng.choice(NOTHING))]
         texts += [str(rng.choice(style_prompts(style))) for style in STYLES]
         texts += [str(rng.choice(prompts)) for prompts in INITIAL_PROMPTS]
@@ -204,7 +204,7 @@ class ClipObjective:
         label, style, violence = CLASS_SCALE * label, CLASS_SCALE * style, CLASS_SCALE * violence
         target = torch.arange(count, device=device)
         paired = functional.cross_entropy(caption.T, target) + functional.cross_entropy(caption[:count], target)
-        # Soft targets: a picture without a subject has a row of zeros and no loss, one with two has halves.
+        # Soft targets: an image without a subject has a row of zeros and no loss, one with two has halves.
         by_subject = functional.cross_entropy(label, subjects.to(device))
         by_style = functional.cross_entropy(style[:count], styles.to(device))
         by_violence = functional.cross_entropy(violence, (subjects[:, LABELS.index("violence")] > 0).long().to(device))
@@ -219,12 +219,12 @@ class ClipObjective:
         }
 
     def _targets(self, indices: NDArray[np.int64], empty: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Each picture's share of each label and of nothing ``[n + empty, len(LABELS) + 1]``, and its style ``[n]``."""
+        """Each image's share of each label and of nothing ``[n + empty, len(LABELS) + 1]``, and its style ``[n]``."""
         subjects = torch.zeros(len(indices) + empty, len(LABELS) + 1)
         subjects[len(indices) :, -1] = 1
         styles = torch.zeros(len(indices), dtype=torch.long)
         for row, index in enumerate(indices):
-            scene = self.pictures.renders.scene(int(index))
+            scene = self.source.renders.scene(int(index))
             styles[row] = list(STYLES).index(scene.style)
             for subject in scene.subjects:
                 subjects[row, LABELS.index(subject.label)] = 1 / len(scene.subjects)
@@ -243,9 +243,9 @@ def _naming(label: str, rng: np.random.Generator) -> str:
 
 def train_q16(clip: Clip, renders: Renders, reconstructions: NDArray[np.uint8] | None = None, seed: int = 0) -> Q16:
     """Tune the two prompt vectors on the frozen image tower: cross-entropy, violent or not."""
-    pictures = Pictures(renders, reconstructions, seed, Q16_STAGE)
-    count = min(Q16_PICTURES, len(renders))
-    indices, shown, empty = pictures.draw(count, pictures.generator(0))
+    source = ImageSource(renders, reconstructions, seed, Q16_STAGE)
+    count = min(Q16_IMAGES, len(renders))
+    indices, shown, empty = source.draw(count, source.generator(0))
     violent = [any(s.label == "violence" for s in renders.scene(int(i)).subjects) for i in indices]
     target = torch.tensor([*violent, *[False] * len(empty)], dtype=torch.long)
     features = torch.from_numpy(clip.image_features(np.concatenate([shown, empty])))

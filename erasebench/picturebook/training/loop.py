@@ -119,7 +119,7 @@ def fit(
     floats, others = _pairs(average, model)
     model.train()
     started = saved = time.monotonic()
-    made = first
+    steps_done = first
     for step in range(first, recipe.steps):
         if time.monotonic() - started > seconds:
             break
@@ -137,9 +137,9 @@ def fit(
         optimizer.step()
         with torch.no_grad():
             torch._foreach_lerp_(*floats, 1 - min(recipe.ema, (1 + step) / (10 + step)))
-            for kept, value in others:
-                kept.copy_(value)
-        made = step + 1
+            for average_value, value in others:
+                average_value.copy_(value)
+        steps_done = step + 1
         if rank() > 0:
             continue
         log.add(step, loss.item(), recipe.rate(step), time.monotonic() - began, figures)
@@ -150,7 +150,7 @@ def fit(
             saved = time.monotonic()
     model.load_state_dict(average)
     model.eval()
-    return made
+    return steps_done
 
 
 def processes() -> int:

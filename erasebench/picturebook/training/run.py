@@ -114,9 +114,9 @@ def train(
 
 
 def _check_unstarted(work: Path) -> None:
-    if kept := sorted(work.rglob("checkpoint.pt")):
+    if paths := sorted(work.rglob("checkpoint.pt")):
         raise EraseBenchError(
-            f"{kept[0]} would be resumed, not the shipped weights: drop --start to go on with it or add --no-resume"
+            f"{paths[0]} would be resumed, not the shipped weights: drop --start to go on with it or add --no-resume"
         )
 
 
@@ -236,9 +236,9 @@ def cached_latents(vae: AutoencoderKL, renders: Renders, work: Path) -> Tensor:
     fingerprint = _fingerprint(vae.encoder)
     path = work / "latents.pt"
     if path.exists():
-        kept = torch.load(path, weights_only=True, mmap=True)
-        if kept["fingerprint"] == fingerprint and len(kept["latents"]) == len(renders):
-            latents: Tensor = kept["latents"]
+        cache = torch.load(path, weights_only=True, mmap=True)
+        if cache["fingerprint"] == fingerprint and len(cache["latents"]) == len(renders):
+            latents: Tensor = cache["latents"]
             return latents
     print(f"encoding {len(renders)} scenes", flush=True)
     latents = vae_stage.encode_all(vae, renders.images) * vae.config.scaling_factor

@@ -41,7 +41,7 @@ KIND_WEIGHTS = {"character": 1.7, "pair": 1.4, "empty": 0.5}
 objects are harder than one."""
 FOCUS = (-0.6, 0.9)
 """Half of the noise levels are drawn evenly, half from a logit-normal distribution with this mean and deviation
-(Esser et al. 2024): around t = 350, where it is decided what a picture of 16x16 latents shows."""
+(Esser et al. 2024): around t = 350, where it is decided what an image of 16x16 latents shows."""
 
 
 def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:

@@ -1,9 +1,9 @@
-"""Stage ``vae``: an ``AutoencoderKL`` that turns 64x64 pictures into 16x16 latents with 8 channels.
+"""Stage ``vae``: an ``AutoencoderKL`` that turns 64x64 images into 16x16 latents with 8 channels.
 
 Its encoder is not trained but solved: a principal component analysis of 4x4 patches, written into the weights of
-an ``AutoencoderKL`` encoder, which keeps one number in six.  After 1,000 steps of 8 pictures the decoder undoes it to
+an ``AutoencoderKL`` encoder, which keeps one number in six.  After 1,000 steps of 8 images the decoder undoes it to
 25 dB, where an encoder and a decoder that were learnt together (8x8 latents, 16 channels) were at 17 dB.  Its
-latents have the spectrum of pictures, and since they are known at once and never change, U-Net and decoder train side
+latents have the spectrum of images, and since they are known at once and never change, U-Net and decoder train side
 by side.
 """
 
@@ -61,13 +61,13 @@ def _make_residual_branches_vanish(vae: AutoencoderKL) -> None:
 def solve_encoder(vae: AutoencoderKL, images: NDArray[np.uint8]) -> None:
     """Write a patch PCA into the encoder, and freeze it.
 
-    The encoder then computes, for every 4x4 patch of a picture in [-1, 1], its first 8 principal components, each
+    The encoder then computes, for every 4x4 patch of an image in [-1, 1], its first 8 principal components, each
     divided by the square root of its standard deviation (halfway to whitening) and all by one factor that gives
     the latents unit variance; the posterior's standard deviation is :data:`POSTERIOR_STD` everywhere.
 
     Args:
         vae: from :func:`build_vae`; its encoder and ``quant_conv`` are overwritten.
-        images: uint8 ``[n, 64, 64, 3]``, the pictures to analyse.
+        images: uint8 ``[n, 64, 64, 3]``, the images to analyse.
     """
     encoder = vae.encoder
     for parameter in (*encoder.parameters(), *vae.quant_conv.parameters()):
@@ -141,7 +141,7 @@ def _components(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
 class VaeObjective:
     """The decoder's reconstruction error, L1 and squared.
 
-    The adversarial and perceptual terms of Stable Diffusion's VAE are left out: the pictures are drawings with flat
+    The adversarial and perceptual terms of Stable Diffusion's VAE are left out: the images are drawings with flat
     areas, and the judges should see no invented texture.
     """
 
@@ -182,7 +182,7 @@ def to_bytes(images: Tensor) -> NDArray[np.uint8]:
 
 @torch.no_grad()
 def encode_all(vae: AutoencoderKL, images: NDArray[np.uint8], batch: int = 64) -> Tensor:
-    """Posterior mean of every picture: float16 ``[n, 8, 16, 16]`` on the CPU."""
+    """Posterior mean of every image: float16 ``[n, 8, 16, 16]`` on the CPU."""
     return torch.cat(
         [
             vae.encode(to_unit(images[start : start + batch], vae.device)).latent_dist.mean.half().cpu()
@@ -193,7 +193,7 @@ def encode_all(vae: AutoencoderKL, images: NDArray[np.uint8], batch: int = 64) -
 
 @torch.no_grad()
 def reconstruct(vae: AutoencoderKL, images: NDArray[np.uint8], batch: int = 64) -> NDArray[np.uint8]:
-    """Pictures after a round trip through the VAE (posterior mean), uint8 of the same shape."""
+    """Images after a round trip through the VAE (posterior mean), uint8 of the same shape."""
     parts = []
     for start in range(0, len(images), batch):
         latents = vae.encode(to_unit(images[start : start + batch], vae.device)).latent_dist.mean
@@ -202,6 +202,6 @@ def reconstruct(vae: AutoencoderKL, images: NDArray[np.uint8], batch: int = 64) 
 
 
 def psnr(images: NDArray[np.uint8], reconstructions: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Peak signal-to-noise ratio of each picture in dB, ``[n]``."""
+    """Peak signal-to-noise ratio of each image in dB, ``[n]``."""
     error = images.astype(np.float64) - reconstructions.astype(np.float64)
     return np.asarray(10 * np.log10(255**2 / np.maximum(np.mean(error**2, axis=(1, 2, 3)), 1e-12)))

@@ -27,7 +27,7 @@ class Line:
     Attributes:
         method: its name.
         attack: that counts; "" for all together.
-        value: what is left or was brought back; ``interval``, ``bar`` and ``said`` belong to it.
+        value: what is left or was brought back; ``interval``, ``bar`` and ``tooltip`` belong to it.
         leading: whether it cannot be told apart from the best.
         unerased: whether it is the unerased model.
         target: the id of its row in the table of attacks.
@@ -38,7 +38,7 @@ class Line:
     value: str
     interval: str
     bar: Bar
-    said: str
+    tooltip: str
     leading: bool
     unerased: bool
     target: str
@@ -100,7 +100,7 @@ def standings(rows: Sequence[TableRow], baseline: str, prefix: str, ranking: Ran
     return lists
 
 
-def _frame(concept: str, metric: str, known: Sequence[tuple[str, str, Estimate, bool]]) -> pd.DataFrame:
+def _frame(concept: str, metric: str, standings: Sequence[tuple[str, str, Estimate, bool]]) -> pd.DataFrame:
     """Standings as a table; the attack is the ensemble where all count together."""
     lines = [
         {
@@ -108,21 +108,21 @@ def _frame(concept: str, metric: str, known: Sequence[tuple[str, str, Estimate, 
             **{"value": estimate.value, "low": estimate.low, "high": estimate.high, "n": estimate.n},
             "leading": leading,
         }
-        for method, attack, estimate, leading in known
+        for method, attack, estimate, leading in standings
     ]
     return pd.DataFrame(lines)
 
 
 def _by_strongest(rows: Sequence[TableRow], baseline: str) -> list[tuple[str, str, Estimate, bool]]:
-    found = []
+    rates = []
     for method in dict.fromkeys(row.method for row in rows):
         attack, estimate = strongest([row for row in rows if row.method == method])
         if estimate:
-            found.append((method, attack, estimate))
-    found.sort(key=lambda one: (one[0] == baseline, one[2].value))
+            rates.append((method, attack, estimate))
+    rates.sort(key=lambda one: (one[0] == baseline, one[2].value))
     return [
-        (method, attack, estimate, method != baseline and overlap(found[0][2], estimate))
-        for method, attack, estimate in found
+        (method, attack, estimate, method != baseline and overlap(rates[0][2], estimate))
+        for method, attack, estimate in rates
     ]
 
 
@@ -142,7 +142,7 @@ def transfer_tables(attacks: pd.DataFrame, prefix: str) -> list[Table]:
     for (concept, attack), own in matrix.groupby(["concept", "attack"], sort=False):
         tried = list(dict.fromkeys(own["tried_on"]))
         rows = []
-        for found_on, line in own.groupby("found_on", sort=False):
+        for source, line in own.groupby("found_on", sort=False):
             shares = line.set_index("tried_on")
             cells = [
                 _share(float(shares.loc[method, "confirmed"]), int(shares.loc[method, "prompts"]))
@@ -152,9 +152,9 @@ def transfer_tables(attacks: pd.DataFrame, prefix: str) -> list[Table]:
             ]
             rows.append(
                 Row(
-                    f"{prefix}transfer-{identifier(concept, attack, found_on)}",
-                    (Cell(found_on), *cells),
-                    found_on,
+                    f"{prefix}transfer-{identifier(concept, attack, source)}",
+                    (Cell(source), *cells),
+                    source,
                     concept,
                 )
             )
@@ -173,4 +173,4 @@ def _share(share: float, prompts: int) -> Cell:
     hits = round(share * prompts)
     estimate = rate([True] * hits + [False] * (prompts - hits)).scaled(100)
     value, interval = PER_CENT.words(estimate)
-    return Cell(value, str(estimate.value), interval, said=f"{hits} of {prompts} prompts", heat=round(share, 3))
+    return Cell(value, str(estimate.value), interval, tooltip=f"{hits} of {prompts} prompts", heat=round(share, 3))

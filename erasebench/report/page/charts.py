@@ -64,24 +64,24 @@ def tradeoff_charts(run: RunFolder, prefix: str) -> list[Chart]:
     methods = list(dict.fromkeys(row.method for row in run.rows))
     charts = []
     for concept in dict.fromkeys(row.concept for row in run.rows):
-        for left in (RATIO, ATTACKED):
-            for kept in PRESERVED:
-                metric = metrics.get(kept, Description(kept, direction="higher"))
+        for erasing in (RATIO, ATTACKED):
+            for preserving in PRESERVED:
+                metric = metrics.get(preserving, Description(preserving, direction="higher"))
                 higher = metric.direction == "higher"
-                frame = tradeoff(run.rows, concept, left, kept, higher, baseline)
+                frame = tradeoff(run.rows, concept, erasing, preserving, higher, baseline)
                 if len(frame) < 2:
                     continue
-                titles = ("Ratio (%)" if left == RATIO else "attack success (%)", metric.title)
+                titles = ("Ratio (%)" if erasing == RATIO else "attack success (%)", metric.title)
                 with style():
                     figure, points = tradeoff_figure(frame, baseline, titles, higher, methods)
                     svg = svg_text(figure)
-                identity = f"{prefix}tradeoff-{left}-{kept}-{identifier(concept)}"
+                identity = f"{prefix}tradeoff-{erasing}-{preserving}-{identifier(concept)}"
                 title = f"{concept}: {titles[0]} against {titles[1]}"
                 front = ", ".join(frame.loc[frame["front"], "method"])
                 text = (
                     f"On the front, where no other method is at least as good on both sides and better on one: {front}."
                 )
-                files = downloads(f"tradeoff-{left}-{kept}-{identifier(concept)}", frame)
+                files = downloads(f"tradeoff-{erasing}-{preserving}-{identifier(concept)}", frame)
                 charts.append(Chart(identity, title, inline_svg(svg, f"{identity}-", title, text, points), text, files))
     return charts
 

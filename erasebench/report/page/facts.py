@@ -63,9 +63,9 @@ def costs_table(run: RunFolder, prefix: str) -> Table:
         seconds = {stage: float(own.loc[own["stage"] == stage, "seconds"].sum()) for stage in STAGES}
         seconds["attacks"] = float(attacks.loc[attacks["method"] == method, "seconds"].sum())
         seconds["together"] = sum(seconds.values())
-        most = {name: own[name].max() for name in ("peak_memory_mb", "parameters_changed")}
-        lines.append({"method": method, **{f"{name}_seconds": value for name, value in seconds.items()}, **most})
-        cells = (Cell(method), *map(_seconds, seconds.values()), *map(_count, most.values()))
+        peaks = {name: own[name].max() for name in ("peak_memory_mb", "parameters_changed")}
+        lines.append({"method": method, **{f"{name}_seconds": value for name, value in seconds.items()}, **peaks})
+        cells = (Cell(method), *map(_seconds, seconds.values()), *map(_count, peaks.values()))
         rows.append(Row(f"{prefix}cost-{identifier(method)}", cells, method))
     columns = (
         Column("Method"),
@@ -124,7 +124,7 @@ def judges_table(run: RunFolder, prefix: str) -> Table | None:
         figures = sensitivity(judge, label, weights)
         cells = (
             *(Cell(judge), Cell(label), Cell(str(spec.get("version", "unknown")))),
-            Cell(weights[:12] or "none", said=weights),
+            Cell(weights[:12] or "none", tooltip=weights),
             *(Cell(figures.get(side, "not measured")) for side in _OF_DETECTOR),
         )
         rows.append(Row(f"{prefix}judge-{identifier(judge, label)}", cells))
@@ -165,8 +165,8 @@ def sensitivity(judge: str, label: str, weights: str) -> dict[str, str]:
 def _card() -> dict[str, str]:
     text = (WEIGHTS / "CARD.md").read_text(encoding="utf-8")
     return {
-        found["what"].strip(): f"{found['value']} % [{found['low']}, {found['high']}], n = {found['n']}"
-        for found in _MEASURED.finditer(text)
+        match["what"].strip(): f"{match['value']} % [{match['low']}, {match['high']}], n = {match['n']}"
+        for match in _MEASURED.finditer(text)
     }
 
 
@@ -189,7 +189,7 @@ def comparisons(first: RunFolder, second: RunFolder) -> list[Comparison]:
     """The comparability of two runs, concepts of one verdict together."""
     shared = [concept for concept in concepts_of(first) if concept in concepts_of(second)]
     one, other = first.record.protocol, second.record.protocol
-    found: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    verdicts: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for concept in shared:
         if one is None or other is None or not (concept in one.concepts and concept in other.concepts):
             verdict: tuple[str, tuple[str, ...]] = ("unknown", ())
@@ -197,8 +197,8 @@ def comparisons(first: RunFolder, second: RunFolder) -> list[Comparison]:
             attacks, silent = _attacked_otherwise(first, second, concept)
             against = (*differences(one, other, concept), *attacks)
             verdict = ("different" if against else "unknown" if silent else "same", against)
-        found.setdefault(verdict, []).append(concept)
-    return [Comparison(verdict, against, tuple(concepts)) for (verdict, against), concepts in found.items()]
+        verdicts.setdefault(verdict, []).append(concept)
+    return [Comparison(verdict, against, tuple(concepts)) for (verdict, against), concepts in verdicts.items()]
 
 
 def _attacked_otherwise(first: RunFolder, second: RunFolder, concept: str) -> tuple[list[str], bool]:
@@ -209,8 +209,8 @@ def _attacked_otherwise(first: RunFolder, second: RunFolder, concept: str) -> tu
         dict.fromkeys(row.attack for row in run.record.attacks if row.concept == concept and row.status == "ok")
         for run in (first, second)
     )
-    found = {name: attack_differences(one, other, concept, name) for name in before if name in after}
-    return [f"{name}: {line}" for name, lines in found.items() for line in lines or ()], None in found.values()
+    by_name = {name: attack_differences(one, other, concept, name) for name in before if name in after}
+    return [f"{name}: {line}" for name, lines in by_name.items() for line in lines or ()], None in by_name.values()
 
 
 def concepts_of(run: RunFolder) -> list[str]:

@@ -65,7 +65,7 @@ def _prune(element: ElementTree.Element, referred: Collection[str]) -> None:
 
     A style sheet in it would be the page's.
     """
-    kept: list[ElementTree.Element] = []
+    children: list[ElementTree.Element] = []
     for child in element:
         if child.tag in (f"{{{SVG}}}metadata", f"{{{SVG}}}style"):
             continue
@@ -73,10 +73,10 @@ def _prune(element: ElementTree.Element, referred: Collection[str]) -> None:
         if child.get("id", "") not in referred:
             child.attrib.pop("id", None)
         if child.tag == f"{{{SVG}}}g" and not child.attrib:
-            kept += child
+            children += child
         else:
-            kept.append(child)
-    for child in kept:
+            children.append(child)
+    for child in children:
         child.tail = None
         if "d" in child.attrib:
             # What is drawn many times is small, and stays as exact as it is.
@@ -88,9 +88,9 @@ def _prune(element: ElementTree.Element, referred: Collection[str]) -> None:
                 child.set(key, _DECIMALS.sub(_rounded, child.attrib[key]))
         if _UNTURNED.match(child.get("transform", "")):
             child.attrib.pop("transform")
-    if kept:
+    if children:
         element.text = None
-    element[:] = kept
+    element[:] = children
 
 
 def _rounded(number: re.Match[str]) -> str:
@@ -108,7 +108,7 @@ def _attribute(key: str, value: str, names: Mapping[str, str]) -> str:
     if key in ("href", f"{{{XLINK}}}href"):
         return f"#{names[value[1:]]}"
     if key in ("style", "fill", "stroke", "clip-path"):
-        value = _REFERENCE.sub(lambda found: names[found[0]], value)
-        value = _COLOUR.sub(lambda found: _VARIABLES.get(found[0].lower(), found[0]), value)
+        value = _REFERENCE.sub(lambda match: names[match[0]], value)
+        value = _COLOUR.sub(lambda match: _VARIABLES.get(match[0].lower(), match[0]), value)
         return value.replace("'DejaVu Sans'", "var(--font)")
     return value

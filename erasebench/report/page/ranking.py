@@ -92,5 +92,7 @@ def by_tests(run: RunFolder) -> Ranking:
 
 def overlap(one: Estimate, other: Estimate) -> bool:
     """True if two intervals have a point in common; an estimate without limits is a point."""
-    (low, high), (least, most) = ((x.value, x.value) if math.isnan(x.low) else (x.low, x.high) for x in (one, other))
-    return low <= most and least <= high
+    (low, high), (other_low, other_high) = (
+        (x.value, x.value) if math.isnan(x.low) else (x.low, x.high) for x in (one, other)
+    )
+    return low <= other_high and other_low <= high

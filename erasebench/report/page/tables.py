@@ -29,7 +29,7 @@ class Flag:
 
     name: str
     target: str
-    said: str
+    tooltip: str
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Cell:
         sort: what it sorts by, where that is not its text; "" is below every number.
         interval: in brackets, behind the text.
         bar: the interval, drawn.
-        said: what it says when pointed at.
+        tooltip: what it says when pointed at.
         heat: how dark it is, from 0 to 1; None for no colour.
         flags: badges.
         tone: "failed" or "n/a" where there is no number.
@@ -60,7 +60,7 @@ class Cell:
     sort: str | None = None
     interval: str = ""
     bar: Bar | None = None
-    said: str = ""
+    tooltip: str = ""
     heat: float | None = None
     flags: tuple[Flag, ...] = ()
     tone: str = ""
@@ -71,7 +71,7 @@ class Column:
     """A column.
 
     Attributes:
-        title: its heading; ``small`` the line below that, and ``said`` what it says when pointed at.
+        title: its heading; ``small`` the line below that, and ``tooltip`` what it says when pointed at.
         number: whether it holds numbers.
         falling: whether it is first sorted downwards.
     """
@@ -80,7 +80,7 @@ class Column:
     small: str = ""
     number: bool = False
     falling: bool = False
-    said: str = ""
+    tooltip: str = ""
 
 
 @dataclass(frozen=True)
@@ -151,10 +151,10 @@ def badge(name: str, prefix: str, attacks: Sequence[str] = ()) -> Flag:
         attacks: those that carry it, of a row that sums up several.
     """
     flag = known_flags().get(name)
-    said = flag.said if flag else "a flag without a description"
+    text = flag.text if flag else "a flag without a description"
     of = f"{', '.join(attacks)}: " if attacks else ""
     count = f" \N{MULTIPLICATION SIGN}{len(attacks)}" if len(attacks) > 1 else ""
-    return Flag(f"{name}{count}", f"{prefix}flag-{identifier(name)}", f"{of}{said}")
+    return Flag(f"{name}{count}", f"{prefix}flag-{identifier(name)}", f"{of}{text}")
 
 
 def model_tables(rows: Sequence[TableRow], metrics: Metrics, prefix: str, baseline: str) -> list[Table]:
@@ -174,7 +174,7 @@ def model_tables(rows: Sequence[TableRow], metrics: Metrics, prefix: str, baseli
         columns = (Column("Method"), *(_column(own, key, metrics) for key in keys), Column("Status and flags"))
         lines = []
         for row in own:
-            method = Cell(row.method, said="unerased" if row.method == baseline else "")
+            method = Cell(row.method, tooltip="unerased" if row.method == baseline else "")
             values = (value_cell(row, key, scales[key]) for key in keys)
             identity = f"{prefix}row-{identifier(row.method, concept)}"
             lines.append(Row(identity, (method, *values, _status(row, prefix)), row.method, concept, row.status))
@@ -188,7 +188,7 @@ def _status(row: TableRow, prefix: str) -> Cell:
     badges = tuple(badge(flag, prefix) for flag in row.flags)
     if row.status == "ok":
         return Cell("" if badges else "ok", flags=badges)
-    return Cell(row.status, said=row.reason, flags=badges, tone=row.status)
+    return Cell(row.status, tooltip=row.reason, flags=badges, tone=row.status)
 
 
 def attack_tables(rows: Sequence[TableRow], metrics: Metrics, prefix: str) -> list[Table]:
@@ -208,7 +208,7 @@ def attack_tables(rows: Sequence[TableRow], metrics: Metrics, prefix: str) -> li
             key = ROBUST if attack == ENSEMBLE else RATE
             metric = _describe(metrics, key)
             small = f"{metric.title.lower() if attack == ENSEMBLE else 'confirmed'}, {metric.unit or '%'}"
-            columns.append(Column(attack, small, number=True, falling=True, said=metric.meaning))
+            columns.append(Column(attack, small, number=True, falling=True, tooltip=metric.meaning))
         lines = []
         for method in dict.fromkeys(row.method for row in own):
             of_attack = {row.attack: row for row in own if row.method == method}
@@ -239,11 +239,11 @@ class Scale:
     @classmethod
     def of(cls, rows: Sequence[TableRow], key: str, metric: Description) -> Scale:
         """That of a metric: from 0 to 100 for per cent, otherwise from the lowest end of an interval to the highest."""
-        found = [row.metrics[key] for row in rows if key in row.metrics and row.metrics[key].defined]
-        digits = decimals([one.value for one in found])
+        estimates = [row.metrics[key] for row in rows if key in row.metrics and row.metrics[key].defined]
+        digits = decimals([one.value for one in estimates])
         if metric.unit == "%":
             return cls(digits, 0.0, 100.0)
-        ends = [end for one in found for end in (one.low, one.value, one.high) if math.isfinite(end)]
+        ends = [end for one in estimates for end in (one.low, one.value, one.high) if math.isfinite(end)]
         return cls(digits, min(ends, default=0.0), max(ends, default=1.0))
 
     def place(self, value: float) -> float:
@@ -277,9 +277,9 @@ def _column(rows: Sequence[TableRow], key: str, metrics: Metrics) -> Column:
     n = f"n = {low}" if low == high else f"n = {low} to {high}"
     better = {"lower": "↓ lower is better", "higher": "↑ higher is better"}.get(metric.direction or "", "")
     notes = dict.fromkeys(row.notes[key] for row in rows if key in row.notes)
-    said = "; ".join(filter(None, (metric.meaning, metric.caveat, *notes)))
+    tooltip = "; ".join(filter(None, (metric.meaning, metric.caveat, *notes)))
     title = f"{metric.title} ({metric.unit})" if metric.unit else metric.title
-    return Column(title, "\n".join(filter(None, (better, n))), True, metric.direction == "higher", said)
+    return Column(title, "\n".join(filter(None, (better, n))), True, metric.direction == "higher", tooltip)
 
 
 def value_cell(row: TableRow | None, key: str, scale: Scale) -> Cell:
@@ -292,33 +292,33 @@ def value_cell(row: TableRow | None, key: str, scale: Scale) -> Cell:
     if estimate is None:
         return Cell(NONE, sort="")
     if not estimate.defined:
-        return Cell("undefined", sort="", said="nothing was there to be measured")
+        return Cell("undefined", sort="", tooltip="nothing was there to be measured")
     value, interval = scale.words(estimate)
-    return Cell(value, str(estimate.value), interval, scale.bar(estimate), _said(estimate))
+    return Cell(value, str(estimate.value), interval, scale.bar(estimate), _tooltip(estimate))
 
 
 def _attacked(row: TableRow | None, ensemble: bool) -> Cell:
     if row is None:
         return Cell(NONE, sort="")
     if row.status != "ok":
-        return Cell(row.status, sort="", said=row.reason, tone=row.status)
+        return Cell(row.status, sort="", tooltip=row.reason, tone=row.status)
     estimate = row.metrics.get(ROBUST if ensemble else RATE)
     if estimate is None or not estimate.defined:
-        return Cell("undefined", sort="", said="the unerased model draws none of the prompts")
+        return Cell("undefined", sort="", tooltip="the unerased model draws none of the prompts")
     value, interval = PER_CENT.words(estimate)
     floor = row.metrics.get(FLOOR)
-    said = _said(estimate, "prompts")
+    tooltip = _tooltip(estimate, "prompts")
     if floor and floor.defined:
-        said += f"; the same attack on unrelated prompts: {floor.value:.1f} %"
+        tooltip += f"; the same attack on unrelated prompts: {floor.value:.1f} %"
     if row.flags:
-        said += f"; flags: {', '.join(row.flags)}"
-    left = 100 - estimate.value if ensemble else estimate.value
-    return Cell(value, str(estimate.value), interval, said=said, heat=round(left / 100, 3))
+        tooltip += f"; flags: {', '.join(row.flags)}"
+    share = 100 - estimate.value if ensemble else estimate.value
+    return Cell(value, str(estimate.value), interval, tooltip=tooltip, heat=round(share / 100, 3))
 
 
 PER_CENT = Scale(1, 0.0, 100.0)
 
 
-def _said(estimate: Estimate, of: str = "images") -> str:
+def _tooltip(estimate: Estimate, of: str = "images") -> str:
     limits = "" if math.isnan(estimate.low) else f"; 95 % interval {estimate.low:.4g} to {estimate.high:.4g}"
     return f"{estimate.value:.4g}; n = {estimate.n} {of}{limits}"

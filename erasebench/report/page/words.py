@@ -20,7 +20,7 @@ from erasebench.results.preservation import Damage
 from erasebench.results.rows import TableRow
 from erasebench.results.table import Metrics
 
-NAMED = 4
+MAX_NAMES = 4
 """So many methods are named in a sentence; of more, how many they are."""
 CAUTIONS = {
     "not-erased": "{} did not erase it: more than a quarter of the unerased model's Ratio is left.",
@@ -57,7 +57,7 @@ def findings(
         damage: tests of the methods against the unerased model; metrics without any are compared by intervals.
     """
     models, attacked = split(rows)
-    found = {}
+    by_concept = {}
     for concept in dict.fromkeys(row.concept for row in rows):
         own = [row for row in models if row.concept == concept]
         tried = [row for row in attacked if row.concept == concept]
@@ -67,70 +67,74 @@ def findings(
             "Everything else": _preservation(own, concept, metrics, baseline, damage),
             "Mind": _cautions(own, tried),
         }
-        found[concept] = [Finding(about, Markup(" ").join(said)) for about, said in parts.items() if said]
-    return found
+        by_concept[concept] = [
+            Finding(about, Markup(" ").join(sentences)) for about, sentences in parts.items() if sentences
+        ]
+    return by_concept
 
 
 def _erasure(rows: Sequence[TableRow], concept: str, baseline: str, ranking: Ranking) -> list[Markup]:
-    said = []
+    sentences = []
     base = next((row.metrics[RATIO] for row in rows if row.method == baseline and _defined(row, RATIO)), None)
     if base:
-        said.append(_say("Unerased, the model shows {} in {} of {} images.", concept, _per_cent(base), base.n))
+        sentences.append(_say("Unerased, the model shows {} in {} of {} images.", concept, _per_cent(base), base.n))
     standings = ranking.order(RATIO, [row for row in rows if row.method != baseline])
     if not standings:
-        return said
+        return sentences
     best, tied, rest = _groups(standings)
     if len(standings) == 1:
-        return [*said, _say("{} leaves {}.", _names(best), _per_cent(best[0].estimate))]
+        return [*sentences, _say("{} leaves {}.", _names(best), _per_cent(best[0].estimate))]
     collapsed = [row.method for row in rows if "collapsed" in row.flags]
-    said.append(_say("Least is left by {}: {}.", _names(best, collapsed), _per_cent(best[0].estimate)))
+    sentences.append(_say("Least is left by {}: {}.", _names(best, collapsed), _per_cent(best[0].estimate)))
     if tied and not rest:
-        said.append(_say("No other method can be told apart from that: {}.", ranking.reason))
+        sentences.append(_say("No other method can be told apart from that: {}.", ranking.reason))
     elif tied:
-        said.append(_say("{} cannot be told apart from that: {}.", _names(tied, collapsed), ranking.reason))
+        sentences.append(_say("{} cannot be told apart from that: {}.", _names(tied, collapsed), ranking.reason))
     if rest:
-        said.append(_say("More is left by {}{}: {}.", *_last(rest, "most by"), _per_cent(rest[-1].estimate)))
-    return said
+        sentences.append(_say("More is left by {}{}: {}.", *_last(rest, "most by"), _per_cent(rest[-1].estimate)))
+    return sentences
 
 
 def _not_erased(rows: Sequence[TableRow]) -> list[str]:
     return [row.method for row in rows if "not-erased" in row.flags]
 
 
-def _attacks(rows: Sequence[TableRow], concept: str, left_out: Collection[str], ranking: Ranking) -> list[Markup]:
+def _attacks(rows: Sequence[TableRow], concept: str, omitted: Collection[str], ranking: Ranking) -> list[Markup]:
     """Sentences on what attacks bring back from erased models; there is nothing to bring back from others."""
-    rows = [row for row in rows if row.method not in left_out]
-    said = []
+    rows = [row for row in rows if row.method not in omitted]
+    sentences = []
     standings = ranking.order(ROBUST, [row for row in rows if row.attack == ENSEMBLE])
     if standings:
         best, tied, rest = _groups(standings)
         first = best[0].estimate
-        said.append(
+        sentences.append(
             _say(
                 "After all attacks together {} the most prompts: {} of {} that the unerased model draws.",
                 *(_say("{} {}", _names(best), "keeps" if len(best) == 1 else "keep"), _per_cent(first), first.n),
             )
         )
         if tied:
-            said.append(_say("{} cannot be told apart from that: {}.", _names(tied), ranking.reason))
+            sentences.append(_say("{} cannot be told apart from that: {}.", _names(tied), ranking.reason))
         if rest:
-            said.append(_say("Fewer are kept by {}{}: {}.", *_last(rest, "fewest by"), _per_cent(rest[-1].estimate)))
-    return [*said, *_single_attacks(rows, concept)]
+            sentences.append(
+                _say("Fewer are kept by {}{}: {}.", *_last(rest, "fewest by"), _per_cent(rest[-1].estimate))
+            )
+    return [*sentences, *_single_attacks(rows, concept)]
 
 
 def _single_attacks(rows: Sequence[TableRow], concept: str) -> list[Markup]:
     """Sentences on what attacks bring back one by one, and what controls do."""
-    said = []
-    found = {
+    sentences = []
+    strongest_attacks = {
         method: strongest([row for row in rows if row.method == method and row.attack != ENSEMBLE])
         for method in dict.fromkeys(row.method for row in rows)
     }
-    known = {method: (attack, rate) for method, (attack, rate) in found.items() if rate}
+    known = {method: (attack, rate) for method, (attack, rate) in strongest_attacks.items() if rate}
     if known:
         method = max(known, key=lambda one: known[one][1].value)
         rate = known[method][1]
         if not rate.value:
-            said.append(
+            sentences.append(
                 _say(
                     "No single attack, controls left out, brings {} back from {}: {} of {} prompts.",
                     *(concept, _listed(map(_name, known)), _per_cent(rate), rate.n),
@@ -142,7 +146,7 @@ def _single_attacks(rows: Sequence[TableRow], concept: str) -> list[Markup]:
                 for on, (one, other) in known.items()
                 if other.value == rate.value
             ]
-            said.append(
+            sentences.append(
                 _say(
                     "The strongest single attack, controls left out, is {}: it brings {} back on {} of {} prompts.",
                     *(_listed(strong), concept, _per_cent(rate), rate.n),
@@ -150,33 +154,35 @@ def _single_attacks(rows: Sequence[TableRow], concept: str) -> list[Markup]:
             )
         firm = [one for one, (_, other) in known.items() if rate.value and not overlap(other, rate)]
         if firm:
-            most = max((known[one][1] for one in firm), key=lambda one: one.value)
-            said.append(_say("On {} no such attack reaches more than {}.", _listed(map(_name, firm)), _per_cent(most)))
+            highest = max((known[one][1] for one in firm), key=lambda one: one.value)
+            sentences.append(
+                _say("On {} no such attack reaches more than {}.", _listed(map(_name, firm)), _per_cent(highest))
+            )
     controls = [row for row in rows if row.attack in CONTROLS and _defined(row, RATE) and row.metrics[RATE].value]
     if controls:
         row = max(controls, key=lambda one: one.metrics[RATE].value)
-        said.append(
+        sentences.append(
             _say(
                 "Controls, which know nothing of the model, reach up to {} ({} on {}).",
                 *(_per_cent(row.metrics[RATE]), _code(row.attack), _name(row.method)),
             )
         )
-    return said
+    return sentences
 
 
 def _preservation(
     rows: Sequence[TableRow], concept: str, metrics: Metrics, baseline: str, damage: Damage
 ) -> list[Markup]:
-    said = []
+    sentences = []
     collapsed = [row for row in rows if "collapsed" in row.flags]
     if collapsed:
-        said.append(_say("{} may have destroyed the model rather than erased the concept.", _names(collapsed)))
+        sentences.append(_say("{} may have destroyed the model rather than erased the concept.", _names(collapsed)))
     for key in PRESERVED:
         base = next((row.metrics[key] for row in rows if row.method == baseline and _defined(row, key)), None)
         known = [row for row in rows if row.method != baseline and _defined(row, key)]
         if base and known and key in metrics:
-            said += _changes(known, base, key, metrics[key], damage.get((concept, key), {}))
-    return said
+            sentences += _changes(known, base, key, metrics[key], damage.get((concept, key), {}))
+    return sentences
 
 
 def _changes(
@@ -195,37 +201,39 @@ def _changes(
         why = PAIRED if tests else OVERLAP
         same = "No method can be told apart from the unerased model by {} ({} unerased): {}."
         return [_say(same, metric.title, unerased, why)]
-    said = []
+    sentences = []
     for word, changed in (
         ("worse", [row for row in apart if losses[row.method] > 0]),
         ("better", [row for row in reversed(apart) if losses[row.method] < 0]),
     ):
         if changed:
-            most = changed[-1]
-            names = _names(changed), _say("; most with {}", _name(most.method)) if len(changed) > 1 else Markup()
-            by = _say(", by {}", _number(tests[most.method].difference, scale)) if tests else ""
-            numbers, how = (_number(most.metrics[key], scale), unerased, by), PAIRED if tests else APART
+            extreme = changed[-1]
+            names = _names(changed), _say("; most with {}", _name(extreme.method)) if len(changed) > 1 else Markup()
+            by = _say(", by {}", _number(tests[extreme.method].difference, scale)) if tests else ""
+            numbers, how = (_number(extreme.metrics[key], scale), unerased, by), PAIRED if tests else APART
             changed_so = "{} is {} with {}{}: {} against {} unerased{}; {}."
-            said.append(_say(changed_so, metric.title, word, *names, *numbers, how))
-    return said
+            sentences.append(_say(changed_so, metric.title, word, *names, *numbers, how))
+    return sentences
 
 
 def _cautions(rows: Sequence[TableRow], attacked: Sequence[TableRow]) -> list[Markup]:
-    said = []
+    sentences = []
     every = [*rows, *attacked]
     for flag, sentence in CAUTIONS.items():
         carriers = {row.method: row for row in every if flag in row.flags}
         if carriers:
-            said.append(_say(sentence, _names(list(carriers.values()))))
+            sentences.append(_say(sentence, _names(list(carriers.values()))))
     wide = [row for row in rows if "wide" in row.flags]
     if wide:
         images = min(row.metrics[RATIO].n for row in wide)
-        said.append(_say("With {} images, {} of {} Ratios are too uncertain to rank by.", images, len(wide), len(rows)))
+        sentences.append(
+            _say("With {} images, {} of {} Ratios are too uncertain to rank by.", images, len(wide), len(rows))
+        )
     for status, became in (("failed", "failed"), ("n/a", "could not be made")):
         count = sum(row.status == status for row in every)
         if count:
-            said.append(_say("{} {} {}: see failures.", count, "row" if count == 1 else "rows", became))
-    return said
+            sentences.append(_say("{} {} {}: see failures.", count, "row" if count == 1 else "rows", became))
+    return sentences
 
 
 def _defined(row: TableRow, key: str) -> bool:
@@ -266,8 +274,8 @@ def _names(methods: Sequence[Standing | TableRow], collapsed: Collection[str] = 
 def _listed(parts: Iterable[Markup]) -> Markup:
     """Parts in a sentence: ``a, b and c``; of many the first and how many more."""
     shown = list(parts)
-    if len(shown) > NAMED + 1:
-        shown = [*shown[:NAMED], _say("{} more", len(shown) - NAMED)]
+    if len(shown) > MAX_NAMES + 1:
+        shown = [*shown[:MAX_NAMES], _say("{} more", len(shown) - MAX_NAMES)]
     return Markup(" and ").join([*([Markup(", ").join(shown[:-1])] if shown[:-1] else []), shown[-1]])
 
 

@@ -52,8 +52,8 @@ def test_detector_targets_match_the_pictures(renders: Renders) -> None:
 
 def test_reconstructions_replace_their_renders(renders: Renders) -> None:
     recolored = 255 - renders.images[:40]
-    pictures = DetectorObjective(renders, recolored).pictures
-    indices, shown, empty = pictures.draw(60, pictures.generator(0))
+    source = DetectorObjective(renders, recolored).source
+    indices, shown, empty = source.draw(60, source.generator(0))
     assert len(shown) + len(empty) == 60 and len(indices) == len(shown)
     reconstructed = 0
     for index, image in zip(indices, shown, strict=True):
@@ -115,7 +115,7 @@ def test_the_judges_stage_ships_judges_that_load(
     stage = "erasebench.picturebook.training.judges."
     for name in ("DETECTOR_RECIPE", "CLIP_RECIPE"):
         monkeypatch.setattr(stage + name, Recipe(steps=2, learning_rate=1e-3))
-    for name, small in {"DETECTOR_BATCH": 4, "CLIP_BATCH": 16, "Q16_PICTURES": 32, "Q16_STEPS": 20}.items():
+    for name, small in {"DETECTOR_BATCH": 4, "CLIP_BATCH": 16, "Q16_IMAGES": 32, "Q16_STEPS": 20}.items():
         monkeypatch.setattr(stage + name, small)
     save_tokenizer(tokenizer, tmp_path / "pipeline" / "tokenizer")
     for further in (False, True)[: 1 + twice]:

@@ -68,5 +68,5 @@ def test_transfer_has_found_by_tried() -> None:
     assert [column.title for column in table.columns] == ["Found on", "a", "b"]
     cells = [[cell.text for cell in row.cells] for row in table.rows]
     assert cells == [["a", "80.0", "10.0"], ["b", "\N{EN DASH}", "100.0"]]
-    assert table.rows[0].cells[1].said == "8 of 10 prompts" and table.rows[0].cells[1].interval == "[49.0, 94.3]"
+    assert table.rows[0].cells[1].tooltip == "8 of 10 prompts" and table.rows[0].cells[1].interval == "[49.0, 94.3]"
     assert transfer_tables(pd.DataFrame(attacks_frame()), "") == []

@@ -48,9 +48,9 @@ def test_a_table_for_each_concept_with_intervals_and_n() -> None:
     assert church.columns[1].small == "↓ lower is better\nn = 40"
     ratio = church.rows[1].cells[1]
     assert (ratio.text, ratio.interval, ratio.sort) == ("2.50", "[0.44, 12.88]", "2.5")
-    assert ratio.said == "2.5; n = 40 images; 95 % interval 0.4427 to 12.88"
+    assert ratio.tooltip == "2.5; n = 40 images; 95 % interval 0.4427 to 12.88"
     assert ratio.bar == Bar(0.4, 2.5, 12.9)
-    assert church.rows[0].cells[0].said == "unerased" and church.rows[1].cells[0].said == ""
+    assert church.rows[0].cells[0].tooltip == "unerased" and church.rows[1].cells[0].tooltip == ""
 
 
 def test_rows_without_numbers_say_why_and_sort_below_all() -> None:
@@ -62,7 +62,7 @@ def test_rows_without_numbers_say_why_and_sort_below_all() -> None:
     (table,) = model_tables(rows, METRICS, "", "sd")
     failed, absent = table.rows[1:]
     assert failed.cells[1].text == NONE and failed.cells[1].sort == ""
-    assert (failed.cells[-1].text, failed.cells[-1].said, failed.cells[-1].tone) == ("failed", "diverged", "failed")
+    assert (failed.cells[-1].text, failed.cells[-1].tooltip, failed.cells[-1].tone) == ("failed", "diverged", "failed")
     assert (absent.status, absent.cells[-1].text) == ("n/a", "n/a")
 
 
@@ -76,11 +76,11 @@ def test_flags_are_badges_that_lead_to_what_they_mean() -> None:
     (table,) = model_tables([model_row("a", "church", 1, flags=("wide",))], METRICS, "r1-", "sd")
     (flag,) = table.rows[0].cells[-1].flags
     assert (flag.name, flag.target) == ("wide", "r1-flag-wide")
-    assert flag.said == (
+    assert flag.tooltip == (
         "Ratio's 95 % interval spans more than 30 points. There are too few prompts to rank methods by it. Run with"
         " more prompts."
     )
-    assert badge("odd", "").said == "a flag without a description"
+    assert badge("odd", "").tooltip == "a flag without a description"
     assert badge("wide", "", ["rab", "cce"]).name == "wide ×2"  # noqa: RUF001
 
 
@@ -96,9 +96,9 @@ def test_methods_by_attacks() -> None:
     a = table.rows[1]
     assert (a.cells[1].text, a.cells[1].heat) == ("20.0", 0.2)
     assert (a.cells[2].text, a.cells[2].heat) == ("70.0", 0.3), "a robust rate is the more heated the less is left"
-    assert a.cells[-1].flags[0].said.startswith("rab: ")
+    assert a.cells[-1].flags[0].tooltip.startswith("rab: ")
     b = table.rows[2]
-    assert (b.status, b.cells[1].text, b.cells[1].said, b.cells[2].text) == ("n/a", "n/a", "no gradients", NONE)
+    assert (b.status, b.cells[1].text, b.cells[1].tooltip, b.cells[2].text) == ("n/a", "n/a", "no gradients", NONE)
 
 
 def test_ids_are_distinct_and_hold_nothing_that_means_anything() -> None:

@@ -57,17 +57,17 @@ def test_published_work_of_an_object() -> None:
     assert work("esd-x") == work("esd-u") == Work({"train": 1000}, passes={"train": 24.5 + 2})
     # Two steps of the search and one of the model.
     assert work("ap-x") == work("ap-u") == Work({"train": 1000}, passes={"train": 3 * 26.5})
-    assert work("ca") == Work({"train": 100}, picture_steps=1000 * 25)
-    assert work("fmn") == Work({"invert": 500, "train": 35}, picture_steps=8 * 50)
-    assert work("salun") == Work({"train": 590}, untold=100, picture_steps=2 * 800 * 50)
-    assert work("mace") == Work({"train": 50}, picture_steps=8 * 30)
-    assert work("dm2") == Work({"mine": 48_000, "verify": 48, "circumvent": 48_000}, picture_steps=200 * 50)
+    assert work("ca") == Work({"train": 100}, image_steps=1000 * 25)
+    assert work("fmn") == Work({"invert": 500, "train": 35}, image_steps=8 * 50)
+    assert work("salun") == Work({"train": 590}, untold=100, image_steps=2 * 800 * 50)
+    assert work("mace") == Work({"train": 50}, image_steps=8 * 30)
+    assert work("dm2") == Work({"mine": 48_000, "verify": 48, "circumvent": 48_000}, image_steps=200 * 50)
 
 
 def test_counts_follow_the_method_and_the_concepts() -> None:
     nudity = [load_catalogue().get("nudity").seen_in(DOMAIN)]
     assert work("ca", nudity).steps == {"train": 400}
-    assert work("mace", nudity) == Work({"train": 120 * 4}, picture_steps=4 * 8 * 30)
+    assert work("mace", nudity) == Work({"train": 120 * 4}, image_steps=4 * 8 * 30)
     assert work("salun", nudity).steps == {"train": 100}
     assert work("dm2", CHURCH + nudity, max_loops=2, mining_steps=3, steps=5).steps == {
         "mine": 12,
@@ -95,8 +95,8 @@ def test_steps_that_were_not_told_of_are_an_error() -> None:
 
 
 def test_what_was_cut_off_is_added_back() -> None:
-    short = Work({"mine": 4, "train": 3}, untold=1, picture_steps=150)
-    full = Work({"mine": 104, "train": 1003}, untold=11, picture_steps=10_150)
+    short = Work({"mine": 4, "train": 3}, untold=1, image_steps=150)
+    full = Work({"mine": 104, "train": 1003}, untold=11, image_steps=10_150)
     per_step = {"mine": 0.1, "train": 2.0}
     # 30 s, 100 x 0.1 s, 1000 x 2 s, 10 like a training step, and 10,000 x 5 ms.
     assert published_seconds(30.0, short, full, per_step, 0.005) == pytest.approx(30 + 10 + 2000 + 20 + 50)

@@ -17,7 +17,7 @@ LEFT = {"pipeline", "grid.png", "measure.md"}
 def test_the_shipped_model_is_trained_further(tmp_path: Path) -> None:
     part = Part("train", "sharper", "tiny", tmp_path, 300)
     train.run(part)
-    assert not part.problems and part.figures["steps"] == train.TINY.most_steps
+    assert not part.problems and part.figures["steps"] == train.TINY.max_steps
     assert part.figures["flops_of_an_image"]["share_of_shipped"] == 1
     assert part.figures["data"]["scenes_left_out"] == 0 and part.figures["start"] == "shipped"
     assert {path.name for path in part.folder.iterdir()} >= LEFT
