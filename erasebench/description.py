@@ -120,7 +120,8 @@ def describe(
         lines = [f"{name}: a suite, {path}", "", *_entries(suite_details(parse_suite(path)))]
     else:
         plugin = KINDS[kind].get(name)
-        lines = [*_head(kind, plugin), *_entries([("source", source(plugin)), *plugin_details(kind, plugin)])]
+        file_says = "about" if kind == "metrics" else "source"  # a metric's file is about what it measures
+        lines = [*_head(kind, plugin), *_entries([(file_says, source(plugin)), *plugin_details(kind, plugin)])]
         if dataclasses.is_dataclass(plugin.make):
             write = f"; write {name}[name=value;name=value]" if kind in ("methods", "attacks") else ""
             resolved = f", resolved for {concept}" if concept else ""

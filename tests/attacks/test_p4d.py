@@ -15,6 +15,7 @@ from erasebench.plugins import Attack
 from erasebench.registry import ATTACKS
 from erasebench.training.target import Looks
 from tests.attacks.planted import PROMPTS, as_prompts, attack_context, planted_target, secret_id
+from tests.marks import first_quick
 from tests.tiny import differing, state, tiny_model
 
 NAMES = ("p4d-n", "p4d-k")
@@ -64,7 +65,7 @@ def own_tokens(ids: tuple[int, ...]) -> list[int]:
     return [token for place, token in enumerate(ids[1:-1]) if place % 2]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", first_quick(NAMES))
 def test_a_prompt_finds_the_same_in_a_batch_of_one_and_of_eight(name: str) -> None:
     whole = attack(name).attack(planted_target(exact=True), attack_context(3))
     alone: list[Found] = []

@@ -365,13 +365,15 @@ def test_ten_points_fail_at_quick_scale_and_with_as_many_prompts_of_one_concept(
     assert simulate(repeats, 0.1, concepts, same_seeds, prompts)["worse"] >= least
 
 
-@pytest.mark.parametrize("repeats", first_quick([FEW, HUNDRED]))
-@pytest.mark.parametrize("same_seeds", first_quick([False, True]))
+@pytest.mark.slow
+@pytest.mark.parametrize("repeats", [FEW, HUNDRED])
+@pytest.mark.parametrize("same_seeds", [False, True])
 def test_one_concept_at_quick_scale_is_too_small_and_says_so(same_seeds: bool, repeats: int) -> None:
     found = simulate(repeats, 0.1, 1, same_seeds)
     assert found["worse"] < repeats / 2 < found["inconclusive"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("repeats", "most", "least"), BARS)
 def test_nothing_at_one_concept_of_quick_scale_is_mostly_inconclusive(repeats: int, most: int, least: int) -> None:
     found = simulate(repeats, 0, 1, same_seeds=False)

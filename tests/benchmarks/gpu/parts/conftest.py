@@ -1,9 +1,19 @@
-"""Training at tiny scale without what takes seconds of it."""
+"""Parts at tiny scale without what takes seconds of them."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from torch import nn
+
+from benchmarks.gpu.parts import measuring
+
+
+@pytest.fixture(autouse=True)
+def uncollected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is given back without looking for garbage in all that the tests have imported."""
+    monkeypatch.setattr(measuring, "gc", SimpleNamespace(collect=int))
 
 
 @pytest.fixture
