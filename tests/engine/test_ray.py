@@ -54,8 +54,14 @@ def run(folder: Path, cells: Sequence[Cell], events: list[Event], workers: int =
 
 
 def test_actors_compute_what_processes_compute(cluster: None, tmp_path: Path) -> None:
-    """Parts, batches, a failure, and actors that are killed in the middle of a cell."""
-    cells = [*matrix(), cell("bad", "raise"), cell("dies", "die 2", units=6, part=2)]
+    """Parts, batches, a failure, two that wait for each other, and actors that are killed in the middle of a cell."""
+    cells = [
+        cell("one", "meet other"),
+        cell("other", "meet one"),
+        *matrix(),
+        cell("bad", "raise"),
+        cell("dies", "die 2", units=6, part=2),
+    ]
     cells += [cell(f"batch {k}", batch="some") for k in range(5)]
     events: list[Event] = []
     outcome = run(tmp_path, cells, events)
