@@ -421,6 +421,7 @@ def test_exports_for_other_programs(capsys: pytest.CaptureFixture[str]) -> None:
                 torch.testing.assert_close(value, wanted[key])
 
 
+@pytest.mark.slow
 def test_the_rank_of_an_approximation(capsys: pytest.CaptureFixture[str]) -> None:
     said = []
     for rank in ("1", "7"):

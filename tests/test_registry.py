@@ -43,6 +43,7 @@ def erasebench(path: Path, *args: str | Path) -> subprocess.CompletedProcess[str
     )
 
 
+@pytest.mark.slow
 def test_plug_ins_of_a_package_are_listed_with_where_they_come_from(installed: Path) -> None:
     listed = erasebench(installed, "list", "methods")
     assert listed.returncode == 0, listed.stderr

@@ -121,6 +121,7 @@ def payload_of(bucket: S3Server, key: str) -> str:
 # A run
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fast")
 def test_a_table_is_the_very_one_of_a_store_in_a_folder_wherever_it_is_made(
     bucket: S3Server,

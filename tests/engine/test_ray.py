@@ -162,6 +162,7 @@ def test_no_cluster_that_this_machine_is_part_of(tmp_path: Path, monkeypatch: py
     assert not Store(tmp_path / "store").cells()
 
 
+@pytest.mark.slow
 def test_nobody_answers() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

@@ -343,7 +343,8 @@ def test_what_was_not_verified_is_not_replayed(tmp_path: Path, monkeypatch: pyte
         assert torch.equal(c.embeddings, embeddings[1].expand(2, -1, -1))
 
 
-@pytest.mark.parametrize("bank", first_quick([0, 2]))
+@pytest.mark.slow
+@pytest.mark.parametrize("bank", [0, 2])
 def test_a_replayed_embedding_goes_with_pictures_and_anchor_of_its_own(
     bank: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -549,6 +550,7 @@ def test_a_finished_run_is_not_done_again(tmp_path: Path) -> None:
     assert not differing(tensors(first), tensors(again))
 
 
+@pytest.mark.slow
 def test_the_time_budget_counts_resumed_runs_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = itertools.count(0, 10)
     monkeypatch.setattr(dark_miner.time, "monotonic", lambda: next(clock))

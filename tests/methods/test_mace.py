@@ -112,6 +112,7 @@ def drawn_timesteps(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Tensor:
     return torch.cat(seen).double()
 
 
+@pytest.mark.slow
 def test_sampled_timesteps_follow_the_density(monkeypatch: pytest.MonkeyPatch) -> None:
     focal = drawn_timesteps(monkeypatch)
     assert len(focal) == 300

@@ -33,6 +33,7 @@ def test_without_the_same_images_of_the_unerased_model_it_is_undefined() -> None
     assert math.isnan(kept([20.0], [0.0])[0])
 
 
+@pytest.mark.slow
 def test_its_interval_covers_the_share_that_is_kept() -> None:
     rng, covered = np.random.default_rng(0), 0
     for _ in range(200):

@@ -79,6 +79,7 @@ def alike(column: str, value: float) -> pd.DataFrame:
     return pd.DataFrame({"church": 0.5, "label": "church", column: [value] * 2})
 
 
+@pytest.mark.slow
 def test_the_registered_metrics_print_the_same_of_images() -> None:
     """Of every row of MACE's tables: of its mean probabilities, of its shares of images, of its CLIP scores."""
     metrics = load_metrics()

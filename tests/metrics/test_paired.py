@@ -115,6 +115,7 @@ def test_four_prompts_of_a_hundred_that_change_are_not_found_as_the_t_test_would
     assert compare_paired(side(after), side(np.zeros(100))).p == pytest.approx(1 / 16)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("prompts", "images", "rate"), first_quick([(40, 4, 0.3), (100, 1, 0.02), (15, 6, 0.3), (60, 2, 0.1)])
 )
@@ -208,7 +209,8 @@ def test_what_erasures_add_by_squares() -> None:
     assert add_spread(prompts, 0.0, 2) == prompts
 
 
-@pytest.mark.parametrize("between", first_quick([0.5, 0.1, 2.0]))
+@pytest.mark.slow
+@pytest.mark.parametrize("between", [0.5, 0.1, 2.0])
 def test_with_erasures_the_level_holds_whatever_they_differ_by(between: float) -> None:
     rng, found = np.random.default_rng(0), []
     for _ in range(400):

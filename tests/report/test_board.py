@@ -333,6 +333,7 @@ def test_hostile_names_do_nothing_but_stand_there(browser: Browser, tmp_path: Pa
             assert again.locator("output").inner_text() == "1 of 151 rows"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_is_no_wider_than_the_screen(browser: Browser, board: Path, scheme: Any) -> None:
     for page in opened(browser, board, color_scheme=scheme):

@@ -223,6 +223,7 @@ def test_ranks_and_several_seeds_are_shown_where_a_run_has_them() -> None:
     assert not {"ranks", "seeds"} & set(without.ids)
 
 
+@pytest.mark.slow
 def test_training_curves_come_from_the_store(finished: Path, tmp_path: Path) -> None:
     run = read_run(finished / "out")
     shutil.copytree(finished / "store", tmp_path / "store")

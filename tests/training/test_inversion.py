@@ -114,6 +114,7 @@ def test_two_steps_are_adamws_by_hand(layout: Layout, at_once: int | None) -> No
     assert {row["stage"] for row in rows.rows} == {"inversion"}
 
 
+@pytest.mark.slow
 def test_another_objective_is_minimised() -> None:
     model, wanted = tiny_model(), torch.full((1, 16), 0.25)
     seen: list[tuple[int, float]] = []

@@ -276,6 +276,7 @@ def test_batches_that_fit_are_not_halved(
     assert not model.batch_sizes.halvings
 
 
+@pytest.mark.slow
 def test_pictures_of_other_seeds_are_unlike(model: DiffusionModel, record_property: Record) -> None:
     few = slice(len(PROMPTS) if ON_GPU else 4)
     drawn = (sample(model, PROMPTS[few], [seed + more for seed in SEEDS[few]], SAMPLER) for more in (100, 0))

@@ -216,6 +216,7 @@ def test_on_paper_drawers_are_open_without_scripts_too(browser: Browser, report:
 SEEN = "element => element.checkVisibility({contentVisibilityAuto: true})"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_no_width_makes_the_page_scroll_sideways(browser: Browser, report: Path, scheme: str) -> None:
     watched = watch(browser, color_scheme=scheme)

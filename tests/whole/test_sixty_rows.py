@@ -10,7 +10,6 @@ from playwright.sync_api import Browser
 from erasebench.engine.store import Store
 from erasebench.report.html import render_report
 from erasebench.report.viewer import BUDGET
-from tests.marks import first_quick
 from tests.report.synthetic import METHODS, matrix, run_of, with_cells
 from tests.report.test_html import Page
 from tests.whole.test_html_browser import watch
@@ -20,7 +19,7 @@ TRAINED = ("esd-x", "ca", "mace", "dm2", "trained-0", "trained-1")
 """Methods whose erasures have a curve here."""
 
 
-@pytest.fixture(scope="module", params=first_quick([6, 60]), ids="{} rows".format)
+@pytest.fixture(scope="module", params=[6, 60], ids="{} rows".format)
 def rows(request: pytest.FixtureRequest) -> int:
     return int(request.param)
 
@@ -38,6 +37,7 @@ def report(rows: int, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+@pytest.mark.slow
 def test_with_images_attacks_and_curves_it_is_small(report: Path, rows: int) -> None:
     page = Page(report.read_text(encoding="utf-8"))
     assert sum(1 for row in page.all("tr") if row.get("id", "").startswith("row-")) == rows
@@ -49,6 +49,7 @@ def test_with_images_attacks_and_curves_it_is_small(report: Path, rows: int) -> 
     assert report.stat().st_size < (8e6 if rows == 60 else 1.5e6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scripts", [True, False])
 def test_it_opens_within_a_second(browser: Browser, report: Path, scripts: bool) -> None:
     watched = watch(browser, java_script_enabled=scripts)

@@ -145,6 +145,7 @@ def test_stores_of_the_same_identity_are_read_as_equal(golden: Path, capsys: pyt
     assert contents(golden / "store") == before
 
 
+@pytest.mark.slow
 def test_stores_of_the_same_identity_are_kept_and_passed_on(golden: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = contents(golden / "store")
     assert command("run", "--config", "run/run.yaml", "--out", "out") == 0

@@ -23,6 +23,7 @@ def solved(renders: Renders) -> tuple[object, np.ndarray]:
     return vae, vae_stage.encode_all(vae, images).float().numpy()
 
 
+@pytest.mark.slow
 def test_the_encoder_is_a_patch_pca(solved: tuple[object, np.ndarray], renders: Renders) -> None:
     # The reference: a singular value decomposition of all 4x4x3 patches, which the weights never see.
     patches = renders.images.reshape(-1, 16, 4, 16, 4, 3).transpose(0, 1, 3, 2, 4, 5).reshape(-1, 48) / 127.5 - 1.0

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from erasebench.report.html import render_report
 from erasebench.report.page.suite import suite_page
 from erasebench.results.run_folder import RunFolder
@@ -42,6 +44,7 @@ def test_a_run_of_no_suite_has_no_section(tmp_path: Path) -> None:
     assert 'id="suite"' not in render_report([run], [], tmp_path / "report.html")
 
 
+@pytest.mark.slow
 def test_what_a_suite_says_is_text_and_no_markup(tmp_path: Path) -> None:
     hostile = HOSTILE[0]
     text = f'title: "{hostile}"\nprotocol: "{hostile}"\nunverified: ["{hostile}"]\ntable: {{metrics: [ratio]}}\n'

@@ -9,6 +9,7 @@ from benchmarks.gpu.parts.measuring import OUT_OF_TIME
 from benchmarks.gpu.parts.sd import TINY
 
 
+@pytest.mark.slow
 def test_the_part_at_tiny_scale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Tracing a U-Net takes seconds.
     monkeypatch.setattr(torch, "compile", lambda module, **options: module)

@@ -39,6 +39,7 @@ def test_a_pass_takes_the_work_that_counting_by_hand_gives() -> None:
     assert count_tflop(FULL)["unet_pass"] == pytest.approx(unet_tflop_by_hand(), rel=0.01)
 
 
+@pytest.mark.slow
 def test_a_picture_takes_two_passes_a_step_and_the_decoder() -> None:
     tflop = count_tflop(TINY)
     assert tflop["picture"] == pytest.approx(8 * tflop["unet_pass"] + tflop["decoder"])

@@ -24,6 +24,7 @@ def test_an_image_takes_two_passes_a_step_and_the_decoder() -> None:
     assert tflop["decoder"] > 0
 
 
+@pytest.mark.slow
 def test_the_part_at_tiny_scale(tmp_path: Path) -> None:
     part = Part("sdxl", scale="tiny", out=tmp_path, limit=300)
     sdxl.run(part)
