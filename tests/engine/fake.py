@@ -78,6 +78,7 @@ class FakeWorkshop:
         for k in range(len(lines)):
             progress(k + 1, len(lines), "lines")
             if cell.spec.get("act") == "crawl":
+                wait_for(self.signs / f"heard-{k + 1}", "nobody heard of it")
                 time.sleep(0.3)
         (folder / "payload").write_text("".join(lines))
         if cell.spec.get("act") == "haunt":
@@ -108,7 +109,7 @@ def haunt(folder: Path, signs: Path) -> None:
     if os.fork():
         return
     os.closerange(3, 1024)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while not (signs / "over").exists() and time.monotonic() < deadline:
         with suppress(OSError):
             folder.mkdir(exist_ok=True)
@@ -123,10 +124,32 @@ def haunt(folder: Path, signs: Path) -> None:
 def wait_for_a_ghost(signs: Path) -> None:
     """Wait until it has written once more, from beginning to end."""
     rounds = signs / "rounds"
-    begun, deadline = rounds.stat().st_size if rounds.exists() else 0, time.monotonic() + 20
+    begun, deadline = rounds.stat().st_size if rounds.exists() else 0, time.monotonic() + 60
     while not rounds.exists() or rounds.stat().st_size < begun + 2:
         assert time.monotonic() < deadline, "there is no ghost"
         time.sleep(0.001)
+
+
+def wait_for(sign: Path, otherwise: str) -> None:
+    """Wait until another process has made a sign."""
+    deadline = time.monotonic() + 120
+    while not sign.exists():
+        assert time.monotonic() < deadline, otherwise
+        time.sleep(0.01)
+
+
+def tell_of_a_stop(sign: Path) -> None:
+    """Leave a process that makes a sign when this one is stopped, and no sooner: until then it can answer."""
+    process = os.getpid()
+    if os.fork():
+        return
+    try:
+        os.closerange(3, 1024)
+        while "\nState:\tT" not in Path(f"/proc/{process}/status").read_text():
+            time.sleep(0.001)
+        once(sign)
+    finally:
+        os._exit(0)
 
 
 def act(what: str, signs: Path) -> None:
@@ -145,20 +168,16 @@ def act(what: str, signs: Path) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         case ["tick", *seconds]:
             time.sleep(float(*seconds or ("0.01",)))
-        case ["nap"]:
-            time.sleep(0.5)
-        case ["stop"] if once(signs / "stopped"):
+        case ["stop"] if once(signs / "stops"):
+            tell_of_a_stop(signs / "stopped")
             os.kill(os.getpid(), signal.SIGSTOP)
         case ["hang"] if once(signs / "hung"):
             while not (signs / "let-go").exists():
                 time.sleep(0.01)
         case ["sleep"]:
-            time.sleep(60)
+            time.sleep(600)
         case ["meet", other]:
-            deadline = time.monotonic() + 30
-            while not (signs / f"begun-{other}").exists():
-                assert time.monotonic() < deadline, f"{other} was not begun meanwhile"
-                time.sleep(0.01)
+            wait_for(signs / f"begun-{other}", f"{other} was not begun meanwhile")
 
 
 def cell(

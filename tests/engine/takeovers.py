@@ -6,7 +6,48 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+import pytest
+
+from erasebench.engine import leases as leases_module
 from erasebench.engine.leases import Claim, Leases
+
+
+class Clock:
+    """The clock by which leases are watched: it goes on when a test says so, however busy the machine is.
+
+    Attributes:
+        now: what it shows.
+        meanwhile: what happens where somebody waits.
+    """
+
+    def __init__(self, patch: pytest.MonkeyPatch, meanwhile: Callable[[], object] = lambda: None) -> None:
+        self.now, self.meanwhile = 0.0, meanwhile
+        patch.setattr(leases_module, "time", self)
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.meanwhile()
+        self.now += seconds
+
+
+def beats_of(holder: Leases, patch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """What waits until a holder has given one more sign of life, from beginning to end."""
+    beat, given = holder._beat, threading.Semaphore(0)
+
+    def counted() -> None:
+        beat()
+        given.release()
+
+    def wait() -> None:
+        while given.acquire(blocking=False):
+            pass
+        for _ in range(2):  # the first may have begun before
+            assert given.acquire(timeout=30), "it gives no sign of life"
+
+    patch.setattr(holder, "_beat", counted)
+    return wait
 
 
 def is_taken_within(seconds: float, watcher: Leases, name: str) -> bool:
@@ -18,15 +59,25 @@ def is_taken_within(seconds: float, watcher: Leases, name: str) -> bool:
 
 
 def check_taken_over_when_silent(
-    holder: Leases, watcher: Leases, name: str, to_another_machine: Callable[[], None], alive: float
+    holder: Leases, watcher: Leases, name: str, to_another_machine: Callable[[], None], patch: pytest.MonkeyPatch
 ) -> None:
-    """A lease that a holder on another machine has is not taken over for so many seconds, nor before it is silent."""
+    """A lease that a holder on another machine has is not taken over as long as it lives, nor before it is silent."""
+    clock, wait_for_a_beat, before = Clock(patch), beats_of(holder, patch), set(threading.enumerate())
     holder.claim(name)
+    (beating,) = set(threading.enumerate()) - before
     to_another_machine()
-    assert not is_taken_within(alive, watcher, name), "it gave signs of life"
+    almost = 0.9 * leases_module.SILENCE
+    for _ in range(5):
+        assert not watcher.claim(name).held, "it gave signs of life"
+        wait_for_a_beat()
+        clock.now += almost
     holder._stop.set()
-    began = time.monotonic()
-    assert is_taken_within(5.0, watcher, name) and time.monotonic() - began >= 0.25
+    beating.join(30)
+    assert not watcher.claim(name).held, "it gave signs of life"
+    clock.now += almost
+    assert not watcher.claim(name).held, "it is not silent for long enough"
+    clock.now += almost
+    assert watcher.claim(name).held
     assert not holder.holds(name)
     holder.release(name)
     assert watcher.holds(name), "who lost it cannot give it back"

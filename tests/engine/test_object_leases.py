@@ -89,9 +89,11 @@ def test_the_lease_of_a_process_that_has_ended_is_taken_over_at_once(memory: str
     assert not Bucket(memory).list(), "it goes with those that it was taken over from"
 
 
-def test_a_lease_of_another_machine_is_taken_over_when_it_is_silent_and_no_sooner(memory: str) -> None:
+def test_a_lease_of_another_machine_is_taken_over_when_it_is_silent_and_no_sooner(
+    memory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     holder, watcher = ObjectLeases(Bucket(memory)), ObjectLeases(Bucket(memory))
-    check_taken_over_when_silent(holder, watcher, NAME, lambda: edit(memory, machine="another"), alive=0.6)
+    check_taken_over_when_silent(holder, watcher, NAME, lambda: edit(memory, machine="another"), monkeypatch)
     watcher.release(NAME)
 
 

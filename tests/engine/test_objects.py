@@ -31,7 +31,7 @@ from erasebench.engine.store import Store
 from erasebench.engine.upkeep import collect_garbage, copy
 from erasebench.engine.workers import LocalRunner
 from erasebench.errors import EraseBenchError
-from tests.engine.fake import FakeWorkshop, cell
+from tests.engine.fake import FakeWorkshop, cell, wait_for
 from tests.engine.runs import TINY, command, copy_of, done, fast_stages, run_tiny, table
 from tests.forks import end, fork, in_a_child
 from tests.marks import some_quick
@@ -308,18 +308,20 @@ def check_two_at_once(folder: Path, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ObjectLeases, "poll", 0.05)
     patch.setattr(ObjectLeases, "FRESH", 0.05)
 
-    def run(name: str) -> Callable[[], None]:
+    def run(name: str, other: str) -> Callable[[], None]:
         def act() -> None:
             on_machine(name, folder, patch)
             (folder / name).mkdir(parents=True)
             store = store_at(URL)
+            (folder / name / "ready").touch()
+            wait_for(folder / other / "ready", f"there is no {other} machine")
             with store.at_work():
                 outcome = LocalRunner(FakeWorkshop(store, folder / name)).run(slow, store, [])
             assert not outcome.failed and set(outcome.costs) == {each.key for each in slow}
 
         return act
 
-    children = [fork(run(name)) for name in ("left", "right")]
+    children = [fork(run("left", "right")), fork(run("right", "left"))]
     assert [end(child) for child in children] == [0, 0]
     begun = [path.name for name in ("left", "right") for path in (folder / name).glob("begun-*")]
     assert len(begun) == len(set(begun)) == len(slow), "work was done twice"

@@ -66,7 +66,7 @@ class Here:
 
     def close(self) -> None:
         for process in self.processes.values():
-            process.wait(timeout=10)
+            process.wait(timeout=60)
         self.processes.clear()
 
 

@@ -263,6 +263,7 @@ def test_cells_of_a_reference_are_in_the_costs(fast_run: Path) -> None:
 
 @pytest.mark.parametrize(("number", "limit"), first_quick([(300, 1.0), (1000, 2.0)]))
 def test_a_thousand_finished_cells_are_found_in_two_seconds(number: int, limit: float, tmp_path: Path) -> None:
+    """Seconds of a processor: other programs take from the rest."""
     (tmp_path / "signs").mkdir()
     (tmp_path / "out").mkdir()
     cells = [cell("base")]
@@ -271,12 +272,12 @@ def test_a_thousand_finished_cells_are_found_in_two_seconds(number: int, limit: 
         store = Store(tmp_path / "store")
         ledger = Ledger(tmp_path / "out" / "ledger.jsonl")
         progress = Progress(cells, io.StringIO())
-        began = time.perf_counter()
+        began = time.process_time()
         outcome = LocalRunner(FakeWorkshop(store, tmp_path / "signs")).run(cells, store, [ledger, progress])
-        assert time.perf_counter() - began < seconds
+        assert time.process_time() - began < seconds
         ledger.close()
         assert len(outcome.costs) == number
     assert not outcome.computed
-    began = time.perf_counter()
+    began = time.process_time()
     assert estimate([cell("new")], [store])[0].startswith("about ")
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2

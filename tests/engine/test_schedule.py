@@ -198,9 +198,9 @@ def test_many_cells_take_a_time_that_grows_with_their_number() -> None:
     """Some 20,000 cells, most of which are conditional; work that grows with the square would take minutes."""
     first, second = cascade(10_000, range(0, 10_000, 2), cell("learned"))
     cells = [cell("learned"), *first, *second]
-    began = time.perf_counter()
+    began = time.process_time()
     run = Simulation(cells, set(), 0)
-    assert time.perf_counter() - began < 20
+    assert time.process_time() - began < 20
     assert list(run.states.values()).count("n/a") == 5000
 
 

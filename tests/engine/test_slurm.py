@@ -22,7 +22,7 @@ from erasebench.errors import EraseBenchError
 from tests.engine.fake import FakeWorkshop, cell
 from tests.engine.test_remote import Here
 from tests.engine.test_remote import run as run_with
-from tests.engine.test_workers import ROOT, begun, check_nothing_is_left, matrix
+from tests.engine.test_workers import ROOT, begun, check_nothing_is_left, matrix, wait_until_gone
 from tests.whole.test_hangs import Clock, check_hang, impatient
 
 
@@ -45,13 +45,14 @@ def test_jobs_compute_what_processes_compute(tmp_path: Path) -> None:
     assert [cell.title for cell in cells if cell.key in outcome.failed] == ["bad"]
     assert sum(isinstance(event, Finished) for event in events) == len(cells) - 1
     assert {(number, threads) for _, number, threads in begun(tmp_path).values()} == {("0", "1"), ("1", "1")}
+    wait_until_gone(tmp_path)
     check_nothing_is_left(tmp_path)
     assert not list((tmp_path / "store" / "work").iterdir())
 
 
 def test_a_job_that_makes_room_is_queued_again(tmp_path: Path) -> None:
     """Slurm tells it in the middle of a cell; what it was at is done when it is back."""
-    sign = tmp_path / "signs" / "begun-a"
+    sign = tmp_path / "signs" / "hung"
 
     def preempt() -> None:
         while not (sign.exists() and sign.read_text()):
@@ -60,9 +61,10 @@ def test_a_job_that_makes_room_is_queued_again(tmp_path: Path) -> None:
 
     Thread(target=preempt, daemon=True).start()
     events: list[Event] = []
-    assert not run(tmp_path, [cell("a", "nap")], events, workers=1).failed
+    assert not run(tmp_path, [cell("a", "hang")], events, workers=1).failed
     assert [event.failure.error for event in events if isinstance(event, Retried)] == ["ConnectionLost"]
     assert sum(isinstance(event, Joined) for event in events) == 2
+    wait_until_gone(tmp_path)
     check_nothing_is_left(tmp_path)
 
 

@@ -40,14 +40,14 @@ def begun(folder: Path) -> dict[str, list[str]]:
 def is_running(process: int) -> bool:
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
+        return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
+    except (ProcessLookupError, FileNotFoundError):  # it may be gone between the two
         return False
-    return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
 
 
 def wait_until_gone(folder: Path) -> None:
     """Wait for the end of workers that others end than the driver."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while any(is_running(int(process)) for process, *_ in begun(folder).values()):
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -222,7 +222,7 @@ def test_an_interrupt_stops_every_worker(tmp_path: Path) -> None:
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, [cell("long", "sleep"), cell("short", "meet long"), cell("more")], 2, interrupt)
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 300
     assert Store(tmp_path / "store").verify(*finished) is None
     check_nothing_is_left(tmp_path)
 
@@ -235,7 +235,7 @@ def test_no_worker_outlives_the_process_that_started_it(how: signal.Signals, tmp
     )
     command = [sys.executable, "-c", code]
     parent = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, process_group=0)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not (tmp_path / "signs").exists() or len(begun(tmp_path)) < 2 or not all(begun(tmp_path).values()):
         assert time.monotonic() < deadline and parent.poll() is None
         time.sleep(0.02)

@@ -168,8 +168,13 @@ def test_a_driver_that_lost_a_cell_says_so_and_takes_the_result_of_the_other(
     assert [type(event) for event in events] == [Started, Lost, Found]
 
 
-def two_drivers(folder: Path, moment: int) -> bool:
+def two_drivers(folder: Path, moment: int, both: float) -> bool:
     """Two runs on one store, of which one is killed at a moment; the other one ends, and so does the first, resumed.
+
+    Args:
+        folder: for both.
+        moment: of the kill.
+        both: seconds for which whoever draws the first images waits for the other one to draw them too.
 
     Returns:
         Whether the moment came: the other run may have done all that was left before.
@@ -190,7 +195,7 @@ def two_drivers(folder: Path, moment: int) -> bool:
             wait(60, "out/ledger.jsonl")
             if cell.title == "sd church":
                 (folder / name / "drawing").touch()
-                wait(2, "drawing")
+                wait(both, "drawing")
             return fast_generate(cell, session, place)
 
         with pytest.MonkeyPatch.context() as patch:
@@ -211,11 +216,11 @@ def computed(folder: Path) -> list[str]:
     return [line["cell"] for line in lines if line["event"] in ("ok", "failed", "lost")]
 
 
-def check_two_drivers(folder: Path, undisturbed: Path, moments: range) -> None:
+def check_two_drivers(folder: Path, undisturbed: Path, moments: range, both: float = 2) -> None:
     killed = 0
     for moment in moments:
         place = folder / str(moment)
-        killed += two_drivers(place, moment)
+        killed += two_drivers(place, moment, both)
         cells = computed(place)
         assert len(cells) == len(set(cells)), "work was done twice"
         assert len(Store(place / "store").cells()) == CELLS and examine(place / "store") == []
@@ -239,7 +244,7 @@ def test_the_procedure_finds_drivers_without_leases(
 
     monkeypatch.setattr(FolderLeases, "claim", careless)
     with pytest.raises(AssertionError, match="work was done twice"):
-        check_two_drivers(tmp_path, fast_run, range(90, 91))
+        check_two_drivers(tmp_path, fast_run, range(90, 91), both=60)
 
 
 def a_payload(folder: Path, draw: random.Random) -> tuple[str, Path]:

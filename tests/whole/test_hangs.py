@@ -30,7 +30,7 @@ from tests.engine.test_workers import check_nothing_is_left, wait_until_gone
 
 Run = Callable[[Path, Sequence[Cell], "Clock", float | None], Outcome]
 
-LASTS = 30
+LASTS = 120
 """Seconds after which a call returns that hangs, of which nobody takes notice."""
 
 
@@ -60,7 +60,7 @@ class Clock:
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "LOOK", 0.05)
     monkeypatch.setattr("erasebench.engine.remote.LOOK", 0.05)
-    monkeypatch.setattr(workers, "ANSWER", 0.3)
+    monkeypatch.setattr(workers, "ANSWER", 0.3)  # what is stopped answers never
 
 
 def here(folder: Path, cells: Sequence[Cell], clock: Clock, patience: float | None) -> Outcome:
@@ -100,6 +100,8 @@ def check_hang(
     cells = [first, hangs, cell("last", hangs=hangs)]
     clock.sign = folder / "signs" / {"hang": "hung", "stop": "stopped"}[what]
     patch.setattr(workers, "time", SimpleNamespace(monotonic=clock.monotonic))
+    if what == "hang":
+        patch.setattr(workers, "ANSWER", 60.0)  # it answers, however long that takes on a busy machine
     let_go = Timer(LASTS, (folder / "signs" / "let-go").touch)
     let_go.start()
     try:
@@ -154,6 +156,7 @@ def check_crawl(folder: Path, run: Run, patch: pytest.MonkeyPatch) -> None:
     def later(clock: Clock, event: Event) -> None:
         if isinstance(event, Progressed):
             clock.jumps += 300
+            (folder / "signs" / f"heard-{event.done}").touch()
 
     clock = Clock(later)
     patch.setattr(workers, "time", SimpleNamespace(monotonic=clock.monotonic))
@@ -220,6 +223,7 @@ def test_a_process_that_cannot_be_ended_is_told_of(tmp_path: Path, monkeypatch: 
     with pytest.raises(EraseBenchError, match="no worker is left: what hung does not end when it is killed"):
         runner.run([cell("a", "stop")], store, [clock.tell])
     assert len(kept) == 1
+    wait_until_gone(tmp_path)
     check_nothing_is_left(tmp_path)
 
 

@@ -63,9 +63,14 @@ def counted(page: Page) -> int:
     return int(words.split()[0]) if words[0].isdigit() else 0
 
 
+def address(page: Page) -> str:
+    """What stands in the address bar; the browser tells of changes by scripts only later."""
+    return str(page.evaluate("location.href"))
+
+
 def fragment(page: Page) -> set[tuple[str, str]]:
     """The pairs in the page's address, behind the section."""
-    section, _, query = page.url.partition("#")[2].partition("?")
+    section, _, query = address(page).partition("#")[2].partition("?")
     assert section in ("", "images")
     return set(parse_qsl(query, keep_blank_values=True))
 
@@ -168,7 +173,7 @@ def test_two_methods_are_compared_with_a_slider_by_keyboard(page: Page) -> None:
     page.keyboard.press("End")
     assert edge() == 100
     page.keyboard.press("n")
-    assert "pair 2" in dialog.locator("h3").inner_text() and "img.pair=0-1" in page.url
+    assert "pair 2" in dialog.locator("h3").inner_text() and "img.pair=0-1" in address(page)
     page.focus(".img-compare [data-do=back]")
     page.keyboard.press("ArrowRight")
     assert "pair 3" in dialog.locator("h3").inner_text()
