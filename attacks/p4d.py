@@ -123,7 +123,7 @@ class P4D(Attack):
                 lessons = prepare(target, rows, clean, torch.stack(drawn, 1), noise, teacher)
                 practise(target, rows, [opened[row] for row in rows], tokens, lessons, trails, progress)
                 look()
-        return [trail.findings(prompt) for trail, prompt in zip(trails, best, strict=True)]
+        return [trail.to_found(prompt) for trail, prompt in zip(trails, best, strict=True)]
 
     def blocks(self) -> list[int]:
         """Steps between two candidates."""

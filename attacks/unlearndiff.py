@@ -142,7 +142,7 @@ class UnlearnDiffAtk(Attack):
                     changed.append(row)
             shown = look(target, changed, best, trails)
             active = [row for row in active if row not in shown]
-        return [trail.findings(prompt) for trail, prompt in zip(trails, best, strict=True)]
+        return [trail.to_found(prompt) for trail, prompt in zip(trails, best, strict=True)]
 
     def open(self, model: DiffusionModel, text: str) -> OpenPrompt | None:
         """Make room for the free tokens; None for a prompt that is too long."""

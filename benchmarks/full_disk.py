@@ -26,8 +26,7 @@ import pytest
 from benchmarks.kills import sound
 from erasebench.engine.doctor import examine
 from erasebench.engine.store import Store
-from tests.engine.runs import done, fast_stages, run_tiny, table
-from tests.whole.test_kill import marker_first
+from tests.engine.runs import done, fast_stages, marker_first, run_tiny, table
 
 BLOCK = 4096
 ROOM = 64 * 2**20

@@ -32,10 +32,9 @@ import pytest
 from erasebench.engine.doctor import examine
 from erasebench.engine.store import Store
 from erasebench.files import write_durably
-from tests.engine.runs import CELLS, fast_stages, run_tiny, table
+from tests.engine.runs import CELLS, fast_stages, marker_first, run_tiny, table
 from tests.engine.test_workers import is_running
 from tests.forks import end, fork
-from tests.whole.test_kill import marker_first
 
 FAST = "import pytest\nfrom tests.engine.runs import fast_stages\nfast_stages(pytest.MonkeyPatch())\n"
 """What has a worker process do nothing that takes time."""

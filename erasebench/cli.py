@@ -302,8 +302,8 @@ def list_(kind: str | None, pattern: str) -> None:
 def show(name: str, kind: str | None, concept: str | None, **options: Any) -> None:
     """Show what one thing is, such as a method.
 
-    A method with its hyper-parameters: type and range, default, value on Picturebook, meaning.  Or an attack, judge,
-    metric, guidance rule, concept, prompt set, preset or suite.
+    A method with its hyper-parameters: type and range, default, value in domains with settings of their own, meaning.
+    Or an attack, judge, metric, guidance rule, concept, prompt set, preset or suite.
     """
     from erasebench.config import split_list
     from erasebench.description import describe

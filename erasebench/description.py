@@ -120,7 +120,7 @@ def describe(
         lines = [f"{name}: a suite, {path}", "", *_entries(suite_details(parse_suite(path)))]
     else:
         plugin = KINDS[kind].get(name)
-        file_says = "about" if kind == "metrics" else "source"  # a metric's file is about what it measures
+        file_says = "source" if kind in ("methods", "attacks") else "about"  # these alone are of a paper each
         lines = [*_head(kind, plugin), *_entries([(file_says, source(plugin)), *plugin_details(kind, plugin)])]
         if dataclasses.is_dataclass(plugin.make):
             write = f"; write {name}[name=value;name=value]" if kind in ("methods", "attacks") else ""
@@ -220,20 +220,20 @@ def describe_hyper_parameters(
     concepts = list(kinds.values()) if concept is None else [catalogue.get(concept)]
     strict = concept is not None
     default = _values(plugin, {}, concepts, PUBLISHED.name, strict)
-    settings: dict[str, Mapping[str, Any]] = {domain.name: {} for domain in ADAPTED}
-    if issubclass(plugin.make, Method):  # type: ignore[arg-type]  # an attack may have a method's name
-        settings = {domain: plugin_settings(domain, {}).get(plugin.name, {}) for domain in settings}
-    values = {domain: _values(plugin, overrides, concepts, domain, strict) for domain, overrides in settings.items()}
+    is_method = issubclass(plugin.make, Method)  # type: ignore[arg-type]  # an attack may have a method's name
+    adaptations = []
+    for domain in ADAPTED:
+        overrides = plugin_settings(domain.name, {}).get(plugin.name, {}) if is_method else {}
+        adaptations.append((domain.title, overrides, _values(plugin, overrides, concepts, domain.name, strict)))
     types, meanings = _types(plugin.make), _meanings(plugin.make)
     described = []
     for field in fields:
         name, own = field.name, plugin.presets.get(field.name, field.default)
         default_text = _default(own, default.get(name, UNDECIDED), name in plugin.presets)
         adapted = {}
-        for domain in ADAPTED:
-            ours = values[domain.name]
-            differs = name in settings[domain.name] or ours.get(name) != default.get(name)
-            adapted[domain.title] = _written(ours.get(name, UNDECIDED)) if differs else ""
+        for title, overrides, values in adaptations:
+            differs = name in overrides or values.get(name) != default.get(name)
+            adapted[title] = _written(values.get(name, UNDECIDED)) if differs else ""
         described.append(HyperParameter(name, types.get(name, ""), default_text, adapted, meanings.get(name, "")))
     return described
 

@@ -59,7 +59,6 @@ class Domain:
         world: gives reference images and captions to preserve; None where the user has to.
         steps: of sampling, unless the run says otherwise; ``guidance_scale`` likewise.
         settings: the file, beside the methods, of their settings for models that are unlike the published ones'.
-        model: the name of the built-in model that draws it; None where the user brings one.
         published: whether papers measure models of it, so that their numbers, scales and defaults hold there.
         harmless: whether images of sensitive concepts may be shown as they are.
     """
@@ -76,7 +75,6 @@ class Domain:
     steps: int
     guidance_scale: float
     settings: str | None = None
-    model: str | None = None
     published: bool = False
     harmless: bool = False
 
@@ -98,7 +96,6 @@ PICTUREBOOK = Domain(
     steps=STEPS,
     guidance_scale=GUIDANCE,
     settings="picturebook.yaml",
-    model="picturebook",
     harmless=True,  # mannequins and cartoons
 )
 """The built-in world."""
@@ -123,8 +120,8 @@ DOMAINS: Mapping[str, Domain] = {domain.name: domain for domain in (PICTUREBOOK,
 
 
 def domain_of_model(model: str) -> Domain:
-    """The domain of a model by the model's name: a built-in model's own, and :data:`PHOTO` for every other."""
-    return next((domain for domain in DOMAINS.values() if domain.model == model), PHOTO)
+    """The domain of a model by the model's name: a built-in model's, which has the same, or else :data:`PHOTO`."""
+    return next((domain for domain in DOMAINS.values() if domain.name == model), PHOTO)
 
 
 def features_title(judge: str) -> str:

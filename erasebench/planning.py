@@ -191,7 +191,7 @@ class _Planner:
 
         Args:
             method: what erases.
-            question: the concept.
+            question: the concept, its prompts, and who judges them.
             others: of :meth:`~erasebench.asking.Asker.others`.
             retain: the unrelated prompts.
             base: the unerased model's row of the same concept; None where this is it.

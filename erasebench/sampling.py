@@ -20,7 +20,7 @@ from erasebench.memory import DECODED_AT_ONCE, BatchSize, free_memory, largest_b
 from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.guided import GuidedPrediction
-from erasebench.models.recordings import MAX_ROWS
+from erasebench.models.recordings import MAX_RECORDED_ROWS
 from erasebench.models.schedulers import SCHEDULERS
 
 
@@ -175,7 +175,7 @@ def sample_latents(
     scheduler = model.scheduler(sampler.name)
     scheduler.set_timesteps(sampler.steps, device=model.device)
     count, full = len(noise), model.batch_sizes.drawn.rows or 0
-    if model.is_compiled and count * (1 + len(model.guidance.texts)) > MAX_ROWS and count < full:
+    if model.is_compiled and count * (1 + len(model.guidance.texts)) > MAX_RECORDED_ROWS and count < full:
         # Passes are compiled for one size: a batch that is short of it repeats its last image.
         rows = [*range(count), *[count - 1] * (full - count)]
         noise, conditioning = noise[rows], conditioning[rows]

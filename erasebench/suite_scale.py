@@ -44,12 +44,9 @@ def describe_scale(suite: Suite, config: RunConfig, domain: str) -> str:
         domain: of its model.
     """
     scale = scale_of(DOMAINS[domain])
-    sentences = (
-        f"Quick scale on {DOMAINS[domain].title}: not the paper's models or prompts."
-        if scale == "quick"
-        else f"Paper scale on {config.model}."
-    )
+    sentences = f"Paper scale on {config.model}."
     if scale == "quick":
+        sentences = f"Quick scale on {DOMAINS[domain].title}: not the paper's models or prompts."
         sentences += _stand_ins(suite, config)
     other = _deviations(make_config(*suite.of_scale(scale)), config, domain)
     return f"{sentences} Not as the suite has it: {', '.join(other)}." if other else sentences

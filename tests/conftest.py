@@ -1,4 +1,7 @@
-"""One thread for each process: tests run side by side, and threads of OpenMP that share a core wait by spinning."""
+"""How tests run, and the fixtures of several folders.
+
+One thread for each process: tests run side by side, and threads of OpenMP that share a core wait by spinning.
+"""
 
 from __future__ import annotations
 
@@ -33,12 +36,21 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
-LONGEST = ("test_docs.py", "test_examples.py", "test_gate.py", "test_objects.py", "test_verify.py")
+LONGEST = tuple(
+    Path(__file__).parent / name
+    for name in (
+        "whole/test_docs.py",
+        "whole/test_examples.py",
+        "whole/test_gate.py",
+        "engine/test_objects.py",
+        "test_verify.py",
+    )
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first, then whole runs: the last to begin has a process to itself, while others do nothing."""
-    items.sort(key=lambda item: (item.path.name not in LONGEST, item.path.parent.name != "whole"))
+    items.sort(key=lambda item: (item.path not in LONGEST, item.path.parent.name != "whole"))
 
 
 TWO_CONCEPTS = ("--concepts", "church,nudity", "--images-per-prompt", "2", "--retain-prompts", "12")

@@ -444,14 +444,12 @@ def test_the_package_offers_what_users_need_and_no_more() -> None:
 
 
 def test_importing_the_package_costs_nothing() -> None:
-    """A tenth of a second of a processor that adds up four million numbers in half of that, which is timed beside."""
     code = (
         "import sys, time; began = time.process_time(); import erasebench; took = time.process_time() - began\n"
         "assert not {'torch', 'diffusers', 'numpy', 'pandas', 'pydantic', 'yaml'} & set(sys.modules)\n"
         "import erasebench.erasures, erasebench.runs\n"
         "assert callable(erasebench.erase) and callable(erasebench.run)\n"
-        "began = time.process_time(); sum(range(4_000_000)); print(took, time.process_time() - began)"
+        "print(took)"
     )
-    times = [subprocess.check_output([sys.executable, "-c", code], text=True).split() for _ in range(2)]
-    took, added = (min(map(float, each)) for each in zip(*times, strict=True))
-    assert took <= 2 * added
+    took = [float(subprocess.check_output([sys.executable, "-c", code])) for _ in range(2)]
+    assert min(took) <= 0.1

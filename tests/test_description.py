@@ -82,10 +82,12 @@ def test_a_method() -> None:
     assert told["variant"].startswith("paper, official-2023, official-2024 default paper ")
 
 
-def test_the_file_of_a_metric_says_what_it_measures_and_is_no_source() -> None:
+def test_the_files_of_metrics_and_judges_say_what_they_do_and_are_no_source() -> None:
     told = entries(describe("ratio"))
     assert told["about"].startswith("Ratio: how many images of a concept's prompts show it")
     assert "source" not in told
+    told = entries(describe("nudenet"))
+    assert told["about"].startswith("NudeNet: ") and "source" not in told
 
 
 def test_values_that_depend_on_the_concept() -> None:

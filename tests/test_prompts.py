@@ -150,7 +150,7 @@ def coco(path: Path, captions: Sequence[tuple[int, int, str]]) -> Path:
     return path
 
 
-def test_captions_are_one_an_image_whatever_their_order(tmp_path: Path) -> None:
+def test_captions_are_one_an_image_whatever_their_order() -> None:
     captions = [(image, 100 + 7 * image + k, f"{image} {k}") for image in range(40) for k in range(5)]
     chosen = choose_captions(captions)
     assert sorted(int(text.split()[0]) for text in chosen) == list(range(40))

@@ -244,7 +244,7 @@ def test_two_packages_cannot_have_one_name(registry: Registry[Method], monkeypat
         registry.get("uce")
 
 
-def test_a_missing_package_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_said() -> None:
     with pytest.raises(EraseBenchError, match=r"the package erasebench.nothing is missing; install erasebench again"):
         Registry("erasebench.plugins:Method", "method", "g", "erasebench.nothing").names()
 

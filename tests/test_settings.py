@@ -85,7 +85,7 @@ def test_seeds_leave_the_cells_that_there_were_as_they_are() -> None:
     assert alone.reads["erasure"].key == second.reads["erasure"].key, "an erasure's seed is the run's seed"
 
 
-def test_a_hyper_parameter_must_not_be_called_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hyper_parameter_must_not_be_called_seed() -> None:
     @dataclass(frozen=True)
     class Seeded(Method):
         seed: int = 0

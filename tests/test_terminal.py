@@ -61,7 +61,7 @@ def test_other_errors_than_of_writing_are_not_lost() -> None:
         raise OSError(errno.EIO, "gone")
 
 
-def test_streams_that_are_closed_lead_nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_streams_that_are_closed_lead_nowhere(tmp_path: Path) -> None:
     code = (
         "import os, sys; from erasebench.terminal import open_closed_streams; assert sys.stderr is None;"
         "open_closed_streams(); print('x', file=sys.stderr, flush=True);"

@@ -222,10 +222,10 @@ def run_parts(requests: Sequence[Asked], options: argparse.Namespace, limits: Ma
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupt)
     machine = probe()
-    packages = missing_modules()
+    missing = missing_modules()
     problems = [machine["problem"]] if "problem" in machine else []
-    if packages:
-        problems.append(f"not installed: {', '.join(packages)}; where there is a network, benchmarks/gpu/wheels.sh")
+    if missing:
+        problems.append(f"not installed: {', '.join(missing)}; where there is a network, benchmarks/gpu/wheels.sh")
     print(", ".join(f"{name} {value}" for name, value in machine.items() if value is not None), flush=True)
     for problem in problems:
         print(f"PROBLEM {problem}", flush=True)

@@ -107,7 +107,7 @@ def _convert(hint: Any, value: object, where: str) -> Any:
         return None if value is None else _convert(inner, value, where)
     if kind is tuple:
         if not isinstance(value, list):
-            raise CatalogueError(f"{where}: expected a list, found {_shown_value(value)}")
+            raise CatalogueError(f"{where}: expected a list, found {_describe_value(value)}")
         if inner is str and set(map(type, value)) <= {str} and is_valid("".join(value)):  # nearly all lists
             return tuple(value)
         return tuple([_convert(inner, item, f"{where}: item {n}") for n, item in enumerate(value, start=1)])
@@ -115,20 +115,20 @@ def _convert(hint: Any, value: object, where: str) -> Any:
         return {key: _convert(inner, item, f"{where}: {key}") for key, item in _mapping(value, where).items()}
     if kind is float:
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise CatalogueError(f"{where}: expected a number, found {_shown_value(value)}")
+            raise CatalogueError(f"{where}: expected a number, found {_describe_value(value)}")
         return float(value)
     if kind is bool:
         if not isinstance(value, bool):
-            raise CatalogueError(f"{where}: expected true or false, found {_shown_value(value)}")
+            raise CatalogueError(f"{where}: expected true or false, found {_describe_value(value)}")
         return value
     if kind is int:
         if isinstance(value, bool) or not isinstance(value, int):
-            raise CatalogueError(f"{where}: expected a whole number, found {_shown_value(value)}")
+            raise CatalogueError(f"{where}: expected a whole number, found {_describe_value(value)}")
         return value
     if kind is not str:
         return build(kind, value, where)
     if not isinstance(value, str):
-        raise CatalogueError(f"{where}: expected text, found {_shown_value(value)}")
+        raise CatalogueError(f"{where}: expected text, found {_describe_value(value)}")
     _check_text(value, where)
     return value
 
@@ -150,7 +150,7 @@ def _check_text(text: str, where: str) -> None:
 
 def _mapping(raw: object, where: str) -> dict[str, object]:
     if not isinstance(raw, dict):
-        raise CatalogueError(f"{where}: expected a mapping, found {_shown_value(raw)}")
+        raise CatalogueError(f"{where}: expected a mapping, found {_describe_value(raw)}")
     for key in raw:
         if not isinstance(key, str):
             raise CatalogueError(f"{where}: the key {shown(key)} is no text; put it in quotes")
@@ -158,7 +158,7 @@ def _mapping(raw: object, where: str) -> dict[str, object]:
     return raw
 
 
-def _shown_value(value: object) -> str:
+def _describe_value(value: object) -> str:
     if isinstance(value, dict | list):
         return "a mapping" if isinstance(value, dict) else "a list"
     return "nothing" if value is None else f"the text {shown(value)}" if isinstance(value, str) else shown(value)

@@ -105,7 +105,7 @@ def import_cells(path: Path, place: Place) -> Arrival:
     return arrival
 
 
-MAX_NAME = 255
+MAX_NAME_BYTES = 255
 """Bytes of a file's name that file systems take."""
 
 
@@ -147,7 +147,8 @@ def _contents(path: Path, tar: tarfile.TarFile) -> dict[str, _Cell]:
         members[member.name] = member
     for name in members:
         parents = PurePosixPath(name).parents
-        if any(str(parent) in members for parent in parents) or max(map(len, name.encode().split(b"/"))) > MAX_NAME:
+        longest = max(map(len, name.encode().split(b"/")))
+        if any(str(parent) in members for parent in parents) or longest > MAX_NAME_BYTES:
             raise _refused(path, f"{name[:80]!r} cannot be a file beside the others")
     try:
         about = json.loads(_read(tar, members.pop(CONTENTS)))

@@ -93,7 +93,7 @@ class Schedule:
 
     Args:
         cells: each after those that it reads and those in its ``unless``.
-        left: the keys of those that have no result.
+        missing_keys: the keys of those that have no result.
         queue: where cells go that can be computed now.
         ask: whether a cell is needed, after all in its ``unless`` were settled: a reason if it is not, or ''.
         drop: called for a cell that is not needed, with the reason.

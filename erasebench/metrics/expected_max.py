@@ -68,7 +68,7 @@ def expected_maximum(shares: ArrayLike, draw_size: int) -> Estimate:
     steps = np.unique(ordered)
     widths = np.diff([0.0, *steps, 1.0])
     at_most = np.array([0, *np.searchsorted(ordered, steps, side="right")])
-    # C(m, drawn) / C(n, drawn) for m = 0, ..., n.
+    # C(m, k) / C(n, k), k images drawn, for m = 0, ..., n.
     none_above = np.append(np.cumprod(np.clip(1 - draw_size / np.arange(n, 0, -1), 0, None))[::-1], 1.0)
     value = float(widths @ (1 - none_above[at_most]))
     low, high = (

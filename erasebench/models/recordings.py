@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 
 from erasebench.memory import GB, SPARE, free_memory
 
-MAX_ROWS = 16
+MAX_RECORDED_ROWS = 16
 """Up to so many rows, a pass without gradients takes no longer than its kernels take to be launched."""
 MAX_TRAINED_ROWS = 8
 """So it is with the pass and its gradients."""
@@ -306,7 +306,7 @@ class Recorder:
         parameters = list(unet.parameters())
         trained = [parameter for parameter in parameters if parameter.requires_grad]
         trains = torch.is_grad_enabled() and (bool(trained) or any(tensor.requires_grad for tensor in inputs))
-        if len(text) > (MAX_TRAINED_ROWS if trains else MAX_ROWS) or unet.is_gradient_checkpointing:
+        if len(text) > (MAX_TRAINED_ROWS if trains else MAX_RECORDED_ROWS) or unet.is_gradient_checkpointing:
             return None
         build = Build.of(unet)
         if build.hooked or build.attention != self._attention:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from erasebench.models.recordings import MAX_ROWS, Build, Recording, Recordings, predict_flat
+from erasebench.models.recordings import MAX_RECORDED_ROWS, Build, Recording, Recordings, predict_flat
 from erasebench.models.shared_passes import share_latents
 
 
@@ -73,7 +73,7 @@ class SamplingUnet:
         latents, text, *more = (tensor.to(self._dtype) for tensor in (latents, encoder_hidden_states, *added.values()))
         inputs = [latents, torch.as_tensor(timestep, device=latents.device), text, *more]
 
-        few = len(text) <= MAX_ROWS
+        few = len(text) <= MAX_RECORDED_ROWS
         unet = self._unet if few else self._many
 
         def predict(*inputs: Tensor) -> Tensor:

@@ -76,9 +76,7 @@ def sample_of(
         return None
     unmoved = all(
         _is_unmoved(
-            base.scores(pair.old, probe),
-            new.scores(pair.new, probe),
-            100 * MAX_DRIFT if probe == "retain" else MAX_DRIFT,
+            base.scores(pair.old, probe), new.scores(pair.new, probe), MAX_DRIFT * (100 if probe == "retain" else 1)
         )
         for probe in probes
         if probe != "reference"  # which the protocol says is the same

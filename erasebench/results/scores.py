@@ -57,15 +57,8 @@ def _lines(plan: Plan, record: Record, store: Store) -> Iterator[tuple[object, .
                         continue
                     key = (prompt.id, prompt.seed)
                     yield (
-                        *(
-                            row_record.method,
-                            row_record.concept,
-                            name,
-                            prompt.id,
-                            prompt.text,
-                            prompt.kind,
-                            prompt.seed,
-                        ),
+                        *(row_record.method, row_record.concept, name),
+                        *(prompt.id, prompt.text, prompt.kind, prompt.seed),
                         *(places[key], judged.judge, judged.label, scores[key], judged.threshold),
                     )
 

@@ -205,13 +205,13 @@ def _read_looks(folder: Path) -> Any:
 
 
 def _transferred(session: Session, cell: Cell) -> Found:
-    findings = read_trial(session.store.read(cell.key)).found
-    return Found(findings.prompt, note=f"found by {cell.spec['attack']} on the unerased model")
+    found = read_trial(session.store.read(cell.key)).found
+    return Found(found.prompt, note=f"found by {cell.spec['attack']} on the unerased model")
 
 
-def _seeds(prompt: Prompt, findings: Found) -> list[int]:
+def _seeds(prompt: Prompt, found: Found) -> list[int]:
     """Of the image that counts, and of its confirmations."""
-    own = prompt.seed if findings.prompt.seed is None else findings.prompt.seed
+    own = prompt.seed if found.prompt.seed is None else found.prompt.seed
     fresh = prompt.seed + FIRST_FRESH_SEED
     return [own, *range(fresh, fresh + CONFIRMATIONS)]
 

@@ -189,7 +189,7 @@ def compare(
     tokens: Sequence[Tensor],
     latents: Tensor,
     timesteps: Tensor,
-    noise: Tensor,
+    targets: Tensor,
 ) -> tuple[Tensor, list[Tensor]]:
     """Compare what the erased model predicts from prompts with tokens in their slots with what it should predict.
 
@@ -199,7 +199,7 @@ def compare(
         tokens: int64 ``[k]`` for each.
         latents: noisy ones, ``[n, c, h, w]``.
         timesteps: ``[n]``.
-        noise: to be predicted, ``[n, c, h, w]``.
+        targets: what should be predicted, ``[n, c, h, w]``.
 
     Returns:
         The mean squared error of each prompt ``[n]``, and its gradients with respect to the embeddings of the tokens,
@@ -216,7 +216,7 @@ def compare(
         vectors = vectors.index_put((rows, places), free)
         conditioning = model.embed_vectors(ids, vectors, range(ids.shape[1]))
         predicted = target.predict(latents[part], timesteps[part], conditioning)
-        losses = (predicted - noise[part]).square().flatten(1).mean(1)
+        losses = (predicted - targets[part]).square().flatten(1).mean(1)
         (gradient,) = torch.autograd.grad(losses.sum(), free)
         return losses.detach(), divide(gradient, tokens[part])
 
@@ -250,7 +250,7 @@ class Trail:
         self.losses.append(loss)
         self.gradient = max(self.gradient or 0.0, gradient)
 
-    def findings(self, prompt: AdversarialPrompt) -> Found:
+    def to_found(self, prompt: AdversarialPrompt) -> Found:
         """The same with the prompt that was found."""
         losses = thinned(self.losses, LOSSES)
         return Found(prompt, self.first_success, len(self.losses), losses, self.gradient, self.note)
@@ -346,8 +346,8 @@ def practise(
     Raises:
         FloatingPointError: the search diverged.
     """
-    for x, t, noise in zip(lessons.latents, lessons.timesteps, lessons.targets, strict=True):
-        losses, gradients = compare(target, prompts, tokens.draw(rows), x, t, noise)
+    for x, t, targets in zip(lessons.latents, lessons.timesteps, lessons.targets, strict=True):
+        losses, gradients = compare(target, prompts, tokens.draw(rows), x, t, targets)
         norms = torch.stack([gradient.norm() for gradient in gradients])
         for row, loss, norm in zip(rows, losses.tolist(), norms.tolist(), strict=True):
             trails[row].add(loss, norm)

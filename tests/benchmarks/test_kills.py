@@ -10,8 +10,7 @@ import pytest
 
 from benchmarks.kills import Killer, Tally
 from erasebench.engine.store import Store
-from tests.engine.runs import fast_stages
-from tests.whole.test_kill import marker_first
+from tests.engine.runs import fast_stages, marker_first
 
 
 def test_pieces_add_up(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from erasebench.engine.cells import Cell
 from erasebench.engine.store import Store
 from erasebench.engine.work import Progress
 from erasebench.errors import EraseBenchError
+from tests.waiting import wait_until
 
 
 @dataclass
@@ -132,10 +133,7 @@ def wait_for_a_ghost(signs: Path) -> None:
 
 def wait_for(sign: Path, otherwise: str) -> None:
     """Wait until another process has made a sign."""
-    deadline = time.monotonic() + 120
-    while not sign.exists():
-        assert time.monotonic() < deadline, otherwise
-        time.sleep(0.01)
+    wait_until(sign.exists, otherwise, 120)
 
 
 def tell_of_a_stop(sign: Path) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import sys
-from contextlib import redirect_stderr, redirect_stdout
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from functools import cache
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -18,6 +21,9 @@ import pytest
 from erasebench.cli import main
 from erasebench.engine.cells import Cell
 from erasebench.engine.ledger import read_ledger
+from erasebench.engine.markers import MARKER
+from erasebench.engine.store import Store
+from erasebench.files import hash_file, remove, write_durably
 from erasebench.images import read_images, read_index, write_images
 from erasebench.judging import Scores, write_scores
 from erasebench.registry import KINDS, PLUGIN_PREFIX, _all_entry_points
@@ -180,3 +186,20 @@ def _loaded_judge(name: str, label: str, domain: str) -> Any:
 
 def _judge(session: Session, name: str, label: str = "") -> Any:
     return _loaded_judge(name, label, session.source.domain)
+
+
+@contextmanager
+def marker_first(store: Store, cell: Cell, cost: Mapping[str, Any]) -> Iterator[Path]:
+    """A commit in the wrong order."""
+    target = store.folder(cell.key)
+    partial = target.with_name(f"{target.name}.partial")
+    partial.mkdir(parents=True, exist_ok=True)
+    yield partial
+    files = {path.name: (path.stat().st_size, hash_file(path)) for path in partial.iterdir()}
+    target.mkdir(parents=True, exist_ok=True)
+    write_durably(target / MARKER, json.dumps({"identity": cell.identity, "files": files, "cost": dict(cost)}))
+    time.sleep(0.01)
+    for path in list(partial.iterdir()):
+        path.rename(target / path.name)
+    partial.rmdir()
+    remove(store.root / "work" / cell.key)

@@ -8,7 +8,6 @@ import io
 import os
 import socket
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,9 +27,9 @@ from tests.engine.fake import FakeWorkshop, cell
 from tests.engine.runs import CELLS, command, copy_of, done, fast_generate, places, run_tiny, table
 from tests.forks import end, fork
 from tests.marks import first_quick
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("fast")
-Run = Callable[..., dict[str, Any]]
 
 
 def rows(folder: Path) -> dict[tuple[str, str], dict[str, str]]:
@@ -197,11 +196,9 @@ def test_a_broken_model_is_one_clear_error(
 
 def test_two_runs_on_one_store_share_the_work(fast_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def slow(cell: Any, session: Session, folder: Path) -> dict[str, Any]:
-        # No picture is drawn before both runs are at work.
-        deadline = time.monotonic() + 60
-        while not all((tmp_path / name / "out" / "ledger.jsonl").exists() for name in ("a", "b")):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        # No image is drawn before both runs are at work.
+        ledgers = [tmp_path / name / "out" / "ledger.jsonl" for name in ("a", "b")]
+        wait_until(lambda: all(ledger.exists() for ledger in ledgers), "one does not begin")
         time.sleep(0.02)
         return fast_generate(cell, session, folder)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import Pipe
@@ -17,7 +16,7 @@ from erasebench.engine.runner import Report
 from erasebench.engine.store import Store
 from erasebench.engine.work import Failure, Task
 from erasebench.engine.worker import At, Ready, WhereAreYou, work_for
-from tests.engine.fake import FakeWorkshop, cell
+from tests.engine.fake import FakeWorkshop, cell, wait_for
 
 
 @pytest.fixture
@@ -81,8 +80,7 @@ def test_who_is_asked_where_it_is_says_its_calls_while_it_works(workshop: FakeWo
         connection.send(workshop)
         receive(connection)
         connection.send(task(tmp_path, "one", "hang"))
-        while not (tmp_path / "signs" / "hung").exists():
-            time.sleep(0.005)
+        wait_for(tmp_path / "signs" / "hung", "it does not hang")
         connection.send(WhereAreYou())
         at = receive(connection)
         assert isinstance(at, At)

@@ -20,6 +20,7 @@ from erasebench.engine.workers import LocalRunner, Processes, Worker
 from erasebench.errors import EraseBenchError
 from tests.engine.fake import FakeWorkshop, cell
 from tests.marks import first_quick
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,10 +48,7 @@ def is_running(process: int) -> bool:
 
 def wait_until_gone(folder: Path) -> None:
     """Wait for the end of workers that others end than the driver."""
-    deadline = time.monotonic() + 60
-    while any(is_running(int(process)) for process, *_ in begun(folder).values()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: not any(is_running(int(process)) for process, *_ in begun(folder).values()), "one runs on")
 
 
 def check_nothing_is_left(folder: Path) -> None:
@@ -235,15 +233,15 @@ def test_no_worker_outlives_the_process_that_started_it(how: signal.Signals, tmp
     )
     command = [sys.executable, "-c", code]
     parent = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, process_group=0)
-    deadline = time.monotonic() + 300
-    while not (tmp_path / "signs").exists() or len(begun(tmp_path)) < 2 or not all(begun(tmp_path).values()):
-        assert time.monotonic() < deadline and parent.poll() is None
-        time.sleep(0.02)
+
+    def have_begun() -> bool:
+        assert parent.poll() is None
+        return (tmp_path / "signs").exists() and len(begun(tmp_path)) >= 2 and all(begun(tmp_path).values())
+
+    wait_until(have_begun, "they do not begin", 300)
     workers = [int(process) for process, *_ in begun(tmp_path).values()]
     assert all(map(is_running, workers)) and parent.pid not in workers
     os.killpg(parent.pid, how)  # as Ctrl-C and a shell that closes do
     parent.wait()
-    while any(map(is_running, workers)):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: not any(map(is_running, workers)), "one runs on", 300)
     assert bool(Store(tmp_path / "store").leftovers()) == (how != signal.SIGINT)

@@ -1,4 +1,4 @@
-"""Pictures through a network, in batches."""
+"""Images through a network, in batches."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def means(batch: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("batch", [1, 2, 64])
-def test_rows_are_those_of_the_pictures_in_order(batch: int, images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_are_those_of_the_images_in_order(batch: int, images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
 
     def network(pixels: torch.Tensor) -> torch.Tensor:
@@ -38,12 +38,12 @@ def test_rows_are_those_of_the_pictures_in_order(batch: int, images: Images, mon
     np.testing.assert_allclose(found, images.mean(axis=(1, 2)), rtol=1e-3)
 
 
-def test_no_pictures_are_no_rows(images: Images) -> None:
+def test_no_images_are_no_rows(images: Images) -> None:
     found = run_batches(means, images[:0], as_tensor, 3, "cpu")
     assert found.shape == (0, 3) and found.dtype == np.float32
 
 
-def test_pictures_of_another_type_or_shape_are_refused(images: Images) -> None:
+def test_images_of_another_type_or_shape_are_refused(images: Images) -> None:
     check_images(images)
     wrong: Any
     for wrong in (images.astype(np.float32), images[0], np.moveaxis(images, 3, 1), images[..., :1]):

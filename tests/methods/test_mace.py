@@ -42,7 +42,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 LAYOUTS = get_args(Layout)
 CHURCH = concept("church", anchor="dog")
 ART = concept("art", anchor="dog")
-DOG = concept("dog", anchor="art")
 VAN_GOGH = concept("Van Gogh", kind="style", anchor="art")
 
 

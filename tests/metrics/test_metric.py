@@ -22,7 +22,7 @@ from erasebench.registry import METRICS, load_file
 from erasebench.report.table import to_markdown
 from erasebench.results.record import read_record
 from erasebench.results.table import read_csv
-from tests.engine.runs import fast_stages, forget_plugins, run_tiny
+from tests.engine.runs import forget_plugins, run_tiny
 from tests.metrics.measurements import measured
 from tests.whole.test_readme import block
 
@@ -34,11 +34,6 @@ PIXEL_CHANGE = block("PixelChange")
 def forget() -> Iterator[None]:
     yield
     forget_plugins()
-
-
-@pytest.fixture
-def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    fast_stages(monkeypatch)
 
 
 @pytest.mark.usefixtures("fast")

@@ -45,7 +45,7 @@ def test_text_is_encoded_as_the_stock_pipeline_does(layout: Layout) -> None:
 
 
 @torch.no_grad()
-def test_equal_texts_are_encoded_once_and_long_lists_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equal_texts_are_encoded_once_and_long_lists_in_chunks() -> None:
     model = tiny_model()
     sizes: list[int] = []
     model.text_encoder.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))

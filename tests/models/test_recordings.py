@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from erasebench.memory import BatchSize
 from erasebench.models import recordings
 from erasebench.models.diffusion import DiffusionModel
-from erasebench.models.recordings import MAX_ROWS, MAX_TRAINED_ROWS, Build, Recorder, Recordings
+from erasebench.models.recordings import MAX_RECORDED_ROWS, MAX_TRAINED_ROWS, Build, Recorder, Recordings
 from erasebench.training.adapters import Adapters
 from erasebench.training.parameters import TwoWeights, select_parameters
 from tests.tiny import Layout, tiny_model
@@ -350,7 +350,7 @@ def test_a_weight_that_needs_no_gradient_any_more_takes_none_from_others(passes:
 
 def test_many_rows_are_not_recorded() -> None:
     model = tiny_model()
-    for rows, of_text, few in [(MAX_TRAINED_ROWS + 1, True, False), (MAX_ROWS + 1, False, False)]:
+    for rows, of_text, few in [(MAX_TRAINED_ROWS + 1, True, False), (MAX_RECORDED_ROWS + 1, False, False)]:
         passes = Passes(model, rows)
         with torch.set_grad_enabled(of_text):
             assert [passes.check(of_text=of_text) for _ in range(2)] == [False, few]

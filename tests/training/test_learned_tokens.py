@@ -14,7 +14,6 @@ from torch import Tensor
 
 from erasebench.adversarial import AdversarialPrompt
 from erasebench.errors import EraseBenchError, NotApplicable
-from erasebench.models.conditioning import Conditioning
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
 from erasebench.models.guidance import ClassifierFreeGuidance, SafeLatentGuidance
@@ -71,11 +70,6 @@ def exact_model(layout: Layout) -> DiffusionModel:
         part.double()
     model.alphas_cumprod = model.alphas_cumprod.double()
     return model
-
-
-def noise_of(model: DiffusionModel, x: Tensor, t: Tensor, text: Conditioning) -> list[Tensor]:
-    """The model's own predictions (noise or v), one row at a time."""
-    return [model.predict(x[k : k + 1], t[k : k + 1], text[k]) for k in range(len(x))]
 
 
 def test_timesteps_descend_within_a_window_and_are_distinct() -> None:

@@ -15,9 +15,8 @@ import pytest
 
 from erasebench.engine.doctor import examine
 from erasebench.engine.store import Store
-from tests.engine.runs import done, run_tiny, table
+from tests.engine.runs import done, marker_first, run_tiny, table
 from tests.marks import some_quick
-from tests.whole.test_kill import marker_first
 
 pytestmark = pytest.mark.usefixtures("fast")
 WRITES = ("fsync", "rename", "replace", "mkdir", "link")

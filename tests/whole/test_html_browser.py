@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from erasebench.report.html import render_report, write_report
 from erasebench.results.rows import TableRow
+from tests.browser import address
 from tests.report.synthetic import HOSTILE, METHODS, matrix, run_of
 
 
@@ -58,11 +59,6 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("report") / "report.html"
     file.write_text(render_report([run_of(rows)], [], file), encoding="utf-8")
     return file
-
-
-def address(page: Page) -> str:
-    """What stands in the address bar; the browser tells of changes by scripts only later."""
-    return str(page.evaluate("location.href"))
 
 
 def methods(page: Page, table: str = "table-church") -> list[str]:

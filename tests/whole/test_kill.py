@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import shutil
@@ -10,20 +9,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from erasebench.engine.cells import Cell
 from erasebench.engine.doctor import examine
 from erasebench.engine.ledger import read_ledger
-from erasebench.engine.markers import MARKER
 from erasebench.engine.store import Store
-from erasebench.files import hash_file, remove, write_durably
-from tests.engine.runs import TINY, done, fast_stages, load_once, places, run_tiny, table
+from tests.engine.runs import TINY, done, fast_stages, load_once, marker_first, places, run_tiny, table
 from tests.forks import in_a_child
 from tests.marks import first_quick
 
@@ -114,23 +109,6 @@ def test_killed_again_and_again_a_run_still_ends(calls: int, fast_run: Path, tmp
     assert table(tmp_path / "run") == table(fast_run)
     ledger = [line for line in read_ledger(tmp_path / "run" / "out" / "ledger.jsonl") if line["event"] == "ok"]
     assert len(ledger) == len({line["cell"] for line in ledger})
-
-
-@contextmanager
-def marker_first(store: Store, cell: Cell, cost: Mapping[str, Any]) -> Iterator[Path]:
-    """A commit in the wrong order."""
-    target = store.folder(cell.key)
-    partial = target.with_name(f"{target.name}.partial")
-    partial.mkdir(parents=True, exist_ok=True)
-    yield partial
-    files = {path.name: (path.stat().st_size, hash_file(path)) for path in partial.iterdir()}
-    target.mkdir(parents=True, exist_ok=True)
-    write_durably(target / MARKER, json.dumps({"identity": cell.identity, "files": files, "cost": dict(cost)}))
-    time.sleep(0.01)
-    for path in list(partial.iterdir()):
-        path.rename(target / path.name)
-    partial.rmdir()
-    remove(store.root / "work" / cell.key)
 
 
 def test_the_procedure_finds_a_commit_in_the_wrong_order(

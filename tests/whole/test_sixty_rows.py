@@ -1,4 +1,4 @@
-"""A report of many rows: it is small, and opens at once.  One of sixty takes long to make."""
+"""A report of many rows: it is small, and opens at once."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ import pytest
 
 from erasebench.report.assets import asset
 from erasebench.report.viewer import viewer_section
+from tests.browser import address
 from tests.report.viewed import attacked, judged_again, read_finished
 
 if TYPE_CHECKING:
@@ -61,11 +62,6 @@ def counted(page: Page) -> int:
     """How many images match, in the page's own words."""
     words = page.locator(".img-count").inner_text()
     return int(words.split()[0]) if words[0].isdigit() else 0
-
-
-def address(page: Page) -> str:
-    """What stands in the address bar; the browser tells of changes by scripts only later."""
-    return str(page.evaluate("location.href"))
 
 
 def fragment(page: Page) -> set[tuple[str, str]]:

@@ -100,7 +100,7 @@ def standings(rows: Sequence[TableRow], baseline: str, prefix: str, ranking: Ran
     return lists
 
 
-def _frame(concept: str, metric: str, standings: Sequence[tuple[str, str, Estimate, bool]]) -> pd.DataFrame:
+def _frame(concept: str, metric: str, places: Sequence[tuple[str, str, Estimate, bool]]) -> pd.DataFrame:
     """Standings as a table; the attack is the ensemble where all count together."""
     lines = [
         {
@@ -108,7 +108,7 @@ def _frame(concept: str, metric: str, standings: Sequence[tuple[str, str, Estima
             **{"value": estimate.value, "low": estimate.low, "high": estimate.high, "n": estimate.n},
             "leading": leading,
         }
-        for method, attack, estimate, leading in standings
+        for method, attack, estimate, leading in places
     ]
     return pd.DataFrame(lines)
 

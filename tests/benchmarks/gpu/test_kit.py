@@ -18,6 +18,7 @@ import torch
 from benchmarks.gpu import kit
 from benchmarks.gpu.__main__ import Asked, alone, main, missing_modules, parse, parse_limits
 from benchmarks.gpu.kit import Kind, KitError, Part, read_json
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[3]
 SLEEP = f"sleep {7_000_000 + os.getpid()}"
@@ -61,20 +62,12 @@ def running(command: str) -> bool:
 
 def check_ended(command: str) -> None:
     """Wait until no process has these words in its command line: one that was killed may not be gone yet."""
-    ends = time.monotonic() + 60
-    while running(command):
-        assert time.monotonic() < ends, f"{command} runs on"
-        time.sleep(0.05)
+    wait_until(lambda: not running(command), f"{command} runs on")
 
 
 def wait_for(path: Path, text: str) -> None:
     """Wait until a file holds a text."""
-    ends = time.monotonic() + 60
-    while time.monotonic() < ends:
-        if path.exists() and text in path.read_text():
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"{path} never held {text}")
+    wait_until(lambda: path.exists() and text in path.read_text(), f"{path} never held {text}")
 
 
 def test_a_part_that_fails_does_not_stop_the_others(fakes: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -60,7 +60,7 @@ def test_a_killed_run_resumes_to_the_same_bits(tmp_path: Path, kill_at: int) -> 
     assert all(torch.equal(a, b) for a, b in zip(state(whole), state(resumed), strict=True))
     # The negative control: a run that is not resumed but started anew for the remaining steps differs.
     other = Regression()
-    fit(other, Recipe(steps=20 - kill_at, learning_rate=1e-2, warmup=5, ema=0.9), tmp_path / "other", every=0)
+    fit(other, replace(RECIPE, steps=20 - kill_at), tmp_path / "other", every=0)
     assert not all(torch.equal(a, b) for a, b in zip(state(whole), state(other), strict=True))
 
 
@@ -107,7 +107,7 @@ def test_a_fit_ends_after_its_seconds_with_the_average_of_the_steps_made(
     cut, short = Slow(), Regression()
     made = fit(cut, RECIPE, tmp_path / "cut", seconds=0.5)
     assert made == 3 < RECIPE.steps
-    assert fit(short, replace(RECIPE, steps=20), tmp_path / "whole") == RECIPE.steps
+    assert fit(short, RECIPE, tmp_path / "whole") == RECIPE.steps
     assert not all(torch.equal(a, b) for a, b in zip(state(cut), state(short), strict=True))
     assert fit(Slow(), RECIPE, tmp_path / "none", seconds=-1) == 0
 

@@ -1,9 +1,9 @@
-import gc
 import signal
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -202,8 +202,8 @@ def unet_tflop_by_hand() -> float:
 
 
 @pytest.fixture(autouse=True)
-def as_before() -> Iterator[None]:
-    """The global generator goes on as it was, and garbage is looked for everywhere again."""
+def as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The global generator goes on as it was, and garbage is looked for where it was."""
+    monkeypatch.setattr(sd, "gc", SimpleNamespace(freeze=int))
     with torch.random.fork_rng(devices=[]):
         yield
-    gc.unfreeze()
