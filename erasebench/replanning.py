@@ -75,12 +75,12 @@ class Replanner:
         clip = Judged("clip", None, judge.cell(judges["clip"], others))
         features = judge.cell(judges["features"], others) if "features" in judges else None
         probes = {
-            "concept": ProbePlan(tuple(self._prompts(row)), images, (judged,)),
+            "concept": ProbePlan(tuple(self._prompts()), images, (judged,)),
             "retain": ProbePlan(tuple(self._retained()), others, (clip,), features=features),
         }
         return Row(row.method, self.concept, None, erasure, probes)
 
-    def _prompts(self, row: RowRecord) -> Iterator[Prompt]:
+    def _prompts(self) -> Iterator[Prompt]:
         spec, kinds = self.artefacts.drawn.concept, self._kinds("concept")
         for id, text, seed in zip(spec["ids"], spec["prompts"], spec["seeds"], strict=True):
             yield Prompt(id, text, seed, kinds.get(id, ""))

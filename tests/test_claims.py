@@ -9,14 +9,13 @@ from typing import Any
 import pytest
 
 from erasebench.claims import check_judges, is_close, misstated, show, unlike
-from erasebench.config import make_config
 from erasebench.errors import EraseBenchError
 from erasebench.metrics.stats import Estimate
 from erasebench.plan import Plan
-from erasebench.planning import make_plan
 from erasebench.results.entry import AttackEntry, Entry, Number
 from erasebench.results.protocol import protocol_of
 from erasebench.results.rows import TableRow
+from tests.engine.runs import plan_of
 
 RATIO, CLIP = Estimate(7.5, 2.583456789, 19.9, 40), Estimate(77.25, 75.5, 79.125, 100)
 KNOWN = ("ratio", "clip")
@@ -81,7 +80,7 @@ def test_attacks_are_compared_one_by_one_and_none_is_left_out_or_made_up() -> No
 
 @pytest.fixture(scope="module")
 def plan() -> Plan:
-    return make_plan(make_config({"methods": ["uce"], "concepts": ["church"], "device": "cpu"}))
+    return plan_of()
 
 
 def test_a_protocol_that_is_told_otherwise_is_found(plan: Plan) -> None:

@@ -5,16 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from erasebench.config import make_config
 from erasebench.errors import EraseBenchError, NotApplicable
 from erasebench.metrics.metric import Measured, Metric
 from erasebench.metrics.stats import Estimate, rate
-from erasebench.plan import Plan
-from erasebench.planning import check_limit, make_plan
-
-
-def plan_of(**options: object) -> Plan:
-    return make_plan(make_config({"methods": ["uce"], "concepts": ["church"], "device": "cpu", **options}))
+from erasebench.planning import check_limit
+from tests.engine.runs import plan_of
 
 
 def test_the_same_others_are_drawn_once_by_the_unerased_model() -> None:

@@ -190,7 +190,7 @@ def _page(run: RunFolder, name: str, prefix: str, store: Store | None) -> RunPag
         prefix=prefix,
         key=facts.key_of(run),
         run=run,
-        counts=_counts(run, models, attacked),
+        counts=_counts(run, attacked),
         findings=findings(run.rows, record.metrics, record.baseline, ranking, compare_with_unerased(run, PRESERVED)),
         ranking=ranking,
         ranks=describe_ranks(_shown_ranks(run), record.metrics),
@@ -217,7 +217,7 @@ def _page(run: RunFolder, name: str, prefix: str, store: Store | None) -> RunPag
     )
 
 
-def _counts(run: RunFolder, models: Sequence[TableRow], attacked: Sequence[TableRow]) -> dict[str, str]:
+def _counts(run: RunFolder, attacked: Sequence[TableRow]) -> dict[str, str]:
     """The size of a run, for its head: number by what is counted."""
     baseline = run.record.baseline
     methods = {row.method for row in run.rows} - {baseline}

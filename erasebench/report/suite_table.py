@@ -107,8 +107,7 @@ def suite_table(rows: Sequence[TableRow], layout: TableLayout, metrics: Metrics)
     if layout.columns == ("metric", "concept"):
         places.sort(key=lambda place: pairs.index(place[1:]))
     columns = [
-        _column(place, [by_place.get((m, c or place[0], place[2])) for m, c in lines], metrics, len(layout.metrics))
-        for place in places
+        _column(place, [by_place.get((m, c or place[0], place[2])) for m, c in lines], metrics) for place in places
     ]
     if layout.average and across and len(concepts) > 1:
         columns = _with_averages(columns, pairs, by_metric=layout.columns[0] == "metric")
@@ -125,9 +124,7 @@ def suite_table(rows: Sequence[TableRow], layout: TableLayout, metrics: Metrics)
     return SuiteTable(tuple(lines), tuple(filled), tuple(empty), layout.columns[0], flags, judges)
 
 
-def _column(
-    place: tuple[str, str, str], rows: Sequence[TableRow | None], metrics: Metrics, of_metrics: int
-) -> SuiteColumn:
+def _column(place: tuple[str, str, str], rows: Sequence[TableRow | None], metrics: Metrics) -> SuiteColumn:
     concept, key, attack = place
     metric = metrics.get(key, Description(key))
     title = f"{metric.title} ({metric.unit})" if metric.unit else metric.title

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from erasebench.cli import main
+from erasebench.config import make_config
 from erasebench.engine.cells import Cell
 from erasebench.engine.ledger import read_ledger
 from erasebench.engine.markers import MARKER
@@ -26,6 +27,8 @@ from erasebench.engine.store import Store
 from erasebench.files import hash_file, remove, write_durably
 from erasebench.images import read_images, read_index, write_images
 from erasebench.judging import Scores, write_scores
+from erasebench.plan import Plan
+from erasebench.planning import make_plan
 from erasebench.registry import KINDS, PLUGIN_PREFIX, _all_entry_points
 from erasebench.stages import erase
 from erasebench.stages.session import Session
@@ -93,6 +96,11 @@ def places(folder: Path) -> tuple[str | Path, ...]:
 
 def run_tiny(folder: Path, *more: str | Path) -> int:
     return command("run", *TINY, *places(folder), *more)
+
+
+def plan_of(**options: object) -> Plan:
+    """The plan of uce on church, or of what the options say."""
+    return make_plan(make_config({"methods": ["uce"], "concepts": ["church"], "device": "cpu", **options}))
 
 
 def done(folder: Path, *events: str) -> list[dict[str, Any]]:

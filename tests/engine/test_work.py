@@ -13,16 +13,9 @@ from typing import Any
 import pytest
 
 from erasebench.engine.cells import Cell
-from erasebench.engine.store import Store
 from erasebench.engine.work import TRIES, Failure, PeakMemory, Progress, Task, do
 from erasebench.errors import EraseBenchError, NotApplicable
 from tests.engine.fake import FakeWorkshop, cell
-
-
-@pytest.fixture
-def workshop(tmp_path: Path) -> FakeWorkshop:
-    (tmp_path / "signs").mkdir()
-    return FakeWorkshop(Store(tmp_path / "store"), tmp_path / "signs")
 
 
 def task(folder: Path, *cells: Cell, part: slice | None = None) -> Task:

@@ -10,19 +10,10 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-import pytest
-
 from erasebench.engine.runner import Report
-from erasebench.engine.store import Store
 from erasebench.engine.work import Failure, Task
 from erasebench.engine.worker import At, Ready, WhereAreYou, work_for
 from tests.engine.fake import FakeWorkshop, cell, wait_for
-
-
-@pytest.fixture
-def workshop(tmp_path: Path) -> FakeWorkshop:
-    (tmp_path / "signs").mkdir()
-    return FakeWorkshop(Store(tmp_path / "store"), tmp_path / "signs")
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from erasebench.errors import EraseBenchError
 from erasebench.memory import DECODED_AT_ONCE
-from erasebench.models.diffusion import DiffusionModel
+from erasebench.models.diffusion import ENCODED, DiffusionModel
 from erasebench.models.erasure import Erasure
 from erasebench.models.guidance import ClassifierFreeGuidance
 from tests.models.stock import stock_pipeline
@@ -226,6 +226,25 @@ def test_images_are_encoded_as_the_stock_pipeline_does(layout: Layout) -> None:
     found = DiffusionModel(pipeline).encode_images(images)
     assert found.shape == (DECODED_AT_ONCE + 3, 4, 8, 8) and not found.requires_grad
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_the_last_images_are_not_encoded_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model()
+    sets = np.random.default_rng(0).integers(0, 256, (ENCODED + 1, 2, 16, 16, 3), dtype=np.uint8)
+    first = [model.encode_images(images) for images in sets]
+    assert not torch.equal(first[0], first[1])
+    wanted = [latents.clone() for latents in first]
+    first[-1] += 1  # of the caller's own
+    again = model.encode_images(sets[0])  # the oldest, which has made room
+    with monkeypatch.context() as patch:
+        patch.setattr(model.vae, "encode", lambda *_: pytest.fail("they were encoded again"))
+        kept = [model.encode_images(images) for images in sets[2:]]
+        assert torch.equal(model.encode_images(sets[0].copy()), again)
+        with pytest.raises(pytest.fail.Exception, match="encoded again"):
+            model.encode_images(sets[1])
+        with pytest.raises(pytest.fail.Exception, match="encoded again"):
+            model.encode_images(sets[0].reshape(2, 16, 8, 6))
+    assert torch.equal(again, wanted[0]) and all(map(torch.equal, kept, wanted[2:]))
 
 
 @torch.no_grad()

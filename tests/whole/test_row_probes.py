@@ -9,17 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from erasebench.config import make_config
 from erasebench.engine.store import Store
 from erasebench.judging import read_column, read_columns
 from erasebench.metrics.metric import Measured, load_metrics
-from erasebench.plan import Plan
-from erasebench.planning import make_plan
 from erasebench.results.measure import collect
 from erasebench.results.record import read_record
 from erasebench.results.scores import read_scores
 from erasebench.results.table import read_csv
-from tests.engine.runs import command, forget_plugins, load_once, places
+from tests.engine.runs import command, forget_plugins, load_once, places, plan_of
 
 ASKING = '''"""Metrics of everything that a row may be asked for."""
 
@@ -82,10 +79,6 @@ def measured(asked: Path) -> dict[tuple[str, str], Measured]:
         for one in collect(record, scores, Store(asked / "store"))
         if one.measured
     }
-
-
-def plan_of(**options: object) -> Plan:
-    return make_plan(make_config({"methods": ["uce"], "concepts": ["church"], "device": "cpu", **options}))
 
 
 def test_concepts_erased_together_are_one_row_that_is_judged_member_by_member(
