@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -110,3 +111,11 @@ class Conditioning:
     def _each(self, change: Callable[[Tensor], Tensor]) -> Conditioning:
         pooled, mask = (part if part is None else change(part) for part in (self.pooled, self.mask))
         return Conditioning(change(self.embeddings), pooled, mask)
+
+
+def padded_ids(tokenizer: Any, texts: Sequence[str]) -> Tensor:
+    """Token ids of texts, int64 ``[n, length]``, padded and truncated to the tokenizer's own length."""
+    length = tokenizer.model_max_length
+    encoded = tokenizer(list(texts), padding="max_length", truncation=True, max_length=length, return_tensors="pt")
+    ids: Tensor = encoded.input_ids
+    return ids

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from erasebench.errors import EraseBenchError
 from erasebench.memory import BatchSizes
 from erasebench.models.checkpointing import GradientCheckpointing
-from erasebench.models.conditioning import Conditioning
+from erasebench.models.conditioning import Conditioning, padded_ids
 from erasebench.models.erasure import Erasure, check_fits
 from erasebench.models.families import STABLE_DIFFUSION, Family
 from erasebench.models.guidance import ClassifierFreeGuidance, Guidance
@@ -86,7 +86,7 @@ class DiffusionModel:
         self.guidance: Guidance = ClassifierFreeGuidance()
         self.batch_sizes, self.checkpointing = BatchSizes(), GradientCheckpointing()
         self.accelerated, self.recorder = True, Recorder(self.unet)
-        self._encoded: dict[bytes, Tensor] = {}
+        self._encoded: dict[object, Tensor] = {}
         self._layers = [name for name, _ in self.unet.named_parameters()]
         if not any(".attn2." in name for name in self._layers):
             raise EraseBenchError("the U-Net has no cross-attention (no parameter named attn2)")
@@ -315,14 +315,12 @@ class DiffusionModel:
         The last sets of images are not encoded again: attacks learn from the same ones against every erased model, and
         no erasure changes a VAE.
         """
-        digest = hashlib.sha256(str(images.shape).encode())
-        digest.update(np.ascontiguousarray(images))
-        key = digest.digest()
+        key = images.shape, hashlib.sha256(np.ascontiguousarray(images).data).digest()
         latents = self._encoded.pop(key, None)
         if latents is None:
             latents = self._encode(images)
         self._encoded[key] = latents
-        while len(self._encoded) > ENCODED:
+        if len(self._encoded) > ENCODED:
             del self._encoded[next(iter(self._encoded))]
         return latents * float(self.vae.config.scaling_factor)
 
@@ -394,14 +392,6 @@ class DiffusionModel:
             with torch.no_grad():
                 for name, value in before.items():
                     parameters[name].copy_(value)
-
-
-def padded_ids(tokenizer: Any, texts: Sequence[str]) -> Tensor:
-    """Token ids of texts, int64 ``[n, length]``, padded and truncated to the tokenizer's own length."""
-    length = tokenizer.model_max_length
-    encoded = tokenizer(list(texts), padding="max_length", truncation=True, max_length=length, return_tensors="pt")
-    ids: Tensor = encoded.input_ids
-    return ids
 
 
 def full_precision(tensor: Tensor) -> Tensor:

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from erasebench.errors import EraseBenchError
-from erasebench.models.conditioning import Conditioning
-from erasebench.models.diffusion import DiffusionModel, full_precision, padded_ids
+from erasebench.models.conditioning import Conditioning, padded_ids
+from erasebench.models.diffusion import DiffusionModel, full_precision
 from erasebench.models.families import STABLE_DIFFUSION_XL, Family
 
 TIME_IDS = 6

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from erasebench.errors import EraseBenchError
 from erasebench.methods.checkpoint import Checkpoint
-from erasebench.models.diffusion import DiffusionModel, padded_ids
+from erasebench.models.conditioning import padded_ids
+from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
 from erasebench.models.export import (
     KOHYA_LORA,
