@@ -27,6 +27,7 @@ from erasebench.planning import make_plan
 from erasebench.registry import METHODS
 from tests.engine.runs import command, forget_plugins, loaded_model
 from tests.forks import in_a_child
+from tests.marks import first_quick
 from tests.tiny import concept, differing, erase_context, state
 
 PLUGIN = """
@@ -308,7 +309,7 @@ def test_files_of_others_are_left_alone(name: str, capsys: pytest.CaptureFixture
     assert files() == [name]
 
 
-@pytest.mark.parametrize("how", ["kill", "stop", "break"])
+@pytest.mark.parametrize("how", first_quick(["kill", "stop", "break"]))
 def test_an_erasure_goes_on_from_where_it_was(how: str, capfd: pytest.CaptureFixture[str]) -> None:
     Path(f"3-{how}").touch()
     code = in_a_child(run_erase)

@@ -16,6 +16,7 @@ from erasebench.plugins import AttackContext
 from erasebench.registry import ATTACKS
 from erasebench.training.target import Target
 from tests.attacks.planted import PROMPTS, THRESHOLD, WORD, Part, attack_context, planted_target
+from tests.marks import first_quick
 from tests.tiny import concept, differing, state, tiny_model
 
 QUICK = SoftPrompt(steps=60, batch_size=4, learning_rate=0.05).resolved([concept(WORD)])
@@ -29,7 +30,7 @@ def images() -> np.ndarray:
 
 
 @pytest.mark.parametrize("part", ["text_encoder", "unet"])
-@pytest.mark.parametrize("tokens", ["all", 4])
+@pytest.mark.parametrize("tokens", first_quick(["all", 4]))
 def test_it_finds_what_the_plain_prompt_does_not(part: Part, tokens: int | str) -> None:
     attack = SoftPrompt(**{**vars(QUICK), "tokens": tokens})
     target = planted_target(part=part)

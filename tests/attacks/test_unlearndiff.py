@@ -18,6 +18,7 @@ from erasebench.plugins import Attack
 from erasebench.registry import ATTACKS
 from erasebench.training.target import Target
 from tests.attacks.planted import PROMPTS, SECRET, Part, as_prompts, attack_context, planted_target, secret_id
+from tests.marks import first_quick
 from tests.tiny import concept, differing, state
 
 NAMES = ("unlearndiff", "p4d-uda")
@@ -46,7 +47,7 @@ def recorded(target: Target, monkeypatch: pytest.MonkeyPatch) -> list[tuple[torc
 
 
 @pytest.mark.parametrize("part", ["text_encoder", "unet"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", first_quick(NAMES))
 def test_the_secret_is_found_within_60_steps(name: str, part: Part) -> None:
     target = planted_target([text for text in PROMPTS if text != "art"], part)
     before = state(target.model)
@@ -68,7 +69,7 @@ def test_the_secret_is_found_within_60_steps(name: str, part: Part) -> None:
     assert not differing(before, state(target.model))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", first_quick(NAMES))
 def test_a_prompt_finds_the_same_in_a_batch_of_one_and_of_eight(name: str) -> None:
     whole = attack(name).attack(planted_target(exact=True), attack_context(3))
     alone: list[Found] = []

@@ -13,6 +13,7 @@ from benchmarks import scale
 from benchmarks.gpu.parts.attacks import HOURS
 from benchmarks.scale import Speeds, disk, read_speeds, table
 from benchmarks.simulation import HOUR, simulate
+from tests.marks import first_quick
 
 ROOT = Path(__file__).parents[2]
 
@@ -109,7 +110,7 @@ def test_one_worker_takes_as_long_as_all_the_work(speeds: Speeds) -> None:
 
 
 @pytest.mark.parametrize("losses", [0.0, scale.LOSSES])
-@pytest.mark.parametrize("workers", [8, 256])
+@pytest.mark.parametrize("workers", first_quick([8, 256]))
 def test_many_workers_come_within_a_tenth_of_what_is_possible(workers: int, losses: float, speeds: Speeds) -> None:
     cells, seconds = table(speeds)
     loop = speeds.erasure("dm2", "nudity") / 48

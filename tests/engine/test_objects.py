@@ -34,7 +34,7 @@ from erasebench.errors import EraseBenchError
 from tests.engine.fake import FakeWorkshop, cell, wait_for
 from tests.engine.runs import TINY, command, copy_of, done, fast_stages, run_tiny, table
 from tests.forks import end, fork, in_a_child
-from tests.marks import some_quick
+from tests.marks import first_quick, some_quick
 from tests.servers import BUCKET, S3Server
 
 URL = f"s3://{BUCKET}/a"
@@ -440,7 +440,7 @@ def swap_marker(bucket: S3Server, key: str) -> str:
     return f"is corrupt: its marker in {URL} is not what was written"
 
 
-@pytest.mark.parametrize("damage", [flip, lose_payload, break_marker, swap_marker])
+@pytest.mark.parametrize("damage", first_quick([flip, lose_payload, break_marker, swap_marker]))
 def test_damage_in_the_bucket_is_named_and_computed_again(
     damage: Callable[[S3Server, str], str],
     computed: None,
@@ -636,7 +636,7 @@ def test_a_server_that_is_gone_is_one_line(
     assert refused(capsys, "doctor", "--store", URL).startswith(f"{URL} cannot be reached: ")
 
 
-@pytest.mark.parametrize("last", ["payloads", "markers", "leases"])
+@pytest.mark.parametrize("last", first_quick(["markers", "payloads", "leases"]))
 def test_a_server_that_goes_in_the_middle_stops_the_run_and_loses_nothing(
     last: str, bucket: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

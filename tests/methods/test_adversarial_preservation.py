@@ -288,7 +288,7 @@ def test_a_step_of_the_model_lowers_the_loss(layout: Layout, vocabulary: str, mo
     assert float(after) < float(before)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", first_quick(LAYOUTS))
 def test_preservation_is_what_the_model_in_training_lost_of_the_words(
     layout: Layout, vocabulary: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -368,7 +368,7 @@ def test_all_latents_are_drawn_by_the_model_in_training(vocabulary: str, monkeyp
 @pytest.mark.parametrize(
     ("layout", "gradient", "reduction"),
     some_quick(
-        [("sd1", "both", "sum"), ("sd2", "trained", "mean"), ("sdxl", "both", "mean")],
+        [("sd1", "both", "sum"), ("sd2", "trained", "mean")],
         product(LAYOUTS, ["both", "trained"], ["sum", "mean"]),
     ),
 )

@@ -19,6 +19,7 @@ from erasebench.models.diffusion import DiffusionModel
 from erasebench.registry import METHODS
 from erasebench.sampling import Sampler, sample, sample_latents
 from erasebench.training.parameters import TwoWeights, select_parameters
+from tests.marks import first_quick
 from tests.tiny import concept, differing, erase_context, state, tiny_model
 
 # Diffusers' DPM-Solver++.
@@ -44,7 +45,7 @@ def erased(name: str, mode: Any) -> tuple[DiffusionModel, dict[str, Tensor]]:
     return model, dict(method.erase(model, concepts, erase_context()).weights)
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", first_quick(SETTINGS))
 def test_an_erasure_is_the_same_bit_for_bit(name: str) -> None:
     before = state(tiny_model())
     (plain, without), (model, found) = erased(name, "off"), erased(name, "on")

@@ -31,6 +31,7 @@ from erasebench.models.families import STABLE_DIFFUSION_XL
 from erasebench.models.guidance import ClassifierFreeGuidance
 from erasebench.models.sdxl import TIME_IDS
 from erasebench.sampling import Sampler, sample, starting_noise
+from tests.marks import first_quick
 from tests.models.stock import stock_pipeline
 from tests.tiny import Layout, as_model, concept, differing, erase_context, state, tiny_model
 
@@ -110,7 +111,7 @@ def erased_outputs(model: DiffusionModel, erasure: Erasure) -> list[Tensor]:
         return outputs(model)
 
 
-@pytest.mark.parametrize("kind", [full, low_rank])
+@pytest.mark.parametrize("kind", first_quick([low_rank, full]))
 def test_a_pipeline_draws_the_same_pictures(kind: Any, model: DiffusionModel, base: Path, tmp_path: Path) -> None:
     before, erasure = state(model), kind(model)
     export_pipeline(model, erasure, base, tmp_path / "diffusers")

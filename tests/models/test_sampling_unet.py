@@ -19,6 +19,7 @@ from erasebench.models.recordings import RECORDINGS, Build
 from erasebench.models.sampling_unet import SamplingUnet
 from erasebench.sampling import Sampler, sample, sample_latents
 from erasebench.training.adapters import Adapters
+from tests.marks import first_quick
 from tests.tiny import Layout, differing, state, tiny_model, tiny_pipeline
 
 STEP = torch.tensor(500)
@@ -107,7 +108,7 @@ def test_a_compiled_copy_is_compiled_once_and_leaves_the_model_as_it_was(layout:
     check_sampling(layout, lambda: counters["stats"]["unique_graphs"])
 
 
-@pytest.mark.parametrize("layout", ["sd1", "sdxl"])
+@pytest.mark.parametrize("layout", first_quick(["sd1", "sdxl"]))
 def test_sampling_goes_through_the_copy_and_leaves_the_model_as_it_was(
     layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:

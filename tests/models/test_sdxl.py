@@ -15,6 +15,7 @@ from erasebench.models.guidance import ClassifierFreeGuidance
 from erasebench.models.sdxl import StableDiffusionXL
 from erasebench.models.shared_passes import shared_passes
 from erasebench.sampling import Sampler, sample
+from tests.marks import first_quick
 from tests.models.stock import stock_pipeline
 from tests.test_sampling import PROMPTS, SEEDS, assert_same_pictures, stock_images
 from tests.tiny import LENGTH, exact_model, tiny_model, tiny_pipeline
@@ -76,7 +77,7 @@ def test_no_condition_is_that_of_the_stock_pipeline(zeros: bool) -> None:
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' Euler
 @pytest.mark.parametrize("negative", ["", "a dog, art"])
-@pytest.mark.parametrize(("name", "size"), [("ddim", None), ("euler", 24)])
+@pytest.mark.parametrize(("name", "size"), first_quick([("euler", 24), ("ddim", None)]))
 def test_pictures_are_those_of_the_stock_pipeline(negative: str, name: str, size: int | None) -> None:
     """With the scheduler of the published files, and its size conditions: those of the picture."""
     config = dict(tiny_pipeline("sdxl").scheduler.config)

@@ -15,6 +15,7 @@ from erasebench.methods.mace import SETTINGS
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.training.closed_forms import edited, fused, refinement
 from erasebench.training.embedded_prompts import EmbeddedPrompts
+from tests.marks import first_quick
 from tests.tiny import Layout, concept, tiny_model
 
 LAYOUTS = get_args(Layout)
@@ -76,7 +77,7 @@ def rows_of(model: DiffusionModel, concepts: Sequence[Concept]) -> tuple[Tensor,
     return torch.stack(keys), torch.stack(values)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", first_quick(LAYOUTS))
 def test_refinement_is_the_least_squares_solution(layout: Layout) -> None:
     model, concepts = tiny_model(layout), [CHURCH, concept("red dog", anchor="dog")]
     keys, values = rows_of(model, concepts)

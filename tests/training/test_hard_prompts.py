@@ -29,6 +29,7 @@ from erasebench.training.simplex import project_on_simplex
 from erasebench.training.target import Target, generators
 from erasebench.training.token_ids import OpenPrompt, Position, before_every, count_tokens, open_prompt, positions, read
 from tests.attacks.planted import as_prompts
+from tests.marks import first_quick
 from tests.tiny import Layout, concept, exact_model, tiny_model
 
 LAYOUTS = get_args(Layout)
@@ -184,7 +185,7 @@ def test_a_step_of_nearest_tokens_moves_the_vectors_by_the_gradient_of_the_token
 
 
 @pytest.mark.parametrize("sld", [False, True])
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", first_quick(LAYOUTS))
 def test_gradients_are_those_of_the_free_slots(layout: Layout, sld: bool) -> None:
     target = guided_target(layout, sld)
     model, prompts = target.model, opened(target)

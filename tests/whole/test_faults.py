@@ -30,6 +30,7 @@ from erasebench.files import remove
 from tests.engine.fake import FakeWorkshop, cell
 from tests.engine.runs import CELLS, copy_of, done, fast_generate, run_tiny, table
 from tests.forks import end, fork
+from tests.marks import first_quick
 from tests.whole.test_kill import count_calls
 
 pytestmark = pytest.mark.usefixtures("fast")
@@ -287,7 +288,7 @@ def check_flipped_bytes(finished: Path, folder: Path, capsys: pytest.CaptureFixt
         shutil.rmtree(place)
 
 
-@pytest.mark.parametrize("jump", [False, True])
+@pytest.mark.parametrize("jump", first_quick([True, False]))
 def test_a_flipped_byte_is_named_and_mended_whatever_the_clock_does(
     jump: bool, fast_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
