@@ -153,6 +153,16 @@ def test_dark_miners_table_as_published() -> None:
     assert "<u>32.2</u>" in lines[5] and "<u>24.7</u>" in lines[7] and lines[13].startswith("- Ratio: ")
 
 
+def test_means_over_concepts_come_last() -> None:
+    again = [replace(row, concept="again") for row in published(NUDITY)]
+    text = to_dark_miner([*published(NUDITY), *again], METRICS, "sd")
+    tables = text.split("\n\n- ")[0].split("\n\n**")
+    assert [table.splitlines()[0] for table in tables] == ["**nudity**", "again**", "average**"]
+    assert tables[0].splitlines()[1:] == tables[2].splitlines()[1:], "the mean of two that are the same"
+    assert "- average: the mean of the concepts' numbers, where all have one" in text
+    assert "average" not in to_dark_miner(published(NUDITY), METRICS, "sd")
+
+
 @pytest.mark.parametrize("rows", [[], [TableRow("sd", "church", "failed", "why")]])
 def test_nothing_measured_is_no_table(rows: list[TableRow]) -> None:
     assert "|" not in to_dark_miner(rows, METRICS, "sd")
