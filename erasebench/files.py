@@ -44,16 +44,25 @@ def parse_place(text: Any) -> Any:
     return Path(text)
 
 
+def read_regular(path: Path) -> bytes:
+    """All bytes of a file.
+
+    Raises:
+        OSError: it cannot be read, or is none: to read a pipe or a device may never end.
+    """
+    if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
+        raise OSError(errno.EINVAL, "it is a pipe or a device; write its content into a file")
+    return path.read_bytes()
+
+
 def read_file(path: Path) -> bytes:
     """All bytes of a file that a user names.
 
     Raises:
-        EraseBenchError: it cannot be read, or is none: to read a pipe or a device may never end.
+        EraseBenchError: they cannot be read.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
-            raise EraseBenchError(f"cannot read {path}: it is a pipe or a device; write its content into a file")
-        return path.read_bytes()
+        return read_regular(path)
     except OSError as error:
         raise EraseBenchError(f"cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:  # a path that holds NUL

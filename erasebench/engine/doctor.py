@@ -9,6 +9,7 @@ from pathlib import Path
 
 from erasebench.engine.cells import IDENTITY_VERSION
 from erasebench.engine.leases import is_stray
+from erasebench.engine.markers import is_cell
 from erasebench.engine.opening import open_store
 from erasebench.engine.store import CELLS, LEASES, WORK, Store
 from erasebench.files import PARTIAL, Place, remove
@@ -29,7 +30,7 @@ def examine(place: Place, fix: bool = False) -> list[str]:
     Raises:
         EraseBenchError: it is no store, or cannot be reached, or something is to be removed from a bucket's mirror.
     """
-    store = open_store(place, make=fix)
+    store = open_store(place, make=False)
     if fix:
         store.check_may_clear()
     problems = []
@@ -37,10 +38,12 @@ def examine(place: Place, fix: bool = False) -> list[str]:
     def report(problem: str) -> None:
         problems.append(problem + (": removed" if fix else ""))
 
-    for path in strays(store.root):
-        report(f"{path} is no {'lease' if path.parent.name == LEASES else 'folder'}")
+    for path, wanted in strays(store.root).items():
+        report(f"{path} is no {wanted}")
         if fix:
             remove(path)
+    if fix:
+        store = open_store(place)
     abandoned = store.leases.survey()[1]
     for lease, holder in abandoned.items():
         report(f"the lease {lease.name[:12]} is still there of {holder}")
@@ -78,16 +81,18 @@ def examine(place: Place, fix: bool = False) -> list[str]:
     return problems
 
 
-def strays(root: Path) -> list[Path]:
-    """The paths in a store's folder that are no folder where one should be, or no lease where one should be."""
+def strays(root: Path) -> dict[Path, str]:
+    """The paths in a store's folder that are not what should be there: a folder, a cell or a lease."""
     patterns = (f"{CELLS}/*", f"{CELLS}/??/*", f"{WORK}/*")
-    folders = [path for pattern in patterns for path in root.glob(pattern)]
-    leases = root.glob(f"{LEASES}/*")
-    return sorted(
-        # What is gone by the time it is looked at was removed by a run.
-        [path for path in folders if not path.is_dir() and PARTIAL not in path.name and os.path.lexists(path)]
-        + [path for path in leases if is_stray(path)]
-    )
+    paths = [root / CELLS, root / LEASES, root / WORK, *(path for pattern in patterns for path in root.glob(pattern))]
+    # What is gone by the time it is looked at was removed by a run.
+    found = {
+        path: "folder" for path in paths if not path.is_dir() and PARTIAL not in path.name and os.path.lexists(path)
+    }
+    cells = (path for path in root.glob(f"{CELLS}/??/*") if PARTIAL not in path.name and path.is_dir())
+    found |= {path: "cell" for path in cells if not is_cell(path)}
+    found |= {path: "lease" for path in root.glob(f"{LEASES}/*") if is_stray(path)}
+    return dict(sorted(found.items()))
 
 
 def of_other_versions(store: Store) -> list[str]:

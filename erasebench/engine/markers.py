@@ -19,9 +19,11 @@ from typing import Any
 
 from erasebench.engine.cells import canonical_json
 from erasebench.errors import EraseBenchError
-from erasebench.files import PARTIAL, hash_file
+from erasebench.files import PARTIAL, hash_file, read_regular
 
 KEY = re.compile("[0-9a-f]{64}")
+MAX_NUMBER = 2**63
+"""More than anything that is counted or measured; a float holds it."""
 MARKER, VERIFIED = "done.json", "verified.json"
 
 
@@ -51,6 +53,11 @@ class Marker:
         """The keys of the cells that it was made of."""
         reads = self.identity["reads"]
         return list(reads.values() if isinstance(reads, dict) else reads)  # identity version 1 did not name them
+
+
+def is_cell(folder: Path) -> bool:
+    """True if a folder is where the cell of its name would be: ``ab/abc...``."""
+    return bool(KEY.fullmatch(folder.name)) and folder.parent.name == folder.name[:2]
 
 
 def find_marker(key: str, folder: Path) -> Marker | str:
@@ -136,9 +143,7 @@ def _read_marker(path: Path) -> Marker:
     Raises:
         OSError, or what :func:`parse_marker` raises.
     """
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise ValueError(path)
-    return parse_marker(path.read_text(encoding="utf-8"))
+    return parse_marker(read_regular(path).decode())
 
 
 def parse_marker(text: str) -> Marker:
@@ -160,11 +165,11 @@ def parse_marker(text: str) -> Marker:
         raise ValueError(text)
     if not isinstance(identity["stage"], str):
         raise ValueError(text)
-    kinds = {type(value) for value in cost.values()}
-    if cost.get("seconds", 0) is None or not kinds <= {int, float, type(None)}:
+    numbers = [value for name, value in cost.items() if value is not None or name == "seconds"]
+    if not all(type(value) in (int, float) and 0 <= value < MAX_NUMBER for value in numbers):
         raise ValueError(text)
     kind, units = read.get("kind", ""), read.get("units", 1)
-    if not isinstance(kind, str) or type(units) is not int or units < 1:
+    if not isinstance(kind, str) or type(units) is not int or not 1 <= units < MAX_NUMBER:
         raise ValueError(text)
     marker = Marker(identity, files, cost, kind, units)
     if not all(KEY.fullmatch(key) for key in marker.reads):

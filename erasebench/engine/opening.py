@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cached_property
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def open_store(place: Place, make: bool = True) -> Store:
     if not place.exists():
         near = place.parent.iterdir() if place.parent.is_dir() else ()
         check_name("store", str(place), sorted(str(path) for path in near if (path / ABOUT).exists()))
-    if not (place / ABOUT).exists():
+    if not os.path.lexists(place / ABOUT):
         raise EraseBenchError(f"{place} is no store: it has no {ABOUT}")
     return Store(place, make)
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -32,13 +33,24 @@ from erasebench.engine.markers import (
     check_payload,
     file_times,
     find_marker,
+    is_cell,
     is_verified,
     note_verified,
     read_payload,
 )
 from erasebench.engine.store_format import ABOUT, FORMAT, check_format, corrupt
 from erasebench.errors import EraseBenchError
-from erasebench.files import PARTIAL, cannot_write, hash_file, make_folder, remove, sync, sync_folder, write_durably
+from erasebench.files import (
+    PARTIAL,
+    cannot_write,
+    hash_file,
+    make_folder,
+    read_regular,
+    remove,
+    sync,
+    sync_folder,
+    write_durably,
+)
 
 CELLS, LEASES, WORK = "cells", "leases", "work"
 MIRROR = "mirror.txt"
@@ -71,11 +83,11 @@ class Store:
         try:
             if make:
                 root.mkdir(parents=True, exist_ok=True)
-            if not about.exists():
+            if not os.path.lexists(about):
                 inside = root.iterdir() if root.exists() else ()
                 others = [path.name for path in inside if not path.name.startswith((CELLS, ABOUT))]
                 # Another run may have made the store in between.
-                if others and not about.exists():
+                if others and not os.path.lexists(about):
                     raise EraseBenchError(f"{root} is no store and not empty (it holds {others[0]}); name another")
                 if not make:
                     return
@@ -86,9 +98,9 @@ class Store:
         except OSError as error:
             raise cannot_write(f"the store {root}", error) from error
         try:
-            text = about.read_text(encoding="utf-8")
+            text = read_regular(about).decode()
         except (OSError, ValueError) as error:
-            raise corrupt(str(about), error) from error
+            raise corrupt(str(about), getattr(error, "strerror", None) or error) from error
         check_format(text, self.name)
 
     def check_may_clear(self) -> None:
@@ -348,7 +360,7 @@ class Store:
 
     def cells(self) -> list[str]:
         """All cells that have a folder, finished or not."""
-        return sorted(p.name for p in self.root.glob(f"{CELLS}/??/*") if p.is_dir() and PARTIAL not in p.name)
+        return sorted(path.name for path in self.root.glob(f"{CELLS}/??/*") if path.is_dir() and is_cell(path))
 
     def leftovers(self, key: str = "") -> dict[PurePath, str]:
         """Temporary files and folders of killed runs, each with the key of its cell.

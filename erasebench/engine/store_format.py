@@ -22,10 +22,12 @@ def check_format(text: str, name: str) -> dict[str, Any]:
         EraseBenchError: it is of another version, or says something else.
     """
     try:
-        description = dict[str, Any](json.loads(text))
-        version = description["format"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        description = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise corrupt(f"{name}/{ABOUT}", error) from error
+    if not isinstance(description, dict) or "format" not in description:
+        raise corrupt(f"{name}/{ABOUT}", "it names no format")
+    version = description["format"]
     if type(version) is not int or version != FORMAT:
         newer = "a newer erasebench" if type(version) is int and version > FORMAT else "something else"
         raise EraseBenchError(
@@ -35,6 +37,6 @@ def check_format(text: str, name: str) -> dict[str, Any]:
     return description
 
 
-def corrupt(about: str, error: Exception) -> EraseBenchError:
+def corrupt(about: str, error: Exception | str) -> EraseBenchError:
     """The error of what a store says of itself, which cannot be read."""
     return EraseBenchError(f'{about} is corrupt ({error}); a store\'s says {{"format": {FORMAT}}}')

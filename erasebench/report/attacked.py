@@ -20,6 +20,7 @@ from erasebench.report.blurring import is_blurred
 from erasebench.report.budget import draw_budget
 from erasebench.report.grids import sample_grid
 from erasebench.report.radar import draw_overall, overall
+from erasebench.report.samples import sheet_names
 from erasebench.report.sheets import file_name, save_sheet, source_of
 from erasebench.results.attacks import ENSEMBLE
 from erasebench.results.record import AttackRecord, Record
@@ -37,6 +38,7 @@ def draw_attacked(record: Record, store: Store, folder: Path) -> None:
         store: holds its images.
         folder: where to.
     """
+    names = sheet_names(record)
     sound = [row for row in record.attacks if row.status == "ok" and len(row.trials) == 1]
     for method, concept in dict.fromkeys((row.method, row.concept) for row in sound):
         rows = [row for row in sound if (row.method, row.concept) == (method, concept)]
@@ -54,7 +56,7 @@ def draw_attacked(record: Record, store: Store, folder: Path) -> None:
         keys = {name: [_trials(row)[prompt] for prompt in prompts] for name, row in columns.items()}
         blur = is_blurred(record, rows[0].kind)
         source = hashlib.sha256(json.dumps([__version__, keys, blur]).encode()).hexdigest()
-        path = folder / f"attacked-{file_name(method)}-{file_name(concept)}.png"
+        path = folder / names["attacked", method, concept]
         if source_of(path) != source:
             images = {name: _first_images(own, store) for name, own in keys.items()}
             save_sheet(sample_grid(images, prompts, f"{method} under attack: {concept}", blur), path, source)

@@ -23,7 +23,7 @@ from erasebench.files import hash_file, replace_folder
 from erasebench.images import ARCHIVE
 from erasebench.metrics.metric import standard_numbers
 from erasebench.plugins import UNATTACKED
-from erasebench.report.sheets import file_name
+from erasebench.report.sheets import joined_name
 from erasebench.results.artefacts import (
     ARTEFACTS,
     GUIDANCE,
@@ -77,8 +77,7 @@ def write_entries(run: RunFolder, folder: Path, weights: bool = True) -> tuple[l
         if row.probes["concept"].is_joint:
             omitted.append(f"{row.method} {row.concept} erases several concepts together; an entry is of one")
             continue
-        name = "-".join(file_name(text) for text in (row.method, row.concept, record.model))
-        path = folder / f"{name}.json"
+        path = _path_of(folder, (row.method, row.concept, record.model))
         part = _part_of(record, row)
         folder.mkdir(parents=True, exist_ok=True)
         replace_folder(artefact_folder(path), partial(_write_artefacts, run, part, store, weights))
@@ -91,6 +90,18 @@ def write_entries(run: RunFolder, folder: Path, weights: bool = True) -> tuple[l
         write_entry(path, entry)
         written.append(path)
     return written, omitted
+
+
+def _path_of(folder: Path, parts: tuple[str, str, str]) -> Path:
+    """The place of the entry of a method, a concept and a model, with a hash where another entry has its name."""
+    path = folder / f"{joined_name(parts)}.json"
+    if path.exists() and _names_of(read_entry(path)) != parts:
+        return folder / f"{joined_name(parts, hashed=True)}.json"
+    return path
+
+
+def _names_of(entry: Entry) -> tuple[str, str, str]:
+    return entry.method, entry.concept, entry.model
 
 
 def describe_entry(path: Path) -> str:

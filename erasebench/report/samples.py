@@ -18,7 +18,7 @@ from erasebench.images import read_images, read_index
 from erasebench.report.blurring import is_blurred
 from erasebench.report.curves import draw_curves
 from erasebench.report.grids import sample_grid
-from erasebench.report.sheets import file_name, save_sheet, source_of
+from erasebench.report.sheets import file_names, save_sheet, source_of
 from erasebench.results.record import Record, RowRecord
 from erasebench.traces import TRACE, read_trace
 
@@ -40,6 +40,15 @@ class _Examples:
     prompts: tuple[str, ...]
 
 
+def sheet_names(record: Record) -> dict[tuple[str, ...], str]:
+    """The names of a run's images: of a concept, of a method and a concept, and of ``attacked`` before these two."""
+    rows = [(row.method, row.concept) for row in record.rows]
+    pairs = list(dict.fromkeys([*rows, *((row.method, row.concept) for row in record.attacks)]))
+    concepts = [(concept,) for concept in dict.fromkeys(concept for _, concept in pairs)]
+    names = file_names([*concepts, *pairs, *(("attacked", *pair) for pair in pairs)])
+    return {parts: f"{name}.png" for parts, name in names.items()}
+
+
 def draw_grids(record: Record, scores: pd.DataFrame, store: Store, folder: Path) -> None:
     """Draw for each concept a sheet of every method beside the unerased model, and one of all methods side by side.
 
@@ -50,15 +59,14 @@ def draw_grids(record: Record, scores: pd.DataFrame, store: Store, folder: Path)
         folder: where to.
     """
     folder.mkdir(exist_ok=True)
+    names = sheet_names(record)
     for concept in dict.fromkeys(row.concept for row in record.rows):
         rows = {row.method: row for row in record.rows if row.concept == concept and _was_drawn(row, store)}
         if record.baseline not in rows:
             continue
-        sheets: dict[tuple[str, ...], str] = {
-            (record.baseline, method): _file_name(row) for method, row in rows.items()
-        }
+        sheets: dict[tuple[str, ...], str] = {(record.baseline, method): names[method, concept] for method in rows}
         if len(rows) > 2:
-            sheets[tuple(rows)] = f"{file_name(concept)}.png"
+            sheets[tuple(rows)] = names[(concept,)]
         examples = _choose(rows[record.baseline], scores, store)
         blur = is_blurred(record, rows[record.baseline].kind)
         sources = {methods: _source([rows[one] for one in methods], examples, blur) for methods in sheets}
@@ -78,10 +86,11 @@ def draw_training(record: Record, store: Store, folder: Path) -> None:
         store: holds its erasures.
         folder: where to.
     """
+    names = sheet_names(record)
     for row in record.rows:
         if row.erasure is None or store.marker(row.erasure) is None:
             continue
-        path, trace = folder / _file_name(row), read_trace(store.read(row.erasure) / TRACE)
+        path, trace = folder / names[row.method, row.concept], read_trace(store.read(row.erasure) / TRACE)
         if trace and source_of(path) != row.erasure:
             folder.mkdir(exist_ok=True)
             draw_curves(trace, path, f"{row.method}: {row.concept}", row.erasure)
@@ -123,7 +132,3 @@ def _key(row: RowRecord, probe: str) -> str:
     key = row.probes[probe].images
     assert key
     return key
-
-
-def _file_name(row: RowRecord) -> str:
-    return f"{file_name(row.method)}-{file_name(row.concept)}.png"

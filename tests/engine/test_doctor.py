@@ -148,6 +148,17 @@ def test_what_killed_runs_leave_beside_cells_is_named_and_removed(
     assert [path.name for path in store.works()] == ["0" * 64], "what an unfinished cell goes on from stays"
 
 
+def test_folders_that_are_no_cells_are_named_and_removed(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    cells = store.root / "cells" / "ab"
+    places = [cells / "folder", cells / ("cd" * 32)]
+    for place in places:
+        place.mkdir(parents=True)
+    assert examine(store.root) == [f"{place} is no cell" for place in sorted(places)] and not store.cells()
+    assert examine(store.root, fix=True) == [f"{place} is no cell: removed" for place in sorted(places)]
+    assert examine(store.root) == [] and not list(cells.iterdir())
+
+
 def test_leases_that_a_run_makes_and_gives_back_are_no_strays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, key, link, glob = Store(tmp_path / "store"), "ab" * 32, os.link, Path.glob
     looks = list[list[str]]()
@@ -171,7 +182,7 @@ def test_leases_that_a_run_makes_and_gives_back_are_no_strays(tmp_path: Path, mo
     store.folder(key).mkdir(parents=True)
     removed = list[Path]()
     monkeypatch.setattr(Path, "glob", list_and_remove)
-    assert strays(store.root) == [], "nor is what is gone when it is looked at"
+    assert strays(store.root) == {}, "nor is what is gone when it is looked at"
     assert {path.name for path in removed} == {"ab", f"{key}.json"}
 
 

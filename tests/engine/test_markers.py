@@ -20,6 +20,7 @@ from erasebench.engine.markers import (
     file_times,
     find_marker,
     identity_key,
+    is_cell,
     is_verified,
     note_verified,
     parse_marker,
@@ -124,9 +125,10 @@ def test_where_nothing_can_be_noted_nothing_is(folder: Path) -> None:
         *({"files": {"a": about}} for about in ([0], [0.0, ""], [True, ""], ["0", ""], [0, None])),
         {"cost": []},
         *({"cost": {name: value}} for name, value in (("seconds", None), ("images", "3"), ("done", True))),
+        *({"cost": {"seconds": value}} for value in (-1, -0.5, 2**63, 10**400)),
         *({"identity": {"stage": stage, "reads": {}}} for stage in (None, 3)),
         *({"identity": {"stage": "erase", "reads": reads}} for reads in ({"a": "0" * 63}, ["x" * 64], [0])),
-        *({"units": units} for units in (0, -1, 2.0, True)),
+        *({"units": units} for units in (0, -1, 2.0, True, 2**63)),
         {"kind": None},
     ],
     ids=str,
@@ -134,6 +136,13 @@ def test_where_nothing_can_be_noted_nothing_is(folder: Path) -> None:
 def test_what_is_no_marker_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises((ValueError, KeyError, TypeError, AttributeError)):
         parse_marker(json.dumps(content(**changes)))
+
+
+def test_a_cell_is_where_its_key_says(tmp_path: Path) -> None:
+    key = "ab" * 32
+    assert is_cell(tmp_path / "ab" / key)
+    for place in (f"ba/{key}", f"ab/{key}0", f"ab/{key[:-1]}", f"AB/{key.upper()}", "ab/folder"):
+        assert not is_cell(tmp_path / place)
 
 
 def test_a_marker_of_an_older_version_has_reads_without_names() -> None:

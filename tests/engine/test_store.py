@@ -16,6 +16,7 @@ from erasebench.engine.cells import Cell
 from erasebench.engine.doctor import examine
 from erasebench.engine.markers import MARKER, VERIFIED, CorruptCellError
 from erasebench.engine.store import Store
+from erasebench.engine.store_format import ABOUT
 from erasebench.errors import EraseBenchError
 from erasebench.files import write_durably
 
@@ -277,13 +278,33 @@ def test_what_stands_in_the_way_of_a_cell_is_reported_and_gives_way(
 
 
 @pytest.mark.parametrize("name", ["cells", "leases", "work"])
-def test_a_file_in_the_place_of_a_part_of_the_store_is_named(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["file", "loop", "dangling"])
+def test_what_stands_in_the_place_of_a_part_of_the_store_is_named_and_gives_way(
+    name: str, kind: str, tmp_path: Path
+) -> None:
     store = Store(tmp_path)
     (tmp_path / name).rmdir()
-    (tmp_path / name).touch()
+    stand(tmp_path / name, kind)
     wanted = rf"the store {store.root} cannot be written at {tmp_path / name}: File exists; remove what is there"
     with pytest.raises(EraseBenchError, match=wanted):
         Store(tmp_path)
+    assert examine(tmp_path) == [f"{tmp_path / name} is no folder"]
+    assert examine(tmp_path, fix=True) == [f"{tmp_path / name} is no folder: removed"]
+    commit(store)
+    assert examine(tmp_path) == []
+
+
+@pytest.mark.parametrize("kind", ["loop", "dangling", "pipe", "folder"])
+def test_a_store_whose_description_is_no_file_is_corrupt(kind: str, tmp_path: Path) -> None:
+    about = Store(tmp_path).root / ABOUT
+    about.unlink()
+    if kind == "pipe":
+        os.mkfifo(about)
+    else:
+        stand(about, kind)
+    for open_it in (lambda: Store(tmp_path, make=False), lambda: examine(tmp_path)):
+        with pytest.raises(EraseBenchError, match=rf"{about} is corrupt \((it is a pipe|Too many|No such|Is a dir)"):
+            open_it()
 
 
 def test_files_that_were_verified_are_not_read_again_unless_they_were_written_to(

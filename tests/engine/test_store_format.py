@@ -14,7 +14,7 @@ from erasebench.errors import EraseBenchError
         ('{"format": 2}', r"was written by a newer erasebench \(format 2, known: 1\); upgrade erasebench"),
         ('{"format": "x"}', "was written by something else"),
         ("{", "store.json is corrupt"),
-        ("[]", "store.json is corrupt"),
+        *((text, r"store.json is corrupt \(it names no format\)") for text in ("[]", "null", "{}", "3")),
         ('{"format": true}', "was written by something else"),
         ('{"format": 1.0}', "was written by something else"),
         ('{"format": NaN}', "was written by something else"),

@@ -13,7 +13,7 @@ from erasebench.engine.store import Store
 from erasebench.errors import EraseBenchError
 from erasebench.report.entries import describe_entry, write_entries
 from erasebench.results.artefacts import artefact_folder
-from erasebench.results.entry import read_rows
+from erasebench.results.entry import read_entry, read_rows, write_entry
 from erasebench.results.record import RECORD
 from erasebench.results.run_folder import read_run
 
@@ -25,6 +25,18 @@ def test_every_row_with_numbers_is_an_entry_but_the_unerased_models(finished: Pa
         "failing church has no numbers (failed: diverged)",
         "failing nudity has no numbers (n/a: no nudity)",
     ]
+
+
+def test_an_entry_does_not_take_the_place_of_another_of_the_same_name(finished: Path, tmp_path: Path) -> None:
+    run = read_run(finished / "out")
+    first, second = write_entries(run, tmp_path)[0]
+    read = read_entry(first)
+    other = read.model_copy(update={"method": "uce-church", "concept": "picturebook", "model": "x"})
+    first.rename(tmp_path / "kept.json")
+    write_entry(first, other)
+    again, same = write_entries(run, tmp_path)[0]
+    assert same == second and again.name.startswith("uce-church-picturebook-") and read_entry(again) == read
+    assert read_entry(first) == other and write_entries(run, tmp_path)[0] == [again, same]
 
 
 def test_a_run_that_does_not_say_how_it_measured_has_no_entries(finished: Path, tmp_path: Path) -> None:

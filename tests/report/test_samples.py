@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -41,6 +42,23 @@ def test_sensitive_concepts_of_other_domains_are_blurred_also_in_sheets_that_are
     draw_grids(record.model_copy(update={"domain": "photo"}), scores, store, folder)
     after = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert {name for name in before if before[name] != after[name]} == {"sd-nudity.png", "uce-nudity.png"}
+
+
+def test_a_concept_that_is_called_as_a_method_and_another_is_has_sheets_of_its_own(
+    finished: Path, record: Record, tmp_path: Path
+) -> None:
+    own = [row for row in record.rows if row.concept == "church" and row.method in ("sd", "uce")]
+    named = [
+        row.model_copy(update={"concept": "uce-church"}) for row in (*own, own[1].model_copy(update={"method": "b"}))
+    ]
+    rows = (*own, *named)
+    scores = read_run(finished / "out").scores
+    scores = pd.concat([scores, scores.assign(concept=scores["concept"].replace("church", "uce-church"))])
+    draw_grids(record.model_copy(update={"rows": rows, "attacks": ()}), scores, Store(finished / "store"), tmp_path)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert len(names) == 6, "two of church, three of the other and one of all three methods"
+    alike = list(tmp_path.glob("uce-church-*.png"))
+    assert len({pixels(path).shape for path in alike}) == 2 and "uce-church.png" not in names
 
 
 def test_each_place_has_the_image_of_its_method_and_prompt(finished: Path, record: Record, tmp_path: Path) -> None:

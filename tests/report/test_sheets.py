@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from erasebench.report.sheets import file_name, save_sheet, source_of
+from erasebench.report.sheets import file_name, file_names, joined_name, save_sheet, source_of
 
 
 def test_names_that_files_cannot_hold_do_not_fall_together() -> None:
@@ -15,6 +15,17 @@ def test_names_that_files_cannot_hold_do_not_fall_together() -> None:
     assert len({file_name(name) for name in names}) == len(names)
     assert file_name("church") == "church" and max(map(len, map(file_name, names))) < 90
     assert max(len(file_name(letter * 80).encode()) for letter in "教\U00020000é") < 90, "file systems count bytes"
+
+
+def test_things_of_several_names_do_not_fall_together() -> None:
+    apart = [("church",), ("uce", "church"), ("sd", "church")]
+    assert file_names(apart) == {parts: "-".join(parts) for parts in apart}
+    together = [("uce-church",), ("a", "b-c"), ("a-b", "c"), ("A-b", "c")]
+    names = file_names([*apart, *together])
+    assert len({name.casefold() for name in names.values()}) == len(names)
+    assert names[("church",)] == "church" and names["sd", "church"] == "sd-church"
+    assert names["a", "b-c"] == joined_name(("a", "b-c"), hashed=True) != joined_name(("a-b", "c"), hashed=True)
+    assert names["a", "b-c"].startswith("a-b-c-")
 
 
 def test_a_sheet_says_what_it_was_drawn_from_and_anything_else_says_nothing(tmp_path: Path) -> None:
