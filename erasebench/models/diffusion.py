@@ -86,7 +86,6 @@ class DiffusionModel:
         self.guidance: Guidance = ClassifierFreeGuidance()
         self.batch_sizes, self.checkpointing = BatchSizes(), GradientCheckpointing()
         self.accelerated, self.recorder = True, Recorder(self.unet)
-        self._encoded: dict[object, Tensor] = {}
         self._layers = [name for name, _ in self.unet.named_parameters()]
         if not any(".attn2." in name for name in self._layers):
             raise EraseBenchError("the U-Net has no cross-attention (no parameter named attn2)")
@@ -316,12 +315,13 @@ class DiffusionModel:
         no erasure changes a VAE.
         """
         key = images.shape, hashlib.sha256(np.ascontiguousarray(images).data).digest()
-        latents = self._encoded.pop(key, None)
+        known: dict[object, Tensor] = vars(self).setdefault("_encoded", {})  # families have initializers of their own
+        latents = known.pop(key, None)
         if latents is None:
             latents = self._encode(images)
-        self._encoded[key] = latents
-        if len(self._encoded) > ENCODED:
-            del self._encoded[next(iter(self._encoded))]
+        known[key] = latents
+        if len(known) > ENCODED:
+            del known[next(iter(known))]
         return latents * float(self.vae.config.scaling_factor)
 
     @torch.no_grad()
