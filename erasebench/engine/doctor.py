@@ -10,7 +10,7 @@ from pathlib import Path
 from erasebench.engine.cells import IDENTITY_VERSION
 from erasebench.engine.leases import is_stray
 from erasebench.engine.markers import is_cell
-from erasebench.engine.opening import open_store
+from erasebench.engine.opening import open_store, store_at
 from erasebench.engine.store import CELLS, LEASES, WORK, Store
 from erasebench.files import PARTIAL, Place, remove
 
@@ -43,7 +43,7 @@ def examine(place: Place, fix: bool = False) -> list[str]:
         if fix:
             remove(path)
     if fix:
-        store = open_store(place)
+        store = store_at(place)
     abandoned = store.leases.survey()[1]
     for lease, holder in abandoned.items():
         report(f"the lease {lease.name[:12]} is still there of {holder}")
@@ -85,12 +85,15 @@ def strays(root: Path) -> dict[Path, str]:
     """The paths in a store's folder that are not what should be there: a folder, a cell or a lease."""
     patterns = (f"{CELLS}/*", f"{CELLS}/??/*", f"{WORK}/*")
     paths = [root / CELLS, root / LEASES, root / WORK, *(path for pattern in patterns for path in root.glob(pattern))]
-    # What is gone by the time it is looked at was removed by a run.
-    found = {
-        path: "folder" for path in paths if not path.is_dir() and PARTIAL not in path.name and os.path.lexists(path)
-    }
-    cells = (path for path in root.glob(f"{CELLS}/??/*") if PARTIAL not in path.name and path.is_dir())
-    found |= {path: "cell" for path in cells if not is_cell(path)}
+    found = dict[Path, str]()
+    for path in paths:
+        if PARTIAL in path.name:
+            continue
+        if path.is_dir():
+            if path.parent.parent == root / CELLS and not is_cell(path):
+                found[path] = "cell"
+        elif os.path.lexists(path):  # what is gone by the time it is looked at was removed by a run
+            found[path] = "folder"
     found |= {path: "lease" for path in root.glob(f"{LEASES}/*") if is_stray(path)}
     return dict(sorted(found.items()))
 
