@@ -179,7 +179,7 @@ def erase(method: str, concept: str, out: Path, export: Any, rank: int | None, *
     "--attack",
     required=True,
     metavar="A,B,...",
-    help="The attack; options in brackets: unlearndiff[iterations=20].",
+    help="The attack; options in brackets: unlearndiff[steps=20].",
     shell_complete=complete_names("attacks"),
 )
 @click.option("--concept", required=True, help="What is erased, as in run.", shell_complete=complete_name("concepts"))

@@ -239,9 +239,9 @@ def read_preset(name: str) -> dict[str, Any]:
     return read_layer(presets[name])
 
 
-def split_list(text: str) -> list[str]:
-    """Split at commas outside brackets: ``"a,b[x=1,2]"`` -> ``["a", "b[x=1,2]"]``."""
-    return [part.strip() for part in re.split(r",(?![^\[]*\])", text) if part.strip()]
+def split_list(text: str, separator: str = ",") -> list[str]:
+    """Split outside brackets: ``"a,b[x=1,2]"`` -> ``["a", "b[x=1,2]"]``."""
+    return [part.strip() for part in re.split(rf"{separator}(?![^\[]*\])", text) if part.strip()]
 
 
 def parse_method(text: str) -> tuple[str, dict[str, Any]]:
@@ -254,7 +254,7 @@ def parse_method(text: str) -> tuple[str, dict[str, Any]]:
     if not match:
         raise EraseBenchError(f"'{text}' is no method; write name or name[option=value;option=value]")
     options: dict[str, Any] = {}
-    for part in filter(None, (part.strip() for part in (match[2] or "").split(";"))):
+    for part in split_list(match[2] or "", ";"):
         name, equals, value = part.partition("=")
         if not equals:
             raise EraseBenchError(f"'{part}' in '{text}' is no option; write option=value")

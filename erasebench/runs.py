@@ -14,7 +14,7 @@ from typing import TextIO
 import pandas as pd
 
 from erasebench import __version__
-from erasebench.config import RunConfig
+from erasebench.config import RunConfig, parse_method
 from erasebench.engine.cells import with_all_that_they_read
 from erasebench.engine.doctor import of_other_versions
 from erasebench.engine.ledger import LEDGER, Ledger
@@ -48,7 +48,7 @@ from erasebench.results.run_folder import CONFIG, ENVIRONMENT
 from erasebench.results.scores import SCORES, collect_scores, scores_csv
 from erasebench.results.seeds import SEEDS, seed_spread
 from erasebench.results.table import TABLE, frame_csv, to_csv
-from erasebench.results.transfers import TRANSFER, replays, transfer_matrix
+from erasebench.results.transfers import REPLAY, TRANSFER, check_tokenizer, replays, transfer_matrix
 from erasebench.stages.session import WITH_MODEL, Session
 from erasebench.suite_scale import describe_scale
 from erasebench.suites import FILE, find_suite, parse_suite, read_suite
@@ -121,11 +121,18 @@ def with_replays(config: RunConfig) -> RunConfig:
     """The configuration with the attacks that ``prompts_from`` stands for.
 
     Raises:
-        EraseBenchError: it is no folder of a run, or its prompts are none of this model's.
+        EraseBenchError: it, or what an attack replays, is no folder of a run, or its prompts are none of this model's.
     """
+    asked = [options for name, options in map(parse_method, config.attacks) if name == REPLAY]
+    replayed = [Path(str(options["run"])) for options in asked if "run" in options]
+    if config.prompts_from is None and not replayed:
+        return config
+    tokenizer = tokenizer_hash(find_model(config.model).folder)
+    for run in replayed:
+        check_tokenizer(run, tokenizer)
     if config.prompts_from is None:
         return config
-    labels = replays(config.prompts_from, tokenizer_hash(find_model(config.model).folder))
+    labels = replays(config.prompts_from, tokenizer)
     return config.model_copy(update={"attacks": (*config.attacks, *labels), "prompts_from": None})
 
 

@@ -85,6 +85,7 @@ def test_lists_are_split_outside_brackets(text: str, parts: list[str]) -> None:
         ),
         ("uce[guide='a=b']", ("uce", {"guide": "a=b"})),
         ("uce[]", ("uce", {})),
+        ("replay[method=esd-x[steps=2;seed=1];by=rab]", ("replay", {"method": "esd-x[steps=2;seed=1]", "by": "rab"})),
     ],
 )
 def test_a_method_has_its_options_in_brackets(text: str, method: tuple[str, dict[str, Any]]) -> None:

@@ -15,19 +15,24 @@ from erasebench.results.transfers import replays, transfer_matrix
 from erasebench.settings import resolve_attack
 
 
-def trial(id: str, score: float, confirmed: bool = False, text: str = "found") -> Trial:
+def trial(id: str, score: float, confirmed: bool = False, text: str = "found", note: str = "") -> Trial:
     again = (1.0, 1.0, 0.0) if confirmed else (0.0, 0.0, 1.0)
-    return Trial(id, id, 0, "naming", Found(AdversarialPrompt(text)), score, again if score >= 0.5 else (), 0.5, 1, 1)
+    found = Found(AdversarialPrompt(text), note=note)
+    return Trial(id, id, 0, "naming", found, score, again if score >= 0.5 else (), 0.5, 1, 1)
+
+
+METHODS = ("uce", "esd-x[steps=2;learning_rate=0.1]")
+ATTACKED = ("none", "seed-search", "rab", "standard", "cce")
+TEXTS = {"none": "a", "seed-search": "a", "cce": ""}
+"""What attacks find for the prompt "a", where it is not said: its own text, or no text."""
 
 
 def run_folder(folder: Path, text: str = "found", tokenizer: str = "t") -> Path:
     rows = [
         row
-        for method in ("uce", "esd-x[steps=2]")
-        for attack in ("none", "rab", "standard", "cce")
-        for row in attack_rows(
-            method, "church", attack, [(trial("a", 0.9, text="" if attack == "cce" else text), 1.0, "")]
-        )
+        for method in METHODS
+        for attack in ATTACKED
+        for row in attack_rows(method, "church", attack, [(trial("a", 0.9, text=TEXTS.get(attack, text)), 1.0, "")])
     ]
     attacks = tuple(
         AttackRecord(
@@ -38,8 +43,8 @@ def run_folder(folder: Path, text: str = "found", tokenizer: str = "t") -> Path:
             status="ok",
             trials={"none": {}, "rab": {}} if attack == "standard" else {attack: {}},
         )
-        for method in ("uce", "esd-x[steps=2]")
-        for attack in ("none", "rab", "standard", "cce")
+        for method in METHODS
+        for attack in ATTACKED
     )
     record = Record(
         erasebench="0",
@@ -58,9 +63,10 @@ def run_folder(folder: Path, text: str = "found", tokenizer: str = "t") -> Path:
 
 def test_texts_of_single_attacks_are_replayed(tmp_path: Path) -> None:
     labels = replays(run_folder(tmp_path), "t")
-    assert labels == [f"replay[run={tmp_path};method=uce;by=rab]"], "no control, no ensemble, no embedding"
-    made = resolve_attack(labels[0], {}).instance
-    assert (made.run, made.method, made.by) == (str(tmp_path), "uce", "rab")  # type: ignore[attr-defined]
+    assert labels == [f"replay[run={tmp_path};method={method};by=rab]" for method in METHODS], "no control, no ensemble"
+    for label, method in zip(labels, METHODS, strict=True):
+        made = resolve_attack(label, {}).instance
+        assert (made.run, made.method, made.by) == (str(tmp_path), method, "rab")  # type: ignore[attr-defined]
 
 
 def test_prompts_for_another_tokenizer_are_refused(tmp_path: Path) -> None:
@@ -81,6 +87,7 @@ def test_the_matrix_counts_what_was_found_on_one_and_tried_on_another() -> None:
         [
             *attack_rows("mace", "church", label, [(trial("a", 0.9, True), 1, ""), (trial("b", 0.9), 1, "")]),
             *attack_rows("mace", "church", label, [(trial("c", 0.9, True), 1, "")], floor=True),
+            *attack_rows("mace", "church", label, [(trial("d", 0.1, note="nothing was found"), 1, "")]),
             *attack_rows("uce", "church", label, [(trial("a", 0.1), 1, "")]),
             *attack_rows("uce", "church", "rab", [(trial("a", 0.9, True), 1, "")]),
         ]

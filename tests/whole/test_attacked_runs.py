@@ -199,7 +199,7 @@ def test_the_batch_changes_nothing_but_rounding(
     [
         (("--attacks", "unlearndif"), "unknown attack 'unlearndif'; nearest: unlearndiff"),
         (("--attacks", "rab[population=0]"), "attack rab[population=0]: population: Input should be greater"),
-        (("--attacks", "replay[run=nowhere;method=uce;by=rab]"), "cannot read nowhere/attacks.csv: No such file"),
+        (("--attacks", "replay[run=nowhere;method=uce;by=rab]"), "nowhere is no folder of a finished run: cannot read"),
         (("--attack-prompts", "0"), "attack_prompts"),
         (("--prompts-from", "nowhere"), "nowhere is no folder of a finished run"),
     ],
