@@ -58,6 +58,7 @@ class AttackRow:
         members: the attacks that it is made of, in their order: label -> its cells, one for each prompt.  An attack
             that is no ensemble has itself for its only member.
         floor: likewise, of the unrelated prompts.
+        missing: what cannot be of a row that can: a member of an ensemble, or "floor" behind a member's label, and why.
     """
 
     method: str
@@ -68,6 +69,7 @@ class AttackRow:
     reason: str | None = None
     members: Mapping[str, tuple[Cell, ...]] = field(default_factory=dict)
     floor: Mapping[str, tuple[Cell, ...]] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def cells(self) -> tuple[Cell, ...]:
@@ -127,7 +129,7 @@ class AttackPlanner:
     def _row(self, method: str, erasure: Cell, attacked: Attacked, label: str) -> AttackRow:
         members: dict[str, tuple[Cell, ...]] = {}
         floor: dict[str, tuple[Cell, ...]] = {}
-        reasons = []
+        missing: dict[str, str] = {}
         instance = resolve_attack(label, self._settings).instance
         for member in instance.members or (label,):
             title = f"{member} {method} {attacked.concept.name}"
@@ -136,13 +138,18 @@ class AttackPlanner:
             )
             try:
                 members[member] = self._cells(member, erasure, attacked, title, members)
-                if attacked.floor:
-                    floor[member] = self._cells(member, erasure, stand_in, f"{title} floor", floor)
             except NotApplicable as error:
-                reasons.append(str(error))
+                missing[member] = str(error)
+                continue
+            # In the unerased model the concept is still there to be found.
+            if attacked.floor and erasure is not attacked.baseline:
+                try:
+                    floor[member] = self._cells(member, erasure, stand_in, f"{title} floor", floor)
+                except NotApplicable as error:
+                    missing[f"{member} floor"] = str(error)
         if not members:
-            return self._empty_row(method, attacked, label, "; ".join(dict.fromkeys(reasons)))
-        return replace(self._empty_row(method, attacked, label, None), members=members, floor=floor)
+            return self._empty_row(method, attacked, label, "; ".join(dict.fromkeys(missing.values())))
+        return replace(self._empty_row(method, attacked, label, None), members=members, floor=floor, missing=missing)
 
     def _empty_row(self, method: str, attacked: Attacked, label: str, reason: str | None) -> AttackRow:
         instance = resolve_attack(label, self._settings).instance

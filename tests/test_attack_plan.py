@@ -105,7 +105,9 @@ def test_all_is_every_attack_that_needs_nothing_more() -> None:
 def test_what_cannot_be_has_a_reason_and_the_rest_goes_on() -> None:
     made = plan("synonyms", "standard", concepts=["phrase:red bicycle"])
     assert row(made, "uce", "synonyms").reason and not row(made, "uce", "synonyms").members
-    assert "synonyms" not in row(made, "uce", "standard").members and row(made, "uce", "standard").reason is None
+    standard = row(made, "uce", "standard")
+    assert "synonyms" not in standard.members and standard.reason is None
+    assert standard.missing == {"synonyms": row(made, "uce", "synonyms").reason}
 
 
 def test_a_method_that_cannot_be_is_not_attacked(tmp_path: Path) -> None:
@@ -139,6 +141,12 @@ def test_the_floor_attacks_unrelated_prompts_for_something_else() -> None:
     learned = cells[0].reads["learned"]
     assert set(learned.reads) == {"erasure", "images"} and "church" not in str(learned.reads["images"].spec["prompts"])
     assert not row(plan("unlearndiff"), "uce", "unlearndiff").floor
+    assert not row(made, "sd", "unlearndiff").floor, "there the concept can be found"
+
+
+def test_what_has_no_floor_says_so() -> None:
+    found = row(plan("synonyms", floor_prompts=2), "uce", "synonyms")
+    assert found.members and not found.floor and "synonyms" in found.missing["synonyms floor"]
 
 
 def test_prompts_more_or_less_change_no_other_prompts_cell() -> None:

@@ -14,8 +14,12 @@ from erasebench.results.ranking import describe_ranks
 from erasebench.results.rows import TableRow
 from erasebench.results.transfers import REPLAY
 
-RATE, ROBUST, FLOOR = "asr-confirmed", "robust-rate", "floor"
-"""The metrics that the table of attacks shows: of each attack, of the ensemble, and beside either."""
+RATE, ROBUST, RAW, FLOOR = "asr-confirmed", "robust-rate", "asr", "floor"
+"""The metrics that the table of attacks shows: of each attack, of the ensemble, and beside either two more."""
+P4D = ("p4d-uda", "p4d-n", "p4d-k", "p4d-union")
+"""Variants of one attack, those first that most papers have."""
+BESIDE = ("transfer", "cce-transfer", "rab-embed", "soft-prompt")
+"""Attacks that lean on another, or say what no prompt can do."""
 
 
 def split(rows: Iterable[TableRow]) -> tuple[list[TableRow], list[TableRow]]:
@@ -38,13 +42,26 @@ def shown_by_default(rows: Iterable[TableRow]) -> list[str]:
     ]
 
 
+def averaged_by_default(rows: Iterable[TableRow]) -> list[str]:
+    """The attacks whose rates the overall score takes in: one of each kind in the Dark Miner paper, and plug-ins'.
+
+    Transfers, upper bounds and variants beside their originals would change the score with the number of attacks that
+    happened to run.  Where there is nothing else they count.
+    """
+    shown = shown_by_default(rows)
+    names = {attack: attack.partition("[")[0] for attack in shown}
+    p4d = next((name for name in P4D if name in names.values()), "")
+    kept = [attack for attack, name in names.items() if name == p4d or name not in (*P4D, *BESIDE)]
+    return kept or shown
+
+
 def headline_metric(attack: str) -> str:
     """The metric that tables show of an attack."""
     return ROBUST if attack == ENSEMBLE else RATE
 
 
 def attack_table(rows: Sequence[TableRow], intervals: bool = True) -> pd.DataFrame:
-    """The table as text: method, concept, each attack's confirmed rate, the ensemble's robust rate, and flags.
+    """The table as text: method, concept, each attack's rates, the ensemble's robust rate, and flags.
 
     Args:
         rows: of attacks.
@@ -87,10 +104,12 @@ def attack_legend(
         where = ENSEMBLE if key == ROBUST else "Columns of attacks"
         better = f"{metric.direction} is better" if metric.direction else ""
         lines.append(f"{where}: {metric.title}, {'; '.join(filter(None, (metric.meaning, better, prompts)))}")
+    if any(_raw(row) for row in rows):
+        lines.append(f"raw: {metrics.get(RAW, Description(RAW)).meaning}; where it is another rate")
     if any(_floor(row) for row in rows):
         lines.append(f"In parentheses: {metrics.get(FLOOR, Description(FLOOR)).meaning}")
     if lines:
-        lines.append("Brackets hold Wilson's 95 % intervals; raw rates and all other counts are in table.csv.")
+        lines.append("Brackets hold Wilson's 95 % intervals; all other counts are in table.csv.")
     if ranks is not None:
         lines += describe_ranks(ranks[ranks["metric"] == ranks["attack"].map(headline_metric)], metrics)
     lines += [f"{attack}: {budgets[attack]}" for attack in attacks if budgets and attack in budgets]
@@ -115,8 +134,14 @@ def _cell(row: TableRow | None, key: str, intervals: bool) -> str:
     text = f"{estimate.value:.1f}"
     if intervals:
         text += f" [{estimate.low:.1f}, {estimate.high:.1f}]"
-    floor = _floor(row)
-    return f"{text} ({floor.value:.1f})" if floor else text
+    raw, floor = _raw(row) if key == RATE else None, _floor(row)
+    return text + (f" raw {raw.value:.1f}" if raw else "") + (f" ({floor.value:.1f})" if floor else "")
+
+
+def _raw(row: TableRow) -> Estimate | None:
+    """The raw rate, where it is another than the confirmed one."""
+    raw, confirmed = row.metrics.get(RAW), row.metrics.get(RATE)
+    return raw if raw and confirmed and raw.defined and raw.value != confirmed.value else None
 
 
 def _floor(row: TableRow) -> Estimate | None:

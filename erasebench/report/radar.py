@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from erasebench.report.attack_tables import shown_by_default, split
+from erasebench.report.attack_tables import averaged_by_default, split
 from erasebench.report.charts import COLUMNS, CONTEXT, CROWD, Look, legend_of_panels, looks, save, style
 from erasebench.results.rows import TableRow
 
@@ -46,7 +46,8 @@ def overall(rows: Iterable[TableRow], baseline: str, attacks: Collection[str] | 
     Args:
         rows: the results, of models and of attacks.
         baseline: the method that erases nothing.
-        attacks: to be taken in, in this order; if omitted, all but controls, replays and the ensemble.
+        attacks: to be taken in, in this order; if omitted, those of
+            :func:`~erasebench.report.attack_tables.averaged_by_default`.
 
     Returns:
         Columns: method, concept, metric (CLIP, FID, Ratio, Score, or an attack), erased, unerased (their values), and
@@ -54,7 +55,7 @@ def overall(rows: Iterable[TableRow], baseline: str, attacks: Collection[str] | 
     """
     models, attacked = split(rows)
     if attacks is None:
-        attacks = shown_by_default(attacked)
+        attacks = averaged_by_default(attacked)
     of_attack = {(row.method, row.concept, row.attack): row for row in attacked}
     unerased = {row.concept: row for row in models if row.method == baseline and row.status == "ok"}
     lines = []

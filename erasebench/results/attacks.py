@@ -170,20 +170,30 @@ def frame_trials(record: Record, scores: pd.DataFrame, read: Callable[[str], tup
 
 
 def budgets(record: Record) -> dict[str, str]:
-    """By attack, what it may spend: its whole numbers, such as steps; of an ensemble those of its members."""
-    words: dict[str, str] = {}
+    """By attack, what it may spend, and what could not be planned of it; by concepts, where they differ.
+
+    A budget is an attack's whole numbers, such as steps; an ensemble has those of its members.
+    """
+    concepts: dict[str, dict[str, list[str]]] = {}
     for row in record.attacks:
         of_members = {
             member: ", ".join(f"{name} {value}" for name, value in values.items() if type(value) is int)
             for member, values in row.budget.items()
         }
         if list(of_members) == [row.attack]:
-            words_of_row = of_members[row.attack]
+            parts = [of_members[row.attack]]
         else:
-            words_of_row = "; ".join(f"{member}: {text}" if text else member for member, text in of_members.items())
-        if words_of_row:
-            words.setdefault(row.attack, words_of_row)
-    return words
+            parts = [f"{member}: {text}" if text else member for member, text in of_members.items()]
+        parts += [f"without {part} ({reason})" for part, reason in row.missing.items()]
+        if text := "; ".join(filter(None, parts)):
+            alike = concepts.setdefault(row.attack, {}).setdefault(text, [])
+            alike += [row.concept] * (row.concept not in alike)
+    return {
+        attack: " / ".join(
+            text if len(by_text) == 1 else f"{', '.join(names)}: {text}" for text, names in by_text.items()
+        )
+        for attack, by_text in concepts.items()
+    }
 
 
 def _seconds(store: Store, key: str) -> float:

@@ -136,6 +136,7 @@ class AttackRecord(_Part):
         trials: by member of the attack and id of the prompt: the key of what came of it, where it was tried; an attack
             that is no ensemble has itself for its only member.
         floor: likewise, of the unrelated prompts.
+        missing: what could not be planned of a row that can be measured, such as a member of an ensemble, and why.
     """
 
     method: str
@@ -150,6 +151,7 @@ class AttackRecord(_Part):
     budget: dict[str, dict[str, Any]] = {}
     trials: dict[str, dict[str, str]] = {}
     floor: dict[str, dict[str, str]] = {}
+    missing: dict[str, str] = {}
 
 
 class Record(_Part):
@@ -288,6 +290,7 @@ def _record_attack(row: AttackRow, failed: Mapping[str, str], unneeded: Containe
         budget={member: cells[0].spec["parameters"] for member, cells in row.members.items()},
         trials=keys(row.members),
         floor=keys(row.floor),
+        missing=dict(row.missing),
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from erasebench.metrics.metric import describe_metrics
 from erasebench.metrics.stats import UNDEFINED, Estimate
-from erasebench.report.attack_tables import attack_legend, attack_table, attacks_of
+from erasebench.report.attack_tables import attack_legend, attack_table, attacks_of, averaged_by_default
 from erasebench.report.table import to_latex, to_markdown, to_terminal
 from erasebench.results.flags import ATTACK_FLAGS
 from erasebench.results.rows import Status, TableRow
@@ -26,7 +26,7 @@ def row(
     method: str, attack: str, rate: float = 0, flags: Sequence[str] = (), status: Status = "ok", **more: Estimate
 ) -> TableRow:
     named = {name.replace("_", "-"): value for name, value in more.items()}
-    metrics = {"asr": at(90), "asr-confirmed": at(rate), "robust-rate": at(100 - rate, 30), **named}
+    metrics = {"asr": at(rate), "asr-confirmed": at(rate), "robust-rate": at(100 - rate, 30), **named}
     numbers = metrics if status == "ok" else {}
     reason = "" if status == "ok" else "no | gradients"
     return TableRow(method, "church", status, reason, numbers, flags=tuple(flags), attack=attack)
@@ -38,7 +38,7 @@ ROWS = [
     row("sd", "none", 90),
     row("esd", "standard", 35),
     row("esd", "none", 5, floor=at(2.5)),
-    row("esd", "rab", 30.06, ["unconfirmed", "judge-noisy"]),
+    row("esd", "rab", 30.06, ["unconfirmed", "judge-noisy"], asr=at(90), floor=at(10)),
     row("esd", "cce", 35, ["unconfirmed"]),
     row("sld", "rab", 10),
     row("sld", "cce", status="n/a"),
@@ -56,7 +56,15 @@ def test_a_column_an_attack_and_the_ensemble_last() -> None:
     ]
     assert table.to_numpy().tolist() == [
         ["sd", "church", "90.0", "-", "-", "-", ""],
-        ["esd", "church", "5.0 (2.5)", "30.1", "35.0", "65.0", "unconfirmed (rab, cce), judge-noisy (rab)"],
+        [
+            "esd",
+            "church",
+            "5.0 (2.5)",
+            "30.1 raw 90.0 (10.0)",
+            "35.0",
+            "65.0",
+            "unconfirmed (rab, cce), judge-noisy (rab)",
+        ],
         ["sld", "church", "-", "10.0", "n/a", "-", ""],
         ["uce", "church", "-", "undefined", "n/a", "-", ""],
     ]
@@ -66,7 +74,13 @@ def test_a_column_an_attack_and_the_ensemble_last() -> None:
 def test_the_legend_tells_counts_budgets_flags_and_reasons() -> None:
     legend = attack_legend(ROWS[2:], METRICS, BUDGETS)
     starts = [
-        *("Columns of attacks: Confirmed ASR,", "standard: Robust rate,", "In parentheses:", "Brackets hold"),
+        *(
+            "Columns of attacks: Confirmed ASR,",
+            "standard: Robust rate,",
+            "raw: attacked prompts",
+            "In parentheses:",
+            "Brackets hold",
+        ),
         *(
             "rab: 20 x 30 generations",
             "cce: 100 steps",
@@ -80,6 +94,21 @@ def test_the_legend_tells_counts_budgets_flags_and_reasons() -> None:
     assert legend[-1] == "cce n/a (sld / church, uce / church): no | gradients"
     assert "In parentheses" not in "".join(attack_legend([ROWS[2]], METRICS))
     assert "standard" not in "".join(attack_legend([ROWS[2]], METRICS))
+
+
+@pytest.mark.parametrize(
+    ("ran", "averaged"),
+    [
+        (["none", "rab", "p4d-n", "p4d-uda", "cce-transfer", "cce", "standard"], ["rab", "p4d-uda", "cce"]),
+        (
+            ["p4d-union", "p4d-k", "rab-embed", "mine[steps=3]", "cce[steps=450]"],
+            ["p4d-k", "mine[steps=3]", "cce[steps=450]"],
+        ),
+        (["none", "soft-prompt"], ["soft-prompt"]),
+    ],
+)
+def test_the_overall_score_has_one_attack_of_a_kind(ran: list[str], averaged: list[str]) -> None:
+    assert averaged_by_default([row("esd", attack) for attack in ran]) == averaged
 
 
 def test_markdown_has_two_tables_and_two_legends() -> None:
@@ -108,7 +137,9 @@ def test_the_terminal_has_the_attacks_below(width: int | None) -> None:
     assert " ".join(lines[0].split()) == "method concept none (%) rab (%) cce (%) standard (robust rate, %) flags"
     assert ("[55.0, 75.0]" in text) is (width is None)
     end = lines[0].index("rab (%)") + len("rab (%)")
-    assert lines[2][:end].endswith("30.1" if width else "[20.1, 40.1]"), "numbers end below their heading"
+    assert lines[2][:end].endswith(f"30.1{'' if width else ' [20.1, 40.1]'} raw 90.0 (10.0)"), (
+        "numbers end below their heading"
+    )
     assert ("too narrow" in " ".join(lines)) is (width is not None)
     assert not any(line.endswith(" ") for line in text.splitlines())
 

@@ -17,9 +17,11 @@ from erasebench.results.attacks import (
     attack_rows,
     attacks_csv,
     attacks_frame,
+    budgets,
     first_that_breaks,
     read_attacks,
 )
+from erasebench.results.record import AttackRecord, Record
 from tests.results.trials import trial, trials_of
 
 
@@ -130,6 +132,25 @@ def test_an_ensemble_breaks_the_union_of_what_its_members_break() -> None:
     assert {one.id: one.looks for one, _, _ in found} == {"0": 1, "1": 2, "2": 3, "3": 2, "4": 3}
     assert all(seconds == 0 for _, seconds, _ in found)
     assert first_that_breaks({}) == []
+
+
+def test_budgets_are_told_by_concepts_where_they_differ_with_what_is_missing() -> None:
+    rows = [
+        AttackRecord(method=method, concept=concept, kind="object", attack=attack, status="ok", **planned)
+        for method in ("sd", "esd")
+        for concept, attack, planned in (
+            ("nudity", "rab", {"budget": {"rab": {"tokens": 16, "eta": 3.0}}}),
+            ("violence", "rab", {"budget": {"rab": {"tokens": 38, "eta": 3.0}}}),
+            ("art", "rab", {"budget": {"rab": {"tokens": 16, "eta": 3.0}}}),
+            ("art", "union", {"budget": {"none": {}, "rab": {"tokens": 16}}, "missing": {"synonyms": "art has none"}}),
+            ("art", "none", {"budget": {"none": {}}}),
+        )
+    ]
+    record = Record(erasebench="0", model="m", domain="photo", baseline="sd", metrics={}, rows=(), attacks=tuple(rows))
+    assert budgets(record) == {
+        "rab": "nudity, art: tokens 16 / violence: tokens 38",
+        "union": "none; rab: tokens 16; without synonyms (art has none)",
+    }
 
 
 def test_frames_of_letters() -> None:
