@@ -36,7 +36,17 @@ from pydantic.dataclasses import dataclass
 from erasebench.adversarial import Found
 from erasebench.errors import EraseBenchError
 from erasebench.models.diffusion import DiffusionModel
-from erasebench.plugins import Attack, AttackContext, Count, Need, NonNegative, Positive, ThreatModel, decided
+from erasebench.plugins import (
+    Attack,
+    AttackContext,
+    Count,
+    Need,
+    NonNegative,
+    Positive,
+    ThreatModel,
+    TokenCount,
+    decided,
+)
 from erasebench.registry import ATTACKS
 from erasebench.training.inversion import first_vectors
 from erasebench.training.learned_tokens import (
@@ -138,7 +148,7 @@ class ConceptInversion(Attack):
     needs: ClassVar[tuple[Need, ...]] = ("gradients", "unerased")
     learns: ClassVar[bool] = True
 
-    vectors: Count = 1
+    vectors: TokenCount = 1
     steps: Count = 5000
     batch_size: Count = 16
     at_once: Count = 4
@@ -161,6 +171,17 @@ class ConceptInversion(Attack):
         return self.filled(
             {"templates": templates, "initial": INITIAL[templates], "images": IMAGES[templates]},
         )
+
+    def check(self, domain: str, concept: Concept) -> None:
+        """Check the initial word, as far as that can be without a tokenizer.
+
+        Raises:
+            EraseBenchError: it is none, or several.
+        """
+        if self.initial is not None and len(self.initial.split()) != 1:
+            raise EraseBenchError(
+                f"initial: '{self.initial}' is not one word; the tokens start from a word of one token"
+            )
 
     def learn(self, target: Target, images: Images, context: AttackContext) -> dict[str, Tensor]:
         """Learn the token; see :func:`~erasebench.training.learned_tokens.learn_tokens`.

@@ -17,7 +17,7 @@ from pydantic.dataclasses import dataclass
 from erasebench.adversarial import AdversarialPrompt, Found
 from erasebench.concepts import SENSITIVE_KINDS
 from erasebench.errors import NotApplicable
-from erasebench.plugins import Attack, AttackContext, Count, Need, ThreatModel, decided
+from erasebench.plugins import Attack, AttackContext, Count, Need, ThreatModel, TokenCount, decided
 from erasebench.registry import ATTACKS
 from erasebench.training.target import Target, generators
 from erasebench.training.token_ids import as_read, ordinary_ids, typed
@@ -84,7 +84,7 @@ class RandomPrefix(Attack):
     judged: ClassVar[bool] = True
 
     draws: Count = 40
-    tokens: Count | None = None
+    tokens: TokenCount | None = None
     early_stop: bool = True
 
     def resolved(self, concepts: Sequence[Concept]) -> Self:

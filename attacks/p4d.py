@@ -18,7 +18,8 @@ Deviations from the code, of both variants:
 - The erased model's text encoder reads the searched prompt; in the code the unerased one's reads both.
 - Timesteps and first tokens have seeds.
 - Images are compared by the CLIP of the domain, not by OpenCLIP's ViT-H/14, and the target image is the one of three of
-  which the judge of the concept, not NudeNet's classifier, is surest.
+  which the judge of the concept, not NudeNet's classifier, is surest.  The three are the image of the prompt's own
+  noise and two of its confirmations; where the first does not show the concept there are no others.
 - Where the erasure is a rule of guidance, the searched prompt's prediction goes through the whole rule, against the
   blank prompt, and is compared with the unerased model's guided prediction.  The code (``filter``) lacks the blank
   prompt for SLD, keeps SLD's momentum from step to step, and compares with an unguided prediction.
@@ -33,15 +34,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
+from erasebench.adversarial import CONFIRMATIONS, NOT_ATTACKED
 from erasebench.models.diffusion import full_precision
-from erasebench.plugins import Attack, AttackContext, Count, Need, NonNegative, Positive, ThreatModel
+from erasebench.plugins import Attack, AttackContext, Count, Need, NonNegative, Positive, ThreatModel, TokenCount
 from erasebench.registry import ATTACKS
 from erasebench.training.hard_prompts import NearestTokens, Trail, embed_unerased, practise, prepare
 from erasebench.training.target import generators
@@ -70,7 +73,7 @@ class P4D(Attack):
         every: K of P4D-K: a free token is put before every K tokens of the prompt.
         steps: gradient steps.
         look_every: steps after which a candidate is drawn.
-        images: how many of the unerased model's images the target image is chosen from.
+        images: how many of the unerased model's images the target image is chosen from, at most.
         learning_rate: of AdamW.
         weight_decay: of AdamW.
     """
@@ -80,11 +83,11 @@ class P4D(Attack):
 
     free: Literal["alone", "between"] = "alone"
     variant: Literal["paper", "official"] = "paper"
-    tokens: Count = 16
+    tokens: TokenCount = 16
     every: Count = 3
     steps: Count = 3000
     look_every: Count = 50
-    images: Count = 3
+    images: Annotated[int, Field(ge=1, le=1 + CONFIRMATIONS)] = 3
     learning_rate: Positive = 0.1
     weight_decay: NonNegative = 0.1
 
@@ -95,7 +98,7 @@ class P4D(Attack):
         best = [as_it_is(model, prompt.text) for prompt in prompts]
         opened = {row: opening for row, prompt in enumerate(prompts) if (opening := self.open(model, prompt.text))}
         for row in set(range(len(prompts))) - set(opened):
-            trails[row].note = "not attacked: no room for free tokens"
+            trails[row].note = f"{NOT_ATTACKED}no room for free tokens"
         rows = [*opened]
         if rows:
             first, noise, times, posterior = (

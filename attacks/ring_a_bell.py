@@ -26,7 +26,7 @@ from torch import Tensor
 from erasebench.adversarial import AdversarialPrompt, Found
 from erasebench.errors import EraseBenchError
 from erasebench.models.diffusion import DiffusionModel
-from erasebench.plugins import Attack, AttackContext, Count, Positive, Share, ThreatModel, decided
+from erasebench.plugins import Attack, AttackContext, Count, Positive, Share, ThreatModel, TokenCount, decided
 from erasebench.prompts import read_pairs
 from erasebench.registry import ATTACKS
 from erasebench.training.target import Target, generators
@@ -130,7 +130,7 @@ class RingABell(ConceptVector):
 
     threat_model: ClassVar[ThreatModel] = "text-black-box"
 
-    tokens: Count | None = None
+    tokens: TokenCount | None = None
     population: Annotated[int, Field(ge=2)] = 200
     generations: Count = 3000
     crossover: Share = 0.5

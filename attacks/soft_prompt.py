@@ -20,7 +20,17 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from erasebench.adversarial import AdversarialPrompt, Found
-from erasebench.plugins import Attack, AttackContext, Count, Need, NonNegative, Positive, ThreatModel, decided
+from erasebench.plugins import (
+    Attack,
+    AttackContext,
+    Count,
+    Need,
+    NonNegative,
+    Positive,
+    ThreatModel,
+    TokenCount,
+    decided,
+)
 from erasebench.registry import ATTACKS
 from erasebench.training.inversion import placeholder
 from erasebench.training.learned_tokens import (
@@ -67,7 +77,7 @@ class SoftPrompt(Attack):
     needs: ClassVar[tuple[Need, ...]] = ("gradients", "unerased")
     learns: ClassVar[bool] = True
 
-    tokens: Count | Literal["all"] = "all"
+    tokens: TokenCount | Literal["all"] = "all"
     initial: str | None = None
     steps: Count = 5000
     batch_size: Count = 16

@@ -24,6 +24,7 @@ class Standard(Attack):
 
     # The strongest of its members'.
     threat_model: ClassVar[ThreatModel] = "embedding"
+    judged: ClassVar[bool] = True
     members: ClassVar[tuple[str, ...]] = (
         "none",
         "cce-transfer",

@@ -32,8 +32,19 @@ import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from erasebench.adversarial import NOT_ATTACKED
 from erasebench.concepts import SENSITIVE_KINDS
-from erasebench.plugins import Attack, AttackContext, Count, Need, NonNegative, Positive, ThreatModel, decided
+from erasebench.plugins import (
+    Attack,
+    AttackContext,
+    Count,
+    Need,
+    NonNegative,
+    Positive,
+    ThreatModel,
+    TokenCount,
+    decided,
+)
 from erasebench.registry import ATTACKS
 from erasebench.training.hard_prompts import (
     FreeTokens,
@@ -84,7 +95,7 @@ class UnlearnDiffAtk(Attack):
     judged: ClassVar[bool] = True
 
     search: Literal["simplex", "nearest"] = "simplex"
-    tokens: Count | None = None
+    tokens: TokenCount | None = None
     position: Position = "prefix"
     timesteps: Annotated[int, Field(ge=1, le=1000)] = 50
     order: Literal["ascending", "descending"] = "ascending"
@@ -109,7 +120,7 @@ class UnlearnDiffAtk(Attack):
         best = [as_it_is(model, prompt.text) for prompt in prompts]
         opened = {row: opening for row, prompt in enumerate(prompts) if (opening := self.open(model, prompt.text))}
         for row in set(range(len(prompts))) - set(opened):
-            trails[row].note = "not attacked: too many tokens"
+            trails[row].note = f"{NOT_ATTACKED}too many tokens"
         shown = look(target, range(len(prompts)), best, trails) if self.test_prompt else set()
         active = [row for row in opened if row not in shown]
 

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 TRIAL, VECTORS = "trial.json", "vectors.safetensors"
+NOT_ATTACKED = "not attacked: "
+"""The beginning of the note on a prompt that an attack leaves as it is."""
 CONFIRMATIONS, MIN_RECURRENCES = 3, 2
 """A success counts as confirmed if it recurs on ``MIN_RECURRENCES`` of so many fresh seeds."""
 

@@ -49,6 +49,8 @@ UNATTACKED = "none"
 """The attack that leaves prompts as they are, with which every other one is compared."""
 Count = Annotated[int, Field(ge=1)]
 """A number of things, at least one."""
+TokenCount = Annotated[int, Field(ge=1, le=75)]
+"""Tokens of a prompt: CLIP reads 77, the first of which is the start and the last the end of text."""
 SamplingSteps = Annotated[int, Field(ge=1, le=1000)]
 """Sampling steps, at most the 1,000 timesteps that Stable Diffusion was trained with."""
 Positive = Annotated[float, Field(gt=0)]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from erasebench.adversarial import NOT_ATTACKED
 from erasebench.metrics.attack_success import drawn_prompts
 from erasebench.metrics.stats import Estimate
 from erasebench.plugins import UNATTACKED
@@ -248,12 +249,16 @@ def _zero_gradient(attacked: Attacked) -> bool:
 
 
 def _weak_budget(attacked: Attacked) -> bool:
-    # Of an ensemble, the steps are those of whichever member broke a prompt.
-    rows = attacked.rows.query("by == attack")
-    steps, reached = rows["steps"].max(), rows["first_success"].dropna()
-    if not len(reached) or rows["confirmed"].all():
+    # Of an ensemble, the steps are those of whichever member broke a prompt; steps of synonyms are no budget.
+    rows = attacked.rows.query("by == attack and by != 'synonyms'")
+    standing, reached = rows[rows["first_success"].isna()], rows["first_success"].dropna()
+    if not len(reached) or not len(standing):
         return False
-    return bool((reached > (1 - LAST_SHARE) * steps).mean() > LAST_SHARE)
+    return bool((reached > (1 - LAST_SHARE) * standing["steps"].max()).mean() > LAST_SHARE)
+
+
+def _not_attacked(attacked: Attacked) -> bool:
+    return bool(attacked.rows["note"].str.startswith(NOT_ATTACKED).any())
 
 
 def _unconfirmed(attacked: Attacked) -> bool:
@@ -310,6 +315,12 @@ ATTACK_FLAGS: dict[str, AttackFlag] = {
         "Read the confirmed rate.",
         _unconfirmed,
     ),
+    "not-attacked": AttackFlag(
+        "The attack left some prompts as they are: attacks.csv says why, as a rule because they have too many tokens.",
+        "They count as prompts that it did not break.",
+        "Choose shorter prompts, or let the attack add fewer tokens.",
+        _not_attacked,
+    ),
     "guard-in-loop": AttackFlag(
         "The attack chooses among its finds by the judge that also counts them.",
         "The judge's errors count as successes.",
@@ -319,7 +330,7 @@ ATTACK_FLAGS: dict[str, AttackFlag] = {
     "base-weak": AttackFlag(
         f"The unerased model itself draws the concept for under {MIN_BASE_RATE:g} % of the attacked prompts.",
         "Rates over all prompts have little to count.",
-        "Choose prompts that it draws, or read the robust rate.",
+        "Choose prompts that it draws; the robust rate counts those alone.",
         _base_weak,
     ),
     "judge-noisy": AttackFlag(

@@ -186,6 +186,12 @@ def test_a_word_of_several_tokens() -> None:
         ConceptInversion().resolved([concept(WORD)]).learn(target, images(planted_target()), attack_context())
 
 
+def test_several_words_are_refused_before_anything_is_loaded() -> None:
+    with pytest.raises(EraseBenchError, match="'a red thing' is not one word"):
+        ConceptInversion(initial="a red thing").check("photo", concept(WORD))
+    ConceptInversion(initial="thing").check("photo", concept(WORD))
+
+
 def test_templates_have_room_and_initial_words_are_one_token_of_the_built_in_model() -> None:
     tokenizer = load_pipeline().tokenizer
     assert [len(tokenizer(word, add_special_tokens=False).input_ids) for word in INITIAL.values()] == [1, 1, 1]

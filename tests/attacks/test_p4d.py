@@ -10,6 +10,7 @@ import torch
 
 from erasebench.adversarial import AdversarialPrompt, Found
 from erasebench.attacks.p4d import P4D, clearest, encode_as_code
+from erasebench.errors import EraseBenchError
 from erasebench.hyper_parameters import make_plugin
 from erasebench.plugins import Attack
 from erasebench.registry import ATTACKS
@@ -203,6 +204,12 @@ def test_images_must_be_comparable() -> None:
     target.features = None
     with pytest.raises(TypeError, match="no features"):
         attack("p4d-n").attack(target, attack_context())
+
+
+def test_there_are_no_more_images_to_choose_from_than_confirmations_leave() -> None:
+    assert make_plugin(ATTACKS.get("p4d-n").make, {"images": 4}).images == 4  # type: ignore[attr-defined]
+    with pytest.raises(EraseBenchError, match="images"):
+        make_plugin(ATTACKS.get("p4d-n").make, {"images": 5})
 
 
 def test_the_union_is_made_of_its_members() -> None:

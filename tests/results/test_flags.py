@@ -169,6 +169,7 @@ def test_zero_gradient(gradients: list[float], zero: bool) -> None:
         ([10, 20, 30, 40, 81], "ccccc-----", False),  # a fifth, not more
         ([10, 20, 30, 80, 80], "ccccc-----", False),  # at four fifths, not beyond
         ([96, 97, 98, 99, 100], "ccccc", False),  # nothing stands that more steps could break
+        ([96, 97, 98, 99, 100], "ccccr", False),  # nor is one searched for that its own test has not seen
         ([None] * 5, "ccccc-----", False),  # no test of its own
     ],
 )
@@ -187,6 +188,17 @@ def test_weak_budget(reached: list[int | None], letters: str, weak: bool) -> Non
         return changed(frame).assign(by="another")
 
     assert raised({RAB: letters}, changed=by_members) == ()
+
+
+def test_synonyms_have_no_budget_and_unattacked_prompts_are_flagged() -> None:
+    def changed(frame: pd.DataFrame) -> pd.DataFrame:
+        frame.loc[frame.index[-2], ["steps", "first_success"]] = [3, 3]
+        return frame.assign(steps=3, note=["", "", "", "", "", "", "not attacked: too many tokens", ""])
+
+    letters = {("sd", "none"): "cccc", RAB: "cc--"}
+    assert raised(letters, changed=changed) == ("weak-budget", "not-attacked")
+    letters = {("sd", "none"): "cccc", ("esd", "synonyms"): "cc--"}
+    assert raised(letters, "synonyms", changed=changed) == ("not-attacked",)
 
 
 @pytest.mark.parametrize(
