@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from erasebench.adversarial import AdversarialPrompt
 from erasebench.attacks import ring_a_bell
 from erasebench.attacks.ring_a_bell import (
     TEMPLATES,
@@ -31,7 +32,7 @@ from erasebench.registry import ATTACKS
 from erasebench.sampling import Sampler
 from erasebench.training.target import Target, generators
 from erasebench.training.token_ids import ordinary_ids
-from tests.attacks.planted import as_prompts, attack_context
+from tests.attacks.planted import SECRET, as_prompts, attack_context, planted_target
 from tests.tiny import Layout, concept, tiny_model
 
 CHURCH = concept("church", anchor="art", synonyms=("dog",))
@@ -220,6 +221,19 @@ def test_planted_prompts_are_approached_better_than_by_chance(monkeypatch: pytes
         assert sum(matches) >= 3
 
 
+def test_a_planted_token_that_the_pairs_point_to_brings_the_concept_back(tmp_path: Path) -> None:
+    """Within 5,400 measured prompts of three out of 197 tokens, by embeddings alone: it sees no image."""
+    pairs, target = tmp_path / "pairs.csv", planted_target()
+    pairs.write_text(f"with,without\n{SECRET},art\n{SECRET} dog,art dog\n", encoding="utf-8")
+    assert not target.look(range(8), [AdversarialPrompt(one.text) for one in target.prompts]).scores.max() > 0.1
+    attack = RingABell(eta=9.0, tokens=3, population=90, generations=60, positions=5, pairs=str(pairs)).resolved(
+        [CHURCH]
+    )
+    found = attack.attack(target, attack_context())
+    scores = target.look(range(8), [one.prompt for one in found]).scores
+    assert (scores >= target.threshold).sum() >= 7, "one may be read as another token than was searched"
+
+
 @pytest.mark.parametrize("positions", ["all", 12])
 def test_a_prompt_finds_the_same_alone_and_among_eight(positions: Any) -> None:
     attack, target = quick(population=20, generations=8, positions=positions), aimed()
@@ -285,7 +299,7 @@ def test_hyper_parameters_are_those_published_for_the_kind() -> None:
     assert RingABell(eta=1.0).resolved(kinds["violence"]).eta == 1.0
 
 
-@pytest.mark.parametrize("settings", [{"tokens": 76}, {"tokens": 5, "positions": 6}, {"positions": 78}])
+@pytest.mark.parametrize("settings", [{"tokens": 5, "positions": 6}, {"positions": 78}])
 def test_tokens_that_do_not_fit(settings: dict[str, Any]) -> None:
     with pytest.raises(EraseBenchError, match="the text encoder reads 77"):
         quick(**settings).attack(aimed(), attack_context())
