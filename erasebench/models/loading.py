@@ -195,12 +195,13 @@ def describe_pipeline(pipeline: Any, domain: str | None = None) -> ModelSource:
     return ModelSource(name, Path(name), model_domain.name, "", model_domain.steps, model_domain.guidance_scale, family)
 
 
-def copy_model(pipeline: Any, source: ModelSource, dtype: str) -> DiffusionModel:
-    """Copy a pipeline's parts, their weights in float32, on its device.
+def copy_model(pipeline: Any, source: ModelSource, device: str, dtype: str) -> DiffusionModel:
+    """Copy a pipeline's parts, their weights in float32.
 
     Args:
-        pipeline: a stock pipeline; it is left as it was.
+        pipeline: a stock pipeline; it is left as it was, where it was.
         source: what is known of it.
+        device: where the copy is.
         dtype: what the copy computes in: ``"float32"`` or ``"bfloat16"``.
     """
     import torch
@@ -212,7 +213,7 @@ def copy_model(pipeline: Any, source: ModelSource, dtype: str) -> DiffusionModel
             network.float()
     shared = {name: getattr(pipeline, name) for name in ("config", "scheduler", *family.tokenizers)}
     parts = SimpleNamespace(**shared, **networks)
-    return _model_class(family)(parts, source.domain, pipeline.device, getattr(torch, dtype))
+    return _model_class(family)(parts, source.domain, device, getattr(torch, dtype))
 
 
 def resolve_device(device: str, elsewhere: bool = False) -> str:

@@ -15,7 +15,14 @@ from safetensors.torch import load_file, save_file
 
 from erasebench.errors import EraseBenchError
 from erasebench.models.families import STABLE_DIFFUSION, STABLE_DIFFUSION_XL
-from erasebench.models.loading import find_model, load_model, resolve_device, resolve_dtype
+from erasebench.models.loading import (
+    copy_model,
+    describe_pipeline,
+    find_model,
+    load_model,
+    resolve_device,
+    resolve_dtype,
+)
 from erasebench.picturebook import GUIDANCE, STEPS
 from tests.models.stock import stock_pipeline
 from tests.tiny import Layout, differing, state, tiny_model
@@ -56,6 +63,13 @@ def test_a_pipeline_in_half_precision_is_loaded_in_full(layout: Layout, tmp_path
     model = load_model(find_model(str(tmp_path)), "cpu")
     assert {p.dtype for p in [*model.parameters().values(), *model.vae.parameters()]} == {torch.float32}
     assert torch.equal(model.unet.conv_in.weight, tiny_model(layout).unet.conv_in.weight.half().float())
+
+
+def test_a_copy_may_be_elsewhere_than_what_is_copied() -> None:
+    given = stock_pipeline()
+    model = copy_model(given, describe_pipeline(given), "meta", "bfloat16")
+    assert {p.device.type for p in [*model.parameters().values(), *model.vae.parameters()]} == {"meta"}
+    assert (given.device.type, given.vae.device.type, model.dtype) == ("cpu", "cpu", torch.bfloat16)
 
 
 def test_the_built_in_model_brings_its_recommended_settings() -> None:
