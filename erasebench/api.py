@@ -197,7 +197,7 @@ def _compute(
         dtype = "bfloat16" if pipeline.unet.dtype.itemsize < 4 else "float32"
     plan = plan_from(config, catalogue, source, device, dtype)
     if named:
-        check_memory(source, device, dtype, config.max_memory, resizable=False)
+        check_memory(source, device, dtype, config.max_memory, choices=())
     stock = load_stock(source) if named else pipeline
     # Notebooks turn gradients off, for good or around a block; methods that train need them.
     with TemporaryDirectory(prefix="erasebench-") as folder, torch.inference_mode(False), torch.enable_grad():
