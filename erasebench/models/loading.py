@@ -266,7 +266,7 @@ def _family_of_folder(folder: Path) -> Family:
     missing = [part for part in family.parts if part not in listed or not (folder / part).is_dir()]
     if missing:
         kind = listed.get("_class_name")
-        of_family = kind in (known.pipeline for known in FAMILIES.values())
+        of_family = kind in [known.pipeline for known in FAMILIES.values()]
         own = "" if of_family else f" (its model_index.json says {shown(kind)})"
         raise EraseBenchError(f"{folder} is no Stable-Diffusion-shaped pipeline{own}: it lacks {', '.join(missing)}")
     unlike = _unlike(folder)
