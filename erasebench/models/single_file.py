@@ -66,7 +66,7 @@ _RECORDED = {
     "sd_v2": SD2,
     "sdxl": SDXL,
 }
-"""How a header's architecture (ModelSpec) or base model (kohya's sd-scripts) begins, and the title of the kind."""
+"""The beginning of a header's architecture (ModelSpec) or base model (kohya's sd-scripts), and the kind's title."""
 
 
 def find_single_file(name: str) -> tuple[Path, Path] | None:
