@@ -97,7 +97,7 @@ def _check_weights(folder: Path, family: Family) -> None:
         if _weight_files(part):
             continue
         variant = next((path.suffixes[0][1:].partition("-")[0] for path in sorted(part.glob("*.safetensors"))), "")
-        why, option = "holds no .safetensors file, and to load any other may run code; if you trust them", ""
+        why, option = "holds no .safetensors file, and to load its other files may run code; if you trust them", ""
         if variant:
             why, option = (
                 f"holds its weights only as the variant {variant}; to have them looked for",
