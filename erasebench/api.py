@@ -6,6 +6,7 @@ Errors are those of the command line, raised before any work where they can be k
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,8 +21,9 @@ from erasebench.engine.opening import store_at
 from erasebench.engine.runner import Event, Progressed
 from erasebench.erasures import compute, plan_from
 from erasebench.errors import EraseBenchError, check_name
+from erasebench.memory import limit_memory
 from erasebench.models.footprint import check_memory
-from erasebench.models.loading import copy_model, describe_pipeline, load_stock
+from erasebench.models.loading import describe_pipeline, load_stock
 from erasebench.planning import check_limit, find_parts
 from erasebench.registry import METHODS
 from erasebench.stages.session import Session
@@ -99,7 +101,7 @@ def erase(
         progress: told after each step: steps done, steps in all, and figures such as the loss.
         store: a folder in which the erasure is kept and looked for, such as that of :func:`run`, which then makes no
             other; for models by name.  If omitted, nothing is kept.
-        max_memory: GB of the GPU that may be used; if omitted what is free.
+        max_memory: GB of the GPU that this process may have meanwhile; if omitted what is free.
         gradient_checkpointing: ``"on"``: train with less memory and more time, to the same result; ``"off"``;
             ``"auto"``: on a GPU, where what a gradient step needs would not fit.
         hyper_parameters: of the method, over its defaults.
@@ -122,6 +124,10 @@ def erase(
     options = _given(seed, store, max_memory, gradient_checkpointing)
     stock, model, erasure = _compute(pipeline, method, concepts, domain, progress, options, hyper_parameters)
     erased: StockPipeline = erase_pipeline(stock, model, erasure)
+    if isinstance(pipeline, str | Path):
+        device = model.device
+        del model  # whose own copies of the parts that did not change are there
+        erased.to(device)
     return erased
 
 
@@ -191,8 +197,8 @@ def _compute(
         dtype = "bfloat16" if pipeline.unet.dtype.itemsize < 4 else "float32"
     plan = plan_from(config, catalogue, source, device, dtype)
     if named:
-        check_memory(source, device, dtype, config.max_memory, resizable=False)
-    stock = load_stock(source).to(device) if named else pipeline
+        check_memory(source, device, dtype, config.max_memory, choices=())
+    stock = load_stock(source) if named else pipeline
     # Notebooks turn gradients off, for good or around a block; methods that train need them.
     with TemporaryDirectory(prefix="erasebench-") as folder, torch.inference_mode(False), torch.enable_grad():
         session = Session(
@@ -203,8 +209,12 @@ def _compute(
             max_memory=config.max_memory,
             gradient_checkpointing=config.gradient_checkpointing,
         )
-        session.model = copy_model(stock, source, dtype)
-        compute(plan.cell, session, [_listener(progress)] if progress else [])
+        try:
+            session.copy(stock)
+            compute(plan.cell, session, [_listener(progress)] if progress else [])
+        finally:
+            if config.max_memory is not None:
+                limit_memory(device, math.inf)  # of what the caller does later
         return stock, session.model, Erasure.load(session.store.read(plan.cell.key))
 
 

@@ -211,20 +211,24 @@ def attack(method: str, attack: str, concept: str, **options: Any) -> None:
 def plan(precision: str | None, speeds_of: Place | None, **options: Any) -> None:
     """Show what a run would do.
 
-    Cells to compute, cells already there, images, time and disk.
+    Cells to compute, cells already there, images, time and disk.  Exits with 2, as the run would, where a GPU of this
+    machine has no room for the model.
     """
     from erasebench.engine.opening import open_store, store_at
-    from erasebench.plan import describe_plan
+    from erasebench.plan import describe_plan, find_missing
     from erasebench.planning import make_plan
     from erasebench.precision import describe_precision, parse_precision
-    from erasebench.runs import with_replays
+    from erasebench.runs import check_cards, with_replays
 
     half = None if precision is None else parse_precision(precision)
     measured = [open_store(speeds_of, make=False)] if speeds_of else []
     run_plan = make_plan(with_replays(read_options(options)))
-    write_result(describe_plan(run_plan, store_at(run_plan.config.store, make=False), measured))
+    store = store_at(run_plan.config.store, make=False)
+    missing = find_missing(run_plan, store)
+    write_result(describe_plan(run_plan, missing, store, measured))
     if half is not None:
         write_result(f"\n{describe_precision(half, run_plan.config)}")
+    check_cards(run_plan, missing)
 
 
 @cli.command(cls=ReproduceCommand)

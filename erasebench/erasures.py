@@ -129,7 +129,7 @@ def erase(config: RunConfig, export: Export = "none", stream: TextIO | None = No
     plan = plan_erasure(config, export)
     about = read_about(config.out, plan.cell)
     if about is None or "seconds" not in about:
-        check_memory(plan.source, plan.device, plan.dtype, config.max_memory, resizable=False)
+        check_memory(plan.source, plan.device, plan.dtype, config.max_memory, choices=["--dtype"])
     prepare_folder(config.out)
 
     session = Session(

@@ -54,6 +54,7 @@ def check_name(what: str, name: str, allowed: Iterable[str], where: str = "") ->
 
 
 def one_line(error: BaseException) -> str:
-    """An error on one line: of divergence and of our own errors the message, of others with their type."""
-    own = isinstance(error, EraseBenchError | FloatingPointError)
+    """An error on one line: our own, of divergence and of damaged safetensors the message, others with their type."""
+    # By its name: the library is imported only where files are read.
+    own = isinstance(error, EraseBenchError | FloatingPointError) or type(error).__name__ == "SafetensorError"
     return " ".join((str(error) if own else "".join(traceback.format_exception_only(error))).split())

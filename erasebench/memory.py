@@ -41,14 +41,15 @@ SMALLEST_WORK = {
     "attack": "a single prompt",
     "generate": "a single image",
     "judge": "a single image",
+    "copy": "a copy of the model",
 }
-"""By stage, the least that is computed at a time."""
-SMALLER = "a smaller --size, --dtype bfloat16, "
+"""By stage, the least that is computed at a time; a copy is made of a pipeline in memory."""
+CHECKPOINTING, LESS_PRECISION, SMALLER = "--gradient-checkpointing on", "--dtype bfloat16", "a smaller --size"
 FITTING = {
-    "erase": "--gradient-checkpointing on, --dtype bfloat16, a smaller batch_size of the method, ",
-    "learn": "--gradient-checkpointing on, --dtype bfloat16, a smaller at_once of the attack, ",
-    "attack": SMALLER,
-    "generate": SMALLER,
+    "erase": (CHECKPOINTING, LESS_PRECISION, "a smaller batch_size of the method"),
+    "learn": (CHECKPOINTING, LESS_PRECISION, "a smaller at_once of the attack"),
+    "attack": (CHECKPOINTING, SMALLER, LESS_PRECISION),
+    "generate": (SMALLER, LESS_PRECISION),
 }
 """By stage, what takes less memory."""
 
@@ -171,27 +172,41 @@ def peak_bytes(device: torch.device, compute: Callable[[], object]) -> int:
     return int(torch.cuda.max_memory_allocated(device)) - before
 
 
-def out_of_memory(error: torch.OutOfMemoryError, device: str, stage: str) -> EraseBenchError:
+def out_of_memory(
+    error: torch.OutOfMemoryError,
+    device: str,
+    stage: str,
+    dtype: str,
+    gigabytes: float | None,
+    checkpointed: bool,
+) -> EraseBenchError:
     """The error for the user where memory does not suffice for the least that can be computed at a time.
 
     Args:
         error: of torch, in whose words stands how much was asked for.
         device: whose memory.
         stage: of the work.
+        dtype: the precision in force.
+        gigabytes: of the GPU that this process may have; the whole card if None.
+        checkpointed: gradient checkpointing was on.
     """
     import torch
 
     match = re.search(r"Tried to allocate ([\d.]+ \w+)", str(error))
     used = torch.cuda.memory_allocated(device) / GB if torch.cuda.is_available() else 0.0
+    in_force = {CHECKPOINTING: checkpointed, LESS_PRECISION: dtype == "bfloat16"}
+    fitting = [way for way in FITTING.get(stage, ()) if not in_force.get(way)]
+    if gigabytes is not None:
+        fitting.append(f"a larger --max-memory than {gigabytes:g}")
     return EraseBenchError(
         f"the memory of {device} ran out: {used:.1f} GB were in use, and {match[1] if match else 'more'} needed beside "
         f"them, for {SMALLEST_WORK.get(stage, 'the least that is computed at a time')}; what would fit: "
-        f"{FITTING.get(stage, '')}a card with more free memory, or a larger --max-memory"
+        f"{', '.join([*fitting, 'a card with more free memory'])}"
     )
 
 
 def limit_memory(device: str, gigabytes: float) -> None:
-    """Let this process have no more of a GPU than so many GB; what goes beyond runs out of memory."""
+    """Let this process have no more of a GPU than so many GB, of infinitely many all; what goes beyond runs out."""
     import torch
 
     index, total = torch.device(device).index, torch.cuda.mem_get_info(device)[1]

@@ -175,16 +175,21 @@ def _images(plan: Plan) -> dict[str, set[tuple[str, int]]]:
     return images
 
 
-def describe_plan(plan: Plan, store: Store, speeds_of: Sequence[Store] = ()) -> str:
+def find_missing(plan: Plan, store: Store) -> list[Cell]:
+    """The cells of a plan that a store does not hold."""
+    there = {key for key, marker in store.markers(cell.key for cell in plan.cells) if marker}
+    return [cell for cell in plan.cells if cell.key not in there]
+
+
+def describe_plan(plan: Plan, missing: Sequence[Cell], store: Store, speeds_of: Sequence[Store] = ()) -> str:
     """A planned run in words: its cells, its rows that cannot be, what is asked for and not there, and an estimate.
 
     Args:
         plan: of the run.
+        missing: its cells that are to be computed.
         store: where its results would be.
         speeds_of: further stores whose cells say how long things take.
     """
-    there = {key for key, marker in store.markers(cell.key for cell in plan.cells) if marker}
-    missing = [cell for cell in plan.cells if cell.key not in there]
     lines = list_missing(missing)
     lines += [f"n/a        {row.method} {row.concept.name}: {row.reason}" for row in plan.rows if row.reason]
     lines += [

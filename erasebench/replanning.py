@@ -47,7 +47,7 @@ class Replanner:
         """The plan of both rows and of all attacks on them, which only tries again what was found."""
         rows = [self._row(row) for row in self.artefacts.record.rows]
         return Plan(
-            make_config({"seed": self.entry.seed}),
+            make_config({"seed": self.entry.seed, "max_memory": self.how.max_memory, "workers": self.how.workers}),
             self.source,
             resolve_device(self.how.device),
             self.dtype,

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
@@ -15,7 +15,7 @@ import pandas as pd
 
 from erasebench import __version__
 from erasebench.config import RunConfig, parse_method
-from erasebench.engine.cells import with_all_that_they_read
+from erasebench.engine.cells import Cell, with_all_that_they_read
 from erasebench.engine.doctor import of_other_versions
 from erasebench.engine.ledger import LEDGER, Ledger
 from erasebench.engine.objects import MIRRORS
@@ -30,8 +30,8 @@ from erasebench.environment import hostless_environment
 from erasebench.errors import EraseBenchError
 from erasebench.files import cannot_write, prepare_folder, write_durably
 from erasebench.metrics.metric import load_metrics
-from erasebench.models.footprint import check_memory
-from erasebench.models.loading import find_model
+from erasebench.models.footprint import NUMBERS, check_memory, count_weights
+from erasebench.models.loading import ModelSource, find_model
 from erasebench.plan import Plan, resolved_config
 from erasebench.planning import make_plan
 from erasebench.plugins import BASELINE
@@ -140,11 +140,8 @@ def _run(plan: Plan, store: Store, stream: TextIO | None) -> Result:
     config = plan.config
     store.bring(cell.key for cell in plan.cells)
     missing = [cell for cell in plan.cells if store.marker(cell.key) is None]
-    workers = config.workers or count_workers(plan.device, plan.source.weight_files)
-    with_model = any(cell.stage in WITH_MODEL for cell in missing)
-    if config.runner == "local" and with_model:
-        for device in worker_devices(plan.device, workers):
-            check_memory(plan.source, device, plan.dtype, config.max_memory, config.size)
+    workers = config.workers or count_workers(plan.device, plan.source)
+    check_cards(plan, missing)
     ledger = Ledger(config.out / LEDGER)
     try:
         write_durably(config.out / CONFIG, resolved_config(plan).to_yaml())
@@ -167,7 +164,7 @@ def _run(plan: Plan, store: Store, stream: TextIO | None) -> Result:
             config.plugins,
             config.max_memory,
             config.gradient_checkpointing,
-            room=(config.size or 0) if config.runner != "local" and with_model else None,
+            room=(config.size or 0) if config.runner != "local" and _need_model(missing) else None,
         )
         with Progress(missing, stream, workers) as progress:
             if len(missing) == len(plan.cells):
@@ -186,6 +183,24 @@ def _run(plan: Plan, store: Store, stream: TextIO | None) -> Result:
     finally:
         ledger.close()
     return result
+
+
+def check_cards(plan: Plan, missing: Iterable[Cell], choices: Collection[str] = ("--size", "--dtype")) -> None:
+    """Raise if a cell needs the model and a GPU of this machine that is to work has no room for it.
+
+    Args:
+        plan: of the run; ``missing`` its cells that are to be computed.
+        choices: options that the user may set, and that can be advised.
+    """
+    config = plan.config
+    if plan.device == "cpu" or config.runner != "local" or not _need_model(missing):
+        return
+    for device in worker_devices(plan.device, config.workers or count_workers(plan.device, plan.source)):
+        check_memory(plan.source, device, plan.dtype, config.max_memory, plan.sampler["size"], choices)
+
+
+def _need_model(cells: Iterable[Cell]) -> bool:
+    return any(cell.stage in WITH_MODEL for cell in cells)
 
 
 def check_runner(config: RunConfig) -> None:
@@ -224,7 +239,7 @@ def make_runner(config: RunConfig, session: Session, workers: int) -> Runner:
             return LocalRunner(session, workers, patience)
 
 
-def count_workers(device: str, weight_files: Sequence[Path]) -> int:
+def count_workers(device: str, source: ModelSource) -> int:
     """The number of processes that work unless the user says otherwise.
 
     One for each processor that this process may use, or for each GPU.  On processors, where each has a model of its own
@@ -232,11 +247,11 @@ def count_workers(device: str, weight_files: Sequence[Path]) -> int:
 
     Args:
         device: where the run is.
-        weight_files: of the model.
+        source: the model.
     """
     if device == "cpu":
         processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        weights = sum(path.stat().st_size for path in weight_files)
+        weights = NUMBERS["float32"] * sum(count_weights(source).values())
         room = _free_memory() / (WORKER_MEMORY + 2 * weights)  # the weights, and those that an erasure changes
         return max(1, int(min(processors, room)))
     if device != "cuda":

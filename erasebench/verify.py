@@ -59,7 +59,7 @@ from erasebench.results.measure import measure
 from erasebench.results.record import AttackRecord, record_plan
 from erasebench.results.rows import TableRow
 from erasebench.results.scores import collect_scores
-from erasebench.runs import count_workers
+from erasebench.runs import check_cards, count_workers
 from erasebench.stages.session import Session
 
 TOLERANCE = 0.02
@@ -209,7 +209,7 @@ def _draw(
 ) -> Verification:
     """Draw and judge everything again, and compare; ``rows`` is what the submitted scores give, by attack."""
     _submit(entry, artefacts, store)
-    workers = how.workers or count_workers(plan.device, plan.source.weight_files)
+    workers = how.workers or count_workers(plan.device, plan.source)
     session = Session(
         plan.source,
         plan.device,
@@ -222,6 +222,7 @@ def _draw(
     )
     store.bring(cell.key for cell in plan.cells)
     missing = [cell for cell in plan.cells if store.marker(cell.key) is None]
+    check_cards(plan, missing, choices=())  # the entry says the rest
     with Progress(missing, stream, workers) as progress:
         outcome = LocalRunner(session, workers).run(plan.cells, store, [progress])
     if outcome.failed:

@@ -9,7 +9,7 @@ import hashlib
 import pickle
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -36,6 +36,8 @@ WEIGHTS, GUIDANCE = "erasure.safetensors", "guidance.json"
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 _ADAPTERS = {"hada_": "LoHa", "lokr_": "LoKr", "dora_scale": "DoRA", "lora_mid": "a Tucker decomposition"}
 """Parts of the keys of adapters that are no plain LoRA, and what they are."""
+_OF_XL = re.compile(r"^(lora_te[12]_|text_encoder_2\.)|transformer_blocks[._][1-9]")
+"""The names of what only Stable Diffusion XL has: two text encoders, and several transformer blocks in an attention."""
 
 
 @METHODS.register("checkpoint")
@@ -107,7 +109,7 @@ class Checkpoint(Method):
         files = find_files(Path(self.path))
         tensors = {prefix + key: tensor for prefix, file in files for key, tensor in read_tensors(file).items()}
         try:
-            check_base(tensors, parameters)
+            check_base(tensors, parameters, _titles(files))
             if any(key.startswith(UNET) for key in tensors):
                 tensors = from_original_layout(tensors, list(parameters))
             if self.kind == "auto" and is_lora(tensors):
@@ -295,14 +297,22 @@ def _check_tensor(tensor: Tensor, where: str, is_alpha: bool) -> None:
         )
 
 
-def check_base(tensors: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> None:
-    """Raise if a file was made for another kind of model, which its cross-attention shows, or is no plain LoRA.
+def _titles(files: Sequence[tuple[str, Path]]) -> set[str]:
+    """The titles of the kinds of models that files say in their headers that they are of."""
+    from erasebench.models.single_file import SUFFIX, read_header, recorded_title
+
+    return {title for _, file in files if file.suffix == SUFFIX and (title := recorded_title(read_header(file)[1]))}
+
+
+def check_base(tensors: Mapping[str, Tensor], parameters: Mapping[str, Tensor], titles: Collection[str] = ()) -> None:
+    """Raise if a file was made for another kind of model, or is no plain LoRA.
 
     Args:
         tensors: the file's.
         parameters: the model's.
+        titles: of the kinds of models that it says it is of.
     """
-    from erasebench.models.single_file import KINDS, find_transformer
+    from erasebench.models.single_file import KINDS, SDXL, find_transformer
 
     for part, adapter in _ADAPTERS.items():
         key = next((key for key in tensors if part in key), None)
@@ -320,3 +330,11 @@ def check_base(tensors: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) 
                     f"it was made for {kind.title}: its cross-attention reads {kind.text_width} numbers a token, the "
                     f"model's {own}"
                 )
+    is_xl = any(_OF_XL.search(name) for name in parameters)
+    key = next((key for key in tensors if _OF_XL.search(key)), None)
+    if key and not is_xl:
+        raise EraseBenchError(f"its key '{key}' shows that it was made for {SDXL}, and the model is another")
+    title = SDXL if is_xl else next((kind.title for kind in KINDS if kind.text_width == own), None)
+    for other in sorted(titles) if title else ():
+        if other != title:
+            raise EraseBenchError(f"its header says that it was made for {other}, and the model is of {title}")

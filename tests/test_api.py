@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -247,7 +248,7 @@ def test_an_erasure_for_those_who_want_it() -> None:
 def test_what_cannot_be_is_said_before_any_work(
     method: str, concepts: Any, options: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("erasebench.api.copy_model", None)
+    monkeypatch.setattr("erasebench.stages.session.copy_model", None)
     with pytest.raises(erasebench.EraseBenchError) as caught:
         erasebench.erase(stock_pipeline(), method, concepts, **options)
     assert message in str(caught.value)
@@ -376,6 +377,24 @@ def test_an_erasure_and_a_run_share_a_store(tmp_path: Path, capsys: pytest.Captu
     assert told == [1, 2] and differing(snapshot(erased), snapshot(again)) == set()
     with pytest.raises(erasebench.EraseBenchError, match="nothing tells two pipelines in memory apart"):
         erasebench.erase(stock_pipeline(), "uce", "church", store=tmp_path)
+
+
+def test_a_limit_holds_while_a_copy_is_made_on_the_card_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+
+    def copy(pipeline: Any, source: Any, device: str, dtype: str) -> None:
+        told.append((str(pipeline.device), device, dtype))
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.50 GiB.")
+
+    monkeypatch.setattr("erasebench.planning.resolve_device", lambda *_, **__: "cuda")
+    monkeypatch.setattr("erasebench.models.footprint.free_memory", lambda _, limit=None: 1e9 * (limit or 8))
+    monkeypatch.setattr("erasebench.stages.session.copy_model", copy)
+    for module in ("stages.session", "api"):
+        monkeypatch.setattr(f"erasebench.{module}.limit_memory", lambda device, gigabytes: told.append(gigabytes))
+    wanted = r"memory of cuda ran out: .* 1\.50 GiB .* for a copy of the model; .* a larger --max-memory than 6, a card"
+    with pytest.raises(erasebench.EraseBenchError, match=wanted):
+        erasebench.erase("picturebook", "uce", "church", max_memory=6)
+    assert told == [6, ("cpu", "cuda", "bfloat16"), math.inf]
 
 
 def test_a_card_that_is_too_small_is_refused_before_the_model_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from safetensors import SafetensorError
 
 import erasebench
 import erasebench.attacks
@@ -24,6 +25,7 @@ from erasebench.errors import EraseBenchError, one_line
         (EraseBenchError("what\nand how"), "what and how"),
         (FloatingPointError("training diverged"), "training diverged"),
         (KeyError("name"), "KeyError: 'name'"),
+        (SafetensorError("Error while deserializing\nheader"), "Error while deserializing header"),
     ],
 )
 def test_an_error_on_one_line_keeps_its_cause(error: Exception, text: str) -> None:

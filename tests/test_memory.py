@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -205,6 +206,8 @@ def test_a_limit_is_a_share_of_the_card(card: dict[int, float]) -> None:
     limit_memory("cuda:2", 99)
     limit_memory("cuda", 12)
     assert card == {1: 0.25, 2: 1.0, 7: 0.5}
+    limit_memory("cuda", math.inf)
+    assert card[7] == 1.0
 
 
 def test_batch_sizes_are_fitted_to_the_images_and_the_decoder_apart(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,9 +230,18 @@ def test_batch_sizes_are_fitted_to_the_images_and_the_decoder_apart(monkeypatch:
     assert model.batch_sizes.drawn.rows == 4
 
 
-def test_what_would_fit_is_said_in_one_line() -> None:
-    text = str(out_of_memory(torch.OutOfMemoryError(MESSAGE), "cuda:1", "generate"))
-    assert text == (
-        "the memory of cuda:1 ran out: 0.0 GB were in use, and 1.50 GiB needed beside them, for a single image; what "
-        "would fit: a smaller --size, --dtype bfloat16, a card with more free memory, or a larger --max-memory"
-    )
+@pytest.mark.parametrize(("stage", "dtype", "gigabytes", "checkpointed", "said"), [
+    ("generate", "float32", None, False, "image; what would fit: a smaller --size, --dtype bfloat16, a card with"),
+    ("generate", "bfloat16", 6.5, False, "fit: a smaller --size, a larger --max-memory than 6.5, a card with"),
+    ("erase", "float32", None, False, "step; what would fit: --gradient-checkpointing on, --dtype bfloat16, a "),
+    ("erase", "bfloat16", None, True, "step; what would fit: a smaller batch_size of the method, a card with"),
+    ("attack", "bfloat16", None, False, "prompt; what would fit: --gradient-checkpointing on, a smaller --size, a"),
+    ("judge", "float32", None, False, "single image; what would fit: a card with more free memory"),
+    ("copy", "float32", 3, False, "a copy of the model; what would fit: a larger --max-memory than 3, a card"),
+])  # fmt: skip
+def test_what_would_fit_is_said_in_one_line_and_is_not_there_yet(
+    stage: str, dtype: str, gigabytes: float | None, checkpointed: bool, said: str
+) -> None:
+    text = str(out_of_memory(torch.OutOfMemoryError(MESSAGE), "cuda:1", stage, dtype, gigabytes, checkpointed))
+    assert text.startswith("the memory of cuda:1 ran out: 0.0 GB were in use, and 1.50 GiB needed beside them, for a ")
+    assert said in text and text.endswith(" a card with more free memory") and "\n" not in text

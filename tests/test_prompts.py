@@ -14,7 +14,7 @@ from erasebench.concepts import Prompt, View, load_catalogue
 from erasebench.config import make_config
 from erasebench.engine.store import Store
 from erasebench.errors import EraseBenchError
-from erasebench.plan import count_prompts, describe_plan
+from erasebench.plan import count_prompts, describe_plan, find_missing
 from erasebench.planning import make_plan
 from erasebench.prompts import (
     COMPOSITIONS,
@@ -131,8 +131,11 @@ def test_rows_that_differ_by_their_seeds_are_as_many_prompts(tmp_path: Path, mon
         "mine": 1
     }
     store = Store(tmp_path / "store", make=False)
-    assert "\nmine has 3 prompts in this domain, not the 4 asked for\n" in describe_plan(made, store)
-    assert "mine has" not in describe_plan(make_plan(make_config(config, {"prompts": 3})), store)
+    assert "\nmine has 3 prompts in this domain, not the 4 asked for\n" in describe_plan(
+        made, find_missing(made, store), store
+    )
+    fewer = make_plan(make_config(config, {"prompts": 3}))
+    assert "mine has" not in describe_plan(fewer, find_missing(fewer, store), store)
 
 
 def test_pairs_of_a_csv_file_may_have_a_blank_second_and_other_columns(tmp_path: Path) -> None:

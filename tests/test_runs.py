@@ -9,6 +9,7 @@ import json
 import math
 import os
 import re
+import struct
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import fields
@@ -29,7 +30,7 @@ from erasebench.engine.workers import LocalRunner, ThisProcess
 from erasebench.errors import EraseBenchError
 from erasebench.images import read_images
 from erasebench.judges.weights_files import FOLDER
-from erasebench.models.loading import load_model
+from erasebench.models.loading import ModelSource, load_model
 from erasebench.picturebook import GUIDANCE
 from erasebench.planning import make_plan
 from erasebench.registry import METHODS
@@ -225,6 +226,7 @@ def test_a_run_goes_on_when_memory_runs_out(
 
 @pytest.mark.parametrize(("command", "said"), [
     (["run", *TINY], "its weights and one image of 64 x 64 pixels take about 0.05 GB, and it has 0.00 GB free; what "),
+    (["plan", *TINY], "its weights and one image of 64 x 64 pixels take about 0.05 GB, and it has 0.00 GB free; what "),
     (["erase", "--method", "uce", "--concept", "church"], "what would fit: a larger card, --device cpu\n"),
 ])  # fmt: skip
 def test_a_card_that_is_too_small_is_said_before_any_work(
@@ -232,9 +234,10 @@ def test_a_card_that_is_too_small_is_said_before_any_work(
 ) -> None:
     monkeypatch.setattr("erasebench.planning.resolve_device", lambda device, elsewhere=False: "cuda:0")
     monkeypatch.setattr("erasebench.models.footprint.free_memory", lambda device, gigabytes=None: 10**6)
-    more = ("--store", tmp_path / "store") if command[0] == "run" else ()
+    more = () if command[0] == "erase" else ("--store", tmp_path / "store")
     assert run_command(*command, *more, "--out", tmp_path / "out") == 2
-    error = capsys.readouterr().err
+    plan, error = capsys.readouterr()
+    assert (" cells: 0 already there" in plan) == (command[0] == "plan")
     assert error.startswith("error: cuda:0 is too small for this model: ") and said in error and error.count("\n") == 1
     assert not any((tmp_path / "store" / "cells").glob("*")) and not any((tmp_path / "out").glob("*"))
 
@@ -290,14 +293,18 @@ def test_the_number_of_workers_changes_nothing(processes: int, tmp_path: Path) -
 def test_there_are_as_many_workers_as_processors_and_memory_allow(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Weights are held in float32, whatever their file has."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(6)))
-    weights = [tmp_path / "unet.safetensors"]
-    with open(weights[0], "wb") as stream:
-        stream.truncate(500_000_000)
+    (tmp_path / "unet").mkdir()
+    with open(tmp_path / "unet" / "model.safetensors", "wb") as stream:
+        header = b'{"a": {"dtype": "F16", "shape": [125000000], "data_offsets": [0, 250000000]}}'
+        stream.write(struct.pack("<Q", len(header)) + header)
+        stream.truncate(stream.tell() + 250_000_000)
+    source = ModelSource("somewhere", tmp_path, "photo", "", 50, 7.5)
     for free, count in ((math.inf, 6), (8.5e9, 4), (1e9, 1)):
         monkeypatch.setattr("erasebench.runs._free_memory", lambda free=free: free)
-        assert count_workers("cpu", weights) == count
-    assert count_workers("cuda:1", weights) == 1
+        assert count_workers("cpu", source) == count
+    assert count_workers("cuda:1", source) == 1
 
 
 def test_each_worker_is_on_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

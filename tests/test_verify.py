@@ -418,6 +418,19 @@ def test_an_erasure_that_was_not_submitted_is_made_anew(entries: Path, how: How)
     assert verify(path, How(how.store, make_erasure=True, workers=1)).differences == ()
 
 
+def test_a_card_that_is_too_small_is_said_before_any_work(
+    path: Path, how: How, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("erasebench.replanning.resolve_device", lambda device: "cuda:0")
+    monkeypatch.setattr("erasebench.models.footprint.free_memory", lambda device, limit=None: 1e9 * (limit or 8))
+    monkeypatch.setattr("erasebench.verify.LocalRunner", None)
+    wanted = (
+        r"^cuda:0 is too small for .* --max-memory leaves 0\.01 GB; what would fit: --max-memory 0\.1, a larger card"
+    )
+    with pytest.raises(EraseBenchError, match=wanted):
+        verify(path, replace(how, store=tmp_path / "store", max_memory=0.01))
+
+
 def test_artefacts_may_lie_elsewhere(path: Path, how: How, tmp_path: Path) -> None:
     shutil.move(artefact_folder(path), tmp_path / "elsewhere")
     with pytest.raises(EraseBenchError, match="cannot read the artefact"):

@@ -38,7 +38,7 @@ BATCH_SIZE, CELL_IMAGES = 25, 100
 def test_images_per_second_of_workers(model: DiffusionModel, benchmark: Any, tmp_path: Path, show: Show) -> None:
     """By turns; the fastest round of each counts.  The first cell, in which the workers load the model, does not."""
     source = find_model("picturebook")
-    workers = count_workers("cpu", source.weight_files)
+    workers = count_workers("cpu", source)
     sampler = {"name": "ddim", "steps": STEPS, "guidance_scale": GUIDANCE, "size": None}
     base = erase.cell(resolve_method("sd", {}), [], source, 0, "float32", lambda name: {})
     pipeline = load_pipeline()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from erasebench.errors import EraseBenchError
@@ -92,7 +93,7 @@ def check_memory(
     dtype: str,
     gigabytes: float | None,
     size: int | None = None,
-    resizable: bool = True,
+    choices: Collection[str] = ("--size", "--dtype"),
 ) -> None:
     """Raise unless the device, if it is a GPU, has room for a model and one image.
 
@@ -102,7 +103,7 @@ def check_memory(
         dtype: the precision that it computes in.
         gigabytes: of the GPU that this process may have; the whole card if None.
         size: of the image, pixels a side; the model's own if None.
-        resizable: the user could choose another one.
+        choices: options that the user may set, and that can be advised.
 
     Raises:
         EraseBenchError: it has not; the message says what would fit.
@@ -113,9 +114,9 @@ def check_memory(
     needed = footprint.needed(size)
     if needed <= free:
         return
-    side, max_side = size or footprint.size, footprint.largest(free) if resizable else 0
+    side, max_side = size or footprint.size, footprint.largest(free) if "--size" in choices else 0
     fitting = [f"--size {max_side}"] if max_side else []
-    if dtype != "bfloat16" and Footprint.of(source, "bfloat16").needed(size) <= free:
+    if "--dtype" in choices and dtype != "bfloat16" and Footprint.of(source, "bfloat16").needed(size) <= free:
         fitting.append("--dtype bfloat16")
     if gigabytes is not None and needed <= USABLE_SHARE * free_memory(device):
         fitting.append(f"--max-memory {math.ceil(needed / USABLE_SHARE / GB * 10) / 10}")

@@ -19,6 +19,7 @@ from erasebench.files import hash_file_once, hash_files
 from erasebench.models.families import FAMILIES, STABLE_DIFFUSION, STABLE_DIFFUSION_XL, Family
 from erasebench.models.single_file import find_single_file, load_single_file
 from erasebench.picturebook import pipeline_path, quiet
+from erasebench.texts import shown
 
 if TYPE_CHECKING:
     from erasebench.models.diffusion import DiffusionModel
@@ -56,9 +57,7 @@ class ModelSource:
         """The safetensors files that are loaded: the single file, or those of each network's folder."""
         if self.file:
             return [self.file]
-        files = (path for part in self.family.networks for path in sorted((self.folder / part).glob("*.safetensors")))
-        # Copies in other precisions, as model.fp16.safetensors, stay where they are.
-        return [path for path in files if len(path.suffixes) == 1]
+        return [path for part in self.family.networks for path in _weight_files(self.folder / part)]
 
 
 def find_model(name: str) -> ModelSource:
@@ -67,7 +66,8 @@ def find_model(name: str) -> ModelSource:
     Torch is not imported.
 
     Raises:
-        EraseBenchError: the folder or the file is no Stable-Diffusion-shaped model, or the hub model cannot be had.
+        EraseBenchError: the folder or the file is no Stable-Diffusion-shaped model or holds no weights in safetensors,
+            or the hub model cannot be had.
     """
     if name == "picturebook":
         return _source(name, pipeline_path(), PICTUREBOOK, STABLE_DIFFUSION)
@@ -81,7 +81,32 @@ def find_model(name: str) -> ModelSource:
     folder = Path(name)
     if not folder.exists():
         folder = _from_hub(name)
-    return _source(name, folder, PHOTO, _family_of_folder(folder))
+    family = _family_of_folder(folder)
+    _check_weights(folder, family)
+    return _source(name, folder, PHOTO, family)
+
+
+def _weight_files(part: Path) -> list[Path]:
+    """The safetensors files of a network's folder; copies in other precisions, as model.fp16.safetensors, are left."""
+    return [path for path in sorted(part.glob("*.safetensors")) if len(path.suffixes) == 1]
+
+
+def _check_weights(folder: Path, family: Family) -> None:
+    """Raise unless each network has weights that can be loaded without unpickling anything."""
+    for part in (folder / name for name in family.networks):
+        if _weight_files(part):
+            continue
+        variant = next((path.suffixes[0][1:].partition("-")[0] for path in sorted(part.glob("*.safetensors"))), "")
+        why, option = "holds no .safetensors file, and to load its other files may run code; if you trust them", ""
+        if variant:
+            why, option = (
+                f"holds its weights only as the variant {variant}; to have them looked for",
+                f", variant='{variant}'",
+            )
+        raise EraseBenchError(
+            f'{part} {why}, convert the model: python -c "from diffusers import {family.pipeline} as P; '
+            f"P.from_pretrained('{folder}'{option}).save_pretrained('NEW')\""
+        )
 
 
 def _source(name: str, folder: Path, domain: Domain, family: Family) -> ModelSource:
@@ -128,7 +153,7 @@ def load_stock(source: ModelSource) -> Any:
     try:
         # The index of a model from the hub also lists parts that are not downloaded.
         pipeline = getattr(diffusers, family.pipeline).from_pretrained(
-            source.folder, local_files_only=True, **dict.fromkeys(family.unused)
+            source.folder, local_files_only=True, use_safetensors=True, **dict.fromkeys(family.unused)
         )
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise EraseBenchError(f"diffusers cannot load {source.folder}: {error}") from error
@@ -170,12 +195,13 @@ def describe_pipeline(pipeline: Any, domain: str | None = None) -> ModelSource:
     return ModelSource(name, Path(name), model_domain.name, "", model_domain.steps, model_domain.guidance_scale, family)
 
 
-def copy_model(pipeline: Any, source: ModelSource, dtype: str) -> DiffusionModel:
-    """Copy a pipeline's parts, their weights in float32, on its device.
+def copy_model(pipeline: Any, source: ModelSource, device: str, dtype: str) -> DiffusionModel:
+    """Copy a pipeline's parts, their weights in float32.
 
     Args:
-        pipeline: a stock pipeline; it is left as it was.
+        pipeline: a stock pipeline; it is left as it was, where it was.
         source: what is known of it.
+        device: where the copy is.
         dtype: what the copy computes in: ``"float32"`` or ``"bfloat16"``.
     """
     import torch
@@ -187,7 +213,7 @@ def copy_model(pipeline: Any, source: ModelSource, dtype: str) -> DiffusionModel
             network.float()
     shared = {name: getattr(pipeline, name) for name in ("config", "scheduler", *family.tokenizers)}
     parts = SimpleNamespace(**shared, **networks)
-    return _model_class(family)(parts, source.domain, pipeline.device, getattr(torch, dtype))
+    return _model_class(family)(parts, source.domain, device, getattr(torch, dtype))
 
 
 def resolve_device(device: str, elsewhere: bool = False) -> str:
@@ -239,7 +265,10 @@ def _family_of_folder(folder: Path) -> Family:
     family = STABLE_DIFFUSION_XL if "text_encoder_2" in listed else STABLE_DIFFUSION
     missing = [part for part in family.parts if part not in listed or not (folder / part).is_dir()]
     if missing:
-        raise EraseBenchError(f"{folder} is no Stable-Diffusion-shaped pipeline: it lacks {', '.join(missing)}")
+        kind = listed.get("_class_name")
+        of_family = kind in [known.pipeline for known in FAMILIES.values()]
+        own = "" if of_family else f" (its model_index.json says {shown(kind)})"
+        raise EraseBenchError(f"{folder} is no Stable-Diffusion-shaped pipeline{own}: it lacks {', '.join(missing)}")
     unlike = _unlike(folder)
     if unlike:
         raise EraseBenchError(f"{folder} is not of {SHAPES}: {unlike}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,16 @@ KINDS = (
     Kind(SD2, "sd2-768-v", 1024, "v_prediction", 768, "stable-diffusion-v2-768-v", (OPEN_CLIP,)),
     Kind(SDXL, "sdxl", 2048, "epsilon", 1024, "stable-diffusion-xl-v1-base", (CLIP_XL, OPEN_CLIP_XL)),
 )
+_ARCHITECTURE, _KOHYA_BASE = "modelspec.architecture", "ss_base_model_version"
+_RECORDED = {
+    "stable-diffusion-v1": SD1,
+    "stable-diffusion-v2": SD2,
+    "stable-diffusion-xl": SDXL,
+    "sd_v1": SD1,
+    "sd_v2": SD2,
+    "sdxl": SDXL,
+}
+"""The beginning of a header's architecture (ModelSpec) or base model (kohya's sd-scripts), and the kind's title."""
 
 
 def find_single_file(name: str) -> tuple[Path, Path] | None:
@@ -137,6 +147,8 @@ def _kind(path: Path, shapes: Mapping[str, list[int]], metadata: Mapping[str, st
         )
     recorded = _MODEL_SPEC.get(metadata.get("modelspec.prediction_type", ""))
     recorded = recorded or ("v_prediction" if "v_pred" in shapes else None)
+    architecture = metadata.get(_ARCHITECTURE)
+    recorded = recorded or next((kind.prediction for kind in kinds if kind.architecture == architecture), None)
     target = prediction or recorded or (kinds[0].prediction if len(kinds) == 1 else None)
     if target is None:
         ways = " or ".join(f"'{path}[prediction={k.prediction}]' (those for {k.resolution} pixels)" for k in kinds)
@@ -156,14 +168,15 @@ def _is_text_key(key: str, shape: list[int]) -> bool:
 def _other(path: Path, shapes: Mapping[str, list[int]]) -> str | None:
     """Say what a file is instead of a Stable Diffusion model that is sampled from a prompt and noise alone."""
     as_method = f'give the model that it belongs to, and --methods "checkpoint[path={path}]"'
-    if any(re.search(r"[._]lora[._]|^lora_|\.(hada|lokr)_|\.alpha$", key) for key in shapes):
+    ends = [f"{UNET}{key}.weight" for key in ("input_blocks.0.0", "out.2")]
+    # Whole models may hold keys that merged LoRAs left behind.
+    if ends[0] not in shapes and any(re.search(r"[._]lora[._]|^lora_|\.(hada|lokr)_|\.alpha$", key) for key in shapes):
         return f"it is a LoRA; {as_method}"
     transformer = find_transformer(shapes)
     if transformer:
         return f"it is of {transformer}"
     if any(re.match(r"(unet\.|text_encoder\.)?(down_blocks|encoder\.layers|text_model)\.", key) for key in shapes):
         return f"it holds parts of a diffusers pipeline; {as_method}, or the pipeline's folder"
-    ends = [f"{UNET}{key}.weight" for key in ("input_blocks.0.0", "out.2")]
     for key in ends:
         if len(shapes.get(key, [])) != 4:
             return f"it has no weight {key}, as Stable Diffusion's U-Nets have"
@@ -172,7 +185,18 @@ def _other(path: Path, shapes: Mapping[str, list[int]]) -> str | None:
         return f"its U-Net reads {inputs} channels and gives {outputs}, as those for inpainting and the like"
     if any(key.startswith("conditioner.embedders.0.model.") for key in shapes):
         return "it is a refiner of Stable Diffusion XL, which draws over images of another model"
+    added = any(key.startswith(f"{UNET}label_emb.") for key in shapes)  # only XL's is made of the prompt and the size
+    if any(key.startswith("noise_augmentor.") or (added and key.startswith(OPEN_CLIP)) for key in shapes):
+        return "it is of unCLIP, which draws from the embedding of an image"
+    if "edm_mean" in shapes:
+        return "it is of Playground 2.5, whose noise levels are not those of Stable Diffusion XL"
     return None
+
+
+def recorded_title(metadata: Mapping[str, str]) -> str | None:
+    """The title of the kind that a header says its weights, or the model of a LoRA, are of; None if of none known."""
+    recorded = [metadata.get(key, "") for key in (_ARCHITECTURE, _KOHYA_BASE)]
+    return next((title for start, title in _RECORDED.items() if any(r.startswith(start) for r in recorded)), None)
 
 
 def model_spec(model: Any, adapter: str = "") -> dict[str, str]:
@@ -188,7 +212,7 @@ def model_spec(model: Any, adapter: str = "") -> dict[str, str]:
     pixels = model.latent_shape[1] * model.scale_factor
     return {
         "modelspec.sai_model_spec": "1.0.0",
-        **({"modelspec.architecture": kinds[0].architecture + adapter} if kinds else {}),
+        **({_ARCHITECTURE: kinds[0].architecture + adapter} if kinds else {}),
         "modelspec.implementation": "diffusers" if adapter else "https://github.com/Stability-AI/generative-models",
         "modelspec.title": "erased by erasebench",
         "modelspec.resolution": f"{pixels}x{pixels}",
@@ -196,13 +220,16 @@ def model_spec(model: Any, adapter: str = "") -> dict[str, str]:
     }
 
 
-def find_transformer(keys: Iterable[str]) -> str | None:
+def find_transformer(keys: Collection[str]) -> str | None:
     """The model whose network is a transformer and no U-Net that keys of weights are of, if any."""
     for key in keys:
         if re.search(r"(^|[._])(joint_blocks|joint_transformer_blocks)[._]", key):
             return "Stable Diffusion 3, whose network is a transformer"
         if re.search(r"(^|[._])(double_blocks|single_blocks|single_transformer_blocks)[._]", key):
             return "FLUX or one like it, whose network is a transformer"
+    # FLUX's have the like beside the blocks above; a U-Net's stand within its levels.
+    if any(re.match(r"(base_model\.model\.)?(transformer\.)?transformer_blocks\.", key) for key in keys):
+        return "Stable Diffusion 3, FLUX or one like them, whose network is a transformer"
     return None
 
 

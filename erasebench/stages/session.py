@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,7 +18,7 @@ from erasebench.environment import processor
 from erasebench.errors import EraseBenchError
 from erasebench.memory import DRAWN_AT_ONCE, BatchSize, BatchSizes, limit_memory, out_of_memory
 from erasebench.models.footprint import check_memory
-from erasebench.models.loading import ModelSource, load_model
+from erasebench.models.loading import ModelSource, copy_model, load_model
 from erasebench.registry import load_file
 from erasebench.stages import generate
 from erasebench.stages.judge import make_judge
@@ -112,9 +112,26 @@ class Session:
     @cached_property
     def model(self) -> DiffusionModel:
         """The unerased model."""
+        return self._within_limit(lambda: load_model(self.source, self.device, self.dtype))
+
+    def copy(self, pipeline: Any) -> None:
+        """Make the unerased model of a stock pipeline, which is left as it was, instead of loading it.
+
+        Raises:
+            EraseBenchError: the GPU has no room.
+        """
+        from torch import OutOfMemoryError
+
+        try:
+            self.model = self._within_limit(lambda: copy_model(pipeline, self.source, self.device, self.dtype))
+        except OutOfMemoryError as error:
+            raise out_of_memory(error, self.device, "copy", self.dtype, self.max_memory, False) from error
+
+    def _within_limit(self, make: Callable[[], DiffusionModel]) -> DiffusionModel:
+        """A model that is made and works within the memory that this process may have."""
         if self.max_memory is not None:
             limit_memory(self.device, self.max_memory)
-        model = load_model(self.source, self.device, self.dtype)
+        model = make()
         model.recorder.gigabytes = self.max_memory
         if self.compile:
             model.compile()
@@ -185,7 +202,9 @@ class Session:
                 else:
                     costs = [stage.run(cell, self, folder, *more) for cell, folder in zip(cells, folders, strict=True)]
         except OutOfMemoryError as error:
-            raise out_of_memory(error, self.device, cells[0].stage) from error
+            checkpointed = checkpointing.used or checkpointing.mode == "on"
+            settings = self.dtype, self.max_memory, checkpointed
+            raise out_of_memory(error, self.device, cells[0].stage, *settings) from error
         if halvings := self.batch_sizes.halvings - before:
             costs[0]["halvings"] = halvings
         if checkpointing.used:

@@ -16,10 +16,20 @@ from erasebench.models.erasure import Erasure
 from erasebench.models.guidance import ClassifierFreeGuidance, SafeLatentGuidance
 from erasebench.plugins import Attack
 from erasebench.registry import ATTACKS
-from erasebench.training.target import Target
-from tests.attacks.planted import PROMPTS, SECRET, Part, as_prompts, attack_context, planted_target, secret_id
+from erasebench.sampling import Sampler, sample
+from erasebench.training.target import Looks, Target
+from tests.attacks.planted import (
+    PROMPTS,
+    SECRET,
+    Part,
+    as_prompts,
+    attack_context,
+    brightness,
+    planted_target,
+    secret_id,
+)
 from tests.marks import first_quick
-from tests.tiny import concept, differing, state
+from tests.tiny import concept, differing, state, tiny_model
 
 NAMES = ("unlearndiff", "p4d-uda")
 LOOK = 4
@@ -218,6 +228,33 @@ def test_what_the_losses_are(name: str, monkeypatch: pytest.MonkeyPatch) -> None
     expected = signal / (1 - signal) * (2 * (wanted - students[0])) ** 2
     assert int(t) == 500
     assert result.losses[0] == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_a_model_with_two_text_encoders_is_attacked_through_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, sampler, (prompt,) = tiny_model("sdxl"), Sampler("ddim", 2, 1.0), as_prompts(["a dog"])
+    images = sample(model, ["a church"], [0], sampler)
+    unerased = Looks(images, brightness(images))
+    target = Target(
+        model, Erasure(), concept("church"), [prompt], sampler, lambda *_: brightness(images), 2.0, [unerased]
+    )
+    before, steps, predict = state(model), list[tuple[torch.Tensor, torch.Tensor, Any]](), target.predict
+
+    def record(*step: Any) -> torch.Tensor:
+        steps.append(step)
+        return predict(*step)
+
+    monkeypatch.setattr(target, "predict", record)
+    (found,) = attack("unlearndiff", timesteps=1, steps=3).attack(target, attack_context())
+    assert (found.steps, found.first_success) == (3, None) and found.prompt.text.endswith("a dog")
+    assert found.gradient is not None and found.gradient > 0
+    x, t, text = steps[0]
+    assert text.embeddings.requires_grad and text.pooled.requires_grad and text.pooled.shape == (1, 32)
+    with torch.no_grad():
+        signal, clean = model.signal(t), model.encode_images(images)
+        noise = (x - signal.sqrt() * clean) / (1 - signal).sqrt()
+        wanted = (model.predict_noise(x, t, text) - noise).square().mean()
+    assert found.losses[0] == pytest.approx(float(wanted), rel=1e-3)
+    assert not differing(before, state(model))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from erasebench.concepts import load_catalogue
 from erasebench.domains import PICTUREBOOK
@@ -26,7 +27,10 @@ from erasebench.picturebook.scenes import render_images
 from erasebench.picturebook.training.data import held_out
 from erasebench.picturebook.weights import WEIGHTS, WeightsError, file_hash, judge_path
 from erasebench.picturebook.world.scene import LABELS, render, sample_scene
+from erasebench.plugins import PairedJudge
 from erasebench.registry import JUDGES
+from erasebench.sampling import Sampler, sample
+from tests.tiny import tiny_model
 
 READS = {
     "picturebook-detector": ("detector",),
@@ -63,6 +67,26 @@ def test_a_plan_learns_that_a_file_is_corrupt_or_missing(name: str, part: str, f
     path.unlink()
     with pytest.raises(WeightsError, match=rf"{part}\.safetensors is missing"):
         JUDGES.get(name).make().identity()
+
+
+@pytest.mark.parametrize("name", READS)
+def test_images_of_stable_diffusion_xl_are_judged(name: str) -> None:
+    """Together as one by one."""
+    prompts = ["a church", "a naked person"]
+    images = sample(tiny_model("sdxl"), prompts, [0, 1], Sampler("ddim", 2, 4.0, size=64))
+    assert images.shape == (2, 64, 64, 3)
+    judge = JUDGES.get(name).make()
+
+    def columns(part: slice) -> dict[str, NDArray[np.float32]]:
+        if isinstance(judge, PairedJudge):
+            return dict(judge.compare(images[part], images[::-1][part]).columns)
+        return dict(judge.scores(images[part], prompts[part]).columns)
+
+    whole, first = columns(slice(None)), columns(slice(1))
+    assert whole
+    for label, scores in whole.items():
+        assert scores.shape == (2,) and np.isfinite(scores).all()
+        np.testing.assert_allclose(first[label], scores[:1], rtol=1e-3, atol=1e-4)
 
 
 def test_identity_loads_no_framework() -> None:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from erasebench.errors import EraseBenchError
-from erasebench.methods.checkpoint import Checkpoint
+from erasebench.methods.checkpoint import Checkpoint, check_base
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.models.erasure import Erasure
 from tests.models.checkpoints import (
@@ -150,6 +151,10 @@ def test_files_for_another_base(width: int, base: str, model: DiffusionModel, tm
     [
         ("lora_unet_double_blocks_0_img_attn_proj.lora_down.weight", "it was made for FLUX or one like it"),
         ("transformer.single_transformer_blocks.0.attn.to_k.lora_A.weight", "it was made for FLUX or one like it"),
+        (
+            "transformer.transformer_blocks.0.attn.to_k.lora_A.weight",
+            "it was made for Stable Diffusion 3, FLUX or one li",
+        ),
         ("lora_unet_joint_blocks_0_x_block_mlp_fc1.lora_down.weight", "it was made for Stable Diffusion 3"),
         (f"{kohya(f'unet.{KEY}')}.hada_w1_a", "is of LoHa, which is not read; merge it"),
         (f"{kohya(f'unet.{KEY}')}.lokr_w1", "is of LoKr"),
@@ -160,6 +165,50 @@ def test_files_for_another_base(width: int, base: str, model: DiffusionModel, tm
 def test_adapters_that_are_not_read(key: str, message: str, model: DiffusionModel, tmp_path: Path) -> None:
     with pytest.raises(EraseBenchError, match=rf"a\.safetensors: .*{message}"):
         erase(store({key: torch.zeros(2, 2)}, tmp_path / "a.safetensors"), model)
+
+
+DEEP = "input_blocks.7.1.transformer_blocks.9.attn1.to_q"
+
+
+@pytest.mark.parametrize("key", [
+    "lora_te1_text_model_encoder_layers_0_self_attn_q_proj.lora_down.weight",
+    "lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_up.weight",
+    f"lora_unet_{DEEP.replace('.', '_')}.lora_up.weight",
+    f"unet.{DEEP}.lora_A.weight",
+    "text_encoder_2.text_model.encoder.layers.0.self_attn.q_proj.lora_A.weight",
+])  # fmt: skip
+def test_what_only_stable_diffusion_xl_has_tells_a_lora_for_it(key: str, model: DiffusionModel, tmp_path: Path) -> None:
+    path = store({key: torch.zeros(2, 2)}, tmp_path / "a.safetensors")
+    with pytest.raises(
+        EraseBenchError, match=rf"a\.safetensors: its key '{key}' shows that it was made for Stable Diffusion XL"
+    ):
+        erase(path, model)
+    deeper = {f"unet.{DEEP}.weight": torch.zeros(2, 2)}
+    check_base({key: torch.zeros(2, 2)}, deeper)
+
+
+@pytest.mark.parametrize(("recorded", "base"), [
+    ({"modelspec.architecture": "stable-diffusion-v2-768-v/lora"}, "2.x"),
+    ({"modelspec.architecture": "stable-diffusion-xl-v1-base"}, "XL"),
+    ({"ss_base_model_version": "sd_v1"}, "1.x"),
+    ({"ss_base_model_version": "sdxl_base_v1-0"}, "XL"),
+])  # fmt: skip
+@pytest.mark.parametrize(("width", "own"), [(768, "1.x"), (1024, "2.x")])
+def test_a_header_tells_the_base_where_shapes_do_not(
+    recorded: dict[str, str], base: str, width: int, own: str, tmp_path: Path
+) -> None:
+    parameters = {f"unet.{KEY}.weight": torch.zeros(8, width), f"unet.{OUT}.weight": torch.zeros(8, 8)}
+    tensors = {f"unet.{OUT}.lora_B.weight": torch.zeros(8, 2), f"unet.{OUT}.lora_A.weight": torch.zeros(2, 8)}
+    save_file(tensors, tmp_path / "a.safetensors", recorded)
+    checkpoint = Checkpoint(str(tmp_path / "a.safetensors"))
+    if own == base:
+        assert set(checkpoint.read(parameters).low_rank) == {f"unet.{OUT}.weight"}
+        return
+    wanted = (
+        rf"a\.safetensors: its header says .* for Stable Diffusion {base}, and the model is of Stable Diffusion {own}$"
+    )
+    with pytest.raises(EraseBenchError, match=wanted):
+        checkpoint.read(parameters)
 
 
 def test_a_model_without_safetensors_is_checked_by_its_configuration(tmp_path: Path) -> None:
@@ -229,7 +278,7 @@ def test_wrong_checkpoints_are_explained(model: DiffusionModel, tmp_path: Path) 
         "nowhere.pt": "the checkpoint .*nowhere.pt does not exist",
         "empty": "the folder .*empty holds no weights",
         "notes.txt": r"a checkpoint ends in \.safetensors, \.pt, \.pth, \.bin",
-        "torn.safetensors": r"torn\.safetensors cannot be read",
+        "torn.safetensors": r"torn\.safetensors cannot be read: Error while deserializing header",
         "code.pt": r"code\.pt holds more than tensors.*refused; save its state dict as safetensors",
         "list.pt": r"list\.pt holds no tensors",
         "names.pt": rf"names\.pt: the model has no parameter '{KEY}x\.weight'; the nearest is 'unet\.{KEY}\.weight'",

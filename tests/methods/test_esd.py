@@ -55,7 +55,8 @@ def test_first_loss_is_that_of_equation_seven(layout: Layout, monkeypatch: pytes
 
 
 @pytest.mark.parametrize(
-    ("layout", "variant", "steps"), some_quick([("sd1", "paper", 12)], product(LAYOUTS, get_args(Variant), [24]))
+    ("layout", "variant", "steps"),
+    some_quick([("sd1", "paper", 12), ("sdxl", "paper", 12)], product(LAYOUTS, get_args(Variant), [24])),
 )
 def test_training_lowers_the_loss_and_approaches_the_target(layout: Layout, variant: Variant, steps: int) -> None:
     model, third = tiny_model(layout), steps // 3
@@ -66,9 +67,11 @@ def test_training_lowers_the_loss_and_approaches_the_target(layout: Layout, vari
     assert sum(losses[-third:]) < 0.8 * sum(losses[:third])
 
 
-@pytest.mark.parametrize("pattern", ["xattn", "noxattn", "xattn-kv", "selfattn"])
-def test_only_the_declared_parameters_change_and_the_model_is_left_as_it_was(pattern: Pattern) -> None:
-    model = tiny_model()
+@pytest.mark.parametrize(
+    ("layout", "pattern"), [*product(["sd1"], ["xattn", "noxattn", "xattn-kv", "selfattn"]), ("sdxl", "noxattn")]
+)
+def test_only_the_declared_parameters_change_and_the_model_is_left_as_it_was(layout: Layout, pattern: Pattern) -> None:
+    model = tiny_model(layout)
     before, pictures = state(model), predictions(model)
     erasure = quick(pattern).resolved(CHURCH).erase(model, CHURCH, erase_context())
     chosen = {f"unet.{name}" for name in select_parameters(model.unet, pattern)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -11,7 +11,8 @@ import torch
 from erasebench.models.guidance import ClassifierFreeGuidance
 from erasebench.registry import METHODS
 from erasebench.sampling import Sampler, sample, sample_latents
-from tests.tiny import Layout, concept, erase_context, tiny_model, tiny_pipeline
+from tests.models.stock import stock_pipeline
+from tests.tiny import Layout, concept, erase_context, tiny_model
 
 NOISE = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
 CONCEPTS = [concept("church"), concept("Van Gogh", kind="style")]
@@ -44,28 +45,14 @@ def test_pictures_are_guided_away_from_the_concepts() -> None:
     assert not torch.allclose(latents, blank, rtol=1e-2, atol=1e-2)
 
 
-@pytest.mark.parametrize("layout", ["sd1", "sd2"])
+@pytest.mark.parametrize("layout", get_args(Layout))
 def test_images_are_those_of_diffusers_with_a_negative_prompt(layout: Layout) -> None:
     """Nothing of ours but the model: the library's own pipeline, given the same noise and a negative prompt."""
-    from diffusers import DDIMScheduler, StableDiffusionPipeline
-
     model = tiny_model(layout)
     erasure = METHODS.get("negative-prompt").make().erase(model, CONCEPTS, erase_context())
     with torch.no_grad(), model.erased(erasure):
         latents = sample_latents(model, NOISE, model.embed(["a dog"]), Sampler("ddim", 3, 4.0))
-    parts = tiny_pipeline(layout)
-    pipeline: Any = StableDiffusionPipeline(
-        vae=parts.vae,
-        text_encoder=parts.text_encoder,
-        tokenizer=parts.tokenizer,
-        unet=parts.unet,
-        scheduler=DDIMScheduler.from_config(parts.scheduler.config),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    pipeline.set_progress_bar_config(disable=True)
-    found = pipeline(
+    found = stock_pipeline(layout)(
         "a dog",
         negative_prompt="church, Van Gogh",
         height=16,

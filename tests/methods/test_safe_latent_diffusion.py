@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -59,7 +59,7 @@ def test_published_texts_have_twenty_phrases() -> None:
     assert diffusers == f"an image showing {published}"
 
 
-@pytest.mark.parametrize("layout", ["sd1", "sd2"])
+@pytest.mark.parametrize("layout", get_args(Layout))
 def test_pictures_change_and_the_model_does_not(layout: Layout, tmp_path: Any) -> None:
     model, sampler = tiny_model(layout), Sampler("ddim", 3, 7.5)
     before, plain = state(model), sample(model, ["a dog"], [0], sampler)

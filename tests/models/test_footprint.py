@@ -101,6 +101,8 @@ def test_a_card_that_is_too_small_is_an_error_that_says_what_would_fit(
 ) -> None:
     with pytest.raises(EraseBenchError) as caught:
         check_memory(source, "cuda:1", dtype, gigabytes, size)
+    with pytest.raises(EraseBenchError, match=r"fit: (--max-memory [\d.]+, )?a larger card, --device cpu$"):
+        check_memory(source, "cuda:1", dtype, gigabytes, size, choices=())
     text = str(caught.value)
     assert text.startswith("cuda:1 is too small for this model: its weights and one image of ") and "\n" not in text
     assert all(part in text for part in said), text
@@ -108,10 +110,10 @@ def test_a_card_that_is_too_small_is_an_error_that_says_what_would_fit(
 
 def test_only_what_can_be_had_is_said_to_fit(source: ModelSource, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(EraseBenchError, match=r"fit: --max-memory 5.8, a larger card, --device cpu$"):
-        check_memory(source, "cuda", "bfloat16", 5, resizable=False)
+        check_memory(source, "cuda", "bfloat16", 5, choices=["--dtype"])
     monkeypatch.setattr(footprint, "free_memory", lambda device, gigabytes=None: 5 * GB)
     with pytest.raises(EraseBenchError, match=r"fit: a larger card, --device cpu$"):
-        check_memory(source, "cuda", "bfloat16", 5, resizable=False)
+        check_memory(source, "cuda", "bfloat16", 5, choices=["--dtype"])
 
 
 @pytest.mark.parametrize("multiple", [0, 1])

@@ -11,10 +11,18 @@ import huggingface_hub
 import pytest
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
+from safetensors.torch import load_file, save_file
 
 from erasebench.errors import EraseBenchError
 from erasebench.models.families import STABLE_DIFFUSION, STABLE_DIFFUSION_XL
-from erasebench.models.loading import find_model, load_model, resolve_device, resolve_dtype
+from erasebench.models.loading import (
+    copy_model,
+    describe_pipeline,
+    find_model,
+    load_model,
+    resolve_device,
+    resolve_dtype,
+)
 from erasebench.picturebook import GUIDANCE, STEPS
 from tests.models.stock import stock_pipeline
 from tests.tiny import Layout, differing, state, tiny_model
@@ -55,6 +63,13 @@ def test_a_pipeline_in_half_precision_is_loaded_in_full(layout: Layout, tmp_path
     model = load_model(find_model(str(tmp_path)), "cpu")
     assert {p.dtype for p in [*model.parameters().values(), *model.vae.parameters()]} == {torch.float32}
     assert torch.equal(model.unet.conv_in.weight, tiny_model(layout).unet.conv_in.weight.half().float())
+
+
+def test_a_copy_may_be_elsewhere_than_what_is_copied() -> None:
+    given = stock_pipeline()
+    model = copy_model(given, describe_pipeline(given), "meta", "bfloat16")
+    assert {p.device.type for p in [*model.parameters().values(), *model.vae.parameters()]} == {"meta"}
+    assert (given.device.type, given.vae.device.type, model.dtype) == ("cpu", "cpu", torch.bfloat16)
 
 
 def test_the_built_in_model_brings_its_recommended_settings() -> None:
@@ -119,6 +134,16 @@ def test_an_index_that_does_not_list_a_part(folder: Path) -> None:
         find_model(str(folder))
 
 
+def test_a_pipeline_of_another_class_is_called_by_its_name(folder: Path) -> None:
+    index = folder / "model_index.json"
+    listed = {k: v for k, v in json.loads(index.read_text()).items() if k != "unet"}
+    index.write_text(json.dumps(listed | {"_class_name": "FluxPipeline"}))
+    with pytest.raises(
+        EraseBenchError, match=r"pipeline \(its model_index\.json says 'FluxPipeline'\): it lacks unet$"
+    ):
+        find_model(str(folder))
+
+
 @pytest.mark.parametrize("keep", [0, 7, 5000])
 def test_weights_that_were_cut_off(folder: Path, keep: int) -> None:
     weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
@@ -129,8 +154,35 @@ def test_weights_that_were_cut_off(folder: Path, keep: int) -> None:
 
 def test_missing_weights(folder: Path) -> None:
     (folder / "vae" / "diffusion_pytorch_model.safetensors").unlink()
-    with pytest.raises(EraseBenchError, match=f"diffusers cannot load {folder}"):
+    with pytest.raises(EraseBenchError, match=rf"^{folder}/vae holds no \.safetensors file"):
+        find_model(str(folder))
+
+
+def test_pickles_are_not_loaded_and_the_error_says_how_to_convert_them(folder: Path) -> None:
+    for weights in sorted(folder.rglob("*.safetensors")):
+        stem = weights.stem if weights.parent.name != "text_encoder" else "pytorch_model"
+        torch.save(load_file(weights), weights.with_name(f"{stem}.bin"))
+        weights.unlink()
+    with pytest.raises(
+        EraseBenchError, match=rf"^{folder}/unet holds no \.safetensors file.* run code.*: python"
+    ) as told:
+        find_model(str(folder))
+    command = str(told.value).split('python -c "')[1].rstrip('"')
+    exec(command.replace("'NEW'", f"'{folder}-new'"))
+    assert differing(state(load_model(find_model(f"{folder}-new"), "cpu")), state(tiny_model())) == set()
+    # One that has both is read as far as it is safetensors.
+    save_file({"weight": torch.zeros(1)}, folder / "unet" / "other.safetensors")
+    for part in ("vae", "text_encoder"):
+        save_file({"weight": torch.zeros(1)}, folder / part / "other.safetensors")
+    with pytest.raises(EraseBenchError, match=f"diffusers cannot load {folder}: .*safetensors"):
         load_model(find_model(str(folder)), "cpu")
+
+
+def test_a_variant_alone_is_not_loaded(tmp_path: Path) -> None:
+    stock_pipeline().save_pretrained(tmp_path, variant="fp16")
+    wanted = r"unet holds its weights only as the variant fp16; .*StableDiffusionPipeline.*, variant='fp16'\)\.save"
+    with pytest.raises(EraseBenchError, match=wanted):
+        find_model(str(tmp_path))
 
 
 @pytest.mark.parametrize("name", ["picturebok", "no/such/folder", "models dir/sd"])

@@ -81,6 +81,11 @@ def test_kinds_are_told_from_the_header(tmp_path: Path) -> None:
     assert found(SD2, tmp_path, "[prediction=v_prediction]") == "sd2-768-v"
     assert found(SD2, tmp_path, metadata={"modelspec.prediction_type": "v"}) == "sd2-768-v"
     assert found(SD2, tmp_path, metadata={"modelspec.prediction_type": "epsilon"}) == "sd2-512"
+    architecture = "modelspec.architecture"
+    assert found(SD2, tmp_path, metadata={architecture: "stable-diffusion-v2-768-v"}) == "sd2-768-v"
+    assert found(SD2, tmp_path, metadata={architecture: "stable-diffusion-v2-512"}) == "sd2-512"
+    # Whole models may hold keys that merged LoRAs left behind.
+    assert found(XL | {"a.alpha": torch.zeros(1), f"{LORA}.alpha": torch.zeros(1)}, tmp_path) == "sdxl"
     # The user's word goes over the file's.
     assert found(SD2, tmp_path, "[prediction=epsilon]", {"modelspec.prediction_type": "v"}) == "sd2-512"
 
@@ -102,6 +107,12 @@ LORA = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
     [
         (header(channels=9), "its U-Net reads 9 channels and gives 4, as those for inpainting and the like"),
         (header(1280, ("conditioner.embedders.0.model.",)), "it is a refiner of Stable Diffusion XL"),
+        (
+            SD2 | {f"{UNET}label_emb.0.0.weight": torch.zeros(1)},
+            "it is of unCLIP, which draws from the embedding of an",
+        ),
+        (SD2 | {"noise_augmentor.data_mean": torch.zeros(1)}, "it is of unCLIP"),
+        (XL | {"edm_mean": torch.zeros(1)}, r"it is of Playground 2\.5, whose noise levels are not those"),
         (header(160), r"of unknown kind: its cross-attention reads 160 numbers a token; known are 768 \(Stable"),
         (
             header(text=()),
@@ -118,6 +129,7 @@ LORA = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
             {"model.diffusion_model.joint_blocks.0.x_block.mlp.fc1.weight": torch.zeros(1)},
             "it is of Stable Diffusion 3",
         ),
+        ({"transformer_blocks.0.attn.to_q.weight": torch.zeros(1)}, "it is of Stable Diffusion 3, FLUX or one like th"),
         ({"double_blocks.0.img_attn.proj.weight": torch.zeros(1)}, "it is of FLUX"),
         ({"weight": torch.zeros(1)}, r"it has no weight model\.diffusion_model\.input_blocks\.0\.0\.weight"),
     ],
@@ -131,7 +143,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     for name in ("torn.safetensors", "model.ckpt", "notes.txt"):
         (tmp_path / name).write_bytes(b"12345678abc")
     cases = {
-        "torn.safetensors": r"torn\.safetensors cannot be read: .*header",
+        "torn.safetensors": r"torn\.safetensors cannot be read: Error while deserializing header",
         "model.ckpt": r"model\.ckpt is no \.safetensors file: .* to load a pickle may run code; convert it",
         "notes.txt": r"notes\.txt is no \.safetensors file",
         "nowhere.safetensors": r"the model .*nowhere\.safetensors does not exist",

@@ -20,6 +20,7 @@ from erasebench.models.loading import ModelSource, find_model
 from erasebench.registry import JUDGES
 from erasebench.sampling import Sampler
 from erasebench.stages.session import Session
+from tests.models.stock import stock_pipeline
 from tests.test_memory import rows_that_fit
 from tests.tiny import tiny_model
 
@@ -38,6 +39,19 @@ def test_a_judge_is_made_once(tmp_path: Path) -> None:
     made = session(tmp_path, "cpu")
     assert made.judge("clip") is made.judge("clip")
     assert made.judge("clip-phrase", "a dog") is not made.judge("clip-phrase", "a cat")
+
+
+def test_a_model_that_is_loaded_or_copied_keeps_to_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits: list[tuple[str, float]] = []
+    monkeypatch.setattr("erasebench.stages.session.limit_memory", lambda *limit: limits.append(limit))
+    given = stock_pipeline()
+    for limit in (None, 4.5):
+        copied, loaded = (Session(find_model("picturebook"), "cpu", "float32", Store(tmp_path)) for _ in range(2))
+        copied.max_memory = loaded.max_memory = limit
+        copied.copy(given)
+        assert copied.model.recorder.gigabytes == loaded.model.recorder.gigabytes == limit
+    assert limits == [("cpu", 4.5)] * 2
+    assert copied.model.unet is not given.unet
 
 
 class Together:
@@ -139,11 +153,25 @@ def test_a_cell_goes_on_when_memory_runs_out_and_says_so(tmp_path: Path) -> None
 
 def test_a_cell_fails_in_one_line_where_a_single_image_does_not_fit(tmp_path: Path) -> None:
     made = drawing(tmp_path)
-    with (
-        rows_that_fit(made.model.unet, 0),
-        pytest.raises(EraseBenchError, match=r"^the memory of cpu ran out: .* for a single image; what would fit: "),
+    begin = r"^the memory of cpu ran out: .* for a single image; what would fit: a smaller --size, "
+    for dtype, limit, rest in (
+        ("float32", None, "--dtype bfloat16, a card"),
+        ("bfloat16", 6.0, "a larger --max-memory than 6, a card"),
     ):
-        made.work([DRAWN], None, [tmp_path / "less"], made.progress)
+        made.dtype, made.max_memory = dtype, limit
+        with rows_that_fit(made.model.unet, 0), pytest.raises(EraseBenchError, match=begin + rest):
+            made.work([DRAWN], None, [tmp_path / "less"], made.progress)
+
+
+@pytest.mark.parametrize("mode", ["on", "off"])
+def test_gradient_checkpointing_that_is_on_is_not_advised(
+    mode: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = drawing(tmp_path, gradient_checkpointing=mode)
+    monkeypatch.setitem(sys.modules, "erasebench.stages.erase", Training)
+    with rows_that_fit(made.model.unet, 0), pytest.raises(EraseBenchError, match=r"for a training step") as told:
+        made.work([Cell("erase", {})], None, [tmp_path / "less"], made.progress)
+    assert ("--gradient-checkpointing on" in str(told.value)) == (mode == "off")
 
 
 def test_the_users_batch_size_is_taken_as_it_is(tmp_path: Path) -> None:

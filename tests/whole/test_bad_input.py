@@ -429,10 +429,11 @@ def test_out_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 def photo_model(folder: Path) -> Path:
-    """What planning reads of a model: names of parts and their sizes."""
+    """What planning reads of a model: names of parts and of files, and sizes."""
     parts = ("unet", "text_encoder", "vae", "tokenizer", "scheduler")
     for part in parts:
         (folder / part).mkdir(parents=True)
+        (folder / part / "model.safetensors").touch()
     (folder / "model_index.json").write_text(json.dumps({part: [] for part in parts}))
     (folder / "unet" / "config.json").write_text(json.dumps({"in_channels": 4, "out_channels": 4}))
     return folder
