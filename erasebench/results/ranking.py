@@ -128,11 +128,11 @@ def read_ranks(folder: Path) -> pd.DataFrame:
 
 
 def describe_ranks(frame: pd.DataFrame, metrics: Metrics) -> list[str]:
-    """Ranks for readers: what they are, and a line for each concept and attack, in groups of the same ranks.
+    """Ranks for readers: what they are, and a line for the concepts and attacks of which the same can be said.
 
     For example ``Ranks, church: Ratio: 1-3 uce, mace, esd-x; 4 ca. No two of 4 methods can be told apart by FID``.
     """
-    lines = []
+    attacks: dict[tuple[str, str], list[str]] = {}
     for (concept, attack), family in frame.groupby(["concept", "attack"], sort=False):
         parts, alike = [], []
         for key, own in family.groupby("metric", sort=False):
@@ -145,7 +145,13 @@ def describe_ranks(frame: pd.DataFrame, metrics: Metrics) -> list[str]:
             parts.append(f"{title}: {'; '.join(ranks)}")
         if alike:
             parts.append(f"No two of {family['of'].max()} methods can be told apart by {', '.join(alike)}")
-        lines.append(f"Ranks, {f'{attack} on {concept}' if attack else concept}: {'. '.join(parts)}")
+        attacks.setdefault((". ".join(parts), concept), []).append(attack)
+    concepts: dict[tuple[str, str], list[str]] = {}
+    for (text, concept), of_text in attacks.items():
+        concepts.setdefault((text, ", ".join(filter(None, of_text))), []).append(concept)
+    lines = [
+        f"Ranks, {f'{by} on ' if by else ''}{', '.join(of_text)}: {text}" for (text, by), of_text in concepts.items()
+    ]
     return [EXPLANATION, *lines] if lines else []
 
 

@@ -119,6 +119,12 @@ def test_readers_get_groups() -> None:
         "Ranks, p4d on church: Confirmed ASR: 1-3 uce, mace, esd-x; 4 ca",
     ]
     assert describe_ranks(ranks_frame(), METRICS) == []
+    tied = same.assign(metric="asr-confirmed")
+    several = [tied.assign(attack=attack, concept=concept) for concept in ("art", "dog") for attack in ("rab", "cce")]
+    assert describe_ranks(pd.concat([*several, same.assign(concept="art")]), METRICS)[1:] == [
+        "Ranks, rab, cce on art, dog: No two of 4 methods can be told apart by Confirmed ASR",
+        "Ranks, art: No two of 4 methods can be told apart by CLIP score",
+    ]
 
 
 def test_there_and_back(tmp_path: Path) -> None:
