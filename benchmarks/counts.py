@@ -1,0 +1,232 @@
+"""The work of an image and of a step of an attack, counted: by the peers' loop, and as it is done here.
+
+At the size of Stable Diffusion 1.4, on a GPU that computes nothing but shapes (:mod:`benchmarks.counting`).
+
+    python -m benchmarks.counts             # prints results/counts.md, in a few minutes
+    python -m benchmarks.counts --write     # puts it there
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.counting import GPU, Counter, Work, counting
+from benchmarks.gpu.parts.attacks import AT_ONCE, LOOK_STEPS, VOCABULARY, build_model, build_target
+from benchmarks.gpu.parts.erasures import DOMAIN, SEED, church
+from benchmarks.gpu.parts.sd import FULL, GUIDANCE, Size, build_pipeline, prompts_of, stock_pipeline
+from erasebench.hyper_parameters import make_plugin
+from erasebench.models.diffusion import DiffusionModel
+from erasebench.picturebook import quiet
+from erasebench.plugins import AttackContext
+from erasebench.registry import ATTACKS
+from erasebench.sampling import Sampler, sample
+
+PAGE = Path("results/counts.md")
+PRECISION = "bfloat16"
+"""Of mixed precision, which runs on a GPU compute in."""
+WARM_UP_STEPS = 3
+"""Steps of an attack until its passes are recorded: the first is remembered, the second recorded."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table: which count, what it is called, and in units of how many it is shown."""
+
+    count: str
+    name: str
+    unit: float = 1
+
+
+ROWS = (
+    Row("unet_calls", "U-Net calls"),
+    Row("unet_rows", "rows of the U-Net: latents with a text"),
+    Row("text_rows", "texts through the text encoder"),
+    Row("flop", "TFLOP", 1e12),
+    Row("operations", "operations"),
+    Row("launches", "launches"),
+    Row("waits", "waits of the host for the GPU"),
+    Row("bytes_to_gpu", "kB to the GPU", 1e3),
+    Row("bytes_to_host", "kB to the host", 1e3),
+    Row("bytes_cast", "MB of weights cast", 1e6),
+)
+
+
+def whole(work_of: Callable[[int], Work], steps: int) -> Work:
+    """The work of so many sampling steps, from that of one and of two: each but the first takes the same."""
+    one, two = work_of(1), work_of(2)
+    return one + (two - one) * (steps - 1)
+
+
+def count_loop(size: Size, *, mixed: bool) -> Work:
+    """An image by diffusers' own pipeline.
+
+    Args:
+        size: of the networks.
+        mixed: weights in float32 under one autocast for each image; in float16 otherwise.
+    """
+    with counting() as counter:
+        with default_dtype(torch.float32 if mixed else torch.float16):
+            parts = build_pipeline(size, GPU)
+        watch(counter, parts)
+        stock = stock_pipeline(parts)
+        (prompt,) = prompts_of(1)
+
+        def draw(steps: int) -> Work:
+            with torch.autocast(GPU.type, dtype=getattr(torch, PRECISION), enabled=mixed):
+                return counter.of(lambda: stock(prompt, num_inference_steps=steps, guidance_scale=GUIDANCE))
+
+        return whole(draw, size.steps)
+
+
+def count_sampling(size: Size, images: int, *, copied: bool = True) -> Work:
+    """An image by the project's sampler.
+
+    Args:
+        size: of the networks.
+        images: drawn at a time, of different prompts.
+        copied: by the copy of the U-Net, recorded where rows are few; by the U-Net itself otherwise, as one is that
+            has hooks.
+    """
+    with counting() as counter:
+        model = DiffusionModel(build_pipeline(size, GPU), DOMAIN, GPU, getattr(torch, PRECISION))
+        watch(counter, model)
+        model.accelerated = copied
+        prompts, seeds = prompts_of(images), range(images)
+
+        def draw(steps: int) -> Work:
+            return counter.of(lambda: sample(model, prompts, seeds, Sampler("ddim", steps, GUIDANCE), images))
+
+        draw(1)  # makes the copy, and records
+        return whole(draw, size.steps) * (1 / images)
+
+
+def count_attack(size: Size, prompts: int, *, accelerated: bool = True, vocabulary: int = VOCABULARY) -> Work:
+    """A gradient step of UnlearnDiffAtk, for each prompt.
+
+    Args:
+        size: of the networks.
+        prompts: attacked at once.
+        accelerated: passes of few rows are recorded.
+        vocabulary: tokens that the search chooses from.
+    """
+    plugin = ATTACKS.get("unlearndiff")
+    with counting() as counter:
+        model = build_model(size, GPU, PRECISION, vocabulary)
+        watch(counter, model)
+        model.accelerated = accelerated
+
+        def attack(steps: int) -> Work:
+            settings = {**plugin.presets, "timesteps": 1, "steps": steps, "test_prompt": False}
+            made = make_plugin(plugin.make, settings).resolved([church()])
+            target = build_target(model, prompts, LOOK_STEPS)
+            return counter.of(lambda: made.attack(target, AttackContext(SEED, target.mark)))
+
+        attack(WARM_UP_STEPS)
+        return (attack(3) - attack(2)) * (1 / prompts)
+
+
+def watch(counter: Counter, parts: Any) -> None:
+    """Count the casts of all weights of a pipeline's parts, or of a model's."""
+    counter.watch([parts.unet, parts.text_encoder, parts.vae])
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Any:
+    """Build networks in a precision, until the block ends."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def table(ways: Mapping[str, Work]) -> str:
+    """Counts in Markdown, a column for each way."""
+    lines = [f"| | {' | '.join(ways)} |", f"|---|{'---:|' * len(ways)}"]
+    for row in ROWS:
+        values = (shown(getattr(work, row.count) / row.unit) for work in ways.values())
+        lines.append(f"| {row.name} | {' | '.join(values)} |")
+    return "\n".join(lines)
+
+
+def shown(value: float) -> str:
+    """A number to four digits, in whole ones from a thousand on."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
+
+
+def page(size: Size = FULL, at_once: int = AT_ONCE) -> str:
+    """All of ``results/counts.md``."""
+    images = {
+        "peers' loop, float16": count_loop(size, mixed=False),
+        "peers' loop, autocast": count_loop(size, mixed=True),
+        "here, 1 at a time": count_sampling(size, 1),
+        f"here, {at_once} at a time": count_sampling(size, at_once),
+        f"here, {at_once}, U-Net with hooks": count_sampling(size, at_once, copied=False),
+    }
+    steps = {
+        "1 at a time, stock passes": count_attack(size, 1, accelerated=False),
+        "here, 1 at a time": count_attack(size, 1),
+        f"here, {at_once} at once": count_attack(size, at_once),
+    }
+    return TEXT.format(steps=size.steps, guidance=GUIDANCE, images=table(images), attack=table(steps))
+
+
+TEXT = """# Work, counted
+
+Made by `python -m benchmarks.counts --write`, without a GPU: torch runs every program as on one, with tensors that have
+shapes and no numbers, and what is asked of the GPU is counted. The networks have the size of Stable Diffusion 1.4.
+
+## An image of {steps} DDIM steps, guidance {guidance}
+
+{images}
+
+- **Peers' loop**: diffusers' own pipeline, one prompt after the other, as the methods' published codes draw; weights in
+  float16, or in float32 under one autocast to bfloat16 for each image.
+- **Here**: `erasebench.sampling`, in bfloat16. Passes are by a copy of the U-Net, whose weights are cast once for each
+  batch; of up to 16 rows they are recorded as a CUDA graph. A U-Net with hooks is used itself, under autocast.
+- What is done once for a process is left out: to make the copy, and to record.
+
+## A gradient step of `unlearndiff`, for each prompt
+
+{attack}
+
+- **Stock passes**: diffusers' U-Net under autocast, as the published codes compute them. Passes of up to 8 rows with
+  gradients are recorded here; those of more are not.
+
+## What is counted
+
+- **Operations**: those of torch that write something; no views. Each is one kernel at least; attention counts as one.
+- **Launches**: the same, but a CUDA graph is one, whatever is in it.
+- **TFLOP**: of matrix products, convolutions and attention, a multiplication and an addition as two.
+- **Waits**: times that the host reads something from the GPU. Six a step are the scheduler's.
+- **Weights cast**: what is written in another precision than that in which a weight is kept.
+
+## What counts cannot say
+
+Time. A kernel of 32 rows takes longer than one of 2, and how much longer depends on the card; a launch costs nothing
+where the GPU has work left. Torch's own kernels may be several, and cuDNN and cuBLAS choose theirs by the card. Nothing
+is said of memory, of `--compile`, or of CPUs. What a GPU takes is in [gpu](gpu/README.md).
+"""
+
+
+def main() -> None:
+    """Print the page, or write it into the results."""
+    if sys.argv[1:] not in ([], ["--write"]):
+        sys.exit(f"unknown arguments: {' '.join(sys.argv[1:])}; there is --write")
+    quiet()
+    text = page()
+    if sys.argv[1:]:
+        PAGE.write_text(text, encoding="utf-8")
+    print(text, end="")
+
+
+if __name__ == "__main__":
+    main()
