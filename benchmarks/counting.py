@@ -31,6 +31,8 @@ from erasebench.models import recordings
 
 GPU = torch.device("cuda")
 ATEN = torch.ops.aten
+COMPOSED = torch._C.DispatchKey.CompositeImplicitAutograd
+"""The key under which torch keeps what an operation is made of, if it is made of others."""
 STARTS_NOTHING = {
     ATEN._unsafe_view,
     ATEN.empty,
@@ -55,7 +57,7 @@ class Work:
         flop: of matrix products, convolutions and attention, a multiplication and an addition as two.
         bytes_to_gpu: copied from the host.
         bytes_to_host: copied from the GPU.
-        waits: numbers that the host reads one by one; for each it waits until the GPU has done all before.
+        waits: times that the host reads from the GPU; each time it waits until that has done all before.
         bytes_cast: weights that were written anew in another precision.
     """
 
@@ -80,7 +82,7 @@ class Work:
         return Work(*(factor * mine for mine in astuple(self)))
 
 
-class Counter(TorchDispatchMode):
+class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sends operations to the GPU or to the host, and counts those of the GPU.
 
     Attributes:
@@ -88,7 +90,7 @@ class Counter(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.work = Work()
         self._weights: dict[int, Tensor] = {}
         self._replaying = False
@@ -135,10 +137,10 @@ class Counter(TorchDispatchMode):
                 copied = torch.zeros(args[0].shape, dtype=options.get("dtype") or args[0].dtype)
             self.count(bytes_to_host=copied.nbytes)
             return copied
-        with self:
-            parts = func.decompose(*args, **options)
-        if parts is not NotImplemented:
-            return parts
+        # Not by func.decompose: it has rules for compilers, which take apart what is one kernel.
+        if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), COMPOSED):
+            with self:
+                return func._op_dk(COMPOSED, *args, **options)
         result = func(*args, **options)
         if not (func.is_view or func.overloadpacket in STARTS_NOTHING):
             self._count_operation(func, args, options, given, result)
@@ -197,44 +199,45 @@ def gradients(
 ) -> tuple[Tensor | None, ...]:
     """``torch.autograd.grad`` of one output, node by node, since torch's own engine asks a real GPU for its streams."""
     (output,), edges = outputs, [get_gradient_edge(one)[:2] for one in inputs]
-    ends = {node for node, _ in edges}
-    leading = [node for node in _in_order(output.grad_fn, ends) if node not in ends]
-    arrived: dict[Any, dict[int, Tensor]] = {node: {} for node in (*leading, *ends)}
+    nodes, ends = _in_order(output.grad_fn), {node for node, _ in edges}
+    leading = set(ends)
+    for node in reversed(nodes):
+        if any(following in leading for following, _ in node.next_functions):
+            leading.add(node)
+    arrived: dict[Any, dict[int, Tensor]] = {node: {} for node in leading}
     arrived[output.grad_fn][output.output_nr] = torch.ones_like(output) if grad_outputs is None else grad_outputs
-    for node in leading:
-        if own := arrived.pop(node):
-            for (following, number), gradient in _backward(node, own):
-                if gradient is not None and following in arrived:
-                    known = arrived[following].get(number)
-                    arrived[following][number] = gradient if known is None else known + gradient
+    for node in nodes:
+        own = {} if node in ends else arrived.get(node, {})
+        for (following, number), gradient in _backward(node, own) if own else ():
+            if gradient is not None and following in arrived:
+                known = arrived[following].get(number)
+                arrived[following][number] = gradient if known is None else known + gradient
     return tuple(arrived[node].get(number) for node, number in edges)
 
 
 def _backward(node: Any, own: Mapping[int, Tensor]) -> Iterable[tuple[tuple[Any, int], Tensor | None]]:
     """The gradients that a node passes on, each behind the node that it is for."""
     given = [own.get(number) for number in range(len(node._input_metadata))]
-    if isinstance(node, BackwardCFunction):  # defined in Python
+    defined_in_python = isinstance(node, BackwardCFunction)
+    if defined_in_python:
         following = [one for one in node.next_functions if one[0] is not None]
         return zip(following, compress(node.apply(*given), node.needs_input_grad), strict=True)
     passed = node(*given)
     return zip(node.next_functions, passed if isinstance(passed, tuple) else (passed,), strict=False)
 
 
-def _in_order(first: Any, ends: set[Any]) -> list[Any]:
-    """The nodes of autograd from which one of the ends can be reached, each before those that follow it."""
-    found, reaching = dict[Any, bool](), list[Any]()
+def _in_order(first: Any) -> list[Any]:
+    """The nodes of autograd behind one, and that itself, each before those that follow it."""
+    entered, left = set[Any](), list[Any]()
     stack = [(first, False)]
     while stack:
-        node, left = stack.pop()
-        following = [one for one, _ in node.next_functions if one is not None]
-        if left:
-            found[node] = node in ends or any(found[one] for one in following)
-            if found[node]:
-                reaching.append(node)
-        elif node not in found:
-            found[node] = False
-            stack += [(node, True), *((one, False) for one in following)]
-    return reaching[::-1]
+        node, done = stack.pop()
+        if done:
+            left.append(node)
+        elif node not in entered:
+            entered.add(node)
+            stack += [(node, True), *((one, False) for one, _ in node.next_functions if one is not None)]
+    return left[::-1]
 
 
 STAND_INS: Mapping[Any, Callable[..., Any]] = {

@@ -9,16 +9,17 @@ At the size of Stable Diffusion 1.4, on a GPU that computes nothing but shapes (
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
 
 from benchmarks.counting import GPU, Counter, Work, counting
-from benchmarks.gpu.parts.attacks import AT_ONCE, LOOK_STEPS, VOCABULARY, build_model, build_target
+from benchmarks.gpu.parts.attacks import AT_ONCE, VOCABULARY, build_model, build_target
 from benchmarks.gpu.parts.erasures import DOMAIN, SEED, church
 from benchmarks.gpu.parts.sd import FULL, GUIDANCE, Size, build_pipeline, prompts_of, stock_pipeline
 from erasebench.hyper_parameters import make_plugin
@@ -31,8 +32,8 @@ from erasebench.sampling import Sampler, sample
 PAGE = Path("results/counts.md")
 PRECISION = "bfloat16"
 """Of mixed precision, which runs on a GPU compute in."""
-WARM_UP_STEPS = 3
-"""Steps of an attack until its passes are recorded: the first is remembered, the second recorded."""
+ATTACKED_STEPS = 4
+"""Steps of an attack, of which the last is counted: the first pass is remembered, and the second recorded."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def whole(work_of: Callable[[int], Work], steps: int) -> Work:
 
 
 def count_loop(size: Size, *, mixed: bool) -> Work:
-    """An image by diffusers' own pipeline.
+    """Count the work of an image by diffusers' own pipeline.
 
     Args:
         size: of the networks.
@@ -86,7 +87,7 @@ def count_loop(size: Size, *, mixed: bool) -> Work:
 
 
 def count_sampling(size: Size, images: int, *, copied: bool = True) -> Work:
-    """An image by the project's sampler.
+    """Count the work of an image by the project's sampler.
 
     Args:
         size: of the networks.
@@ -108,7 +109,7 @@ def count_sampling(size: Size, images: int, *, copied: bool = True) -> Work:
 
 
 def count_attack(size: Size, prompts: int, *, accelerated: bool = True, vocabulary: int = VOCABULARY) -> Work:
-    """A gradient step of UnlearnDiffAtk, for each prompt.
+    """Count the work of a gradient step of UnlearnDiffAtk, for each prompt.
 
     Args:
         size: of the networks.
@@ -122,14 +123,12 @@ def count_attack(size: Size, prompts: int, *, accelerated: bool = True, vocabula
         watch(counter, model)
         model.accelerated = accelerated
 
-        def attack(steps: int) -> Work:
-            settings = {**plugin.presets, "timesteps": 1, "steps": steps, "test_prompt": False}
-            made = make_plugin(plugin.make, settings).resolved([church()])
-            target = build_target(model, prompts, LOOK_STEPS)
-            return counter.of(lambda: made.attack(target, AttackContext(SEED, target.mark)))
-
-        attack(WARM_UP_STEPS)
-        return (attack(3) - attack(2)) * (1 / prompts)
+        settings = {**plugin.presets, "timesteps": 1, "steps": ATTACKED_STEPS, "test_prompt": False}
+        attack = make_plugin(plugin.make, settings).resolved([church()])
+        after = list[Work]()  # each step
+        context = AttackContext(SEED, lambda *_: after.append(counter.work))
+        attack.attack(build_target(model, prompts, 1), context)
+        return (after[-1] - after[-2]) * (1 / prompts)
 
 
 def watch(counter: Counter, parts: Any) -> None:
@@ -138,7 +137,7 @@ def watch(counter: Counter, parts: Any) -> None:
 
 
 @contextmanager
-def default_dtype(dtype: torch.dtype) -> Any:
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
     """Build networks in a precision, until the block ends."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
@@ -176,13 +175,21 @@ def page(size: Size = FULL, at_once: int = AT_ONCE) -> str:
         "here, 1 at a time": count_attack(size, 1),
         f"here, {at_once} at once": count_attack(size, at_once),
     }
-    return TEXT.format(steps=size.steps, guidance=GUIDANCE, images=table(images), attack=table(steps))
+    return TEXT.format(
+        torch=torch.__version__,
+        diffusers=diffusers.__version__,
+        steps=size.steps,
+        guidance=GUIDANCE,
+        images=table(images),
+        attack=table(steps),
+    )
 
 
 TEXT = """# Work, counted
 
 Made by `python -m benchmarks.counts --write`, without a GPU: torch runs every program as on one, with tensors that have
 shapes and no numbers, and what is asked of the GPU is counted. The networks have the size of Stable Diffusion 1.4.
+Counted with torch {torch} and diffusers {diffusers}.
 
 ## An image of {steps} DDIM steps, guidance {guidance}
 
@@ -192,14 +199,19 @@ shapes and no numbers, and what is asked of the GPU is counted. The networks hav
   float16, or in float32 under one autocast to bfloat16 for each image.
 - **Here**: `erasebench.sampling`, in bfloat16. Passes are by a copy of the U-Net, whose weights are cast once for each
   batch; of up to 16 rows they are recorded as a CUDA graph. A U-Net with hooks is used itself, under autocast.
+- What is launched besides graphs is guidance and the scheduler at each step, and once for each batch the text encoder,
+  the cast of each weight, and the decoder.
+- To the GPU goes starting noise, drawn on the CPU so that it is the same everywhere; back come pixels as bytes.
 - What is done once for a process is left out: to make the copy, and to record.
 
 ## A gradient step of `unlearndiff`, for each prompt
 
 {attack}
 
-- **Stock passes**: diffusers' U-Net under autocast, as the published codes compute them. Passes of up to 8 rows with
-  gradients are recorded here; those of more are not.
+- **Stock passes**: diffusers' U-Net under autocast, as the GPU kit's `attacks` measures them. Here a pass of up to 8
+  rows and its gradients are recorded, those of more are not; what else is launched is the text encoder and the search.
+- As published there are 2,000 steps for each prompt, and 51 images to look at, which are not in these counts; nor is
+  the noise of the steps at a timestep, which is drawn before them.
 
 ## What is counted
 

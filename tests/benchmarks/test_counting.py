@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.counting import GPU, Counter, Work, counting, gradients
@@ -63,7 +65,8 @@ def test_weights_are_cast_at_each_use_unless_they_are_trained(counter: Counter) 
 
     def twice() -> Tensor:
         with torch.autocast("cuda", dtype=torch.bfloat16):
-            return layer(x) + layer(x)
+            both: Tensor = layer(x) + layer(x)
+        return both
 
     # Autocast keeps what it cast of a weight that asks for gradients; weights and biases have 25 numbers of two bytes.
     assert counter.of(twice).bytes_cast == 50
@@ -79,19 +82,40 @@ def test_a_graph_is_one_launch(counter: Counter) -> None:
     assert counter.of(lambda: recording.replay([x])) == Work(operations=5, launches=3, flop=2 * 2 * 2 * 4 * 4)
 
 
-def test_as_many_flop_as_torch_counts() -> None:
-    def predict(device: torch.device) -> Tensor:
+def test_a_unet_takes_as_many_flop_and_operations_as_elsewhere() -> None:
+    """FLOPs by torch's own counter; operations on a CPU, where attention is one as well."""
+
+    def unet_of(device: torch.device) -> Callable[[], Tensor]:
         unet = build_pipeline(TINY, device).unet
         latents, text = torch.zeros(2, 4, 8, 8, device=device), torch.zeros(2, 77, 16, device=device)
-        predicted: Tensor = unet(latents, torch.tensor(5), encoder_hidden_states=text, return_dict=False)[0]
-        return predicted.square().mean()
+        timestep = torch.tensor(5, device=device)
+        return lambda: unet(latents, timestep, encoder_hidden_states=text, return_dict=False)[0]
 
-    with FlopCounterMode(display=False) as expected:
-        predict(torch.device("meta"))
+    on_cpu, on_meta = unet_of(torch.device("cpu")), unet_of(torch.device("meta"))
+    with Writes() as written:
+        on_cpu()
+    with FlopCounterMode(display=False) as flop:
+        on_meta()
     with counting() as counter:
-        work = counter.of(lambda: predict(GPU))
-    assert work.flop == expected.get_total_flops() > 0
+        work = counter.of(unet_of(GPU))
     assert (work.unet_calls, work.unet_rows) == (1, 2)
+    assert work.flop == flop.get_total_flops() > 0
+    assert work.operations == written.count > 100
+
+
+class Writes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts operations whose results have memory of their own, and are not only that."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        given = {one.untyped_storage().data_ptr() for one in tree_leaves(args) if isinstance(one, Tensor)}
+        made = [one for one in tree_leaves(result) if isinstance(one, Tensor)]
+        new = any(one.untyped_storage().data_ptr() not in given for one in made)
+        written = func._schema.is_mutable
+        self.count += (new or written) and not func.overloadpacket.__name__.startswith(("empty", "new_empty"))
+        return result
 
 
 def test_gradients_are_autograd_s() -> None:
