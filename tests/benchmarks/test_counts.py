@@ -46,6 +46,8 @@ def many() -> Iterator[Work]:
 def test_the_loop_calls_the_unet_once_a_step_for_two_rows(loop: Work) -> None:
     assert (loop.unet_calls, loop.unet_rows, loop.text_rows, loop.bytes_cast) == (3, 6, 2, 0)
     assert loop.operations == loop.launches
+    # For the scheduler's numbers at each step, and for the image.
+    assert loop.waits == 6 * 3 + 1
     # An image of 16 pixels a side in half precision.
     assert loop.bytes_to_host == 2 * 3 * 16 * 16
 
