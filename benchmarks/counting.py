@@ -210,7 +210,10 @@ def gradients(
         own = {} if node in ends else arrived.get(node, {})
         for (following, number), gradient in _backward(node, own) if own else ():
             if gradient is not None and following in arrived:
-                known = arrived[following].get(number)
+                expected, known = following._input_metadata[number], arrived[following].get(number)
+                if gradient.shape != expected.shape:  # of what was broadcast
+                    gradient = gradient.sum_to_size(expected.shape)
+                gradient = gradient.to(expected.dtype)
                 arrived[following][number] = gradient if known is None else known + gradient
     return tuple(arrived[node].get(number) for node, number in edges)
 

@@ -119,18 +119,20 @@ class Writes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def test_gradients_are_autograd_s() -> None:
-    """Through a U-Net; through a function defined in Python; none to what has no part in it."""
+    """Through a U-Net; through a function defined in Python; to what was broadcast; none to what has no part in it."""
     model = tiny_model()
     latents = torch.randn(2, *model.latent_shape, generator=torch.Generator().manual_seed(0))
     text = model.embed(["a church", "art"]).embeddings.requires_grad_()
     unused = torch.zeros(1, requires_grad=True)
-    loss = Doubled.apply(None, model.predict(latents, 500, Conditioning(text)).square().mean())
-    (expected,) = torch.autograd.grad(loss, text, retain_graph=True)
-    gradient, none = gradients([loss], [text, unused])
+    bias = torch.zeros(4, 1, 1, requires_grad=True)
+    loss = Doubled.apply(None, (model.predict(latents, 500, Conditioning(text)) + bias).square().mean())
+    expected = torch.autograd.grad(loss, [text, bias], retain_graph=True)
+    *found, none = gradients([loss], [text, bias, unused])
     assert none is None
-    assert gradient is not None
-    torch.testing.assert_close(gradient, expected)
-    assert expected.abs().max() > 1e-5
+    for gradient, right in zip(found, expected, strict=True):
+        assert gradient is not None
+        torch.testing.assert_close(gradient, right)
+        assert right.abs().max() > 1e-5
 
 
 def test_a_backward_pass_is_counted(counter: Counter) -> None:
