@@ -218,6 +218,13 @@ def gradients(
     return tuple(arrived[node].get(number) for node, number in edges)
 
 
+def backward(output: Tensor, **options: object) -> None:
+    """``Tensor.backward``, likewise: to all parameters that ask for gradients."""
+    leaves = [node.variable for node in _in_order(output.grad_fn) if hasattr(node, "variable")]
+    for leaf, gradient in zip(leaves, gradients([output], leaves), strict=True):
+        leaf.grad = gradient if leaf.grad is None else leaf.grad + gradient
+
+
 def _backward(node: Any, own: Mapping[int, Tensor]) -> Iterable[tuple[tuple[Any, int], Tensor | None]]:
     """The gradients that a node passes on, each behind the node that it is for."""
     given = [own.get(number) for number in range(len(node._input_metadata))]
@@ -246,6 +253,7 @@ def _in_order(first: Any) -> list[Any]:
 STAND_INS: Mapping[Any, Callable[..., Any]] = {
     nn.functional.scaled_dot_product_attention: attention,
     torch.autograd.grad: gradients,
+    Tensor.backward: backward,
     # It tells whether weights were put somewhere else, which nothing here does.
     Tensor.data_ptr: lambda tensor: 0,
 }

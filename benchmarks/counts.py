@@ -1,4 +1,4 @@
-"""The work of an image and of a step of an attack, counted: by the peers' loop, and as it is done here.
+"""The work of an image, and of a step of an attack and of an erasure, counted: as others do it, and as it is done here.
 
 At the size of Stable Diffusion 1.4, on a GPU that computes nothing but shapes (:mod:`benchmarks.counting`).
 
@@ -12,7 +12,9 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import diffusers
@@ -20,13 +22,13 @@ import torch
 
 from benchmarks.counting import GPU, Counter, Work, counting
 from benchmarks.gpu.parts.attacks import AT_ONCE, VOCABULARY, build_model, build_target
-from benchmarks.gpu.parts.erasures import DOMAIN, SEED, church
+from benchmarks.gpu.parts.erasures import DOMAIN, SEED, church, stand_in
 from benchmarks.gpu.parts.sd import FULL, GUIDANCE, Size, build_pipeline, prompts_of, stock_pipeline
 from erasebench.hyper_parameters import make_plugin
 from erasebench.models.diffusion import DiffusionModel
 from erasebench.picturebook import quiet
-from erasebench.plugins import AttackContext
-from erasebench.registry import ATTACKS
+from erasebench.plugins import AttackContext, EraseContext
+from erasebench.registry import ATTACKS, METHODS
 from erasebench.sampling import Sampler, sample
 
 PAGE = Path("results/counts.md")
@@ -34,6 +36,9 @@ PRECISION = "bfloat16"
 """Of mixed precision, which runs on a GPU compute in."""
 ATTACKED_STEPS = 4
 """Steps of an attack, of which the last is counted: the first pass is remembered, and the second recorded."""
+
+TRAINED_STEPS = 14
+"""Steps of an erasure, of which the last ones are counted."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +136,35 @@ def count_attack(size: Size, prompts: int, *, accelerated: bool = True, vocabula
         return (after[-1] - after[-2]) * (1 / prompts)
 
 
+def count_training(size: Size, *, accelerated: bool = True) -> Work:
+    """Count the work of a gradient step of ESD-x, on average.
+
+    A step samples up to one of :data:`Size.steps` steps, which is drawn at random.  Short runs are counted: those that
+    sample nothing, one step and two; each further one takes what the second did.
+
+    Args:
+        size: of the networks.
+        accelerated: images are sampled with a copy of the U-Net, and passes of few rows are recorded.
+
+    Raises:
+        KeyError: one of these did not come up.
+    """
+    plugin = METHODS.get("esd-x")
+    with counting() as counter, TemporaryDirectory() as folder:
+        model = DiffusionModel(build_pipeline(size, GPU), DOMAIN, GPU, getattr(torch, PRECISION))
+        watch(counter, model)
+        model.accelerated = accelerated
+        made = make_plugin(plugin.make, {**plugin.presets, "steps": TRAINED_STEPS, "sampling_steps": 3})
+        after = list[Work]()  # each step's loss
+        context = EraseContext(SEED, Path(folder), lambda *_: after.append(counter.work), stand_in)
+        made.resolved([church()]).erase(model, [church()], context)
+    # The last of each kind, whose passes are recorded; besides sampling there are two.
+    kinds = {int(step.unet_calls) - 2: step for step in (two - one for one, two in pairwise(after))}
+    sampled = size.steps - 1
+    further = (kinds[2] - kinds[1]) * (sampled * (sampled - 1) / 2)
+    return (kinds[0] + kinds[1] * sampled + further) * (1 / size.steps)
+
+
 def watch(counter: Counter, parts: Any) -> None:
     """Count the casts of all weights of a pipeline's parts, or of a model's."""
     counter.watch([parts.unet, parts.text_encoder, parts.vae])
@@ -175,6 +209,10 @@ def page(size: Size = FULL, at_once: int = AT_ONCE) -> str:
         "here, 1 at a time": count_attack(size, 1),
         f"here, {at_once} at once": count_attack(size, at_once),
     }
+    training = {
+        "stock passes": count_training(size, accelerated=False),
+        "here": count_training(size),
+    }
     return TEXT.format(
         torch=torch.__version__,
         diffusers=diffusers.__version__,
@@ -182,6 +220,7 @@ def page(size: Size = FULL, at_once: int = AT_ONCE) -> str:
         guidance=GUIDANCE,
         images=table(images),
         attack=table(steps),
+        training=table(training),
     )
 
 
@@ -212,6 +251,13 @@ Counted with torch {torch} and diffusers {diffusers}.
   rows and its gradients are recorded, those of more are not; what else is launched is the text encoder and the search.
 - As published there are 2,000 steps for each prompt, and 51 images to look at, which are not in these counts; nor is
   the noise of the steps at a timestep, which is drawn before them.
+
+## A gradient step of `esd-x`, on average
+
+{training}
+
+- A step samples up to a step that is drawn at random, predicts twice by the frozen weights, in one call, and once by
+  those in training, with gradients. All of that is recorded here; the copy that samples takes over the weights first.
 
 ## What is counted
 

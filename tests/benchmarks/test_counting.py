@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.counting import GPU, Counter, Work, counting, gradients
+from benchmarks.counting import GPU, Counter, Work, backward, counting, gradients
 from benchmarks.gpu.parts.sd import TINY, build_pipeline
 from erasebench.models.conditioning import Conditioning
 from erasebench.models.recordings import Recording
@@ -133,6 +133,14 @@ def test_gradients_are_autograd_s() -> None:
         assert gradient is not None
         torch.testing.assert_close(gradient, right)
         assert right.abs().max() > 1e-5
+
+
+def test_backward_adds_to_the_gradients_of_parameters() -> None:
+    layer, x = nn.Linear(3, 2), torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    layer(x).square().mean().backward()
+    expected = [2 * parameter.grad for parameter in layer.parameters() if parameter.grad is not None]
+    backward(layer(x).square().mean())
+    torch.testing.assert_close([parameter.grad for parameter in layer.parameters()], expected)
 
 
 def test_a_backward_pass_is_counted(counter: Counter) -> None:

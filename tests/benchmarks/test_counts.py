@@ -17,7 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import counts
 from benchmarks.counting import Work
-from benchmarks.counts import ROWS, count_attack, count_loop, count_sampling, page, shown, table
+from benchmarks.counts import ROWS, count_attack, count_loop, count_sampling, count_training, page, shown, table
+from benchmarks.gpu.parts.erasures import cut_sampling_passes
 from benchmarks.gpu.parts.sd import TINY, build_pipeline
 
 ROOT = Path(__file__).parents[2]
@@ -126,6 +127,14 @@ def test_prompts_that_are_attacked_together_share_passes(monkeypatch: pytest.Mon
     assert count_attack(SIZE, 1, vocabulary=2000) == alone
 
 
+@pytest.mark.slow
+def test_a_training_step_samples_half_of_the_steps_on_average() -> None:
+    stock, here = (count_training(SIZE, accelerated=accelerated) for accelerated in (False, True))
+    assert stock.unet_calls == here.unet_calls == pytest.approx(cut_sampling_passes(SIZE.steps))
+    assert stock.launches == stock.operations
+    assert here.launches < 0.3 * stock.launches
+
+
 def test_tables_have_all_counts() -> None:
     lines = table({"a": Work(unet_calls=50), "b": Work(flop=1.5e12)}).splitlines()
     assert lines[:3] == ["| | a | b |", "|---|---:|---:|", "| U-Net calls | 50 | 0 |"]
@@ -135,7 +144,7 @@ def test_tables_have_all_counts() -> None:
 
 
 def test_the_committed_page_is_of_this_form(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("count_loop", "count_sampling", "count_attack"):
+    for name in ("count_loop", "count_sampling", "count_attack", "count_training"):
         monkeypatch.setattr(counts, name, lambda *arguments, **options: Work())
     committed = (ROOT / counts.PAGE).read_text(encoding="utf-8")
 
