@@ -258,6 +258,7 @@ Counted with torch {torch} and diffusers {diffusers}.
 
 - A step samples up to a step that is drawn at random, predicts twice by the frozen weights, in one call, and once by
   those in training, with gradients. All of that is recorded here; the copy that samples takes over the weights first.
+- **Stock passes**: the U-Net itself under autocast, as of the attack; each pass casts all weights.
 
 ## What is counted
 
