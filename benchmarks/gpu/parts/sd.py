@@ -221,16 +221,22 @@ def prompts_of(count: int) -> list[str]:
     return [f"a photo of a church, number {k}" for k in range(count)]
 
 
+def stock_pipeline(parts: Any) -> Any:
+    """Diffusers' own pipeline of the parts."""
+    stock = StableDiffusionPipeline(
+        **vars(parts), safety_checker=None, feature_extractor=None, requires_safety_checker=False
+    )
+    stock.set_progress_bar_config(disable=True)
+    return stock
+
+
 def measure_loop(size: Size, device: torch.device, yardsticks: Yardsticks) -> dict[str, Any]:
     """The stock pipeline, one prompt at a time, in float16 where there is a GPU."""
     pipeline = build_pipeline(size, device)
     if device.type == "cuda":
         for network in (pipeline.text_encoder, pipeline.unet, pipeline.vae):
             network.half()
-    stock = StableDiffusionPipeline(
-        **vars(pipeline), safety_checker=None, feature_extractor=None, requires_safety_checker=False
-    )
-    stock.set_progress_bar_config(disable=True)
+    stock = stock_pipeline(pipeline)
 
     def loop(images: int, steps: int) -> None:
         for prompt in prompts_of(images):
