@@ -173,7 +173,8 @@ def sample_latents(
         Scaled latents ``[n, c, h, w]``.
     """
     scheduler = model.scheduler(sampler.name)
-    scheduler.set_timesteps(sampler.steps, device=model.device)
+    # On the CPU, where schedulers have their tables: from a GPU, each of their steps would wait to read them.
+    scheduler.set_timesteps(sampler.steps)
     count, full = len(noise), model.batch_sizes.drawn.rows or 0
     if model.is_compiled and count * (1 + len(model.guidance.texts)) > MAX_RECORDED_ROWS and count < full:
         # Passes are compiled for one size: a batch that is short of it repeats its last image.

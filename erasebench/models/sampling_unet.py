@@ -71,7 +71,7 @@ class SamplingUnet:
         """
         added = dict(added_cond_kwargs or {})
         latents, text, *more = (tensor.to(self._dtype) for tensor in (latents, encoder_hidden_states, *added.values()))
-        inputs = [latents, torch.as_tensor(timestep, device=latents.device), text, *more]
+        inputs = [latents, torch.as_tensor(timestep).to(latents.device), text, *more]
 
         few = len(text) <= MAX_RECORDED_ROWS
         unet = self._unet if few else self._many
