@@ -265,7 +265,8 @@ Counted with torch {torch} and diffusers {diffusers}.
 - **Operations**: those of torch that write something; no views. Each is one kernel at least; attention counts as one.
 - **Launches**: the same, but a CUDA graph is one, whatever is in it.
 - **TFLOP**: of matrix products, convolutions and attention, a multiplication and an addition as two.
-- **Waits**: times that the host reads something from the GPU. Six a step are those of the peers' scheduler, whose timesteps are on the GPU.
+- **Waits**: times that the host reads something from the GPU. Six a step are those of the peers' scheduler, whose
+  timesteps are on the GPU.
 - **Weights cast**: what is written in another precision than that in which a weight is kept.
 
 ## What counts cannot say
