@@ -19,7 +19,7 @@ from tests.golden.stores import RUN, UNERASED, unpack
 from tests.marks import first_quick
 
 COUNT = 18
-READABLE = ("first-attacks", "first-protocol", "locks")
+READABLE = ("first-attacks", "first-protocol", "locks", "plain-rates")
 """Those that today's code reads as its own."""
 RESULTS = ("table.csv", "table.md", "scores.csv", "attacks.csv", "ranks.csv", "seeds.csv")
 MEANING = (
