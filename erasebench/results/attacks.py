@@ -175,25 +175,26 @@ def budgets(record: Record) -> dict[str, str]:
     A budget is an attack's whole numbers, such as steps; an ensemble has those of its members.
     """
     concepts: dict[str, dict[str, list[str]]] = {}
+    missing: dict[str, list[str]] = {}
     for row in record.attacks:
         of_members = {
             member: ", ".join(f"{name} {value}" for name, value in values.items() if type(value) is int)
             for member, values in row.budget.items()
         }
         if list(of_members) == [row.attack]:
-            parts = [of_members[row.attack]]
+            text = of_members[row.attack]
         else:
-            parts = [f"{member}: {text}" if text else member for member, text in of_members.items()]
-        parts += [f"without {part} ({reason})" for part, reason in row.missing.items()]
-        if text := "; ".join(filter(None, parts)):
+            text = "; ".join(f"{member}: {own}" if own else member for member, own in of_members.items())
+        if text:
             alike = concepts.setdefault(row.attack, {}).setdefault(text, [])
             alike += [row.concept] * (row.concept not in alike)
-    return {
-        attack: " / ".join(
-            text if len(by_text) == 1 else f"{', '.join(names)}: {text}" for text, names in by_text.items()
-        )
-        for attack, by_text in concepts.items()
-    }
+        missing.setdefault(row.attack, []).extend(f"without {part} ({why})" for part, why in row.missing.items())
+    words = {}
+    for attack, left_out in missing.items():
+        by_text = concepts.get(attack, {})
+        named = (f"{', '.join(names)}: {text}" if len(by_text) > 1 else text for text, names in by_text.items())
+        words[attack] = "; ".join(filter(None, [" / ".join(named), *dict.fromkeys(left_out)]))
+    return {attack: text for attack, text in words.items() if text}
 
 
 def _seconds(store: Store, key: str) -> float:

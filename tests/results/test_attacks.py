@@ -146,6 +146,8 @@ def test_budgets_are_told_by_concepts_where_they_differ_with_what_is_missing() -
             ("art", "none", {"budget": {"none": {}}}),
         )
     ]
+    (union,) = (place for place, row in enumerate(rows) if (row.method, row.attack) == ("sd", "union"))
+    rows[union] = rows[union].model_copy(update={"missing": {}})
     record = Record(erasebench="0", model="m", domain="photo", baseline="sd", metrics={}, rows=(), attacks=tuple(rows))
     assert budgets(record) == {
         "rab": "nudity, art: tokens 16 / violence: tokens 38",
