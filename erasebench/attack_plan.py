@@ -131,11 +131,11 @@ class AttackPlanner:
         floor: dict[str, tuple[Cell, ...]] = {}
         missing: dict[str, str] = {}
         instance = resolve_attack(label, self._settings).instance
+        stand_in = replace(
+            attacked, concept=unrelated_concept(attacked.concept, self._source.domain), prompts=attacked.floor
+        )
         for member in instance.members or (label,):
             title = f"{member} {method} {attacked.concept.name}"
-            stand_in = replace(
-                attacked, concept=unrelated_concept(attacked.concept, self._source.domain), prompts=attacked.floor
-            )
             try:
                 members[member] = self._cells(member, erasure, attacked, title, members)
             except NotApplicable as error:

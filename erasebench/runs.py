@@ -130,9 +130,7 @@ def with_replays(config: RunConfig) -> RunConfig:
     tokenizer = tokenizer_hash(find_model(config.model).folder)
     for run in replayed:
         check_tokenizer(run, tokenizer)
-    if config.prompts_from is None:
-        return config
-    labels = replays(config.prompts_from, tokenizer)
+    labels = [] if config.prompts_from is None else replays(config.prompts_from, tokenizer)
     return config.model_copy(update={"attacks": (*config.attacks, *labels), "prompts_from": None})
 
 
